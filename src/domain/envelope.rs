@@ -1,0 +1,397 @@
+//! The body of an invocation: which subtool, with which arguments and options.
+//!
+//! Read in two stages: the envelope here, the raw argument slice later by the subtool's own type, so
+//! that wrong arguments can still be answered, counted and labelled by subtool.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Deserializer};
+use serde_json::value::RawValue;
+
+use super::answer::{ErrorCode, Failure};
+use super::ids::excerpt;
+use super::json::{self, Fields};
+
+/// The largest body, in bytes.
+pub const BODY_BYTES_MAX: usize = 1024 * 1024;
+
+/// The deepest nesting of a body, the outer object counted.
+pub const BODY_DEPTH_MAX: usize = 64;
+
+/// The longest `options.reason`, in characters.
+pub const REASON_CHARS_MAX: usize = 1024;
+
+/// The most paths in `options.fields`.
+pub const FIELDS_MAX: usize = 256;
+
+/// What an invocation's body says.
+#[derive(Debug)]
+pub struct Envelope {
+    /// The name of the subtool, known or not.
+    pub subtool: String,
+    /// The arguments, a JSON object not yet read.
+    pub arguments: Box<RawValue>,
+    /// How to answer.
+    pub options: Options,
+}
+
+/// How an invocation wants to be run and answered.
+#[derive(Debug, Clone, Default)]
+pub struct Options {
+    /// Work that has not begun by then is not begun.
+    pub deadline: Option<Timestamp>,
+    /// What is kept of each object in the result.
+    pub fields: Fields,
+    /// Free text for the audit trail.
+    pub reason: Option<String>,
+}
+
+/// The options that the contract names and this version refuses rather than ignores.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NotYet {
+    /// The path of the option, property or setting.
+    pub path: &'static str,
+    /// A value that asks for it, as JSON.
+    pub example: &'static str,
+}
+
+/// What producers may ask for one day.
+pub const NOT_YET: [NotYet; 6] = [
+    NotYet { path: "options.dry_run", example: "true" },
+    NotYet { path: "options.count_only", example: "true" },
+    NotYet { path: "options.max_bytes", example: "65536" },
+    NotYet { path: "options.stream", example: "true" },
+    NotYet { path: "properties.headers.okta-progress", example: "true" },
+    NotYet { path: "properties.headers.okta-resent", example: "true" },
+];
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Body<'a> {
+    subtool: String,
+    #[serde(borrow, default, deserialize_with = "present")]
+    arguments: Option<&'a RawValue>,
+    #[serde(borrow, default, deserialize_with = "present")]
+    options: Option<&'a RawValue>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawOptions {
+    deadline: Option<String>,
+    #[serde(default)]
+    dry_run: bool,
+    fields: Option<Vec<String>>,
+    #[serde(default)]
+    count_only: bool,
+    max_bytes: Option<u64>,
+    #[serde(default)]
+    stream: bool,
+    reason: Option<String>,
+}
+
+/// Reads a value that may be absent and must not be `null`.
+fn present<'de: 'a, 'a, D: Deserializer<'de>>(deserializer: D) -> Result<Option<&'a RawValue>, D::Error> {
+    <&RawValue>::deserialize(deserializer).map(Some)
+}
+
+impl Envelope {
+    /// Reads a body.
+    ///
+    /// # Errors
+    /// `invalid_message`, with the path of what is wrong.
+    pub fn decode(body: &[u8]) -> Result<Self, Failure> {
+        if body.len() > BODY_BYTES_MAX {
+            let message = format!("the body has {} bytes, at most {BODY_BYTES_MAX} are read", body.len());
+            return Err(invalid(message, None));
+        }
+        let text = std::str::from_utf8(body).map_err(|error| {
+            invalid(format!("the body is not UTF-8 (byte {})", error.valid_up_to()), None)
+        })?;
+        if json::is_deeper_than(body, BODY_DEPTH_MAX) {
+            return Err(invalid(format!("the body nests deeper than {BODY_DEPTH_MAX}"), None));
+        }
+        if !text.trim_start().starts_with('{') {
+            return Err(invalid("the body is not a JSON object".to_owned(), None));
+        }
+        let body: Body<'_> = parse(text, "", &["subtool", "arguments", "options"])?;
+        let arguments = object(body.arguments, "arguments")?;
+        let options = object(body.options, "options")?;
+        Ok(Self { subtool: body.subtool, arguments, options: Options::decode(options.get())? })
+    }
+}
+
+impl Options {
+    fn decode(text: &str) -> Result<Self, Failure> {
+        const NAMES: [&str; 7] =
+            ["deadline", "dry_run", "fields", "count_only", "max_bytes", "stream", "reason"];
+        if let Ok(raw) = serde_json::from_str::<json::Object>(text)
+            && let Some((name, _)) = raw.iter().find(|(_, value)| value.get() == "null")
+        {
+            return Err(invalid(
+                format!("`{name}` may be absent, never null"),
+                Some(format!("options.{name}")),
+            ));
+        }
+        let raw: RawOptions = parse(text, "options", &NAMES)?;
+        let asked = [
+            ("options.dry_run", raw.dry_run),
+            ("options.count_only", raw.count_only),
+            ("options.max_bytes", raw.max_bytes.is_some()),
+            ("options.stream", raw.stream),
+        ];
+        if let Some((path, _)) = asked.into_iter().find(|(_, asked)| *asked) {
+            return Err(not_supported_yet(path));
+        }
+        let deadline = raw.deadline.as_deref().map(deadline).transpose()?;
+        let paths = raw.fields;
+        if paths.as_ref().is_some_and(|paths| paths.len() > FIELDS_MAX) {
+            return Err(invalid(format!("at most {FIELDS_MAX} paths"), Some("options.fields".into())));
+        }
+        let fields = match paths.map(|paths| Fields::parse(&paths)).transpose() {
+            Ok(fields) => fields.unwrap_or_default(),
+            Err(at) => {
+                let path = format!("options.fields.{at}");
+                return Err(invalid("a field is a dotted path such as `profile.email`".into(), Some(path)));
+            }
+        };
+        if raw.reason.as_ref().is_some_and(|reason| reason.chars().count() > REASON_CHARS_MAX) {
+            let message = format!("the reason is longer than {REASON_CHARS_MAX} characters");
+            return Err(invalid(message, Some("options.reason".into())));
+        }
+        Ok(Self { deadline, fields, reason: raw.reason })
+    }
+}
+
+/// Refuses what the contract names and this version does not build.
+pub fn not_supported_yet(path: &str) -> Failure {
+    let name = path.rsplit('.').next().unwrap_or(path);
+    invalid(format!("`{name}` is not supported yet"), Some(path.to_owned()))
+}
+
+fn deadline(text: &str) -> Result<Timestamp, Failure> {
+    // `Timestamp` also reads bracketed zone names, which RFC 3339 does not have.
+    let stamp = if text.contains('[') { None } else { text.parse().ok() };
+    stamp.ok_or_else(|| {
+        let message = format!("`{}` is not an RFC 3339 time such as `2026-11-23T12:00:00Z`", excerpt(text));
+        invalid(message, Some("options.deadline".into()))
+    })
+}
+
+fn object(raw: Option<&RawValue>, path: &str) -> Result<Box<RawValue>, Failure> {
+    match raw {
+        None => Ok(RawValue::from_string("{}".to_owned()).expect("an empty object is JSON")),
+        Some(raw) if raw.get().starts_with('{') => Ok(raw.to_owned()),
+        Some(_) => Err(invalid(format!("`{path}` must be an object, or absent"), Some(path.to_owned()))),
+    }
+}
+
+fn parse<'a, T: Deserialize<'a>>(text: &'a str, under: &str, names: &[&str]) -> Result<T, Failure> {
+    read(text, under, names).map_err(|Fault { message, path }| invalid(message, path))
+}
+
+/// What is wrong with a JSON document of ours, and where.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fault {
+    /// What is wrong, in words a caller can act on.
+    pub message: String,
+    /// The dotted path, list items by number.
+    pub path: Option<String>,
+}
+
+/// Reads JSON into one of our own types and says where it does not fit. `under` is the path of the
+/// document itself; `names` are its fields, to suggest the nearest one for an unknown.
+///
+/// # Errors
+/// The first thing that does not fit.
+pub fn read<'a, T: Deserialize<'a>>(text: &'a str, under: &str, names: &[&str]) -> Result<T, Fault> {
+    let mut deserializer = serde_json::Deserializer::from_str(text);
+    let mut track = serde_path_to_error::Track::new();
+    let fault = |error: serde_json::Error, place: String| {
+        let joined = [under, place.as_str()]
+            .iter()
+            .filter(|part| !matches!(**part, "" | "."))
+            .copied()
+            .collect::<Vec<_>>()
+            .join(".");
+        describe(&error, joined, names)
+    };
+    let value = T::deserialize(serde_path_to_error::Deserializer::new(&mut deserializer, &mut track));
+    match value {
+        Ok(value) => match deserializer.end() {
+            Ok(()) => Ok(value),
+            Err(error) => Err(fault(error, String::new())),
+        },
+        Err(error) => {
+            let place = dotted(&track.path());
+            Err(fault(error, place))
+        }
+    }
+}
+
+/// The path as the contract writes it: `items.3`, not `items[3]`.
+fn dotted(path: &serde_path_to_error::Path) -> String {
+    use serde_path_to_error::Segment;
+    path.iter()
+        .filter_map(|segment| match segment {
+            Segment::Seq { index } => Some(index.to_string()),
+            Segment::Map { key } => Some(key.clone()),
+            Segment::Enum { variant } => Some(variant.clone()),
+            Segment::Unknown => None,
+        })
+        .collect::<Vec<_>>()
+        .join(".")
+}
+
+/// Serde's error in the words of the contract.
+fn describe(error: &serde_json::Error, place: String, names: &[&str]) -> Fault {
+    let text = error.to_string();
+    let text = text.rfind(" at line ").map_or(text.as_str(), |at| &text[..at]);
+    let quoted = || text.split('`').nth(1).unwrap_or_default().to_owned();
+    let path = Some(place).filter(|place| !place.is_empty());
+    if error.is_syntax() || error.is_eof() {
+        return Fault {
+            message: format!("the body is not JSON ({text}, line {})", error.line()),
+            path: None,
+        };
+    }
+    let is_missing = text.starts_with("missing field");
+    if is_missing || text.starts_with("duplicate field") {
+        let name = quoted();
+        let path = path.map_or_else(|| name.clone(), |place| format!("{place}.{name}"));
+        let message = if is_missing { "is missing" } else { "stands there twice" };
+        return Fault { message: format!("`{}` {message}", excerpt(&name)), path: Some(path) };
+    }
+    if text.starts_with("unknown field") {
+        let name = quoted();
+        let place = path.unwrap_or_default();
+        let under = place.strip_suffix(&name).map_or(place.as_str(), |place| place.trim_end_matches('.'));
+        let path = if under.is_empty() { name.clone() } else { format!("{under}.{name}") };
+        let hint = match nearest(&name, names.iter().copied()) {
+            Some(near) => format!(", did you mean `{near}`?"),
+            None if names.is_empty() => String::new(),
+            None => format!(", known are {}", list(names)),
+        };
+        return Fault { message: format!("unknown field `{}`{hint}", excerpt(&name)), path: Some(path) };
+    }
+    Fault { message: text.to_owned(), path }
+}
+
+/// The names in backticks, with commas.
+pub fn list(names: &[&str]) -> String {
+    names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
+}
+
+/// The known name nearest to a wrong one, when it is near enough to be meant.
+pub fn nearest<'a>(wrong: &str, names: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    /// Half of the letters wrong is a guess, not a slip.
+    const SIMILARITY_MIN: f64 = 0.6;
+    let wrong: String = wrong.chars().take(64).collect();
+    names
+        .map(|name| (strsim::normalized_damerau_levenshtein(&wrong, name), name))
+        .filter(|(similarity, _)| *similarity >= SIMILARITY_MIN)
+        .max_by(|a, b| a.0.total_cmp(&b.0))
+        .map(|(_, name)| name)
+}
+
+fn invalid(message: String, path: Option<String>) -> Failure {
+    Failure::new(ErrorCode::InvalidMessage, message).at(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fault(body: &str) -> (String, Option<String>) {
+        let failure = Envelope::decode(body.as_bytes()).expect_err(body);
+        assert_eq!(failure.code, ErrorCode::InvalidMessage);
+        (failure.message, failure.path)
+    }
+
+    #[test]
+    fn every_fault_names_the_thing_and_the_place() {
+        let rows: [(&str, &str, Option<&str>); 17] = [
+            ("[]", "the body is not a JSON object", None),
+            ("{", "the body is not JSON (EOF while parsing an object, line 1)", None),
+            ("{}", "`subtool` is missing", Some("subtool")),
+            (r#"{"subtool":1}"#, "invalid type: integer `1`, expected a string", Some("subtool")),
+            (r#"{"subtool":null}"#, "invalid type: null, expected a string", Some("subtool")),
+            (
+                r#"{"subtool":"x","argument":{}}"#,
+                "unknown field `argument`, did you mean `arguments`?",
+                Some("argument"),
+            ),
+            (
+                r#"{"subtool":"x","arguments":null}"#,
+                "`arguments` must be an object, or absent",
+                Some("arguments"),
+            ),
+            (
+                r#"{"subtool":"x","arguments":[]}"#,
+                "`arguments` must be an object, or absent",
+                Some("arguments"),
+            ),
+            (r#"{"subtool":"x","options":null}"#, "`options` must be an object, or absent", Some("options")),
+            (
+                r#"{"subtool":"x","options":{"x":1}}"#,
+                "unknown field `x`, known are `deadline`, `dry_run`, `fields`, `count_only`, `max_bytes`, `stream`, `reason`",
+                Some("options.x"),
+            ),
+            (
+                r#"{"subtool":"x","options":{"deadline":"soon"}}"#,
+                "`soon` is not an RFC 3339 time such as `2026-11-23T12:00:00Z`",
+                Some("options.deadline"),
+            ),
+            (
+                r#"{"subtool":"x","options":{"deadline":null}}"#,
+                "`deadline` may be absent, never null",
+                Some("options.deadline"),
+            ),
+            (
+                r#"{"subtool":"x","options":{"fields":["id","a..b"]}}"#,
+                "a field is a dotted path such as `profile.email`",
+                Some("options.fields.1"),
+            ),
+            (
+                r#"{"subtool":"x","options":{"fields":["id",3]}}"#,
+                "invalid type: integer `3`, expected a string",
+                Some("options.fields.1"),
+            ),
+            (
+                r#"{"subtool":"x","options":{"stream":true}}"#,
+                "`stream` is not supported yet",
+                Some("options.stream"),
+            ),
+            (r#"{"subtool":"x","subtool":"y"}"#, "`subtool` stands there twice", Some("subtool")),
+            (r#"{"subtool":"x"} {}"#, "the body is not JSON (trailing characters, line 1)", None),
+        ];
+        for (body, message, path) in rows {
+            assert_eq!(fault(body), (message.to_owned(), path.map(str::to_owned)), "{body}");
+        }
+    }
+
+    #[test]
+    fn size_depth_and_encoding_are_bounded() {
+        assert!(fault(&" ".repeat(BODY_BYTES_MAX + 1)).0.contains("1048577 bytes"));
+        assert!(fault(&"[".repeat(100_000)).0.contains("deeper than 64"));
+        let failure = Envelope::decode(b"{\"subtool\":\"\xff\"}").unwrap_err();
+        assert_eq!(failure.message, "the body is not UTF-8 (byte 12)");
+        assert!(
+            fault(&format!(r#"{{"subtool":"x","options":{{"reason":"{}"}}}}"#, "x".repeat(1025)))
+                .0
+                .contains("1024")
+        );
+    }
+
+    #[test]
+    fn what_is_absent_is_empty() {
+        let envelope = Envelope::decode(br#"{"subtool":"get_user"}"#).unwrap();
+        assert_eq!(envelope.arguments.get(), "{}");
+        assert_eq!(envelope.options.fields, Fields::Whole);
+    }
+
+    #[test]
+    fn the_default_value_of_an_option_asks_for_nothing() {
+        let body = br#"{"subtool":"x","options":{"dry_run":false,"stream":false,"count_only":false}}"#;
+        assert!(Envelope::decode(body).is_ok());
+    }
+}

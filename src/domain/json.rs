@@ -1,0 +1,366 @@
+//! JSON that is passed on rather than understood.
+//!
+//! What Okta sends comes out byte for byte: numbers such as `1e3`, twenty-digit ids, key order and
+//! unknown fields survive, because values stay raw text and are only cut along their own borders.
+
+use std::fmt;
+use std::ops::Range;
+
+use serde::de::{Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
+use serde::ser::{SerializeMap, Serializer};
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+/// Serializes one of our own values.
+pub fn to_vec(value: &impl Serialize) -> Vec<u8> {
+    serde_json::to_vec(value).expect("our own types have string keys and no failing serializer")
+}
+
+/// Serializes one of our own values to raw JSON.
+pub fn to_raw(value: &impl Serialize) -> Box<RawValue> {
+    serde_json::value::to_raw_value(value).expect("our own types have string keys and no failing serializer")
+}
+
+/// Whether brackets nest deeper than `max`. Strings do not count; the text need not be valid JSON.
+pub fn is_deeper_than(text: &[u8], max: usize) -> bool {
+    let (mut depth, mut in_string, mut escaped) = (0_usize, false, false);
+    for byte in text {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if in_string => escaped = true,
+            b'"' => in_string = !in_string,
+            b'[' | b'{' if !in_string => {
+                depth += 1;
+                if depth > max {
+                    return true;
+                }
+            }
+            b']' | b'}' if !in_string => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+    }
+    false
+}
+
+/// Where the items of a JSON array stand in `body`; `None` when it is not one array.
+pub fn array_items(body: &[u8]) -> Option<Vec<Range<usize>>> {
+    let items: Vec<&RawValue> = serde_json::from_slice(body).ok()?;
+    let base = body.as_ptr() as usize;
+    Some(
+        items
+            .into_iter()
+            .map(|item| {
+                let start = item.get().as_ptr() as usize - base;
+                start..start + item.get().len()
+            })
+            .collect(),
+    )
+}
+
+/// A JSON object whose values stay raw and whose keys keep their order. A repeated key is refused.
+#[derive(Clone, Default)]
+pub struct Object(Vec<(String, Box<RawValue>)>);
+
+impl Object {
+    /// The raw value of a key.
+    pub fn get(&self, key: &str) -> Option<&RawValue> {
+        self.0.iter().find(|(known, _)| known == key).map(|(_, value)| &**value)
+    }
+
+    /// The value of a key when it is a string.
+    pub fn text(&self, key: &str) -> Option<String> {
+        serde_json::from_str(self.get(key)?.get()).ok()
+    }
+
+    /// Sets a key, in place when it is there, else at the end.
+    pub fn set(&mut self, key: &str, value: Box<RawValue>) {
+        match self.0.iter_mut().find(|(known, _)| known == key) {
+            Some((_, old)) => *old = value,
+            None => self.0.push((key.to_owned(), value)),
+        }
+    }
+
+    /// Sets every key of `other`.
+    pub fn merge(&mut self, other: &Self) {
+        for (key, value) in &other.0 {
+            self.set(key, value.clone());
+        }
+    }
+
+    /// Whether there is no key.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Keys and raw values in order.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &RawValue)> {
+        self.0.iter().map(|(key, value)| (key.as_str(), &**value))
+    }
+}
+
+/// Shows the keys only: values may be secrets.
+impl fmt::Debug for Object {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.0.iter().map(|(key, _)| key)).finish()
+    }
+}
+
+impl Serialize for Object {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(Some(self.0.len()))?;
+        for (key, value) in &self.0 {
+            map.serialize_entry(key, value)?;
+        }
+        map.end()
+    }
+}
+
+impl<'de> Deserialize<'de> for Object {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Entries;
+        impl<'de> Visitor<'de> for Entries {
+            type Value = Object;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Object, A::Error> {
+                let mut seen = std::collections::HashSet::new();
+                let mut entries = Vec::new();
+                while let Some((key, value)) = map.next_entry::<String, Box<RawValue>>()? {
+                    if !seen.insert(key.clone()) {
+                        return Err(A::Error::custom(format!("duplicate field `{key}`")));
+                    }
+                    entries.push((key, value));
+                }
+                Ok(Object(entries))
+            }
+        }
+        deserializer.deserialize_map(Entries)
+    }
+}
+
+impl schemars::JsonSchema for Object {
+    fn inline_schema() -> bool {
+        true
+    }
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Object".into()
+    }
+    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        schemars::json_schema!({ "type": "object", "additionalProperties": true })
+    }
+}
+
+/// Every string anywhere inside a value, for masking.
+pub fn strings(raw: &RawValue) -> Vec<String> {
+    fn walk(value: serde_json::Value, found: &mut Vec<String>) {
+        match value {
+            serde_json::Value::String(text) => found.push(text),
+            serde_json::Value::Array(items) => items.into_iter().for_each(|item| walk(item, found)),
+            serde_json::Value::Object(entries) => entries.into_iter().for_each(|(_, v)| walk(v, found)),
+            serde_json::Value::Null | serde_json::Value::Bool(_) | serde_json::Value::Number(_) => {}
+        }
+    }
+    let mut found = Vec::new();
+    if let Ok(value) = serde_json::from_str(raw.get()) {
+        walk(value, &mut found);
+    }
+    found
+}
+
+/// What `options.fields` keeps of a value, as a tree of its dotted paths.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Fields {
+    /// All of it.
+    #[default]
+    Whole,
+    /// Of an object these keys, each as far as its own tree says.
+    Parts(Vec<(String, Fields)>),
+}
+
+impl Fields {
+    /// Reads dotted paths such as `profile.email`.
+    ///
+    /// # Errors
+    /// When a path is empty or has an empty part; the number is the place of the path in the list.
+    pub fn parse(paths: &[String]) -> Result<Self, usize> {
+        let mut root = Self::Parts(Vec::new());
+        for (at, path) in paths.iter().enumerate() {
+            if path.split('.').any(str::is_empty) {
+                return Err(at);
+            }
+            root.keep(Some(path));
+        }
+        Ok(root)
+    }
+
+    /// Keeps what the rest of a path names; no rest keeps the whole, and a whole stays whole.
+    fn keep(&mut self, path: Option<&str>) {
+        let Some(path) = path else { return *self = Self::Whole };
+        let Self::Parts(parts) = self else { return };
+        let (head, rest) = path.split_once('.').map_or((path, None), |(head, rest)| (head, Some(rest)));
+        let at = parts.iter().position(|(known, _)| known == head).unwrap_or_else(|| {
+            parts.push((head.to_owned(), Self::Parts(Vec::new())));
+            parts.len() - 1
+        });
+        parts[at].1.keep(rest);
+    }
+
+    /// What the paths leave of a value: in an object the named fields, in an array the same of each
+    /// item; anything else stays.
+    pub fn project(&self, raw: &RawValue) -> Box<RawValue> {
+        let text = raw.get();
+        let Self::Parts(parts) = self else { return raw.to_owned() };
+        let mut out = String::new();
+        match text.as_bytes().first() {
+            Some(b'{') => match serde_json::from_str::<Entries<'_>>(text) {
+                Ok(entries) => write_parts(parts, &entries, &mut out),
+                Err(_) => out.push_str(text),
+            },
+            Some(b'[') => match serde_json::from_str::<Items<'_>>(text) {
+                Ok(items) => {
+                    out.push('[');
+                    for (at, item) in items.0.iter().enumerate() {
+                        if at > 0 {
+                            out.push(',');
+                        }
+                        out.push_str(self.project(item).get());
+                    }
+                    out.push(']');
+                }
+                Err(_) => out.push_str(text),
+            },
+            _ => out.push_str(text),
+        }
+        RawValue::from_string(out).expect("cut along the borders of valid JSON")
+    }
+}
+
+/// Writes the named entries of an object, in the object's own order.
+fn write_parts(parts: &[(String, Fields)], entries: &Entries<'_>, out: &mut String) {
+    out.push('{');
+    let mut first = true;
+    for (key, value) in &entries.0 {
+        let Some((_, below)) = parts.iter().find(|(name, _)| name == key) else { continue };
+        if !first {
+            out.push(',');
+        }
+        first = false;
+        out.push_str(&serde_json::to_string(key).expect("a string serializes"));
+        out.push(':');
+        out.push_str(below.project(value).get());
+    }
+    out.push('}');
+}
+
+/// The entries of an object, borrowed, repeated keys kept.
+struct Entries<'a>(Vec<(String, &'a RawValue)>);
+
+impl<'de: 'a, 'a> Deserialize<'de> for Entries<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Borrowed<'a>(std::marker::PhantomData<&'a ()>);
+        impl<'de: 'a, 'a> Visitor<'de> for Borrowed<'a> {
+            type Value = Entries<'a>;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Entries<'a>, A::Error> {
+                let mut entries = Vec::new();
+                while let Some(entry) = map.next_entry()? {
+                    entries.push(entry);
+                }
+                Ok(Entries(entries))
+            }
+        }
+        deserializer.deserialize_map(Borrowed(std::marker::PhantomData))
+    }
+}
+
+/// The items of an array, borrowed.
+struct Items<'a>(Vec<&'a RawValue>);
+
+impl<'de: 'a, 'a> Deserialize<'de> for Items<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Borrowed<'a>(std::marker::PhantomData<&'a ()>);
+        impl<'de: 'a, 'a> Visitor<'de> for Borrowed<'a> {
+            type Value = Items<'a>;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an array")
+            }
+            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Items<'a>, A::Error> {
+                let mut items = Vec::new();
+                while let Some(item) = seq.next_element()? {
+                    items.push(item);
+                }
+                Ok(Items(items))
+            }
+        }
+        deserializer.deserialize_seq(Borrowed(std::marker::PhantomData))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn raw(text: &str) -> Box<RawValue> {
+        RawValue::from_string(text.to_owned()).unwrap()
+    }
+
+    fn fields(paths: &[&str]) -> Fields {
+        Fields::parse(&paths.iter().map(|path| (*path).to_owned()).collect::<Vec<_>>()).unwrap()
+    }
+
+    #[test]
+    fn fields_keep_the_bytes_of_what_they_keep() {
+        let user =
+            raw(r#"{"id":"00u1","n":1e3,"profile":{"email":"a@b","big":12345678901234567890},"x":null}"#);
+        assert_eq!(
+            fields(&["n", "profile.big"]).project(&user).get(),
+            r#"{"n":1e3,"profile":{"big":12345678901234567890}}"#
+        );
+    }
+
+    #[test]
+    fn a_whole_object_outweighs_its_parts_in_either_order() {
+        let user = raw(r#"{"profile":{"email":"a","login":"b"}}"#);
+        for paths in [["profile", "profile.email"], ["profile.email", "profile"]] {
+            assert_eq!(fields(&paths).project(&user).get(), user.get());
+        }
+        assert_eq!(fields(&["profile.email", "profile.login"]).project(&user).get(), user.get());
+    }
+
+    #[test]
+    fn arrays_are_cut_item_by_item() {
+        let events = raw(r#"{"target":[{"id":"1","type":"User"},{"id":"2"}]}"#);
+        assert_eq!(fields(&["target.id"]).project(&events).get(), r#"{"target":[{"id":"1"},{"id":"2"}]}"#);
+    }
+
+    #[test]
+    fn empty_paths_are_refused() {
+        assert_eq!(Fields::parse(&["id".into(), "profile.".into()]), Err(1));
+    }
+
+    #[test]
+    fn depth_counts_brackets_outside_strings() {
+        assert!(is_deeper_than(&[b'['; 100_000], 64));
+        assert!(!is_deeper_than(br#"{"a":"[[[[\"[[["}"#, 1));
+        assert!(is_deeper_than(br#"{"a":[]}"#, 1));
+    }
+
+    #[test]
+    fn items_of_an_array_are_found_in_place() {
+        let body = br#" [ {"a": 1} , 2,"x" ] "#;
+        let items: Vec<&[u8]> = array_items(body).unwrap().into_iter().map(|range| &body[range]).collect();
+        assert_eq!(items, [&br#"{"a": 1}"#[..], b"2", br#""x""#]);
+        assert_eq!(array_items(b"{}"), None);
+    }
+
+    #[test]
+    fn objects_merge_in_order_and_refuse_repeated_keys() {
+        let mut base: Object = serde_json::from_str(r#"{"name":"a","x":1e3}"#).unwrap();
+        base.merge(&serde_json::from_str(r#"{"name":"b","y":null}"#).unwrap());
+        assert_eq!(serde_json::to_string(&base).unwrap(), r#"{"name":"b","x":1e3,"y":null}"#);
+        assert!(serde_json::from_str::<Object>(r#"{"a":1,"a":2}"#).is_err());
+    }
+}

@@ -1,0 +1,15 @@
+//! The words every other floor speaks: ids, requests and answers, invocations and results.
+//!
+//! Nothing here performs IO, reads a clock or waits; time comes in as a value.
+
+pub mod answer;
+pub mod bucket;
+pub mod envelope;
+pub mod http;
+pub mod ids;
+pub mod json;
+pub mod link;
+pub mod mail;
+pub mod okta_error;
+pub mod secret;
+pub mod topology;

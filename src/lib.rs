@@ -1,0 +1,3 @@
+//! okta-worker.
+pub mod domain;
+pub mod worker;

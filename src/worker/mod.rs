@@ -1,0 +1,3 @@
+//! The story of one message, from its queue to its answer.
+
+pub mod ports;
