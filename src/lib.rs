@@ -1,3 +1,4 @@
 //! okta-worker.
 pub mod domain;
+pub mod tools;
 pub mod worker;

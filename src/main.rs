@@ -1,1 +1,3 @@
+//! okta-worker: runs Okta operations from RabbitMQ, inside Okta's rate limits.
+
 fn main() {}

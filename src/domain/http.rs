@@ -1,7 +1,6 @@
 //! One request to Okta and its answer, as plain values.
 
 use std::fmt;
-use std::ops::Range;
 use std::sync::OnceLock;
 use std::time::Duration;
 
@@ -15,6 +14,7 @@ use super::bucket::Bucket;
 use super::ids::PathSegment;
 use super::json;
 use super::link::Link;
+use super::page::Page;
 
 /// Everything outside RFC 3986's unreserved characters is encoded: a `#` left alone cut a login short
 /// (okta-sdk-java issue 580).
@@ -166,13 +166,13 @@ pub struct Response {
     pub headers: HeaderMap,
     /// The whole body.
     pub body: Bytes,
-    items: OnceLock<Option<Vec<Range<usize>>>>,
+    page: OnceLock<Option<Page>>,
 }
 
 impl Response {
     /// An answer of these parts.
     pub fn new(status: u16, headers: HeaderMap, body: impl Into<Bytes>) -> Self {
-        Self { status, headers, body: body.into(), items: OnceLock::new() }
+        Self { status, headers, body: body.into(), page: OnceLock::new() }
     }
 
     /// Whether the status is 2xx.
@@ -190,12 +190,17 @@ impl Response {
         serde_json::from_slice(&self.body).ok()
     }
 
-    /// Where the items of a JSON array stand in the body; `None` when the body is no array. Read once:
-    /// a list looks at all its pages again for each new one.
-    pub fn items(&self) -> Option<impl ExactSizeIterator<Item = &str>> {
-        let ranges = self.items.get_or_init(|| json::array_items(&self.body)).as_ref()?;
-        let text = std::str::from_utf8(&self.body).ok()?;
-        Some(ranges.iter().map(move |range| &text[range.clone()]))
+    /// The body as a page of a list, read by `read` on the first call and remembered: a list looks at
+    /// all its pages again for each new one. `None` when the body is no array.
+    pub fn page(&self, read: impl FnOnce(&[u8]) -> Option<Page>) -> Option<&Page> {
+        self.page.get_or_init(|| read(&self.body)).as_ref()
+    }
+
+    /// Drops the body once its page has been read, so that a long list holds its items only once.
+    pub fn forget_read_body(&mut self) {
+        if self.page.get().is_some_and(Option::is_some) {
+            self.body = Bytes::new();
+        }
     }
 
     /// Okta's id for the request, as the System Log shows it.

@@ -4,7 +4,6 @@
 //! unknown fields survive, because values stay raw text and are only cut along their own borders.
 
 use std::fmt;
-use std::ops::Range;
 
 use serde::de::{Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 use serde::ser::{SerializeMap, Serializer};
@@ -40,21 +39,6 @@ pub fn is_deeper_than(text: &[u8], max: usize) -> bool {
         }
     }
     false
-}
-
-/// Where the items of a JSON array stand in `body`; `None` when it is not one array.
-pub fn array_items(body: &[u8]) -> Option<Vec<Range<usize>>> {
-    let items: Vec<&RawValue> = serde_json::from_slice(body).ok()?;
-    let base = body.as_ptr() as usize;
-    Some(
-        items
-            .into_iter()
-            .map(|item| {
-                let start = item.get().as_ptr() as usize - base;
-                start..start + item.get().len()
-            })
-            .collect(),
-    )
 }
 
 /// A JSON object whose values stay raw and whose keys keep their order. A repeated key is refused.
@@ -346,14 +330,6 @@ mod tests {
         assert!(is_deeper_than(&[b'['; 100_000], 64));
         assert!(!is_deeper_than(br#"{"a":"[[[[\"[[["}"#, 1));
         assert!(is_deeper_than(br#"{"a":[]}"#, 1));
-    }
-
-    #[test]
-    fn items_of_an_array_are_found_in_place() {
-        let body = br#" [ {"a": 1} , 2,"x" ] "#;
-        let items: Vec<&[u8]> = array_items(body).unwrap().into_iter().map(|range| &body[range]).collect();
-        assert_eq!(items, [&br#"{"a": 1}"#[..], b"2", br#""x""#]);
-        assert_eq!(array_items(b"{}"), None);
     }
 
     #[test]

@@ -11,5 +11,6 @@ pub mod json;
 pub mod link;
 pub mod mail;
 pub mod okta_error;
+pub mod page;
 pub mod secret;
 pub mod topology;

@@ -1,0 +1,132 @@
+//! The table of the 28. Adding the 29th is one impl and one row.
+
+use schemars::generate::SchemaSettings;
+use schemars::{JsonSchema, Schema};
+use serde_json::value::RawValue;
+
+use crate::domain::envelope::{self, Fault};
+
+use super::{Manifest, Subtool, Tool, apps, events, groups, lifecycle, members, users};
+
+/// One row: a subtool without its arguments.
+pub struct Entry {
+    /// What is known of it without arguments.
+    pub manifest: &'static Manifest,
+    read: fn(&RawValue) -> Result<Box<dyn Tool>, Fault>,
+    /// The JSON Schema (2020-12) of its arguments.
+    pub arguments: fn() -> Schema,
+    /// The JSON Schema (2020-12) of its result.
+    pub result: fn() -> Schema,
+}
+
+impl Entry {
+    const fn of<T: Subtool>() -> Self {
+        Self { manifest: &T::MANIFEST, read: read::<T>, arguments: schema::<T>, result: schema::<T::Output> }
+    }
+
+    /// Reads arguments into the subtool.
+    ///
+    /// # Errors
+    /// What does not fit, with its path below `arguments`.
+    pub fn read(&self, arguments: &RawValue) -> Result<Box<dyn Tool>, Fault> {
+        (self.read)(arguments)
+    }
+}
+
+fn read<T: Subtool>(arguments: &RawValue) -> Result<Box<dyn Tool>, Fault> {
+    match serde_json::from_str::<T>(arguments.get()) {
+        Ok(tool) => Ok(Box::new(tool)),
+        Err(_) => {
+            // Only a fault pays for the names and the path.
+            let schema = schema::<T>();
+            let names: Vec<&str> = schema
+                .get("properties")
+                .and_then(|properties| properties.as_object())
+                .map(|properties| properties.keys().map(String::as_str).collect())
+                .unwrap_or_default();
+            envelope::read::<T>(arguments.get(), "arguments", &names)
+                .map(|tool| Box::new(tool) as Box<dyn Tool>)
+        }
+    }
+}
+
+fn schema<T: JsonSchema>() -> Schema {
+    SchemaSettings::draft2020_12().into_generator().into_root_schema_for::<T>()
+}
+
+/// The 28, in the order of the contract's table.
+const ROWS: [Entry; 28] = [
+    Entry::of::<users::CreateUser>(),
+    Entry::of::<users::GetUser>(),
+    Entry::of::<users::ListUsers>(),
+    Entry::of::<users::UpdateUser>(),
+    Entry::of::<users::DeleteUser>(),
+    Entry::of::<lifecycle::ActivateUser>(),
+    Entry::of::<lifecycle::DeactivateUser>(),
+    Entry::of::<lifecycle::SuspendUser>(),
+    Entry::of::<lifecycle::UnsuspendUser>(),
+    Entry::of::<lifecycle::UnlockUser>(),
+    Entry::of::<lifecycle::ResetUserPassword>(),
+    Entry::of::<lifecycle::ExpireUserPassword>(),
+    Entry::of::<users::ListUserGroups>(),
+    Entry::of::<users::ListUserApps>(),
+    Entry::of::<groups::ListGroups>(),
+    Entry::of::<groups::GetGroup>(),
+    Entry::of::<groups::CreateGroup>(),
+    Entry::of::<groups::UpdateGroup>(),
+    Entry::of::<groups::DeleteGroup>(),
+    Entry::of::<members::ListGroupMembers>(),
+    Entry::of::<members::AddUserToGroup>(),
+    Entry::of::<members::RemoveUserFromGroup>(),
+    Entry::of::<apps::ListApps>(),
+    Entry::of::<apps::GetApp>(),
+    Entry::of::<apps::ListAppUsers>(),
+    Entry::of::<apps::AssignUserToApp>(),
+    Entry::of::<apps::RemoveUserFromApp>(),
+    Entry::of::<events::ListEvents>(),
+];
+
+/// The 28, at one place in memory.
+pub static CATALOGUE: [Entry; 28] = ROWS;
+
+/// The row of that name, if there is one.
+pub fn find(name: &str) -> Option<&'static Entry> {
+    CATALOGUE.iter().find(|entry| entry.manifest.name == name)
+}
+
+/// The names of all rows.
+pub fn names() -> impl Iterator<Item = &'static str> {
+    CATALOGUE.iter().map(|entry| entry.manifest.name)
+}
+
+/// A name that stands twice does not compile.
+const _: () = {
+    let mut row = 0;
+    while row < ROWS.len() {
+        let mut other = row + 1;
+        while other < ROWS.len() {
+            assert!(
+                !is_same(ROWS[row].manifest.name, ROWS[other].manifest.name),
+                "two subtools have one name"
+            );
+            other += 1;
+        }
+        row += 1;
+    }
+};
+
+/// Whether two names are the same, in a constant.
+const fn is_same(a: &str, b: &str) -> bool {
+    let (a, b) = (a.as_bytes(), b.as_bytes());
+    if a.len() != b.len() {
+        return false;
+    }
+    let mut at = 0;
+    while at < a.len() {
+        if a[at] != b[at] {
+            return false;
+        }
+        at += 1;
+    }
+    true
+}

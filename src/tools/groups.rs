@@ -1,0 +1,299 @@
+//! Groups: list, read, create, update, delete.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Deserializer, Serialize};
+
+use crate::domain::http::Request;
+use crate::domain::ids::{GroupId, excerpt};
+use crate::domain::json::{Object, to_raw};
+
+use super::list::{Limit, Rules, follow};
+use super::output::{Empty, Group, List};
+use super::users::{SortOrder, check_choice};
+use super::{Dialogue, Done, Kind, Manifest, Repeat, Step, Stop, Subtool};
+
+/// The page of groups that Okta recommends ("List groups": at most 10,000, recommended 200).
+const GROUPS_PAGE: u32 = 200;
+
+/// The part of a group that decides what may be done with it.
+#[derive(Deserialize)]
+struct GroupState {
+    #[serde(rename = "type")]
+    kind: String,
+    profile: Object,
+}
+
+/// What Okta adds to each group of a list.
+#[derive(Debug, Clone, Copy, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum GroupExpand {
+    /// Counts of members and applications.
+    Stats,
+    /// The application a group was imported from.
+    App,
+}
+
+/// Lists groups.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ListGroups {
+    /// An expression over any profile attribute: `profile.name sw "Sales"`.
+    search: Option<String>,
+    /// An expression over `id`, `type` and times: `type eq "OKTA_GROUP"`.
+    filter: Option<String>,
+    /// The beginning of a name. Okta shows the first matches and no more.
+    q: Option<String>,
+    /// The attribute to sort by; needs `search`.
+    sort_by: Option<String>,
+    /// The order; needs `search`.
+    sort_order: Option<SortOrder>,
+    /// What to add to each group.
+    expand: Option<GroupExpand>,
+    /// The most groups in all.
+    #[serde(default)]
+    limit: Limit,
+    /// The `next` of an earlier result with the same arguments.
+    after: Option<String>,
+}
+
+impl Subtool for ListGroups {
+    type Output = List<Group>;
+    const MANIFEST: Manifest = Manifest {
+        name: "list_groups",
+        kind: Kind::Read,
+        scope: "okta.groups.read",
+        summary: "Lists groups, chosen by `search` (best), `filter` or `q`. `expand: \"stats\"` adds member counts, which \
+                  is far cheaper than listing the members.",
+        examples: &[
+            r#"{"search":"profile.name sw \"Sales\"","expand":"stats"}"#,
+            r#"{"q":"Eng","limit":5}"#,
+            r#"{"filter":"type eq \"OKTA_GROUP\""}"#,
+            "{}",
+        ],
+    };
+
+    fn repeat(&self) -> Repeat {
+        Repeat::Read
+    }
+
+    fn converse(&self, okta: &mut Dialogue<'_>) -> Step<List<Group>> {
+        let choice = (self.search.is_some(), self.filter.is_some(), self.q.is_some());
+        check_choice(choice, self.sort_by.is_some(), self.sort_order.is_some())?;
+        let expand = self.expand.map(|expand| match expand {
+            GroupExpand::Stats => "stats",
+            GroupExpand::App => "app",
+        });
+        let request = Request::get("/api/v1/groups", &[])
+            .query_opt("search", self.search.as_deref())
+            .query_opt("filter", self.filter.as_deref())
+            .query_opt("q", self.q.as_deref())
+            .query_opt("sortBy", self.sort_by.as_deref())
+            .query_opt("sortOrder", self.sort_order.map(SortOrder::as_str))
+            .query_opt("expand", expand);
+        let rules = Rules { is_paged: self.q.is_none(), ..Rules::paged(GROUPS_PAGE) };
+        follow(okta, &request, self.limit, self.after.as_deref(), rules)
+    }
+}
+
+/// Reads a group.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct GetGroup {
+    /// The group's id.
+    group_id: GroupId,
+}
+
+impl Subtool for GetGroup {
+    type Output = Group;
+    const MANIFEST: Manifest = Manifest {
+        name: "get_group",
+        kind: Kind::Read,
+        scope: "okta.groups.read",
+        summary: "Reads one group by id. To find a group by name use `list_groups` with `search`.",
+        examples: &[r#"{"group_id":"00g1emaKYZTWRYYRRTSK"}"#],
+    };
+
+    fn repeat(&self) -> Repeat {
+        Repeat::Read
+    }
+
+    fn converse(&self, okta: &mut Dialogue<'_>) -> Step<Group> {
+        let reply = okta.ask(Request::get("/api/v1/groups/{groupId}", &[&self.group_id]))?;
+        Ok(Done::read(Group(reply.json()?)))
+    }
+}
+
+#[derive(Serialize)]
+struct GroupBody<'a> {
+    profile: &'a Object,
+}
+
+/// Refuses a name or description that is given twice.
+fn check_custom(profile: Option<&Object>) -> Result<(), Stop> {
+    for name in ["name", "description"] {
+        if profile.is_some_and(|profile| profile.get(name).is_some()) {
+            let message = format!("`profile` is for custom attributes: give `{name}` beside it");
+            return Err(Stop::argument(&format!("profile.{name}"), message));
+        }
+    }
+    Ok(())
+}
+
+/// Creates a group.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CreateGroup {
+    /// The name, unique in the org.
+    #[schemars(length(min = 1, max = 255))]
+    name: String,
+    /// What the group is for.
+    #[schemars(length(max = 1024))]
+    description: Option<String>,
+    /// Custom attributes.
+    profile: Option<Object>,
+}
+
+impl Subtool for CreateGroup {
+    type Output = Group;
+    const MANIFEST: Manifest = Manifest {
+        name: "create_group",
+        kind: Kind::Write,
+        scope: "okta.groups.manage",
+        summary: "Creates a group managed in Okta. A name that is taken answers `already_exists`.",
+        examples: &[
+            r#"{"name":"Sales EMEA","description":"Everyone who sells in EMEA"}"#,
+            r#"{"name":"Support"}"#,
+        ],
+    };
+
+    fn repeat(&self) -> Repeat {
+        Repeat::Create
+    }
+
+    fn converse(&self, okta: &mut Dialogue<'_>) -> Step<Group> {
+        if self.name.is_empty() {
+            return Err(Stop::argument("name", "must not be empty"));
+        }
+        check_custom(self.profile.as_ref())?;
+        let mut profile = Object::default();
+        profile.set("name", to_raw(&self.name));
+        if let Some(description) = &self.description {
+            profile.set("description", to_raw(description));
+        }
+        if let Some(custom) = &self.profile {
+            profile.merge(custom);
+        }
+        let request = Request::post("/api/v1/groups", &[]).json(&GroupBody { profile: &profile });
+        Ok(Done::applied(Group(okta.ask(request)?.json()?)))
+    }
+}
+
+/// Changes name, description or custom attributes of a group.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct UpdateGroup {
+    /// The group's id.
+    group_id: GroupId,
+    /// The new name.
+    #[schemars(length(min = 1, max = 255))]
+    name: Option<String>,
+    /// The new description; `null` clears it.
+    #[serde(default, deserialize_with = "given")]
+    #[schemars(with = "Option<String>")]
+    description: Option<Option<String>>,
+    /// Custom attributes to change; `null` clears one.
+    profile: Option<Object>,
+}
+
+/// Tells `null` from absent.
+fn given<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Option<String>>, D::Error> {
+    Option::deserialize(deserializer).map(Some)
+}
+
+impl Subtool for UpdateGroup {
+    type Output = Group;
+    const MANIFEST: Manifest = Manifest {
+        name: "update_group",
+        kind: Kind::Write,
+        scope: "okta.groups.manage",
+        summary: "Changes what is given of a group and leaves the rest: reads it, merges, replaces it. Only groups \
+                  managed in Okta can be changed; a change made by somebody else in that moment is lost.",
+        examples: &[
+            r#"{"group_id":"00g1emaKYZTWRYYRRTSK","description":"Everyone who sells in EMEA"}"#,
+            r#"{"group_id":"00g1emaKYZTWRYYRRTSK","name":"Sales","profile":{"costCenter":"42"}}"#,
+        ],
+    };
+
+    fn repeat(&self) -> Repeat {
+        Repeat::Set
+    }
+
+    fn converse(&self, okta: &mut Dialogue<'_>) -> Step<Group> {
+        if self.name.is_none() && self.description.is_none() && self.profile.is_none() {
+            return Err(Stop::argument("name", "give `name`, `description` or `profile`"));
+        }
+        if self.name.as_deref() == Some("") {
+            return Err(Stop::argument("name", "must not be empty"));
+        }
+        check_custom(self.profile.as_ref())?;
+        let route = "/api/v1/groups/{groupId}";
+        let group: GroupState = okta.ask(Request::get(route, &[&self.group_id]))?.read()?;
+        if group.kind != "OKTA_GROUP" {
+            return Err(wrong_type("update", &self.group_id, &group.kind));
+        }
+        // Okta's only update is a PUT that erases every attribute it does not name (recorded).
+        let mut profile = group.profile;
+        if let Some(name) = &self.name {
+            profile.set("name", to_raw(name));
+        }
+        if let Some(description) = &self.description {
+            profile.set("description", to_raw(description));
+        }
+        if let Some(custom) = &self.profile {
+            profile.merge(custom);
+        }
+        let request = Request::put(route, &[&self.group_id]).json(&GroupBody { profile: &profile });
+        Ok(Done::applied(Group(okta.ask(request)?.json()?)))
+    }
+}
+
+/// A group that is not managed in Okta.
+fn wrong_type(verb: &str, group_id: &GroupId, kind: &str) -> Stop {
+    let message =
+        format!("failed to {verb} group `{}`: it is of type {}", excerpt(group_id.as_str()), excerpt(kind));
+    Stop::precondition(message, None)
+}
+
+/// Deletes a group.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct DeleteGroup {
+    /// The group's id.
+    group_id: GroupId,
+}
+
+impl Subtool for DeleteGroup {
+    type Output = Empty;
+    const MANIFEST: Manifest = Manifest {
+        name: "delete_group",
+        kind: Kind::Destructive,
+        scope: "okta.groups.manage",
+        summary: "Deletes a group for good, with its memberships and the access they gave. Refuses groups that an \
+                  application or Okta itself owns.",
+        examples: &[r#"{"group_id":"00g1emaKYZTWRYYRRTSK"}"#],
+    };
+
+    fn repeat(&self) -> Repeat {
+        Repeat::Transition
+    }
+
+    fn converse(&self, okta: &mut Dialogue<'_>) -> Step<Empty> {
+        let route = "/api/v1/groups/{groupId}";
+        let group: GroupState = okta.ask(Request::get(route, &[&self.group_id]))?.read()?;
+        if matches!(group.kind.as_str(), "APP_GROUP" | "BUILT_IN") {
+            return Err(wrong_type("delete", &self.group_id, &group.kind));
+        }
+        okta.ask(Request::delete(route, &[&self.group_id]))?.success()?;
+        Ok(Done::applied(Empty {}))
+    }
+}

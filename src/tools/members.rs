@@ -1,0 +1,113 @@
+//! Who is in a group: list, add, remove.
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use crate::domain::http::Request;
+use crate::domain::ids::{GroupId, UserKey};
+
+use super::list::{Limit, Rules, follow};
+use super::output::{Empty, List, User};
+use super::{Dialogue, Done, Kind, Manifest, Repeat, Step, Subtool, resolve};
+
+/// Okta's own default page of members ("List member users"): the fewest requests.
+const MEMBERS_PAGE: u32 = 1000;
+
+/// Lists the members of a group.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ListGroupMembers {
+    /// The group's id.
+    group_id: GroupId,
+    /// The most users in all.
+    #[serde(default)]
+    limit: Limit,
+    /// The `next` of an earlier result with the same arguments.
+    after: Option<String>,
+}
+
+impl Subtool for ListGroupMembers {
+    type Output = List<User>;
+    const MANIFEST: Manifest = Manifest {
+        name: "list_group_members",
+        kind: Kind::Read,
+        scope: "okta.groups.read",
+        summary: "Lists the users in a group. For the number alone use `list_groups` with `expand: \"stats\"`.",
+        examples: &[r#"{"group_id":"00g1emaKYZTWRYYRRTSK"}"#],
+    };
+
+    fn repeat(&self) -> Repeat {
+        Repeat::Read
+    }
+
+    fn converse(&self, okta: &mut Dialogue<'_>) -> Step<List<User>> {
+        let request = Request::get("/api/v1/groups/{groupId}/users", &[&self.group_id]);
+        follow(okta, &request, self.limit, self.after.as_deref(), Rules::paged(MEMBERS_PAGE))
+    }
+}
+
+/// Puts a user into a group; doing it twice changes nothing.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct AddUserToGroup {
+    /// The group that gains a member.
+    group_id: GroupId,
+    /// The user to add: an id or a login.
+    user_id: UserKey,
+}
+
+impl Subtool for AddUserToGroup {
+    type Output = Empty;
+    const MANIFEST: Manifest = Manifest {
+        name: "add_user_to_group",
+        kind: Kind::Write,
+        scope: "okta.groups.manage",
+        summary: "Puts a user into a group managed in Okta; a member already stays one. The user gains what the group \
+                  gives.",
+        examples: &[r#"{"group_id":"00g1emaKYZTWRYYRRTSK","user_id":"00u1abCdEfGhIjKlMnOp"}"#],
+    };
+
+    fn repeat(&self) -> Repeat {
+        Repeat::Set
+    }
+
+    fn converse(&self, okta: &mut Dialogue<'_>) -> Step<Empty> {
+        let user = resolve::user(&self.user_id, okta)?;
+        okta.ask(Request::put("/api/v1/groups/{groupId}/users/{userId}", &[&self.group_id, &user]))?
+            .success()?;
+        Ok(Done::applied(Empty {}))
+    }
+}
+
+/// Takes a user out of a group; doing it twice changes nothing.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RemoveUserFromGroup {
+    /// The group that loses a member.
+    group_id: GroupId,
+    /// The user to remove: an id or a login.
+    user_id: UserKey,
+}
+
+impl Subtool for RemoveUserFromGroup {
+    type Output = Empty;
+    const MANIFEST: Manifest = Manifest {
+        name: "remove_user_from_group",
+        kind: Kind::Write,
+        scope: "okta.groups.manage",
+        summary: "Takes a user out of a group managed in Okta; who is not in it stays out. The user loses what the group \
+                  gave.",
+        examples: &[r#"{"group_id":"00g1emaKYZTWRYYRRTSK","user_id":"00u1abCdEfGhIjKlMnOp"}"#],
+    };
+
+    fn repeat(&self) -> Repeat {
+        Repeat::Set
+    }
+
+    fn converse(&self, okta: &mut Dialogue<'_>) -> Step<Empty> {
+        let user = resolve::user(&self.user_id, okta)?;
+        let request = Request::delete("/api/v1/groups/{groupId}/users/{userId}", &[&self.group_id, &user]);
+        okta.ask(request)?.success()?;
+        Ok(Done::applied(Empty {}))
+    }
+}

@@ -1,0 +1,359 @@
+//! What can be asked: the 28 subtools, each a pure value that says its next move.
+//!
+//! A subtool has no IO, no clock and no retry. It is read from arguments, told what Okta has answered
+//! so far, and says what to send next or how it ended. Its body is written as a straight conversation
+//! (`okta.ask(request)?`) that is replayed from the start after each answer: an answered question
+//! returns at once, the first unanswered one becomes the next move. Paging, read-merge-write,
+//! preconditions and reconciling reads all fall out of that.
+
+mod apps;
+pub mod catalogue;
+mod events;
+mod groups;
+mod lifecycle;
+mod list;
+mod members;
+pub mod output;
+mod resolve;
+mod users;
+
+use std::time::Duration;
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+
+use crate::domain::answer::{Effect, ErrorCode, Failure};
+use crate::domain::http::{Exchange, Request, Response};
+use crate::domain::json::Fields;
+use crate::domain::okta_error::OktaError;
+use crate::domain::secret::Secrets;
+
+use output::Output;
+
+/// What kind of power a subtool needs; allow-lists name kinds or subtools.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// Changes nothing.
+    Read,
+    /// Changes something that can be changed back.
+    Write,
+    /// Takes something away that cannot be given back.
+    Destructive,
+    /// Decides how somebody signs in.
+    Credentials,
+}
+
+impl Kind {
+    /// Every kind.
+    pub const ALL: [Self; 4] = [Self::Read, Self::Write, Self::Destructive, Self::Credentials];
+
+    /// The kind as it stands in allow-lists.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Read => "read",
+            Self::Write => "write",
+            Self::Destructive => "destructive",
+            Self::Credentials => "credentials",
+        }
+    }
+}
+
+/// What may be done when nobody knows whether a request was executed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Repeat {
+    /// Changes nothing: run again.
+    Read,
+    /// Sets a state: run again, Okta answers the same.
+    Set,
+    /// Makes something with a natural key: a second one is refused.
+    Create,
+    /// Moves from one state to the next: look first.
+    Transition,
+    /// Sends or mints something each time: never repeat blindly.
+    Emit,
+}
+
+impl Repeat {
+    /// The class as it stands in tables.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Read => "read",
+            Self::Set => "set",
+            Self::Create => "create",
+            Self::Transition => "transition",
+            Self::Emit => "emit",
+        }
+    }
+
+    /// Whether a request that may have been executed may be sent again without looking.
+    pub fn is_safe(self) -> bool {
+        match self {
+            Self::Read | Self::Set => true,
+            Self::Create | Self::Transition | Self::Emit => false,
+        }
+    }
+}
+
+/// What is known of a subtool without arguments.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Manifest {
+    /// Its name in messages.
+    pub name: &'static str,
+    /// What power it needs.
+    pub kind: Kind,
+    /// The OAuth scope it needs.
+    pub scope: &'static str,
+    /// What it does, in a sentence or three for whoever must choose among the 28.
+    pub summary: &'static str,
+    /// Arguments that make sense, as JSON; the first is the plainest.
+    pub examples: &'static [&'static str],
+}
+
+/// One of the 28, read from its arguments.
+pub trait Subtool: DeserializeOwned + JsonSchema + Send + Sync + 'static {
+    /// What it answers with.
+    type Output: Output;
+
+    /// What is known of it without arguments.
+    const MANIFEST: Manifest;
+
+    /// What may be done when nobody knows whether its write was executed, with these arguments.
+    fn repeat(&self) -> Repeat;
+
+    /// A kind of power these arguments need on top of the manifest's.
+    fn also_needs(&self) -> Option<Kind> {
+        None
+    }
+
+    /// Whether the result holds a one-time secret, so that it may go to nobody but the caller.
+    fn mints_secret(&self) -> bool {
+        false
+    }
+
+    /// Adds the secrets among the arguments.
+    fn secrets(&self, _secrets: &mut Secrets) {}
+
+    /// The whole conversation with Okta, from the first question to the result.
+    fn converse(&self, okta: &mut Dialogue<'_>) -> Step<Self::Output>;
+}
+
+/// Where a conversation stands: ended well, or stopped at something.
+pub type Step<T> = Result<Done<T>, Stop>;
+
+/// A good end.
+#[derive(Debug)]
+pub struct Done<T> {
+    /// What changed.
+    pub effect: Effect,
+    /// The result.
+    pub output: T,
+}
+
+impl<T> Done<T> {
+    /// Something was read.
+    pub fn read(output: T) -> Self {
+        Self { effect: Effect::None, output }
+    }
+
+    /// Okta changed it, or accepted to.
+    pub fn applied(output: T) -> Self {
+        Self { effect: Effect::Applied, output }
+    }
+
+    /// Okta was already there.
+    pub fn unchanged(output: T) -> Self {
+        Self { effect: Effect::Unchanged, output }
+    }
+}
+
+/// Why a conversation did not go on.
+#[derive(Debug)]
+pub enum Stop {
+    /// This question has no answer yet.
+    Send(Box<Request>),
+    /// Okta's refusal is the failure; policy finds its name.
+    Refused(Box<OktaError>),
+    /// The subtool's own judgement.
+    Fail(Box<Failure>),
+}
+
+impl Stop {
+    /// A failure of this kind.
+    pub fn fail(code: ErrorCode, message: impl Into<String>) -> Self {
+        Self::Fail(Box::new(Failure::new(code, message)))
+    }
+
+    /// A wrong argument.
+    pub fn argument(name: &str, message: impl Into<String>) -> Self {
+        let failure =
+            Failure::new(ErrorCode::InvalidArguments, message).at(Some(format!("arguments.{name}")));
+        Self::Fail(Box::new(failure))
+    }
+
+    /// The wrong status for the operation, as Okta or a read before the write showed.
+    pub fn precondition(message: impl Into<String>, okta: Option<OktaError>) -> Self {
+        let mut failure = Failure::new(ErrorCode::PreconditionFailed, message);
+        failure.okta = okta;
+        Self::Fail(Box::new(failure))
+    }
+
+    /// A good status with a body that is not what the operation answers.
+    pub fn unreadable() -> Self {
+        Self::fail(ErrorCode::OktaUnavailable, "failed to read Okta's answer: it is not the JSON expected")
+    }
+}
+
+/// What a subtool wants next.
+#[derive(Debug)]
+pub enum Move {
+    /// Send this.
+    Send(Box<Request>),
+    /// Ended well, with the result as JSON.
+    Done(Done<Box<serde_json::value::RawValue>>),
+    /// Okta's refusal is the failure.
+    Refused(Box<OktaError>),
+    /// The subtool's own judgement.
+    Fail(Box<Failure>),
+}
+
+/// The limits of one result.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Bounds<'a> {
+    /// What is kept of each object.
+    pub fields: &'a Fields,
+    /// The largest result, in bytes.
+    pub bytes_max: usize,
+    /// Whether a list has used up its time and must end with what it has.
+    pub is_overdue: bool,
+}
+
+/// What was asked and answered so far, replayed from the start.
+#[derive(Debug)]
+pub struct Dialogue<'a> {
+    past: std::slice::Iter<'a, Exchange>,
+    bounds: Bounds<'a>,
+}
+
+impl<'a> Dialogue<'a> {
+    /// A conversation with this history.
+    pub fn new(history: &'a [Exchange], bounds: Bounds<'a>) -> Self {
+        Self { past: history.iter(), bounds }
+    }
+
+    /// The answer to the next question; stops when it has none yet.
+    pub fn ask(&mut self, request: Request) -> Result<Reply<'a>, Stop> {
+        match self.past.next() {
+            Some(exchange) => Ok(Reply(&exchange.response)),
+            None => Err(Stop::Send(Box::new(request))),
+        }
+    }
+
+    /// The limits of the result.
+    pub fn bounds(&self) -> Bounds<'a> {
+        self.bounds
+    }
+}
+
+/// Okta's answer to one question: a success or a refusal. What is transient never gets here.
+#[derive(Debug, Clone, Copy)]
+pub struct Reply<'a>(&'a Response);
+
+impl<'a> Reply<'a> {
+    /// Whether Okta did it.
+    pub fn is_success(self) -> bool {
+        self.0.is_success()
+    }
+
+    /// The success, or a stop at Okta's refusal.
+    pub fn success(self) -> Result<&'a Response, Stop> {
+        if self.is_success() { Ok(self.0) } else { Err(self.refused()) }
+    }
+
+    /// The success's body as JSON, byte for byte.
+    pub fn json(self) -> Result<Box<serde_json::value::RawValue>, Stop> {
+        self.success()?.raw().map(ToOwned::to_owned).ok_or_else(Stop::unreadable)
+    }
+
+    /// The part of the success's body that `T` knows.
+    pub fn read<T: DeserializeOwned>(self) -> Result<T, Stop> {
+        self.success()?.read().ok_or_else(Stop::unreadable)
+    }
+
+    /// Okta's refusal.
+    pub fn error(self) -> OktaError {
+        OktaError::read(self.0)
+    }
+
+    /// Stops at Okta's refusal.
+    pub fn refused(self) -> Stop {
+        Stop::Refused(Box::new(self.error()))
+    }
+}
+
+/// The pause before asking Okta again for what its last answer may not show yet.
+const LAG_PAUSE: Duration = Duration::from_millis(500);
+
+/// A subtool whatever its type.
+pub trait Tool: Send + Sync {
+    /// The next move after this history.
+    fn next(&self, history: &[Exchange], bounds: Bounds<'_>) -> Move;
+    /// See [`Subtool::repeat`].
+    fn repeat(&self) -> Repeat;
+    /// See [`Subtool::also_needs`].
+    fn also_needs(&self) -> Option<Kind>;
+    /// See [`Subtool::mints_secret`].
+    fn mints_secret(&self) -> bool;
+    /// See [`Subtool::secrets`].
+    fn secrets(&self, secrets: &mut Secrets);
+}
+
+impl<T: Subtool> Tool for T {
+    fn next(&self, history: &[Exchange], bounds: Bounds<'_>) -> Move {
+        match self.converse(&mut Dialogue::new(history, bounds)) {
+            Ok(Done { effect, output }) => {
+                Move::Done(Done { effect, output: output.into_raw(bounds.fields) })
+            }
+            Err(Stop::Send(request)) => Move::Send(request),
+            Err(Stop::Refused(error)) => Move::Refused(error),
+            Err(Stop::Fail(failure)) => Move::Fail(failure),
+        }
+    }
+
+    fn repeat(&self) -> Repeat {
+        Subtool::repeat(self)
+    }
+
+    fn also_needs(&self) -> Option<Kind> {
+        Subtool::also_needs(self)
+    }
+
+    fn mints_secret(&self) -> bool {
+        Subtool::mints_secret(self)
+    }
+
+    fn secrets(&self, secrets: &mut Secrets) {
+        Subtool::secrets(self, secrets);
+    }
+}
+
+/// The part of a user that decides what may be done with it.
+#[derive(Debug, Deserialize)]
+struct UserState {
+    id: String,
+    status: String,
+    #[serde(default)]
+    profile: UserProfile,
+}
+
+/// The part of a profile that names the user.
+#[derive(Debug, Default, Deserialize)]
+struct UserProfile {
+    #[serde(default)]
+    login: String,
+}
+
+/// What is true when nothing is said.
+fn yes() -> bool {
+    true
+}

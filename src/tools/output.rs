@@ -1,0 +1,206 @@
+//! What subtools answer with: Okta's own objects, passed on byte for byte, and our few frames around
+//! them.
+
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::Serialize;
+use serde_json::value::RawValue;
+
+use crate::domain::json::{Fields, to_raw};
+
+/// The result of a subtool.
+pub trait Output: JsonSchema {
+    /// The result as JSON, cut to the wanted fields.
+    fn into_raw(self, fields: &Fields) -> Box<RawValue>;
+}
+
+/// An object of Okta's, passed on byte for byte: `(type name, doc, [property: schema …])`.
+macro_rules! okta_object {
+    ($(#[$doc:meta])* $name:ident { $($property:literal: $schema:tt),* $(,)? }) => {
+        $(#[$doc])*
+        #[derive(Debug)]
+        pub struct $name(pub Box<RawValue>);
+
+        impl Output for $name {
+            fn into_raw(self, fields: &Fields) -> Box<RawValue> {
+                fields.project(&self.0)
+            }
+        }
+
+        impl JsonSchema for $name {
+            fn schema_name() -> std::borrow::Cow<'static, str> {
+                stringify!($name).into()
+            }
+            fn json_schema(_: &mut SchemaGenerator) -> Schema {
+                json_schema!({
+                    "type": "object",
+                    "description": "as Okta sends it; `options.fields` may leave properties out",
+                    "properties": { $($property: $schema),* },
+                    "additionalProperties": true
+                })
+            }
+        }
+    };
+}
+
+okta_object!(
+    /// A user.
+    User { "id": { "type": "string" }, "status": { "type": "string" }, "profile": { "type": "object" } }
+);
+okta_object!(
+    /// A group.
+    Group { "id": { "type": "string" }, "type": { "type": "string" }, "profile": { "type": "object" } }
+);
+okta_object!(
+    /// An application instance.
+    App { "id": { "type": "string" }, "label": { "type": "string" }, "status": { "type": "string" } }
+);
+okta_object!(
+    /// A user's assignment to an application.
+    AppUser { "id": { "type": "string" }, "scope": { "type": "string" }, "status": { "type": "string" } }
+);
+okta_object!(
+    /// A link on a user's dashboard; `appInstanceId` is the application's id.
+    AppLink { "id": { "type": "string" }, "label": { "type": "string" }, "appInstanceId": { "type": "string" } }
+);
+okta_object!(
+    /// An event of the System Log.
+    LogEvent { "uuid": { "type": "string" }, "eventType": { "type": "string" }, "published": { "type": "string" } }
+);
+
+/// A result of our own making.
+macro_rules! own_object {
+    ($($name:ident),*) => {$(
+        impl Output for $name {
+            fn into_raw(self, fields: &Fields) -> Box<RawValue> {
+                fields.project(&to_raw(&self))
+            }
+        }
+    )*};
+}
+own_object!(Empty, Activation, PasswordReset, Expiry);
+
+/// Done, and nothing to tell.
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(deny_unknown_fields)]
+pub struct Empty {}
+
+/// How the new user gets in; empty when Okta mails it.
+#[derive(Debug, Default, Serialize, JsonSchema)]
+#[schemars(deny_unknown_fields)]
+pub struct Activation {
+    /// The page where the user activates the account: a one-time secret.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub activation_url: Option<String>,
+    /// The token in that page's address: a one-time secret.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub activation_token: Option<String>,
+}
+
+/// How the user sets a new password; empty when Okta mails it.
+#[derive(Debug, Default, Serialize, JsonSchema)]
+#[schemars(deny_unknown_fields)]
+pub struct PasswordReset {
+    /// The page where the user sets a new password: a one-time secret.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reset_password_url: Option<String>,
+}
+
+/// The user whose password expired, or the temporary password.
+#[derive(Debug)]
+pub enum Expiry {
+    /// The user, as Okta sends it.
+    User(Box<RawValue>),
+    /// The temporary password: a one-time secret.
+    Temporary(String),
+}
+
+impl Serialize for Expiry {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        #[derive(Serialize)]
+        struct Temporary<'a> {
+            temp_password: &'a str,
+        }
+        match self {
+            Self::User(user) => user.serialize(serializer),
+            Self::Temporary(password) => Temporary { temp_password: password }.serialize(serializer),
+        }
+    }
+}
+
+impl JsonSchema for Expiry {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Expiry".into()
+    }
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "type": "object",
+            "description": "the user as Okta sends it, or, with `temp_password: true`, only the temporary password",
+            "properties": { "id": { "type": "string" }, "temp_password": { "type": "string" } },
+            "additionalProperties": true
+        })
+    }
+}
+
+/// Items of a list, and how it ended.
+#[derive(Debug)]
+pub struct List<T> {
+    /// The items, cut to the wanted fields.
+    pub items: Vec<Box<RawValue>>,
+    /// Whether nothing is missing.
+    pub complete: bool,
+    /// Where to go on; `None` with `complete: false` means that Okta shows no more.
+    pub next: Option<String>,
+    /// Statuses that Okta left out.
+    pub left_out: &'static [&'static str],
+    /// What kind of items.
+    pub of: std::marker::PhantomData<T>,
+}
+
+/// The frame of a list in JSON.
+#[derive(Serialize, JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct Frame<'a> {
+    /// The items.
+    #[schemars(skip)]
+    items: &'a [Box<RawValue>],
+    /// How many items.
+    count: usize,
+    /// Whether nothing is missing.
+    complete: bool,
+    /// Where to go on: give it as `after` with the same arguments. `null` and not complete: Okta shows no more.
+    next: Option<&'a str>,
+    /// Statuses that Okta left out.
+    #[serde(skip_serializing_if = "<[&str]>::is_empty")]
+    #[schemars(default)]
+    left_out: &'a [&'static str],
+}
+
+impl<T: JsonSchema> Output for List<T> {
+    /// The items are already cut.
+    fn into_raw(self, _: &Fields) -> Box<RawValue> {
+        to_raw(&Frame {
+            items: &self.items,
+            count: self.items.len(),
+            complete: self.complete,
+            next: self.next.as_deref(),
+            left_out: self.left_out,
+        })
+    }
+}
+
+impl<T: JsonSchema> JsonSchema for List<T> {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        format!("{}List", T::schema_name()).into()
+    }
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        let item = generator.subschema_for::<T>();
+        let mut schema = Frame::json_schema(generator);
+        let items = serde_json::json!({ "type": "array", "items": item, "description": "the items" });
+        if let Some(properties) = schema.ensure_object().get_mut("properties").and_then(|p| p.as_object_mut())
+        {
+            properties.insert("items".into(), items);
+        }
+        schema.insert("required".into(), serde_json::json!(["items", "count", "complete", "next"]));
+        schema
+    }
+}

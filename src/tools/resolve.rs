@@ -1,0 +1,73 @@
+//! From what a caller calls a user to what Okta's paths take.
+
+use crate::domain::answer::{ErrorCode, Failure};
+use crate::domain::http::Request;
+use crate::domain::ids::{UserId, UserKey, excerpt};
+
+use super::{Dialogue, Reply, Stop, UserState};
+
+/// The argument that names a user, in every subtool that has one.
+const USER_ID: &str = "user_id";
+
+/// The key to put into a path. Ids and e-mail-shaped logins go as they are. Anything else is read
+/// first: Okta also takes a short name (`jane` for `jane@example.com`) while it is unambiguous, and a
+/// subtool must not act on whomever that happens to mean.
+pub(super) fn user(key: &UserKey, okta: &mut Dialogue<'_>) -> Result<UserId, Stop> {
+    if key.as_str().contains('/') {
+        return by_search(key, okta);
+    }
+    if key.is_id_shaped() || key.as_str().contains('@') {
+        return Ok(UserId::given(key));
+    }
+    by_reading(key, okta)
+}
+
+/// The user's real id, read when the key may be a login: for bodies, which take nothing else.
+pub(super) fn id(key: &UserKey, okta: &mut Dialogue<'_>) -> Result<UserId, Stop> {
+    if key.as_str().contains('/') {
+        by_search(key, okta)
+    } else if key.is_id_shaped() {
+        Ok(UserId::given(key))
+    } else {
+        by_reading(key, okta)
+    }
+}
+
+/// A login with a slash cannot stand in a path (Okta answers 405, okta-sdk-nodejs issue 430), however
+/// it is encoded; a search finds it.
+fn by_search(key: &UserKey, okta: &mut Dialogue<'_>) -> Result<UserId, Stop> {
+    let literal = serde_json::to_string(key).expect("a string serializes");
+    let search = format!("profile.login eq {literal}");
+    let found: Vec<UserState> =
+        okta.ask(Request::get("/api/v1/users", &[]).query("search", search).query("limit", 2))?.read()?;
+    match found.iter().find(|user| is_login(user, key)) {
+        Some(user) => UserId::from_okta(&user.id).map_err(|_| Stop::unreadable()),
+        None => {
+            let message = format!("failed to find user `{}`", excerpt(key.as_str()));
+            let failure = Failure::new(ErrorCode::NotFound, message).at(Some("arguments.user_id"));
+            Err(Stop::Fail(Box::new(failure)))
+        }
+    }
+}
+
+fn by_reading(key: &UserKey, okta: &mut Dialogue<'_>) -> Result<UserId, Stop> {
+    let user: UserState = read(key, okta)?.read()?;
+    if user.id == key.as_str() || is_login(&user, key) {
+        return UserId::from_okta(&user.id).map_err(|_| Stop::unreadable());
+    }
+    let message = format!("`{}` is neither an id nor a whole login", excerpt(key.as_str()));
+    Err(Stop::argument(USER_ID, message))
+}
+
+/// Reads a user by a key that may stand in a path.
+pub(super) fn read<'a>(
+    key: &impl crate::domain::ids::PathSegment,
+    okta: &mut Dialogue<'a>,
+) -> Result<Reply<'a>, Stop> {
+    okta.ask(Request::get("/api/v1/users/{userId}", &[key]))
+}
+
+/// Logins are unique whatever their case.
+fn is_login(user: &UserState, key: &UserKey) -> bool {
+    user.profile.login.to_lowercase() == key.as_str().to_lowercase()
+}

@@ -1,0 +1,476 @@
+//! Users: create, read, list, update, delete.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::domain::answer::ErrorCode;
+use crate::domain::http::Request;
+use crate::domain::ids::{GroupId, UserId, UserKey, excerpt};
+use crate::domain::json::{self, Object};
+use crate::domain::secret::Secrets;
+
+use super::list::{Limit, Rules, follow};
+use super::output::{AppLink, Empty, Group, List, User};
+use super::{
+    Dialogue, Done, Kind, LAG_PAUSE, Manifest, Repeat, Step, Stop, Subtool, UserState, resolve, yes,
+};
+
+/// The best page of users Okta gives ("List users": at most 200).
+const USERS_PAGE: u32 = 200;
+
+/// What may happen at the next sign-in of a user created with a password.
+#[derive(Debug, Clone, Copy, Deserialize, Serialize, JsonSchema)]
+pub enum NextLogin {
+    /// The user must choose a new password.
+    #[serde(rename = "changePassword")]
+    ChangePassword,
+}
+
+/// Creates a user.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CreateUser {
+    /// Okta's own profile attributes, custom ones included; `login` and `email` at least.
+    profile: Object,
+    /// Whether the user may sign in at once. Without a password Okta then mails an activation link.
+    #[serde(default = "yes")]
+    activate: bool,
+    /// Okta's credentials object: `password`, `recovery_question`, `provider`.
+    credentials: Option<Object>,
+    /// Groups to put the user into, at most 20.
+    #[serde(default)]
+    #[schemars(length(max = 20))]
+    group_ids: Vec<GroupId>,
+    /// What the user must do at the first sign-in; needs `activate` and a password.
+    next_login: Option<NextLogin>,
+    /// Whether `credentials.provider` counts; Okta ignores it otherwise.
+    #[serde(default)]
+    provider: bool,
+    /// The id of a user type other than the default.
+    type_id: Option<String>,
+    /// The id of the realm.
+    realm_id: Option<String>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct NewUser<'a> {
+    profile: &'a Object,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    credentials: Option<&'a Object>,
+    #[serde(skip_serializing_if = "<[GroupId]>::is_empty")]
+    group_ids: &'a [GroupId],
+    #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
+    kind: Option<TypeId<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    realm_id: Option<&'a str>,
+}
+
+#[derive(Serialize)]
+struct TypeId<'a> {
+    id: &'a str,
+}
+
+/// The most groups Okta takes with a new user (E0000093 beyond).
+const GROUP_IDS_MAX: usize = 20;
+
+impl Subtool for CreateUser {
+    type Output = User;
+    const MANIFEST: Manifest = Manifest {
+        name: "create_user",
+        kind: Kind::Write,
+        scope: "okta.users.manage",
+        summary: "Creates a user. `activate: false` creates it silently; otherwise, without a password, Okta mails \
+                  the user an activation link. A login that is taken answers `already_exists`.",
+        examples: &[
+            r#"{"profile":{"firstName":"Jane","lastName":"Doe","email":"jane@example.com","login":"jane@example.com"}}"#,
+            r#"{"profile":{"firstName":"Joe","lastName":"Roe","email":"joe@example.com","login":"joe@example.com","department":"Sales"},"activate":false,"group_ids":["00g1emaKYZTWRYYRRTSK"]}"#,
+            r#"{"profile":{"firstName":"Ann","lastName":"Poe","email":"ann@example.com","login":"ann@example.com"},"credentials":{"password":{"value":"correct horse battery staple"}},"next_login":"changePassword"}"#,
+        ],
+    };
+
+    fn repeat(&self) -> Repeat {
+        Repeat::Create
+    }
+
+    fn secrets(&self, secrets: &mut Secrets) {
+        credential_secrets(self.credentials.as_ref(), secrets);
+    }
+
+    fn converse(&self, okta: &mut Dialogue<'_>) -> Step<User> {
+        if self.group_ids.len() > GROUP_IDS_MAX {
+            let message = format!("at most {GROUP_IDS_MAX} groups, not {}", self.group_ids.len());
+            return Err(Stop::argument("group_ids", message));
+        }
+        let next_login = self.next_login.map(|NextLogin::ChangePassword| "changePassword");
+        let body = NewUser {
+            profile: &self.profile,
+            credentials: self.credentials.as_ref(),
+            group_ids: &self.group_ids,
+            kind: self.type_id.as_deref().map(|id| TypeId { id }),
+            realm_id: self.realm_id.as_deref(),
+        };
+        let request = Request::post("/api/v1/users", &[])
+            .query("activate", self.activate)
+            .query_opt("provider", self.provider.then_some(true))
+            .query_opt("nextLogin", next_login)
+            .json(&body);
+        Ok(Done::applied(User(okta.ask(request)?.json()?)))
+    }
+}
+
+/// Every text in a credentials object is masked, the recovery question and names of providers too: a
+/// few words too many are hidden, never one too few.
+fn credential_secrets(credentials: Option<&Object>, secrets: &mut Secrets) {
+    for (_, value) in credentials.iter().flat_map(|object| object.iter()) {
+        json::strings(value).iter().for_each(|text| secrets.add(text));
+    }
+}
+
+/// Reads a user.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct GetUser {
+    /// The user's id, login, or short name (the part before `@`) where that is unambiguous.
+    user_id: UserKey,
+}
+
+impl Subtool for GetUser {
+    type Output = User;
+    const MANIFEST: Manifest = Manifest {
+        name: "get_user",
+        kind: Kind::Read,
+        scope: "okta.users.read",
+        summary: "Reads one user by id, login or unambiguous short name, deactivated ones included. To find users by \
+                  anything else use `list_users`.",
+        examples: &[r#"{"user_id":"jane@example.com"}"#, r#"{"user_id":"00u1abCdEfGhIjKlMnOp"}"#],
+    };
+
+    fn repeat(&self) -> Repeat {
+        Repeat::Read
+    }
+
+    fn converse(&self, okta: &mut Dialogue<'_>) -> Step<User> {
+        let user = if self.user_id.as_str().contains('/') {
+            resolve::user(&self.user_id, okta)?
+        } else {
+            UserId::given(&self.user_id)
+        };
+        Ok(Done::read(User(resolve::read(&user, okta)?.json()?)))
+    }
+}
+
+/// The order of a sorted list.
+#[derive(Debug, Clone, Copy, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum SortOrder {
+    /// Smallest first.
+    Asc,
+    /// Largest first.
+    Desc,
+}
+
+impl SortOrder {
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Self::Asc => "asc",
+            Self::Desc => "desc",
+        }
+    }
+}
+
+/// Refuses more than one of the three ways to choose, and an order without a search.
+pub(super) fn check_choice(
+    (search, filter, q): (bool, bool, bool),
+    sort_by: bool,
+    sort_order: bool,
+) -> Result<(), Stop> {
+    if usize::from(search) + usize::from(filter) + usize::from(q) > 1 {
+        let name = if search && filter { "filter" } else { "q" };
+        return Err(Stop::argument(name, "give one of `search`, `filter` and `q`"));
+    }
+    if sort_by && !search {
+        return Err(Stop::argument("sort_by", "`sort_by` needs `search`"));
+    }
+    if sort_order && !search {
+        return Err(Stop::argument("sort_order", "`sort_order` needs `search`"));
+    }
+    Ok(())
+}
+
+/// Lists users.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ListUsers {
+    /// An expression over any profile attribute: `profile.department eq "Sales" and status eq "ACTIVE"`.
+    search: Option<String>,
+    /// An expression over a few attributes, compared exactly: `status eq "LOCKED_OUT"`.
+    filter: Option<String>,
+    /// The beginning of a first name, last name or e-mail. Okta shows the first matches and no more.
+    q: Option<String>,
+    /// The attribute to sort by; needs `search`.
+    sort_by: Option<String>,
+    /// The order; needs `search`.
+    sort_order: Option<SortOrder>,
+    /// Whether deactivated users are listed too; only without `search`, `filter` and `q`.
+    #[serde(default)]
+    include_deprovisioned: bool,
+    /// The most users in all.
+    #[serde(default)]
+    limit: Limit,
+    /// The `next` of an earlier result with the same arguments.
+    after: Option<String>,
+}
+
+/// Every user has been changed since then: Okta's own way to list all of them, deactivated ones
+/// included, since the plain list leaves those out ("List users", `filter`).
+const EVERY_USER: &str = r#"lastUpdated gt "1970-01-01T00:00:00.000Z""#;
+
+impl Subtool for ListUsers {
+    type Output = List<User>;
+    const MANIFEST: Manifest = Manifest {
+        name: "list_users",
+        kind: Kind::Read,
+        scope: "okta.users.read",
+        summary: "Lists users, chosen by `search` (best), `filter` or `q`. Without them it lists everybody except \
+                  deactivated users. Searches lag writes by about a second: read one user with `get_user` instead.",
+        examples: &[
+            r#"{"search":"profile.department eq \"Sales\" and status eq \"ACTIVE\"","sort_by":"profile.lastName","sort_order":"asc"}"#,
+            r#"{"filter":"status eq \"LOCKED_OUT\"","limit":1000}"#,
+            r#"{"q":"jan"}"#,
+            r#"{"include_deprovisioned":true}"#,
+            "{}",
+        ],
+    };
+
+    fn repeat(&self) -> Repeat {
+        Repeat::Read
+    }
+
+    fn converse(&self, okta: &mut Dialogue<'_>) -> Step<List<User>> {
+        let choice = (self.search.is_some(), self.filter.is_some(), self.q.is_some());
+        check_choice(choice, self.sort_by.is_some(), self.sort_order.is_some())?;
+        let has_choice = choice != (false, false, false);
+        if has_choice && self.include_deprovisioned {
+            let message = "`include_deprovisioned` goes without `search`, `filter` and `q`";
+            return Err(Stop::argument("include_deprovisioned", message));
+        }
+        let filter = self.filter.as_deref().or(self.include_deprovisioned.then_some(EVERY_USER));
+        let request = Request::get("/api/v1/users", &[])
+            .query_opt("search", self.search.as_deref())
+            .query_opt("filter", filter)
+            .query_opt("q", self.q.as_deref())
+            .query_opt("sortBy", self.sort_by.as_deref())
+            .query_opt("sortOrder", self.sort_order.map(SortOrder::as_str));
+        let hides_deprovisioned = self.q.is_some() || !(has_choice || self.include_deprovisioned);
+        let rules = Rules {
+            is_paged: self.q.is_none(),
+            left_out: if hides_deprovisioned { &["DEPROVISIONED"] } else { &[] },
+            ..Rules::paged(USERS_PAGE)
+        };
+        follow(okta, &request, self.limit, self.after.as_deref(), rules)
+    }
+}
+
+/// Changes attributes or credentials of a user.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct UpdateUser {
+    /// The user's id or login.
+    user_id: UserKey,
+    /// Attributes to change: what is absent stays, `null` clears, `""` is sent as it is.
+    profile: Option<Object>,
+    /// Okta's credentials object; needs the kind `credentials` too.
+    credentials: Option<Object>,
+}
+
+#[derive(Serialize)]
+struct UserChange<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    profile: Option<&'a Object>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    credentials: Option<&'a Object>,
+}
+
+impl Subtool for UpdateUser {
+    type Output = User;
+    const MANIFEST: Manifest = Manifest {
+        name: "update_user",
+        kind: Kind::Write,
+        scope: "okta.users.manage",
+        summary: "Changes the given attributes of a user and leaves the others alone; `null` clears one. Setting a \
+                  password through `credentials` needs the kind `credentials` too.",
+        examples: &[
+            r#"{"user_id":"jane@example.com","profile":{"department":"Support","mobilePhone":null}}"#,
+            r#"{"user_id":"00u1abCdEfGhIjKlMnOp","credentials":{"password":{"value":"correct horse battery staple"}}}"#,
+        ],
+    };
+
+    fn repeat(&self) -> Repeat {
+        Repeat::Set
+    }
+
+    fn also_needs(&self) -> Option<Kind> {
+        self.credentials.as_ref().map(|_| Kind::Credentials)
+    }
+
+    fn secrets(&self, secrets: &mut Secrets) {
+        credential_secrets(self.credentials.as_ref(), secrets);
+    }
+
+    fn converse(&self, okta: &mut Dialogue<'_>) -> Step<User> {
+        if self.profile.is_none() && self.credentials.is_none() {
+            return Err(Stop::argument("profile", "give `profile`, `credentials` or both"));
+        }
+        let user = resolve::user(&self.user_id, okta)?;
+        let body = UserChange { profile: self.profile.as_ref(), credentials: self.credentials.as_ref() };
+        // POST merges; PUT would clear every attribute that is not in the body (recorded).
+        let reply = okta.ask(Request::post("/api/v1/users/{userId}", &[&user]).json(&body))?;
+        if reply.is_success() {
+            return Ok(Done::applied(User(reply.json()?)));
+        }
+        let refusal = reply.error();
+        if refusal.status == 404 {
+            // Okta also says "not found" of a deactivated user (okta-sdk-java issue 721).
+            let state: UserState = resolve::read(&user, okta)?.read()?;
+            if state.status == "DEPROVISIONED" {
+                let message =
+                    format!("failed to update user `{}`: it is DEPROVISIONED", excerpt(user.as_str()));
+                return Err(Stop::precondition(message, Some(refusal)));
+            }
+        }
+        Err(Stop::Refused(Box::new(refusal)))
+    }
+}
+
+/// Deletes a deactivated user for good.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct DeleteUser {
+    /// The user's id or login.
+    user_id: UserKey,
+}
+
+/// Reads after a deletion before the outcome is called unknown.
+const DELETE_READS_MAX: usize = 3;
+
+impl Subtool for DeleteUser {
+    type Output = Empty;
+    const MANIFEST: Manifest = Manifest {
+        name: "delete_user",
+        kind: Kind::Destructive,
+        scope: "okta.users.manage",
+        summary: "Deletes a user for good; there is no way back. The user must be DEPROVISIONED: call \
+                  `deactivate_user` first. Answers `precondition_failed` otherwise, and changes nothing.",
+        examples: &[r#"{"user_id":"00u1abCdEfGhIjKlMnOp"}"#],
+    };
+
+    fn repeat(&self) -> Repeat {
+        Repeat::Transition
+    }
+
+    fn converse(&self, okta: &mut Dialogue<'_>) -> Step<Empty> {
+        let key = resolve::user(&self.user_id, okta)?;
+        let user: UserState = resolve::read(&key, okta)?.read()?;
+        if user.status != "DEPROVISIONED" {
+            let message = format!(
+                "failed to delete user `{}`: it is {}, deactivate it first",
+                excerpt(key.as_str()),
+                excerpt(&user.status)
+            );
+            return Err(Stop::precondition(message, None));
+        }
+        // By id, so that a login given to somebody else in between is not hit. Okta's DELETE of a user
+        // that is not deactivated deactivates it and says 204 just the same (recorded), hence the read
+        // before and the reads after.
+        let id = UserId::from_okta(&user.id).map_err(|_| Stop::unreadable())?;
+        okta.ask(Request::delete("/api/v1/users/{userId}", &[&id]))?.success()?;
+        for read in 0..DELETE_READS_MAX {
+            let mut request = Request::get("/api/v1/users/{userId}", &[&id]);
+            if read > 0 {
+                request = request.after(LAG_PAUSE);
+            }
+            let reply = okta.ask(request)?;
+            if !reply.is_success() {
+                let error = reply.error();
+                return if error.status == 404 {
+                    Ok(Done::applied(Empty {}))
+                } else {
+                    Err(Stop::Refused(Box::new(error)))
+                };
+            }
+        }
+        let message =
+            format!("user `{}` is still there after Okta accepted to delete it", excerpt(key.as_str()));
+        Err(Stop::fail(ErrorCode::OutcomeUnknown, message))
+    }
+}
+
+/// Lists the groups of a user.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ListUserGroups {
+    /// The user's id or login.
+    user_id: UserKey,
+    /// The most groups in all.
+    #[serde(default)]
+    limit: Limit,
+    /// The `next` of an earlier result with the same arguments.
+    after: Option<String>,
+}
+
+impl Subtool for ListUserGroups {
+    type Output = List<Group>;
+    const MANIFEST: Manifest = Manifest {
+        name: "list_user_groups",
+        kind: Kind::Read,
+        scope: "okta.users.read",
+        summary: "Lists the groups a user is in, the built-in Everyone included.",
+        examples: &[r#"{"user_id":"jane@example.com"}"#],
+    };
+
+    fn repeat(&self) -> Repeat {
+        Repeat::Read
+    }
+
+    fn converse(&self, okta: &mut Dialogue<'_>) -> Step<List<Group>> {
+        let user = resolve::user(&self.user_id, okta)?;
+        let request = Request::get("/api/v1/users/{userId}/groups", &[&user]);
+        follow(okta, &request, self.limit, self.after.as_deref(), Rules::unsized_pages())
+    }
+}
+
+/// Lists the applications on a user's dashboard.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ListUserApps {
+    /// The user's id or login.
+    user_id: UserKey,
+    /// The most links in all.
+    #[serde(default)]
+    limit: Limit,
+    /// The `next` of an earlier result with the same arguments.
+    after: Option<String>,
+}
+
+impl Subtool for ListUserApps {
+    type Output = List<AppLink>;
+    const MANIFEST: Manifest = Manifest {
+        name: "list_user_apps",
+        kind: Kind::Read,
+        scope: "okta.users.read",
+        summary: "Lists the links on a user's dashboard. An application with several links comes several times, and \
+                  `appInstanceId` is its id.",
+        examples: &[r#"{"user_id":"jane@example.com"}"#],
+    };
+
+    fn repeat(&self) -> Repeat {
+        Repeat::Read
+    }
+
+    fn converse(&self, okta: &mut Dialogue<'_>) -> Step<List<AppLink>> {
+        let user = resolve::user(&self.user_id, okta)?;
+        let request = Request::get("/api/v1/users/{userId}/appLinks", &[&user]);
+        follow(okta, &request, self.limit, self.after.as_deref(), Rules::unsized_pages())
+    }
+}
