@@ -1,4 +1,6 @@
 //! okta-worker.
 pub mod domain;
+pub mod edge;
+pub mod policy;
 pub mod tools;
 pub mod worker;

@@ -1,0 +1,4 @@
+//! The world, real: RabbitMQ and Okta behind the worker's ports, and who watches it.
+
+pub mod okta;
+pub mod rabbit;

@@ -1,0 +1,23 @@
+//! RabbitMQ through lapin: one supervisor, two connections, rebuilt whole on any doubt.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::domain::secret::Secret;
+
+/// How to reach and use the broker.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Settings {
+    /// The AMQP URI; a secret because it holds a password.
+    pub url: Secret,
+    /// Certificates (PEM) to trust instead of the system's, for `amqps`.
+    pub ca_file: Option<PathBuf>,
+    /// Unacknowledged messages per connection and lane.
+    pub prefetch: u16,
+    /// Bytes of messages held in memory, all lanes together.
+    pub held_bytes_max: u64,
+    /// Whether the worker declares exchanges and queues, or only checks that they are there.
+    pub declare: bool,
+    /// How long parked messages are kept.
+    pub dead_ttl: Duration,
+}

@@ -1,0 +1,69 @@
+//! How often and after how long something that failed is tried again.
+//!
+//! The only file that names `backoff`, for its interval arithmetic; the jitter is an argument.
+
+use std::time::Duration;
+
+use backoff::backoff::Backoff;
+
+/// The configured limits of retrying.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RetryRules {
+    /// Attempts in all, the first one included.
+    pub attempts_max: u32,
+    /// The longest wait before the second attempt; doubles from then on.
+    pub base: Duration,
+    /// The longest wait at all.
+    pub cap: Duration,
+}
+
+impl Default for RetryRules {
+    fn default() -> Self {
+        Self { attempts_max: 5, base: Duration::from_millis(500), cap: Duration::from_secs(30) }
+    }
+}
+
+impl RetryRules {
+    /// How long to wait after this many failures (1 and up) with full jitter: anything between nothing
+    /// and the whole interval, as `jitter` (0 to 1) says, so that workers that failed together do not
+    /// come back together.
+    pub fn wait(&self, failures: u32, jitter: f64) -> Duration {
+        let mut intervals = backoff::ExponentialBackoff {
+            current_interval: self.base,
+            initial_interval: self.base,
+            randomization_factor: 0.0,
+            multiplier: 2.0,
+            max_interval: self.cap,
+            max_elapsed_time: None,
+            ..backoff::ExponentialBackoff::default()
+        };
+        /// 2^32 times any base is beyond any cap.
+        const DOUBLINGS_MAX: u32 = 32;
+        let mut interval = self.base;
+        for _ in 0..failures.clamp(1, DOUBLINGS_MAX) {
+            interval = intervals.next_backoff().unwrap_or(self.cap);
+        }
+        interval.min(self.cap).mul_f64(jitter.clamp(0.0, 1.0))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_interval_doubles_up_to_the_cap() {
+        let rules =
+            RetryRules { attempts_max: 5, base: Duration::from_millis(500), cap: Duration::from_secs(3) };
+        let waits: Vec<_> = (1..=5).map(|failures| rules.wait(failures, 1.0).as_millis()).collect();
+        assert_eq!(waits, [500, 1000, 2000, 3000, 3000]);
+    }
+
+    #[test]
+    fn jitter_takes_any_part_of_the_interval() {
+        let rules = RetryRules::default();
+        assert_eq!(rules.wait(1, 0.0), Duration::ZERO);
+        assert_eq!(rules.wait(3, 0.5), Duration::from_secs(1));
+        assert_eq!(rules.wait(u32::MAX, 1.0), Duration::from_secs(30));
+    }
+}

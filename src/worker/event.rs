@@ -1,0 +1,251 @@
+//! What happened, as one closed list. Metrics, logs and the tape of a test are observers of it.
+
+use std::time::Duration;
+
+use crate::domain::answer::{Effect, ErrorCode, Status};
+use crate::domain::bucket::{Bucket, RateHeaders};
+use crate::domain::ids::{ConnectionName, Lane};
+
+/// Why a request is sent again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum RetryReason {
+    /// It surely did not reach Okta.
+    NotSent,
+    /// It may have reached Okta; no answer came.
+    NoAnswer,
+    /// 500 and its kin.
+    ServerError,
+    /// 502, 504 or a page of a gateway.
+    Gateway,
+    /// 503: Okta is read-only or away.
+    Unavailable,
+    /// 409 or 423: something is still being set up.
+    Busy,
+}
+
+impl RetryReason {
+    /// Every reason.
+    pub const ALL: [Self; 6] =
+        [Self::NotSent, Self::NoAnswer, Self::ServerError, Self::Gateway, Self::Unavailable, Self::Busy];
+
+    /// The reason as it stands in labels.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::NotSent => "not_sent",
+            Self::NoAnswer => "no_answer",
+            Self::ServerError => "server_error",
+            Self::Gateway => "gateway",
+            Self::Unavailable => "unavailable",
+            Self::Busy => "busy",
+        }
+    }
+}
+
+/// Which limit a 429 was about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum LimitKind {
+    /// The window of the bucket is spent.
+    Window,
+    /// Too many requests at once.
+    Concurrency,
+}
+
+impl LimitKind {
+    /// Both kinds.
+    pub const ALL: [Self; 2] = [Self::Window, Self::Concurrency];
+
+    /// The kind as it stands in labels.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Window => "window",
+            Self::Concurrency => "concurrency",
+        }
+    }
+}
+
+/// Why a message was parked in `okta.dead`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ParkReason {
+    /// It cannot be read and names nobody to tell.
+    Unreadable,
+    /// It brought workers down until the broker gave up on it.
+    CrashLoop,
+    /// A bug of ours.
+    Internal,
+}
+
+impl ParkReason {
+    /// Every reason.
+    pub const ALL: [Self; 3] = [Self::Unreadable, Self::CrashLoop, Self::Internal];
+
+    /// The reason as it stands in the header `okta-reason` and in labels.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Unreadable => "unreadable",
+            Self::CrashLoop => "crash_loop",
+            Self::Internal => "internal",
+        }
+    }
+}
+
+/// How one invocation ended, for whoever counts or logs.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Ending<'a> {
+    /// The invocation's id, as the producer named it or we did.
+    pub id: &'a str,
+    /// The connection, when it is one of ours.
+    pub connection: Option<&'a ConnectionName>,
+    /// The lane, when the message came through one.
+    pub lane: Option<Lane>,
+    /// The subtool, when it is one of the 28.
+    pub subtool: Option<&'static str>,
+    /// Who asked: the verified broker user.
+    pub caller: Option<&'a str>,
+    /// The caller's free text for the audit trail, secrets masked.
+    pub reason: Option<&'a str>,
+    /// The W3C trace the invocation belongs to.
+    pub traceparent: Option<&'a str>,
+    /// How it ended.
+    pub status: Status,
+    /// What it changed.
+    pub effect: Effect,
+    /// Why it failed.
+    pub error: Option<ErrorCode>,
+    /// Where in the message the fault is.
+    pub path: Option<&'a str>,
+    /// Okta's error code.
+    pub okta_error_code: Option<&'a str>,
+    /// Okta's ids of the requests, in order.
+    pub okta_request_ids: &'a [String],
+    /// Attempts, failed ones included.
+    pub attempts: u32,
+    /// Requests sent to Okta.
+    pub okta_calls: u32,
+    /// Time spent waiting for the budget.
+    pub waited: Duration,
+    /// From receipt to settlement.
+    pub took: Duration,
+}
+
+/// One thing that happened.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Event<'a> {
+    /// A message was taken from a lane and is being worked on.
+    Received {
+        /// Whose lane.
+        connection: &'a ConnectionName,
+        /// Which lane.
+        lane: Lane,
+        /// Whether the broker delivered it before.
+        redelivered: bool,
+    },
+    /// A message of a lane is no longer being worked on, however it ended.
+    Left {
+        /// Whose lane.
+        connection: &'a ConnectionName,
+        /// Which lane.
+        lane: Lane,
+    },
+    /// A request waited for the budget (also for no time at all).
+    Waited {
+        /// Whose budget.
+        connection: &'a ConnectionName,
+        /// Which bucket.
+        bucket: Bucket,
+        /// For which lane.
+        lane: Lane,
+        /// How long.
+        waited: Duration,
+    },
+    /// A request was sent and answered, or not.
+    Requested {
+        /// To whose org.
+        connection: &'a ConnectionName,
+        /// Counted in which bucket.
+        bucket: Bucket,
+        /// The HTTP method.
+        method: &'a http::Method,
+        /// The HTTP status; `None` when there was no answer.
+        http_status: Option<u16>,
+        /// From sending to the whole answer.
+        took: Duration,
+        /// What the answer said about the bucket's window.
+        rate: Option<RateHeaders>,
+    },
+    /// Okta answered 429.
+    RateLimited {
+        /// Whose org.
+        connection: &'a ConnectionName,
+        /// Which bucket.
+        bucket: Bucket,
+        /// Which limit.
+        kind: LimitKind,
+    },
+    /// A bucket has nothing left for us; nobody is sent there until its window ends.
+    BucketExhausted {
+        /// Whose org.
+        connection: &'a ConnectionName,
+        /// Which bucket.
+        bucket: Bucket,
+        /// For how long.
+        wait: Duration,
+    },
+    /// A failed request will be sent again.
+    Retried {
+        /// Whose org.
+        connection: &'a ConnectionName,
+        /// Why.
+        reason: RetryReason,
+        /// The attempt that failed.
+        attempt: u32,
+        /// The wait before the next.
+        wait: Duration,
+    },
+    /// An invocation was answered and its answer is in the broker.
+    Answered(Ending<'a>),
+    /// A result could not be delivered to its `reply_to` and went to `okta.results`.
+    Undeliverable {
+        /// The invocation's id.
+        id: &'a str,
+        /// The connection, when it is one of ours.
+        connection: Option<&'a ConnectionName>,
+    },
+    /// A message was parked.
+    Parked {
+        /// The invocation's id.
+        id: &'a str,
+        /// The connection, when it is one of ours.
+        connection: Option<&'a ConnectionName>,
+        /// Why.
+        reason: ParkReason,
+    },
+    /// A delivery was dropped because the connection it came by is gone; the broker delivers it again.
+    Stale {
+        /// The invocation's id.
+        id: &'a str,
+    },
+    /// The broker was reached and everything is declared and consumed, or it was lost.
+    Broker {
+        /// Whether it is reached.
+        connected: bool,
+        /// What happened, without any credential.
+        why: &'a str,
+    },
+}
+
+/// Somebody who is told.
+pub trait Observer: Send + Sync {
+    /// Takes note. Called on the path of every message: no IO that can block, no lock held for long.
+    fn note(&self, event: &Event<'_>);
+}
+
+/// Tells each of several observers, in order.
+pub struct Observers(pub Vec<std::sync::Arc<dyn Observer>>);
+
+impl Observer for Observers {
+    fn note(&self, event: &Event<'_>) {
+        for observer in &self.0 {
+            observer.note(event);
+        }
+    }
+}
