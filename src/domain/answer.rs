@@ -251,6 +251,9 @@ pub struct Answer {
     /// The result of a success.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub result: Option<Box<RawValue>>,
+    /// True when the result is a single object too large to send; `result` is then `null`.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub result_omitted: bool,
     /// The reason of a failure.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<Failure>,

@@ -41,6 +41,12 @@ impl ConnectionName {
     }
 }
 
+impl std::borrow::Borrow<str> for ConnectionName {
+    fn borrow(&self) -> &str {
+        &self.0
+    }
+}
+
 impl fmt::Display for ConnectionName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)

@@ -135,19 +135,34 @@ impl schemars::JsonSchema for Object {
     }
 }
 
-/// Every string anywhere inside a value, for masking.
-pub fn strings(raw: &RawValue) -> Vec<String> {
-    fn walk(value: serde_json::Value, found: &mut Vec<String>) {
+/// Every string and number anywhere inside a value, for masking.
+pub fn texts(raw: &RawValue) -> Vec<String> {
+    texts_below(raw, |_| true)
+}
+
+/// Every string and number below a key that is chosen, at any depth, for masking.
+pub fn texts_below(raw: &RawValue, is_chosen: impl Fn(&str) -> bool) -> Vec<String> {
+    fn walk(
+        value: serde_json::Value,
+        below: bool,
+        is_chosen: &impl Fn(&str) -> bool,
+        found: &mut Vec<String>,
+    ) {
         match value {
-            serde_json::Value::String(text) => found.push(text),
-            serde_json::Value::Array(items) => items.into_iter().for_each(|item| walk(item, found)),
-            serde_json::Value::Object(entries) => entries.into_iter().for_each(|(_, v)| walk(v, found)),
-            serde_json::Value::Null | serde_json::Value::Bool(_) | serde_json::Value::Number(_) => {}
+            serde_json::Value::String(text) if below => found.push(text),
+            serde_json::Value::Number(number) if below => found.push(number.to_string()),
+            serde_json::Value::Array(items) => {
+                items.into_iter().for_each(|item| walk(item, below, is_chosen, found));
+            }
+            serde_json::Value::Object(entries) => {
+                entries.into_iter().for_each(|(key, v)| walk(v, below || is_chosen(&key), is_chosen, found));
+            }
+            _ => {}
         }
     }
     let mut found = Vec::new();
     if let Ok(value) = serde_json::from_str(raw.get()) {
-        walk(value, &mut found);
+        walk(value, is_chosen(""), &is_chosen, &mut found);
     }
     found
 }

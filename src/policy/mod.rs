@@ -2,6 +2,10 @@
 //!
 //! Nothing here performs IO, waits, or reads a clock: `now` and `jitter` are arguments.
 
+pub mod classify;
 pub mod permit;
+pub mod provenance;
+pub mod refusal;
 pub mod reply_to;
 pub mod retry;
+pub mod window;

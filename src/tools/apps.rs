@@ -195,7 +195,7 @@ impl Subtool for AssignUserToApp {
     fn secrets(&self, secrets: &mut Secrets) {
         if let Some(password) = self.credentials.as_ref().and_then(|credentials| credentials.get("password"))
         {
-            json::strings(password).iter().for_each(|text| secrets.add(text));
+            json::texts(password).iter().for_each(|text| secrets.add(text));
         }
     }
 

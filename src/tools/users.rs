@@ -123,7 +123,7 @@ impl Subtool for CreateUser {
 /// few words too many are hidden, never one too few.
 fn credential_secrets(credentials: Option<&Object>, secrets: &mut Secrets) {
     for (_, value) in credentials.iter().flat_map(|object| object.iter()) {
-        json::strings(value).iter().for_each(|text| secrets.add(text));
+        json::texts(value).iter().for_each(|text| secrets.add(text));
     }
 }
 

@@ -5,63 +5,7 @@ use std::time::Duration;
 use crate::domain::answer::{Effect, ErrorCode, Status};
 use crate::domain::bucket::{Bucket, RateHeaders};
 use crate::domain::ids::{ConnectionName, Lane};
-
-/// Why a request is sent again.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum RetryReason {
-    /// It surely did not reach Okta.
-    NotSent,
-    /// It may have reached Okta; no answer came.
-    NoAnswer,
-    /// 500 and its kin.
-    ServerError,
-    /// 502, 504 or a page of a gateway.
-    Gateway,
-    /// 503: Okta is read-only or away.
-    Unavailable,
-    /// 409 or 423: something is still being set up.
-    Busy,
-}
-
-impl RetryReason {
-    /// Every reason.
-    pub const ALL: [Self; 6] =
-        [Self::NotSent, Self::NoAnswer, Self::ServerError, Self::Gateway, Self::Unavailable, Self::Busy];
-
-    /// The reason as it stands in labels.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::NotSent => "not_sent",
-            Self::NoAnswer => "no_answer",
-            Self::ServerError => "server_error",
-            Self::Gateway => "gateway",
-            Self::Unavailable => "unavailable",
-            Self::Busy => "busy",
-        }
-    }
-}
-
-/// Which limit a 429 was about.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum LimitKind {
-    /// The window of the bucket is spent.
-    Window,
-    /// Too many requests at once.
-    Concurrency,
-}
-
-impl LimitKind {
-    /// Both kinds.
-    pub const ALL: [Self; 2] = [Self::Window, Self::Concurrency];
-
-    /// The kind as it stands in labels.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Window => "window",
-            Self::Concurrency => "concurrency",
-        }
-    }
-}
+pub use crate::policy::classify::{Limit as LimitKind, Trouble as RetryReason};
 
 /// Why a message was parked in `okta.dead`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -1,4 +1,217 @@
 //! The story of one message, from its queue to its answer.
+//!
+//! [`Worker::take`] is the whole of it: open the letter, judge it, talk with Okta, answer, acknowledge.
+//! Invariant: at every moment the invocation or its answer is in the broker, because the answer is
+//! confirmed before the delivery is acknowledged.
 
+mod admission;
+mod answering;
+pub mod clock;
+mod conversation;
 pub mod event;
+pub mod gate;
+mod letter;
 pub mod ports;
+
+use std::collections::HashMap;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use async_trait::async_trait;
+use futures_util::FutureExt as _;
+use tokio::time::Instant;
+
+use crate::domain::answer::{ErrorCode, Failure, Outcome};
+use crate::domain::ids::ConnectionName;
+use crate::domain::mail::{Delivery, Receipt, Source};
+use crate::domain::secret::Secrets;
+use crate::policy::permit::{AllowList, Callers};
+use crate::policy::provenance::{self, GivenUp};
+use crate::policy::reply_to::ReplyPolicy;
+use crate::policy::retry::RetryRules;
+
+use admission::{Job, Reading};
+use answering::Answering;
+use clock::Clock;
+use conversation::{Conversation, Cost, Stale};
+use event::{Event, Observer, ParkReason};
+use letter::Letter;
+use ports::{Budget, Inbox, Okta, Postbox};
+
+/// The largest result, in bytes: RabbitMQ 4 refuses messages over 16 MiB, and an agent long before.
+const RESULT_BYTES_MAX: usize = 1024 * 1024;
+
+/// One org as the worker sees it.
+pub struct Connection {
+    /// Its name.
+    pub name: ConnectionName,
+    /// The way to it.
+    pub okta: Arc<dyn Okta>,
+    /// What may be sent when.
+    pub budget: Arc<dyn Budget>,
+    /// What it enables.
+    pub subtools: AllowList,
+}
+
+/// What the worker goes by.
+pub struct Rules {
+    /// The orgs by name.
+    pub connections: ArcSwap<HashMap<ConnectionName, Arc<Connection>>>,
+    /// Who may call.
+    pub callers: Callers,
+    /// Where results may go.
+    pub reply_to: ReplyPolicy,
+    /// The worker's own broker user, whose `okta-` headers count.
+    pub own_user: Option<String>,
+    /// How long an interactive invocation without a deadline may take to begin.
+    pub interactive_deadline: Duration,
+    /// How long a list may go on asking for pages.
+    pub list_time_max: Duration,
+    /// How often and after how long a failure is tried again.
+    pub retry: RetryRules,
+    /// Where the time of day is read.
+    pub clock: Clock,
+}
+
+/// Takes messages, runs them, answers them.
+pub struct Worker {
+    rules: Rules,
+    postbox: Arc<dyn Postbox>,
+    observer: Arc<dyn Observer>,
+}
+
+/// How a message ended, for the answer.
+struct Ended {
+    outcome: Outcome,
+    cost: Cost,
+    park: Option<ParkReason>,
+}
+
+impl Ended {
+    fn refused(failure: Failure, park: Option<ParkReason>) -> Self {
+        Self { outcome: failure.into(), cost: Cost::default(), park }
+    }
+}
+
+/// What is known of a message for its answer, whatever became of it.
+struct Identity {
+    connection: Option<Arc<Connection>>,
+    subtool: Option<&'static str>,
+    reason: Option<String>,
+    secrets: Secrets,
+}
+
+impl Identity {
+    fn of(reading: &Reading) -> Self {
+        Self {
+            connection: reading.connection.clone(),
+            subtool: reading.entry.map(|entry| entry.manifest.name),
+            reason: reading.reason().map(str::to_owned),
+            secrets: reading.secrets(),
+        }
+    }
+}
+
+impl Worker {
+    /// A worker with these rules that answers through this postbox.
+    pub fn new(rules: Rules, postbox: Arc<dyn Postbox>, observer: Arc<dyn Observer>) -> Self {
+        Self { rules, postbox, observer }
+    }
+
+    /// What the worker goes by.
+    pub fn rules(&self) -> &Rules {
+        &self.rules
+    }
+
+    /// Judges and runs a message, panics included.
+    async fn run(&self, letter: &Letter, reading: Reading, receipt: &dyn Receipt) -> Result<Ended, Stale> {
+        if letter.source == Source::Undelivered {
+            return Ok(self.give_up(letter));
+        }
+        // A message that cannot be read and names nobody to tell is kept for people to look at.
+        let is_kept = reading.envelope.is_err() && letter.reply_to.is_none();
+        match reading.judge(letter, &self.rules) {
+            Ok(job) => self.converse(&job, receipt).await,
+            Err(failure) => Ok(Ended::refused(failure, is_kept.then_some(ParkReason::Unreadable))),
+        }
+    }
+
+    async fn converse(&self, job: &Job, receipt: &dyn Receipt) -> Result<Ended, Stale> {
+        let mut conversation = Conversation::new(job, &self.rules, &*self.observer, receipt);
+        let held = AssertUnwindSafe(conversation.hold()).catch_unwind().await;
+        let (outcome, park) = match held {
+            Ok(outcome) => (outcome?, None),
+            Err(_) => (conversation.crashed(), Some(ParkReason::Internal)),
+        };
+        Ok(Ended { outcome, cost: conversation.cost, park })
+    }
+
+    /// Answers what the broker gave up.
+    fn give_up(&self, letter: &Letter) -> Ended {
+        let headers = &letter.properties.headers;
+        let checked = provenance::check(&letter.source, &letter.exchange, &letter.routing_key, headers);
+        if let Err(failure) = checked {
+            return Ended::refused(failure, None);
+        }
+        match provenance::given_up(headers) {
+            Some((_, GivenUp::Expired)) => {
+                let message = "the message expired in its queue before work began";
+                let failure = Failure::new(ErrorCode::DeadlineExceeded, message);
+                Ended::refused(failure.at(Some("properties.expiration")), None)
+            }
+            Some((_, GivenUp::CrashLoop)) | None => {
+                let message = "the broker gave up on the message after too many deliveries";
+                Ended::refused(Failure::new(ErrorCode::Internal, message), Some(ParkReason::CrashLoop))
+            }
+        }
+    }
+}
+
+#[async_trait]
+impl Inbox for Worker {
+    async fn take(&self, delivery: Delivery) {
+        let begun = Instant::now();
+        let Delivery { body, properties, exchange, routing_key, source, redelivered, receipt } = delivery;
+        let rules = &self.rules;
+        let address = (source, exchange, routing_key);
+        let who = (&rules.reply_to, rules.own_user.as_deref());
+        let letter = Letter::new(address, properties, redelivered, rules.clock.now(), who);
+        let _inside = Inside::new(&letter, &*self.observer);
+
+        let reading = Reading::new(&letter, &body, rules);
+        let identity = Identity::of(&reading);
+        let Ok(ended) = self.run(&letter, reading, &*receipt).await else {
+            return self.observer.note(&Event::Stale { id: &letter.id });
+        };
+        let answering = Answering { worker: self, letter: &letter, identity: &identity, begun };
+        if answering.answer(ended, &body).await.is_err() || !receipt.ack().await {
+            self.observer.note(&Event::Stale { id: &letter.id });
+        }
+    }
+}
+
+/// A message being worked on, for the gauge of what is in flight.
+struct Inside<'a> {
+    letter: &'a Letter,
+    observer: &'a dyn Observer,
+}
+
+impl<'a> Inside<'a> {
+    fn new(letter: &'a Letter, observer: &'a dyn Observer) -> Self {
+        if let Some((connection, lane)) = letter.lane() {
+            let redelivered = letter.redelivered;
+            observer.note(&Event::Received { connection, lane, redelivered });
+        }
+        Self { letter, observer }
+    }
+}
+
+impl Drop for Inside<'_> {
+    fn drop(&mut self) {
+        if let Some((connection, lane)) = self.letter.lane() {
+            self.observer.note(&Event::Left { connection, lane });
+        }
+    }
+}

@@ -1,12 +1,18 @@
 //! What the story needs from the world, small enough that its twins are obvious.
 //!
-//! The edge implements these for RabbitMQ and Okta, the in-process queue and the simulated org for
-//! demo and tests.
+//! The edge implements these for RabbitMQ and Okta, the embedded floor for the in-process queue and the
+//! simulated org.
+
+use std::sync::Arc;
 
 use async_trait::async_trait;
+use tokio::time::Instant;
 
+use crate::domain::bucket::Bucket;
 use crate::domain::http::{NoAnswer, Request, Response};
+use crate::domain::ids::Lane;
 use crate::domain::mail::{Delivery, Post, Posted, Unposted};
+use crate::policy::window::Heard;
 
 /// One Okta org behind one credential.
 #[async_trait]
@@ -35,4 +41,56 @@ pub trait Inbox: Send + Sync {
     /// Runs one delivery to its settlement. Called in a task of its own; returns when the delivery is
     /// settled or given up.
     async fn take(&self, delivery: Delivery);
+}
+
+/// The budget of one connection: nobody sends without a permit.
+#[async_trait]
+pub trait Budget: Send + Sync {
+    /// Waits until one request may go.
+    ///
+    /// # Errors
+    /// At once, when that will surely not be before `not_after`.
+    async fn admit(&self, bucket: Bucket, lane: Lane, not_after: Option<Instant>) -> Result<Permit, TooLate>;
+}
+
+/// The budget cannot make it in time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TooLate {
+    /// When it could be made.
+    pub until: Instant,
+}
+
+/// Where permits come from and go back to.
+pub trait Account: Send + Sync {
+    /// A request is over: with what was heard, or without any answer.
+    fn settle(&self, bucket: Bucket, lane: Lane, heard: Option<Heard>);
+}
+
+/// The right to send one request. Dropped without an answer, the request counts as spent.
+pub struct Permit {
+    account: Option<Arc<dyn Account>>,
+    bucket: Bucket,
+    lane: Lane,
+}
+
+impl Permit {
+    /// A permit of this account.
+    pub fn new(account: Arc<dyn Account>, bucket: Bucket, lane: Lane) -> Self {
+        Self { account: Some(account), bucket, lane }
+    }
+
+    /// Gives the permit back with what the answer told.
+    pub fn heard(mut self, heard: Heard) {
+        if let Some(account) = self.account.take() {
+            account.settle(self.bucket, self.lane, Some(heard));
+        }
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        if let Some(account) = self.account.take() {
+            account.settle(self.bucket, self.lane, None);
+        }
+    }
 }

@@ -1,0 +1,186 @@
+//! What an answer of Okta's means for the request: said, limited, or failed for now.
+
+use std::time::Duration;
+
+use crate::domain::bucket::RateHeaders;
+use crate::domain::http::{NoAnswer, Response};
+use crate::domain::okta_error::OktaError;
+
+/// What came of one request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Meaning {
+    /// Okta spoke: a success or a refusal that will not change by itself. The subtool hears it.
+    Said,
+    /// Not executed: a limit was reached. Always repeated, and no attempt is spent.
+    Limited(Limit),
+    /// It failed for now.
+    Failed(Trouble),
+}
+
+/// Which limit a 429 was about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Limit {
+    /// The window of the bucket is spent.
+    Window,
+    /// Too many requests at once.
+    Concurrency,
+}
+
+impl Limit {
+    /// Both kinds.
+    pub const ALL: [Self; 2] = [Self::Window, Self::Concurrency];
+
+    /// The kind as it stands in labels.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Window => "window",
+            Self::Concurrency => "concurrency",
+        }
+    }
+}
+
+/// Why a request failed for now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Trouble {
+    /// It surely did not reach Okta.
+    NotSent,
+    /// It may have reached Okta; no answer came.
+    NoAnswer,
+    /// 500 and its kin.
+    ServerError,
+    /// 502, 504 or a page of a gateway.
+    Gateway,
+    /// 503.
+    Unavailable,
+    /// 503 E0000010: Okta is read-only for maintenance.
+    ReadOnly,
+    /// 409 or 423: something is still being set up.
+    Busy,
+}
+
+impl Trouble {
+    /// Every kind.
+    pub const ALL: [Self; 7] = [
+        Self::NotSent,
+        Self::NoAnswer,
+        Self::ServerError,
+        Self::Gateway,
+        Self::Unavailable,
+        Self::ReadOnly,
+        Self::Busy,
+    ];
+
+    /// The kind as it stands in labels.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::NotSent => "not_sent",
+            Self::NoAnswer => "no_answer",
+            Self::ServerError => "server_error",
+            Self::Gateway => "gateway",
+            Self::Unavailable => "unavailable",
+            Self::ReadOnly => "read_only",
+            Self::Busy => "busy",
+        }
+    }
+
+    /// Whether the request may have been executed all the same. Okta refuses a write in read-only mode
+    /// and while something is being set up before it does anything ("Error codes", E0000010, E0000112).
+    pub fn may_have_happened(self) -> bool {
+        match self {
+            Self::NotSent | Self::ReadOnly | Self::Busy => false,
+            Self::NoAnswer | Self::ServerError | Self::Gateway | Self::Unavailable => true,
+        }
+    }
+}
+
+/// Says what an answer means.
+pub fn classify(answer: Result<&Response, &NoAnswer>) -> Meaning {
+    let response = match answer {
+        Err(NoAnswer::NotSent(_)) => return Meaning::Failed(Trouble::NotSent),
+        Err(NoAnswer::MaybeSent(_)) => return Meaning::Failed(Trouble::NoAnswer),
+        Ok(response) => response,
+    };
+    match response.status {
+        429 => {
+            let headers = RateHeaders::read(&response.headers);
+            let is_concurrency = headers.is_some_and(|headers| headers.is_concurrency());
+            Meaning::Limited(if is_concurrency { Limit::Concurrency } else { Limit::Window })
+        }
+        // "Unsupported operation" about the built-in group: once 501, now 403 (release 2026.04.0).
+        501 => Meaning::Said,
+        502 | 504 => Meaning::Failed(Trouble::Gateway),
+        503 if OktaError::read(response).is("E0000010") => Meaning::Failed(Trouble::ReadOnly),
+        503 => Meaning::Failed(Trouble::Unavailable),
+        // Read by status: the System Log's own 500 has the code of a 400 ("System Log", timeouts).
+        500..=599 => Meaning::Failed(Trouble::ServerError),
+        409 | 423 if is_busy(&OktaError::read(response)) => Meaning::Failed(Trouble::Busy),
+        _ => Meaning::Said,
+    }
+}
+
+/// Whether a conflict passes by itself: a user still being activated, a policy, rule or user type still
+/// being set up ("Error codes"; 423 recorded on group rules).
+fn is_busy(error: &OktaError) -> bool {
+    error.status == 423 || ["E0000112", "E0000239", "E0000249", "E0000253"].iter().any(|code| error.is(code))
+}
+
+/// How long to leave Okta alone after a 429 about concurrency: its own reset is a minute off while slots
+/// free within a second (okta-sdk-python issue 270). Grows with the number of such answers in a row.
+pub fn concurrency_wait(in_a_row: u32, jitter: f64) -> Duration {
+    const LEAST: Duration = Duration::from_millis(200);
+    const MOST: Duration = Duration::from_secs(5);
+    let interval = (LEAST * 2_u32.saturating_pow(in_a_row.clamp(1, 8) - 1)).min(MOST);
+    interval.mul_f64(0.5 + jitter.clamp(0.0, 1.0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::HeaderMap;
+
+    fn response(status: u16, code: &str, limit: Option<&str>) -> Response {
+        let mut headers = HeaderMap::new();
+        if let Some(limit) = limit {
+            headers.insert("x-rate-limit-limit", limit.parse().unwrap());
+            headers.insert("x-rate-limit-remaining", "0".parse().unwrap());
+            headers.insert("x-rate-limit-reset", "1700000000".parse().unwrap());
+        }
+        let body = if code.is_empty() { String::new() } else { format!(r#"{{"errorCode":"{code}"}}"#) };
+        Response::new(status, headers, body)
+    }
+
+    #[test]
+    fn status_code_and_headers_decide() {
+        use Meaning::{Failed, Limited, Said};
+        let rows = [
+            (200, "", None, Said),
+            (404, "E0000007", None, Said),
+            (401, "E0000011", None, Said),
+            (429, "E0000047", Some("600"), Limited(Limit::Window)),
+            (429, "E0000047", Some("0"), Limited(Limit::Concurrency)),
+            (429, "", None, Limited(Limit::Window)),
+            (500, "E0000009", None, Failed(Trouble::ServerError)),
+            (500, "E0000053", None, Failed(Trouble::ServerError)),
+            (501, "E0000060", None, Said),
+            (502, "", None, Failed(Trouble::Gateway)),
+            (503, "E0000010", None, Failed(Trouble::ReadOnly)),
+            (503, "", None, Failed(Trouble::Unavailable)),
+            (504, "", None, Failed(Trouble::Gateway)),
+            (409, "E0000112", None, Failed(Trouble::Busy)),
+            (409, "E0000062", None, Said),
+            (423, "E0000239", None, Failed(Trouble::Busy)),
+        ];
+        for (status, code, limit, meaning) in rows {
+            assert_eq!(classify(Ok(&response(status, code, limit))), meaning, "{status} {code}");
+        }
+        let lost = NoAnswer::MaybeSent("timeout".into());
+        assert_eq!(classify(Err(&lost)), Failed(Trouble::NoAnswer));
+    }
+
+    #[test]
+    fn the_wait_after_a_concurrency_429_grows_and_ends() {
+        assert_eq!(concurrency_wait(1, 0.0), Duration::from_millis(100));
+        assert_eq!(concurrency_wait(1, 1.0), Duration::from_millis(300));
+        assert_eq!(concurrency_wait(40, 0.5), Duration::from_secs(5));
+    }
+}

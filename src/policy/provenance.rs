@@ -1,0 +1,145 @@
+//! By which way a message may have come into a queue of ours.
+//!
+//! RabbitMQ checks topic permissions against the routing key alone. `CC` and `BCC`, foreign bindings and
+//! dead-lettering out of a caller's own queue reach the queues of other orgs past them (each shown on
+//! real brokers), and each leaves a trace in the delivery.
+
+use crate::domain::answer::{ErrorCode, Failure};
+use crate::domain::ids::{Lane, excerpt};
+use crate::domain::mail::{HeaderValue, Headers, Source};
+use crate::domain::topology::{INVOCATIONS, UNDELIVERED, is_own_queue, source_queue, work_key};
+
+/// The header in which the broker keeps from which queues a message was dead-lettered.
+pub const X_DEATH: &str = "x-death";
+
+/// Checks exchange, key and dead-letterings of a delivery.
+///
+/// # Errors
+/// `not_permitted`, when the message came by a way that is not the worker's own.
+pub fn check(source: &Source, exchange: &str, routing_key: &str, headers: &Headers) -> Result<(), Failure> {
+    let queue = source_queue(source);
+    let came_by = match source {
+        Source::Work { connection, lane } => {
+            let is_key = routing_key == work_key(connection, *lane)
+                || (*lane == Lane::Interactive && routing_key == connection.as_str());
+            exchange == INVOCATIONS && is_key
+        }
+        Source::Unrouted => exchange == INVOCATIONS,
+        Source::Undelivered => exchange == UNDELIVERED,
+    };
+    let by_name = exchange.is_empty() && routing_key == queue;
+    if !came_by && !by_name {
+        let message = format!(
+            "a message for `{queue}` may not come by exchange `{}` with key `{}`",
+            excerpt(exchange),
+            excerpt(routing_key)
+        );
+        return Err(Failure::new(ErrorCode::NotPermitted, message).at(Some("properties.routing_key")));
+    }
+    match headers.get(X_DEATH).map(foreign_queue) {
+        None | Some(None) => Ok(()),
+        Some(Some(foreign)) => {
+            let message = format!("a message may not be dead-lettered here from `{}`", excerpt(&foreign));
+            Err(Failure::new(ErrorCode::NotPermitted, message).at(Some("properties.headers.x-death")))
+        }
+    }
+}
+
+/// The first queue in an `x-death` header that is not ours; a header that is not what brokers write
+/// counts as one.
+fn foreign_queue(header: &HeaderValue) -> Option<String> {
+    let HeaderValue::List(deaths) = header else { return Some("a malformed header".into()) };
+    deaths.iter().find_map(|death| match queue_of(death) {
+        Some(queue) if is_own_queue(queue) => None,
+        Some(queue) => Some(queue.to_owned()),
+        None => Some("a malformed header".into()),
+    })
+}
+
+fn queue_of(death: &HeaderValue) -> Option<&str> {
+    match death {
+        HeaderValue::Table(death) => death.get("queue")?.as_text(),
+        _ => None,
+    }
+}
+
+/// Why the broker gave a message up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum GivenUp {
+    /// Its `expiration` passed in the queue.
+    Expired,
+    /// It was delivered too often, or refused: it brought workers down.
+    CrashLoop,
+}
+
+/// The queue a message in `okta.undelivered` comes from, and why it is there; `None` when the broker
+/// says neither.
+pub fn given_up(headers: &Headers) -> Option<(&str, GivenUp)> {
+    let HeaderValue::List(deaths) = headers.get(X_DEATH)? else { return None };
+    let latest = deaths.first()?; // the broker puts the latest in front
+    let HeaderValue::Table(death) = latest else { return None };
+    let why = match death.get("reason")?.as_text()? {
+        "expired" => GivenUp::Expired,
+        _ => GivenUp::CrashLoop,
+    };
+    Some((queue_of(latest)?, why))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::ids::ConnectionName;
+
+    fn lane(lane: Lane) -> Source {
+        Source::Work { connection: ConnectionName::parse("prod").unwrap(), lane }
+    }
+
+    fn death(queue: &str, reason: &str) -> Headers {
+        let text = |text: &str| HeaderValue::Text(text.to_owned());
+        let entry = [("queue".to_owned(), text(queue)), ("reason".to_owned(), text(reason))];
+        [(X_DEATH.to_owned(), HeaderValue::List(vec![HeaderValue::Table(entry.into())]))].into()
+    }
+
+    #[test]
+    fn only_the_exchange_with_a_key_of_the_queue_or_the_queues_own_name_lead_in() {
+        let (interactive, bulk) = (lane(Lane::Interactive), lane(Lane::Bulk));
+        let rows = [
+            (&interactive, "okta.invocations", "prod", true),
+            (&interactive, "okta.invocations", "prod.interactive", true),
+            (&bulk, "okta.invocations", "prod.bulk", true),
+            (&bulk, "okta.invocations", "prod", false),
+            (&bulk, "okta.invocations", "other.bulk", false), // CC or BCC from another connection's key
+            (&bulk, "", "okta.invocations.prod.bulk", true),
+            (&bulk, "", "prod.bulk", false),
+            (&bulk, "amq.topic", "prod.bulk", false), // a foreign binding
+            (&Source::Unrouted, "okta.invocations", "anything", true),
+            (&Source::Unrouted, "okta.unrouted", "anything", false),
+            (&Source::Undelivered, "okta.undelivered", "prod.bulk", true),
+            (&Source::Undelivered, "okta.invocations", "prod.bulk", false),
+        ];
+        for (source, exchange, key, good) in rows {
+            let checked = check(source, exchange, key, &Headers::new());
+            assert_eq!(checked.is_ok(), good, "{source:?} {exchange} {key}");
+        }
+    }
+
+    #[test]
+    fn dead_letters_come_from_our_own_queues_only() {
+        let by_key = |headers: &Headers| check(&lane(Lane::Bulk), INVOCATIONS, "prod.bulk", headers);
+        assert!(by_key(&death("okta.delay.5s", "expired")).is_ok());
+        let failure = by_key(&death("mine", "expired")).unwrap_err();
+        assert_eq!(failure.path.as_deref(), Some("properties.headers.x-death"));
+        let malformed = [(X_DEATH.to_owned(), HeaderValue::Text("x".into()))].into();
+        assert!(by_key(&malformed).is_err());
+    }
+
+    #[test]
+    fn the_latest_death_says_why_the_broker_gave_up() {
+        let rows = [("expired", GivenUp::Expired), ("delivery_limit", GivenUp::CrashLoop)];
+        for (reason, why) in rows {
+            let headers = death("okta.invocations.prod.bulk", reason);
+            assert_eq!(given_up(&headers), Some(("okta.invocations.prod.bulk", why)));
+        }
+        assert_eq!(given_up(&Headers::new()), None);
+    }
+}

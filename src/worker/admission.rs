@@ -1,0 +1,257 @@
+//! The checks before any request, in the contract's order.
+//!
+//! A message is first read as far as it can be, then judged: so a wrong argument can still be counted
+//! under its subtool, and the first failing check answers whatever else is wrong.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use serde_json::value::RawValue;
+
+use crate::domain::answer::{ErrorCode, Failure};
+use crate::domain::envelope::{Envelope, Fault, nearest};
+use crate::domain::ids::{Lane, excerpt};
+use crate::domain::json;
+use crate::domain::secret::Secrets;
+use crate::policy::permit::AllowList;
+use crate::policy::provenance;
+use crate::tools::catalogue::{self, Entry};
+use crate::tools::{Bounds, Move, Tool};
+
+use super::letter::Letter;
+use super::{Connection, RESULT_BYTES_MAX, Rules};
+
+/// A message as far as it could be read.
+pub(super) struct Reading {
+    /// The connection it is for, when it is one of ours.
+    pub connection: Option<Arc<Connection>>,
+    /// The lane it came by.
+    pub lane: Option<Lane>,
+    /// The body, or why it cannot be read.
+    pub envelope: Result<Envelope, Failure>,
+    /// The row of the subtool it names.
+    pub entry: Option<&'static Entry>,
+    /// The subtool, or why the arguments do not fit.
+    tool: Option<Result<Box<dyn Tool>, Fault>>,
+}
+
+/// An admitted invocation, ready to run.
+pub(super) struct Job {
+    /// On which connection.
+    pub connection: Arc<Connection>,
+    /// For whom it is paced.
+    pub lane: Lane,
+    /// What to run.
+    pub tool: Box<dyn Tool>,
+    /// The name of it.
+    pub subtool: &'static str,
+    /// How to answer.
+    pub envelope: Envelope,
+    /// When work must have begun.
+    pub deadline: Option<Timestamp>,
+}
+
+impl Reading {
+    /// Reads body and address.
+    pub fn new(letter: &Letter, body: &[u8], rules: &Rules) -> Self {
+        let (addressee, lane) = letter.addressee();
+        let (name, lane) = match letter.lane() {
+            Some((connection, lane)) => (connection.as_str(), Some(lane)),
+            None => (addressee, lane.map_or(Some(Lane::Interactive), Lane::parse)),
+        };
+        let connection = rules.connections.load().get(name).cloned();
+        let envelope = Envelope::decode(body);
+        let entry = envelope.as_ref().ok().and_then(|envelope| catalogue::find(&envelope.subtool));
+        let tool = envelope.as_ref().ok().zip(entry).map(|(envelope, entry)| entry.read(&envelope.arguments));
+        Self { connection, lane, envelope, entry, tool }
+    }
+
+    /// The secrets in the arguments, readable or not.
+    pub fn secrets(&self) -> Secrets {
+        let mut secrets = Secrets::default();
+        if let Some(Ok(tool)) = &self.tool {
+            tool.secrets(&mut secrets);
+        }
+        if let Ok(envelope) = &self.envelope {
+            sensitive(&envelope.arguments).iter().for_each(|text| secrets.add(text));
+        }
+        secrets
+    }
+
+    /// The caller's free text.
+    pub fn reason(&self) -> Option<&str> {
+        self.envelope.as_ref().ok()?.options.reason.as_deref()
+    }
+
+    /// Judges the message; the first check that fails answers.
+    pub fn judge(self, letter: &Letter, rules: &Rules) -> Result<Job, Failure> {
+        let deadline = self.verdict(letter, rules)?;
+        let Self { connection, lane, envelope, entry, tool } = self;
+        Ok(Job {
+            connection: connection.expect("checked: the connection is known"),
+            lane: lane.expect("checked: the lane is known"),
+            tool: tool.expect("checked: the subtool is known").expect("checked: the arguments fit"),
+            subtool: entry.expect("checked: the subtool is known").manifest.name,
+            envelope: envelope.expect("checked: the body is readable"),
+            deadline,
+        })
+    }
+
+    /// The checks in the contract's order; the deadline of an admitted message.
+    fn verdict(&self, letter: &Letter, rules: &Rules) -> Result<Option<Timestamp>, Failure> {
+        let envelope = self.envelope.as_ref().map_err(Clone::clone)?;
+        self.check_message(letter)?;
+        let connection = self.connection.as_ref().ok_or_else(|| unknown_connection(letter))?;
+        let entry = self.entry.ok_or_else(|| unknown_subtool(&envelope.subtool))?;
+        provenance::check(&letter.source, &letter.exchange, &letter.routing_key, &letter.properties.headers)?;
+        letter.answers_where_it_must_not().map_or(Ok(()), Err)?;
+        self.check_permission(letter, entry, connection, rules)?;
+        self.check_arguments(envelope)?;
+        self.check_deadline(letter, envelope, rules)
+    }
+
+    /// `invalid_message`, the body aside.
+    fn check_message(&self, letter: &Letter) -> Result<(), Failure> {
+        if self.connection.is_some() && self.lane.is_none() {
+            let lane = letter.addressee().1.unwrap_or_default();
+            let message = format!("unknown lane `{}`: known are `interactive` and `bulk`", excerpt(lane));
+            let path = Some("properties.routing_key");
+            return Err(Failure::new(ErrorCode::InvalidMessage, message).at(path));
+        }
+        if let Some(failure) = letter.fault() {
+            return Err(failure);
+        }
+        let mints = matches!(&self.tool, Some(Ok(tool)) if tool.mints_secret());
+        if mints && letter.properties.reply_to.is_none() {
+            let message = "the result would hold a one-time secret, so the message must name a `reply_to`";
+            let path = Some("properties.reply_to");
+            return Err(Failure::new(ErrorCode::InvalidMessage, message).at(path));
+        }
+        Ok(())
+    }
+
+    fn check_permission(
+        &self,
+        letter: &Letter,
+        entry: &Entry,
+        connection: &Connection,
+        rules: &Rules,
+    ) -> Result<(), Failure> {
+        let refuse =
+            |message: String, path: &str| Err(Failure::new(ErrorCode::NotPermitted, message).at(Some(path)));
+        if !rules.callers.is_open() {
+            let Some(name) = letter.caller.as_deref() else {
+                return refuse("the message names no caller".into(), "properties.user_id");
+            };
+            let who = excerpt(name);
+            let Some(caller) = rules.callers.0.get(name) else {
+                return refuse(format!("caller `{who}` is not known here"), "properties.user_id");
+            };
+            if !caller.connections.contains(&connection.name) {
+                let message = format!("caller `{who}` may not use connection `{}`", connection.name);
+                return refuse(message, "properties.routing_key");
+            }
+            if self.lane.is_some_and(|lane| !caller.lanes.contains(&lane)) {
+                let message = format!("caller `{who}` may not use this lane");
+                return refuse(message, "properties.routing_key");
+            }
+            self.check_list(entry, &caller.subtools, &format!("caller `{who}` may not use"))?;
+        }
+        let whose = format!("connection `{}` does not enable", connection.name);
+        self.check_list(entry, &connection.subtools, &whose)
+    }
+
+    /// Whether an allow-list gives the subtool, and what its arguments need on top.
+    fn check_list(&self, entry: &Entry, list: &AllowList, whose: &str) -> Result<(), Failure> {
+        let refuse = |what: &str, path: &str| {
+            Err(Failure::new(ErrorCode::NotPermitted, format!("{whose} {what}")).at(Some(path)))
+        };
+        if !list.allows(entry.manifest) {
+            return refuse(&format!("`{}`", entry.manifest.name), "subtool");
+        }
+        match &self.tool {
+            Some(Ok(tool)) if tool.also_needs().is_some_and(|kind| !list.allows_kind(kind)) => {
+                refuse("the kind `credentials`, which this argument needs", "arguments.credentials")
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn check_arguments(&self, envelope: &Envelope) -> Result<(), Failure> {
+        match self.tool.as_ref().expect("read when the subtool is known") {
+            Err(Fault { message, path }) => {
+                Err(Failure::new(ErrorCode::InvalidArguments, message.clone()).at(path.clone()))
+            }
+            // Some faults show only when the subtool makes its first move.
+            Ok(tool) => match tool.next(&[], bounds(envelope, false)) {
+                Move::Fail(failure) => Err(*failure),
+                Move::Send(_) | Move::Done(_) | Move::Refused(_) => Ok(()),
+            },
+        }
+    }
+
+    fn check_deadline(
+        &self,
+        letter: &Letter,
+        envelope: &Envelope,
+        rules: &Rules,
+    ) -> Result<Option<Timestamp>, Failure> {
+        let default = match self.lane {
+            Some(Lane::Interactive) => {
+                let begin = letter.first_sent.unwrap_or(letter.received);
+                begin.saturating_add(rules.interactive_deadline).ok()
+            }
+            Some(Lane::Bulk) | None => None,
+        };
+        let deadline = envelope.options.deadline.or(default);
+        match deadline {
+            Some(at) if at <= letter.received => Err(too_late(at)),
+            _ => Ok(deadline),
+        }
+    }
+}
+
+/// The deadline passed before work began.
+pub(super) fn too_late(deadline: Timestamp) -> Failure {
+    Failure::new(ErrorCode::DeadlineExceeded, format!("the deadline {deadline:.0} passed before work began"))
+        .at(Some("options.deadline"))
+}
+
+/// The limits of a result.
+pub(super) fn bounds(envelope: &Envelope, is_overdue: bool) -> Bounds<'_> {
+    Bounds { fields: &envelope.options.fields, bytes_max: RESULT_BYTES_MAX, is_overdue }
+}
+
+/// Words in the names of things that are secret.
+const SENSITIVE: [&str; 5] = ["credential", "password", "secret", "token", "answer"];
+
+/// Texts below names that speak of secrets, wherever they stand: arguments that do not fit are quoted in
+/// error messages too.
+fn sensitive(arguments: &RawValue) -> Vec<String> {
+    let speaks_of_secrets = |text: &str| {
+        let text = text.to_ascii_lowercase();
+        SENSITIVE.iter().any(|word| text.contains(word))
+    };
+    // Most arguments hold none, and then nothing is parsed; an escaped name is parsed to be seen.
+    if arguments.get().contains('\\') || speaks_of_secrets(arguments.get()) {
+        json::texts_below(arguments, speaks_of_secrets)
+    } else {
+        Vec::new()
+    }
+}
+
+/// Suggests nothing: which other orgs there are is not for every caller to know.
+fn unknown_connection(letter: &Letter) -> Failure {
+    let name = letter.lane().map_or_else(|| letter.addressee().0, |(connection, _)| connection.as_str());
+    let message = format!("unknown connection `{}`", excerpt(name));
+    Failure::new(ErrorCode::UnknownConnection, message).at(Some("properties.routing_key"))
+}
+
+fn unknown_subtool(name: &str) -> Failure {
+    let hint = nearest(name, catalogue::names()).map_or_else(
+        || ": `okta-worker catalog` lists the 28".to_owned(),
+        |near| format!(", did you mean `{near}`?"),
+    );
+    let message = format!("unknown subtool `{}`{hint}", excerpt(name));
+    Failure::new(ErrorCode::UnknownSubtool, message).at(Some("subtool"))
+}

@@ -1,0 +1,220 @@
+//! The answer: wrapped, posted to whoever waits, and only then the delivery may be acknowledged.
+
+use sha2::{Digest, Sha256};
+use tokio::time::Instant;
+
+use bytes::Bytes;
+use jiff::Timestamp;
+
+use crate::domain::answer::{Answer, Outcome, Status};
+use crate::domain::json::{self, Object};
+use crate::domain::mail::{Address, HeaderValue, Headers, Post, Posted, Properties, Unposted};
+use crate::domain::secret::MASK;
+use crate::domain::topology::{DEAD, RESULTS};
+
+use super::event::{Ending, Event, ParkReason};
+use super::letter::{Letter, TRACEPARENT};
+use super::{Ended, Identity, RESULT_BYTES_MAX, Worker};
+
+/// The header of a result that could not go where it should.
+const UNDELIVERABLE: &str = "okta-undeliverable";
+
+/// The header that says why a message was parked.
+const REASON: &str = "okta-reason";
+
+/// What stands for a connection or subtool that is not ours.
+const NOBODY: &str = "-";
+
+/// The longest text AMQP takes as a message id, in bytes.
+const SHORT_TEXT_MAX: usize = 255;
+
+/// The members of results that hold one-time secrets.
+const ONE_TIME: [&str; 4] = ["activation_url", "activation_token", "reset_password_url", "temp_password"];
+
+/// Everything an answer is made of, but the outcome.
+pub(super) struct Answering<'a> {
+    pub worker: &'a Worker,
+    pub letter: &'a Letter,
+    pub identity: &'a Identity,
+    pub begun: Instant,
+}
+
+impl Answering<'_> {
+    /// Posts the answer, parks what must be parked, and tells the observers.
+    pub async fn answer(self, ended: Ended, body: &Bytes) -> Result<(), Unposted> {
+        let park = ended.park;
+        let answer = self.wrap(ended);
+        self.post(&answer).await?;
+        if let Some(reason) = park {
+            self.park(reason, body).await?;
+        }
+        self.note(&answer);
+        Ok(())
+    }
+
+    fn wrap(&self, ended: Ended) -> Answer {
+        let Identity { connection, subtool, secrets, .. } = self.identity;
+        let (status, effect, result, error) = match ended.outcome {
+            Outcome::Succeeded { effect, result } => (Status::Succeeded, effect, Some(result), None),
+            Outcome::Failed { effect, failure } => {
+                (Status::Failed, effect, None, Some(failure.masked(secrets)))
+            }
+        };
+        let is_too_large = result.as_ref().is_some_and(|result| result.get().len() > RESULT_BYTES_MAX);
+        Answer {
+            id: self.letter.id.clone(),
+            id_generated: self.letter.id_generated,
+            connection: connection.as_ref().map(|connection| connection.name.to_string()),
+            subtool: subtool.map(str::to_owned),
+            status,
+            effect,
+            result: if is_too_large { Some(json::to_raw(&())) } else { result },
+            result_omitted: is_too_large,
+            error,
+            attempts: ended.cost.attempts,
+            okta_calls: ended.cost.okta_calls,
+            waited_ms: millis(ended.cost.waited),
+            duration_ms: millis(self.begun.elapsed()),
+            rate_limit: ended.cost.rate_limit,
+            okta_request_ids: ended.cost.okta_request_ids,
+        }
+    }
+
+    /// Posts to `reply_to`, else or when nobody is there to `okta.results`.
+    async fn post(&self, answer: &Answer) -> Result<(), Unposted> {
+        let post = |to: Address, headers: Headers, answer: &Answer| Post {
+            to,
+            properties: self.properties(headers),
+            body: Bytes::from(json::to_vec(answer)),
+        };
+        let postbox = &self.worker.postbox;
+        let headers = self.letter.answer_headers();
+        let Some(to) = &self.letter.reply_to else {
+            return postbox.post(&post(self.results(answer), headers, answer)).await.map(drop);
+        };
+        match postbox.post(&post(to.clone(), headers.clone(), answer)).await? {
+            Posted::Confirmed => Ok(()),
+            Posted::Unroutable | Posted::Refused => {
+                let connection = self.identity.connection.as_ref().map(|connection| &connection.name);
+                self.worker.observer.note(&Event::Undeliverable { id: &self.letter.id, connection });
+                let mut headers = headers;
+                headers.insert(UNDELIVERABLE.to_owned(), HeaderValue::Bool(true));
+                let masked = masked(answer);
+                postbox.post(&post(self.results(answer), headers, &masked)).await.map(drop)
+            }
+        }
+    }
+
+    fn results(&self, answer: &Answer) -> Address {
+        let connection = answer.connection.as_deref().unwrap_or(NOBODY);
+        let subtool = self.identity.subtool.unwrap_or(NOBODY);
+        Address::Exchange(RESULTS, format!("{connection}.{subtool}.{}", answer.status.as_str()))
+    }
+
+    fn properties(&self, headers: Headers) -> Properties {
+        let letter = self.letter;
+        Properties {
+            message_id: Some(result_id(&letter.id)),
+            correlation_id: letter.properties.correlation_id.clone().or_else(|| Some(letter.id.clone())),
+            kind: Some("okta.result".to_owned()),
+            content_type: Some("application/json".to_owned()),
+            timestamp: seconds(self.worker.rules.clock.now()),
+            headers,
+            ..Properties::default()
+        }
+    }
+
+    /// Keeps the message for people to look at, with the caller's own bytes.
+    async fn park(&self, reason: ParkReason, body: &Bytes) -> Result<(), Unposted> {
+        let letter = self.letter;
+        let text = |text: &str| HeaderValue::Text(text.to_owned());
+        let mut headers = Headers::from([
+            (REASON.to_owned(), text(reason.as_str())),
+            ("okta-routing-key".to_owned(), text(&letter.routing_key)),
+        ]);
+        if let Some(caller) = &letter.caller {
+            headers.insert("okta-caller".to_owned(), text(caller));
+        }
+        if let Some(trace) = letter.traceparent() {
+            headers.insert(TRACEPARENT.to_owned(), text(trace));
+        }
+        let came = &letter.properties;
+        let post = Post {
+            to: Address::Queue(DEAD.to_owned()),
+            properties: Properties {
+                message_id: Some(letter.id.clone()),
+                correlation_id: came.correlation_id.clone(),
+                reply_to: came.reply_to.clone(),
+                kind: came.kind.clone(),
+                content_type: came.content_type.clone(),
+                content_encoding: came.content_encoding.clone(),
+                timestamp: came.timestamp.or_else(|| seconds(letter.received)),
+                headers,
+                ..Properties::default()
+            },
+            body: body.clone(),
+        };
+        self.worker.postbox.post(&post).await?;
+        let connection = self.identity.connection.as_ref().map(|connection| &connection.name);
+        self.worker.observer.note(&Event::Parked { id: &letter.id, connection, reason });
+        Ok(())
+    }
+
+    fn note(&self, answer: &Answer) {
+        let Identity { connection, subtool, reason, secrets } = self.identity;
+        let reason = reason.as_deref().map(|reason| secrets.mask(reason));
+        let error = answer.error.as_ref();
+        let okta = error.and_then(|error| error.okta.as_ref());
+        self.worker.observer.note(&Event::Answered(Ending {
+            id: &answer.id,
+            connection: connection.as_ref().map(|connection| &connection.name),
+            lane: self.letter.lane().map(|(_, lane)| lane),
+            subtool: *subtool,
+            caller: self.letter.caller.as_deref(),
+            reason: reason.as_deref(),
+            traceparent: self.letter.traceparent(),
+            status: answer.status,
+            effect: answer.effect,
+            error: error.map(|error| error.code),
+            path: error.and_then(|error| error.path.as_deref()),
+            okta_error_code: okta.and_then(|okta| okta.error_code.as_deref()),
+            okta_request_ids: &answer.okta_request_ids,
+            attempts: answer.attempts,
+            okta_calls: answer.okta_calls,
+            waited: std::time::Duration::from_millis(answer.waited_ms),
+            took: self.begun.elapsed(),
+        }));
+    }
+}
+
+/// The answer without its one-time secrets, for a place that is not the caller's.
+fn masked(answer: &Answer) -> Answer {
+    let mut answer = answer.clone();
+    let object = answer.result.as_ref().and_then(|result| serde_json::from_str::<Object>(result.get()).ok());
+    if let Some(mut object) = object.filter(|object| ONE_TIME.iter().any(|name| object.get(name).is_some())) {
+        for name in ONE_TIME.iter().filter(|name| object.get(name).is_some()).collect::<Vec<_>>() {
+            object.set(name, json::to_raw(&MASK));
+        }
+        answer.result = Some(json::to_raw(&object));
+    }
+    answer
+}
+
+/// The id of a result: the same again for the same invocation. An id too long for AMQP's short texts is
+/// stood for by its digest.
+fn result_id(id: &str) -> String {
+    let result = format!("{id}.result");
+    if result.len() <= SHORT_TEXT_MAX {
+        return result;
+    }
+    let digest = Sha256::digest(id.as_bytes());
+    digest.iter().map(|byte| format!("{byte:02x}")).chain([".result".to_owned()]).collect()
+}
+
+fn millis(duration: std::time::Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn seconds(at: Timestamp) -> Option<u64> {
+    u64::try_from(at.as_second()).ok()
+}

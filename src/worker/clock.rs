@@ -1,0 +1,46 @@
+//! The time of day, and how far it has moved.
+
+use jiff::Timestamp;
+
+/// Where the worker reads the time of day. Waiting is tokio's business: under its paused clock a virtual
+/// clock moves along.
+#[derive(Debug, Clone, Copy)]
+pub enum Clock {
+    /// The machine's own.
+    Machine,
+    /// A time of day that began at a fixed moment and moves with tokio's clock: for tests and demos.
+    Virtual {
+        /// The time of day at the beginning.
+        base: Timestamp,
+        /// The beginning.
+        start: tokio::time::Instant,
+    },
+}
+
+impl Clock {
+    /// A virtual clock that begins now.
+    pub fn starting_at(base: Timestamp) -> Self {
+        Self::Virtual { base, start: tokio::time::Instant::now() }
+    }
+
+    /// The time of day.
+    pub fn now(&self) -> Timestamp {
+        match self {
+            Self::Machine => Timestamp::now(),
+            Self::Virtual { base, start } => base.saturating_add(start.elapsed()).unwrap_or(Timestamp::MAX),
+        }
+    }
+
+    /// The moment on tokio's clock at which it will be this time of day.
+    pub fn instant_of(&self, at: Timestamp) -> tokio::time::Instant {
+        let ahead = at.duration_since(self.now());
+        let now = tokio::time::Instant::now();
+        std::time::Duration::try_from(ahead).map_or(now, |ahead| now.checked_add(ahead).unwrap_or(now))
+    }
+
+    /// The time of day at a moment on tokio's clock.
+    pub fn time_of(&self, at: tokio::time::Instant) -> Timestamp {
+        let ahead = at.saturating_duration_since(tokio::time::Instant::now());
+        self.now().saturating_add(ahead).unwrap_or(Timestamp::MAX)
+    }
+}

@@ -1,0 +1,140 @@
+//! What a delivery says outside its body: who asked, under which id, and where the answer goes.
+
+use jiff::Timestamp;
+use uuid::Uuid;
+
+use crate::domain::answer::{ErrorCode, Failure};
+use crate::domain::envelope::NOT_YET;
+use crate::domain::ids::{ConnectionName, Lane, excerpt};
+use crate::domain::mail::{Address, Headers, Properties, Source};
+use crate::domain::topology::DIRECT_REPLY;
+use crate::policy::reply_to::ReplyPolicy;
+
+/// The header that carries the W3C trace.
+pub(super) const TRACEPARENT: &str = "traceparent";
+
+/// The header in which our own copies keep who asked.
+const CALLER: &str = "okta-caller";
+
+/// A delivery without body and receipt, its properties understood.
+#[derive(Debug)]
+pub(super) struct Letter {
+    /// The invocation's id.
+    pub id: String,
+    /// Whether we made the id.
+    pub id_generated: bool,
+    /// Where the answer goes; `None`: to `okta.results`.
+    pub reply_to: Option<Address>,
+    /// Who asked.
+    pub caller: Option<String>,
+    /// Where it came from.
+    pub source: Source,
+    /// Whether the broker delivered it before.
+    pub redelivered: bool,
+    /// When it was first sent, as far as the producer says.
+    pub first_sent: Option<Timestamp>,
+    /// When it was received.
+    pub received: Timestamp,
+    /// The exchange it was published to.
+    pub exchange: String,
+    /// The key it was published with.
+    pub routing_key: String,
+    /// Its properties as they came.
+    pub properties: Properties,
+}
+
+impl Letter {
+    /// Reads the properties. `own_user` is the worker's own broker user.
+    pub fn new(
+        (source, exchange, routing_key): (Source, String, String),
+        properties: Properties,
+        redelivered: bool,
+        received: Timestamp,
+        (reply_policy, own_user): (&ReplyPolicy, Option<&str>),
+    ) -> Self {
+        let id = properties.message_id.clone();
+        let reply_to = properties.reply_to.as_ref().filter(|name| reply_policy.allows(name)).map(|name| {
+            if name.starts_with(DIRECT_REPLY) {
+                Address::DirectReply(name.clone())
+            } else {
+                Address::Queue(name.clone())
+            }
+        });
+        let is_own = own_user.is_some() && properties.user_id.as_deref() == own_user;
+        let told = properties.headers.get(CALLER).and_then(|caller| caller.as_text());
+        let caller = if is_own { told.map(str::to_owned) } else { None };
+        Self {
+            id_generated: id.is_none(),
+            id: id.unwrap_or_else(|| Uuid::new_v4().to_string()),
+            reply_to,
+            caller: caller.or_else(|| properties.user_id.clone()),
+            source,
+            redelivered,
+            first_sent: properties
+                .timestamp
+                .and_then(|seconds| Timestamp::from_second(i64::try_from(seconds).ok()?).ok()),
+            received,
+            exchange,
+            routing_key,
+            properties,
+        }
+    }
+
+    /// What the key says: a connection's name, and a lane if it names one.
+    pub fn addressee(&self) -> (&str, Option<&str>) {
+        match self.routing_key.split_once('.') {
+            Some((connection, lane)) => (connection, Some(lane)),
+            None => (&self.routing_key, None),
+        }
+    }
+
+    /// The lane the message belongs to, and whose.
+    pub fn lane(&self) -> Option<(&ConnectionName, Lane)> {
+        match &self.source {
+            Source::Work { connection, lane } => Some((connection, *lane)),
+            Source::Unrouted | Source::Undelivered => None,
+        }
+    }
+
+    /// The W3C trace, when it is a sane text.
+    pub fn traceparent(&self) -> Option<&str> {
+        /// A version 00 trace has 55 characters; later versions may append to it.
+        const TRACE_CHARS_MAX: usize = 256;
+        let text = self.properties.headers.get(TRACEPARENT)?.as_text()?;
+        (text.len() <= TRACE_CHARS_MAX && text.bytes().all(|byte| byte.is_ascii_graphic())).then_some(text)
+    }
+
+    /// Whether `reply_to` names a place where results must not go.
+    pub fn answers_where_it_must_not(&self) -> Option<Failure> {
+        let name = self.properties.reply_to.as_ref().filter(|_| self.reply_to.is_none())?;
+        let message = format!("results may not go to the queue `{}`", excerpt(name));
+        Some(Failure::new(ErrorCode::NotPermitted, message).at(Some("properties.reply_to")))
+    }
+
+    /// What properties and headers ask for that cannot be done.
+    pub fn fault(&self) -> Option<Failure> {
+        let invalid = |message: String, path: &str| {
+            Some(Failure::new(ErrorCode::InvalidMessage, message).at(Some(path)))
+        };
+        if let Some(encoding) = &self.properties.content_encoding
+            && !encoding.eq_ignore_ascii_case("utf-8")
+        {
+            let message =
+                format!("the content encoding `{}` is neither absent nor `utf-8`", excerpt(encoding));
+            return invalid(message, "properties.content_encoding");
+        }
+        NOT_YET.iter().find_map(|not_yet| {
+            let header = not_yet.path.strip_prefix("properties.headers.")?;
+            let value = self.properties.headers.get(header)?;
+            value.is_true().then(|| crate::domain::envelope::not_supported_yet(not_yet.path))
+        })
+    }
+
+    /// The trace as headers of an answer.
+    pub fn answer_headers(&self) -> Headers {
+        let trace = self
+            .traceparent()
+            .map(|text| (TRACEPARENT.to_owned(), crate::domain::mail::HeaderValue::Text(text.to_owned())));
+        trace.into_iter().collect()
+    }
+}
