@@ -32,6 +32,13 @@ pub const DIRECT_REPLY: &str = "amq.rabbitmq.reply-to.";
 /// rolling restart or two within its time in the queue.
 pub const DELIVERY_LIMIT: i64 = 10;
 
+/// The same for the queues whose messages only wait for an answer. An answer costs one publish, so nothing
+/// healthy is delivered there that often.
+pub const LAST_STOP_DELIVERY_LIMIT: i64 = 50;
+
+/// The exchange that reaches every queue by its name.
+const DEFAULT_EXCHANGE: &str = "";
+
 /// How long an unclaimed result is kept, in milliseconds: 7 days.
 pub const UNCLAIMED_TTL_MS: i64 = 7 * 24 * 60 * 60 * 1000;
 
@@ -197,10 +204,8 @@ impl Topology {
         let mut queues = vec![
             bounded(DEAD, dead_ttl_ms, DEAD_MAX, Vec::new()),
             bounded(UNCLAIMED, UNCLAIMED_TTL_MS, UNCLAIMED_MAX, bound(UNCLAIMED)),
-            // Neither has a delivery limit: they are the last stop before an answer, and an answer
-            // there costs one publish, so nothing in them may be dropped for having been tried often.
-            plain(UNROUTED, bound(UNROUTED)),
-            plain(UNDELIVERED, bound(UNDELIVERED)),
+            last_stop(UNROUTED, bound(UNROUTED)),
+            last_stop(UNDELIVERED, bound(UNDELIVERED)),
         ];
         for (name, wait) in DELAY_TIERS {
             exchanges.push(exchange(name, ExchangeKind::Fanout, None));
@@ -230,17 +235,14 @@ impl Topology {
     }
 }
 
-/// A quorum queue that keeps everything. 4.x gives up after 20 deliveries unless told otherwise, so
-/// the limit is spelled out, far away.
-fn plain(name: &str, bindings: Vec<(String, String)>) -> Queue {
-    Queue {
-        name: name.to_owned(),
-        arguments: vec![
-            ("x-queue-type", Argument::Text("quorum")),
-            ("x-delivery-limit", Argument::Number(1_000_000)),
-        ],
-        bindings,
-    }
+/// The last stop before an answer: a quorum queue that keeps everything. A message that brings workers
+/// down even here, because the client library cannot read its properties, is parked by the broker itself.
+fn last_stop(name: &str, bindings: Vec<(String, String)>) -> Queue {
+    let mut queue = safe(name.to_owned(), DEFAULT_EXCHANGE);
+    queue.arguments.push(("x-dead-letter-routing-key", Argument::Text(DEAD)));
+    queue.arguments.push(("x-delivery-limit", Argument::Number(LAST_STOP_DELIVERY_LIMIT)));
+    queue.bindings = bindings;
+    queue
 }
 
 #[cfg(test)]

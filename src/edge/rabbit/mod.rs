@@ -1,9 +1,18 @@
 //! RabbitMQ through lapin: one supervisor, two connections, rebuilt whole on any doubt.
 
+mod convert;
+mod declare;
+mod publisher;
+mod supervisor;
+
 use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::domain::secret::Secret;
+
+pub use declare::Undeclared;
+pub use publisher::Publisher;
+pub use supervisor::{Ended, Supervisor, own_user};
 
 /// How to reach and use the broker.
 #[derive(Debug, Clone, PartialEq)]
@@ -20,4 +29,9 @@ pub struct Settings {
     pub declare: bool,
     /// How long parked messages are kept.
     pub dead_ttl: Duration,
+}
+
+/// Waits until a signal turns true, or nobody can turn it any more.
+async fn turned(signal: &mut tokio::sync::watch::Receiver<bool>) {
+    let _ = signal.wait_for(|is_on| *is_on).await;
 }

@@ -1,0 +1,131 @@
+//! Declaring, or only checking, what `domain::topology` says.
+
+use lapin::options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions};
+use lapin::types::{AMQPValue, FieldTable, LongString, ShortString};
+use lapin::{Channel, ErrorKind};
+
+use crate::domain::topology::{Argument, Exchange, ExchangeKind, Queue, Topology};
+
+/// Why the topology could not be made.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Undeclared {
+    /// It is there, but not as it must be. Waiting will not change it.
+    #[error("{0}")]
+    Wrong(String),
+    /// The broker did not answer as it should.
+    #[error("failed to declare `{name}`: {why}")]
+    Failed {
+        /// The exchange or queue.
+        name: String,
+        /// What the broker or the connection said.
+        why: String,
+    },
+}
+
+/// Declares exchanges, then queues, then their bindings; with `passive` only looks whether exchanges and
+/// queues are there.
+pub(super) async fn declare(channel: &Channel, topology: &Topology, passive: bool) -> Result<(), Undeclared> {
+    for exchange in &topology.exchanges {
+        declare_exchange(channel, exchange, passive)
+            .await
+            .map_err(|error| wrong("exchange", &exchange.name, &error))?;
+    }
+    for queue in &topology.queues {
+        declare_queue(channel, queue, passive).await.map_err(|error| wrong("queue", &queue.name, &error))?;
+    }
+    if passive {
+        return Ok(());
+    }
+    for queue in &topology.queues {
+        for (exchange, key) in &queue.bindings {
+            let options = QueueBindOptions::default();
+            channel
+                .queue_bind(short(&queue.name), short(exchange), short(key), options, FieldTable::default())
+                .await
+                .map_err(|error| wrong("queue", &queue.name, &error))?;
+        }
+    }
+    Ok(())
+}
+
+async fn declare_exchange(channel: &Channel, exchange: &Exchange, passive: bool) -> lapin::Result<()> {
+    let kind = match exchange.kind {
+        ExchangeKind::Topic => lapin::ExchangeKind::Topic,
+        ExchangeKind::Fanout => lapin::ExchangeKind::Fanout,
+    };
+    let mut arguments = FieldTable::default();
+    if let Some(alternate) = exchange.alternate {
+        arguments.insert("alternate-exchange".into(), AMQPValue::LongString(alternate.into()));
+    }
+    let options = ExchangeDeclareOptions { passive, durable: true, ..ExchangeDeclareOptions::default() };
+    channel.exchange_declare(short(&exchange.name), kind, options, arguments).await
+}
+
+async fn declare_queue(channel: &Channel, queue: &Queue, passive: bool) -> lapin::Result<()> {
+    let mut arguments = FieldTable::default();
+    for (name, value) in &queue.arguments {
+        let value = match value {
+            Argument::Text(text) => AMQPValue::LongString(LongString::from(text.as_bytes())),
+            Argument::Number(number) => AMQPValue::LongLongInt(*number),
+        };
+        arguments.insert(short(name), value);
+    }
+    let options = QueueDeclareOptions { passive, durable: true, ..QueueDeclareOptions::default() };
+    channel.queue_declare(short(&queue.name), options, arguments).await.map(drop)
+}
+
+/// Our own names are short: connection names have at most 32 bytes.
+fn short(text: &str) -> ShortString {
+    ShortString::try_new(text).expect("names of queues and exchanges are far below 255 bytes")
+}
+
+/// The broker's refusal in words an operator can act on.
+fn wrong(what: &str, name: &str, error: &lapin::Error) -> Undeclared {
+    let ErrorKind::ProtocolError(refusal) = error.kind() else {
+        return Undeclared::Failed { name: name.to_owned(), why: error.to_string() };
+    };
+    let said = refusal.get_message().to_string();
+    match refusal.get_id() {
+        PRECONDITION_FAILED => Undeclared::Wrong(inequivalent(what, name, &said)),
+        NOT_FOUND => Undeclared::Wrong(format!(
+            "{what} `{name}` is not there: import deploy/rabbitmq/definitions.json, or set `broker.declare = true`"
+        )),
+        ACCESS_REFUSED => {
+            Undeclared::Wrong(format!("the broker user may not declare {what} `{name}`: {said}"))
+        }
+        _ => Undeclared::Failed { name: name.to_owned(), why: said },
+    }
+}
+
+const ACCESS_REFUSED: u16 = 403;
+const NOT_FOUND: u16 = 404;
+const PRECONDITION_FAILED: u16 = 406;
+
+/// `PRECONDITION_FAILED - inequivalent arg 'x-delivery-limit' for queue 'q' in vhost '/': received the
+/// value '10' of type 'long' but current is none`, as RabbitMQ 3.10 and 4.0 say it.
+fn inequivalent(what: &str, name: &str, said: &str) -> String {
+    let argument = said.split_once("inequivalent arg '").and_then(|(_, rest)| rest.split('\'').next());
+    let difference = said.rsplit_once("': ").map_or(said, |(_, difference)| difference);
+    let argument = argument.map_or_else(|| "arguments".to_owned(), |argument| format!("`{argument}`"));
+    format!(
+        "{what} `{name}` exists with another {argument} ({difference}): \
+         arguments cannot be changed, so empty and delete it, or give the worker a virtual host of its own"
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_queue_with_other_arguments_is_named_with_the_argument() {
+        let said = "PRECONDITION_FAILED - inequivalent arg 'x-delivery-limit' for queue \
+                    'okta.invocations.prod.bulk' in vhost 'okta': received the value '10' of type 'long' but current is none";
+        assert_eq!(
+            inequivalent("queue", "okta.invocations.prod.bulk", said),
+            "queue `okta.invocations.prod.bulk` exists with another `x-delivery-limit` (received the value '10' \
+             of type 'long' but current is none): arguments cannot be changed, so empty and delete it, or give \
+             the worker a virtual host of its own"
+        );
+    }
+}

@@ -1,0 +1,202 @@
+//! The way out: each message is published, confirmed, and only then called posted.
+//!
+//! lapin hands a returned message to whichever confirm completes first (12 of 2,800 were wrong), so a
+//! channel has one mandatory publish in flight, and there are several channels. Direct replies are never
+//! mandatory and share one channel. A confirm that does not come says nothing: the same message goes out
+//! again under the same id.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
+use lapin::types::ShortString;
+use lapin::{Channel, Confirmation, Connection};
+use tokio::sync::{Mutex, Notify, watch};
+use tokio::time::{sleep, timeout};
+
+use crate::domain::mail::{Address, Post, Posted, Unposted};
+use crate::policy::retry::RetryRules;
+use crate::worker::ports::Postbox;
+
+use super::convert::properties_out;
+use super::turned;
+
+/// Channels for mandatory messages: one message each at a time, some 5,000 a second in all.
+const CHANNELS: usize = 8;
+
+/// How long a confirm may take before the message is sent again: the broker writes to disk first, and a
+/// leader of a quorum queue may just be elected.
+const CONFIRM_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How often a queue that refuses a message (full, with `reject-publish`) is asked.
+const REFUSALS_MAX: u32 = 8;
+
+/// The waits between such tries, and between others that may go on for ever.
+const AGAIN: RetryRules =
+    RetryRules { attempts_max: u32::MAX, base: Duration::from_millis(100), cap: Duration::from_secs(5) };
+
+/// The channels of one generation of the publishing connection.
+struct Lines {
+    connection: Connection,
+    mandatory: Vec<Mutex<Option<Channel>>>,
+    direct: Mutex<Option<Channel>>,
+    turn: std::sync::atomic::AtomicUsize,
+    /// Told when a channel cannot be opened: the connection is no good.
+    doubt: Arc<Notify>,
+}
+
+/// Publishes through whatever generation is there.
+pub struct Publisher {
+    lines: watch::Sender<Option<Arc<Lines>>>,
+    leaving: watch::Receiver<bool>,
+}
+
+/// What one try came to.
+enum Try {
+    Posted(Posted),
+    Refused,
+    Unknown,
+}
+
+impl Publisher {
+    /// A publisher without a connection. When `leaving` turns true, it no longer waits for one.
+    pub fn new(leaving: watch::Receiver<bool>) -> Self {
+        Self { lines: watch::Sender::new(None), leaving }
+    }
+
+    /// Takes the connection of a new generation. `doubt` is told when it proves to be no good.
+    pub(super) fn attach(&self, connection: Connection, doubt: Arc<Notify>) {
+        let lines = Lines {
+            connection,
+            mandatory: (0..CHANNELS).map(|_| Mutex::new(None)).collect(),
+            direct: Mutex::new(None),
+            turn: std::sync::atomic::AtomicUsize::new(0),
+            doubt,
+        };
+        self.lines.send_replace(Some(Arc::new(lines)));
+    }
+
+    /// Gives the connection up.
+    pub(super) async fn detach(&self) {
+        if let Some(lines) = self.lines.send_replace(None) {
+            // Answers 200 to nobody when the connection is gone already.
+            let _ = timeout(Duration::from_secs(1), lines.connection.close(200, "done".into())).await;
+        }
+    }
+
+    /// The lines of the current generation, waited for.
+    async fn lines(&self) -> Result<Arc<Lines>, Unposted> {
+        let (mut lines, mut leaving) = (self.lines.subscribe(), self.leaving.clone());
+        let attached = async { lines.wait_for(Option::is_some).await.map(drop) };
+        tokio::select! {
+            _ = attached => {}
+            () = turned(&mut leaving) => {}
+        }
+        self.lines.borrow().clone().ok_or(Unposted)
+    }
+}
+
+#[async_trait]
+impl Postbox for Publisher {
+    async fn post(&self, post: &Post) -> Result<Posted, Unposted> {
+        let (mut refusals, mut tries) = (0, 0);
+        loop {
+            let lines = self.lines().await?;
+            match lines.publish(post).await {
+                // Results always have a queue (by the alternate exchange): without one the topology is
+                // being made anew, and the message waits for it.
+                Try::Posted(Posted::Unroutable) if matches!(post.to, Address::Exchange(..)) => {}
+                Try::Posted(posted) => return Ok(posted),
+                Try::Refused => {
+                    refusals += 1;
+                    if refusals >= REFUSALS_MAX && matches!(post.to, Address::Queue(_)) {
+                        return Ok(Posted::Refused);
+                    }
+                }
+                Try::Unknown => {}
+            }
+            tries += 1;
+            sleep(AGAIN.wait(tries, fastrand::f64())).await;
+        }
+    }
+}
+
+impl Lines {
+    async fn publish(&self, post: &Post) -> Try {
+        match &post.to {
+            Address::DirectReply(name) => {
+                // Several at once on this channel: the lock is held while it is opened, not while the
+                // confirm is awaited.
+                let channel = { self.open(&mut *self.direct.lock().await).await };
+                let Some(channel) = channel else { return Try::Unknown };
+                let tried = once(&channel, "", name, false, post).await;
+                if matches!(tried, Try::Unknown) {
+                    self.direct.lock().await.take();
+                }
+                tried
+            }
+            Address::Queue(name) => self.publish_mandatory("", name, post).await,
+            Address::Exchange(exchange, key) => self.publish_mandatory(exchange, key, post).await,
+        }
+    }
+
+    async fn publish_mandatory(&self, exchange: &str, key: &str, post: &Post) -> Try {
+        let turn = self.turn.fetch_add(1, std::sync::atomic::Ordering::Relaxed) % self.mandatory.len();
+        let free = self.mandatory.iter().find_map(|line| line.try_lock().ok());
+        let mut line = match free {
+            Some(line) => line,
+            None => self.mandatory[turn].lock().await,
+        };
+        let Some(channel) = self.open(&mut line).await else { return Try::Unknown };
+        let tried = once(&channel, exchange, key, true, post).await;
+        if matches!(tried, Try::Unknown) {
+            *line = None; // whatever this channel still brings is not to be mixed with later messages
+        }
+        tried
+    }
+
+    /// The channel of a line, opened when it is not there or no longer good.
+    async fn open(&self, line: &mut Option<Channel>) -> Option<Channel> {
+        if let Some(channel) = line.as_ref().filter(|channel| channel.status().connected()) {
+            return Some(channel.clone());
+        }
+        let opened = async {
+            let channel = self.connection.create_channel().await?;
+            channel.confirm_select(ConfirmSelectOptions::default()).await?;
+            lapin::Result::Ok(channel)
+        };
+        match timeout(CONFIRM_TIMEOUT, opened).await {
+            Ok(Ok(channel)) => {
+                *line = Some(channel.clone());
+                Some(channel)
+            }
+            _ => {
+                *line = None;
+                self.doubt.notify_one();
+                None
+            }
+        }
+    }
+}
+
+/// Publishes once and waits for the confirm.
+async fn once(channel: &Channel, exchange: &str, key: &str, mandatory: bool, post: &Post) -> Try {
+    let (Ok(exchange), Ok(key)) = (ShortString::try_new(exchange), ShortString::try_new(key)) else {
+        return Try::Posted(Posted::Unroutable); // no queue has a name that long
+    };
+    let options = BasicPublishOptions { mandatory, ..BasicPublishOptions::default() };
+    let published = async {
+        channel
+            .basic_publish(exchange, key, options, &post.body, properties_out(&post.properties))
+            .await?
+            .await
+    };
+    match timeout(CONFIRM_TIMEOUT, published).await {
+        Ok(Ok(Confirmation::Ack(None))) => Try::Posted(Posted::Confirmed),
+        Ok(Ok(Confirmation::Ack(Some(_)))) => Try::Posted(Posted::Unroutable),
+        Ok(Ok(Confirmation::Nack(_))) => Try::Refused,
+        // Without confirms nothing is known either; they are switched on, so this is a fault.
+        Ok(Ok(Confirmation::NotRequested)) | Ok(Err(_)) | Err(_) => Try::Unknown,
+    }
+}
