@@ -251,7 +251,8 @@ impl Subtool for RemoveUserFromApp {
     }
 
     fn converse(&self, okta: &mut Dialogue<'_>) -> Step<Empty> {
-        let user = resolve::user(&self.user_id, okta)?;
+        // By id: a login in this path is a 404, which must not be taken for "no assignment" below.
+        let user = resolve::id(&self.user_id, okta)?;
         let request = Request::delete("/api/v1/apps/{appId}/users/{userId}", &[&self.app_id, &user])
             .query_opt("sendEmail", self.send_email.then_some(true));
         let reply = okta.ask(request)?;

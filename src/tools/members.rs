@@ -72,7 +72,7 @@ impl Subtool for AddUserToGroup {
     }
 
     fn converse(&self, okta: &mut Dialogue<'_>) -> Step<Empty> {
-        let user = resolve::user(&self.user_id, okta)?;
+        let user = resolve::id(&self.user_id, okta)?;
         okta.ask(Request::put("/api/v1/groups/{groupId}/users/{userId}", &[&self.group_id, &user]))?
             .success()?;
         Ok(Done::applied(Empty {}))
@@ -105,7 +105,7 @@ impl Subtool for RemoveUserFromGroup {
     }
 
     fn converse(&self, okta: &mut Dialogue<'_>) -> Step<Empty> {
-        let user = resolve::user(&self.user_id, okta)?;
+        let user = resolve::id(&self.user_id, okta)?;
         let request = Request::delete("/api/v1/groups/{groupId}/users/{userId}", &[&self.group_id, &user]);
         okta.ask(request)?.success()?;
         Ok(Done::applied(Empty {}))

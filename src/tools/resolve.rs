@@ -22,7 +22,9 @@ pub(super) fn user(key: &UserKey, okta: &mut Dialogue<'_>) -> Result<UserId, Sto
     by_reading(key, okta)
 }
 
-/// The user's real id, read when the key may be a login: for bodies, which take nothing else.
+/// The user's real id, read when the key may be a login: for bodies and for paths below groups and
+/// applications, which take nothing else (Okta's OpenAPI: `userId` is "ID of an existing Okta user",
+/// while `/users/{id}` takes "an ID, login, or login shortname").
 pub(super) fn id(key: &UserKey, okta: &mut Dialogue<'_>) -> Result<UserId, Stop> {
     if key.as_str().contains('/') {
         by_search(key, okta)
