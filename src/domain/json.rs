@@ -64,6 +64,11 @@ impl Object {
         }
     }
 
+    /// Takes a key out; the others keep their order.
+    pub fn remove(&mut self, key: &str) {
+        self.0.retain(|(known, _)| known != key);
+    }
+
     /// Sets every key of `other`.
     pub fn merge(&mut self, other: &Self) {
         for (key, value) in &other.0 {

@@ -15,6 +15,9 @@ use super::{Dialogue, Done, Kind, Manifest, Repeat, Step, Stop, Subtool};
 /// The page of groups that Okta recommends ("List groups": at most 10,000, recommended 200).
 const GROUPS_PAGE: u32 = 200;
 
+/// The largest page of groups: with `q` there is only this one.
+const GROUPS_PAGE_MAX: u32 = 10_000;
+
 /// The part of a group that decides what may be done with it.
 #[derive(Deserialize)]
 struct GroupState {
@@ -90,7 +93,10 @@ impl Subtool for ListGroups {
             .query_opt("sortBy", self.sort_by.as_deref())
             .query_opt("sortOrder", self.sort_order.map(SortOrder::as_str))
             .query_opt("expand", expand);
-        let rules = Rules { is_paged: self.q.is_none(), ..Rules::paged(GROUPS_PAGE) };
+        let rules = match self.q {
+            Some(_) => Rules { is_paged: false, ..Rules::paged(GROUPS_PAGE_MAX) },
+            None => Rules::paged(GROUPS_PAGE),
+        };
         follow(okta, &request, self.limit, self.after.as_deref(), rules)
     }
 }
@@ -128,6 +134,27 @@ struct GroupBody<'a> {
     profile: &'a Object,
 }
 
+/// The longest name of a group, in characters (Okta Workflows help, "Create Group").
+const NAME_CHARS_MAX: usize = 255;
+
+/// The longest description of a group, in characters (the same).
+const DESCRIPTION_CHARS_MAX: usize = 1024;
+
+/// Refuses a name or description of a wrong length.
+fn check_texts(name: Option<&str>, description: Option<&str>) -> Result<(), Stop> {
+    if name == Some("") {
+        return Err(Stop::argument("name", "must not be empty"));
+    }
+    for (argument, text, max) in
+        [("name", name, NAME_CHARS_MAX), ("description", description, DESCRIPTION_CHARS_MAX)]
+    {
+        if text.is_some_and(|text| text.chars().count() > max) {
+            return Err(Stop::argument(argument, format!("must not be longer than {max} characters")));
+        }
+    }
+    Ok(())
+}
+
 /// Refuses a name or description that is given twice.
 fn check_custom(profile: Option<&Object>) -> Result<(), Stop> {
     for name in ["name", "description"] {
@@ -144,10 +171,10 @@ fn check_custom(profile: Option<&Object>) -> Result<(), Stop> {
 #[serde(deny_unknown_fields)]
 pub struct CreateGroup {
     /// The name, unique in the org.
-    #[schemars(length(min = 1, max = 255))]
+    #[schemars(length(min = 1, max = NAME_CHARS_MAX))]
     name: String,
     /// What the group is for.
-    #[schemars(length(max = 1024))]
+    #[schemars(length(max = DESCRIPTION_CHARS_MAX))]
     description: Option<String>,
     /// Custom attributes.
     profile: Option<Object>,
@@ -171,9 +198,7 @@ impl Subtool for CreateGroup {
     }
 
     fn converse(&self, okta: &mut Dialogue<'_>) -> Step<Group> {
-        if self.name.is_empty() {
-            return Err(Stop::argument("name", "must not be empty"));
-        }
+        check_texts(Some(&self.name), self.description.as_deref())?;
         check_custom(self.profile.as_ref())?;
         let mut profile = Object::default();
         profile.set("name", to_raw(&self.name));
@@ -195,7 +220,7 @@ pub struct UpdateGroup {
     /// The group's id.
     group_id: GroupId,
     /// The new name.
-    #[schemars(length(min = 1, max = 255))]
+    #[schemars(length(min = 1, max = NAME_CHARS_MAX))]
     name: Option<String>,
     /// The new description; `null` clears it.
     #[serde(default, deserialize_with = "given")]
@@ -232,25 +257,29 @@ impl Subtool for UpdateGroup {
         if self.name.is_none() && self.description.is_none() && self.profile.is_none() {
             return Err(Stop::argument("name", "give `name`, `description` or `profile`"));
         }
-        if self.name.as_deref() == Some("") {
-            return Err(Stop::argument("name", "must not be empty"));
-        }
+        check_texts(self.name.as_deref(), self.description.as_ref().and_then(Option::as_deref))?;
         check_custom(self.profile.as_ref())?;
         let route = "/api/v1/groups/{groupId}";
         let group: GroupState = okta.ask(Request::get(route, &[&self.group_id]))?.read()?;
         if group.kind != "OKTA_GROUP" {
             return Err(wrong_type("update", &self.group_id, &group.kind));
         }
-        // Okta's only update is a PUT that erases every attribute it does not name (recorded).
+        // Okta's only update is a PUT that erases every attribute it does not name (recorded), so that is
+        // also how one is cleared.
         let mut profile = group.profile;
         if let Some(name) = &self.name {
             profile.set("name", to_raw(name));
         }
-        if let Some(description) = &self.description {
-            profile.set("description", to_raw(description));
+        match &self.description {
+            None => {}
+            Some(None) => profile.remove("description"),
+            Some(Some(description)) => profile.set("description", to_raw(description)),
         }
-        if let Some(custom) = &self.profile {
-            profile.merge(custom);
+        for (name, value) in self.profile.iter().flat_map(Object::iter) {
+            match value.get() {
+                "null" => profile.remove(name),
+                _ => profile.set(name, value.to_owned()),
+            }
         }
         let request = Request::put(route, &[&self.group_id]).json(&GroupBody { profile: &profile });
         Ok(Done::applied(Group(okta.ask(request)?.json()?)))
