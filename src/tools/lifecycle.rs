@@ -12,20 +12,21 @@ use crate::domain::ids::{UserId, UserKey, excerpt};
 use super::output::{Activation, Empty, Expiry, PasswordReset};
 use super::{Dialogue, Done, Kind, Manifest, Repeat, Reply, Step, Stop, Subtool, UserState, resolve, yes};
 
-/// After a refusal: whether the user is already where the step leads.
-fn already(
-    okta: &mut Dialogue<'_>,
+/// After a refusal: the user as read, when it is already where the step leads.
+fn already<'a>(
+    okta: &mut Dialogue<'a>,
     user: &UserId,
     refusal: Reply<'_>,
     (verb, code, wanted): (&str, &str, &[&str]),
-) -> Result<UserState, Stop> {
+) -> Result<Reply<'a>, Stop> {
     let error = refusal.error();
     if !error.is(code) {
         return Err(Stop::Refused(Box::new(error)));
     }
-    let state: UserState = resolve::read(user, okta)?.read()?;
+    let reply = resolve::read(user, okta)?;
+    let state: UserState = reply.read()?;
     if wanted.contains(&state.status.as_str()) {
-        return Ok(state);
+        return Ok(reply);
     }
     let message =
         format!("failed to {verb} user `{}`: it is {}", excerpt(user.as_str()), excerpt(&state.status));
@@ -79,6 +80,9 @@ impl Subtool for ActivateUser {
         if !reply.is_success() {
             already(okta, &user, reply, ("activate", "E0000016", &["ACTIVE", "PROVISIONED"]))?;
             return Ok(Done::unchanged(Activation::default()));
+        }
+        if self.send_email {
+            return Ok(Done::applied(Activation::default()));
         }
         let Activated { activation_url, activation_token } = reply.read()?;
         Ok(Done::applied(Activation { activation_url, activation_token }))
@@ -235,7 +239,12 @@ impl Subtool for ResetUserPassword {
         let request = Request::post("/api/v1/users/{userId}/lifecycle/reset_password", &[&user])
             .query("sendEmail", self.send_email)
             .query_opt("revokeSessions", self.revoke_sessions.then_some(true));
-        let Reset { reset_password_url } = okta.ask(request)?.read()?;
+        let reply = okta.ask(request)?;
+        if self.send_email {
+            reply.success()?;
+            return Ok(Done::applied(PasswordReset::default()));
+        }
+        let Reset { reset_password_url } = reply.read()?;
         Ok(Done::applied(PasswordReset { reset_password_url }))
     }
 }
@@ -297,7 +306,7 @@ impl Subtool for ExpireUserPassword {
         if reply.is_success() {
             return Ok(Done::applied(Expiry::User(reply.json()?)));
         }
-        already(okta, &user, reply, ("expire the password of", "E0000038", &["PASSWORD_EXPIRED"]))?;
-        Ok(Done::unchanged(Expiry::User(resolve::read(&user, okta)?.json()?)))
+        let wanted = ("expire the password of", "E0000038", &["PASSWORD_EXPIRED"][..]);
+        Ok(Done::unchanged(Expiry::User(already(okta, &user, reply, wanted)?.json()?)))
     }
 }

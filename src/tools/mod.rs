@@ -198,7 +198,7 @@ impl Stop {
         Self::Fail(Box::new(failure))
     }
 
-    /// A good status with a body that is not what the operation answers.
+    /// A good status of a read with a body that is not what the operation answers.
     pub fn unreadable() -> Self {
         Self::fail(ErrorCode::OktaUnavailable, "failed to read Okta's answer: it is not the JSON expected")
     }
@@ -244,9 +244,14 @@ impl<'a> Dialogue<'a> {
     /// The answer to the next question; stops when it has none yet.
     pub fn ask(&mut self, request: Request) -> Result<Reply<'a>, Stop> {
         match self.past.next() {
-            Some(exchange) => Ok(Reply(&exchange.response)),
+            Some(exchange) => Ok(Reply(exchange)),
             None => Err(Stop::Send(Box::new(request))),
         }
+    }
+
+    /// Whether the next question has no answer yet.
+    pub fn is_caught_up(&self) -> bool {
+        self.past.as_slice().is_empty()
     }
 
     /// The limits of the result.
@@ -257,32 +262,42 @@ impl<'a> Dialogue<'a> {
 
 /// Okta's answer to one question: a success or a refusal. What is transient never gets here.
 #[derive(Debug, Clone, Copy)]
-pub struct Reply<'a>(&'a Response);
+pub struct Reply<'a>(&'a Exchange);
 
 impl<'a> Reply<'a> {
     /// Whether Okta did it.
     pub fn is_success(self) -> bool {
-        self.0.is_success()
+        self.0.response.is_success()
     }
 
     /// The success, or a stop at Okta's refusal.
     pub fn success(self) -> Result<&'a Response, Stop> {
-        if self.is_success() { Ok(self.0) } else { Err(self.refused()) }
+        if self.is_success() { Ok(&self.0.response) } else { Err(self.refused()) }
     }
 
     /// The success's body as JSON, byte for byte.
     pub fn json(self) -> Result<Box<serde_json::value::RawValue>, Stop> {
-        self.success()?.raw().map(ToOwned::to_owned).ok_or_else(Stop::unreadable)
+        self.success()?.raw().map(ToOwned::to_owned).ok_or_else(|| self.unreadable())
     }
 
     /// The part of the success's body that `T` knows.
     pub fn read<T: DeserializeOwned>(self) -> Result<T, Stop> {
-        self.success()?.read().ok_or_else(Stop::unreadable)
+        self.success()?.read().ok_or_else(|| self.unreadable())
     }
 
     /// Okta's refusal.
     pub fn error(self) -> OktaError {
-        OktaError::read(self.0)
+        OktaError::read(&self.0.response)
+    }
+
+    /// Stops at a good status with a body that is not what the operation answers. After a write nobody
+    /// knows then who answered, Okta or something in front of it.
+    pub fn unreadable(self) -> Stop {
+        if self.0.request.is_read() {
+            return Stop::unreadable();
+        }
+        let message = "failed to read Okta's answer to a write: it is not the JSON expected";
+        Stop::fail(ErrorCode::OutcomeUnknown, message)
     }
 
     /// Stops at Okta's refusal.

@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::domain::answer::ErrorCode;
+use crate::domain::answer::{ErrorCode, Failure};
 use crate::domain::http::Request;
 use crate::domain::ids::{GroupId, UserId, UserKey, excerpt};
 use crate::domain::json::{self, Object};
@@ -39,7 +39,7 @@ pub struct CreateUser {
     credentials: Option<Object>,
     /// Groups to put the user into, at most 20.
     #[serde(default)]
-    #[schemars(length(max = 20))]
+    #[schemars(length(max = GROUP_IDS_MAX))]
     group_ids: Vec<GroupId>,
     /// What the user must do at the first sign-in; needs `activate` and a password.
     next_login: Option<NextLogin>,
@@ -393,11 +393,12 @@ impl Subtool for DeleteUser {
             let reply = okta.ask(request)?;
             if !reply.is_success() {
                 let error = reply.error();
-                return if error.status == 404 {
-                    Ok(Done::applied(Empty {}))
-                } else {
-                    Err(Stop::Refused(Box::new(error)))
-                };
+                if error.status == 404 {
+                    return Ok(Done::applied(Empty {}));
+                }
+                let message = format!("failed to verify that user `{}` is deleted", excerpt(key.as_str()));
+                let failure = Failure::new(ErrorCode::OutcomeUnknown, message).with_okta(error);
+                return Err(Stop::Fail(Box::new(failure)));
             }
         }
         let message =
