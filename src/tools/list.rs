@@ -153,20 +153,24 @@ pub(super) fn follow<T: JsonSchema>(
     let cursor = |after: Option<String>, skip| Cursor { after, skip, of: of.clone() }.encode();
 
     let (complete, next) = loop {
-        let size = rules.page_max.map(|max| max.min(u32::try_from(wanted - items.len()).unwrap_or(max)));
+        let missing = wanted - items.len();
+        let size = rules.page_max.map(|max| max.min(u32::try_from(skip + missing).unwrap_or(max)));
         let (mut page, mut link) = ask(okta, &sized(&request, size), bounds.fields, rules)?;
-        let mut fitting = fit(page, skip, wanted - items.len(), room.saturating_sub(bytes));
-        let is_too_large =
-            fitting < (page.items.len() - skip.min(page.items.len())).min(wanted - items.len());
-        if let (true, Some(_), 0) = (is_too_large, size, skip) {
+        let mut fitting = fit(page, skip, missing, room.saturating_sub(bytes));
+        let is_cut = fitting < page.items.len().saturating_sub(skip).min(missing);
+        if is_cut {
             if fitting == 0 && !items.is_empty() {
-                break (false, Some(cursor(after, 0)));
+                break (false, Some(cursor(after, skip)));
             }
-            // A smaller page of the same place ends with Okta's own cursor, which stays true when
-            // users come and go; counting items to skip would not. One item always goes, however large.
-            fitting = fitting.max(1);
-            (page, link) = ask(okta, &sized(&request, u32::try_from(fitting).ok()), bounds.fields, rules)?;
-            fitting = fitting.min(page.items.len());
+            fitting = fitting.max(1); // one item always goes, however large, or nobody gets past it
+            if rules.is_paged && size.is_some() && skip == 0 {
+                // A smaller page of the same place ends with Okta's own cursor, which stays true when
+                // users come and go; counting items to skip would not.
+                let smaller = sized(&request, u32::try_from(fitting).ok());
+                (page, link) = ask(okta, &smaller, bounds.fields, rules)?;
+                let fits_now = fit(page, 0, fitting, room.saturating_sub(bytes));
+                fitting = fits_now.max(1).min(page.items.len());
+            }
         }
         for (at, item) in page.items.iter().enumerate().skip(skip).take(fitting) {
             if page.keys.get(at).is_none_or(|key| key.is_empty() || seen_keys.insert(key)) {
@@ -188,7 +192,8 @@ pub(super) fn follow<T: JsonSchema>(
         if !seen_cursors.insert(following.clone()) {
             break (false, None); // a cursor that points at itself: Okta shows no more
         }
-        if items.len() >= wanted || bounds.is_overdue {
+        let is_overdue = bounds.is_overdue && okta.is_caught_up();
+        if items.len() >= wanted || is_cut || is_overdue {
             break (false, Some(cursor(Some(following), 0)));
         }
         (request, after, skip) = (link, Some(following), 0);

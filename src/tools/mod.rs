@@ -15,6 +15,8 @@ mod list;
 mod members;
 pub mod output;
 mod resolve;
+#[cfg(test)]
+mod tests;
 mod users;
 
 use std::time::Duration;

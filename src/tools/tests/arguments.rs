@@ -1,0 +1,281 @@
+//! Arguments: what is read, what is refused and where, and whether the published schema says the same.
+
+use serde_json::{Map, Value, json};
+
+use super::super::{Kind, Repeat};
+use super::*;
+use crate::domain::envelope::Fault;
+use crate::tools::catalogue::CATALOGUE;
+
+fn fault(name: &str, arguments: &str) -> Fault {
+    match entry(name).read(&raw(arguments)) {
+        Ok(_) => panic!("{name} takes {arguments}"),
+        Err(fault) => fault,
+    }
+}
+
+/// The first example of a row, as an object.
+fn example(entry: &Entry) -> Map<String, Value> {
+    serde_json::from_str(entry.manifest.examples[0]).unwrap()
+}
+
+fn arguments_schema(entry: &Entry) -> Value {
+    serde_json::to_value((entry.arguments)()).unwrap()
+}
+
+fn check_schema(entry: &Entry, arguments: &Value) -> bool {
+    jsonschema::draft202012::new(&arguments_schema(entry)).expect("a schema").is_valid(arguments)
+}
+
+#[test]
+fn every_example_is_read_and_fits_its_schema() {
+    for entry in &CATALOGUE {
+        let name = entry.manifest.name;
+        assert!(!entry.manifest.examples.is_empty(), "{name}");
+        for example in entry.manifest.examples {
+            tool(name, example);
+            assert!(check_schema(entry, &serde_json::from_str(example).unwrap()), "{name} {example}");
+        }
+    }
+}
+
+#[test]
+fn an_unknown_argument_is_refused_by_reader_and_schema() {
+    for entry in &CATALOGUE {
+        let mut arguments = example(entry);
+        arguments.insert("nonsense".into(), json!(1));
+        let arguments = Value::Object(arguments);
+        let fault = fault(entry.manifest.name, &arguments.to_string());
+        assert_eq!(fault.path.as_deref(), Some("arguments.nonsense"), "{}", entry.manifest.name);
+        assert!(!check_schema(entry, &arguments), "{}", entry.manifest.name);
+    }
+}
+
+#[test]
+fn what_okta_would_read_as_something_else_is_refused_at_the_door() {
+    let mut checked = 0;
+    for entry in &CATALOGUE {
+        for argument in ["user_id", "group_id", "app_id"] {
+            if !example(entry).contains_key(argument) {
+                continue;
+            }
+            let slashes: &[&str] = if argument == "user_id" { &[] } else { &["a/b", "a?b", "../users/x"] };
+            for bad in ["", " ", ".", "..", "me", "Me", "a\nb", "a\u{0}"].iter().chain(slashes) {
+                let mut arguments = example(entry);
+                arguments.insert(argument.into(), json!(bad));
+                let fault = fault(entry.manifest.name, &Value::Object(arguments).to_string());
+                let path = format!("arguments.{argument}");
+                assert_eq!(fault.path, Some(path), "{} {bad:?}", entry.manifest.name);
+                checked += 1;
+            }
+        }
+    }
+    assert!(checked > 200, "{checked}");
+}
+
+#[test]
+fn faults_name_the_place() {
+    let rows: [(&str, &str, &str, &str); 14] = [
+        ("get_user", "{}", "user_id", "`user_id` is missing"),
+        ("get_user", r#"{"userId":"x"}"#, "userId", "unknown field `userId`, did you mean `user_id`?"),
+        ("get_user", r#"{"user_id":7}"#, "user_id", "invalid type: integer `7`, expected a string"),
+        ("create_user", "{}", "profile", "`profile` is missing"),
+        ("create_user", r#"{"profile":[]}"#, "profile", "invalid type: sequence, expected an object"),
+        ("create_user", r#"{"profile":null}"#, "profile", "invalid type: null, expected an object"),
+        (
+            "create_user",
+            r#"{"profile":{},"group_ids":["$G","a/b"]}"#,
+            "group_ids.1",
+            "must be an id, without `/` or `?`",
+        ),
+        ("create_user", r#"{"profile":{},"group_ids":["me"]}"#, "group_ids.0", "must be an id, not `me`"),
+        (
+            "create_user",
+            r#"{"profile":{},"activate":"yes"}"#,
+            "activate",
+            "invalid type: string \"yes\", expected a boolean",
+        ),
+        (
+            "create_user",
+            r#"{"profile":{},"next_login":"x"}"#,
+            "next_login",
+            "unknown variant `x`, expected `changePassword`",
+        ),
+        ("list_users", r#"{"limit":0}"#, "limit", "must be between 1 and 100000, not 0"),
+        ("list_users", r#"{"limit":100001}"#, "limit", "must be between 1 and 100000, not 100001"),
+        ("list_users", r#"{"limit":1,"limit":2}"#, "limit", "`limit` stands there twice"),
+        (
+            "list_events",
+            r#"{"sort_order":"desc"}"#,
+            "sort_order",
+            "unknown variant `desc`, expected `ASCENDING` or `DESCENDING`",
+        ),
+    ];
+    for (name, arguments, path, message) in rows {
+        let fault = fault(name, arguments);
+        assert_eq!(
+            (fault.message.as_str(), fault.path),
+            (message, Some(format!("arguments.{path}"))),
+            "{name} {arguments}"
+        );
+    }
+}
+
+#[test]
+fn defaults_in_the_schemas_are_the_contract_s() {
+    let lists = CATALOGUE.iter().map(|entry| entry.manifest.name).filter(|name| name.starts_with("list_"));
+    let mut expected: Vec<(&str, &str, Value)> = lists.map(|name| (name, "limit", json!(200))).collect();
+    expected.extend([
+        ("create_user", "activate", json!(true)),
+        ("create_user", "provider", json!(false)),
+        ("create_user", "group_ids", json!([])),
+        ("list_users", "include_deprovisioned", json!(false)),
+        ("activate_user", "send_email", json!(true)),
+        ("deactivate_user", "send_email", json!(false)),
+        ("reset_user_password", "send_email", json!(true)),
+        ("reset_user_password", "revoke_sessions", json!(false)),
+        ("expire_user_password", "temp_password", json!(false)),
+        ("expire_user_password", "revoke_sessions", json!(false)),
+        ("assign_user_to_app", "scope", json!("USER")),
+        ("remove_user_from_app", "send_email", json!(false)),
+    ]);
+    let mut found = Vec::new();
+    for entry in &CATALOGUE {
+        let schema = arguments_schema(entry);
+        for (argument, property) in schema["properties"].as_object().into_iter().flatten() {
+            if let Some(default) = property.get("default").filter(|default| !default.is_null()) {
+                found.push((entry.manifest.name, argument.clone(), default.clone()));
+            }
+        }
+    }
+    let mut expected: Vec<(&str, String, Value)> =
+        expected.into_iter().map(|(name, argument, value)| (name, argument.to_owned(), value)).collect();
+    let key = |row: &(&str, String, Value)| (row.0.to_owned(), row.1.clone());
+    expected.sort_by_key(key);
+    found.sort_by_key(key);
+    assert_eq!(found, expected);
+}
+
+#[test]
+fn bounds_in_the_schemas_are_the_readers() {
+    let long_key = "x".repeat(255);
+    let rows: [(&str, Value); 7] = [
+        ("list_users", json!({ "limit": 0 })),
+        ("list_users", json!({ "limit": 100_001 })),
+        ("list_users", json!({ "sort_order": "up" })),
+        ("get_user", json!({ "user_id": "" })),
+        ("get_user", json!({ "user_id": long_key })),
+        ("create_user", json!({ "profile": [] })),
+        ("assign_user_to_app", json!({ "app_id": "0oa1", "user_id": "00u1", "scope": "user" })),
+    ];
+    for (name, arguments) in rows {
+        fault(name, &arguments.to_string());
+        assert!(!check_schema(entry(name), &arguments), "{name} {arguments}");
+    }
+    // These are refused a step later, by the conversation.
+    let groups = vec!["00g1"; 21];
+    let rows = [
+        ("create_user", json!({ "profile": {}, "group_ids": groups })),
+        ("create_group", json!({ "name": "" })),
+        ("create_group", json!({ "name": "x".repeat(256) })),
+        ("create_group", json!({ "name": "x", "description": "x".repeat(1025) })),
+        ("update_group", json!({ "group_id": "00g1", "name": "x".repeat(256) })),
+    ];
+    for (name, arguments) in rows {
+        let end = tell(name, &arguments.to_string(), &[]).end;
+        assert!(end.starts_with("invalid_arguments at arguments."), "{name}: {end}");
+        assert!(!check_schema(entry(name), &arguments), "{name} {arguments}");
+    }
+}
+
+#[test]
+fn kinds_and_repeat_classes_are_the_contract_s() {
+    use Kind::{Credentials, Destructive, Read, Write};
+    let rows = [
+        ("create_user", Write, Repeat::Create),
+        ("get_user", Read, Repeat::Read),
+        ("list_users", Read, Repeat::Read),
+        ("update_user", Write, Repeat::Set),
+        ("delete_user", Destructive, Repeat::Transition),
+        ("activate_user", Write, Repeat::Emit),
+        ("deactivate_user", Destructive, Repeat::Transition),
+        ("suspend_user", Write, Repeat::Transition),
+        ("unsuspend_user", Write, Repeat::Transition),
+        ("unlock_user", Write, Repeat::Transition),
+        ("reset_user_password", Credentials, Repeat::Emit),
+        ("expire_user_password", Credentials, Repeat::Transition),
+        ("list_user_groups", Read, Repeat::Read),
+        ("list_user_apps", Read, Repeat::Read),
+        ("list_groups", Read, Repeat::Read),
+        ("get_group", Read, Repeat::Read),
+        ("create_group", Write, Repeat::Create),
+        ("update_group", Write, Repeat::Set),
+        ("delete_group", Destructive, Repeat::Transition),
+        ("list_group_members", Read, Repeat::Read),
+        ("add_user_to_group", Write, Repeat::Set),
+        ("remove_user_from_group", Write, Repeat::Set),
+        ("list_apps", Read, Repeat::Read),
+        ("get_app", Read, Repeat::Read),
+        ("list_app_users", Read, Repeat::Read),
+        ("assign_user_to_app", Write, Repeat::Set),
+        ("remove_user_from_app", Destructive, Repeat::Transition),
+        ("list_events", Read, Repeat::Read),
+    ];
+    let found: Vec<_> = CATALOGUE
+        .iter()
+        .map(|entry| {
+            let first = tool(entry.manifest.name, entry.manifest.examples[0]);
+            (entry.manifest.name, entry.manifest.kind, first.repeat())
+        })
+        .collect();
+    assert_eq!(found, rows);
+    for entry in &CATALOGUE {
+        let resource = entry.manifest.scope.strip_suffix(".read");
+        assert_eq!(resource.is_some(), entry.manifest.kind == Read, "{}", entry.manifest.name);
+    }
+}
+
+#[test]
+fn arguments_decide_what_else_is_needed_and_minted() {
+    let rows = [
+        ("update_user", r#"{"user_id":"$U","profile":{}}"#, None, false, Repeat::Set),
+        ("update_user", r#"{"user_id":"$U","credentials":{}}"#, Some(Kind::Credentials), false, Repeat::Set),
+        ("activate_user", r#"{"user_id":"$U"}"#, None, false, Repeat::Emit),
+        ("activate_user", r#"{"user_id":"$U","send_email":false}"#, None, true, Repeat::Transition),
+        ("reset_user_password", r#"{"user_id":"$U"}"#, None, false, Repeat::Emit),
+        ("reset_user_password", r#"{"user_id":"$U","send_email":false}"#, None, true, Repeat::Emit),
+        ("expire_user_password", r#"{"user_id":"$U"}"#, None, false, Repeat::Transition),
+        ("expire_user_password", r#"{"user_id":"$U","temp_password":true}"#, None, true, Repeat::Emit),
+    ];
+    for (name, arguments, needs, mints, repeat) in rows {
+        let tool = tool(name, arguments);
+        assert_eq!(
+            (tool.also_needs(), tool.mints_secret(), tool.repeat()),
+            (needs, mints, repeat),
+            "{name} {arguments}"
+        );
+    }
+}
+
+#[test]
+fn secrets_among_the_arguments_are_known() {
+    let rows = [
+        (
+            "create_user",
+            r#"{"profile":{},"credentials":{"password":{"value":"hunter22"},"recovery_question":{"answer":"rosebud"}}}"#,
+        ),
+        (
+            "update_user",
+            r#"{"user_id":"$U","credentials":{"password":{"hash":{"value":"hunter22","salt":"rosebud"}}}}"#,
+        ),
+        (
+            "assign_user_to_app",
+            r#"{"app_id":"$A","user_id":"$U","credentials":{"userName":"jane","password":{"value":"hunter22","x":"rosebud"}}}"#,
+        ),
+    ];
+    for (name, arguments) in rows {
+        let mut secrets = crate::domain::secret::Secrets::default();
+        tool(name, arguments).secrets(&mut secrets);
+        assert_eq!(secrets.mask("hunter22 of jane is rosebud"), "*** of jane is ***", "{name}");
+    }
+}

@@ -1,0 +1,357 @@
+//! Lists: pages, links, cuts and cursors.
+
+use proptest::prelude::*;
+use serde::Deserialize;
+
+use super::*;
+
+/// A list's result.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Listed {
+    items: Vec<Box<RawValue>>,
+    count: usize,
+    complete: bool,
+    next: Option<String>,
+    #[serde(default)]
+    left_out: Vec<String>,
+}
+
+impl Listed {
+    fn texts(&self) -> Vec<&str> {
+        self.items.iter().map(|item| item.get()).collect()
+    }
+}
+
+fn listed(told: &Told) -> Listed {
+    let result = told.end.strip_prefix("none ").unwrap_or_else(|| panic!("not a list: {told:?}"));
+    let listed: Listed = serde_json::from_str(result).unwrap();
+    assert_eq!(listed.count, listed.items.len());
+    listed
+}
+
+fn list(name: &str, arguments: &str, script: &[Answer]) -> (Vec<String>, Listed) {
+    let told = tell(name, arguments, script);
+    let listed = listed(&told);
+    (told.asked, listed)
+}
+
+/// The same call, continued at a cursor.
+fn at(arguments: &str, cursor: &str) -> String {
+    let mut object: serde_json::Map<String, serde_json::Value> = serde_json::from_str(arguments).unwrap();
+    object.insert("after".into(), cursor.into());
+    serde_json::to_string(&object).unwrap()
+}
+
+#[test]
+fn links_are_found_in_every_form_and_lead_to_the_configured_host_alone() {
+    let own = r#"<https://acme.okta.com/api/v1/users?limit=200&search=a>; rel="self""#;
+    let next = r#"<https://other.host.example:8443/api/v1/users?after=c%2C1&limit=7&search=a,b>; title="x, y"; rel="next""#;
+    let forms: [&[&str]; 3] = [&[own, next], &[next, own], &[&format!("{own}, {next}")]];
+    for links in forms {
+        let first = links.iter().fold(ok("[1]"), |answer, link| answer.link(link));
+        let arguments = r#"{"search":"a,b","sort_by":"profile.login","sort_order":"desc"}"#;
+        let (asked, listed) = list("list_users", arguments, &[first, ok("[2]")]);
+        // `sortBy` and `sortOrder` were not in the link; the page size is ours again.
+        assert_eq!(
+            asked,
+            [
+                "GET /users?search=a%2Cb&sortBy=profile.login&sortOrder=desc&limit=200",
+                "GET /users?after=c%2C1&search=a%2Cb&sortBy=profile.login&sortOrder=desc&limit=199"
+            ]
+        );
+        assert_eq!(listed.texts(), ["1", "2"]);
+        assert_eq!((listed.complete, listed.next), (true, None));
+    }
+}
+
+#[test]
+fn what_okta_drops_from_its_links_is_put_back() {
+    let arguments = r#"{"app_id":"$A","expand":"user"}"#;
+    let link = r#"<https://acme.okta.com/api/v1/apps/$A/users?after=c&limit=500>; rel="next""#;
+    let (asked, _) = list("list_app_users", arguments, &[ok("[1]").link(link), ok("[]")]);
+    assert_eq!(asked[1], "GET /apps/$A/users?after=c&expand=user&limit=199");
+}
+
+#[test]
+fn a_list_stops_at_its_limit_and_goes_on_exactly_there() {
+    let link = |cursor: &str| format!(r#"<https://acme.okta.com/api/v1/groups?after={cursor}>; rel="next""#);
+    let arguments = r#"{"limit":2}"#;
+    let (asked, first) = list("list_groups", arguments, &[ok("[1,2]").link(&link("c1"))]);
+    assert_eq!(asked, ["GET /groups?limit=2"]);
+    assert_eq!((first.texts(), first.complete), (vec!["1", "2"], false));
+
+    let arguments = at(arguments, &first.next.unwrap());
+    let (asked, second) = list("list_groups", &arguments, &[ok("[3]").link(&link("c2")), ok("[4]")]);
+    assert_eq!(asked, ["GET /groups?after=c1&limit=2", "GET /groups?after=c2&limit=1"]);
+    assert_eq!((second.texts(), second.complete, second.next.as_deref()), (vec!["3", "4"], true, None));
+}
+
+#[test]
+fn page_sizes_are_the_best_the_route_takes() {
+    let rows = [
+        ("list_users", r#"{"limit":100000}"#, "GET /users?limit=200"),
+        ("list_users", r#"{"q":"a","limit":100000}"#, "GET /users?q=a&limit=200"),
+        ("list_groups", r#"{"limit":100000}"#, "GET /groups?limit=200"),
+        ("list_groups", r#"{"q":"a","limit":100000}"#, "GET /groups?q=a&limit=10000"),
+        ("list_groups", r#"{"q":"a"}"#, "GET /groups?q=a&limit=200"),
+        ("list_group_members", r#"{"group_id":"$G","limit":100000}"#, "GET /groups/$G/users?limit=1000"),
+        ("list_user_groups", r#"{"user_id":"$U","limit":100000}"#, "GET /users/$U/groups"),
+        ("list_user_apps", r#"{"user_id":"$U","limit":5}"#, "GET /users/$U/appLinks"),
+        ("list_apps", r#"{"limit":100000}"#, "GET /apps?limit=200"),
+        (
+            "list_apps",
+            r#"{"q":"a","filter":"status eq \"ACTIVE\""}"#,
+            "GET /apps?q=a&filter=status%20eq%20%22ACTIVE%22&limit=200",
+        ),
+        ("list_app_users", r#"{"app_id":"$A","limit":100000}"#, "GET /apps/$A/users?limit=500"),
+        ("list_events", r#"{"limit":100000}"#, "GET /logs?limit=1000"),
+    ];
+    for (name, arguments, request) in rows {
+        assert_eq!(tell(name, arguments, &[]).asked, [request]);
+    }
+}
+
+#[test]
+fn a_cursor_that_points_at_itself_ends_the_list_and_says_so() {
+    let link = r#"<https://acme.okta.com/api/v1/users?after=same>; rel="next""#;
+    let (asked, listed) = list("list_users", "{}", &[ok("[1]").link(link), ok("[2]").link(link)]);
+    assert_eq!(asked.len(), 2);
+    assert_eq!((listed.texts(), listed.complete, listed.next.as_deref()), (vec!["1", "2"], false, None));
+
+    // A link without a cursor leads nowhere either.
+    let (_, listed) =
+        list("list_users", "{}", &[ok("[1]").link(r#"<https://a.example/api/v1/users>; rel="next""#)]);
+    assert_eq!((listed.complete, listed.next), (false, None));
+}
+
+#[test]
+fn a_poll_of_the_system_log_ends_at_the_first_empty_page() {
+    let link = |cursor: &str| format!(r#"<https://acme.okta.com/api/v1/logs?after={cursor}>; rel="next""#);
+    let arguments = r#"{"since":"2026-11-01T00:00:00Z","limit":9}"#;
+    let script = [
+        ok(r#"[{"uuid":"a"},{"uuid":"b"}]"#).link(&link("c1")),
+        ok(r#"[{"uuid":"b"},{"uuid":"c"},{"x":1},{"x":1}]"#).link(&link("c2")),
+        ok("[]").link(&link("c3")),
+    ];
+    let (asked, listed) = list("list_events", arguments, &script);
+    assert_eq!(
+        asked,
+        [
+            "GET /logs?since=2026-11-01T00%3A00%3A00Z&limit=9",
+            "GET /logs?after=c1&limit=7", // `since` and `after` exclude each other
+            "GET /logs?after=c2&limit=4",
+        ]
+    );
+    // Told apart by `uuid`; what has none is kept.
+    assert_eq!(
+        listed.texts(),
+        [r#"{"uuid":"a"}"#, r#"{"uuid":"b"}"#, r#"{"uuid":"c"}"#, r#"{"x":1}"#, r#"{"x":1}"#]
+    );
+    assert_eq!((listed.complete, listed.next), (true, None));
+
+    // Bounded, an empty page is nothing special: Okta names no next one at the end.
+    let bounded = r#"{"until":"2026-11-02T00:00:00Z"}"#;
+    let script = [ok("[]").link(&link("c1")), ok(r#"[{"uuid":"a"}]"#)];
+    assert_eq!(list("list_events", bounded, &script).1.count, 1);
+}
+
+#[test]
+fn q_shows_the_first_matches_and_no_more() {
+    for name in ["list_users", "list_groups"] {
+        let (_, full) = list(name, r#"{"q":"jan","limit":2}"#, &[ok("[1,2]")]);
+        assert_eq!((full.complete, full.next), (false, None), "{name}");
+        let (_, all) = list(name, r#"{"q":"jan","limit":3}"#, &[ok("[1,2]")]);
+        assert_eq!((all.complete, all.next), (true, None), "{name}");
+    }
+}
+
+#[test]
+fn users_that_okta_leaves_out_are_named() {
+    let left_out = |arguments: &str| list("list_users", arguments, &[ok("[]")]);
+    assert_eq!(left_out("{}").1.left_out, ["DEPROVISIONED"]);
+    assert_eq!(left_out(r#"{"q":"jan"}"#).1.left_out, ["DEPROVISIONED"]);
+    for arguments in [
+        r#"{"search":"status pr"}"#,
+        r#"{"filter":"status eq \"ACTIVE\""}"#,
+        r#"{"include_deprovisioned":true}"#,
+    ] {
+        assert!(left_out(arguments).1.left_out.is_empty(), "{arguments}");
+    }
+    let (asked, _) = left_out(r#"{"include_deprovisioned":true}"#);
+    assert_eq!(asked, ["GET /users?filter=lastUpdated%20gt%20%221970-01-01T00%3A00%3A00.000Z%22&limit=200"]);
+}
+
+#[test]
+fn ways_to_choose_exclude_each_other() {
+    let rows = [
+        ("list_users", r#"{"search":"a","filter":"b"}"#, "filter", "give one of `search`, `filter` and `q`"),
+        ("list_users", r#"{"search":"a","q":"b"}"#, "q", "give one of `search`, `filter` and `q`"),
+        ("list_groups", r#"{"filter":"a","q":"b"}"#, "q", "give one of `search`, `filter` and `q`"),
+        ("list_users", r#"{"filter":"a","sort_by":"id"}"#, "sort_by", "`sort_by` needs `search`"),
+        ("list_groups", r#"{"q":"a","sort_order":"asc"}"#, "sort_order", "`sort_order` needs `search`"),
+        (
+            "list_users",
+            r#"{"filter":"a","include_deprovisioned":true}"#,
+            "include_deprovisioned",
+            "`include_deprovisioned` goes without `search`, `filter` and `q`",
+        ),
+    ];
+    for (name, arguments, path, message) in rows {
+        let end = format!("invalid_arguments at arguments.{path}: {message}");
+        assert_eq!(tell(name, arguments, &[]), Told { asked: vec![], end });
+    }
+}
+
+#[test]
+fn a_cursor_is_good_only_with_the_arguments_it_came_from() {
+    let link = r#"<https://acme.okta.com/api/v1/users?after=c1>; rel="next""#;
+    let (_, first) = list("list_users", r#"{"search":"status pr","limit":1}"#, &[ok("[1]").link(link)]);
+    let cursor = first.next.unwrap();
+    let foreign = "invalid_arguments at arguments.after: this cursor belongs to a list with other arguments";
+    for (name, arguments) in [
+        ("list_users", "{}"),
+        ("list_users", r#"{"search":"status pr","sort_by":"id"}"#),
+        ("list_groups", r#"{"search":"status pr"}"#),
+    ] {
+        assert_eq!(tell(name, &at(arguments, &cursor), &[]).end, foreign, "{name} {arguments}");
+    }
+    // Another limit is another bite of the same list.
+    let (asked, _) = list("list_users", &at(r#"{"search":"status pr","limit":7}"#, &cursor), &[ok("[]")]);
+    assert_eq!(asked, ["GET /users?search=status%20pr&after=c1&limit=7"]);
+
+    for garbage in ["", "c1", "eyJhIjoiYyJ9", &cursor[..cursor.len() - 2], &format!("{cursor}A")] {
+        let end = tell("list_users", &at("{}", garbage), &[]).end;
+        assert_eq!(
+            end, "invalid_arguments at arguments.after: not a cursor: give the `next` of an earlier result",
+            "{garbage}"
+        );
+    }
+}
+
+#[test]
+fn a_list_out_of_time_ends_with_every_page_it_has() {
+    let link = |cursor: &str| format!(r#"<https://acme.okta.com/api/v1/users?after={cursor}>; rel="next""#);
+    let tool = tool("list_users", "{}");
+    let mut script = [ok("[1]").link(&link("c1")), ok("[2]").link(&link("c2"))].into_iter();
+    let (history, waiting) = drive(&*tool, WHOLE, |_| script.next().map(|answer| answer.response()));
+    assert!(matches!(waiting, Move::Send(_)));
+
+    let late = Bounds { is_overdue: true, ..WHOLE };
+    let listed = listed(&told(&history, &tool.next(&history, late)));
+    assert_eq!((listed.texts(), listed.complete), (vec!["1", "2"], false));
+    let (asked, _) = list("list_users", &at("{}", &listed.next.unwrap()), &[ok("[]")]);
+    assert_eq!(asked, ["GET /users?after=c2&limit=200"]);
+
+    // Even a list that is late from the start gives its first page.
+    assert!(matches!(tool.next(&[], late), Move::Send(_)));
+}
+
+#[test]
+fn an_item_larger_than_the_result_may_be_goes_alone() {
+    let big = format!(r#"{{"id":"{}"}}"#, "x".repeat(5000));
+    let page = ok(&format!("[1,{big},2]"));
+    let bounds = Bounds { bytes_max: 2048, ..WHOLE };
+    let mut arguments = r#"{"user_id":"$U"}"#.to_owned();
+    let mut seen = Vec::new();
+    for _ in 0..3 {
+        let listed =
+            listed(&tell_within("list_user_groups", &arguments, bounds, std::slice::from_ref(&page)));
+        seen.extend(listed.texts().iter().map(|text| text.len()));
+        match listed.next {
+            Some(next) => arguments = at(r#"{"user_id":"$U"}"#, &next),
+            None => break,
+        }
+    }
+    assert_eq!(seen, [1, big.len(), 1]);
+}
+
+/// How an imagined Okta pages.
+#[derive(Debug, Clone, Copy)]
+enum Paging {
+    /// `limit` items and a link to the rest.
+    Sized,
+    /// So many items and a link to the rest, whatever the `limit`.
+    Fixed(usize),
+    /// `limit` items and no more, as `q` does.
+    First,
+}
+
+/// Answers as Okta does for a list of these items: the cursor is the place to go on at.
+fn page(items: &[String], request: &Request, paging: Paging) -> Response {
+    let number = |name: &str| request.query_value(name).map(|text| text.parse::<usize>().unwrap());
+    let from = number("after").unwrap_or(0);
+    let size = match paging {
+        Paging::Sized | Paging::First => number("limit").unwrap(),
+        Paging::Fixed(size) => size,
+    };
+    let to = items.len().min(from + size);
+    let mut answer = ok(&format!("[{}]", items[from..to].join(",")));
+    if to < items.len() && !matches!(paging, Paging::First) {
+        answer = answer.link(&format!(r#"<https://acme.okta.com{}?after={to}>; rel="next""#, request.path));
+    }
+    answer.response()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn continued_lists_leave_no_gap_and_repeat_nothing(
+        sizes in prop::collection::vec(1_usize..900, 0..60),
+        limits in prop::collection::vec(1_u32..40, 1..4),
+        bytes_max in 0_usize..6000,
+        paging in prop_oneof![
+            Just(Paging::Sized),
+            (1_usize..20).prop_map(Paging::Fixed),
+            Just(Paging::First),
+        ],
+        late in any::<bool>(),
+    ) {
+        let items: Vec<String> =
+            sizes.iter().enumerate().map(|(at, size)| format!(r#""{at:03}{}""#, "x".repeat(*size))).collect();
+        let (name, plain) = match paging {
+            Paging::Sized => ("list_users", r#"{"search":"status pr"}"#),
+            Paging::Fixed(_) => ("list_user_groups", r#"{"user_id":"$U"}"#),
+            Paging::First => ("list_users", r#"{"q":"x"}"#),
+        };
+        let bounds = Bounds { bytes_max, is_overdue: late, ..WHOLE };
+        let mut seen: Vec<String> = Vec::new();
+        let mut cursor: Option<String> = None;
+        let mut calls = 0;
+        let complete = loop {
+            let limit = limits[calls % limits.len()];
+            let mut arguments: serde_json::Map<String, serde_json::Value> =
+                serde_json::from_str(plain).unwrap();
+            arguments.insert("limit".into(), limit.into());
+            if let Some(cursor) = &cursor {
+                arguments.insert("after".into(), cursor.as_str().into());
+            }
+            let tool = tool(name, &serde_json::to_string(&arguments).unwrap());
+            let (asked, end) = drive(&*tool, bounds, |request| Some(page(&items, request, paging)));
+            let told = told(&asked, &end);
+            let result = listed(&told);
+            calls += 1;
+            prop_assert!(calls <= items.len() + 2, "no end in sight");
+            prop_assert!(result.count <= limit as usize);
+            prop_assert!(result.count <= 1 || told.end.len() <= bytes_max.max(1024) + "none ".len());
+            seen.extend(result.items.iter().map(|item| item.get().to_owned()));
+            match result.next {
+                Some(next) => {
+                    prop_assert!(!result.complete);
+                    prop_assert!(result.count > 0, "a step that goes nowhere");
+                    cursor = Some(next);
+                }
+                None => break result.complete,
+            }
+        };
+        if let Paging::First = paging {
+            prop_assert!(items.starts_with(&seen));
+            prop_assert!(seen.len() >= items.len().min(limits.iter().copied().min().unwrap_or(0) as usize));
+            prop_assert!(!complete || seen.len() == items.len());
+        } else {
+            prop_assert!(complete);
+            prop_assert_eq!(seen, items);
+        }
+    }
+}

@@ -1,0 +1,654 @@
+//! Single conversations: what is asked in which order, and how each ends.
+
+use super::*;
+
+/// A fact, the call, Okta's answers, the requests, the end.
+type Story<'a> = (&'a str, &'a str, &'a str, Vec<Answer>, &'a [&'a str], &'a str);
+
+fn check(stories: &[Story<'_>]) {
+    for (fact, name, arguments, script, asked, end) in stories {
+        let expected =
+            Told { asked: asked.iter().map(|line| (*line).to_owned()).collect(), end: (*end).to_owned() };
+        assert_eq!(tell(name, arguments, script), expected, "{fact}");
+    }
+}
+
+const ACTIVE: &str = r#"{"id":"$U","status":"ACTIVE","profile":{"login":"jane@example.com"}}"#;
+
+#[test]
+fn an_update_of_a_user_merges_and_explains_a_deactivated_one() {
+    let department = r#"{"user_id":"$U","profile":{"department":"Support"}}"#;
+    let post = r#"POST /users/$U {"profile":{"department":"Support"}}"#;
+    check(&[
+        (
+            "POST merges; `null` clears and an empty text is sent as it is",
+            "update_user",
+            r#"{"user_id":"$U","profile":{"department":"Support","mobilePhone":null,"title":"","n":1e3}}"#,
+            vec![ok(ACTIVE)],
+            &[r#"POST /users/$U {"profile":{"department":"Support","mobilePhone":null,"title":"","n":1e3}}"#],
+            &format!("applied {ACTIVE}"),
+        ),
+        (
+            "credentials go beside the profile",
+            "update_user",
+            r#"{"user_id":"jane@example.com","credentials":{"password":{"value":"x"}}}"#,
+            vec![ok(ACTIVE)],
+            &[r#"POST /users/jane%40example.com {"credentials":{"password":{"value":"x"}}}"#],
+            &format!("applied {ACTIVE}"),
+        ),
+        (
+            "Okta's 404 of a deactivated user is a precondition",
+            "update_user",
+            department,
+            vec![refusal(404, "E0000007"), user("DEPROVISIONED")],
+            &[post, "GET /users/$U"],
+            "precondition_failed: failed to update user `$U`: it is DEPROVISIONED",
+        ),
+        (
+            "a missing user stays a 404",
+            "update_user",
+            department,
+            vec![refusal(404, "E0000007"), refusal(404, "E0000007")],
+            &[post, "GET /users/$U"],
+            "refused 404 E0000007",
+        ),
+        (
+            "any other 404 is Okta's own",
+            "update_user",
+            department,
+            vec![refusal(404, "E0000008"), user("ACTIVE")],
+            &[post, "GET /users/$U"],
+            "refused 404 E0000008",
+        ),
+        (
+            "other refusals need no read",
+            "update_user",
+            department,
+            vec![refusal(400, "E0000001")],
+            &[post],
+            "refused 400 E0000001",
+        ),
+        (
+            "nothing to change is a wrong call",
+            "update_user",
+            r#"{"user_id":"$U"}"#,
+            vec![],
+            &[],
+            "invalid_arguments at arguments.profile: give `profile`, `credentials` or both",
+        ),
+    ]);
+}
+
+#[test]
+fn an_update_of_a_group_reads_merges_and_replaces() {
+    let group = r#"{"id":"$G","type":"OKTA_GROUP","profile":{"name":"Sales","description":null,"big":12345678901234567890,"n":1e3,"s":"\u0041","l":[ 1 , 2 ]}}"#;
+    check(&[
+        (
+            "custom attributes go back byte for byte",
+            "update_group",
+            r#"{"group_id":"$G","name":"Sales EMEA","profile":{"costCenter":"42"}}"#,
+            vec![ok(group), ok("{}")],
+            &[
+                "GET /groups/$G",
+                r#"PUT /groups/$G {"profile":{"name":"Sales EMEA","description":null,"big":12345678901234567890,"n":1e3,"s":"\u0041","l":[ 1 , 2 ],"costCenter":"42"}}"#,
+            ],
+            "applied {}",
+        ),
+        (
+            "`null` clears: the PUT leaves the attribute out",
+            "update_group",
+            r#"{"group_id":"$G","description":null,"profile":{"big":null,"n":null,"none":null}}"#,
+            vec![ok(group), ok("{}")],
+            &["GET /groups/$G", r#"PUT /groups/$G {"profile":{"name":"Sales","s":"\u0041","l":[ 1 , 2 ]}}"#],
+            "applied {}",
+        ),
+        (
+            "an application's group is not changed",
+            "update_group",
+            r#"{"group_id":"$G","description":"x"}"#,
+            vec![ok(r#"{"id":"$G","type":"APP_GROUP","profile":{"name":"AD"}}"#)],
+            &["GET /groups/$G"],
+            "precondition_failed: failed to update group `$G`: it is of type APP_GROUP",
+        ),
+        (
+            "a missing group is Okta's 404",
+            "update_group",
+            r#"{"group_id":"$G","description":"x"}"#,
+            vec![refusal(404, "E0000007")],
+            &["GET /groups/$G"],
+            "refused 404 E0000007",
+        ),
+        (
+            "nothing to change is a wrong call",
+            "update_group",
+            r#"{"group_id":"$G","name":null}"#,
+            vec![],
+            &[],
+            "invalid_arguments at arguments.name: give `name`, `description` or `profile`",
+        ),
+        (
+            "a group keeps a name",
+            "update_group",
+            r#"{"group_id":"$G","name":""}"#,
+            vec![],
+            &[],
+            "invalid_arguments at arguments.name: must not be empty",
+        ),
+        (
+            "a description is said once",
+            "update_group",
+            r#"{"group_id":"$G","profile":{"description":"x"}}"#,
+            vec![],
+            &[],
+            "invalid_arguments at arguments.profile.description: `profile` is for custom attributes: give `description` beside it",
+        ),
+    ]);
+}
+
+#[test]
+fn a_group_is_created_with_its_custom_attributes() {
+    let long = format!(r#"{{"name":"{}"}}"#, "ä".repeat(256));
+    let wordy = format!(r#"{{"name":"x","description":"{}"}}"#, "x".repeat(1025));
+    check(&[
+        (
+            "name and description first, then the rest",
+            "create_group",
+            r#"{"name":"Sales","description":"d","profile":{"costCenter":1e3}}"#,
+            vec![ok(r#"{"id":"$G"}"#)],
+            &[r#"POST /groups {"profile":{"name":"Sales","description":"d","costCenter":1e3}}"#],
+            r#"applied {"id":"$G"}"#,
+        ),
+        (
+            "a taken name is Okta's refusal",
+            "create_group",
+            r#"{"name":"Sales"}"#,
+            vec![refusal(400, "E0000001")],
+            &[r#"POST /groups {"profile":{"name":"Sales"}}"#],
+            "refused 400 E0000001",
+        ),
+        (
+            "the longest name has 255 characters",
+            "create_group",
+            &long,
+            vec![],
+            &[],
+            "invalid_arguments at arguments.name: must not be longer than 255 characters",
+        ),
+        (
+            "the longest description has 1,024",
+            "create_group",
+            &wordy,
+            vec![],
+            &[],
+            "invalid_arguments at arguments.description: must not be longer than 1024 characters",
+        ),
+    ]);
+}
+
+#[test]
+fn a_group_is_deleted_only_when_it_is_okta_s_own() {
+    let mut stories = vec![
+        (
+            "read, then deleted",
+            "delete_group",
+            r#"{"group_id":"$G"}"#,
+            vec![ok(r#"{"type":"OKTA_GROUP","profile":{}}"#), no_content()],
+            &["GET /groups/$G", "DELETE /groups/$G"] as &[&str],
+            "applied {}",
+        ),
+        (
+            "gone in between is a 404",
+            "delete_group",
+            r#"{"group_id":"$G"}"#,
+            vec![ok(r#"{"type":"OKTA_GROUP","profile":{}}"#), refusal(404, "E0000007")],
+            &["GET /groups/$G", "DELETE /groups/$G"],
+            "refused 404 E0000007",
+        ),
+    ];
+    for (kind, end) in [
+        ("APP_GROUP", "precondition_failed: failed to delete group `$G`: it is of type APP_GROUP"),
+        ("BUILT_IN", "precondition_failed: failed to delete group `$G`: it is of type BUILT_IN"),
+    ] {
+        let group = ok(&format!(r#"{{"type":"{kind}","profile":{{}}}}"#));
+        stories.push((kind, "delete_group", r#"{"group_id":"$G"}"#, vec![group], &["GET /groups/$G"], end));
+    }
+    check(&stories);
+}
+
+#[test]
+fn a_user_is_deleted_only_when_deactivated_and_the_deletion_is_verified() {
+    let (read, delete) = ("GET /users/$U", "DELETE /users/$U");
+    let gone = || refusal(404, "E0000007");
+    let there = || user("DEPROVISIONED");
+    let call = r#"{"user_id":"$U"}"#;
+    check(&[
+        (
+            "the 404 afterwards is the proof",
+            "delete_user",
+            call,
+            vec![there(), no_content(), gone()],
+            &[read, delete, read],
+            "applied {}",
+        ),
+        (
+            "a late 404 is one too",
+            "delete_user",
+            call,
+            vec![there(), no_content(), there(), there(), gone()],
+            &[read, delete, read, read, read],
+            "applied {}",
+        ),
+        (
+            "a user who stays is an unknown outcome",
+            "delete_user",
+            call,
+            vec![there(), no_content(), there(), there(), there()],
+            &[read, delete, read, read, read],
+            "outcome_unknown: user `$U` is still there after Okta accepted to delete it",
+        ),
+        (
+            "a refused look is an unknown outcome",
+            "delete_user",
+            call,
+            vec![there(), no_content(), refusal(403, "E0000006")],
+            &[read, delete, read],
+            "outcome_unknown: failed to verify that user `$U` is deleted",
+        ),
+        (
+            "an active user is not touched",
+            "delete_user",
+            call,
+            vec![user("ACTIVE")],
+            &[read],
+            "precondition_failed: failed to delete user `$U`: it is ACTIVE, deactivate it first",
+        ),
+        ("a missing user is a 404", "delete_user", call, vec![gone()], &[read], "refused 404 E0000007"),
+        (
+            "a login is read once and deleted by id",
+            "delete_user",
+            r#"{"user_id":"jane@example.com"}"#,
+            vec![there(), no_content(), gone()],
+            &["GET /users/jane%40example.com", delete, read],
+            "applied {}",
+        ),
+    ]);
+}
+
+#[test]
+fn only_the_later_reads_after_a_deletion_wait() {
+    let tool = tool("delete_user", r#"{"user_id":"$U"}"#);
+    let mut script =
+        [user("DEPROVISIONED"), no_content(), user("DEPROVISIONED"), refusal(404, "E0000007")].into_iter();
+    let (asked, _) = drive(&*tool, WHOLE, |_| script.next().map(|answer| answer.response()));
+    let pauses: Vec<u128> = asked.iter().map(|exchange| exchange.request.pause.as_millis()).collect();
+    assert_eq!(pauses, [0, 0, 0, 500]);
+}
+
+#[test]
+fn a_step_that_is_done_already_is_unchanged() {
+    let call = r#"{"user_id":"$U"}"#;
+    /// The subtool, its request, Okta's refusal, the statuses that mean "already so" and one that does not.
+    type Row<'a> = (&'a str, &'a str, (u16, &'a str), &'a [&'a str], &'a str);
+    let rows: [Row<'_>; 6] = [
+        (
+            "activate_user",
+            "POST /users/$U/lifecycle/activate?sendEmail=true",
+            (403, "E0000016"),
+            &["ACTIVE", "PROVISIONED"],
+            "SUSPENDED",
+        ),
+        (
+            "deactivate_user",
+            "POST /users/$U/lifecycle/deactivate?sendEmail=false",
+            (404, "E0000007"),
+            &["DEPROVISIONED"],
+            "ACTIVE",
+        ),
+        ("suspend_user", "POST /users/$U/lifecycle/suspend", (400, "E0000001"), &["SUSPENDED"], "STAGED"),
+        (
+            "unsuspend_user",
+            "POST /users/$U/lifecycle/unsuspend",
+            (400, "E0000001"),
+            &["ACTIVE", "PASSWORD_EXPIRED", "STAGED", "PROVISIONED", "RECOVERY", "LOCKED_OUT"],
+            "DEPROVISIONED",
+        ),
+        (
+            "unlock_user",
+            "POST /users/$U/lifecycle/unlock",
+            (403, "E0000032"),
+            &["ACTIVE", "PASSWORD_EXPIRED"],
+            "DEPROVISIONED",
+        ),
+        (
+            "expire_user_password",
+            "POST /users/$U/lifecycle/expire_password",
+            (403, "E0000038"),
+            &["PASSWORD_EXPIRED"],
+            "STAGED",
+        ),
+    ];
+    for (name, post, (status, code), already, other) in rows {
+        let refused = || refusal(status, code);
+        for state in already {
+            let told = tell(name, call, &[refused(), user(state)]);
+            assert_eq!(told.asked, [post, "GET /users/$U"], "{name}");
+            let result = match name {
+                "expire_user_password" => shortened(&user(state).body),
+                _ => "{}".to_owned(),
+            };
+            assert_eq!(told.end, format!("unchanged {result}"), "{name} of a {state} user");
+        }
+        let told = tell(name, call, &[refused(), user(other)]);
+        assert!(told.end.starts_with("precondition_failed: failed to "), "{name}: {}", told.end);
+        assert!(told.end.ends_with(&format!("user `$U`: it is {other}")), "{name}: {}", told.end);
+
+        let told = tell(name, call, &[refused(), refusal(404, "E0000007")]);
+        assert_eq!(told.end, "refused 404 E0000007", "{name} of a missing user");
+        let told = tell(name, call, &[refusal(403, "E0000006")]);
+        assert_eq!(told.end, "refused 403 E0000006", "{name} without the right");
+    }
+}
+
+#[test]
+fn a_step_that_okta_takes_is_applied_whatever_the_body() {
+    let call = r#"{"user_id":"$U"}"#;
+    for name in ["suspend_user", "unsuspend_user", "unlock_user", "deactivate_user", "activate_user"] {
+        for answer in [ok("{}"), Answer::new(202, ""), no_content()] {
+            assert_eq!(tell(name, call, &[answer]).end, "applied {}", "{name}");
+        }
+    }
+    assert_eq!(tell("reset_user_password", call, &[ok("")]).end, "applied {}");
+}
+
+#[test]
+fn one_time_secrets_come_out_under_our_names_and_only_when_asked_for() {
+    let activated =
+        ok(r#"{"activationUrl":"https://example.okta.com/tokens/t0k/verify","activationToken":"t0k"}"#);
+    check(&[
+        (
+            "an activation without mail",
+            "activate_user",
+            r#"{"user_id":"$U","send_email":false}"#,
+            vec![activated.clone()],
+            &["POST /users/$U/lifecycle/activate?sendEmail=false"],
+            r#"applied {"activation_url":"https://example.okta.com/tokens/t0k/verify","activation_token":"t0k"}"#,
+        ),
+        (
+            "a token that nobody asked for stays inside",
+            "activate_user",
+            r#"{"user_id":"$U"}"#,
+            vec![activated],
+            &["POST /users/$U/lifecycle/activate?sendEmail=true"],
+            "applied {}",
+        ),
+        (
+            "a reset without mail",
+            "reset_user_password",
+            r#"{"user_id":"$U","send_email":false,"revoke_sessions":true}"#,
+            vec![ok(r#"{"resetPasswordUrl":"https://example.okta.com/reset_password/r"}"#)],
+            &["POST /users/$U/lifecycle/reset_password?sendEmail=false&revokeSessions=true"],
+            r#"applied {"reset_password_url":"https://example.okta.com/reset_password/r"}"#,
+        ),
+        (
+            "a reset in the wrong status",
+            "reset_user_password",
+            r#"{"user_id":"$U"}"#,
+            vec![refusal(403, "E0000017")],
+            &["POST /users/$U/lifecycle/reset_password?sendEmail=true"],
+            "refused 403 E0000017",
+        ),
+        (
+            "a temporary password has its own path",
+            "expire_user_password",
+            r#"{"user_id":"$U","temp_password":true,"revoke_sessions":true}"#,
+            vec![ok(r#"{"tempPassword":"Abcd1234"}"#)],
+            &["POST /users/$U/lifecycle/expire_password_with_temp_password?revokeSessions=true"],
+            r#"applied {"temp_password":"Abcd1234"}"#,
+        ),
+        (
+            "an expired password answers with the user",
+            "expire_user_password",
+            r#"{"user_id":"$U"}"#,
+            vec![user("PASSWORD_EXPIRED")],
+            &["POST /users/$U/lifecycle/expire_password"],
+            r#"applied {"id":"$U","status":"PASSWORD_EXPIRED","profile":{"login":"jane@example.com"}}"#,
+        ),
+        (
+            "sessions are only revoked with a temporary password",
+            "expire_user_password",
+            r#"{"user_id":"$U","revoke_sessions":true}"#,
+            vec![],
+            &[],
+            "invalid_arguments at arguments.revoke_sessions: `revoke_sessions` needs `temp_password: true`",
+        ),
+    ]);
+}
+
+#[test]
+fn a_write_whose_answer_cannot_be_read_has_an_unknown_outcome() {
+    let unknown = "outcome_unknown: failed to read Okta's answer to a write: it is not the JSON expected";
+    let page = || ok("<html></html>");
+    for (name, arguments) in [
+        ("create_group", r#"{"name":"Sales"}"#),
+        ("update_user", r#"{"user_id":"$U","profile":{}}"#),
+        ("activate_user", r#"{"user_id":"$U","send_email":false}"#),
+        ("expire_user_password", r#"{"user_id":"$U","temp_password":true}"#),
+    ] {
+        assert_eq!(tell(name, arguments, &[page()]).end, unknown, "{name}");
+    }
+    for (name, arguments) in [("get_user", r#"{"user_id":"$U"}"#), ("list_users", "{}")] {
+        let end = tell(name, arguments, &[page()]).end;
+        assert!(end.starts_with("okta_unavailable: "), "{name}: {end}");
+    }
+}
+
+#[test]
+fn a_user_is_found_by_whatever_names_it_safely() {
+    let jane = || user("ACTIVE");
+    let suspend = "POST /users/$U/lifecycle/suspend";
+    check(&[
+        (
+            "a login is one encoded segment",
+            "suspend_user",
+            r#"{"user_id":"j#a?n e@example.com"}"#,
+            vec![ok("{}")],
+            &["POST /users/j%23a%3Fn%20e%40example.com/lifecycle/suspend"],
+            "applied {}",
+        ),
+        (
+            "a login with a slash is found by search, quotes escaped",
+            "suspend_user",
+            r#"{"user_id":"te\"am/jane@example.com"}"#,
+            vec![
+                ok(
+                    r#"[{"id":"00u0","status":"ACTIVE","profile":{"login":"x"}},{"id":"$U","status":"ACTIVE","profile":{"login":"Te\"am/Jane@example.com"}}]"#,
+                ),
+                ok("{}"),
+            ],
+            &[
+                "GET /users?search=profile.login%20eq%20%22te%5C%22am%2Fjane%40example.com%22&limit=2",
+                suspend,
+            ],
+            "applied {}",
+        ),
+        (
+            "reads find it the same way",
+            "get_user",
+            r#"{"user_id":"team/jane@example.com"}"#,
+            vec![
+                ok(r#"[{"id":"$U","status":"ACTIVE","profile":{"login":"team/jane@example.com"}}]"#),
+                ok("{}"),
+            ],
+            &[
+                "GET /users?search=profile.login%20eq%20%22team%2Fjane%40example.com%22&limit=2",
+                "GET /users/$U",
+            ],
+            "none {}",
+        ),
+        (
+            "a search without it is not found",
+            "suspend_user",
+            r#"{"user_id":"team/jane@example.com"}"#,
+            vec![ok(r#"[{"id":"$U","status":"ACTIVE","profile":{"login":"other@example.com"}}]"#)],
+            &["GET /users?search=profile.login%20eq%20%22team%2Fjane%40example.com%22&limit=2"],
+            "not_found at arguments.user_id: failed to find user `team/jane@example.com`",
+        ),
+        (
+            "a short name is read and refused by a write",
+            "suspend_user",
+            r#"{"user_id":"jane"}"#,
+            vec![jane()],
+            &["GET /users/jane"],
+            "invalid_arguments at arguments.user_id: `jane` is neither an id nor a whole login",
+        ),
+        (
+            "unless it is the login",
+            "suspend_user",
+            r#"{"user_id":"JANE"}"#,
+            vec![ok(r#"{"id":"$U","status":"ACTIVE","profile":{"login":"jane"}}"#), ok("{}")],
+            &["GET /users/JANE", suspend],
+            "applied {}",
+        ),
+        (
+            "or the id in a shape of its own",
+            "suspend_user",
+            r#"{"user_id":"12345"}"#,
+            vec![ok(r#"{"id":"12345","status":"ACTIVE","profile":{"login":"jane"}}"#), ok("{}")],
+            &["GET /users/12345", "POST /users/12345/lifecycle/suspend"],
+            "applied {}",
+        ),
+        (
+            "get_user takes a short name",
+            "get_user",
+            r#"{"user_id":"jane"}"#,
+            vec![jane()],
+            &["GET /users/jane"],
+            r#"none {"id":"$U","status":"ACTIVE","profile":{"login":"jane@example.com"}}"#,
+        ),
+        (
+            "an id that Okta could not have sent stops there",
+            "suspend_user",
+            r#"{"user_id":"jane"}"#,
+            vec![ok(r#"{"id":"../x","status":"ACTIVE","profile":{"login":"jane"}}"#)],
+            &["GET /users/jane"],
+            "okta_unavailable: failed to read Okta's answer: it is not the JSON expected",
+        ),
+    ]);
+}
+
+#[test]
+fn groups_and_applications_take_real_ids_only() {
+    let login = r#""user_id":"jane@example.com""#;
+    let rows = [
+        ("add_user_to_group", r#""group_id":"$G""#, "PUT /groups/$G/users/$U", no_content(), "{}"),
+        ("remove_user_from_group", r#""group_id":"$G""#, "DELETE /groups/$G/users/$U", no_content(), "{}"),
+        (
+            "assign_user_to_app",
+            r#""app_id":"$A""#,
+            r#"POST /apps/$A/users {"id":"$U","scope":"USER"}"#,
+            ok("{}"),
+            "{}",
+        ),
+        ("remove_user_from_app", r#""app_id":"$A""#, "DELETE /apps/$A/users/$U", no_content(), "{}"),
+    ];
+    for (name, other, request, answer, result) in rows {
+        let told = tell(name, &format!("{{{other},{login}}}"), &[user("ACTIVE"), answer.clone()]);
+        assert_eq!(told.asked, ["GET /users/jane%40example.com", request], "{name}");
+        assert_eq!(told.end, format!("applied {result}"), "{name}");
+        let told = tell(name, &format!(r#"{{{other},"user_id":"$U"}}"#), &[answer]);
+        assert_eq!(told.asked, [request], "{name}");
+    }
+}
+
+#[test]
+fn assignments_are_upserts_and_their_removal_tells_three_404s_apart() {
+    let delete = "DELETE /apps/$A/users/$U";
+    let call = r#"{"app_id":"$A","user_id":"$U"}"#;
+    let gone = || refusal(404, "E0000007");
+    check(&[
+        (
+            "already assigned is a success with the assignment",
+            "assign_user_to_app",
+            call,
+            vec![refusal(409, "E0000062"), ok(r#"{"id":"$U","scope":"USER"}"#)],
+            &[r#"POST /apps/$A/users {"id":"$U","scope":"USER"}"#, "GET /apps/$A/users/$U"],
+            r#"unchanged {"id":"$U","scope":"USER"}"#,
+        ),
+        (
+            "credentials and profile go along",
+            "assign_user_to_app",
+            r#"{"app_id":"$A","user_id":"$U","scope":"GROUP","credentials":{"userName":"j"},"profile":{"n":1e3}}"#,
+            vec![ok(r#"{"id":"$U"}"#)],
+            &[
+                r#"POST /apps/$A/users {"id":"$U","scope":"GROUP","credentials":{"userName":"j"},"profile":{"n":1e3}}"#,
+            ],
+            r#"applied {"id":"$U"}"#,
+        ),
+        (
+            "no assignment, but user and application: nothing to do",
+            "remove_user_from_app",
+            call,
+            vec![gone(), user("ACTIVE"), ok(r#"{"id":"$A"}"#)],
+            &[delete, "GET /users/$U", "GET /apps/$A"],
+            "unchanged {}",
+        ),
+        (
+            "no user",
+            "remove_user_from_app",
+            call,
+            vec![gone(), gone()],
+            &[delete, "GET /users/$U"],
+            "refused 404 E0000007",
+        ),
+        (
+            "no application",
+            "remove_user_from_app",
+            call,
+            vec![gone(), user("ACTIVE"), gone()],
+            &[delete, "GET /users/$U", "GET /apps/$A"],
+            "refused 404 E0000007",
+        ),
+        (
+            "access by a group is Okta's refusal",
+            "remove_user_from_app",
+            r#"{"app_id":"$A","user_id":"$U","send_email":true}"#,
+            vec![refusal(403, "E0000046")],
+            &["DELETE /apps/$A/users/$U?sendEmail=true"],
+            "refused 403 E0000046",
+        ),
+    ]);
+}
+
+#[test]
+fn a_user_is_created_with_what_was_given_and_no_more() {
+    let groups = vec![r#""$G""#; 21].join(",");
+    let too_many = format!(r#"{{"profile":{{}},"group_ids":[{groups}]}}"#);
+    check(&[
+        (
+            "everything has its place",
+            "create_user",
+            r#"{"profile":{"login":"j@x.example","n":1e3},"activate":false,"credentials":{"provider":{"type":"SOCIAL","name":"x"}},"group_ids":["$G"],"provider":true,"type_id":"oty1","realm_id":"guo1"}"#,
+            vec![ok("{}")],
+            &[
+                r#"POST /users?activate=false&provider=true {"profile":{"login":"j@x.example","n":1e3},"credentials":{"provider":{"type":"SOCIAL","name":"x"}},"groupIds":["$G"],"type":{"id":"oty1"},"realmId":"guo1"}"#,
+            ],
+            "applied {}",
+        ),
+        (
+            "a taken login is Okta's refusal",
+            "create_user",
+            r#"{"profile":{"login":"j@x.example"}}"#,
+            vec![refusal(400, "E0000001")],
+            &[r#"POST /users?activate=true {"profile":{"login":"j@x.example"}}"#],
+            "refused 400 E0000001",
+        ),
+        (
+            "at most 20 groups",
+            "create_user",
+            &too_many,
+            vec![],
+            &[],
+            "invalid_arguments at arguments.group_ids: at most 20 groups, not 21",
+        ),
+    ]);
+}
