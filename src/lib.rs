@@ -1,6 +1,7 @@
 //! okta-worker.
 pub mod domain;
 pub mod edge;
+pub mod embedded;
 pub mod policy;
 pub mod tools;
 pub mod worker;

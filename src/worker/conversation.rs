@@ -9,7 +9,7 @@ use http::Method;
 use tokio::time::{Instant, sleep};
 
 use crate::domain::answer::{Effect, ErrorCode, Failure, Outcome, RateLimit};
-use crate::domain::bucket::RateHeaders;
+use crate::domain::bucket::{Bucket, RateHeaders};
 use crate::domain::http::{Exchange, NoAnswer, Request, Response};
 use crate::domain::mail::Receipt;
 use crate::domain::okta_error::OktaError;
@@ -21,7 +21,7 @@ use crate::tools::Move;
 use super::Rules;
 use super::admission::{Job, bounds, too_late};
 use super::event::{Event, Observer};
-use super::ports::TooLate;
+use super::ports::{Permit, TooLate};
 
 /// What the conversation cost, known also when it failed.
 #[derive(Debug, Clone, Default)]
@@ -133,7 +133,10 @@ impl<'a> Conversation<'a> {
         let not_after = self.job.deadline.filter(|_| self.cost.okta_calls == 0);
         let not_after = not_after.map(|at| self.rules.clock.instant_of(at));
         let asked = Instant::now();
-        let admitted = connection.budget.admit(bucket, *lane, not_after).await;
+        let admitted = match self.has_changed_nothing() {
+            true => self.admit_unless_stopping(bucket, not_after).await?,
+            false => connection.budget.admit(bucket, *lane, not_after).await,
+        };
         let sent = Instant::now();
         let waited = sent - asked;
         self.cost.waited += waited;
@@ -166,12 +169,31 @@ impl<'a> Conversation<'a> {
         Ok(Ok(answer))
     }
 
-    fn remember(
-        &mut self,
-        bucket: crate::domain::bucket::Bucket,
-        told: Option<RateHeaders>,
-        request_id: Option<&str>,
-    ) {
+    /// Waits for the budget, or leaves the message to others when the worker stops meanwhile.
+    async fn admit_unless_stopping(
+        &self,
+        bucket: Bucket,
+        not_after: Option<Instant>,
+    ) -> Result<Result<Permit, TooLate>, Stale> {
+        let mut stopping = self.rules.stopping.clone();
+        let told = async {
+            if stopping.wait_for(|stopping| *stopping).await.is_err() {
+                std::future::pending::<()>().await; // nobody can tell any more
+            }
+        };
+        tokio::select! {
+            biased;
+            () = told => Err(Stale),
+            admitted = self.job.connection.budget.admit(bucket, self.job.lane, not_after) => Ok(admitted),
+        }
+    }
+
+    /// Whether everything so far only read, so that somebody else may begin anew.
+    fn has_changed_nothing(&self) -> bool {
+        !self.is_in_doubt && self.history.iter().all(|exchange| exchange.request.is_read())
+    }
+
+    fn remember(&mut self, bucket: Bucket, told: Option<RateHeaders>, request_id: Option<&str>) {
         /// Enough to find an invocation in the System Log; a list of 500 pages needs not name each.
         const REQUEST_IDS_MAX: usize = 100;
         let window = |rate: RateHeaders| {

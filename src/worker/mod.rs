@@ -73,6 +73,8 @@ pub struct Rules {
     pub retry: RetryRules,
     /// Where the time of day is read.
     pub clock: Clock,
+    /// Turns true when the worker is to stop: what has not begun is left to others.
+    pub stopping: tokio::sync::watch::Receiver<bool>,
 }
 
 /// Takes messages, runs them, answers them.

@@ -1,0 +1,211 @@
+//! A queue inside the process: routing, redelivery and unroutable messages as RabbitMQ does them, as far
+//! as the worker sees it. Nothing survives the process.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+use tokio::task::JoinSet;
+
+use crate::domain::ids::{ConnectionName, Lane};
+use crate::domain::mail::{Address, Delivery, Post, Posted, Properties, Receipt, Source, Unposted};
+use crate::domain::topology::{DEAD, INVOCATIONS, RESULTS, UNCLAIMED, source_queue, work_key};
+use crate::worker::ports::{Inbox, Postbox};
+
+/// A message in a queue.
+#[derive(Debug, Clone)]
+pub struct Stored {
+    /// The exchange it was published to.
+    pub exchange: String,
+    /// The key it was published with.
+    pub routing_key: String,
+    /// Its properties.
+    pub properties: Properties,
+    /// Its body.
+    pub body: Bytes,
+    redelivered: bool,
+}
+
+/// The queues and who is bound to the lanes.
+pub struct Broker {
+    queues: Mutex<HashMap<String, VecDeque<Stored>>>,
+    lanes: HashMap<String, Source>,
+    changed: Notify,
+}
+
+impl Broker {
+    /// A broker with the lanes of these connections.
+    pub fn new<'a>(connections: impl IntoIterator<Item = &'a ConnectionName>) -> Arc<Self> {
+        let mut lanes = HashMap::new();
+        for connection in connections {
+            for lane in Lane::ALL {
+                let source = Source::Work { connection: connection.clone(), lane };
+                lanes.insert(work_key(connection, lane), source.clone());
+                if lane == Lane::Interactive {
+                    lanes.insert(connection.to_string(), source);
+                }
+            }
+        }
+        let sources = lanes.values().map(source_queue).chain([source_queue(&Source::Unrouted)]);
+        let queues = sources.chain([DEAD.to_owned(), UNCLAIMED.to_owned()]);
+        let queues = queues.map(|name| (name, VecDeque::new())).collect();
+        Arc::new(Self { queues: Mutex::new(queues), lanes, changed: Notify::new() })
+    }
+
+    /// Makes a queue for replies.
+    pub fn declare(&self, queue: &str) {
+        self.queues().entry(queue.to_owned()).or_default();
+    }
+
+    /// Publishes an invocation as a producer does.
+    pub fn publish(&self, routing_key: &str, properties: Properties, body: impl Into<Bytes>) {
+        let source = self.lanes.get(routing_key).unwrap_or(&Source::Unrouted);
+        let stored = Stored {
+            exchange: INVOCATIONS.to_owned(),
+            routing_key: routing_key.to_owned(),
+            properties,
+            body: body.into(),
+            redelivered: false,
+        };
+        self.put(&source_queue(source), stored);
+    }
+
+    /// Takes the oldest message of a queue, waiting for one.
+    pub async fn take(&self, queue: &str) -> Stored {
+        loop {
+            let changed = self.changed.notified();
+            if let Some(stored) = self.pop(queue) {
+                return stored;
+            }
+            changed.await;
+        }
+    }
+
+    /// Takes the oldest message of a queue, if there is one.
+    pub fn pop(&self, queue: &str) -> Option<Stored> {
+        self.queues().get_mut(queue)?.pop_front()
+    }
+
+    /// How many messages wait in a queue.
+    pub fn waiting(&self, queue: &str) -> usize {
+        self.queues().get(queue).map_or(0, VecDeque::len)
+    }
+
+    /// Hands every delivery to the inbox, at most `prefetch` of a queue at once. Ends when dropped.
+    pub fn consume(self: &Arc<Self>, inbox: &Arc<dyn Inbox>, prefetch: usize) -> JoinSet<()> {
+        let mut sources: Vec<Source> = vec![Source::Unrouted];
+        for source in self.lanes.values() {
+            if !sources.contains(source) {
+                sources.push(source.clone());
+            }
+        }
+        let mut consumers = JoinSet::new();
+        for source in sources {
+            consumers.spawn(Arc::clone(self).hand_over(source, Arc::clone(inbox), prefetch));
+        }
+        consumers
+    }
+
+    async fn hand_over(self: Arc<Self>, source: Source, inbox: Arc<dyn Inbox>, prefetch: usize) {
+        let queue = source_queue(&source);
+        let window = Arc::new(Semaphore::new(prefetch));
+        let mut taken = JoinSet::new();
+        loop {
+            let room = Arc::clone(&window).acquire_owned().await.expect("the window is never closed");
+            let stored = self.take(&queue).await;
+            while taken.try_join_next().is_some() {}
+            let delivery = self.delivery(stored, &source, room);
+            let inbox = Arc::clone(&inbox);
+            taken.spawn(async move { inbox.take(delivery).await });
+        }
+    }
+
+    fn delivery(self: &Arc<Self>, stored: Stored, source: &Source, room: OwnedSemaphorePermit) -> Delivery {
+        Delivery {
+            body: stored.body.clone(),
+            properties: stored.properties.clone(),
+            exchange: stored.exchange.clone(),
+            routing_key: stored.routing_key.clone(),
+            source: source.clone(),
+            redelivered: stored.redelivered,
+            receipt: Box::new(Tag {
+                broker: Arc::clone(self),
+                queue: source_queue(source),
+                stored: Some(stored),
+                _room: room,
+            }),
+        }
+    }
+
+    fn put(&self, queue: &str, stored: Stored) -> bool {
+        let is_there = match self.queues().get_mut(queue) {
+            Some(messages) => {
+                messages.push_back(stored);
+                true
+            }
+            None => false,
+        };
+        self.changed.notify_waiters();
+        is_there
+    }
+
+    fn queues(&self) -> MutexGuard<'_, HashMap<String, VecDeque<Stored>>> {
+        self.queues.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[async_trait]
+impl Postbox for Broker {
+    async fn post(&self, post: &Post) -> Result<Posted, Unposted> {
+        let (exchange, key, queue) = match &post.to {
+            Address::Queue(name) | Address::DirectReply(name) => ("", name, name.as_str()),
+            // Nobody binds to results here, so they wait where unclaimed ones do.
+            Address::Exchange(RESULTS, key) => (RESULTS, key, UNCLAIMED),
+            Address::Exchange(exchange, key) => (*exchange, key, ""),
+        };
+        let stored = Stored {
+            exchange: exchange.to_owned(),
+            routing_key: key.clone(),
+            properties: post.properties.clone(),
+            body: post.body.clone(),
+            redelivered: false,
+        };
+        let is_there = self.put(queue, stored);
+        let is_direct = matches!(post.to, Address::DirectReply(_));
+        Ok(if is_there || is_direct { Posted::Confirmed } else { Posted::Unroutable })
+    }
+}
+
+/// The right to acknowledge one delivery; dropped, the message goes back to the front of its queue.
+struct Tag {
+    broker: Arc<Broker>,
+    queue: String,
+    stored: Option<Stored>,
+    _room: OwnedSemaphorePermit,
+}
+
+#[async_trait]
+impl Receipt for Tag {
+    fn is_live(&self) -> bool {
+        true
+    }
+
+    async fn ack(mut self: Box<Self>) -> bool {
+        self.stored = None;
+        true
+    }
+}
+
+impl Drop for Tag {
+    fn drop(&mut self) {
+        if let Some(mut stored) = self.stored.take() {
+            stored.redelivered = true;
+            if let Some(messages) = self.broker.queues().get_mut(&self.queue) {
+                messages.push_front(stored);
+            }
+            self.broker.changed.notify_waiters();
+        }
+    }
+}
