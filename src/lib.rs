@@ -1,4 +1,5 @@
 //! okta-worker.
+pub mod config;
 pub mod domain;
 pub mod edge;
 pub mod embedded;

@@ -1,0 +1,110 @@
+//! `[broker]`: how to reach RabbitMQ, and what of it is used.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use http::Uri;
+
+use super::entry::{Entry, parse_words};
+use super::layers::Variables;
+use super::secret::{self, Written};
+use super::section::Section;
+use crate::domain::envelope::BODY_BYTES_MAX;
+use crate::domain::secret::Secret;
+use crate::edge::rabbit::Settings;
+use crate::policy::reply_to::ReplyPolicy;
+
+const SECOND: Duration = Duration::from_secs(1);
+const DAY: Duration = Duration::from_secs(86_400);
+
+/// Shorter than it takes somebody to look at what was parked.
+const DEAD_TTL_MIN: Duration = Duration::from_secs(60);
+
+/// More than this waits in the queue as well as in memory, and comes back all at once after a crash.
+const PREFETCH_MAX: u16 = 1000;
+
+/// At least one message of the largest size must fit.
+const HELD_BYTES_MIN: u64 = BODY_BYTES_MAX as u64;
+
+/// Beyond it a unit has been mistyped.
+const HELD_BYTES_MAX: u64 = 1 << 40;
+
+/// RabbitMQ refuses a time to live of 2^32 milliseconds (49.7 days) and more.
+const DEAD_TTL_MAX: Duration = Duration::from_secs(49 * 86_400);
+
+/// RabbitMQ closes the channel of a consumer that has not acknowledged a message for 30 minutes, so a
+/// list must be through well before.
+const LIST_TIME_MAX: Duration = Duration::from_secs(25 * 60);
+
+/// What `[broker]` says.
+pub(super) struct Broker {
+    pub(super) settings: Settings,
+    pub(super) reply_to: ReplyPolicy,
+    pub(super) interactive_deadline: Duration,
+    pub(super) list_time_max: Duration,
+}
+
+/// Reads `[broker]`.
+pub(super) fn read(mut section: Section<'_>, variables: &Variables) -> Option<Broker> {
+    let url = section.need("url").and_then(|entry| url(entry, variables));
+    let prefetch = section.need("prefetch").and_then(|entry| entry.integer(1..=PREFETCH_MAX));
+    let held = section.need("held_bytes_max").and_then(|entry| entry.bytes(HELD_BYTES_MIN..=HELD_BYTES_MAX));
+    let declare = section.need("declare").and_then(|entry| entry.flag());
+    let deadline = section.need("interactive_deadline").and_then(|entry| entry.duration(SECOND..=DAY));
+    let dead_ttl = section.need("dead_ttl").and_then(|entry| entry.duration(DEAD_TTL_MIN..=DEAD_TTL_MAX));
+    let list_time = section.need("list_time_max").and_then(|entry| entry.duration(SECOND..=LIST_TIME_MAX));
+    let findings = section.findings;
+    let reply_to = section
+        .need("reply_to")
+        .and_then(Entry::words)
+        .and_then(|words| parse_words(&words, findings, ReplyPolicy::parse));
+    let ca_file = section.need("ca_file").and_then(|entry| ca_file(&entry));
+    section.close();
+    let settings = Settings {
+        url: url?,
+        ca_file: ca_file?,
+        prefetch: prefetch?,
+        held_bytes_max: held?,
+        declare: declare?,
+        dead_ttl: dead_ttl?,
+    };
+    Some(Broker { settings, reply_to: reply_to?, interactive_deadline: deadline?, list_time_max: list_time? })
+}
+
+/// The AMQP URI. It is not repeated in a problem, since it may hold a password.
+fn url(entry: Entry<'_>, variables: &Variables) -> Option<Secret> {
+    let findings = entry.findings;
+    let found = secret::read(entry, variables)?;
+    let uri: Option<Uri> = found.secret.expose().parse().ok();
+    let uri = uri.filter(|uri| matches!(uri.scheme_str(), Some("amqp" | "amqps")));
+    let Some(authority) = uri.as_ref().and_then(Uri::authority).filter(|place| !place.host().is_empty())
+    else {
+        let message = "must be a URI such as `amqps://user:password@rabbit.example.com:5671/%2f`";
+        findings.fault(&found.spot, message);
+        return None;
+    };
+    let login = authority.as_str().rsplit_once('@').map_or("", |(login, _)| login);
+    let has_password = login.split_once(':').is_some_and(|(_, password)| !password.is_empty());
+    // guest/guest is RabbitMQ's own default, good for this machine only, and known to everybody.
+    if found.written == Written::Literally && has_password && login != "guest:guest" {
+        findings.warn(format!(
+            "{} holds a literal password: `{{ env = \"NAME\" }}` or `{{ file = \"/path\" }}` keeps it out of the file",
+            found.spot.path
+        ));
+    }
+    Some(found.secret)
+}
+
+/// The file of trusted certificates; an empty text stands for the system's.
+fn ca_file(entry: &Entry<'_>) -> Option<Option<PathBuf>> {
+    let text = entry.text()?;
+    if text.is_empty() {
+        return Some(None);
+    }
+    let file = PathBuf::from(text);
+    if !file.is_file() {
+        entry.fault(format!("there is no file `{}`", file.display()));
+        return None;
+    }
+    Some(Some(file))
+}

@@ -1,0 +1,179 @@
+//! `[connections.<name>]`: where an Okta org is, what opens it, and what may be done there.
+
+use std::time::Duration;
+
+use super::Tokens;
+use super::entry::{Entry, parse_words};
+use super::host::{self, Reach};
+use super::layers::Variables;
+use super::secret::{self, Written};
+use super::section::Section;
+use super::tree::Spot;
+use crate::domain::ids::ConnectionName;
+use crate::domain::secret::Secret;
+use crate::edge::okta::{Endpoint, TokenType};
+use crate::policy::permit::AllowList;
+
+/// The part of a limit that is used when nothing else is said: the last tenth is for whoever else works
+/// in the org.
+const CAPACITY_PERCENT: u8 = 90;
+
+/// The window in which Okta counts requests.
+const OKTA_WINDOW: Duration = Duration::from_secs(60);
+
+/// Okta tells the end of a window in whole seconds; a shorter one has ended when it is announced.
+const WINDOW_MIN: Duration = Duration::from_secs(1);
+
+/// Beyond it a test would never see a window end.
+const WINDOW_MAX: Duration = Duration::from_secs(3600);
+
+/// One Okta org and what may be done there.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Connection {
+    /// Its name, which is part of queue names and routing keys.
+    pub name: ConnectionName,
+    /// Where it is and what opens it.
+    pub endpoint: Endpoint,
+    /// The subtools that may be used there.
+    pub subtools: AllowList,
+    /// How much of each announced limit is used, whoever used the rest.
+    pub capacity_percent: u8,
+    /// The window in which the org counts requests.
+    pub rate_limit_window: Duration,
+}
+
+/// Reads one connection.
+pub(super) fn read(
+    name: &str,
+    entry: Entry<'_>,
+    tokens: Tokens,
+    variables: &Variables,
+) -> Option<Connection> {
+    let parsed_name = ConnectionName::parse(name).map_err(|message| entry.fault(message)).ok();
+    let mut section = entry.section()?;
+    let place = place(&mut section);
+    let reach = place.as_ref().map(|place| place.reach);
+    let token = token(&mut section, reach, tokens, variables);
+    let subtools = subtools(&mut section);
+    let capacity = match section.take("capacity_percent") {
+        Some(entry) => entry.integer(1..=100_u8),
+        None => Some(CAPACITY_PERCENT),
+    };
+    let window = match section.take("rate_limit_window") {
+        Some(entry) => window(&entry, reach),
+        None => Some(OKTA_WINDOW),
+    };
+    section.not_yet("max_per_minute");
+    section.close();
+    let (token_type, token) = token?;
+    Some(Connection {
+        name: parsed_name?,
+        endpoint: Endpoint { base_url: place?.text, token_type, token },
+        subtools: subtools?,
+        capacity_percent: capacity?,
+        rate_limit_window: window?,
+    })
+}
+
+/// Where the org is: `base_url` goes before `domain`.
+fn place(section: &mut Section<'_>) -> Option<host::BaseUrl> {
+    let base_url = section.take("base_url");
+    let domain = section.take("domain");
+    if base_url.is_none() && domain.is_none() {
+        section.findings.missing(&section.spot, "domain", "is missing");
+    }
+    let domain = domain.map(|entry| entry.parsed(host::domain));
+    match (base_url, domain) {
+        (Some(entry), None | Some(Some(_))) => entry.parsed(host::base_url),
+        (Some(entry), Some(None)) => {
+            // Read all the same, for what may be wrong with it.
+            entry.parsed(host::base_url);
+            None
+        }
+        (None, domain) => {
+            let text = format!("https://{}", domain??);
+            Some(host::BaseUrl { text, reach: Reach::Network })
+        }
+    }
+}
+
+/// What opens the org: exactly one kind of token.
+fn token(
+    section: &mut Section<'_>,
+    reach: Option<Reach>,
+    tokens: Tokens,
+    variables: &Variables,
+) -> Option<(TokenType, Secret)> {
+    let given = section.take("token_type").map(|entry| entry.parsed(token_type));
+    let refused = section.not_yet("service_app");
+    let findings = section.findings;
+    let (entry, usual) = match (section.take("api_token"), section.take("access_token")) {
+        (Some(entry), None) => (entry, TokenType::Ssws),
+        (None, Some(entry)) => (entry, TokenType::Bearer),
+        (Some(_), Some(entry)) => {
+            entry.fault("stands beside `api_token`, exactly one of the two is needed");
+            return None;
+        }
+        (None, None) => {
+            if !refused {
+                findings.missing(
+                    &section.spot,
+                    "api_token",
+                    "is missing, exactly one of `api_token` and `access_token` is needed",
+                );
+            }
+            return None;
+        }
+    };
+    let token_type = given.unwrap_or(Some(usual));
+    let token = match tokens {
+        Tokens::Read => {
+            let found = secret::read(entry, variables)?;
+            if !found.secret.expose().bytes().all(|b| b.is_ascii_graphic()) {
+                findings
+                    .fault(&found.spot, "must hold visible ASCII characters only: it travels in a header");
+                return None;
+            }
+            if found.written == Written::Literally && reach != Some(Reach::Loopback) {
+                findings.warn(literal(&found.spot));
+            }
+            found.secret
+        }
+        Tokens::Leave => Secret::new(""),
+    };
+    Some((token_type?, token))
+}
+
+fn literal(spot: &Spot) -> String {
+    format!(
+        "{} is a literal: `{{ env = \"NAME\" }}` or `{{ file = \"/path\" }}` keeps it out of the file",
+        spot.path
+    )
+}
+
+fn token_type(text: &str) -> Result<TokenType, String> {
+    match text {
+        "SSWS" => Ok(TokenType::Ssws),
+        "Bearer" => Ok(TokenType::Bearer),
+        _ => Err("must be `SSWS` or `Bearer`".to_owned()),
+    }
+}
+
+fn subtools(section: &mut Section<'_>) -> Option<AllowList> {
+    let entry = section.need("subtools")?;
+    let path = entry.spot.path.clone();
+    let words = entry.words()?;
+    if words.is_empty() {
+        section.findings.warn(format!("{path} is empty: nothing may be done there"));
+    }
+    parse_words(&words, section.findings, AllowList::parse)
+}
+
+fn window(entry: &Entry<'_>, reach: Option<Reach>) -> Option<Duration> {
+    let window = entry.duration(WINDOW_MIN..=WINDOW_MAX)?;
+    if window != OKTA_WINDOW && reach == Some(Reach::Network) {
+        entry.fault("must be `60s`, as Okta counts; another length is accepted for a loopback base_url only");
+        return None;
+    }
+    Some(window)
+}

@@ -1,0 +1,204 @@
+//! One value, read as the type that its setting has.
+//!
+//! Every reader goes on after a problem: `None` means that the problem has been told already. From the
+//! environment all values come as texts, so each type has a written form too.
+
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use bytesize::ByteSize;
+
+use super::duration;
+use super::problem::Findings;
+use super::section::Section;
+use super::tree::{self, Node, Origin, Spot, Value};
+
+/// One value that was asked for.
+pub(super) struct Entry<'f> {
+    pub(super) spot: Spot,
+    pub(super) findings: &'f Findings,
+    pub(super) value: Value,
+}
+
+/// One text of a list.
+pub(super) struct Word {
+    pub(super) text: String,
+    pub(super) spot: Spot,
+}
+
+impl AsRef<str> for Word {
+    fn as_ref(&self) -> &str {
+        &self.text
+    }
+}
+
+impl<'f> Entry<'f> {
+    /// Tells what is wrong with the value.
+    pub(super) fn fault(&self, message: impl Into<String>) {
+        self.findings.fault(&self.spot, message);
+    }
+
+    /// Tells what should have stood here; nothing comes of it.
+    fn expected<T>(&self, what: &str) -> Option<T> {
+        self.fault(match self.value {
+            Value::Other(kind) => format!("must be {what}, not {kind}"),
+            Value::Table(_) => format!("must be {what}, not a table"),
+            Value::List(_) => format!("must be {what}, not a list"),
+            Value::Text(_) | Value::Integer(_) | Value::Flag(_) => format!("must be {what}"),
+        });
+        None
+    }
+
+    fn in_bounds<T: PartialOrd>(
+        &self,
+        value: T,
+        bounds: &RangeInclusive<T>,
+        write: impl Fn(&T) -> String,
+    ) -> Option<T> {
+        if bounds.contains(&value) {
+            return Some(value);
+        }
+        self.fault(format!("must be between {} and {}", write(bounds.start()), write(bounds.end())));
+        None
+    }
+
+    /// The text when it came from the environment, where it may stand for another type.
+    fn variable_text(&self) -> Option<&str> {
+        match (&self.value, &self.spot.origin) {
+            (Value::Text(text), Origin::Variable(_)) => Some(text.trim()),
+            _ => None,
+        }
+    }
+
+    /// The keys below.
+    pub(super) fn section(self) -> Option<Section<'f>> {
+        match self.value {
+            Value::Table(table) => Some(Section::at(self.spot, table, self.findings)),
+            Value::List(_) | Value::Text(_) | Value::Integer(_) | Value::Flag(_) | Value::Other(_) => {
+                self.expected("a table of keys")
+            }
+        }
+    }
+
+    /// A text.
+    pub(super) fn text(&self) -> Option<&str> {
+        match &self.value {
+            Value::Text(text) => Some(text),
+            Value::Table(_) | Value::List(_) | Value::Integer(_) | Value::Flag(_) | Value::Other(_) => {
+                self.expected("a text")
+            }
+        }
+    }
+
+    /// A text that one function reads.
+    pub(super) fn parsed<T>(&self, parse: impl FnOnce(&str) -> Result<T, String>) -> Option<T> {
+        parse(self.text()?).map_err(|message| self.fault(message)).ok()
+    }
+
+    /// `true` or `false`.
+    pub(super) fn flag(&self) -> Option<bool> {
+        match (&self.value, self.variable_text()) {
+            (Value::Flag(flag), _) => Some(*flag),
+            (_, Some("true")) => Some(true),
+            (_, Some("false")) => Some(false),
+            _ => self.expected("`true` or `false`"),
+        }
+    }
+
+    /// A whole number.
+    pub(super) fn integer<T>(&self, bounds: RangeInclusive<T>) -> Option<T>
+    where
+        T: Copy + Into<i64> + TryFrom<i64>,
+    {
+        let number = match (&self.value, self.variable_text()) {
+            (Value::Integer(number), _) => Some(*number),
+            (_, Some(text)) => text.parse().ok(),
+            _ => None,
+        };
+        let Some(number) = number else { return self.expected("a whole number") };
+        let bounds = (*bounds.start()).into()..=(*bounds.end()).into();
+        T::try_from(self.in_bounds(number, &bounds, i64::to_string)?).ok()
+    }
+
+    /// A duration with its unit.
+    pub(super) fn duration(&self, bounds: RangeInclusive<Duration>) -> Option<Duration> {
+        let duration = match &self.value {
+            Value::Text(text) => duration::parse(text),
+            _ => None,
+        };
+        match duration {
+            Some(duration) => {
+                self.in_bounds(duration, &bounds, |bound| format!("`{}`", duration::in_words(*bound)))
+            }
+            None => self.expected("a duration with its unit, such as `500ms`, `10m` or `14d`"),
+        }
+    }
+
+    /// A number of bytes.
+    pub(super) fn bytes(&self, bounds: RangeInclusive<u64>) -> Option<u64> {
+        let bytes = match &self.value {
+            Value::Text(text) => text.trim().parse::<ByteSize>().ok().map(|size| size.as_u64()),
+            Value::Integer(bytes) => u64::try_from(*bytes).ok(),
+            _ => None,
+        };
+        match bytes {
+            Some(bytes) => self.in_bounds(bytes, &bounds, |bound| format!("`{}`", ByteSize(*bound))),
+            None => self.expected("a size such as `256MiB`"),
+        }
+    }
+
+    /// One text or a list of texts; from the environment also a list with commas.
+    pub(super) fn words(self) -> Option<Vec<Word>> {
+        if let Some(text) = self.variable_text() {
+            if !text.starts_with('[') {
+                let word = |text: &str| Word { text: text.to_owned(), spot: self.spot.clone() };
+                return Some(
+                    text.split(',').map(str::trim).filter(|text| !text.is_empty()).map(word).collect(),
+                );
+            }
+            return match tree::parse_list(text, &self.spot.origin) {
+                Some(nodes) => list_of_words(&self.spot, self.findings, nodes),
+                None => self.expected("a list"),
+            };
+        }
+        match self.value {
+            Value::Text(text) => Some(vec![Word { text, spot: self.spot }]),
+            Value::List(nodes) => list_of_words(&self.spot, self.findings, nodes),
+            Value::Table(_) | Value::Integer(_) | Value::Flag(_) | Value::Other(_) => {
+                self.expected("a list of texts")
+            }
+        }
+    }
+}
+
+fn list_of_words(list: &Spot, findings: &Findings, nodes: Vec<Node>) -> Option<Vec<Word>> {
+    let word = |(at, Node { value, origin }): (usize, Node)| {
+        let spot = Spot { path: list.child(&at.to_string()), origin };
+        match value {
+            Value::Text(text) => Some(Word { text, spot }),
+            value => Entry { spot, findings, value }.expected("a text"),
+        }
+    };
+    // Collected twice, so that the first wrong item does not hide the others.
+    let words: Vec<_> = nodes.into_iter().enumerate().map(word).collect();
+    words.into_iter().collect()
+}
+
+/// Reads a list with a parser that stops at its first fault, and tells every fault all the same.
+pub(super) fn parse_words<T>(
+    words: &[Word],
+    findings: &Findings,
+    parse: impl Fn(&[Word]) -> Result<T, (usize, String)>,
+) -> Option<T> {
+    let (first, message) = match parse(words) {
+        Ok(parsed) => return Some(parsed),
+        Err(fault) => fault,
+    };
+    findings.fault(&words[first].spot, message);
+    for word in &words[first + 1..] {
+        if let Err((_, message)) = parse(std::slice::from_ref(word)) {
+            findings.fault(&word.spot, message);
+        }
+    }
+    None
+}

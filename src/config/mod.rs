@@ -1,0 +1,148 @@
+//! Settings, from files and the environment, as the typed values that the other floors take.
+//!
+//! Three layers: the defaults ([`DEFAULT`]), the user's files by name, the environment. They are laid
+//! over one another first and read once, so every rule holds for the result and not for a layer. All
+//! problems come back together. Nothing here reads the process's environment: it is an argument.
+
+mod broker;
+mod callers;
+mod connection;
+mod duration;
+mod entry;
+mod host;
+mod layers;
+mod problem;
+mod retry;
+mod secret;
+mod section;
+mod telemetry;
+mod tree;
+
+use std::path::Path;
+use std::time::Duration;
+
+use crate::domain::envelope::NotYet;
+use crate::edge::rabbit::Settings;
+use crate::policy::permit::Callers;
+use crate::policy::reply_to::ReplyPolicy;
+use crate::policy::retry::RetryRules;
+
+pub use connection::Connection;
+pub use problem::{Problem, Problems};
+pub use telemetry::{LogFormat, Telemetry};
+
+use layers::Variables;
+use problem::Findings;
+use section::Section;
+use tree::Table;
+
+/// Every key with its default and what it means; also the layer below all others.
+pub const DEFAULT: &str = include_str!("../../config/worker.toml");
+
+/// The settings that the contract names and this version refuses rather than ignores. `*` stands for
+/// any name.
+pub const NOT_YET: [NotYet; 4] = [
+    NotYet { path: "connections.*.max_per_minute", example: "600" },
+    NotYet { path: "connections.*.service_app", example: "{}" },
+    NotYet { path: "callers.*.max_per_minute", example: "60" },
+    NotYet { path: "telemetry.otlp_endpoint", example: "\"http://127.0.0.1:4317\"" },
+];
+
+/// Everything that can be set.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Config {
+    /// How to reach and use RabbitMQ.
+    pub broker: Settings,
+    /// Where results may go.
+    pub reply_to: ReplyPolicy,
+    /// How long somebody waits who did not say.
+    pub interactive_deadline: Duration,
+    /// How long one message may spend on a list.
+    pub list_time_max: Duration,
+    /// The Okta orgs, by name; there may be none.
+    pub connections: Vec<Connection>,
+    /// Who may do what.
+    pub callers: Callers,
+    /// How often and after how long something is tried again.
+    pub retry: RetryRules,
+    /// Metrics and logs.
+    pub telemetry: Telemetry,
+}
+
+/// A configuration, and what is unwise about it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Loaded {
+    /// The settings.
+    pub config: Config,
+    /// One sentence each, with the path of the setting and without its value.
+    pub warnings: Vec<String>,
+}
+
+/// Whether Okta tokens are looked up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Tokens {
+    Read,
+    Leave,
+}
+
+/// Reads a file, or all `*.toml` files of a directory by name, under the variables of the environment.
+///
+/// Of the environment, `OKTA_WORKER__…` sets keys and `{ env = … }` names others; a caller that holds
+/// names or values that are not UTF-8 leaves them out.
+///
+/// # Errors
+/// Everything that is wrong.
+pub fn load(
+    source: Option<&Path>,
+    environment: impl IntoIterator<Item = (String, String)>,
+) -> Result<Loaded, Problems> {
+    read(source, environment.into_iter().collect(), Tokens::Read)
+}
+
+/// The same for commands that send nothing to Okta and start where its tokens are absent: no token is
+/// looked up, and every [`Endpoint`](crate::edge::okta::Endpoint) holds an empty one.
+///
+/// # Errors
+/// Everything that is wrong.
+pub fn load_without_tokens(
+    source: Option<&Path>,
+    environment: impl IntoIterator<Item = (String, String)>,
+) -> Result<Loaded, Problems> {
+    read(source, environment.into_iter().collect(), Tokens::Leave)
+}
+
+fn read(source: Option<&Path>, variables: Variables, tokens: Tokens) -> Result<Loaded, Problems> {
+    let findings = Findings::default();
+    let settings = layers::merged(source, &variables, &findings);
+    let config = assemble(settings, &variables, tokens, &findings);
+    let warnings = findings.conclude()?;
+    let config = config.expect("a setting that could not be read is a problem, and there is none");
+    Ok(Loaded { config, warnings })
+}
+
+/// Reads every section before it gives up on any.
+fn assemble(settings: Table, variables: &Variables, tokens: Tokens, findings: &Findings) -> Option<Config> {
+    let mut root = Section::root(settings, findings);
+    let names = root.names("connections");
+    let broker = root.section("broker").and_then(|section| broker::read(section, variables));
+    let connections = root.section("connections").and_then(|section| {
+        let read = |(name, entry): (String, _)| connection::read(&name, entry, tokens, variables);
+        let connections: Vec<_> = section.by_name().map(read).collect();
+        connections.into_iter().collect::<Option<Vec<_>>>()
+    });
+    let callers = root.section("callers").and_then(|section| callers::read(section, &names));
+    let retry = root.section("retry").and_then(retry::read);
+    let telemetry = root.section("telemetry").and_then(telemetry::read);
+    root.close();
+    let broker = broker?;
+    Some(Config {
+        broker: broker.settings,
+        reply_to: broker.reply_to,
+        interactive_deadline: broker.interactive_deadline,
+        list_time_max: broker.list_time_max,
+        connections: connections?,
+        callers: callers?,
+        retry: retry?,
+        telemetry: telemetry?,
+    })
+}

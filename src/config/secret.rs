@@ -1,0 +1,86 @@
+//! Where a secret comes from: a variable, a file, or, with a warning, the settings themselves.
+
+use std::path::Path;
+
+use super::entry::Entry;
+use super::layers::{self, Variables};
+use super::section::Section;
+use super::tree::{Origin, Spot, Value};
+use crate::domain::ids::excerpt;
+use crate::domain::secret::Secret;
+
+/// A secret and how it was written down.
+pub(super) struct Found {
+    pub(super) secret: Secret,
+    pub(super) written: Written,
+    pub(super) spot: Spot,
+}
+
+/// How a secret was written down.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Written {
+    /// In a settings file, where backups and version control find it.
+    Literally,
+    /// Anywhere else.
+    Elsewhere,
+}
+
+/// Reads a secret, trimmed and not empty.
+pub(super) fn read(entry: Entry<'_>, variables: &Variables) -> Option<Found> {
+    let spot = entry.spot.clone();
+    let findings = entry.findings;
+    let written = match (&entry.value, &spot.origin) {
+        (Value::Text(_), Origin::File(..)) => Written::Literally,
+        _ => Written::Elsewhere,
+    };
+    let secret = match entry.value {
+        Value::Text(text) => Ok(Secret::new(&text)),
+        Value::Table(_) => reference(entry.section()?, variables)?,
+        Value::List(_) | Value::Integer(_) | Value::Flag(_) | Value::Other(_) => Err(SHAPE.to_owned()),
+    };
+    match secret {
+        Ok(secret) if secret.is_empty() => findings.fault(&spot, "must not be empty"),
+        Ok(secret) => return Some(Found { secret, written, spot }),
+        Err(message) => findings.fault(&spot, message),
+    }
+    None
+}
+
+const SHAPE: &str = "must be `{ env = \"NAME\" }`, `{ file = \"/path\" }` or a text";
+
+/// The secret that `{ env = … }` or `{ file = … }` names.
+fn reference(mut section: Section<'_>, variables: &Variables) -> Option<Result<Secret, String>> {
+    let (env, file) = (section.take("env"), section.take("file"));
+    section.close();
+    match (env, file) {
+        (Some(entry), None) => Some(variable(entry.text()?, variables)),
+        (None, Some(entry)) => Some(contents(Path::new(entry.text()?))),
+        (None, None) | (Some(_), Some(_)) => Some(Err(SHAPE.to_owned())),
+    }
+}
+
+fn variable(name: &str, variables: &Variables) -> Result<Secret, String> {
+    let is_name = name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
+        && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
+    if !is_name {
+        // Not repeated: whoever writes the token itself here must not find it in a log.
+        return Err("`env` must be the name of an environment variable".to_owned());
+    }
+    let text = variables
+        .get(name)
+        .ok_or_else(|| format!("the environment variable `{}` is not set", excerpt(name)))?;
+    let secret = Secret::new(text);
+    if secret.is_empty() {
+        return Err(format!("the environment variable `{}` is empty", excerpt(name)));
+    }
+    Ok(secret)
+}
+
+fn contents(file: &Path) -> Result<Secret, String> {
+    let text = layers::read_text(file).map_err(|message| format!("`{}`: {message}", file.display()))?;
+    let secret = Secret::new(&text);
+    if secret.is_empty() {
+        return Err(format!("`{}`: is empty", file.display()));
+    }
+    Ok(secret)
+}

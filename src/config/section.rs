@@ -1,0 +1,123 @@
+//! A table of settings that is emptied by asking: what is left over in the end is an unknown key.
+
+use std::collections::BTreeSet;
+
+use super::entry::Entry;
+use super::problem::Findings;
+use super::tree::{Node, Origin, Spot, Table, Value};
+use crate::domain::envelope::nearest;
+
+/// A table of settings, emptied key by key.
+pub(super) struct Section<'f> {
+    pub(super) spot: Spot,
+    pub(super) findings: &'f Findings,
+    table: Table,
+    asked: Vec<&'static str>,
+}
+
+impl<'f> Section<'f> {
+    /// The whole configuration.
+    pub(super) fn root(table: Table, findings: &'f Findings) -> Self {
+        let spot = Spot { path: String::new(), origin: Origin::Default };
+        Self::at(spot, table, findings)
+    }
+
+    /// The keys that stand at a spot.
+    pub(super) fn at(spot: Spot, table: Table, findings: &'f Findings) -> Self {
+        Self { spot, findings, table, asked: Vec::new() }
+    }
+
+    /// Takes a value out, if it is there.
+    pub(super) fn take(&mut self, key: &'static str) -> Option<Entry<'f>> {
+        self.asked.push(key);
+        let Node { value, origin } = self.table.remove(key)?;
+        Some(Entry { spot: Spot { path: self.spot.child(key), origin }, findings: self.findings, value })
+    }
+
+    /// Takes a value out that has to be there.
+    pub(super) fn need(&mut self, key: &'static str) -> Option<Entry<'f>> {
+        let entry = self.take(key);
+        if entry.is_none() {
+            self.findings.missing(&self.spot, key, "is missing");
+        }
+        entry
+    }
+
+    /// A table below this one; an absent one is empty.
+    pub(super) fn section(&mut self, key: &'static str) -> Option<Section<'f>> {
+        match self.take(key) {
+            Some(entry) => entry.section(),
+            None => {
+                let spot = Spot { path: self.spot.child(key), origin: self.spot.origin.clone() };
+                Some(Section::at(spot, Table::new(), self.findings))
+            }
+        }
+    }
+
+    /// The names that stand in a table below this one, which stays where it is.
+    pub(super) fn names(&self, key: &str) -> BTreeSet<String> {
+        match self.table.get(key) {
+            Some(Node { value: Value::Table(table), .. }) => table.keys().cloned().collect(),
+            _ => BTreeSet::new(),
+        }
+    }
+
+    /// Whether a key that is not supported yet is there. It is refused, unless its value is empty.
+    pub(super) fn not_yet(&mut self, key: &'static str) -> bool {
+        match self.take(key) {
+            Some(Entry { value: Value::Text(text), .. }) if text.is_empty() => false,
+            Some(entry) => {
+                entry.fault("is not supported yet");
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// What is left: every value by the name that the user chose.
+    pub(super) fn by_name(self) -> impl Iterator<Item = (String, Entry<'f>)> {
+        let Self { spot, findings, table, .. } = self;
+        table.into_iter().map(move |(name, Node { value, origin })| {
+            let spot = Spot { path: spot.child(&name), origin };
+            (name, Entry { spot, findings, value })
+        })
+    }
+
+    /// Refuses what nobody asked for.
+    pub(super) fn close(self) {
+        for (key, node) in &self.table {
+            let near = nearest(key, self.asked.iter().copied());
+            let spot = Spot { path: self.spot.child(key), origin: node.origin.clone() };
+            if !matches!(spot.origin, Origin::Variable(_)) {
+                let hint = near.map_or_else(String::new, |near| format!(", did you mean `{near}`?"));
+                self.findings.fault(&spot, format!("unknown key{hint}"));
+            }
+            for variable in variables(node) {
+                let hint = match near {
+                    Some(near) => format!(", did you mean `{}`?", renamed(variable, key, near)),
+                    None => String::new(),
+                };
+                let origin = Origin::Variable(variable.to_owned());
+                self.findings.fault(&Spot { path: String::new(), origin }, format!("fits no key{hint}"));
+            }
+        }
+    }
+}
+
+/// The environment variables that set a value or something below it.
+fn variables(node: &Node) -> Vec<&str> {
+    match (&node.value, &node.origin) {
+        (Value::Table(table), _) => table.values().flat_map(variables).collect(),
+        (_, Origin::Variable(name)) => vec![name],
+        (_, Origin::Default | Origin::File(..)) => Vec::new(),
+    }
+}
+
+/// The variable with one of its keys put right.
+fn renamed(variable: &str, key: &str, near: &str) -> String {
+    let keys = variable.split("__");
+    let right = |part: &str| {
+        if part.eq_ignore_ascii_case(key) { near.to_ascii_uppercase() } else { part.to_owned() }
+    };
+    keys.map(right).collect::<Vec<_>>().join("__")
+}

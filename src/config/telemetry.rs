@@ -1,0 +1,44 @@
+//! `[telemetry]`: where metrics are read and how log lines look.
+
+use std::net::SocketAddr;
+
+use super::section::Section;
+
+/// How the worker shows what it does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Telemetry {
+    /// Where `/metrics`, `/healthz` and `/readyz` are served.
+    pub listen: SocketAddr,
+    /// How log lines look.
+    pub log_format: LogFormat,
+}
+
+/// How log lines look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// One JSON object a line, for machines.
+    Json,
+    /// Words, for people.
+    Text,
+}
+
+/// Reads `[telemetry]`.
+pub(super) fn read(mut section: Section<'_>) -> Option<Telemetry> {
+    let listen = section.need("listen").and_then(|entry| entry.parsed(address));
+    let log_format = section.need("log_format").and_then(|entry| entry.parsed(log_format));
+    section.not_yet("otlp_endpoint");
+    section.close();
+    Some(Telemetry { listen: listen?, log_format: log_format? })
+}
+
+fn address(text: &str) -> Result<SocketAddr, String> {
+    text.trim().parse().map_err(|_| "must be an address and a port, such as `127.0.0.1:9464`".to_owned())
+}
+
+fn log_format(text: &str) -> Result<LogFormat, String> {
+    match text {
+        "json" => Ok(LogFormat::Json),
+        "text" => Ok(LogFormat::Text),
+        _ => Err("must be `json` or `text`".to_owned()),
+    }
+}

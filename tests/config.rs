@@ -1,0 +1,625 @@
+//! Configuration: what is read from where, and how everything that is wrong is told at once.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use okta_worker::config::{self, Config, Connection, Loaded, LogFormat, Problems, Telemetry};
+use okta_worker::domain::ids::{ConnectionName, Lane};
+use okta_worker::domain::secret::Secret;
+use okta_worker::edge::okta::{Endpoint, TokenType};
+use okta_worker::edge::rabbit::Settings;
+use okta_worker::policy::permit::{AllowList, Caller, Callers};
+use okta_worker::policy::reply_to::ReplyPolicy;
+use okta_worker::policy::retry::RetryRules;
+use tempfile::TempDir;
+
+const PROD: &str = r#"
+[connections.prod]
+domain = "acme.okta.com"
+api_token = { env = "TOKEN" }
+subtools = ["read"]
+"#;
+
+/// The environment of every test, unless it brings another value.
+const TOKEN: (&str, &str) = ("TOKEN", "00token");
+
+fn environment(variables: &[(&str, &str)]) -> Vec<(String, String)> {
+    [TOKEN].iter().chain(variables).map(|(name, text)| ((*name).to_owned(), (*text).to_owned())).collect()
+}
+
+fn directory(files: &[(&str, &str)]) -> TempDir {
+    let directory = tempfile::tempdir().expect("a temporary directory can be made");
+    for (name, text) in files {
+        std::fs::write(directory.path().join(name), text).expect("it can be written to");
+    }
+    directory
+}
+
+fn load_files(files: &[(&str, &str)], variables: &[(&str, &str)]) -> Result<Loaded, Problems> {
+    config::load(Some(directory(files).path()), environment(variables))
+}
+
+fn load(text: &str, variables: &[(&str, &str)]) -> Result<Loaded, Problems> {
+    load_files(&[("worker.toml", text)], variables)
+}
+
+fn good(text: &str, variables: &[(&str, &str)]) -> Config {
+    load(text, variables).unwrap_or_else(|problems| panic!("{problems}\n{text}")).config
+}
+
+/// Paths and messages.
+fn bad(text: &str, variables: &[(&str, &str)]) -> Vec<(String, String)> {
+    let problems = load(text, variables).err().unwrap_or_else(|| panic!("accepted: {text} {variables:?}"));
+    problems.0.into_iter().map(|problem| (problem.path, problem.message)).collect()
+}
+
+fn prod_with(key: &str) -> String {
+    format!("{PROD}{key}\n")
+}
+
+#[test]
+fn the_default_file_says_the_defaults_and_nothing_else() {
+    let loaded = config::load(None, []).unwrap();
+    let expected = Config {
+        broker: Settings {
+            url: Secret::new("amqp://guest:guest@127.0.0.1:5672/%2f"),
+            ca_file: None,
+            prefetch: 32,
+            held_bytes_max: 256 * 1024 * 1024,
+            declare: true,
+            dead_ttl: Duration::from_secs(14 * 86_400),
+        },
+        reply_to: ReplyPolicy::default(),
+        interactive_deadline: Duration::from_secs(600),
+        list_time_max: Duration::from_secs(600),
+        connections: Vec::new(),
+        callers: Callers::default(),
+        retry: RetryRules::default(),
+        telemetry: Telemetry { listen: "127.0.0.1:9464".parse().unwrap(), log_format: LogFormat::Json },
+    };
+    assert_eq!(loaded, Loaded { config: expected, warnings: Vec::new() });
+}
+
+#[test]
+fn every_example_in_the_default_file_is_a_setting() {
+    let uncommented: String = config::DEFAULT
+        .lines()
+        .map(|line| match line.strip_prefix('#') {
+            Some(example) if example.starts_with(|c: char| c == '[' || c.is_ascii_lowercase()) => example,
+            _ => line,
+        })
+        .map(|line| format!("{line}\n"))
+        .collect();
+    let tokens = [("OKTA_API_TOKEN", "00api"), ("OKTA_ACCESS_TOKEN", "access")];
+    let Loaded { config, warnings } = load(&uncommented, &tokens).unwrap();
+    assert_eq!(warnings, Vec::<String>::new());
+    let connection = |name: &str, base_url: &str, token_type, token: &str, subtools: &[&str]| Connection {
+        name: ConnectionName::parse(name).unwrap(),
+        endpoint: Endpoint { base_url: base_url.to_owned(), token_type, token: Secret::new(token) },
+        subtools: AllowList::parse(subtools).unwrap(),
+        capacity_percent: 90,
+        rate_limit_window: Duration::from_secs(60),
+    };
+    let expected = [
+        connection("preview", "https://acme.oktapreview.com", TokenType::Bearer, "access", &["read"]),
+        connection("prod", "https://acme.okta.com", TokenType::Ssws, "00api", &["read", "write"]),
+        connection("sandbox", "http://127.0.0.1:8085", TokenType::Ssws, "sandbox-token", &["all"]),
+    ];
+    assert_eq!(config.connections, expected);
+    let caller = Caller {
+        connections: vec![ConnectionName::parse("prod").unwrap()],
+        subtools: AllowList::parse(&["get_user", "reset_user_password"]).unwrap(),
+        lanes: vec![Lane::Interactive],
+    };
+    assert_eq!(config.callers, Callers(HashMap::from([("helpdesk-agent".to_owned(), caller)])));
+    let defaults = config::load(None, []).unwrap().config;
+    assert_eq!((config.broker, config.retry), (defaults.broker, defaults.retry));
+}
+
+#[test]
+fn what_an_example_shows_as_a_default_is_what_its_absence_means() {
+    let bare = good(PROD, &[]);
+    let explicit =
+        good(&prod_with("capacity_percent = 90\nrate_limit_window = \"60s\"\ntoken_type = \"SSWS\""), &[]);
+    assert_eq!(bare, explicit);
+}
+
+#[test]
+fn every_bad_setting_is_refused_by_its_path() {
+    let secret_shape = "must be `{ env = \"NAME\" }`, `{ file = \"/path\" }` or a text";
+    let duration_shape = "must be a duration with its unit, such as `500ms`, `10m` or `14d`";
+    let rows = [
+        // Types and bounds.
+        ("broker.prefetch = 0", "broker.prefetch", "must be between 1 and 1000"),
+        ("broker.prefetch = 1001", "broker.prefetch", "must be between 1 and 1000"),
+        ("broker.prefetch = \"32\"", "broker.prefetch", "must be a whole number"),
+        ("broker.prefetch = 1.5", "broker.prefetch", "must be a whole number, not a fraction"),
+        (
+            "broker.prefetch = 99999999999999999999",
+            "broker.prefetch",
+            "must be a whole number, not an integer beyond 64 bits",
+        ),
+        ("broker.declare = \"true\"", "broker.declare", "must be `true` or `false`"),
+        (
+            "broker.held_bytes_max = \"1kB\"",
+            "broker.held_bytes_max",
+            "must be between `1.0 MiB` and `1.0 TiB`",
+        ),
+        ("broker.held_bytes_max = \"lots\"", "broker.held_bytes_max", "must be a size such as `256MiB`"),
+        ("broker.dead_ttl = \"50d\"", "broker.dead_ttl", "must be between `1m` and `49d`"),
+        ("broker.dead_ttl = 14", "broker.dead_ttl", duration_shape),
+        ("broker.dead_ttl = \"14\"", "broker.dead_ttl", duration_shape),
+        ("broker.dead_ttl = \"1 month\"", "broker.dead_ttl", duration_shape),
+        ("broker.dead_ttl = \"-1d\"", "broker.dead_ttl", duration_shape),
+        (
+            "broker.interactive_deadline = \"0s\"",
+            "broker.interactive_deadline",
+            "must be between `1s` and `1d`",
+        ),
+        ("broker.list_time_max = \"26m\"", "broker.list_time_max", "must be between `1s` and `25m`"),
+        ("broker.ca_file = \"/no/such/file\"", "broker.ca_file", "there is no file `/no/such/file`"),
+        (
+            "broker.reply_to = [\"hr\", \"^x\"]",
+            "broker.reply_to.1",
+            "must be a queue name in which `*` stands for any text, such as `agents.*`",
+        ),
+        ("broker.reply_to = [1]", "broker.reply_to.0", "must be a text"),
+        ("broker.reply_to = { a = 1 }", "broker.reply_to", "must be a list of texts, not a table"),
+        ("broker = 1", "broker", "must be a table of keys"),
+        ("[[broker]]", "broker", "must be a table of keys, not a list"),
+        (
+            "broker.url = \"http://127.0.0.1\"",
+            "broker.url",
+            "must be a URI such as `amqps://user:password@rabbit.example.com:5671/%2f`",
+        ),
+        (
+            "broker.url = \"amqp:///x\"",
+            "broker.url",
+            "must be a URI such as `amqps://user:password@rabbit.example.com:5671/%2f`",
+        ),
+        ("broker.url = \"\"", "broker.url", "must not be empty"),
+        ("broker.url = 1", "broker.url", secret_shape),
+        ("retry.attempts_max = 101", "retry.attempts_max", "must be between 1 and 100"),
+        ("retry.base = \"31s\"", "retry.cap", "must not be shorter than `retry.base`"),
+        (
+            "telemetry.listen = \"localhost\"",
+            "telemetry.listen",
+            "must be an address and a port, such as `127.0.0.1:9464`",
+        ),
+        ("telemetry.log_format = \"xml\"", "telemetry.log_format", "must be `json` or `text`"),
+        // Unknown keys.
+        ("brocker.url = \"amqp://x\"", "brocker", "unknown key, did you mean `broker`?"),
+        ("broker.prefetsch = 1", "broker.prefetsch", "unknown key, did you mean `prefetch`?"),
+        ("retry.zzz = 1", "retry.zzz", "unknown key"),
+        ("\"a b\" = 1", "\"a b\"", "unknown key"),
+        // Connections.
+        (
+            "connections.Prod = {}",
+            "connections.Prod",
+            "`Prod` is not a connection name: [a-z][a-z0-9-]{0,31}",
+        ),
+        ("connections.x.domain = \"acme.okta.com\"", "connections.x.subtools", "is missing"),
+        (
+            "connections.x.domain = \"acme.okta.com\"",
+            "connections.x.api_token",
+            "is missing, exactly one of `api_token` and `access_token` is needed",
+        ),
+        ("connections.x.subtools = []", "connections.x.domain", "is missing"),
+        // Callers.
+        ("callers.bot = {}", "callers.bot.connections", "is missing"),
+        ("callers.bot = {}", "callers.bot.subtools", "is missing"),
+        (
+            "callers.bot.connections = [\"sandbox\"]",
+            "callers.bot.connections.0",
+            "there is no connection `sandbox`",
+        ),
+        (
+            "callers.bot.lanes = [\"bulk\", \"fast\"]",
+            "callers.bot.lanes.1",
+            "must be `interactive` or `bulk`",
+        ),
+        (
+            "callers.\"a.b\".subtools = \"x\"",
+            "callers.\"a.b\".subtools",
+            "`x` is neither a kind nor a subtool",
+        ),
+        ("callers.\"\" = {}", "callers.\"\"", "must be the name of a broker user, 1 to 255 bytes"),
+    ];
+    for (text, path, message) in rows {
+        let problems = bad(text, &[]);
+        assert!(problems.contains(&(path.to_owned(), message.to_owned())), "{text}: {problems:#?}");
+    }
+}
+
+#[test]
+fn every_bad_key_of_a_connection_is_refused_and_nothing_else() {
+    let rows = [
+        ("capacity_percent = 0", "capacity_percent", "must be between 1 and 100"),
+        ("capacity_percent = 101", "capacity_percent", "must be between 1 and 100"),
+        ("token_type = \"ssws\"", "token_type", "must be `SSWS` or `Bearer`"),
+        (
+            "access_token = \"x\"",
+            "access_token",
+            "stands beside `api_token`, exactly one of the two is needed",
+        ),
+        (
+            "rate_limit_window = \"10s\"",
+            "rate_limit_window",
+            "must be `60s`, as Okta counts; another length is accepted for a loopback base_url only",
+        ),
+        (
+            "base_url = \"http://acme.okta.com\"",
+            "base_url",
+            "must be https: plain http would show the token to the network; it is accepted for loopback only",
+        ),
+        (
+            "base_url = \"https://acme.okta.com/api/v1\"",
+            "base_url",
+            "must not hold a path, a query or a fragment",
+        ),
+        ("base_url = \"https://a:b@acme.okta.com\"", "base_url", "must not hold a user or password"),
+        (
+            "base_url = \"https://acme-admin.okta.com\"",
+            "base_url",
+            "must be the host of the org, not of its admin console, did you mean `https://acme.okta.com`?",
+        ),
+        ("subtool = []", "subtool", "unknown key, did you mean `subtools`?"),
+    ];
+    for (key, place, message) in rows {
+        let expected = vec![(format!("connections.prod.{place}"), message.to_owned())];
+        assert_eq!(bad(&prod_with(key), &[]), expected, "{key}");
+    }
+}
+
+#[test]
+fn a_domain_is_a_host_and_nothing_more() {
+    let rows = [
+        ("", "must not be empty"),
+        ("https://acme.okta.com", "must be a host without a scheme, did you mean `acme.okta.com`?"),
+        ("acme.okta.com/", "must be a host without a path, did you mean `acme.okta.com`?"),
+        ("acme.okta.com:443", "must be a host without a port, did you mean `acme.okta.com`?"),
+        ("jane:pw@acme.okta.com", "must be a host without a user, did you mean `acme.okta.com`?"),
+        ("acme.okta.com ", "must not hold white space, did you mean `acme.okta.com`?"),
+        (
+            "Acme-Admin.okta.com",
+            "must be the host of the org, not of its admin console, did you mean `acme.okta.com`?",
+        ),
+        ("acme.okta.com.com", "holds `.com` twice, did you mean `acme.okta.com`?"),
+        ("{yourOktaDomain}", "still holds the placeholder of an example"),
+        ("yourdomain.okta.com", "still holds the placeholder of an example"),
+        ("your-domain.okta.com", "still holds the placeholder of an example"),
+        ("acme", "must be a whole host name such as `acme.okta.com`"),
+        ("acme..okta.com", "must be a host name such as `acme.okta.com`"),
+        ("acmé.okta.com", "must be a host name such as `acme.okta.com`"),
+    ];
+    for (domain, message) in rows {
+        let text = PROD.replace("acme.okta.com", domain);
+        assert_eq!(bad(&text, &[]), [("connections.prod.domain".to_owned(), message.to_owned())], "{domain}");
+    }
+    assert_eq!(
+        good(&PROD.replace("acme", "ACME"), &[]).connections[0].endpoint.base_url,
+        "https://acme.okta.com"
+    );
+}
+
+#[test]
+fn a_domain_that_only_begins_like_a_placeholder_is_fine() {
+    let config = good(&PROD.replace("acme", "yourdomains-inc"), &[]);
+    assert_eq!(config.connections[0].endpoint.base_url, "https://yourdomains-inc.okta.com");
+}
+
+#[test]
+fn a_byte_order_mark_is_no_part_of_the_settings() {
+    assert_eq!(good("\u{feff}broker.prefetch = 1", &[]).broker.prefetch, 1);
+}
+
+#[test]
+fn a_loopback_base_url_may_have_its_own_window_and_a_literal_token() {
+    let text = r#"
+        connections.x = { base_url = "http://localhost:8085/", api_token = "t", subtools = ["all"], rate_limit_window = "2s" }
+    "#;
+    let Loaded { config, warnings } = load(text, &[]).unwrap();
+    assert_eq!(warnings, Vec::<String>::new());
+    assert_eq!(config.connections[0].endpoint.base_url, "http://localhost:8085");
+    assert_eq!(config.connections[0].rate_limit_window, Duration::from_secs(2));
+}
+
+#[test]
+fn what_is_not_supported_yet_is_refused_rather_than_ignored() {
+    for not_yet in config::NOT_YET {
+        let path =
+            not_yet.path.replace("connections.*", "connections.prod").replace("callers.*", "callers.bot");
+        let problems = bad(&format!("{path} = {}\n{PROD}", not_yet.example), &[]);
+        assert!(
+            problems.contains(&(path.clone(), "is not supported yet".to_owned())),
+            "{path}: {problems:?}"
+        );
+    }
+    good("telemetry.otlp_endpoint = \"\"", &[]);
+}
+
+#[test]
+fn a_service_app_stands_for_a_token_and_is_refused_alone() {
+    let text = r#"connections.prod = { domain = "acme.okta.com", subtools = "read", service_app = { client_id = "0oa" } }"#;
+    assert_eq!(
+        bad(text, &[]),
+        [("connections.prod.service_app".to_owned(), "is not supported yet".to_owned())]
+    );
+}
+
+#[test]
+fn every_problem_of_every_file_and_variable_is_told_at_once() {
+    let directory = directory(&[
+        ("10-broker.toml", "[broker]\nprefetch = 0\nprefetsch = 1\n"),
+        ("20-prod.toml", &PROD.replace("\"read\"", "\"raed\", \"get_user\", \"get_usr\"")),
+        (
+            "30-callers.toml",
+            "[callers.bot]\nconnections = [\"prod\", \"prd\"]\nsubtools = [\n  \"read\",\n  3,\n]\n",
+        ),
+        ("ignored.txt", "not TOML"),
+        (".hidden.toml", "not TOML"),
+    ]);
+    let variables = environment(&[("OKTA_WORKER__RETRY__CAPS", "1s"), ("OKTA_WORKER__RETRY__BASE", "soon")]);
+    let problems = config::load(Some(directory.path()), variables).unwrap_err();
+    let shown = problems.to_string().replace(&format!("{}/", directory.path().display()), "");
+    let expected = "\
+10-broker.toml:2: broker.prefetch: must be between 1 and 1000
+10-broker.toml:3: broker.prefetsch: unknown key, did you mean `prefetch`?
+20-prod.toml:5: connections.prod.subtools.0: `raed` is neither a kind nor a subtool, did you mean `read`?
+20-prod.toml:5: connections.prod.subtools.2: `get_usr` is neither a kind nor a subtool, did you mean `get_user`?
+30-callers.toml:2: callers.bot.connections.1: there is no connection `prd`, did you mean `prod`?
+30-callers.toml:5: callers.bot.subtools.1: must be a text
+OKTA_WORKER__RETRY__BASE: must be a duration with its unit, such as `500ms`, `10m` or `14d`
+OKTA_WORKER__RETRY__CAPS: fits no key, did you mean `OKTA_WORKER__RETRY__CAP`?";
+    assert_eq!(shown, expected);
+}
+
+#[test]
+fn a_missing_key_is_told_at_the_header_of_its_section() {
+    let problems =
+        load("\n[connections.prod]\ndomain = \"acme.okta.com\"\napi_token = { env = \"TOKEN\" }", &[])
+            .unwrap_err();
+    let [problem] = problems.0.as_slice() else { panic!("{problems}") };
+    assert_eq!((problem.line, problem.path.as_str()), (Some(2), "connections.prod.subtools"));
+}
+
+#[test]
+fn what_is_not_toml_is_told_by_line_and_column_beside_all_other_problems() {
+    let files = [
+        ("1.toml", "[broker]\nprefetch = 1 2\n"),
+        ("2.toml", "[retry]\nattempts_max = 0\n[callers.bot]\nconnections = [\"prod\"]\nsubtools = []\n"),
+    ];
+    let problems = load_files(&files, &[]).unwrap_err().0;
+    let places: Vec<_> = problems
+        .iter()
+        .map(|problem| {
+            (problem.line, problem.path.as_str(), problem.message.starts_with("column 12: not TOML: "))
+        })
+        .collect();
+    // Not told: that there is no connection `prod`; it may stand in what could not be read.
+    assert_eq!(places, [(Some(2), "", true), (Some(2), "retry.attempts_max", false)], "{problems:#?}");
+}
+
+#[test]
+fn files_that_cannot_be_read_are_named() {
+    let directory = directory(&[("latin.toml", "")]);
+    std::fs::write(directory.path().join("latin.toml"), b"a = \"\xe9\"").unwrap();
+    let empty = tempfile::tempdir().unwrap();
+    let rows: [(PathBuf, &str); 3] = [
+        (directory.path().join("none.toml"), "none.toml: failed to read: No such file or directory"),
+        (directory.path().join("latin.toml"), "latin.toml: is not UTF-8 (byte 5)"),
+        (empty.path().to_owned(), ": holds no `*.toml` file"),
+    ];
+    for (source, message) in rows {
+        let problems = config::load(Some(&source), []).unwrap_err().to_string();
+        assert!(problems.contains(message), "{problems}");
+    }
+}
+
+#[test]
+fn a_later_file_wins_key_by_key_and_tables_merge() {
+    let files = [
+        (
+            "a.toml",
+            "[broker]\nprefetch = 1\ndeclare = false\n[connections.prod]\ndomain = \"a.okta.com\"\napi_token = { file = \"/no/such/file\" }\n",
+        ),
+        (
+            "b.toml",
+            "[broker]\nprefetch = 2\n[connections.prod]\napi_token = { env = \"TOKEN\" }\nsubtools = \"read\"\n",
+        ),
+    ];
+    let config = load_files(&files, &[]).unwrap().config;
+    assert_eq!((config.broker.prefetch, config.broker.declare), (2, false));
+    assert_eq!(config.connections[0].endpoint.base_url, "https://a.okta.com");
+    assert_eq!(config.connections[0].endpoint.token.expose(), "00token");
+}
+
+#[test]
+fn any_key_may_come_from_the_environment() {
+    let file = directory(&[("token", "00acme\n")]);
+    let token = file.path().join("token").display().to_string();
+    let variables = [
+        ("OKTA_WORKER__BROKER__PREFETCH", "64"),
+        ("OKTA_WORKER__BROKER__DECLARE", "false"),
+        ("OKTA_WORKER__BROKER__HELD_BYTES_MAX", "1GiB"),
+        ("OKTA_WORKER__BROKER__REPLY_TO", "agents.*, hr"),
+        ("OKTA_WORKER__BROKER__URL", "amqps://worker:hunter2@rabbit.example.com"),
+        ("OKTA_WORKER__RETRY__BASE", "1s"),
+        ("OKTA_WORKER__TELEMETRY__LOG_FORMAT", "text"),
+        ("OKTA_WORKER__CONNECTIONS__PROD__DOMAIN", "new.okta.com"),
+        ("OKTA_WORKER__CONNECTIONS__PROD__API_TOKEN", "00literal"),
+        ("OKTA_WORKER__CONNECTIONS__ACME_EU__DOMAIN", "acme-eu.okta.com"),
+        ("OKTA_WORKER__CONNECTIONS__ACME_EU__API_TOKEN__FILE", &token),
+        ("OKTA_WORKER__CONNECTIONS__ACME_EU__SUBTOOLS", "[\"read\", \"create_user\"]"),
+        ("OKTA_WORKER__CONNECTIONS__ACME_EU__CAPACITY_PERCENT", "50"),
+        ("OKTA_WORKER__CALLERS__HELP_DESK_AGENT__SUBTOOLS", "read,write"),
+        ("OKTA_WORKER__CALLERS__NEW_BOT__CONNECTIONS", "acme-eu"),
+        ("OKTA_WORKER__CALLERS__NEW_BOT__SUBTOOLS", "all"),
+        ("OKTA_WORKER_CONFIG", "/etc/okta-worker"),
+    ];
+    let text = format!("{PROD}\n[callers.\"Help-Desk.Agent\"]\nconnections = [\"prod\"]\nsubtools = []\n");
+    let Loaded { config, warnings } = load(&text, &variables).unwrap();
+    assert_eq!(warnings, Vec::<String>::new());
+    assert_eq!(
+        (config.broker.prefetch, config.broker.declare, config.broker.held_bytes_max),
+        (64, false, 1 << 30)
+    );
+    assert_eq!(config.broker.url.expose(), "amqps://worker:hunter2@rabbit.example.com");
+    assert_eq!(config.reply_to, ReplyPolicy::parse(&["agents.*", "hr"]).unwrap());
+    assert_eq!(config.retry.base, Duration::from_secs(1));
+    assert_eq!(config.telemetry.log_format, LogFormat::Text);
+    let [acme, prod] = config.connections.as_slice() else { panic!("{:?}", config.connections) };
+    assert_eq!(acme.endpoint.base_url, "https://acme-eu.okta.com");
+    assert_eq!(acme.endpoint.token.expose(), "00acme");
+    assert_eq!(acme.subtools, AllowList::parse(&["read", "create_user"]).unwrap());
+    assert_eq!(acme.capacity_percent, 50);
+    assert_eq!(prod.endpoint.base_url, "https://new.okta.com");
+    assert_eq!(prod.endpoint.token.expose(), "00literal");
+    assert_eq!(config.callers.0["Help-Desk.Agent"].subtools, AllowList::parse(&["read", "write"]).unwrap());
+    assert_eq!(config.callers.0["new-bot"].lanes, Lane::ALL);
+}
+
+#[test]
+fn a_variable_that_fits_no_key_is_named() {
+    let rows = [
+        ("OKTA_WORKER__BROKER__PREFECH", "1", "fits no key, did you mean `OKTA_WORKER__BROKER__PREFETCH`?"),
+        ("OKTA_WORKER__BROKE__URL", "x", "fits no key, did you mean `OKTA_WORKER__BROKER__URL`?"),
+        ("OKTA_WORKER__NOWHERE__AT__ALL", "x", "fits no key"),
+        ("OKTA_WORKER__", "x", "fits no key"),
+        ("OKTA_WORKER__BROKER__", "x", "fits no key"),
+        ("OKTA_WORKER__BROKER", "x", "must be a table of keys"),
+        ("OKTA_WORKER__BROKER__PREFETCH__MAX", "1", "must be a whole number, not a table"),
+        ("OKTA_WORKER__BROKER__PREFETCH", "many", "must be a whole number"),
+        ("OKTA_WORKER__BROKER__DECLARE", "yes", "must be `true` or `false`"),
+        ("OKTA_WORKER__BROKER__REPLY_TO", "[\"a\"", "must be a list"),
+        (
+            "OKTA_WORKER__CONNECTIONS__PROD__SUBTOOLS",
+            "read,raed",
+            "`raed` is neither a kind nor a subtool, did you mean `read`?",
+        ),
+        ("OKTA_WORKER__CALLERS__A_B__LANES", "bulk", "fits both the caller `a-b` and the caller `a.b`"),
+    ];
+    let callers = "[callers]\na-b = { connections = [\"prod\"], subtools = \"read\" }\n\"a.b\" = { connections = [\"prod\"], subtools = \"read\" }";
+    for (name, value, message) in rows {
+        let problems = bad(&format!("{PROD}{callers}"), &[(name, value)]);
+        assert_eq!(problems, [(name.to_owned(), message.to_owned())], "{name}");
+    }
+    let both = [("OKTA_WORKER__BROKER__URL", "amqp://x"), ("OKTA_WORKER__BROKER__URL__ENV", "X")];
+    let contradiction = "contradicts `OKTA_WORKER__BROKER__URL`".to_owned();
+    assert_eq!(bad("", &both), [("OKTA_WORKER__BROKER__URL__ENV".to_owned(), contradiction)]);
+}
+
+#[test]
+fn a_secret_comes_from_a_variable_a_file_or_the_text_itself_and_is_trimmed() {
+    let files = directory(&[("token", " 00file\n"), ("empty", "\n")]);
+    let path = |name: &str| files.path().join(name).display().to_string();
+    let with = |secret: &str| PROD.replace("{ env = \"TOKEN\" }", secret);
+    for (secret, expected) in [
+        ("{ env = \"TOKEN\" }".to_owned(), "00token"),
+        (format!("{{ file = {:?} }}", path("token")), "00file"),
+        ("\" 00text \"".to_owned(), "00text"),
+    ] {
+        assert_eq!(good(&with(&secret), &[]).connections[0].endpoint.token.expose(), expected, "{secret}");
+    }
+    let shape = "must be `{ env = \"NAME\" }`, `{ file = \"/path\" }` or a text";
+    for (secret, message) in [
+        ("{ env = \"NONE\" }".to_owned(), "the environment variable `NONE` is not set".to_owned()),
+        ("{ env = \"EMPTY\" }".to_owned(), "the environment variable `EMPTY` is empty".to_owned()),
+        ("{ env = \"00token\" }".to_owned(), "`env` must be the name of an environment variable".to_owned()),
+        (format!("{{ file = {:?} }}", path("empty")), format!("`{}`: is empty", path("empty"))),
+        ("\" \"".to_owned(), "must not be empty".to_owned()),
+        ("{}".to_owned(), shape.to_owned()),
+        ("{ env = \"A\", file = \"b\" }".to_owned(), shape.to_owned()),
+        ("3".to_owned(), shape.to_owned()),
+        (
+            "\"two words\"".to_owned(),
+            "must hold visible ASCII characters only: it travels in a header".to_owned(),
+        ),
+    ] {
+        let problems = bad(&with(&secret), &[("EMPTY", " ")]);
+        assert_eq!(problems, [("connections.prod.api_token".to_owned(), message)], "{secret}");
+    }
+    let missing = bad(&with("{ file = \"/no/such/file\" }"), &[]);
+    assert!(missing[0].1.starts_with("`/no/such/file`: failed to read: No such file"), "{missing:?}");
+}
+
+#[test]
+fn a_literal_secret_in_a_file_is_warned_of_and_nowhere_else() {
+    let literal = PROD.replace("{ env = \"TOKEN\" }", "\"00literal\"");
+    let rows = [
+        (literal.as_str(), &[][..], &["connections.prod.api_token is a literal: "][..]),
+        (PROD, &[("OKTA_WORKER__CONNECTIONS__PROD__API_TOKEN", "00literal")], &[]),
+        ("broker.url = \"amqp://worker:hunter2@rabbit\"", &[], &["broker.url holds a literal password: "]),
+        ("broker.url = \"amqp://guest:guest@rabbit\"", &[], &[]),
+        ("broker.url = \"amqp://rabbit\"", &[], &[]),
+        ("broker.url = { env = \"URL\" }", &[("URL", "amqp://worker:hunter2@rabbit")], &[]),
+        (
+            "connections.x = { base_url = \"http://[::1]:1\", api_token = \"t\", subtools = [] }",
+            &[],
+            &["connections.x.subtools is empty: "],
+        ),
+    ];
+    for (text, variables, expected) in rows {
+        let warnings = load(text, variables).unwrap().warnings;
+        let as_expected = warnings.len() == expected.len()
+            && warnings.iter().zip(expected).all(|(warning, start)| warning.starts_with(start));
+        assert!(as_expected, "{text}: {warnings:?}");
+    }
+}
+
+#[test]
+fn commands_that_send_nothing_to_okta_start_without_its_tokens() {
+    let directory = directory(&[("worker.toml", PROD)]);
+    let loaded = config::load_without_tokens(Some(directory.path()), []).unwrap();
+    assert!(loaded.config.connections[0].endpoint.token.is_empty());
+    assert!(config::load(Some(directory.path()), []).is_err());
+}
+
+#[test]
+fn no_secret_is_ever_shown() {
+    const PLANTED: [&str; 3] = ["00PlantedToken", "PlantedPassword", "planted-variable"];
+    let leaks = |shown: &str| PLANTED.iter().any(|secret| shown.contains(secret));
+    let url = "amqp://worker:PlantedPassword@rabbit.example.com";
+    let literal = PROD.replace("{ env = \"TOKEN\" }", "\"00PlantedToken\"");
+    let loaded = load(&format!("broker.url = \"{url}\"\n{literal}"), &[]).unwrap();
+    assert_eq!(loaded.config.connections[0].endpoint.token.expose(), "00PlantedToken");
+    assert!(!leaks(&format!("{loaded:?} {loaded:#?}")));
+
+    let token = |value: &str| PROD.replace("{ env = \"TOKEN\" }", value);
+    let texts = [
+        // Secrets in the wrong shape, in the wrong place, and beside what is not TOML.
+        token("00PlantedToken"),
+        token("\"00PlantedToken"),
+        token("\"00PlantedToken\" x"),
+        token("'00PlantedToken\"\n"),
+        token("\"00PlantedToken\\q\""),
+        token("[\"00PlantedToken\"]"),
+        token("\"00PlantedToken with a space\""),
+        token("{ env = \"00PlantedToken\" }"),
+        token("{ env = \"NONE\", value = \"00PlantedToken\" }"),
+        prod_with("api_tokn = \"00PlantedToken\""),
+        prod_with("access_token = \"00PlantedToken\""),
+        prod_with("service_app = { private_key = \"00PlantedToken\" }"),
+        prod_with("token_type = \"00PlantedToken\""),
+        prod_with("base_url = \"https://x:PlantedPassword@acme.okta.com\""),
+        PROD.replace("acme.okta.com", "https://x:PlantedPassword@acme.okta.com"),
+        PROD.replace("acme.okta.com", "00PlantedToken"),
+        "broker.url = \"http://worker:PlantedPassword@rabbit\"".to_owned(),
+        "broker.url = \"amqp://worker:PlantedPassword@\"".to_owned(),
+        "broker.url = [\"amqp://worker:PlantedPassword@rabbit\"]".to_owned(),
+        "telemetry.otlp_endpoint = \"https://x:PlantedPassword@otlp\"".to_owned(),
+    ];
+    for text in texts {
+        let problems = load(&text, &[]).err().unwrap_or_else(|| panic!("accepted: {text}"));
+        assert!(!leaks(&format!("{problems} {problems:?}")), "{problems}");
+    }
+    for name in [
+        "OKTA_WORKER__BROKER__URL",
+        "OKTA_WORKER__BROKER__URI",
+        "OKTA_WORKER__CONNECTIONS__PROD__API_TOKEN__FILE__X",
+    ] {
+        let problems = load(PROD, &[(name, "planted-variable PlantedPassword")]).unwrap_err();
+        assert!(!leaks(&format!("{problems} {problems:?}")), "{problems}");
+    }
+}
