@@ -1,7 +1,7 @@
 //! Configuration: what is read from where, and how everything that is wrong is told at once.
 
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use okta_worker::config::{self, Config, Connection, Loaded, LogFormat, Problems, Telemetry};
@@ -123,6 +123,15 @@ fn what_an_example_shows_as_a_default_is_what_its_absence_means() {
     let explicit =
         good(&prod_with("capacity_percent = 90\nrate_limit_window = \"60s\"\ntoken_type = \"SSWS\""), &[]);
     assert_eq!(bare, explicit);
+}
+
+#[test]
+fn the_sandbox_file_needs_nothing_and_warns_of_nothing() {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/sandbox.toml");
+    let Loaded { config, warnings } = config::load(Some(&file), []).unwrap();
+    assert_eq!(warnings, Vec::<String>::new());
+    assert_eq!(config.connections[0].endpoint.base_url, "http://127.0.0.1:8085");
+    assert_eq!(config.connections[0].endpoint.token.expose(), "sandbox-token");
 }
 
 #[test]
