@@ -1,0 +1,25 @@
+//! What the 28 subtools say first, on one page.
+
+use okta_worker::domain::json::Fields;
+use okta_worker::tools::catalogue::CATALOGUE;
+use okta_worker::tools::{Bounds, Move};
+use serde_json::value::RawValue;
+
+#[test]
+fn first_requests() {
+    let bounds = Bounds { fields: &Fields::Whole, bytes_max: 1 << 20, is_overdue: false };
+    let mut page = String::new();
+    for entry in &CATALOGUE {
+        for example in entry.manifest.examples {
+            let arguments = RawValue::from_string((*example).to_owned()).expect("examples are JSON");
+            let tool = entry.read(&arguments).expect("examples are read");
+            let Move::Send(request) = tool.next(&[], bounds) else {
+                panic!("{} {example} sends nothing", entry.manifest.name);
+            };
+            let body = request.body.as_deref().map(String::from_utf8_lossy).unwrap_or_default();
+            let line = format!("{} {} {body}", request.method, request.path_and_query());
+            page.push_str(&format!("{} {example}\n  {}\n", entry.manifest.name, line.trim_end()));
+        }
+    }
+    insta::assert_snapshot!("first_requests", page);
+}
