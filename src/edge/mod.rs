@@ -1,4 +1,5 @@
 //! The world, real: RabbitMQ and Okta behind the worker's ports, and who watches it.
 
+pub mod metrics;
 pub mod okta;
 pub mod rabbit;
