@@ -1,0 +1,548 @@
+//! What is written to stderr: one line per invocation, and what an operator must see.
+//!
+//! An observer that writes. Texts that callers chose (ids, reasons, traces) are made single-line and cut,
+//! because a log is read line by line; no login, e-mail, token or body is written above debug.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::fmt::Write as _;
+use std::io::IsTerminal as _;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use serde::Deserialize;
+use tokio::time::Instant;
+use tracing::{Level, Subscriber, debug, enabled, error, info, warn};
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::MakeWriter;
+
+use crate::domain::answer::ErrorCode;
+use crate::domain::bucket::Bucket;
+use crate::domain::ids::{ConnectionName, Lane};
+use crate::worker::event::{Ending, Event, Observer};
+
+/// Longest id, name or trace written, in characters; UUIDs and W3C traces have less than half of it.
+const NAME_CHARS_MAX: usize = 128;
+
+/// Longest `reason` written, in characters: what the contract lets a caller send.
+const REASON_CHARS_MAX: usize = 1024;
+
+/// Most of Okta's request ids written per invocation. A long list sends hundreds of requests; the last
+/// ones are those that Okta's support is asked about.
+const REQUEST_IDS_MAX: usize = 16;
+
+/// What is logged unless told otherwise: of the libraries that talk, only what they warn of.
+const FILTER: &str = "info,lapin=warn,hyper=warn,reqwest=warn";
+
+/// The variables that hold a filter, the first one set wins.
+const FILTER_VARIABLES: [&str; 2] = ["OKTA_WORKER_LOG", "RUST_LOG"];
+
+/// How a line looks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// One JSON object per line, its fields at the top.
+    Json,
+    /// For people.
+    Text,
+}
+
+/// Whether lines may be coloured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Colour {
+    /// A terminal reads them.
+    Ansi,
+    /// A file or a collector does, or somebody asked for none.
+    Plain,
+}
+
+/// Sends the log of this process to stderr, filtered by `OKTA_WORKER_LOG` or `RUST_LOG`.
+///
+/// # Errors
+/// When the filter cannot be read, or a log was set up before.
+pub fn init(format: LogFormat) -> Result<(), String> {
+    // https://no-color.org: set and not empty, whatever it says.
+    let refused = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    let colour = if std::io::stderr().is_terminal() && !refused { Colour::Ansi } else { Colour::Plain };
+    let subscriber = subscriber(format, colour, filter()?, std::io::stderr);
+    tracing::subscriber::set_global_default(subscriber)
+        .map_err(|_| "failed to set up the log: it was set up before".to_owned())
+}
+
+/// The filter that the environment asks for.
+fn filter() -> Result<EnvFilter, String> {
+    let asked = FILTER_VARIABLES
+        .into_iter()
+        .find_map(|name| Some((name, std::env::var(name).ok().filter(|text| !text.trim().is_empty())?)));
+    match asked {
+        Some((name, text)) => EnvFilter::try_new(text)
+            .map_err(|error| format!("failed to read the log filter `{name}`: {error}")),
+        None => Ok(EnvFilter::new(FILTER)),
+    }
+}
+
+/// A log of this format, to any writer; timestamps are RFC 3339 in UTC.
+pub fn subscriber<W>(
+    format: LogFormat,
+    colour: Colour,
+    filter: EnvFilter,
+    writer: W,
+) -> Box<dyn Subscriber + Send + Sync>
+where
+    W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
+{
+    let lines = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(colour == Colour::Ansi)
+        .with_writer(writer);
+    match format {
+        LogFormat::Json => {
+            Box::new(lines.json().flatten_event(true).with_current_span(false).with_span_list(false).finish())
+        }
+        LogFormat::Text => Box::new(lines.finish()),
+    }
+}
+
+/// The observer that writes lines.
+#[derive(Debug, Default)]
+pub struct Log {
+    /// When each exhausted bucket opens again: it is reported once per window, however many wait for it.
+    exhausted: Mutex<HashMap<(ConnectionName, Bucket), Instant>>,
+}
+
+impl Log {
+    /// A log that has said nothing yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    fn note_at(&self, event: &Event<'_>, now: Instant) {
+        match *event {
+            Event::Answered(ref ending) => {
+                if enabled!(Level::INFO) {
+                    answered(ending);
+                }
+            }
+            Event::BucketExhausted { connection, bucket, wait } => {
+                if enabled!(Level::INFO) && self.is_news(connection, bucket, now, wait) {
+                    let wait_ms = millis(wait);
+                    info!(
+                        connection = connection.as_str(),
+                        bucket = bucket.as_str(),
+                        wait_ms,
+                        "the budget of `{bucket}` on `{connection}` is used up for {wait_ms} ms"
+                    );
+                }
+            }
+            Event::RateLimited { connection, bucket, kind } => warn!(
+                connection = connection.as_str(),
+                bucket = bucket.as_str(),
+                kind = kind.as_str(),
+                "okta answered 429 ({}) for `{bucket}` on `{connection}`",
+                kind.as_str()
+            ),
+            Event::Retried { connection, reason, attempt, wait } => warn!(
+                connection = connection.as_str(),
+                reason = reason.as_str(),
+                attempt,
+                wait_ms = millis(wait),
+                "attempt {attempt} on `{connection}` failed ({}) and will be repeated",
+                reason.as_str()
+            ),
+            Event::Undeliverable { id, connection } => {
+                let id = name(id);
+                warn!(
+                    id = &*id,
+                    connection = connection.map(ConnectionName::as_str),
+                    "the result of `{id}` found no reply queue and went to `okta.results`"
+                );
+            }
+            Event::Parked { id, connection, reason } => {
+                let id = name(id);
+                error!(
+                    id = &*id,
+                    connection = connection.map(ConnectionName::as_str),
+                    reason = reason.as_str(),
+                    "`{id}` was parked in `okta.dead` ({})",
+                    reason.as_str()
+                );
+            }
+            Event::Stale { id } => {
+                let id = name(id);
+                warn!(id = &*id, "`{id}` came by a connection that is gone; the broker delivers it again");
+            }
+            Event::Broker { connected: true, why } => {
+                info!("connected to the broker: {}", text(why, REASON_CHARS_MAX))
+            }
+            Event::Broker { connected: false, why } => {
+                warn!("lost the broker: {}", text(why, REASON_CHARS_MAX))
+            }
+            Event::Requested { connection, bucket, method, http_status, took, rate: _ } => debug!(
+                connection = connection.as_str(),
+                bucket = bucket.as_str(),
+                method = method.as_str(),
+                http_status,
+                took_ms = millis(took),
+                "asked `{bucket}` on `{connection}`"
+            ),
+            // The metrics count these; a line each would say nothing that `answered` does not.
+            Event::Received { .. } | Event::Left { .. } | Event::Waited { .. } => {}
+        }
+    }
+
+    /// Whether the window of this bucket was not reported yet; remembers that it is now.
+    fn is_news(&self, connection: &ConnectionName, bucket: Bucket, now: Instant, wait: Duration) -> bool {
+        let mut exhausted = self.exhausted.lock().unwrap_or_else(PoisonError::into_inner);
+        let opens = exhausted.entry((connection.clone(), bucket)).or_insert(now);
+        let news = *opens <= now;
+        if news {
+            *opens = now + wait;
+        }
+        news
+    }
+}
+
+impl Observer for Log {
+    fn note(&self, event: &Event<'_>) {
+        self.note_at(event, Instant::now());
+    }
+}
+
+/// The line of one invocation.
+fn answered(ending: &Ending<'_>) {
+    let id = name(ending.id);
+    let subtool = ending.subtool.unwrap_or("-");
+    let status = ending.status.as_str();
+    let okta_request_ids = joined(ending.okta_request_ids);
+    info!(
+        id = &*id,
+        connection = ending.connection.map(ConnectionName::as_str),
+        lane = ending.lane.map(Lane::as_str),
+        subtool = ending.subtool,
+        caller = ending.caller.map(name).as_deref(),
+        status,
+        effect = ending.effect.as_str(),
+        error = ending.error.map(ErrorCode::as_str),
+        path = ending.path.map(|path| free_text(path, NAME_CHARS_MAX)).as_deref(),
+        okta_error_code = ending.okta_error_code.map(name).as_deref(),
+        attempts = ending.attempts,
+        okta_calls = ending.okta_calls,
+        waited_ms = millis(ending.waited),
+        took_ms = millis(ending.took),
+        okta_request_ids = okta_request_ids.as_deref(),
+        reason = ending.reason.map(|reason| free_text(reason, REASON_CHARS_MAX)).as_deref(),
+        traceparent = ending.traceparent.map(name).as_deref(),
+        "answered `{id}`: {subtool} {status}"
+    );
+}
+
+fn millis(span: Duration) -> u64 {
+    u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// A name from outside, as it may stand in a line.
+fn name(raw: &str) -> Cow<'_, str> {
+    text(raw, NAME_CHARS_MAX)
+}
+
+/// What callers wrote for people (`path` may end in an argument of their invention), with e-mail
+/// addresses and logins struck out: every word that holds an `@`.
+fn free_text(raw: &str, chars_max: usize) -> Cow<'_, str> {
+    if !raw.contains('@') {
+        return text(raw, chars_max);
+    }
+    let mut struck = String::with_capacity(raw.len());
+    for word in raw.split_inclusive(char::is_whitespace) {
+        if word.contains('@') {
+            struck.push_str("***");
+            struck.extend(word.chars().last().filter(|c| c.is_whitespace()));
+        } else {
+            struck.push_str(word);
+        }
+    }
+    Cow::Owned(text(&struck, chars_max).into_owned())
+}
+
+/// A text on one line and not longer than that; borrowed when it is so already.
+fn text(raw: &str, chars_max: usize) -> Cow<'_, str> {
+    // No text of fewer bytes has more characters, so the usual one is not counted.
+    let short = raw.len() <= chars_max;
+    if short && !raw.chars().any(breaks_lines) {
+        return Cow::Borrowed(raw);
+    }
+    let mut line = String::with_capacity(raw.len().min(chars_max) + '…'.len_utf8());
+    let mut chars = raw.chars();
+    for c in chars.by_ref().take(chars_max) {
+        if breaks_lines(c) {
+            line.extend(c.escape_default());
+        } else {
+            line.push(c);
+        }
+    }
+    if chars.next().is_some() {
+        line.push('…');
+    }
+    Cow::Owned(line)
+}
+
+/// What would end a line, drive a terminal or turn the order of what is read.
+fn breaks_lines(c: char) -> bool {
+    c.is_control() || matches!(c, '\u{2028}' | '\u{2029}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+/// Ids in one text, separated by commas; `None` when there are none.
+fn joined(ids: &[String]) -> Option<String> {
+    let earlier = ids.len().saturating_sub(REQUEST_IDS_MAX);
+    let mut ids = ids[earlier..].iter().map(|id| name(id));
+    let mut line = match earlier {
+        0 => ids.next()?.into_owned(),
+        _ => format!("({earlier} earlier)"),
+    };
+    for id in ids {
+        // Writing to a string cannot fail.
+        let _ = write!(line, ",{id}");
+    }
+    Some(line)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+    use std::sync::Arc;
+
+    use serde_json::Value;
+
+    use super::*;
+    use crate::domain::answer::{Effect, Status};
+    use crate::worker::event::{LimitKind, ParkReason};
+
+    /// What was written, shared with the subscriber that writes it.
+    #[derive(Clone, Default)]
+    struct Written(Arc<Mutex<Vec<u8>>>);
+
+    impl io::Write for Written {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    /// What the log writes of these events.
+    fn written(format: LogFormat, filter: &str, events: &[Event<'_>]) -> String {
+        let written = Written::default();
+        let writer = written.clone();
+        let lines = subscriber(format, Colour::Plain, EnvFilter::new(filter), move || writer.clone());
+        tracing::subscriber::with_default(lines, || {
+            let (log, now) = (Log::new(), Instant::now());
+            events.iter().for_each(|event| log.note_at(event, now));
+        });
+        let bytes = written.0.lock().unwrap().clone();
+        String::from_utf8(bytes).unwrap()
+    }
+
+    fn json(events: &[Event<'_>]) -> Vec<Value> {
+        let text = written(LogFormat::Json, FILTER, events);
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
+
+    fn prod() -> ConnectionName {
+        ConnectionName::parse("prod").unwrap()
+    }
+
+    /// An ending of which only the least is known.
+    fn bare(id: &str) -> Ending<'_> {
+        Ending {
+            id,
+            connection: None,
+            lane: None,
+            subtool: None,
+            caller: None,
+            reason: None,
+            traceparent: None,
+            status: Status::Failed,
+            effect: Effect::None,
+            error: Some(ErrorCode::InvalidMessage),
+            path: None,
+            okta_error_code: None,
+            okta_request_ids: &[],
+            attempts: 0,
+            okta_calls: 0,
+            waited: Duration::ZERO,
+            took: Duration::from_millis(3),
+        }
+    }
+
+    fn without_time_and_target(mut line: Value) -> Value {
+        let fields = line.as_object_mut().unwrap();
+        let time = fields.remove("timestamp").unwrap();
+        assert!(time.as_str().unwrap().parse::<jiff::Timestamp>().is_ok(), "{time} is not RFC 3339");
+        assert_eq!(fields.remove("target").unwrap(), "okta_worker::edge::log");
+        line
+    }
+
+    #[test]
+    fn an_invocation_is_one_line_with_everything_known() {
+        let prod = prod();
+        let ids = ["req1".to_owned(), "req2".to_owned()];
+        let ending = Ending {
+            connection: Some(&prod),
+            lane: Some(Lane::Interactive),
+            subtool: Some("get_user"),
+            caller: Some("helpdesk"),
+            reason: Some("TICKET-7"),
+            traceparent: Some("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"),
+            error: Some(ErrorCode::NotFound),
+            path: Some("arguments.user_id"),
+            okta_error_code: Some("E0000007"),
+            okta_request_ids: &ids,
+            attempts: 1,
+            okta_calls: 2,
+            waited: Duration::from_millis(20),
+            ..bare("7d0c")
+        };
+        let lines = json(&[Event::Answered(ending)]);
+        assert_eq!(lines.len(), 1);
+        assert_eq!(
+            without_time_and_target(lines[0].clone()),
+            serde_json::json!({
+                "level": "INFO", "message": "answered `7d0c`: get_user failed",
+                "id": "7d0c", "connection": "prod", "lane": "interactive", "subtool": "get_user",
+                "caller": "helpdesk", "status": "failed", "effect": "none", "error": "not_found",
+                "path": "arguments.user_id", "okta_error_code": "E0000007", "attempts": 1, "okta_calls": 2,
+                "waited_ms": 20, "took_ms": 3, "okta_request_ids": "req1,req2", "reason": "TICKET-7",
+                "traceparent": "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
+            })
+        );
+    }
+
+    #[test]
+    fn what_is_not_known_is_left_out() {
+        let lines = json(&[Event::Answered(bare("7d0c"))]);
+        assert_eq!(
+            without_time_and_target(lines[0].clone()),
+            serde_json::json!({
+                "level": "INFO", "message": "answered `7d0c`: - failed", "id": "7d0c", "status": "failed",
+                "effect": "none", "error": "invalid_message", "attempts": 0, "okta_calls": 0,
+                "waited_ms": 0, "took_ms": 3,
+            })
+        );
+    }
+
+    #[test]
+    fn texts_of_callers_stay_on_their_line_and_forge_nothing() {
+        let forged = "7d0c\n{\"level\":\"ERROR\"}\r\u{1b}[31m\u{2028}\u{202e}\0";
+        let ending = Ending {
+            caller: Some(forged),
+            reason: Some(forged),
+            traceparent: Some(forged),
+            path: Some(forged),
+            okta_error_code: Some(forged),
+            ..bare(forged)
+        };
+        let events = [
+            Event::Answered(ending),
+            Event::Stale { id: forged },
+            Event::Parked { id: forged, connection: None, reason: ParkReason::Unreadable },
+            Event::Undeliverable { id: forged, connection: None },
+            Event::Broker { connected: false, why: forged },
+        ];
+        for format in [LogFormat::Json, LogFormat::Text] {
+            let text = written(format, FILTER, &events);
+            assert_eq!(text.lines().count(), events.len(), "{text}");
+            assert!(!text.trim_end().replace('\n', "").chars().any(breaks_lines), "{text}");
+        }
+    }
+
+    #[test]
+    fn addresses_in_reason_and_path_are_struck_out() {
+        let ending = Ending {
+            reason: Some("HR-12: jane@example.com\tleaves, cc <bo@example.com>"),
+            path: Some("arguments.jane@example.com"),
+            ..bare("7d0c")
+        };
+        let line = &json(&[Event::Answered(ending)])[0];
+        assert_eq!(line["reason"], "HR-12: ***\\tleaves, cc ***");
+        assert_eq!(line["path"], "***");
+    }
+
+    #[test]
+    fn ids_are_cut_at_128_characters() {
+        let exact = "é".repeat(NAME_CHARS_MAX);
+        assert_eq!(name(&exact), exact);
+        assert_eq!(name(&format!("{exact}é")), format!("{exact}…"));
+        assert!(matches!(name("7d0c"), Cow::Borrowed("7d0c")));
+    }
+
+    #[test]
+    fn only_the_last_request_ids_of_a_long_list_are_written() {
+        let ids: Vec<_> = (1..=18).map(|id| id.to_string()).collect();
+        assert_eq!(joined(&[]), None);
+        assert_eq!(joined(&ids[..2]).unwrap(), "1,2");
+        assert_eq!(joined(&ids).unwrap(), "(2 earlier),3,4,5,6,7,8,9,10,11,12,13,14,15,16,17,18");
+    }
+
+    #[test]
+    fn each_event_has_its_level() {
+        let prod = prod();
+        let (connection, bucket) = (&prod, Bucket::Users);
+        let reason = crate::worker::event::RetryReason::Gateway;
+        let events = [
+            Event::Received { connection, lane: Lane::Bulk, redelivered: false },
+            Event::BucketExhausted { connection, bucket, wait: Duration::from_secs(9) },
+            Event::RateLimited { connection, bucket, kind: LimitKind::Concurrency },
+            Event::Retried { connection, reason, attempt: 2, wait: Duration::from_secs(1) },
+            Event::Answered(bare("7d0c")),
+            Event::Undeliverable { id: "7d0c", connection: None },
+            Event::Parked { id: "7d0c", connection: Some(&prod), reason: ParkReason::CrashLoop },
+            Event::Stale { id: "7d0c" },
+            Event::Broker { connected: true, why: "everything is consumed" },
+            Event::Broker { connected: false, why: "reset by peer" },
+        ];
+        let told: Vec<_> = json(&events)
+            .iter()
+            .map(|line| format!("{} {}", line["level"].as_str().unwrap(), line["message"].as_str().unwrap()))
+            .collect();
+        assert_eq!(
+            told,
+            [
+                "INFO the budget of `users` on `prod` is used up for 9000 ms",
+                "WARN okta answered 429 (concurrency) for `users` on `prod`",
+                "WARN attempt 2 on `prod` failed (gateway) and will be repeated",
+                "INFO answered `7d0c`: - failed",
+                "WARN the result of `7d0c` found no reply queue and went to `okta.results`",
+                "ERROR `7d0c` was parked in `okta.dead` (crash_loop)",
+                "WARN `7d0c` came by a connection that is gone; the broker delivers it again",
+                "INFO connected to the broker: everything is consumed",
+                "WARN lost the broker: reset by peer",
+            ]
+        );
+    }
+
+    #[test]
+    fn an_exhausted_bucket_is_reported_once_per_window() {
+        let (log, prod, now) = (Log::new(), prod(), Instant::now());
+        let wait = Duration::from_secs(10);
+        let later = now + Duration::from_secs(4);
+        assert!(log.is_news(&prod, Bucket::Users, now, wait));
+        assert!(!log.is_news(&prod, Bucket::Users, later, wait));
+        assert!(log.is_news(&prod, Bucket::Logs, later, wait));
+        assert!(log.is_news(&prod, Bucket::Users, now + wait, wait));
+    }
+
+    #[test]
+    fn a_level_that_is_off_writes_nothing() {
+        assert_eq!(written(LogFormat::Json, "error", &[Event::Answered(bare("7d0c"))]), "");
+    }
+
+    #[test]
+    fn the_libraries_that_talk_are_heard_when_they_warn() {
+        let filter = EnvFilter::new(FILTER).to_string();
+        for quiet in ["lapin=warn", "hyper=warn", "reqwest=warn", "info"] {
+            assert!(filter.split(',').any(|directive| directive == quiet), "{filter}");
+        }
+    }
+}
