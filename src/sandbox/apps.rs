@@ -1,0 +1,238 @@
+//! Apps: what one is, how it looks, and how it is listed. Who uses it is in `assignments`.
+//!
+//! Apps cannot be created over the wire here; tests and the seed make them. All look like bookmark apps,
+//! the plainest of Okta's many shapes.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::{Value, json};
+
+use super::assignments::Grant;
+use super::call::Asked;
+use super::expression::{Case, Expression, Field, Item, Operator};
+use super::ids::Id;
+use super::log::Target;
+use super::org::Org;
+use super::pages::{self, Links, Rest, Sizes};
+use super::refusal::Refusal;
+use super::reply::{Reply, Stamp};
+
+const APPS: Sizes = Sizes { default: 20, max: 200 };
+
+/// What an app is made from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewApp {
+    /// What people call it.
+    pub label: String,
+    /// What Okta's catalogue calls it.
+    pub name: String,
+    /// How people sign in to it, such as `BOOKMARK`.
+    pub sign_on_mode: String,
+    /// Attributes its users may have there.
+    pub attributes: BTreeSet<String>,
+}
+
+impl NewApp {
+    /// A bookmark without attributes.
+    pub fn bookmark(label: &str) -> Self {
+        Self {
+            label: label.to_owned(),
+            name: "bookmark".to_owned(),
+            sign_on_mode: "BOOKMARK".to_owned(),
+            attributes: BTreeSet::new(),
+        }
+    }
+}
+
+/// An app.
+#[derive(Debug, Clone)]
+pub(super) struct App {
+    pub(super) id: Id,
+    pub(super) made_from: NewApp,
+    pub(super) is_active: bool,
+    pub(super) created: Stamp,
+    pub(super) last_updated: Stamp,
+    /// Groups whose members may use it.
+    pub(super) groups: BTreeMap<Id, Grant>,
+}
+
+impl App {
+    pub(super) fn status(&self) -> &'static str {
+        if self.is_active { "ACTIVE" } else { "INACTIVE" }
+    }
+
+    pub(super) fn target(&self) -> Target {
+        Target::new(self.id, "AppInstance", &self.made_from.label, &self.made_from.label)
+    }
+
+    /// The app as an answer shows it.
+    pub(super) fn view(&self, host: &str, org: Id) -> Value {
+        let Self { id, made_from: NewApp { label, name, sign_on_mode, .. }, .. } = self;
+        let below = |path: &str| json!({ "href": format!("{host}/api/v1/apps/{id}{path}") });
+        let (turn, turned) =
+            if self.is_active { ("deactivate", "/deactivate") } else { ("activate", "/activate") };
+        let mut links = json!({
+            "uploadLogo": { "href": format!("{host}/api/v1/apps/{id}/logo"), "hints": { "allow": ["POST"] } },
+            "appLinks": [{ "name": "login", "href": self.link(host), "type": "text/html" }],
+            "profileEnrollment": { "href": format!("{host}/api/v1/policies/rst{}", &org.as_str()[3..]) },
+            "policies": { "href": format!("{host}/api/v1/apps/{id}/policies"), "hints": { "allow": ["PUT"] } },
+            "groups": below("/groups"),
+            "logo": [{ "name": "medium", "href": logo(host), "type": "image/png" }],
+            "accessPolicy": { "href": format!("{host}/api/v1/policies/rst{}", &org.as_str()[3..]) },
+            "users": below("/users"),
+        });
+        links[turn] = below(&format!("/lifecycle{turned}"));
+        json!({
+            "id": id,
+            "orn": format!("orn:okta:idp:{org}:apps:{name}:{id}"),
+            "name": name,
+            "label": label,
+            "status": self.status(),
+            "lastUpdated": self.last_updated,
+            "created": self.created,
+            "accessibility": { "selfService": false, "errorRedirectUrl": null, "loginRedirectUrl": null },
+            "visibility": {
+                "autoLaunch": false,
+                "autoSubmitToolbar": false,
+                "hide": { "iOS": false, "web": false },
+                "appLinks": { "login": true },
+            },
+            "features": [],
+            "signOnMode": sign_on_mode,
+            "credentials": {
+                "userNameTemplate": { "template": "${source.login}", "type": "BUILT_IN" },
+                "signing": {},
+            },
+            "settings": {
+                "app": { "requestIntegration": false, "url": "https://app.example.com" },
+                "notifications": {
+                    "vpn": { "network": { "connection": "DISABLED" }, "message": null, "helpUrl": null },
+                },
+                "manualProvisioning": false,
+                "implicitAssignment": false,
+                "notes": { "admin": null, "enduser": null },
+            },
+            "_links": links,
+        })
+    }
+
+    /// Where a click on the dashboard leads.
+    pub(super) fn link(&self, host: &str) -> String {
+        format!("{host}/home/{}/{}/2557", self.made_from.name, self.id)
+    }
+}
+
+pub(super) fn logo(host: &str) -> String {
+    format!("{host}/assets/img/logos/default.png")
+}
+
+impl Item for App {
+    fn field(&self, attribute: &str) -> Option<Field<'_>> {
+        match attribute {
+            "id" => Some(Field::Text(self.id.as_str().into())),
+            "status" => Some(Field::Text(self.status().into())),
+            "name" => Some(Field::Text(self.made_from.name.as_str().into())),
+            _ => None,
+        }
+    }
+}
+
+/// What `filter` on apps takes: one comparison.
+#[derive(Debug)]
+enum Filter {
+    All,
+    Own(Expression),
+    UsedBy(Id),
+    GrantedTo(Id),
+    /// A user or group that does not exist, or a key no app has.
+    None,
+}
+
+impl Org {
+    /// The app a path names.
+    pub(super) fn app_at(&self, key: &str) -> Result<&App, Refusal> {
+        Id::parse(key).and_then(|id| self.apps.get(id)).ok_or_else(|| Refusal::missing(key, "AppInstance"))
+    }
+
+    pub(super) fn get_app(&self, asked: &Asked<'_>) -> Result<Reply, Refusal> {
+        let app = self.app_at(&asked.ids[0])?;
+        let mut view = app.view(&self.settings.host, self.id);
+        if let Some(expand) = asked.query("expand") {
+            let user = expand.strip_prefix("user/").and_then(Id::parse).ok_or_else(malformed_expand)?;
+            self.embed(&mut view, app, user, asked);
+        }
+        Ok(Reply::json(&view))
+    }
+
+    pub(super) fn list_apps(&self, asked: &Asked<'_>) -> Result<Reply, Refusal> {
+        let filter = self.app_filter(asked)?;
+        let start = asked.query("q").map(str::to_lowercase);
+        let expand = match (asked.query("expand"), &filter) {
+            (None, _) => None,
+            (Some(expand), Filter::UsedBy(user)) if expand.strip_prefix("user/") == Some(user.as_str()) => {
+                Some(*user)
+            }
+            (Some(_), _) => return Err(malformed_expand()),
+        };
+        let limit = pages::limit(asked, APPS)?;
+        let admits = |app: &App| {
+            let named = start.as_ref().is_none_or(|start| {
+                [&app.made_from.label, &app.made_from.name]
+                    .iter()
+                    .any(|text| text.to_lowercase().starts_with(start.as_str()))
+            });
+            named
+                && match &filter {
+                    Filter::All => true,
+                    Filter::Own(expression) => expression.admits(app, Case::Sensitive),
+                    Filter::UsedBy(user) => self.access(app, *user, asked.now).is_some(),
+                    Filter::GrantedTo(group) => app.groups.contains_key(group),
+                    Filter::None => false,
+                }
+        };
+        let found = self.apps.seen(pages::after(asked)?, asked.now).filter(|(_, app)| admits(app));
+        let (page, rest) = pages::cut(found, limit);
+        let next = page.last().filter(|_| rest == Rest::More).map(|(id, _)| id.to_string());
+        let host = &self.settings.host;
+        let views: Vec<Value> = page
+            .into_iter()
+            .map(|(_, app)| {
+                let mut view = app.view(host, self.id);
+                if let Some(user) = expand {
+                    self.embed(&mut view, app, user, asked);
+                }
+                view
+            })
+            .collect();
+        // Recorded: `useOptimization`, `includeNonDeleted` and `alwaysIncludeVpnSettings` are lost.
+        let links = Links { host, path: "/api/v1/apps", limit, kept: &["q", "filter", "expand"] };
+        Ok(links.write(Reply::json(&views), asked, next.as_deref()))
+    }
+
+    fn app_filter(&self, asked: &Asked<'_>) -> Result<Filter, Refusal> {
+        let Some(text) = asked.query("filter") else { return Ok(Filter::All) };
+        let expression = Expression::parse(text).map_err(|cause| Refusal::bad_search(&cause))?;
+        let Expression::Compare { attribute, operator: Operator::Equal, value } = &expression else {
+            return Err(Refusal::unsupported_filter("one `eq` comparison is supported"));
+        };
+        let id = || value.as_str().and_then(Id::parse);
+        Ok(match attribute.as_str() {
+            "id" | "status" | "name" => Filter::Own(expression),
+            "user.id" => id().map_or(Filter::None, Filter::UsedBy),
+            "group.id" => id().map_or(Filter::None, Filter::GrantedTo),
+            "credentials.signing.kid" | "settings.slo.enabled" => Filter::None,
+            _ => return Err(Refusal::unsupported_filter(attribute)),
+        })
+    }
+
+    /// Puts a user's assignment into the view of an app.
+    fn embed(&self, view: &mut Value, app: &App, user: Id, asked: &Asked<'_>) {
+        if let Some(access) = self.access(app, user, asked.now) {
+            view["_embedded"] = json!({ "user": access.view(app.id, &self.settings.host) });
+        }
+    }
+}
+
+fn malformed_expand() -> Refusal {
+    Refusal::invalid("RequestParams", vec!["Expand query is malformed.".to_owned()])
+}

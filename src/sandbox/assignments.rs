@@ -1,0 +1,330 @@
+//! Who may use which app: directly, or because a group may.
+//!
+//! An assignment of one's own (scope USER) hides the one a group gives. Only the former can be taken
+//! away from a user; the latter goes with the membership.
+
+use std::collections::BTreeSet;
+
+use jiff::Timestamp;
+use serde_json::{Map, Value, json};
+
+use super::apps::{App, logo};
+use super::call::Asked;
+use super::ids::Id;
+use super::ledger::Change;
+use super::org::Org;
+use super::pages::{self, Links, Rest, Sizes};
+use super::profile;
+use super::refusal::Refusal;
+use super::reply::{Reply, Stamp};
+use super::users::{Form, Status, User};
+
+const APP_USERS: Sizes = Sizes { default: 50, max: 500 };
+
+/// That a group may use an app.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Grant {
+    pub(super) since: Stamp,
+}
+
+/// That a user may use an app.
+#[derive(Debug, Clone)]
+pub(super) struct Assignment {
+    pub(super) created: Stamp,
+    pub(super) last_updated: Stamp,
+    pub(super) user_name: String,
+    pub(super) has_password: bool,
+    pub(super) profile: Map<String, Value>,
+}
+
+/// How a user comes to an app.
+#[derive(Debug)]
+pub(super) struct Access<'a> {
+    user: &'a User,
+    way: Way<'a>,
+}
+
+#[derive(Debug)]
+enum Way<'a> {
+    Own(&'a Assignment),
+    Group(Id, Grant),
+}
+
+impl Access<'_> {
+    /// The assignment as an answer shows it.
+    pub(super) fn view(&self, app: Id, host: &str) -> Value {
+        let user = self.user.id;
+        let mut links = json!({
+            "app": { "href": format!("{host}/api/v1/apps/{app}") },
+            "user": { "href": format!("{host}/api/v1/users/{user}") },
+        });
+        let (scope, created, last_updated, user_name, profile) = match &self.way {
+            Way::Own(own) => (
+                "USER",
+                own.created,
+                own.last_updated,
+                own.user_name.as_str(),
+                Value::Object(own.profile.clone()),
+            ),
+            Way::Group(group, grant) => {
+                links["group"] = json!({ "href": format!("{host}/api/v1/groups/{group}") });
+                ("GROUP", grant.since, grant.since, self.user.text("login"), json!({}))
+            }
+        };
+        json!({
+            "id": user,
+            "externalId": null,
+            "created": created,
+            "lastUpdated": last_updated,
+            "scope": scope,
+            "status": "ACTIVE",
+            "statusChanged": created,
+            "passwordChanged": null,
+            "syncState": "DISABLED",
+            "credentials": { "userName": user_name },
+            "profile": profile,
+            "_links": links,
+        })
+    }
+
+    fn names_start_with(&self, start: &str) -> bool {
+        let user_name = match &self.way {
+            Way::Own(own) => own.user_name.as_str(),
+            Way::Group(..) => self.user.text("login"),
+        };
+        [user_name, self.user.text("firstName"), self.user.text("lastName"), self.user.text("email")]
+            .iter()
+            .any(|text| text.to_lowercase().starts_with(start))
+    }
+}
+
+impl Org {
+    /// How a user may use an app, as the index sees it.
+    pub(super) fn access<'a>(&'a self, app: &App, user: Id, now: Timestamp) -> Option<Access<'a>> {
+        let own = self.assignments.get(&app.id).and_then(|own| own.seen_one(user, now));
+        let way = match own {
+            Some(own) => Way::Own(own),
+            None => app
+                .groups
+                .iter()
+                .find(|(group, _)| self.is_member(**group, user, now))
+                .map(|(group, grant)| Way::Group(*group, *grant))?,
+        };
+        Some(Access { user: self.users.shelf().seen_one(user, now)?, way })
+    }
+
+    fn is_member(&self, group: Id, user: Id, now: Timestamp) -> bool {
+        if group == self.everyone {
+            let user = self.users.shelf().seen_one(user, now);
+            return user.is_some_and(|user| user.status != Status::Deprovisioned);
+        }
+        self.members.get(&group).is_some_and(|members| members.seen_one(user, now).is_some())
+    }
+
+    /// Everybody who may use an app, in the order of their ids.
+    fn app_users(&self, app: &App, after: Option<Id>, now: Timestamp) -> BTreeSet<Id> {
+        let own = self.assignments.get(&app.id).into_iter().flat_map(|own| own.seen(after, now));
+        let mut users: BTreeSet<Id> = own.map(|(user, _)| user).collect();
+        for group in app.groups.keys() {
+            if *group == self.everyone {
+                users.extend(self.users.shelf().seen(after, now).map(|(user, _)| user));
+            } else if let Some(members) = self.members.get(group) {
+                users.extend(members.seen(after, now).map(|(user, ())| user));
+            }
+        }
+        users
+    }
+
+    pub(super) fn list_app_users(&self, asked: &Asked<'_>) -> Result<Reply, Refusal> {
+        let app = self.app_at(&asked.ids[0])?;
+        let limit = pages::limit(asked, APP_USERS)?;
+        let start = asked.query("q").map(str::to_lowercase);
+        let found = self
+            .app_users(app, pages::after(asked)?, asked.now)
+            .into_iter()
+            .filter_map(|user| self.access(app, user, asked.now))
+            .filter(|access| start.as_ref().is_none_or(|start| access.names_start_with(start)));
+        let (page, rest) = pages::cut(found, limit);
+        let next = page.last().filter(|_| rest == Rest::More).map(|access| access.user.id.to_string());
+        let host = &self.settings.host;
+        let embeds = asked.query("expand") == Some("user");
+        let views: Vec<Value> = page
+            .iter()
+            .map(|access| {
+                let mut view = access.view(app.id, host);
+                if embeds {
+                    view["_embedded"] = json!({ "user": self.view(access.user, Form::Whole) });
+                }
+                view
+            })
+            .collect();
+        let path = format!("/api/v1/apps/{}/users", app.id);
+        // Okta forgot `expand` here until release 2026.08.0 (okta-sdk-nodejs issue 439).
+        let links = Links { host, path: &path, limit, kept: &["q"] };
+        Ok(links.write(Reply::json(&views), asked, next.as_deref()))
+    }
+
+    pub(super) fn get_app_user(&self, asked: &Asked<'_>) -> Result<Reply, Refusal> {
+        let app = self.app_at(&asked.ids[0])?;
+        let user = self.user_by_id(&asked.ids[1])?;
+        let access = self.access_now(app, user).ok_or_else(|| not_assigned(app.id, user.id))?;
+        let mut view = access.view(app.id, &self.settings.host);
+        if asked.query("expand") == Some("user") {
+            view["_embedded"] = json!({ "user": self.view(user, Form::Whole) });
+        }
+        Ok(Reply::json(&view))
+    }
+
+    /// How a user may use an app, this instant.
+    fn access_now<'a>(&'a self, app: &App, user: &'a User) -> Option<Access<'a>> {
+        let way = match self.assignments.get(&app.id).and_then(|own| own.get(user.id)) {
+            Some(own) => Way::Own(own),
+            None => app
+                .groups
+                .iter()
+                .find(|(group, _)| {
+                    **group == self.everyone
+                        || self.members.get(group).is_some_and(|members| members.get(user.id).is_some())
+                })
+                .map(|(group, grant)| Way::Group(*group, *grant))?,
+        };
+        Some(Access { user, way })
+    }
+
+    /// POST to the list: the body names the user.
+    pub(super) fn assign(&mut self, asked: &Asked<'_>) -> Result<Reply, Refusal> {
+        let app = self.active_app(&asked.ids[0])?;
+        let body = asked.object(&["id", "credentials", "profile", "scope"])?;
+        let user = body.get("id").and_then(Value::as_str).unwrap_or_default();
+        let user = self.user_by_id(user)?.id;
+        self.put_assignment(asked, app, user, &body)
+    }
+
+    /// POST to one user's assignment: the path names the user.
+    pub(super) fn update_app_user(&mut self, asked: &Asked<'_>) -> Result<Reply, Refusal> {
+        let app = self.active_app(&asked.ids[0])?;
+        let body = asked.object(&["id", "credentials", "profile", "scope"])?;
+        let user = self.user_by_id(&asked.ids[1])?.id;
+        self.put_assignment(asked, app, user, &body)
+    }
+
+    /// Assigning again is an update: the same `created`, a newer `lastUpdated` (recorded).
+    fn put_assignment(
+        &mut self,
+        asked: &Asked<'_>,
+        app: Id,
+        user: Id,
+        body: &Map<String, Value>,
+    ) -> Result<Reply, Refusal> {
+        let of = self.apps.get(app).expect("the app was there a moment ago");
+        let who = self.users.get(user).expect("the user was there a moment ago");
+        if who.status == Status::Deprovisioned {
+            return Err(Refusal::inactive_user());
+        }
+        let wanted = body.get("profile").and_then(Value::as_object);
+        if let Some(name) = wanted.and_then(|profile| {
+            profile.iter().find(|(name, value)| !value.is_null() && !of.made_from.attributes.contains(*name))
+        }) {
+            return Err(Refusal::invalid("assignment", vec![format!("Property '{}' not found", name.0)]));
+        }
+        let credentials = body.get("credentials");
+        let user_name = credentials.and_then(|given| given.get("userName")?.as_str());
+        let sets_password = credentials
+            .is_some_and(|given| given.get("password").and_then(|password| password.get("value")).is_some());
+        let now = Stamp::seconds(asked.now);
+        let former = self.assignments.get(&app).and_then(|own| own.get(user));
+        let mut next = former.cloned().unwrap_or_else(|| Assignment {
+            created: now,
+            last_updated: now,
+            user_name: who.text("login").to_owned(),
+            has_password: false,
+            profile: Map::new(),
+        });
+        next.last_updated = now;
+        next.has_password |= sets_password;
+        if let Some(user_name) = user_name {
+            next.user_name = user_name.to_owned();
+        }
+        if let Some(wanted) = wanted {
+            profile::merge(&mut next.profile, wanted.clone());
+        }
+        let change = match former {
+            None => Some(Change::AppAssigned),
+            Some(former) => {
+                (sets_password || former.user_name != next.user_name || former.profile != next.profile)
+                    .then_some(Change::AppAssignmentUpdated)
+            }
+        };
+        let targets = vec![self.user_target(user), of.target()];
+        self.assignments_of(app).put(user, next, asked.now);
+        if let Some(change) = change {
+            self.happened(asked.cause, change, format!("{app}/{user}"), targets);
+        }
+        let own = self.assignments.get(&app).and_then(|own| own.get(user)).expect("it was just put there");
+        let access = Access { user: self.users.get(user).expect("it is still there"), way: Way::Own(own) };
+        Ok(Reply::json(&access.view(app, &self.settings.host)))
+    }
+
+    pub(super) fn unassign(&mut self, asked: &Asked<'_>) -> Result<Reply, Refusal> {
+        let app = self.app_at(&asked.ids[0])?;
+        let user = self.user_by_id(&asked.ids[1])?;
+        let by_group = match self.access_now(app, user).map(|access| access.way) {
+            None => return Err(not_assigned(app.id, user.id)),
+            Some(Way::Group(..)) => true,
+            Some(Way::Own(_)) => false,
+        };
+        if by_group {
+            return Err(Refusal::granted_by_group());
+        }
+        let (app, user, targets) = (app.id, user.id, vec![self.user_target(user.id), app.target()]);
+        self.assignments_of(app).remove(user, asked.now);
+        self.happened(asked.cause, Change::AppUnassigned, format!("{app}/{user}"), targets);
+        if asked.switch("sendEmail", super::call::Switch::Off) == super::call::Switch::On {
+            self.did(asked.cause, Change::MailAdmin, self.admin.to_string());
+        }
+        Ok(Reply::empty())
+    }
+
+    /// An app that can be given to somebody: an inactive one looks as if it were not there.
+    fn active_app(&self, key: &str) -> Result<Id, Refusal> {
+        let app = self.app_at(key)?;
+        if app.is_active { Ok(app.id) } else { Err(Refusal::missing(key, "AppInstance")) }
+    }
+
+    /// A user by id only: assignments take no logins.
+    fn user_by_id(&self, key: &str) -> Result<&User, Refusal> {
+        Id::parse(key).and_then(|id| self.users.get(id)).ok_or_else(|| Refusal::missing(key, "User"))
+    }
+
+    /// The dashboard of a user: one link for each app it may use. Not paged.
+    pub(super) fn app_links(&self, asked: &Asked<'_>) -> Result<Reply, Refusal> {
+        let user = self.user_at(&asked.ids[0])?;
+        let host = &self.settings.host;
+        let links: Vec<Value> = self
+            .apps
+            .seen(None, asked.now)
+            .filter(|(_, app)| app.is_active && self.access(app, user.id, asked.now).is_some())
+            .enumerate()
+            .map(|(at, (id, app))| {
+                json!({
+                    "id": format!("00ub{}", &user.id.as_str()[4..]),
+                    "label": app.made_from.label,
+                    "linkUrl": app.link(host),
+                    "logoUrl": logo(host),
+                    "appName": app.made_from.name,
+                    "appInstanceId": id,
+                    "appAssignmentId": format!("0ua{}", &user.id.as_str()[3..]),
+                    "credentialsSetup": false,
+                    "hidden": false,
+                    "sortOrder": at,
+                })
+            })
+            .collect();
+        Ok(Reply::json(&links))
+    }
+}
+
+/// The recorded text runs both ids together.
+fn not_assigned(app: Id, user: Id) -> Refusal {
+    Refusal::missing(&format!("{user}{app}"), "AppUser")
+}

@@ -1,0 +1,364 @@
+//! Groups and who is in them.
+//!
+//! Only groups of type OKTA_GROUP can be changed. Everybody is in Everyone, and nothing keeps a list of
+//! it; APP_GROUPs stand for groups of some directory that Okta only mirrors.
+
+use jiff::Timestamp;
+use serde::ser::SerializeMap;
+use serde::{Serialize, Serializer};
+use serde_json::{Map, Value, json};
+
+use super::call::{Asked, Cause};
+use super::expression::{Field, Item, Operator};
+use super::ids::Id;
+use super::ledger::Change;
+use super::log::Target;
+use super::org::Org;
+use super::pages::{self, Links, Rest, Sizes};
+use super::people::is_order;
+use super::profile::Profile;
+use super::refusal::Refusal;
+use super::reply::{Href, Reply, Stamp, Url};
+use super::search::{Dialect, Query};
+use super::settings::Attribute;
+use super::users::{Form, Status};
+
+const GROUPS: Sizes = Sizes { default: 10_000, max: 10_000 };
+const GROUPS_BY_Q: Sizes = Sizes { default: 300, max: 10_000 };
+const MEMBERS: Sizes = Sizes { default: 1000, max: 1000 };
+
+const NAME_CHARS_MAX: usize = 255;
+const DESCRIPTION_CHARS_MAX: usize = 1024;
+
+/// Where a group comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum GroupKind {
+    Okta,
+    App,
+    BuiltIn,
+}
+
+impl GroupKind {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Okta => "OKTA_GROUP",
+            Self::App => "APP_GROUP",
+            Self::BuiltIn => "BUILT_IN",
+        }
+    }
+}
+
+/// A group, without its members.
+#[derive(Debug, Clone)]
+pub(super) struct Group {
+    pub(super) id: Id,
+    pub(super) kind: GroupKind,
+    pub(super) created: Stamp,
+    pub(super) last_updated: Stamp,
+    pub(super) last_membership_updated: Stamp,
+    /// Name and description are always in it, the latter maybe as `null`.
+    pub(super) profile: Profile,
+}
+
+impl Group {
+    pub(super) fn name(&self) -> &str {
+        self.profile.get("name").and_then(Value::as_str).unwrap_or_default()
+    }
+
+    /// Refuses to change who is in a group that Okta does not own.
+    pub(super) fn check_own_members(&self) -> Result<(), Refusal> {
+        if self.kind == GroupKind::Okta { Ok(()) } else { Err(Refusal::forbidden()) }
+    }
+
+    pub(super) fn target(&self) -> Target {
+        Target::new(self.id, "UserGroup", "unknown", self.name())
+    }
+}
+
+impl Item for Group {
+    fn field(&self, attribute: &str) -> Option<Field<'_>> {
+        if let Some(name) = attribute.strip_prefix("profile.") {
+            return self.profile.get(name).map(Field::Json);
+        }
+        match attribute {
+            "id" => Some(Field::Text(self.id.as_str().into())),
+            "type" => Some(Field::Text(self.kind.as_str().into())),
+            "created" => Some(Field::Time(self.created.0)),
+            "lastUpdated" => Some(Field::Time(self.last_updated.0)),
+            "lastMembershipUpdated" => Some(Field::Time(self.last_membership_updated.0)),
+            _ => None,
+        }
+    }
+}
+
+/// A group as an answer shows it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct GroupView<'a> {
+    pub(super) group: &'a Group,
+    pub(super) host: &'a str,
+}
+
+impl Serialize for GroupView<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let group = self.group;
+        let mut map = serializer.serialize_map(None)?;
+        map.serialize_entry("id", &group.id)?;
+        map.serialize_entry("created", &group.created)?;
+        map.serialize_entry("lastUpdated", &group.last_updated)?;
+        map.serialize_entry("lastMembershipUpdated", &group.last_membership_updated)?;
+        let class =
+            if group.kind == GroupKind::App { "okta:windows_security_principal" } else { "okta:user_group" };
+        map.serialize_entry("objectClass", &[class])?;
+        map.serialize_entry("type", group.kind.as_str())?;
+        map.serialize_entry("profile", &group.profile)?;
+        map.serialize_entry("_links", &GroupLinks(self))?;
+        map.end()
+    }
+}
+
+struct GroupLinks<'a, 'b>(&'a GroupView<'b>);
+
+impl Serialize for GroupLinks<'_, '_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let (host, id) = (self.0.host, self.0.group.id);
+        let mut map = serializer.serialize_map(None)?;
+        let logo = |size: &str| json!({ "name": size, "href": format!("{host}/assets/img/logos/groups/{size}.png"), "type": "image/png" });
+        map.serialize_entry("logo", &[logo("medium"), logo("large")])?;
+        for below in ["owners", "users", "apps"] {
+            let href = Url(format_args!("{host}/api/v1/groups/{id}/{below}"));
+            map.serialize_entry(below, &Href { href, method: None })?;
+        }
+        map.end()
+    }
+}
+
+impl Org {
+    /// The group a path names.
+    pub(super) fn group_at(&self, key: &str) -> Result<&Group, Refusal> {
+        Id::parse(key).and_then(|id| self.groups.get(id)).ok_or_else(|| Refusal::missing(key, "UserGroup"))
+    }
+
+    fn show_group(&self, group: &Group) -> Reply {
+        Reply::json(&GroupView { group, host: &self.settings.host })
+    }
+
+    pub(super) fn get_group(&self, asked: &Asked<'_>) -> Result<Reply, Refusal> {
+        Ok(self.show_group(self.group_at(&asked.ids[0])?))
+    }
+
+    pub(super) fn list_groups(&self, asked: &Asked<'_>) -> Result<Reply, Refusal> {
+        let host = &self.settings.host;
+        if let Some(start) = asked.query("q") {
+            if asked.query("filter").or(asked.query("search")).is_some() {
+                return Err(Refusal::search_and_filter());
+            }
+            let start = start.to_lowercase();
+            let found = self
+                .groups
+                .seen(None, asked.now)
+                .filter(|(_, group)| group.name().to_lowercase().starts_with(&start))
+                .map(|(_, group)| GroupView { group, host });
+            let (page, _) = pages::cut(found, pages::limit(asked, GROUPS_BY_Q)?);
+            return Ok(Reply::json(&page)); // recorded: no Link header at all
+        }
+        let custom = &self.settings.group_attributes;
+        let dialect = Dialect {
+            search: &|attribute, operator| is_searchable(attribute, operator, custom),
+            filter: &is_filterable,
+        };
+        let query = Query::read(asked, &dialect)?;
+        let limit = pages::limit(asked, GROUPS)?;
+        let page = query.page(asked, &self.groups, limit, |_| true)?;
+        let views: Vec<_> = page.items.iter().map(|group| GroupView { group, host }).collect();
+        let kept = &["filter", "search", "sortBy", "sortOrder"];
+        let links = Links { host, path: "/api/v1/groups", limit, kept };
+        Ok(links.write(Reply::json(&views), asked, page.next.as_deref()))
+    }
+
+    pub(super) fn create_group(&mut self, asked: &Asked<'_>) -> Result<Reply, Refusal> {
+        let profile = self.group_profile(asked, None)?;
+        let id = self.found_group(asked.cause, GroupKind::Okta, profile);
+        let group = self.groups.get(id).expect("the group was just made");
+        Ok(self.show_group(group))
+    }
+
+    /// Makes a group of any kind.
+    pub(super) fn found_group(&mut self, cause: Cause<'_>, kind: GroupKind, profile: Profile) -> Id {
+        let now = Stamp::seconds(cause.now);
+        let id = self.ids.mint("00g");
+        let group =
+            Group { id, kind, created: now, last_updated: now, last_membership_updated: now, profile };
+        self.happened(cause, Change::GroupCreated, id.to_string(), vec![group.target()]);
+        self.groups.put(id, group, cause.now);
+        id
+    }
+
+    /// PUT replaces the whole profile: what is not mentioned is gone.
+    pub(super) fn replace_group(&mut self, asked: &Asked<'_>) -> Result<Reply, Refusal> {
+        let former = self.group_at(&asked.ids[0])?;
+        former.check_own_members()?;
+        let profile = self.group_profile(asked, Some(former.id))?;
+        let (id, changed) = (former.id, former.profile != profile);
+        let group = self.groups.edit(id, asked.now).expect("the group was there a moment ago");
+        group.profile = profile;
+        group.last_updated = Stamp::seconds(asked.now);
+        let target = group.target();
+        if changed {
+            self.happened(asked.cause, Change::GroupUpdated, id.to_string(), vec![target]);
+        }
+        self.get_group(asked)
+    }
+
+    pub(super) fn delete_group(&mut self, asked: &Asked<'_>) -> Result<Reply, Refusal> {
+        let group = self.group_at(&asked.ids[0])?;
+        if group.kind == GroupKind::BuiltIn {
+            return Err(Refusal::forbidden());
+        }
+        let (id, target) = (group.id, group.target());
+        self.happened(asked.cause, Change::GroupDeleted, id.to_string(), vec![target]);
+        self.groups.remove(id, asked.now);
+        self.members.remove(&id);
+        for app in self.apps.iter().map(|(app, _)| app).collect::<Vec<_>>() {
+            if let Some(app) = self.apps.edit(app, asked.now) {
+                app.groups.remove(&id);
+            }
+        }
+        Ok(Reply::empty())
+    }
+
+    /// The profile of a body, checked; `whose` already has its name.
+    fn group_profile(&self, asked: &Asked<'_>, whose: Option<Id>) -> Result<Profile, Refusal> {
+        let body = asked.object(&["profile"])?;
+        let wanted = body.get("profile").and_then(Value::as_object).ok_or_else(Refusal::malformed)?;
+        let custom = &self.settings.group_attributes;
+        if let Some(name) = wanted.keys().find(|name| !is_attribute(name, custom)) {
+            let cause = format!("Property name '{name}' is not defined in profile");
+            return Err(Refusal::invalid("group", vec![cause]));
+        }
+        let mut profile: Profile = Map::clone(wanted);
+        profile.retain(|name, value| name == "description" || !value.is_null());
+        profile.entry("description").or_insert(Value::Null);
+        for name in ["name", "description"] {
+            if profile.get(name).is_some_and(|value| !value.is_string() && !value.is_null()) {
+                return Err(Refusal::malformed());
+            }
+        }
+        let name = profile.get("name").and_then(Value::as_str).unwrap_or_default();
+        if name.trim().is_empty() {
+            return Err(Refusal::invalid("name", vec!["name: The field cannot be left blank".to_owned()]));
+        }
+        let description = profile.get("description").and_then(Value::as_str).unwrap_or_default();
+        for (field, text, most) in
+            [("name", name, NAME_CHARS_MAX), ("description", description, DESCRIPTION_CHARS_MAX)]
+        {
+            if text.chars().count() > most {
+                return Err(Refusal::invalid(field, vec![format!("{field}: The field is too long")]));
+            }
+        }
+        let taken = self.groups.iter().any(|(id, group)| Some(id) != whose && group.name() == name);
+        if taken { Err(Refusal::taken("name")) } else { Ok(profile) }
+    }
+
+    pub(super) fn list_members(&self, asked: &Asked<'_>) -> Result<Reply, Refusal> {
+        let group = self.group_at(&asked.ids[0])?;
+        let limit = pages::limit(asked, MEMBERS)?;
+        let after = pages::after(asked)?;
+        let (page, rest) = if group.kind == GroupKind::BuiltIn {
+            let all = self.users.shelf().seen(after, asked.now);
+            pages::cut(all.map(|(_, user)| user).filter(|user| user.status != Status::Deprovisioned), limit)
+        } else {
+            let ids =
+                self.members.get(&group.id).into_iter().flat_map(|members| members.seen(after, asked.now));
+            pages::cut(ids.filter_map(|(id, ())| self.users.shelf().seen_one(id, asked.now)), limit)
+        };
+        let next = page.last().filter(|_| rest == Rest::More).map(|user| user.id.to_string());
+        let views: Vec<_> = page.into_iter().map(|user| self.view(user, Form::Listed)).collect();
+        let path = format!("/api/v1/groups/{}/users", group.id);
+        let links = Links { host: &self.settings.host, path: &path, limit, kept: &[] };
+        Ok(links.write(Reply::json(&views), asked, next.as_deref()))
+    }
+
+    pub(super) fn add_member(&mut self, asked: &Asked<'_>) -> Result<Reply, Refusal> {
+        let group = self.group_at(&asked.ids[0])?;
+        let user = self.user_at(&asked.ids[1])?;
+        group.check_own_members()?;
+        if user.status == Status::Deprovisioned {
+            return Err(Refusal::missing(&asked.ids[1], "User"));
+        }
+        let (group, user) = (group.id, user.id);
+        self.join(asked.cause, group, user);
+        Ok(Reply::empty())
+    }
+
+    pub(super) fn remove_member(&mut self, asked: &Asked<'_>) -> Result<Reply, Refusal> {
+        let group = self.group_at(&asked.ids[0])?;
+        let user = self.user_at(&asked.ids[1])?;
+        group.check_own_members()?;
+        let (group, user) = (group.id, user.id);
+        let was = self.members.get_mut(&group).and_then(|members| members.remove(user, asked.now));
+        if was.is_some() {
+            self.membership_changed(asked.cause, Change::MemberRemoved, group, user);
+        }
+        Ok(Reply::empty())
+    }
+
+    /// Puts a user into a group; once is enough.
+    pub(super) fn join(&mut self, cause: Cause<'_>, group: Id, user: Id) {
+        let members = self.members_of(group);
+        if members.get(user).is_none() {
+            members.put(user, (), cause.now);
+            self.membership_changed(cause, Change::MemberAdded, group, user);
+        }
+    }
+
+    fn membership_changed(&mut self, cause: Cause<'_>, change: Change, group: Id, user: Id) {
+        let Some(of) = self.groups.edit(group, cause.now) else { return };
+        of.last_membership_updated = Stamp::seconds(cause.now);
+        let group_target = of.target();
+        let user_target = self.user_target(user);
+        self.happened(cause, change, format!("{group}/{user}"), vec![user_target, group_target]);
+    }
+
+    /// Users came or went.
+    pub(super) fn everyone_changed(&mut self, now: Timestamp) {
+        if let Some(everyone) = self.groups.edit(self.everyone, now) {
+            everyone.last_membership_updated = Stamp::seconds(now);
+        }
+    }
+}
+
+fn is_attribute(name: &str, custom: &[Attribute]) -> bool {
+    matches!(name, "name" | "description") || custom.iter().any(|known| known.name == name)
+}
+
+fn is_searchable(attribute: &str, operator: Operator, custom: &[Attribute]) -> bool {
+    let known = match attribute.strip_prefix("profile.") {
+        Some(name) => is_attribute(name, custom),
+        None => {
+            matches!(
+                attribute,
+                "id" | "type" | "created" | "lastUpdated" | "lastMembershipUpdated" | "source.id"
+            )
+        }
+    };
+    known
+        && match operator {
+            Operator::NotEqual | Operator::EndsWith => false,
+            Operator::Contains => matches!(attribute, "profile.name" | "profile.description"),
+            Operator::StartsWith
+            | Operator::Equal
+            | Operator::Greater
+            | Operator::GreaterOrEqual
+            | Operator::Less
+            | Operator::LessOrEqual
+            | Operator::Present => true,
+        }
+}
+
+fn is_filterable(attribute: &str, operator: Operator) -> bool {
+    match attribute {
+        "id" | "type" => operator == Operator::Equal,
+        "lastUpdated" | "lastMembershipUpdated" => is_order(operator),
+        _ => false,
+    }
+}

@@ -1,0 +1,142 @@
+//! Who may pass: one window per bucket, and the number of requests in flight.
+//!
+//! A window opens with the first request after the last one ended and lasts its whole length, so no two
+//! windows are aligned to each other or to the clock. A refused request is not counted; a failed one is.
+
+use std::time::Duration;
+
+use http::{HeaderMap, HeaderName, HeaderValue};
+use jiff::Timestamp;
+use serde::Serialize;
+
+use crate::domain::bucket::Bucket;
+
+use super::settings::Settings;
+
+/// How far ahead the reset of a concurrency 429 lies: 111, 127 and 140 s were recorded in one second,
+/// although slots were free again at once.
+const CONCURRENCY_RESETS: [i64; 3] = [111, 127, 140];
+
+const LIMIT: HeaderName = HeaderName::from_static("x-rate-limit-limit");
+const REMAINING: HeaderName = HeaderName::from_static("x-rate-limit-remaining");
+const RESET: HeaderName = HeaderName::from_static("x-rate-limit-reset");
+
+/// What one bucket has seen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Counter {
+    /// The bucket, as in labels.
+    pub bucket: &'static str,
+    /// Requests per window.
+    pub limit: u32,
+    /// Requests let through, failed ones included.
+    pub accepted: u64,
+    /// Requests refused because the window was spent.
+    pub refused: u64,
+    /// Requests refused because too many were in flight.
+    pub refused_concurrent: u64,
+    /// The most requests let through in one window.
+    pub accepted_max: u32,
+}
+
+/// What the three headers of one answer say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Rate {
+    limit: u32,
+    remaining: u32,
+    reset: i64,
+}
+
+impl Rate {
+    pub(super) fn write(self, headers: &mut HeaderMap) {
+        headers.insert(LIMIT, HeaderValue::from(self.limit));
+        headers.insert(REMAINING, HeaderValue::from(self.remaining));
+        headers.insert(RESET, HeaderValue::from(self.reset));
+    }
+}
+
+/// A bucket's window and what went through it.
+#[derive(Debug, Clone, Copy)]
+struct Window {
+    limit: u32,
+    opened: Option<Timestamp>,
+    used: u32,
+    accepted: u64,
+    refused: u64,
+    refused_concurrent: u64,
+    accepted_max: u32,
+}
+
+/// All buckets of the org.
+#[derive(Debug)]
+pub(super) struct Limits {
+    length: Duration,
+    windows: [Window; Bucket::ALL.len()],
+    lies: usize,
+}
+
+impl Limits {
+    pub(super) fn new(settings: &Settings) -> Self {
+        let windows = Bucket::ALL.map(|bucket| Window {
+            limit: settings.limit(bucket),
+            opened: None,
+            used: 0,
+            accepted: 0,
+            refused: 0,
+            refused_concurrent: 0,
+            accepted_max: 0,
+        });
+        Self { length: settings.window, windows, lies: 0 }
+    }
+
+    /// Counts a request, or refuses it when its window is spent.
+    pub(super) fn take(&mut self, bucket: Bucket, now: Timestamp) -> Result<Rate, Rate> {
+        let length = self.length;
+        let window = &mut self.windows[position(bucket)];
+        let opened = match window.opened {
+            Some(opened) if now.duration_since(opened).unsigned_abs() < length => opened,
+            Some(_) | None => {
+                window.used = 0;
+                now
+            }
+        };
+        // Whole seconds: a client that trusts the header alone may come up to a second too early.
+        let seconds = i64::try_from(length.as_secs_f64().ceil() as u64).unwrap_or(i64::MAX);
+        let reset = opened.as_second().saturating_add(seconds);
+        if window.used >= window.limit {
+            window.refused += 1;
+            return Err(Rate { limit: window.limit, remaining: 0, reset });
+        }
+        window.opened = Some(opened);
+        window.used += 1;
+        window.accepted += 1;
+        window.accepted_max = window.accepted_max.max(window.used);
+        Ok(Rate { limit: window.limit, remaining: window.limit - window.used, reset })
+    }
+
+    /// Refuses a request because too many are in flight: limit and remaining are 0 and the reset lies.
+    pub(super) fn crowded(&mut self, bucket: Bucket, now: Timestamp) -> Rate {
+        self.windows[position(bucket)].refused_concurrent += 1;
+        self.lies += 1;
+        let ahead = CONCURRENCY_RESETS[self.lies % CONCURRENCY_RESETS.len()];
+        Rate { limit: 0, remaining: 0, reset: now.as_second() + ahead }
+    }
+
+    pub(super) fn counters(&self) -> Vec<Counter> {
+        Bucket::ALL
+            .into_iter()
+            .zip(&self.windows)
+            .map(|(bucket, window)| Counter {
+                bucket: bucket.as_str(),
+                limit: window.limit,
+                accepted: window.accepted,
+                refused: window.refused,
+                refused_concurrent: window.refused_concurrent,
+                accepted_max: window.accepted_max,
+            })
+            .collect()
+    }
+}
+
+fn position(bucket: Bucket) -> usize {
+    Bucket::ALL.iter().position(|known| *known == bucket).expect("every bucket is among all of them")
+}

@@ -1,0 +1,288 @@
+//! The System Log: what happened, and how it is read.
+//!
+//! Without `until` and ascending, a query polls: it always has a `next`, even on an empty page. With
+//! `until`, or descending, it is bounded: the last page has none. A cursor is the number of the next event to
+//! read (descending: of the last one read), so no event is skipped or seen twice.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+use super::call::Asked;
+use super::expression::{Case, Expression, Field, Item, Operator};
+use super::ids::Id;
+use super::ledger::Change;
+use super::org::Org;
+use super::pages::{self, Links, Rest};
+use super::refusal::Refusal;
+use super::reply::{Reply, Stamp};
+
+const LIMIT_DEFAULT: usize = 100;
+const LIMIT_MAX: usize = 1000;
+
+/// How far back a query without `since` looks.
+const SINCE_DEFAULT: Duration = Duration::from_secs(7 * 24 * 3600);
+
+/// How far back `since` may lie.
+const SINCE_MAX: Duration = Duration::from_secs(180 * 24 * 3600);
+
+/// Events kept; Okta keeps 90 days, a simulation about this many changes.
+const EVENTS_MAX: usize = 500_000;
+
+const KEYWORDS_MAX: usize = 10;
+const KEYWORD_CHARS_MAX: usize = 40;
+
+/// Somebody or something an event is about.
+#[derive(Debug, Clone)]
+pub(super) struct Target {
+    id: Id,
+    kind: &'static str,
+    alternate: String,
+    name: String,
+}
+
+impl Target {
+    pub(super) fn new(id: Id, kind: &'static str, alternate: &str, name: &str) -> Self {
+        Self { id, kind, alternate: alternate.to_owned(), name: name.to_owned() }
+    }
+
+    fn view(&self) -> Value {
+        json!({
+            "id": self.id,
+            "type": self.kind,
+            "alternateId": self.alternate,
+            "displayName": self.name,
+            "detailEntry": null,
+        })
+    }
+}
+
+/// One event.
+#[derive(Debug)]
+pub(super) struct Event {
+    pub(super) uuid: uuid::Uuid,
+    pub(super) published: Timestamp,
+    pub(super) change: Change,
+    pub(super) request_id: String,
+    pub(super) path: String,
+    pub(super) targets: Vec<Target>,
+}
+
+/// All events, oldest first.
+#[derive(Debug, Default)]
+pub(super) struct Log {
+    events: VecDeque<Event>,
+    /// The number of the first event kept.
+    first: u64,
+}
+
+impl Log {
+    pub(super) fn add(&mut self, event: Event) {
+        if self.events.len() == EVENTS_MAX {
+            self.events.pop_front();
+            self.first += 1;
+        }
+        self.events.push_back(event);
+    }
+
+    /// The number the next event will have.
+    fn end(&self) -> u64 {
+        self.first + self.events.len() as u64
+    }
+
+    /// Events with their numbers.
+    fn numbered(&self) -> impl DoubleEndedIterator<Item = (u64, &Event)> {
+        self.events.iter().enumerate().map(|(at, event)| (self.first + at as u64, event))
+    }
+}
+
+/// Which way a query reads, and where it ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Reading {
+    Polling,
+    Up,
+    Down,
+}
+
+/// An event as JSON, for filters that may ask for anything in it.
+struct Document(Value);
+
+impl Item for Document {
+    fn field(&self, attribute: &str) -> Option<Field<'_>> {
+        field(&self.0, attribute)
+    }
+}
+
+fn field<'a>(value: &'a Value, path: &str) -> Option<Field<'a>> {
+    match value {
+        _ if path.is_empty() => Some(Field::Json(value)),
+        Value::Array(items) => Some(Field::Any(items.iter().filter_map(|item| field(item, path)).collect())),
+        Value::Object(object) => {
+            let (name, rest) = path.split_once('.').unwrap_or((path, ""));
+            field(object.get(name)?, rest)
+        }
+        _ => None,
+    }
+}
+
+impl Org {
+    fn event_view(&self, event: &Event) -> Value {
+        let (kind, message) = event.change.event().expect("only changes with events are logged");
+        let admin = self.users.get(self.admin);
+        let (login, name) = admin.map_or_else(
+            || ("unknown".to_owned(), "unknown".to_owned()),
+            |admin| (admin.text("login").to_owned(), admin.display_name()),
+        );
+        json!({
+            "actor": {
+                "id": self.admin, "type": "User", "alternateId": login, "displayName": name, "detailEntry": null,
+            },
+            "client": {
+                "userAgent": null, "zone": null, "device": null, "id": null, "ipAddress": null,
+                "geographicalContext": null,
+            },
+            "authenticationContext": {
+                "authenticationProvider": null, "credentialProvider": null, "credentialType": null,
+                "issuer": null, "interface": null, "authenticationStep": 0,
+                "externalSessionId": format!("trs{}", &event.request_id[..22]),
+            },
+            "displayMessage": message,
+            "eventType": kind,
+            "outcome": { "result": "SUCCESS", "reason": null },
+            "published": Stamp(event.published),
+            "securityContext": { "asNumber": null, "asOrg": null, "isp": null, "domain": null, "isProxy": null },
+            "severity": "INFO",
+            "debugContext": { "debugData": {
+                "requestId": event.request_id, "requestUri": event.path, "url": format!("{}?", event.path),
+            } },
+            "legacyEventType": null,
+            "transaction": { "type": "WEB", "id": event.request_id, "detail": {} },
+            "uuid": event.uuid.to_string(),
+            "version": "0",
+            "request": { "ipChain": [] },
+            "target": event.targets.iter().map(Target::view).collect::<Vec<_>>(),
+        })
+    }
+
+    pub(super) fn list_events(&self, asked: &Asked<'_>) -> Result<Reply, Refusal> {
+        let until = time(asked, "until")?;
+        let reading = match (asked.query("sortOrder"), until) {
+            (Some(order), _) if order.eq_ignore_ascii_case("descending") => Reading::Down,
+            (_, Some(_)) => Reading::Up,
+            (_, None) => Reading::Polling,
+        };
+        let latest = until.unwrap_or(asked.now);
+        let since = match time(asked, "since")? {
+            Some(since)
+                if asked.now.duration_since(since).unsigned_abs() > SINCE_MAX && since < asked.now =>
+            {
+                return Err(Refusal::bad_log_filter("since must not be more than 180 days ago"));
+            }
+            Some(since) => since,
+            None => latest.checked_sub(SINCE_DEFAULT).unwrap_or(Timestamp::MIN),
+        };
+        let limit = match asked.query("limit").map(str::parse::<usize>) {
+            None => LIMIT_DEFAULT,
+            Some(Ok(limit)) => limit.min(LIMIT_MAX),
+            Some(Err(_)) => {
+                return Err(Refusal::invalid("limit", vec!["limit: must be a number".to_owned()]));
+            }
+        };
+        let cursor = match asked.query("after") {
+            None => None,
+            Some(text) => Some(read_cursor(text).ok_or_else(Refusal::bad_cursor)?),
+        };
+        let filter = asked.query("filter").map(read_filter).transpose()?;
+        let keywords = keywords(asked.query("q").unwrap_or_default())?;
+
+        let admits = |event: &Event| {
+            if until.is_some_and(|until| event.published > until)
+                || (cursor.is_none() && event.published < since)
+            {
+                return None;
+            }
+            let view = Document(self.event_view(event));
+            let passes = filter.as_ref().is_none_or(|filter| filter.admits(&view, Case::Insensitive))
+                && (keywords.is_empty() || holds_all(&view.0, &keywords));
+            passes.then_some(view.0)
+        };
+        let after = |number: u64| match (cursor, reading) {
+            (None, _) => true,
+            (Some(cursor), Reading::Polling | Reading::Up) => number >= cursor,
+            (Some(cursor), Reading::Down) => number < cursor,
+        };
+        let found = |(number, event): (u64, &Event)| Some((number, admits(event)?));
+        let numbered = self.log.numbered().filter(|(number, _)| after(*number));
+        let (page, rest) = match reading {
+            Reading::Polling | Reading::Up => pages::cut(numbered.filter_map(found), limit),
+            Reading::Down => {
+                let bounded = numbered.rev().filter(|(_, event)| event.published >= since);
+                pages::cut(bounded.filter_map(found), limit)
+            }
+        };
+        let last = page.last().map(|(number, _)| *number);
+        let next = match (reading, rest) {
+            (Reading::Polling | Reading::Up, Rest::More) => {
+                Some(last.map_or(cursor.unwrap_or(self.log.first), |last| last + 1))
+            }
+            (Reading::Down, Rest::More) => Some(last.unwrap_or(cursor.unwrap_or(self.log.end()))),
+            (Reading::Polling, Rest::Nothing) => Some(self.log.end()), // all before it was looked at
+            (Reading::Up | Reading::Down, Rest::Nothing) => None,
+        }
+        .map(|number| format!("{number}_1"));
+        let views: Vec<Value> = page.into_iter().map(|(_, view)| view).collect();
+        let links = Links {
+            host: &self.settings.host,
+            path: "/api/v1/logs",
+            limit,
+            kept: &["since", "until", "filter", "q", "sortOrder"],
+        };
+        Ok(links.write(Reply::json(&views), asked, next.as_deref()))
+    }
+}
+
+fn read_cursor(text: &str) -> Option<u64> {
+    text.strip_suffix("_1")?.parse().ok()
+}
+
+/// A time of the query; a date without a time is midnight.
+fn time(asked: &Asked<'_>, name: &str) -> Result<Option<Timestamp>, Refusal> {
+    let Some(text) = asked.query(name) else { return Ok(None) };
+    let midnight = || format!("{text}T00:00:00Z").parse::<Timestamp>().ok();
+    match text.parse::<Timestamp>().ok().or_else(midnight) {
+        Some(time) => Ok(Some(time)),
+        None => Err(Refusal::invalid(
+            name,
+            vec![format!("{name}: The date format in your query is not recognized.")],
+        )),
+    }
+}
+
+fn read_filter(text: &str) -> Result<Expression, Refusal> {
+    let expression = Expression::parse(text).map_err(|cause| Refusal::bad_log_filter(&cause))?;
+    for (attribute, operator, _) in expression.comparisons() {
+        let is_url = matches!(attribute, "debugContext.debugData.url" | "debugContext.debugData.requestUri");
+        if attribute == "published" || (is_url && operator == Operator::Contains) {
+            return Err(Refusal::bad_log_filter(&format!("{attribute} cannot be filtered so")));
+        }
+    }
+    Ok(expression)
+}
+
+fn keywords(text: &str) -> Result<Vec<String>, Refusal> {
+    let words: Vec<String> = text.split_whitespace().map(str::to_lowercase).collect();
+    if words.len() > KEYWORDS_MAX || words.iter().any(|word| word.chars().count() > KEYWORD_CHARS_MAX) {
+        return Err(Refusal::invalid("q", vec!["q: too many or too long keywords".to_owned()]));
+    }
+    Ok(words)
+}
+
+/// Whether each keyword is a word somewhere in the event.
+fn holds_all(view: &Value, keywords: &[String]) -> bool {
+    let text = view.to_string().to_lowercase();
+    let is_inside = |c: char| c.is_alphanumeric() || matches!(c, '@' | '.' | '-' | '_');
+    let words: Vec<&str> = text.split(|c: char| !is_inside(c)).collect();
+    keywords.iter().all(|keyword| words.contains(&keyword.as_str()))
+}

@@ -1,0 +1,313 @@
+//! The org itself: all its state, and the way of a request through it.
+//!
+//! A request is counted, let in, maybe struck by a fault, and answered; that order is Okta's and every
+//! operation shares it. What the operations do is told in the files of their nouns.
+
+use std::collections::HashMap;
+
+use http::HeaderMap;
+use http::header::AUTHORIZATION;
+use jiff::Timestamp;
+use serde_json::json;
+
+use crate::domain::bucket::Bucket;
+
+use super::apps::App;
+use super::assignments::Assignment;
+use super::call::{Answer, Asked, Call, Cause, Operation, Way};
+use super::faults::{Fault, Faults, Trouble, When};
+use super::groups::Group;
+use super::ids::{Id, Ids};
+use super::ledger::{Change, Effect};
+use super::lifecycle::Expiry;
+use super::limits::{Counter, Limits, Rate};
+use super::log::{Event, Log, Target};
+use super::people::Update;
+use super::refusal::Refusal;
+use super::reply::Reply;
+use super::seed;
+use super::settings::Settings;
+use super::shelf::Shelf;
+use super::users::{User, Users};
+
+/// A simulated Okta org.
+///
+/// It has no clock: each call brings the time with it, and the same calls at the same times give the same
+/// answers, ids included.
+#[derive(Debug)]
+pub struct Org {
+    pub(super) settings: Settings,
+    pub(super) id: Id,
+    pub(super) user_type: Id,
+    pub(super) admin: Id,
+    pub(super) everyone: Id,
+    pub(super) ids: Ids,
+    pub(super) users: Users,
+    pub(super) groups: Shelf<Group>,
+    pub(super) members: HashMap<Id, Shelf<()>>,
+    pub(super) apps: Shelf<App>,
+    pub(super) assignments: HashMap<Id, Shelf<Assignment>>,
+    pub(super) log: Log,
+    /// The latest time heard of.
+    pub(super) now: Timestamp,
+    limits: Limits,
+    faults: Faults,
+    effects: Vec<Effect>,
+}
+
+impl Org {
+    /// An org with a directory, as the settings say.
+    pub fn new(settings: Settings) -> Self {
+        let mut ids = Ids::new(settings.seed);
+        let lag = settings.search_lag;
+        let mut org = Self {
+            id: ids.mint("00o"),
+            user_type: ids.mint("oty"),
+            admin: ids.mint("00u"),
+            everyone: ids.mint("00g"),
+            limits: Limits::new(&settings),
+            now: settings.born,
+            settings,
+            ids,
+            users: Users::new(lag),
+            groups: Shelf::new(lag),
+            members: HashMap::new(),
+            apps: Shelf::new(lag),
+            assignments: HashMap::new(),
+            log: Log::default(),
+            faults: Faults::default(),
+            effects: Vec::new(),
+        };
+        seed::fill(&mut org);
+        // The directory was there before anybody looked: it is no effect of a request.
+        org.effects.clear();
+        org.log = Log::default();
+        org
+    }
+
+    /// Answers a request that is alone.
+    pub fn answer(&mut self, call: &Call, now: Timestamp) -> Answer {
+        self.answer_with(call, now, 1)
+    }
+
+    /// Answers a request while so many are in flight, itself among them.
+    pub fn answer_with(&mut self, call: &Call, now: Timestamp, in_flight: usize) -> Answer {
+        self.now = self.now.max(now);
+        let request_id = self.ids.request();
+        let (path, query) = call.target.split_once('?').unwrap_or((&call.target, ""));
+        let said = |reply: Reply, rate: Option<Rate>| Answer::Said(reply.finish(now, &request_id, rate));
+        if !path.starts_with("/api/v1/") {
+            return said(Reply::html(404), None);
+        }
+        let (operation, route, ids) = match Way::find(&call.method, path) {
+            Way::To { operation, route, ids } => (operation, route, ids),
+            // Recorded: a 405 has no rate-limit headers.
+            Way::WrongMethod => return said(self.refuse(&Refusal::wrong_method()), None),
+            Way::Nowhere => return said(self.refuse(&Refusal::no_such_path()), None),
+        };
+        let bucket = Bucket::of(&call.method, route);
+        if in_flight > self.settings.concurrency {
+            let rate = self.limits.crowded(bucket, now);
+            return said(self.refuse(&Refusal::too_many_requests()), Some(rate));
+        }
+        let rate = match self.limits.take(bucket, now) {
+            Ok(rate) => rate,
+            Err(rate) => return said(self.refuse(&Refusal::too_many_requests()), Some(rate)),
+        };
+        if let Err(refusal) = self.admit(&call.headers) {
+            return said(self.refuse(&refusal), Some(rate));
+        }
+        let asked = Asked {
+            now,
+            cause: Cause { now, request_id: &request_id, path },
+            ids,
+            query: Asked::read_query(query),
+            headers: &call.headers,
+            body: &call.body,
+        };
+        let fault = self.faults.strike(call.method.as_str(), route);
+        let reply = match fault {
+            None => self.perform(operation, &asked),
+            Some((when, trouble)) => {
+                if when == When::After {
+                    let _unheard = self.perform(operation, &asked);
+                }
+                match self.fail(&trouble, path) {
+                    Some(reply) => reply,
+                    None => return Answer::Lost,
+                }
+            }
+        };
+        said(reply, Some(rate))
+    }
+
+    /// Checks the credential and that the caller speaks JSON.
+    fn admit(&self, headers: &HeaderMap) -> Result<(), Refusal> {
+        let given = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok()).unwrap_or_default();
+        let (scheme, token) = given.split_once(' ').unwrap_or_default();
+        let known = ["SSWS", "Bearer", "DPoP"].iter().any(|known| scheme.eq_ignore_ascii_case(known));
+        let fits = self.settings.token.as_ref().is_none_or(|wanted| wanted.expose() == token);
+        if !known || token.is_empty() || !fits {
+            return Err(Refusal::unauthorized());
+        }
+        let kind = headers.get(http::header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+        if kind.is_some_and(|kind| !kind.to_ascii_lowercase().starts_with("application/json")) {
+            return Err(Refusal::unsupported_media());
+        }
+        Ok(())
+    }
+
+    fn refuse(&mut self, refusal: &Refusal) -> Reply {
+        Reply::refusal(refusal, &self.ids.error())
+    }
+
+    /// What a fault looks like; `None` is no answer at all.
+    fn fail(&mut self, trouble: &Trouble, path: &str) -> Option<Reply> {
+        Some(match trouble {
+            Trouble::Lost => return None,
+            Trouble::Status(status) => self.refuse(&Refusal::of_status(*status)),
+            Trouble::Code { status, code } => self.refuse(&Refusal::new(*status, code, "A scripted fault")),
+            Trouble::Bare(status) => Reply::bare(*status),
+            Trouble::Html(status) => Reply::html(*status),
+            Trouble::ReadOnly => self.refuse(&Refusal::read_only()),
+            Trouble::InsufficientScope(scope) => Reply::insufficient_scope(&self.settings.host, scope, path),
+        })
+    }
+
+    fn perform(&mut self, operation: Operation, asked: &Asked<'_>) -> Reply {
+        let done = match operation {
+            Operation::ListUsers => self.list_users(asked),
+            Operation::CreateUser => self.create_user(asked),
+            Operation::Me => Ok(self.show_me()),
+            Operation::GetUser => self.get_user(asked),
+            Operation::MergeUser => self.update_user(asked, Update::Merge),
+            Operation::ReplaceUser => self.update_user(asked, Update::Replace),
+            Operation::DeleteUser => self.delete_user(asked),
+            Operation::Activate => self.activate_user(asked),
+            Operation::Reactivate => self.reactivate_user(asked),
+            Operation::Deactivate => self.deactivate_user(asked),
+            Operation::Suspend => self.suspend_user(asked),
+            Operation::Unsuspend => self.unsuspend_user(asked),
+            Operation::Unlock => self.unlock_user(asked),
+            Operation::ResetPassword => self.reset_password(asked),
+            Operation::ExpirePassword => self.expire_password(asked, Expiry::Plain),
+            Operation::ExpirePasswordWithTemp => self.expire_password(asked, Expiry::Temporary),
+            Operation::UserGroups => self.list_user_groups(asked),
+            Operation::AppLinks => self.app_links(asked),
+            Operation::ListGroups => self.list_groups(asked),
+            Operation::CreateGroup => self.create_group(asked),
+            Operation::GetGroup => self.get_group(asked),
+            Operation::ReplaceGroup => self.replace_group(asked),
+            Operation::DeleteGroup => self.delete_group(asked),
+            Operation::Members => self.list_members(asked),
+            Operation::AddMember => self.add_member(asked),
+            Operation::RemoveMember => self.remove_member(asked),
+            Operation::ListApps => self.list_apps(asked),
+            Operation::GetApp => self.get_app(asked),
+            Operation::AppUsers => self.list_app_users(asked),
+            Operation::Assign => self.assign(asked),
+            Operation::GetAppUser => self.get_app_user(asked),
+            Operation::UpdateAppUser => self.update_app_user(asked),
+            Operation::Unassign => self.unassign(asked),
+            Operation::Logs => self.list_events(asked),
+            Operation::Org => Ok(self.show_org()),
+        };
+        done.unwrap_or_else(|refusal| self.refuse(&refusal))
+    }
+
+    fn show_me(&self) -> Reply {
+        let admin = self.users.get(self.admin).expect("an org has an administrator");
+        self.show_user(admin)
+    }
+
+    fn show_org(&self) -> Reply {
+        Reply::json(&json!({
+            "id": self.id,
+            "subdomain": "sandbox",
+            "companyName": "The simulated org",
+            "status": "ACTIVE",
+            "website": null,
+            "created": super::reply::Stamp(self.settings.born),
+        }))
+    }
+
+    /// Writes into the ledger.
+    pub(super) fn did(&mut self, cause: Cause<'_>, change: Change, subject: String) {
+        self.effects.push(Effect {
+            at: cause.now,
+            request_id: cause.request_id.to_owned(),
+            kind: change.effect(),
+            subject,
+        });
+    }
+
+    /// Writes into the ledger and the System Log.
+    pub(super) fn happened(
+        &mut self,
+        cause: Cause<'_>,
+        change: Change,
+        subject: String,
+        targets: Vec<Target>,
+    ) {
+        self.did(cause, change, subject);
+        self.log.add(Event {
+            uuid: self.ids.uuid(),
+            published: cause.now,
+            change,
+            request_id: cause.request_id.to_owned(),
+            path: cause.path.to_owned(),
+            targets,
+        });
+    }
+
+    /// The same, for a change to a user alone.
+    pub(super) fn happened_to_user(&mut self, cause: Cause<'_>, change: Change, user: &User) {
+        let target = Target::new(user.id, "User", user.text("login"), &user.display_name());
+        self.happened(cause, change, user.id.to_string(), vec![target]);
+    }
+
+    /// A user as the target of an event.
+    pub(super) fn user_target(&self, user: Id) -> Target {
+        match self.users.get(user) {
+            Some(user) => Target::new(user.id, "User", user.text("login"), &user.display_name()),
+            None => Target::new(user, "User", "unknown", "unknown"),
+        }
+    }
+
+    /// Who is in a group.
+    pub(super) fn members_of(&mut self, group: Id) -> &mut Shelf<()> {
+        let lag = self.settings.search_lag;
+        self.members.entry(group).or_insert_with(|| Shelf::new(lag))
+    }
+
+    /// Who uses an app by an assignment of its own.
+    pub(super) fn assignments_of(&mut self, app: Id) -> &mut Shelf<Assignment> {
+        let lag = self.settings.search_lag;
+        self.assignments.entry(app).or_insert_with(|| Shelf::new(lag))
+    }
+
+    /// Orders a fault.
+    pub fn script(&mut self, fault: Fault) {
+        self.faults.order(fault);
+    }
+
+    /// How many faults are still on order.
+    pub fn faults_pending(&self) -> usize {
+        self.faults.pending()
+    }
+
+    /// Everything that was really done, in order.
+    pub fn effects(&self) -> &[Effect] {
+        &self.effects
+    }
+
+    /// What each bucket has seen.
+    pub fn counters(&self) -> Vec<Counter> {
+        self.limits.counters()
+    }
+
+    /// What the org was made with.
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+}

@@ -1,0 +1,364 @@
+//! What can be asked about users, except their lifecycle: create, read, list, update, and their groups.
+
+use http::header::{ETAG, IF_MATCH};
+use serde_json::{Map, Value};
+
+use super::call::{Asked, Switch};
+use super::expression::Operator;
+use super::groups::{GroupKind, GroupView};
+use super::ids::Id;
+use super::ledger::Change;
+use super::org::Org;
+use super::pages::{self, Links, Rest, Sizes};
+use super::profile::{self, Profile};
+use super::refusal::Refusal;
+use super::reply::{Reply, Stamp};
+use super::search::{Dialect, Query};
+use super::settings::Attribute;
+use super::users::{Credentials, Form, Status, User, UserView};
+
+/// Groups a new user may be put into at once.
+const GROUPS_MAX: usize = 20;
+
+/// The shortest password of Okta's default policy.
+const PASSWORD_CHARS_MIN: usize = 8;
+
+const USERS: Sizes = Sizes { default: 200, max: 200 };
+const USERS_BY_Q: Sizes = Sizes { default: 10, max: 200 };
+const GROUPS_OF_USER: Sizes = Sizes { default: 200, max: 200 };
+
+/// Whether unmentioned attributes stay or go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Update {
+    Merge,
+    Replace,
+}
+
+/// The password of a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum NewPassword {
+    None,
+    Given,
+}
+
+impl Org {
+    /// The user a path names.
+    pub(super) fn user_at(&self, key: &str) -> Result<&User, Refusal> {
+        self.users.find(key).ok_or_else(|| Refusal::missing(key, "User"))
+    }
+
+    pub(super) fn view<'a>(&'a self, user: &'a User, form: Form) -> UserView<'a> {
+        UserView { user, host: &self.settings.host, form }
+    }
+
+    pub(super) fn show_user(&self, user: &User) -> Reply {
+        Reply::json(&self.view(user, Form::Whole)).with(ETAG, user.etag())
+    }
+
+    pub(super) fn get_user(&self, asked: &Asked<'_>) -> Result<Reply, Refusal> {
+        Ok(self.show_user(self.user_at(&asked.ids[0])?))
+    }
+
+    pub(super) fn list_users(&self, asked: &Asked<'_>) -> Result<Reply, Refusal> {
+        if let Some(start) = asked.query("q") {
+            return self.list_users_by_start(asked, start);
+        }
+        let custom = &self.settings.user_attributes;
+        let dialect = Dialect {
+            search: &|attribute, operator| is_searchable(attribute, operator, custom),
+            filter: &is_filterable,
+        };
+        let query = Query::read(asked, &dialect)?;
+        let limit = pages::limit(asked, USERS)?;
+        let asks = asked.query("search").or(asked.query("filter")).is_some();
+        let page = query
+            .page(asked, self.users.shelf(), limit, |user| asks || user.status != Status::Deprovisioned)?;
+        let views: Vec<_> = page.items.iter().map(|user| self.view(user, Form::Listed)).collect();
+        let links = Links {
+            host: &self.settings.host,
+            path: "/api/v1/users",
+            limit,
+            kept: &["filter", "search", "sortBy"], // recorded: `sortOrder` is lost
+        };
+        Ok(links.write(Reply::json(&views), asked, page.next.as_deref()))
+    }
+
+    /// Users whose names or e-mail address start so. One page, and no links.
+    fn list_users_by_start(&self, asked: &Asked<'_>, start: &str) -> Result<Reply, Refusal> {
+        if asked.query("filter").or(asked.query("search")).is_some() {
+            return Err(Refusal::search_and_filter());
+        }
+        let start = start.to_lowercase();
+        let starts = |user: &User| {
+            ["firstName", "lastName", "email"]
+                .iter()
+                .any(|name| user.text(name).to_lowercase().starts_with(&start))
+        };
+        let found = self
+            .users
+            .shelf()
+            .seen(None, asked.now)
+            .filter(|(_, user)| user.status != Status::Deprovisioned && starts(user))
+            .map(|(_, user)| self.view(user, Form::Listed));
+        let (page, _) = pages::cut(found, pages::limit(asked, USERS_BY_Q)?);
+        Ok(Reply::json(&page))
+    }
+
+    pub(super) fn create_user(&mut self, asked: &Asked<'_>) -> Result<Reply, Refusal> {
+        let body = asked.object(&["profile", "credentials", "groupIds", "type", "realmId"])?;
+        let activates = asked.switch("activate", Switch::On) == Switch::On;
+        let wanted = Profile::clone(part(&body, "profile")?.unwrap_or(&Map::new()));
+        let given = part(&body, "credentials")?;
+        let password = password(given)?;
+        let expires =
+            asked.query("nextLogin").is_some_and(|next| next.eq_ignore_ascii_case("changePassword"));
+        if expires && !activates {
+            return Err(Refusal::next_login_without_activation());
+        }
+        if expires && password == NewPassword::None {
+            return Err(Refusal::next_login_without_password());
+        }
+        profile::check_attributes(&wanted, &self.settings.user_attributes, "newUser")?;
+        let mut profile = Profile::new();
+        profile::merge(&mut profile, wanted);
+        profile::check(&profile)?;
+        self.check_login(&profile, None)?;
+        check_password(given)?;
+        self.check_type(&body)?;
+        let groups = self.groups_of_body(&body)?;
+
+        let mut credentials = Credentials::default();
+        apply_credentials(&mut credentials, given);
+        if asked.switch("provider", Switch::Off) == Switch::On {
+            credentials.provider = provider(given);
+        }
+        let status = match (activates, password) {
+            (false, _) => Status::Staged,
+            (true, NewPassword::Given) if expires => Status::PasswordExpired,
+            (true, NewPassword::Given) => Status::Active,
+            (true, NewPassword::None) if credentials.provider.is_some() => Status::Active,
+            (true, NewPassword::None) => Status::Provisioned,
+        };
+        let now = Stamp::seconds(asked.now);
+        let since_activation = activates.then_some(now);
+        let user = User {
+            id: self.ids.mint("00u"),
+            kind: self.user_type,
+            status,
+            before_suspension: status,
+            created: now,
+            activated: since_activation,
+            status_changed: since_activation,
+            last_updated: now,
+            password_changed: (password == NewPassword::Given).then_some(now),
+            profile,
+            credentials,
+            revision: 1,
+        };
+        let reply = self.show_user(&user);
+        self.happened_to_user(asked.cause, Change::UserCreated, &user);
+        if activates {
+            self.happened_to_user(asked.cause, Change::UserActivated, &user);
+        }
+        if status == Status::Provisioned {
+            self.did(asked.cause, Change::MailActivation, user.id.to_string());
+        }
+        let id = user.id;
+        self.users.add(user, asked.now);
+        self.everyone_changed(asked.now);
+        for group in groups {
+            self.join(asked.cause, group, id);
+        }
+        Ok(reply)
+    }
+
+    pub(super) fn update_user(&mut self, asked: &Asked<'_>, update: Update) -> Result<Reply, Refusal> {
+        let key = &asked.ids[0];
+        let former = self.user_at(key)?;
+        if former.status == Status::Deprovisioned {
+            // Unless an org lets deactivated profiles be edited, Okta says they are not there.
+            return Err(Refusal::missing(key, "User"));
+        }
+        if asked.headers.get(IF_MATCH).is_some_and(|etag| etag.as_bytes() != former.etag().as_bytes()) {
+            return Err(Refusal::changed_meanwhile());
+        }
+        let body = asked.object(&["profile", "credentials", "type", "realmId"])?;
+        let given = part(&body, "credentials")?;
+        let mut user = former.clone();
+        if let Some(wanted) = part(&body, "profile")? {
+            profile::check_attributes(wanted, &self.settings.user_attributes, "user")?;
+            if update == Update::Replace {
+                user.profile = Profile::new();
+            }
+            profile::merge(&mut user.profile, wanted.clone());
+            profile::check(&user.profile)?;
+            self.check_login(&user.profile, Some(user.id))?;
+        }
+        check_password(given)?;
+        self.check_type(&body)?;
+        let sets_password = password(given)? == NewPassword::Given;
+        apply_credentials(&mut user.credentials, given);
+        let changed = user.profile != former.profile
+            || user.credentials.recovery_question != former.credentials.recovery_question;
+        let now = Stamp::seconds(asked.now);
+        user.last_updated = now;
+        user.revision += 1;
+        if sets_password {
+            user.password_changed = Some(now);
+        }
+        if changed {
+            self.happened_to_user(asked.cause, Change::UserUpdated, &user);
+        }
+        if sets_password {
+            self.happened_to_user(asked.cause, Change::PasswordSet, &user);
+        }
+        let reply = self.show_user(&user);
+        self.users.change(user, asked.now);
+        Ok(reply)
+    }
+
+    pub(super) fn list_user_groups(&self, asked: &Asked<'_>) -> Result<Reply, Refusal> {
+        let user = self.user_at(&asked.ids[0])?.id;
+        let limit = pages::limit(asked, GROUPS_OF_USER)?;
+        let found = self.groups.seen(pages::after(asked)?, asked.now).filter(|(id, group)| {
+            group.kind == GroupKind::BuiltIn
+                || self.members.get(id).is_some_and(|members| members.seen_one(user, asked.now).is_some())
+        });
+        let (page, rest) = pages::cut(found, limit);
+        let next = page.last().filter(|_| rest == Rest::More).map(|(id, _)| id.to_string());
+        let host = &self.settings.host;
+        let views: Vec<_> = page.iter().map(|(_, group)| GroupView { group, host }).collect();
+        let path = format!("/api/v1/users/{user}/groups");
+        let links = Links { host, path: &path, limit, kept: &[] };
+        Ok(links.write(Reply::json(&views), asked, next.as_deref()))
+    }
+
+    fn check_login(&self, profile: &Profile, whose: Option<Id>) -> Result<(), Refusal> {
+        let login = profile.get("login").and_then(Value::as_str).unwrap_or_default();
+        if self.users.is_free(login, whose) { Ok(()) } else { Err(Refusal::taken("login")) }
+    }
+
+    /// A body may name the user type, and only the one there is.
+    fn check_type(&self, body: &Map<String, Value>) -> Result<(), Refusal> {
+        match body.get("type").and_then(|kind| kind.get("id")).and_then(Value::as_str) {
+            Some(id) if id != self.user_type.as_str() => Err(Refusal::missing(id, "UserType")),
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    fn groups_of_body(&self, body: &Map<String, Value>) -> Result<Vec<Id>, Refusal> {
+        let Some(value) = body.get("groupIds").filter(|value| !value.is_null()) else {
+            return Ok(Vec::new());
+        };
+        let ids = value.as_array().ok_or_else(Refusal::malformed)?;
+        if ids.len() > GROUPS_MAX {
+            return Err(Refusal::too_many_groups());
+        }
+        ids.iter()
+            .map(|id| {
+                let group = self.group_at(id.as_str().ok_or_else(Refusal::malformed)?)?;
+                group.check_own_members()?;
+                Ok(group.id)
+            })
+            .collect()
+    }
+}
+
+/// A part of a body that is an object, when it is there.
+fn part<'a>(body: &'a Map<String, Value>, name: &str) -> Result<Option<&'a Map<String, Value>>, Refusal> {
+    match body.get(name) {
+        None | Some(Value::Null) => Ok(None),
+        Some(Value::Object(object)) => Ok(Some(object)),
+        Some(_) => Err(Refusal::malformed()),
+    }
+}
+
+/// The password in the credentials of a body: clear, hashed or left to a hook. `{}` is none.
+fn password(credentials: Option<&Map<String, Value>>) -> Result<NewPassword, Refusal> {
+    let Some(credentials) = credentials else { return Ok(NewPassword::None) };
+    let given = part(credentials, "password")?.is_some_and(|password| {
+        ["value", "hash", "hook"].iter().any(|kind| password.get(*kind).is_some_and(|v| !v.is_null()))
+    });
+    Ok(if given { NewPassword::Given } else { NewPassword::None })
+}
+
+/// Refuses a clear password that the policy does not allow.
+fn check_password(credentials: Option<&Map<String, Value>>) -> Result<(), Refusal> {
+    let clear = credentials.and_then(|given| given.get("password")?.get("value")?.as_str());
+    if clear.is_some_and(|password| password.chars().count() < PASSWORD_CHARS_MIN) {
+        let cause = format!(
+            "password: Password requirements were not met. Password requirements: at least {PASSWORD_CHARS_MIN} characters."
+        );
+        return Err(Refusal::invalid("password", vec![cause]));
+    }
+    Ok(())
+}
+
+fn apply_credentials(credentials: &mut Credentials, given: Option<&Map<String, Value>>) {
+    if matches!(password(given), Ok(NewPassword::Given)) {
+        credentials.has_password = true;
+    }
+    if let Some(question) = given.and_then(|given| given.get("recovery_question")?.get("question")?.as_str())
+    {
+        credentials.recovery_question = Some(question.to_owned());
+    }
+}
+
+/// The identity provider of a body, unless it is Okta itself.
+fn provider(given: Option<&Map<String, Value>>) -> Option<(String, String)> {
+    let provider = given?.get("provider")?;
+    let kind = provider.get("type")?.as_str().filter(|kind| *kind != "OKTA")?;
+    let name = provider.get("name").and_then(Value::as_str).unwrap_or(kind);
+    Some((kind.to_owned(), name.to_owned()))
+}
+
+/// What `search` on users takes: "any property", all operators but `ne` and `ew`, `co` on names only.
+fn is_searchable(attribute: &str, operator: Operator, custom: &[Attribute]) -> bool {
+    let known = match attribute.strip_prefix("profile.") {
+        Some(name) => profile::is_attribute(name, custom),
+        None => matches!(
+            attribute,
+            "id" | "status" | "created" | "activated" | "statusChanged" | "lastUpdated" | "type.id"
+        ),
+    };
+    known
+        && match operator {
+            Operator::NotEqual | Operator::EndsWith => false,
+            Operator::Contains => {
+                matches!(
+                    attribute,
+                    "profile.firstName" | "profile.lastName" | "profile.email" | "profile.login"
+                )
+            }
+            Operator::Equal
+            | Operator::StartsWith
+            | Operator::Greater
+            | Operator::GreaterOrEqual
+            | Operator::Less
+            | Operator::LessOrEqual
+            | Operator::Present => true,
+        }
+}
+
+/// What `filter` on users takes.
+fn is_filterable(attribute: &str, operator: Operator) -> bool {
+    match attribute {
+        "lastUpdated" => is_order(operator),
+        "status" | "id" | "profile.login" | "profile.email" | "profile.firstName" | "profile.lastName" => {
+            operator == Operator::Equal
+        }
+        _ => false,
+    }
+}
+
+/// The operators of a time.
+pub(super) fn is_order(operator: Operator) -> bool {
+    matches!(
+        operator,
+        Operator::Equal
+            | Operator::Greater
+            | Operator::GreaterOrEqual
+            | Operator::Less
+            | Operator::LessOrEqual
+    )
+}

@@ -1,0 +1,149 @@
+//! What the org says: answers as JSON, with the headers that every one of Okta's has.
+
+use std::fmt;
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, header};
+use jiff::Timestamp;
+use serde::{Serialize, Serializer};
+
+use crate::domain::http::Response;
+
+use super::limits::Rate;
+use super::refusal::Refusal;
+
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-okta-request-id");
+
+/// An answer before it has its common headers.
+#[derive(Debug)]
+pub(super) struct Reply {
+    status: u16,
+    body: Bytes,
+    headers: Vec<(HeaderName, String)>,
+}
+
+impl Reply {
+    /// 200 with a JSON body.
+    pub(super) fn json(body: &impl Serialize) -> Self {
+        let body = serde_json::to_vec(body).expect("what the org says is JSON");
+        Self { status: 200, body: body.into(), headers: Vec::new() }
+    }
+
+    /// 200 `{}`, as lifecycle calls answer.
+    pub(super) fn done() -> Self {
+        Self { status: 200, body: Bytes::from_static(b"{}"), headers: Vec::new() }
+    }
+
+    /// 204 without a body.
+    pub(super) fn empty() -> Self {
+        Self { status: 204, body: Bytes::new(), headers: Vec::new() }
+    }
+
+    /// An error object.
+    pub(super) fn refusal(refusal: &Refusal, error_id: &str) -> Self {
+        let mut headers = Vec::new();
+        if refusal.status == 401 {
+            headers.push((header::WWW_AUTHENTICATE, "SSWS".to_owned()));
+        }
+        Self { status: refusal.status, body: refusal.body(error_id).into(), headers }
+    }
+
+    /// An HTML page, as the front end in front of Okta answers.
+    pub(super) fn html(status: u16) -> Self {
+        let page = format!("<html><head><title>{status}</title></head><body>{status}</body></html>");
+        Self {
+            status,
+            body: page.into(),
+            headers: vec![(header::CONTENT_TYPE, "text/html; charset=UTF-8".to_owned())],
+        }
+    }
+
+    /// 403 without a body: the token lacks a scope, and only a header says so.
+    pub(super) fn insufficient_scope(host: &str, scope: &str, path: &str) -> Self {
+        let challenge = format!(
+            "Bearer authorization_uri=\"{host}/oauth2/v1/authorize\", realm=\"{host}\", scope=\"{scope}\", \
+             error=\"insufficient_scope\", error_description=\"The access token provided does not contain the \
+             required scopes.\", resource=\"{path}\""
+        );
+        Self { status: 403, body: Bytes::new(), headers: vec![(header::WWW_AUTHENTICATE, challenge)] }
+    }
+
+    /// An error status and nothing else.
+    pub(super) fn bare(status: u16) -> Self {
+        Self { status, body: Bytes::new(), headers: Vec::new() }
+    }
+
+    /// Adds a header.
+    pub(super) fn with(mut self, name: HeaderName, value: String) -> Self {
+        self.headers.push((name, value));
+        self
+    }
+
+    /// The whole answer.
+    pub(super) fn finish(self, now: Timestamp, request_id: &str, rate: Option<Rate>) -> Response {
+        let mut headers = HeaderMap::with_capacity(8);
+        if !self.body.is_empty() {
+            headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        }
+        for (name, value) in self.headers {
+            let value = HeaderValue::try_from(value).expect("links and challenges are visible ASCII");
+            if name == header::CONTENT_TYPE {
+                headers.insert(name, value);
+            } else {
+                headers.append(name, value);
+            }
+        }
+        let date = jiff::fmt::rfc2822::DateTimePrinter::new()
+            .timestamp_to_rfc9110_string(&now)
+            .expect("the time of a simulation is in our era");
+        headers.insert(header::DATE, HeaderValue::try_from(date).expect("a date is ASCII"));
+        headers.insert(REQUEST_ID, HeaderValue::try_from(request_id).expect("a request id is hexadecimal"));
+        if let Some(rate) = rate {
+            rate.write(&mut headers);
+        }
+        Response::new(self.status, headers, self.body)
+    }
+}
+
+/// A time as Okta writes it: `YYYY-MM-DDTHH:mm:ss.SSSZ`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Stamp(pub(super) Timestamp);
+
+impl Stamp {
+    /// A time in whole seconds, as all of Okta's are except those of log events.
+    pub(super) fn seconds(now: Timestamp) -> Self {
+        Self(Timestamp::from_second(now.as_second()).expect("the seconds of a time are a time"))
+    }
+}
+
+impl fmt::Display for Stamp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const PRINTER: jiff::fmt::temporal::DateTimePrinter =
+            jiff::fmt::temporal::DateTimePrinter::new().precision(Some(3));
+        PRINTER.print_timestamp(&self.0, jiff::fmt::StdFmtWrite(f)).map_err(|_| fmt::Error)
+    }
+}
+
+impl Serialize for Stamp {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+/// A link to somewhere in the org.
+#[derive(Debug, Clone, Serialize)]
+pub(super) struct Href<U: Serialize> {
+    pub(super) href: U,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) method: Option<&'static str>,
+}
+
+/// A URL that is written without being built first.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Url<'a>(pub(super) fmt::Arguments<'a>);
+
+impl Serialize for Url<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&self.0)
+    }
+}

@@ -1,0 +1,139 @@
+//! `search`, `filter`, sorting and paging of things on a shelf.
+//!
+//! Which attributes and operators an endpoint takes is told by a dialect; this file knows none by name.
+
+use super::call::Asked;
+use super::expression::{Case, Expression, Field, Item, Operator};
+use super::ids::Id;
+use super::pages::{self, Rest};
+use super::refusal::Refusal;
+use super::shelf::Shelf;
+
+/// What an endpoint lets its callers ask.
+pub(super) struct Dialect<'a> {
+    /// Attributes and operators of `search`.
+    pub(super) search: &'a dyn Fn(&str, Operator) -> bool,
+    /// Attributes and operators of `filter`.
+    pub(super) filter: &'a dyn Fn(&str, Operator) -> bool,
+}
+
+/// How a list is narrowed and ordered.
+#[derive(Debug)]
+pub(super) struct Query {
+    expression: Option<Expression>,
+    case: Case,
+    sort: Option<Sort>,
+}
+
+#[derive(Debug)]
+struct Sort {
+    attribute: String,
+    direction: Direction,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Direction {
+    Up,
+    Down,
+}
+
+/// One page of a shelf, and the cursor of the next.
+#[derive(Debug)]
+pub(super) struct Page<'a, T> {
+    pub(super) items: Vec<&'a T>,
+    pub(super) next: Option<String>,
+}
+
+impl Query {
+    /// Reads `search`, `filter`, `sortBy` and `sortOrder`.
+    pub(super) fn read(asked: &Asked<'_>, dialect: &Dialect<'_>) -> Result<Self, Refusal> {
+        let plain = Self { expression: None, case: Case::Sensitive, sort: None };
+        match (asked.query("search"), asked.query("filter")) {
+            (Some(_), Some(_)) => Err(Refusal::search_and_filter()),
+            (None, None) => Ok(plain),
+            (Some(search), None) => {
+                let expression = Expression::parse(search).map_err(|cause| Refusal::bad_search(&cause))?;
+                if let Some(cause) = strange(&expression, dialect.search) {
+                    return Err(Refusal::bad_search(&cause));
+                }
+                let sort = asked.query("sortBy").map(|attribute| Sort {
+                    attribute: attribute.to_owned(),
+                    direction: match asked.query("sortOrder") {
+                        Some(order) if order.eq_ignore_ascii_case("desc") => Direction::Down,
+                        Some(_) | None => Direction::Up,
+                    },
+                });
+                // "All string comparisons of `search` ignore case, those of `filter` do not."
+                Ok(Self { expression: Some(expression), case: Case::Insensitive, sort })
+            }
+            (None, Some(filter)) => {
+                let expression = Expression::parse(filter).map_err(|cause| Refusal::bad_search(&cause))?;
+                match strange(&expression, dialect.filter) {
+                    Some(cause) => Err(Refusal::unsupported_filter(&cause)),
+                    None => Ok(Self { expression: Some(expression), ..plain }),
+                }
+            }
+        }
+    }
+
+    /// The page of a shelf that a request asks for.
+    pub(super) fn page<'a, T: Item + Clone>(
+        &self,
+        asked: &Asked<'_>,
+        shelf: &'a Shelf<T>,
+        limit: usize,
+        keep: impl Fn(&T) -> bool,
+    ) -> Result<Page<'a, T>, Refusal> {
+        let admits = |item: &T| {
+            keep(item) && self.expression.as_ref().is_none_or(|expression| expression.admits(item, self.case))
+        };
+        let Some(sort) = &self.sort else {
+            let found = shelf.seen(pages::after(asked)?, asked.now).filter(|(_, item)| admits(item));
+            let (page, rest) = pages::cut(found, limit);
+            let next = page.last().filter(|_| rest == Rest::More).map(|(id, _)| id.to_string());
+            return Ok(Page { items: page.into_iter().map(|(_, item)| item).collect(), next });
+        };
+        let after = pages::sorted_after(asked)?;
+        let mut found: Vec<(String, Id, &T)> = shelf
+            .seen(None, asked.now)
+            .filter(|(_, item)| admits(item))
+            .map(|(id, item)| (sort_key(item, &sort.attribute), id, item))
+            .collect();
+        found.sort_unstable_by(|a, b| (&a.0, a.1).cmp(&(&b.0, b.1)));
+        if sort.direction == Direction::Down {
+            found.reverse();
+        }
+        let is_later = |key: &str, id: Id| {
+            after.as_ref().is_none_or(|(last, last_id)| match sort.direction {
+                Direction::Up => (key, id) > (last.as_str(), *last_id),
+                Direction::Down => (key, id) < (last.as_str(), *last_id),
+            })
+        };
+        let (page, rest) = pages::cut(found.into_iter().filter(|(key, id, _)| is_later(key, *id)), limit);
+        let next =
+            page.last().filter(|_| rest == Rest::More).map(|(key, id, _)| pages::sorted_cursor(key, *id));
+        Ok(Page { items: page.into_iter().map(|(_, _, item)| item).collect(), next })
+    }
+}
+
+/// The first comparison an endpoint does not take.
+fn strange(expression: &Expression, takes: &dyn Fn(&str, Operator) -> bool) -> Option<String> {
+    expression
+        .comparisons()
+        .into_iter()
+        .find(|(attribute, operator, _)| !takes(attribute, *operator))
+        .map(|(attribute, operator, _)| format!("Unsupported: {attribute} {operator:?}"))
+}
+
+/// What an item is sorted by; an item without the attribute comes last.
+fn sort_key(item: &impl Item, attribute: &str) -> String {
+    match item.field(attribute) {
+        Some(Field::Text(text)) => text.to_lowercase(),
+        Some(Field::Time(time)) => format!("{:020}", time.as_millisecond()),
+        Some(Field::Json(value)) => match value.as_str() {
+            Some(text) => text.to_lowercase(),
+            None => value.to_string(),
+        },
+        Some(Field::Any(_)) | None => "\u{10ffff}".to_owned(),
+    }
+}

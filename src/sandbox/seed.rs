@@ -1,0 +1,210 @@
+//! The directory an org begins with: people with plausible names, groups by department, a few apps.
+//!
+//! The same seed gives the same directory, whatever its size: the first hundred of a thousand users are
+//! the hundred of a smaller one.
+
+use serde_json::Value;
+
+use super::call::Cause;
+use super::groups::{Group, GroupKind};
+use super::ids::{Id, fold};
+use super::org::Org;
+use super::profile::Profile;
+use super::reply::Stamp;
+use super::users::{Credentials, Status, User};
+use super::world::group_profile;
+
+const FIRST_NAMES: [&str; 32] = [
+    "Ada", "Amir", "Ana", "Björn", "Chloé", "Daniel", "Elif", "Emma", "Fatima", "Felix", "Grace", "Hiro",
+    "Ines", "Ivan", "Jane", "João", "Julia", "Kofi", "Lena", "Liam", "Mei", "Milan", "Nadia", "Noah", "Olga",
+    "Omar", "Priya", "Rosa", "Sofia", "Tomás", "Yuki", "Zoë",
+];
+
+const LAST_NAMES: [&str; 40] = [
+    "Adeyemi",
+    "Almeida",
+    "Andersson",
+    "Bauer",
+    "Becker",
+    "Brown",
+    "Chen",
+    "Costa",
+    "Diaz",
+    "Dubois",
+    "Evans",
+    "Fischer",
+    "Garcia",
+    "Haddad",
+    "Hansen",
+    "Ito",
+    "Ivanova",
+    "Jensen",
+    "Kaur",
+    "Kim",
+    "Kowalski",
+    "Larsen",
+    "Lopez",
+    "Martin",
+    "Meyer",
+    "Müller",
+    "Nguyen",
+    "Novak",
+    "Okafor",
+    "Patel",
+    "Petrov",
+    "Rossi",
+    "Sato",
+    "Schmidt",
+    "Silva",
+    "Singh",
+    "Smith",
+    "Tanaka",
+    "Wang",
+    "Weber",
+];
+
+/// Departments, each with a group of its own, and two titles.
+const DEPARTMENTS: [(&str, [&str; 2]); 8] = [
+    ("Engineering", ["Software Engineer", "Site Reliability Engineer"]),
+    ("Sales", ["Account Executive", "Sales Engineer"]),
+    ("Marketing", ["Campaign Manager", "Designer"]),
+    ("Finance", ["Accountant", "Controller"]),
+    ("People", ["Recruiter", "HR Partner"]),
+    ("Legal", ["Counsel", "Paralegal"]),
+    ("Support", ["Support Engineer", "Support Lead"]),
+    ("IT", ["Systems Administrator", "Service Desk Analyst"]),
+];
+
+/// Groups across departments: every so many users one member.
+const CIRCLES: [(&str, usize); 3] = [("Managers", 10), ("Contractors", 12), ("On Call", 25)];
+
+/// Apps, and the group whose members may use them.
+const APPS: [(&str, Option<&str>); 6] = [
+    ("Payroll", None),
+    ("Wiki", Some("Everyone")),
+    ("Source Control", Some("Engineering")),
+    ("CRM", Some("Sales")),
+    ("Travel", None),
+    ("Service Desk", Some("IT")),
+];
+
+/// One user in so many is not active.
+const INACTIVE_EVERY: usize = 16;
+
+/// One user in so many uses Payroll by an assignment of its own.
+const PAYROLL_EVERY: usize = 4;
+
+/// Fills a new org.
+pub(super) fn fill(org: &mut Org) {
+    let cause = Cause { now: org.now, request_id: "00000000000000000000000000000000", path: "/seed" };
+    let now = Stamp::seconds(org.now);
+    let everyone = Group {
+        id: org.everyone,
+        kind: GroupKind::BuiltIn,
+        created: now,
+        last_updated: now,
+        last_membership_updated: now,
+        profile: group_profile("Everyone", "All users in your organization"),
+    };
+    org.groups.put(org.everyone, everyone, org.now);
+    let names = DEPARTMENTS.iter().map(|(name, _)| *name).chain(CIRCLES.iter().map(|(name, _)| *name));
+    let groups: Vec<Id> = names
+        .map(|name| {
+            let profile = group_profile(name, &format!("Everybody in {name}"));
+            org.found_group(cause, GroupKind::Okta, profile)
+        })
+        .collect();
+    let apps: Vec<Id> = APPS
+        .iter()
+        .map(|(label, group)| {
+            let app = org.create_app(label);
+            if let Some(group) = group.and_then(|name| org.group_id(name)) {
+                org.assign_group_to_app(app, group);
+            }
+            app
+        })
+        .collect();
+    let admin = person(org, org.admin, "Sam", "Admin", "sam.admin@example.com", Status::Active);
+    org.users.add(admin, org.now);
+    for at in 0..org.settings.users {
+        add_person(org, cause, at, &groups, apps[0]);
+    }
+}
+
+fn add_person(org: &mut Org, cause: Cause<'_>, at: usize, groups: &[Id], payroll: Id) {
+    let rng = org.ids.rng();
+    let first = FIRST_NAMES[rng.usize(..FIRST_NAMES.len())];
+    let last = LAST_NAMES[rng.usize(..LAST_NAMES.len())];
+    let department = rng.usize(..DEPARTMENTS.len());
+    let title = rng.usize(..2);
+    let status = if at % INACTIVE_EVERY == INACTIVE_EVERY - 1 {
+        [
+            Status::Staged,
+            Status::Provisioned,
+            Status::Suspended,
+            Status::Deprovisioned,
+            Status::PasswordExpired,
+        ][rng.usize(..5)]
+    } else {
+        Status::Active
+    };
+    let login = format!("{}.{}.{at}@example.com", fold(first), fold(last));
+    let id = org.ids.mint("00u");
+    let mut user = person(org, id, first, last, &login, status);
+    let (name, titles) = DEPARTMENTS[department];
+    for (attribute, value) in [
+        ("department", name.to_owned()),
+        ("title", titles[title].to_owned()),
+        ("employeeNumber", (1000 + at).to_string()),
+        ("displayName", format!("{first} {last}")),
+    ] {
+        user.profile.insert(attribute.to_owned(), Value::from(value));
+    }
+    org.users.add(user, org.now);
+    if status == Status::Deprovisioned {
+        return;
+    }
+    let circles = CIRCLES.iter().enumerate().filter(|(_, (_, every))| at.is_multiple_of(*every));
+    let joined: Vec<Id> = std::iter::once(department)
+        .chain(circles.map(|(at, _)| DEPARTMENTS.len() + at))
+        .map(|at| groups[at])
+        .collect();
+    for group in joined {
+        org.members_of(group).put(id, (), cause.now);
+    }
+    if at.is_multiple_of(PAYROLL_EVERY) {
+        let now = Stamp::seconds(cause.now);
+        let assignment = super::assignments::Assignment {
+            created: now,
+            last_updated: now,
+            user_name: login,
+            has_password: false,
+            profile: serde_json::Map::new(),
+        };
+        org.assignments_of(payroll).put(id, assignment, cause.now);
+    }
+}
+
+fn person(org: &Org, id: Id, first: &str, last: &str, login: &str, status: Status) -> User {
+    let now = Stamp::seconds(org.now);
+    let mut profile = Profile::new();
+    for (attribute, value) in [("firstName", first), ("lastName", last), ("login", login), ("email", login)] {
+        profile.insert(attribute.to_owned(), Value::from(value));
+    }
+    let has_password = !matches!(status, Status::Staged | Status::Provisioned);
+    let activated = (status != Status::Staged).then_some(now);
+    User {
+        id,
+        kind: org.user_type,
+        status,
+        before_suspension: Status::Active,
+        created: now,
+        activated,
+        status_changed: activated,
+        last_updated: now,
+        password_changed: has_password.then_some(now),
+        profile,
+        credentials: Credentials { has_password, ..Credentials::default() },
+        revision: 1,
+    }
+}

@@ -1,0 +1,130 @@
+//! Things by id, as they are now and as the search index still sees them.
+//!
+//! A shelf keeps the former states of a thing for as long as the index lags behind, and not longer. With
+//! no lag it keeps none and costs no more than a map.
+
+use std::collections::BTreeMap;
+use std::ops::Bound;
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use super::ids::Id;
+
+/// Things of one kind, in the order of their ids.
+#[derive(Debug)]
+pub(super) struct Shelf<T> {
+    lag: Duration,
+    rows: BTreeMap<Id, Row<T>>,
+}
+
+#[derive(Debug)]
+struct Row<T> {
+    current: Option<T>,
+    /// Former states with the instant each of them ended, oldest first.
+    former: Vec<(Timestamp, Option<T>)>,
+}
+
+impl<T> Row<T> {
+    fn seen(&self, at: Timestamp) -> Option<&T> {
+        match self.former.iter().find(|(until, _)| *until > at) {
+            Some((_, state)) => state.as_ref(),
+            None => self.current.as_ref(),
+        }
+    }
+}
+
+impl<T: Clone> Shelf<T> {
+    pub(super) fn new(lag: Duration) -> Self {
+        Self { lag, rows: BTreeMap::new() }
+    }
+
+    /// The thing as it is now.
+    pub(super) fn get(&self, id: Id) -> Option<&T> {
+        self.rows.get(&id)?.current.as_ref()
+    }
+
+    /// All things as they are now.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (Id, &T)> {
+        self.rows.iter().filter_map(|(id, row)| Some((*id, row.current.as_ref()?)))
+    }
+
+    /// Adds or replaces a thing.
+    pub(super) fn put(&mut self, id: Id, thing: T, now: Timestamp) {
+        self.remember(id, now);
+        self.rows.entry(id).or_insert(Row { current: None, former: Vec::new() }).current = Some(thing);
+    }
+
+    /// The thing, to be changed.
+    pub(super) fn edit(&mut self, id: Id, now: Timestamp) -> Option<&mut T> {
+        self.get(id)?;
+        self.remember(id, now);
+        self.rows.get_mut(&id)?.current.as_mut()
+    }
+
+    /// Takes a thing away.
+    pub(super) fn remove(&mut self, id: Id, now: Timestamp) -> Option<T> {
+        self.get(id)?;
+        self.remember(id, now);
+        if self.lag.is_zero() {
+            return self.rows.remove(&id)?.current;
+        }
+        self.rows.get_mut(&id)?.current.take()
+    }
+
+    /// What the index sees, of things with ids above `after`.
+    pub(super) fn seen(&self, after: Option<Id>, now: Timestamp) -> impl Iterator<Item = (Id, &T)> {
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let at = self.index_time(now);
+        self.rows.range((from, Bound::Unbounded)).filter_map(move |(id, row)| Some((*id, row.seen(at)?)))
+    }
+
+    /// The thing as the index sees it.
+    pub(super) fn seen_one(&self, id: Id, now: Timestamp) -> Option<&T> {
+        self.rows.get(&id)?.seen(self.index_time(now))
+    }
+
+    /// The instant whose state the index shows.
+    fn index_time(&self, now: Timestamp) -> Timestamp {
+        now.checked_sub(self.lag).unwrap_or(Timestamp::MIN)
+    }
+
+    /// Keeps the present state for the index before it changes.
+    fn remember(&mut self, id: Id, now: Timestamp) {
+        if self.lag.is_zero() {
+            return;
+        }
+        let at = self.index_time(now);
+        let row = self.rows.entry(id).or_insert(Row { current: None, former: Vec::new() });
+        row.former.retain(|(until, _)| *until > at);
+        row.former.push((now, row.current.clone()));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_index_sees_each_state_for_its_time_only() {
+        let mut shelf = Shelf::new(Duration::from_secs(10));
+        let id = super::super::ids::Ids::new(1).mint("00u");
+        let at = |second: i64| Timestamp::from_second(second).unwrap();
+        let seen = |shelf: &Shelf<&'static str>, second| {
+            shelf.seen(None, at(second)).map(|(_, state)| *state).next()
+        };
+        shelf.put(id, "first", at(100));
+        assert_eq!(seen(&shelf, 104), None);
+        shelf.put(id, "second", at(105));
+        assert_eq!(
+            [seen(&shelf, 109), seen(&shelf, 110), seen(&shelf, 114)],
+            [None, Some("first"), Some("first")]
+        );
+        shelf.remove(id, at(120));
+        assert_eq!(shelf.get(id), None);
+        assert_eq!(
+            [seen(&shelf, 120), seen(&shelf, 129), seen(&shelf, 130)],
+            [Some("second"), Some("second"), None]
+        );
+    }
+}

@@ -1,0 +1,165 @@
+//! What happens to an org without a request: an administrator in the console, a person at the sign-in.
+//!
+//! Tests and the seed use it. Each change is logged and in the ledger like any other, with a request id
+//! that belongs to no request.
+
+use serde_json::{Map, Value};
+
+use super::apps::{App, NewApp};
+use super::assignments::Grant;
+use super::call::Cause;
+use super::groups::GroupKind;
+use super::ids::Id;
+use super::ledger::Change;
+use super::org::Org;
+use super::profile::Profile;
+use super::reply::Stamp;
+use super::users::Status;
+
+/// The request id of what no request did.
+const BY_HAND: &str = "00000000000000000000000000000000";
+
+impl Org {
+    fn by_hand(&self) -> Cause<'static> {
+        Cause { now: self.now, request_id: BY_HAND, path: "/admin" }
+    }
+
+    /// Creates an active bookmark app.
+    pub fn create_app(&mut self, label: &str) -> Id {
+        self.create_app_from(NewApp::bookmark(label))
+    }
+
+    /// Creates an active app.
+    pub fn create_app_from(&mut self, new: NewApp) -> Id {
+        let id = self.ids.mint("0oa");
+        let now = Stamp::seconds(self.now);
+        let groups = std::collections::BTreeMap::new();
+        let app = App { id, made_from: new, is_active: true, created: now, last_updated: now, groups };
+        self.happened(self.by_hand(), Change::AppCreated, id.to_string(), vec![app.target()]);
+        self.apps.put(id, app, self.now);
+        id
+    }
+
+    /// Activates an app; tells whether there is one.
+    pub fn activate_app(&mut self, app: Id) -> bool {
+        self.turn_app(app, true, Change::AppActivated)
+    }
+
+    /// Deactivates an app; tells whether there is one.
+    pub fn deactivate_app(&mut self, app: Id) -> bool {
+        self.turn_app(app, false, Change::AppDeactivated)
+    }
+
+    fn turn_app(&mut self, app: Id, is_active: bool, change: Change) -> bool {
+        let now = self.now;
+        let Some(turned) = self.apps.edit(app, now) else { return false };
+        turned.is_active = is_active;
+        turned.last_updated = Stamp::seconds(now);
+        let target = turned.target();
+        self.happened(self.by_hand(), change, app.to_string(), vec![target]);
+        true
+    }
+
+    /// Deletes an app that is not active; tells whether it did.
+    pub fn delete_app(&mut self, app: Id) -> bool {
+        let Some(target) = self.apps.get(app).filter(|app| !app.is_active).map(App::target) else {
+            return false;
+        };
+        self.apps.remove(app, self.now);
+        self.assignments.remove(&app);
+        self.happened(self.by_hand(), Change::AppDeleted, app.to_string(), vec![target]);
+        true
+    }
+
+    /// Lets the members of a group use an app; tells whether there are both.
+    pub fn assign_group_to_app(&mut self, app: Id, group: Id) -> bool {
+        self.grant(app, group, Change::GroupAssigned)
+    }
+
+    /// Ends that; tells whether there are both.
+    pub fn unassign_group_from_app(&mut self, app: Id, group: Id) -> bool {
+        self.grant(app, group, Change::GroupUnassigned)
+    }
+
+    fn grant(&mut self, app: Id, group: Id, change: Change) -> bool {
+        let now = self.now;
+        let Some(group_target) = self.groups.get(group).map(super::groups::Group::target) else {
+            return false;
+        };
+        let Some(granted) = self.apps.edit(app, now) else { return false };
+        if change == Change::GroupAssigned {
+            granted.groups.insert(group, Grant { since: Stamp::seconds(now) });
+        } else {
+            granted.groups.remove(&group);
+        }
+        let targets = vec![group_target, granted.target()];
+        self.happened(self.by_hand(), change, format!("{app}/{group}"), targets);
+        true
+    }
+
+    /// Creates a group as it comes from somebody's directory: an APP_GROUP.
+    pub fn import_group(&mut self, name: &str) -> Id {
+        self.found_group(self.by_hand(), GroupKind::App, group_profile(name, "Imported from a directory"))
+    }
+
+    /// Puts a user into a group, of whatever kind.
+    pub fn import_member(&mut self, group: Id, user: Id) {
+        self.join(self.by_hand(), group, user);
+    }
+
+    /// Locks a user out, as too many wrong passwords do; tells whether there is one.
+    pub fn lock_out(&mut self, user: Id) -> bool {
+        self.set_status(user, Status::LockedOut)
+    }
+
+    /// Puts a user into a status without asking how it came there; tells whether there is one.
+    pub fn set_status(&mut self, user: Id, status: Status) -> bool {
+        let Some(mut user) = self.users.get(user).cloned() else { return false };
+        if status == Status::Suspended {
+            user.before_suspension = user.status;
+        }
+        user.status = status;
+        user.status_changed = Some(Stamp::seconds(self.now));
+        user.revision += 1;
+        self.users.change(user, self.now);
+        true
+    }
+
+    /// The status of a user.
+    pub fn status_of(&self, user: Id) -> Option<Status> {
+        Some(self.users.get(user)?.status)
+    }
+
+    /// The user of a login, short name or id.
+    pub fn user_id(&self, key: &str) -> Option<Id> {
+        Some(self.users.find(key)?.id)
+    }
+
+    /// The first group of that name.
+    pub fn group_id(&self, name: &str) -> Option<Id> {
+        self.groups.iter().find(|(_, group)| group.name() == name).map(|(id, _)| id)
+    }
+
+    /// The first app with that label.
+    pub fn app_id(&self, label: &str) -> Option<Id> {
+        self.apps.iter().find(|(_, app)| app.made_from.label == label).map(|(id, _)| id)
+    }
+
+    /// The group everybody is in.
+    pub fn everyone(&self) -> Id {
+        self.everyone
+    }
+
+    /// The administrator whose credential every caller uses.
+    pub fn admin(&self) -> Id {
+        self.admin
+    }
+}
+
+/// The profile of a group.
+pub(super) fn group_profile(name: &str, description: &str) -> Profile {
+    let mut profile = Map::new();
+    profile.insert("name".to_owned(), Value::from(name));
+    profile.insert("description".to_owned(), Value::from(description));
+    profile
+}
