@@ -18,6 +18,8 @@
 pub mod domain;
 /// What can be asked: the 28 subtools, pure.
 pub mod tools;
+/// What the outside is told of them: the catalogue as documents.
+pub mod catalog;
 /// Pure decisions: who may, what an answer means, how long to wait.
 pub mod policy;
 /// The story: one message from its queue to its answer.
@@ -30,3 +32,5 @@ pub mod embedded;
 pub mod edge;
 /// Settings, as the typed values the floors below take.
 pub mod config;
+/// One file per command.
+pub mod cli;

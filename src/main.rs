@@ -1,3 +1,8 @@
 //! okta-worker: runs Okta operations from RabbitMQ, inside Okta's rate limits.
 
-fn main() {}
+use std::process::ExitCode;
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    okta_worker::cli::main().await
+}

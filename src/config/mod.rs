@@ -27,9 +27,10 @@ use crate::policy::permit::Callers;
 use crate::policy::reply_to::ReplyPolicy;
 use crate::policy::retry::RetryRules;
 
+pub use crate::edge::log::LogFormat;
 pub use connection::Connection;
 pub use problem::{Problem, Problems};
-pub use telemetry::{LogFormat, Telemetry};
+pub use telemetry::Telemetry;
 
 use layers::Variables;
 use problem::Findings;

@@ -2,6 +2,8 @@
 
 use std::net::SocketAddr;
 
+use crate::edge::log::LogFormat;
+
 use super::section::Section;
 
 /// How the worker shows what it does.
@@ -11,15 +13,6 @@ pub struct Telemetry {
     pub listen: SocketAddr,
     /// How log lines look.
     pub log_format: LogFormat,
-}
-
-/// How log lines look.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum LogFormat {
-    /// One JSON object a line, for machines.
-    Json,
-    /// Words, for people.
-    Text,
 }
 
 /// Reads `[telemetry]`.

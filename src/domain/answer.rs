@@ -233,7 +233,7 @@ impl From<Failure> for Outcome {
 }
 
 /// The body of a result message.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 pub struct Answer {
     /// The invocation's id.
     pub id: String,
@@ -250,6 +250,7 @@ pub struct Answer {
     pub effect: Effect,
     /// The result of a success.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<serde_json::Value>")]
     pub result: Option<Box<RawValue>>,
     /// True when the result is a single object too large to send; `result` is then `null`.
     #[serde(skip_serializing_if = "std::ops::Not::not")]

@@ -2,3 +2,4 @@
 //! as the real ones. Demo and tests run the worker on it.
 
 pub mod broker;
+pub mod okta;

@@ -6,7 +6,7 @@ use serde_json::value::RawValue;
 
 use crate::domain::envelope::{self, Fault};
 
-use super::{Manifest, Subtool, Tool, apps, events, groups, lifecycle, members, users};
+use super::{Manifest, Repeat, Subtool, Tool, apps, events, groups, lifecycle, members, users};
 
 /// One row: a subtool without its arguments.
 pub struct Entry {
@@ -22,6 +22,15 @@ pub struct Entry {
 impl Entry {
     const fn of<T: Subtool>() -> Self {
         Self { manifest: &T::MANIFEST, read: read::<T>, arguments: schema::<T>, result: schema::<T::Output> }
+    }
+
+    /// The most careful repeat class among the examples, which show every case.
+    pub fn repeat(&self) -> Repeat {
+        let class = |example: &&str| {
+            let arguments = serde_json::from_str(example).expect("examples are JSON");
+            self.read(arguments).map(|tool| tool.repeat()).expect("examples fit")
+        };
+        self.manifest.examples.iter().map(class).max().expect("every subtool has an example")
     }
 
     /// Reads arguments into the subtool.
@@ -51,7 +60,8 @@ fn read<T: Subtool>(arguments: &RawValue) -> Result<Box<dyn Tool>, Fault> {
 }
 
 fn schema<T: JsonSchema>() -> Schema {
-    SchemaSettings::draft2020_12().into_generator().into_root_schema_for::<T>()
+    let settings = SchemaSettings::draft2020_12().with(|settings| settings.inline_subschemas = true);
+    settings.into_generator().into_root_schema_for::<T>()
 }
 
 /// The 28, in the order of the contract's table.

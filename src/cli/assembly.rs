@@ -1,0 +1,80 @@
+//! From settings to a worker: the orgs behind their gates, and the rules.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use tokio::sync::watch;
+
+use crate::config::{Config, Connection as Settings};
+use crate::domain::ids::ConnectionName;
+use crate::edge::okta::OktaClient;
+use crate::policy::permit::Callers;
+use crate::policy::reply_to::ReplyPolicy;
+use crate::policy::window::Share;
+use crate::worker::clock::Clock;
+use crate::worker::event::Observer;
+use crate::worker::gate::Gate;
+use crate::worker::ports::Okta;
+use crate::worker::{Connection, Rules};
+
+use super::Refusal;
+
+/// The orgs by name.
+pub(super) type Connections = HashMap<ConnectionName, Arc<Connection>>;
+
+/// The configured orgs over HTTPS.
+pub(super) fn connections(config: &Config, observer: &Arc<dyn Observer>) -> Result<Connections, Refusal> {
+    let connect = |settings: &Settings| {
+        let okta = OktaClient::new(&settings.endpoint)
+            .map_err(|why| Refusal(format!("connections.{}: {why}", settings.name)))?;
+        let connection = connection(settings, Arc::new(okta), observer);
+        Ok((settings.name.clone(), Arc::new(connection)))
+    };
+    config.connections.iter().map(connect).collect()
+}
+
+/// One org behind its gate.
+pub(super) fn connection(
+    settings: &Settings,
+    okta: Arc<dyn Okta>,
+    observer: &Arc<dyn Observer>,
+) -> Connection {
+    let share = Share { capacity_percent: settings.capacity_percent, length: settings.rate_limit_window };
+    let gate = Gate::new(settings.name.clone(), share, Arc::clone(observer));
+    Connection {
+        name: settings.name.clone(),
+        okta,
+        budget: Arc::new(gate),
+        subtools: settings.subtools.clone(),
+    }
+}
+
+/// The rules for a worker on the real broker.
+pub(super) fn rules(
+    config: &Config,
+    connections: Connections,
+    own_user: Option<String>,
+    stopping: watch::Receiver<bool>,
+) -> Rules {
+    Rules {
+        connections: ArcSwap::from_pointee(connections),
+        callers: config.callers.clone(),
+        reply_to: config.reply_to.clone(),
+        own_user,
+        interactive_deadline: config.interactive_deadline,
+        list_time_max: config.list_time_max,
+        retry: config.retry,
+        clock: Clock::Machine,
+        stopping,
+    }
+}
+
+/// The rules for invocations that come from whoever runs the command: no caller has to be known.
+pub(super) fn own_rules(config: &Config, connections: Connections, stopping: watch::Receiver<bool>) -> Rules {
+    Rules {
+        callers: Callers::default(),
+        reply_to: ReplyPolicy::default(),
+        ..rules(config, connections, None, stopping)
+    }
+}

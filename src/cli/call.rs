@@ -1,0 +1,134 @@
+//! `okta-worker call`: one invocation straight to Okta, through the same worker and an in-process queue.
+
+use std::io::Read as _;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use serde_json::value::RawValue;
+use tokio::sync::watch;
+
+use crate::domain::answer::ErrorCode;
+use crate::domain::ids::ConnectionName;
+use crate::domain::json;
+use crate::domain::mail::Properties;
+use crate::embedded::broker::Broker;
+use crate::worker::Worker;
+use crate::worker::event::{Observer, Observers};
+use crate::worker::ports::Inbox;
+
+use super::{DONE, FAILED, REFUSED, Refusal, assembly, load, not_supported_yet};
+
+/// Where the answer waits for us.
+const REPLIES: &str = "stdout";
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Arguments {
+    /// The subtool, such as `get_user`.
+    subtool: String,
+    /// The connection to run it on.
+    #[arg(long, value_name = "NAME")]
+    connection: String,
+    /// The arguments as JSON; `-` reads them from standard input, `@FILE` from a file.
+    #[arg(long, value_name = "JSON|-|@FILE", default_value = "{}")]
+    args: String,
+    /// Shows what would be done (not supported yet).
+    #[arg(long)]
+    dry_run: bool,
+}
+
+/// The body of an invocation.
+#[derive(serde::Serialize)]
+struct Body<'a> {
+    subtool: &'a str,
+    arguments: &'a RawValue,
+}
+
+/// The parts of a result that decide the exit code.
+#[derive(serde::Deserialize)]
+struct Ended {
+    error: Option<Failure>,
+    okta_calls: u32,
+}
+
+#[derive(serde::Deserialize)]
+struct Failure {
+    code: ErrorCode,
+}
+
+pub(super) async fn run(source: Option<PathBuf>, arguments: Arguments) -> Result<u8, Refusal> {
+    if arguments.dry_run {
+        return Err(not_supported_yet("--dry-run"));
+    }
+    let text = read(&arguments.args)?;
+    let raw = serde_json::from_str::<&RawValue>(&text)
+        .map_err(|error| Refusal(format!("`--args` is not JSON: {error}")))?;
+    let config = load(source)?;
+    let name = ConnectionName::parse(&arguments.connection).map_err(Refusal)?;
+
+    let observer: Arc<dyn Observer> = Arc::new(Observers(Vec::new()));
+    let (_stop, stopping) = watch::channel(false);
+    let mut connections = assembly::connections(&config, &observer)?;
+    connections.retain(|known, _| *known == name);
+    if connections.is_empty() {
+        return Err(Refusal(format!("unknown connection `{name}`")));
+    }
+    let broker = Broker::new([&name]);
+    broker.declare(REPLIES);
+    let rules = assembly::own_rules(&config, connections, stopping);
+    let worker: Arc<dyn Inbox> = Arc::new(Worker::new(rules, Arc::<Broker>::clone(&broker), observer));
+    let _consuming = broker.consume(&worker, 1);
+
+    let body = json::to_vec(&Body { subtool: &arguments.subtool, arguments: raw });
+    let properties = Properties { reply_to: Some(REPLIES.to_owned()), ..Properties::default() };
+    broker.publish(name.as_str(), properties, body);
+    let answer = broker.take(REPLIES).await.body;
+    println!("{}", String::from_utf8_lossy(&answer));
+    Ok(exit_code(&answer))
+}
+
+fn exit_code(answer: &[u8]) -> u8 {
+    let Ok(Ended { error, okta_calls }) = serde_json::from_slice(answer) else { return FAILED };
+    match error {
+        None => DONE,
+        Some(Failure { code }) if okta_calls == 0 && is_refusal(code) => REFUSED,
+        Some(_) => FAILED,
+    }
+}
+
+/// Whether a code says that nothing was begun.
+fn is_refusal(code: ErrorCode) -> bool {
+    match code {
+        ErrorCode::InvalidMessage
+        | ErrorCode::UnknownConnection
+        | ErrorCode::UnknownSubtool
+        | ErrorCode::InvalidArguments
+        | ErrorCode::NotPermitted => true,
+        ErrorCode::NotFound
+        | ErrorCode::AlreadyExists
+        | ErrorCode::PreconditionFailed
+        | ErrorCode::OktaRejected
+        | ErrorCode::Unauthorized
+        | ErrorCode::Forbidden
+        | ErrorCode::RateLimited
+        | ErrorCode::DeadlineExceeded
+        | ErrorCode::OktaUnavailable
+        | ErrorCode::OutcomeUnknown
+        | ErrorCode::Internal => false,
+    }
+}
+
+/// The arguments as text.
+fn read(args: &str) -> Result<String, Refusal> {
+    if args == "-" {
+        let mut text = String::new();
+        std::io::stdin()
+            .read_to_string(&mut text)
+            .map_err(|error| Refusal(format!("failed to read standard input: {error}")))?;
+        return Ok(text);
+    }
+    match args.strip_prefix('@') {
+        Some(file) => std::fs::read_to_string(file)
+            .map_err(|error| Refusal(format!("failed to read `{file}`: {error}"))),
+        None => Ok(args.to_owned()),
+    }
+}

@@ -1,0 +1,88 @@
+//! `okta-worker run`: consume until told to stop, then finish what was begun.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+
+use crate::edge::health::{self, Health};
+use crate::edge::log::{self, Log};
+use crate::edge::metrics::Metrics;
+use crate::edge::rabbit::{Publisher, Supervisor, own_user};
+use crate::worker::Worker;
+use crate::worker::event::{Observer, Observers};
+
+use super::{DONE, FAILED, Refusal, assembly, load};
+
+pub(super) async fn run(source: Option<PathBuf>) -> Result<u8, Refusal> {
+    let config = load(source)?;
+    if config.connections.is_empty() {
+        return Err(Refusal("no connection is configured: add a section `[connections.<name>]`".into()));
+    }
+    log::init(config.telemetry.log_format).map_err(Refusal)?;
+    let names: Vec<_> = config.connections.iter().map(|connection| connection.name.clone()).collect();
+    let (metrics, health) = (Arc::new(Metrics::new()), Arc::new(Health::new()));
+    metrics.expect(names.iter());
+    let watching: Vec<Arc<dyn Observer>> =
+        vec![Arc::<Metrics>::clone(&metrics), Arc::<Health>::clone(&health), Arc::new(Log::new())];
+    let observer: Arc<dyn Observer> = Arc::new(Observers(watching));
+
+    let listen = config.telemetry.listen;
+    let listener = TcpListener::bind(listen)
+        .await
+        .map_err(|error| Refusal(format!("failed to listen on `telemetry.listen` {listen}: {error}")))?;
+    tokio::spawn(Arc::clone(&health).keep_beating());
+    tokio::spawn(health::serve(listener, metrics, Arc::clone(&health), std::future::pending()));
+
+    let (stop, stopping) = watch::channel(false);
+    let publisher = Arc::new(Publisher::new(stopping.clone()));
+    let user = own_user(config.broker.url.expose()).map_err(|ended| Refusal(ended.to_string()))?;
+    let connections = assembly::connections(&config, &observer)?;
+    let rules = assembly::rules(&config, connections, Some(user), stopping.clone());
+    let worker = Arc::new(Worker::new(rules, Arc::<Publisher>::clone(&publisher), Arc::clone(&observer)));
+    let supervisor = Supervisor::new(config.broker, &names, publisher, worker, observer)
+        .map_err(|ended| Refusal(ended.to_string()))?;
+
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), "starting");
+    tokio::spawn(obey_signals(stop, health));
+    match supervisor.run(stopping).await {
+        Ok(()) => {
+            tracing::info!("stopped with nothing in flight");
+            Ok(DONE)
+        }
+        Err(ended) => {
+            tracing::error!("{ended}");
+            Ok(FAILED)
+        }
+    }
+}
+
+/// The first SIGTERM or SIGINT begins the drain; the second ends the process.
+async fn obey_signals(stop: watch::Sender<bool>, health: Arc<Health>) {
+    let (Ok(mut terminate), Ok(mut interrupt), Ok(mut hangup)) =
+        (signal(SignalKind::terminate()), signal(SignalKind::interrupt()), signal(SignalKind::hangup()))
+    else {
+        tracing::error!("failed to listen for signals");
+        return;
+    };
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+            _ = hangup.recv() => {
+                tracing::warn!("SIGHUP: reloading the configuration is not supported yet; restart to apply it");
+                continue;
+            }
+        }
+        if stop.send_replace(true) {
+            tracing::warn!(
+                "told to stop again: leaving now, the broker will deliver again what was in flight"
+            );
+            std::process::exit(i32::from(FAILED));
+        }
+        tracing::info!("draining: finishing what has begun");
+        health.set_ready(false, "draining");
+    }
+}

@@ -1,0 +1,101 @@
+//! `okta-worker sandbox`: the simulated org over HTTP.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::domain::bucket::Bucket;
+use crate::domain::secret::Secret;
+use crate::sandbox::{Org, Settings, serve};
+
+use super::{DONE, FAILED, Refusal};
+
+/// What stands for every bucket in `--limit`.
+const EVERY_BUCKET: &str = "all";
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Arguments {
+    /// The address and port to serve.
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8085")]
+    listen: SocketAddr,
+    /// The only token taken; without it, any is.
+    #[arg(long, value_name = "T", env = "OKTA_WORKER_SANDBOX_TOKEN", hide_env_values = true)]
+    token: Option<String>,
+    /// Requests per window of a bucket, such as `users=600`; `all=N` sets every bucket.
+    #[arg(long = "limit", value_name = "BUCKET=N", value_parser = limit)]
+    limits: Vec<(Vec<Bucket>, u32)>,
+    /// Seconds that a window lasts.
+    #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    window: u64,
+    /// Milliseconds that an answer takes.
+    #[arg(long, value_name = "MS", default_value_t = 0, value_parser = clap::value_parser!(u64).range(0..=600_000))]
+    latency: u64,
+    /// Users in the directory.
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=1_000_000))]
+    users: u32,
+    /// Decides ids and names.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    seed: u64,
+}
+
+fn limit(text: &str) -> Result<(Vec<Bucket>, u32), String> {
+    let (name, number) = text.split_once('=').ok_or("must look like `users=600`")?;
+    let number = number.parse().map_err(|_| format!("`{number}` is not a number of requests"))?;
+    let buckets = match Bucket::parse(name) {
+        Some(bucket) => vec![bucket],
+        None if name == EVERY_BUCKET => Bucket::ALL.to_vec(),
+        None => {
+            let known: Vec<_> = Bucket::ALL.into_iter().map(Bucket::as_str).chain([EVERY_BUCKET]).collect();
+            return Err(format!("`{name}` is not a bucket: known are {}", known.join(", ")));
+        }
+    };
+    Ok((buckets, number))
+}
+
+pub(super) async fn run(arguments: Arguments) -> Result<u8, Refusal> {
+    let listen = arguments.listen;
+    let listener = TcpListener::bind(listen)
+        .await
+        .map_err(|error| Refusal(format!("failed to listen on {listen}: {error}")))?;
+    let address = listener.local_addr().map_err(|error| Refusal(error.to_string()))?;
+    let limits: BTreeMap<Bucket, u32> = arguments
+        .limits
+        .iter()
+        .flat_map(|(buckets, number)| buckets.iter().map(move |bucket| (*bucket, *number)))
+        .collect();
+    let settings = Settings {
+        host: format!("http://{address}"),
+        token: arguments.token.as_deref().map(Secret::new),
+        limits,
+        window: Duration::from_secs(arguments.window),
+        users: arguments.users as usize,
+        seed: arguments.seed,
+        ..Settings::default()
+    };
+    let org = Arc::new(Mutex::new(Org::new(settings)));
+    println!("sandbox: a simulated Okta org on http://{address}");
+    let latency = Duration::from_millis(arguments.latency);
+    match serve(listener, org, latency, told_to_stop()).await {
+        Ok(()) => Ok(DONE),
+        Err(error) => {
+            eprintln!("okta-worker: failed to serve: {error}");
+            Ok(FAILED)
+        }
+    }
+}
+
+async fn told_to_stop() {
+    let (Ok(mut terminate), Ok(mut interrupt)) =
+        (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+    else {
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+}

@@ -1,0 +1,62 @@
+//! The simulated org behind the worker's port: no socket, the worker's own clock.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue};
+use tokio::time::sleep;
+
+use crate::domain::http::{NoAnswer, Request, Response};
+use crate::sandbox::{Answer, Call, Org};
+use crate::worker::clock::Clock;
+use crate::worker::ports::Okta;
+
+/// An org that answers after a while, as if over a wire.
+pub struct SimulatedOkta {
+    org: Arc<Mutex<Org>>,
+    clock: Clock,
+    latency: Duration,
+    in_flight: AtomicUsize,
+    headers: HeaderMap,
+}
+
+impl SimulatedOkta {
+    /// An org behind this latency. `token` is sent as an API token.
+    ///
+    /// # Panics
+    /// When the token cannot stand in a header.
+    pub fn new(org: Arc<Mutex<Org>>, token: &str, clock: Clock, latency: Duration) -> Self {
+        let authorization = HeaderValue::from_str(&format!("SSWS {token}"))
+            .expect("a token for the simulation is plain text");
+        let json = HeaderValue::from_static("application/json");
+        let headers = [(AUTHORIZATION, authorization), (ACCEPT, json.clone()), (CONTENT_TYPE, json)];
+        let headers = HeaderMap::from_iter(headers);
+        Self { org, clock, latency, in_flight: AtomicUsize::new(0), headers }
+    }
+}
+
+#[async_trait]
+impl Okta for SimulatedOkta {
+    async fn send(&self, request: &Request) -> Result<Response, NoAnswer> {
+        let call = Call {
+            method: request.method.clone(),
+            target: request.path_and_query(),
+            headers: self.headers.clone(),
+            body: request.body.clone().unwrap_or_default(),
+        };
+        let in_flight = self.in_flight.fetch_add(1, Ordering::AcqRel) + 1;
+        // Executed half-way through the wait, as over a wire.
+        sleep(self.latency / 2).await;
+        let now = self.clock.now();
+        let answer =
+            self.org.lock().unwrap_or_else(PoisonError::into_inner).answer_with(&call, now, in_flight);
+        sleep(self.latency / 2).await;
+        self.in_flight.fetch_sub(1, Ordering::AcqRel);
+        match answer {
+            Answer::Said(response) => Ok(response),
+            Answer::Lost => Err(NoAnswer::MaybeSent("the connection was closed".to_owned())),
+        }
+    }
+}
