@@ -1,5 +1,7 @@
 //! The simulated org keeps Okta's rules: lifecycle, lists, limits, faults, log and ledger.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on says so by panicking")]
+
 use std::collections::BTreeSet;
 use std::time::Duration;
 
@@ -908,5 +910,99 @@ proptest! {
         let counter = world.org.counters().into_iter().find(|counter| counter.bucket == "user_read").unwrap();
         prop_assert!(counter.accepted_max <= limit);
         prop_assert_eq!(counter.accepted, accepted.len() as u64);
+    }
+}
+
+mod over_http {
+    //! The skin: what a wire adds to the org.
+
+    use std::net::SocketAddr;
+    use std::sync::{Arc, Mutex};
+
+    use okta_worker::sandbox::serve;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::{TcpListener, TcpStream};
+
+    use super::*;
+
+    /// Serves an org for as long as the test's runtime lives.
+    async fn open(settings: Settings, latency: Duration) -> (SocketAddr, Arc<Mutex<Org>>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let org = Arc::new(Mutex::new(Org::new(settings)));
+        tokio::spawn(serve(listener, Arc::clone(&org), latency, std::future::pending()));
+        (address, org)
+    }
+
+    /// Everything a connection says in answer to a text, until it closes.
+    async fn talk(address: SocketAddr, text: &str) -> String {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream.write_all(text.as_bytes()).await.unwrap();
+        let mut said = Vec::new();
+        let _closed_or_reset = stream.read_to_end(&mut said).await;
+        String::from_utf8(said).unwrap()
+    }
+
+    fn get(path: &str, connection: &str) -> String {
+        format!("GET {path} HTTP/1.1\r\nhost: x\r\nauthorization: SSWS t\r\nconnection: {connection}\r\n\r\n")
+    }
+
+    #[tokio::test]
+    async fn a_connection_serves_many_requests() {
+        let (address, _) = open(Settings::default(), Duration::ZERO).await;
+        let both = get("/api/v1/users/me", "keep-alive") + &get("/api/v1/users/me", "close");
+        let said = talk(address, &both).await;
+        assert_eq!(said.matches("HTTP/1.1 200 OK").count(), 2, "{said}");
+        assert_eq!(said.matches("\r\ndate: ").count(), 2, "{said}");
+    }
+
+    #[tokio::test]
+    async fn a_lost_answer_closes_the_connection_without_a_word() {
+        let (address, org) = open(Settings::default(), Duration::ZERO).await;
+        org.lock().unwrap().script(Fault::next(Trouble::Lost).after_effect());
+        let body = r#"{"profile":{"name":"Chess"}}"#;
+        let request = format!(
+            "POST /api/v1/groups HTTP/1.1\r\nhost: x\r\nauthorization: SSWS t\r\ncontent-length: {}\r\n\r\n{body}",
+            body.len()
+        );
+        assert_eq!(talk(address, &request).await, "");
+        let effects = talk(address, &get("/sandbox/effects", "close")).await;
+        assert!(effects.contains("\"kind\":\"group.created\""), "{effects}");
+    }
+
+    #[tokio::test]
+    async fn a_post_without_a_length_is_refused() {
+        let (address, _) = open(Settings::default(), Duration::ZERO).await;
+        let request = "POST /api/v1/users/x/lifecycle/suspend HTTP/1.1\r\nhost: x\r\nauthorization: SSWS t\r\nconnection: close\r\n\r\n";
+        assert!(talk(address, request).await.starts_with("HTTP/1.1 411"));
+    }
+
+    #[tokio::test]
+    async fn faults_and_counters_are_at_the_back_door() {
+        let (address, _) = open(Settings::default(), Duration::ZERO).await;
+        let fault = r#"{"method":"GET","route":"/api/v1/users/me","what":{"status":500}}"#;
+        for (body, expected) in [(fault, "HTTP/1.1 204"), (r#"{"what":"sabotage"}"#, "HTTP/1.1 400")] {
+            let order = format!(
+                "POST /sandbox/faults HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{body}",
+                body.len()
+            );
+            assert!(talk(address, &order).await.starts_with(expected));
+        }
+        for expected in ["HTTP/1.1 500", "HTTP/1.1 200"] {
+            assert!(talk(address, &get("/api/v1/users/me", "close")).await.starts_with(expected));
+        }
+        let counters = talk(address, &get("/sandbox/counters", "close")).await;
+        assert!(counters.contains(r#""bucket":"user_read","limit":1000,"accepted":2"#), "{counters}");
+    }
+
+    #[tokio::test]
+    async fn requests_in_flight_are_counted() {
+        let settings = Settings { concurrency: 1, ..Settings::default() };
+        // Long enough that the first is surely in flight: a test ends when the answers are there.
+        let (address, _) = open(settings, Duration::from_millis(500)).await;
+        let request = get("/api/v1/users/me", "close");
+        let (one, other) = tokio::join!(talk(address, &request), talk(address, &request));
+        let refused = [&one, &other].into_iter().filter(|said| said.starts_with("HTTP/1.1 429")).count();
+        assert_eq!(refused, 1, "{one}\n{other}");
     }
 }

@@ -148,25 +148,21 @@ impl Org {
 
     pub(super) fn list_groups(&self, asked: &Asked<'_>) -> Result<Reply, Refusal> {
         let host = &self.settings.host;
-        if let Some(start) = asked.query("q") {
-            if asked.query("filter").or(asked.query("search")).is_some() {
-                return Err(Refusal::search_and_filter());
-            }
-            let start = start.to_lowercase();
-            let found = self
-                .groups
-                .seen(None, asked.now)
-                .filter(|(_, group)| group.name().to_lowercase().starts_with(&start))
-                .map(|(_, group)| GroupView { group, host });
-            let (page, _) = pages::cut(found, pages::limit(asked, GROUPS_BY_Q)?);
-            return Ok(Reply::json(&page)); // recorded: no Link header at all
-        }
         let custom = &self.settings.group_attributes;
         let dialect = Dialect {
             search: &|attribute, operator| is_searchable(attribute, operator, custom),
             filter: &is_filterable,
         };
         let query = Query::read(asked, &dialect)?;
+        if let Some(start) = asked.query("q") {
+            let start = start.to_lowercase();
+            let limit = pages::limit(asked, GROUPS_BY_Q)?;
+            let starts = |group: &Group| group.name().to_lowercase().starts_with(&start);
+            // Recorded: `q` goes with a filter, and there is no Link header at all.
+            let page = query.page(asked, &self.groups, limit, starts)?;
+            let views: Vec<_> = page.items.iter().map(|group| GroupView { group, host }).collect();
+            return Ok(Reply::json(&views));
+        }
         let limit = pages::limit(asked, GROUPS)?;
         let page = query.page(asked, &self.groups, limit, |_| true)?;
         let views: Vec<_> = page.items.iter().map(|group| GroupView { group, host }).collect();

@@ -141,6 +141,7 @@ impl Org {
         };
         let now = Stamp::seconds(asked.now);
         let since_activation = activates.then_some(now);
+        let has_password = password == NewPassword::Given;
         let user = User {
             id: self.ids.mint("00u"),
             kind: self.user_type,
@@ -148,9 +149,10 @@ impl Org {
             before_suspension: status,
             created: now,
             activated: since_activation,
-            status_changed: since_activation,
+            // Recorded since 2023: a password counts as a change of status, even of a staged user.
+            status_changed: (activates || has_password).then_some(now),
             last_updated: now,
-            password_changed: (password == NewPassword::Given).then_some(now),
+            password_changed: has_password.then_some(now),
             profile,
             credentials,
             revision: 1,
