@@ -122,17 +122,25 @@ impl Org {
     }
 
     /// Everybody who may use an app, in the order of their ids.
-    fn app_users(&self, app: &App, after: Option<Id>, now: Timestamp) -> BTreeSet<Id> {
-        let own = self.assignments.get(&app.id).into_iter().flat_map(|own| own.seen(after, now));
-        let mut users: BTreeSet<Id> = own.map(|(user, _)| user).collect();
-        for group in app.groups.keys() {
-            if *group == self.everyone {
-                users.extend(self.users.shelf().seen(after, now).map(|(user, _)| user));
-            } else if let Some(members) = self.members.get(group) {
-                users.extend(members.seen(after, now).map(|(user, ())| user));
-            }
+    fn app_users<'a>(
+        &'a self,
+        app: &App,
+        after: Option<Id>,
+        now: Timestamp,
+    ) -> Box<dyn Iterator<Item = Id> + 'a> {
+        if app.groups.contains_key(&self.everyone) {
+            return Box::new(self.users.shelf().seen(after, now).map(|(user, _)| user));
         }
-        users
+        let own = self.assignments.get(&app.id).into_iter().flat_map(move |own| own.seen(after, now));
+        let own = own.map(|(user, _)| user);
+        if app.groups.is_empty() {
+            return Box::new(own);
+        }
+        let mut users: BTreeSet<Id> = own.collect();
+        for members in app.groups.keys().filter_map(|group| self.members.get(group)) {
+            users.extend(members.seen(after, now).map(|(user, ())| user));
+        }
+        Box::new(users.into_iter())
     }
 
     pub(super) fn list_app_users(&self, asked: &Asked<'_>) -> Result<Reply, Refusal> {
@@ -141,7 +149,6 @@ impl Org {
         let start = asked.query("q").map(str::to_lowercase);
         let found = self
             .app_users(app, pages::after(asked)?, asked.now)
-            .into_iter()
             .filter_map(|user| self.access(app, user, asked.now))
             .filter(|access| start.as_ref().is_none_or(|start| access.names_start_with(start)));
         let (page, rest) = pages::cut(found, limit);
