@@ -913,6 +913,28 @@ proptest! {
     }
 }
 
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 256, ..ProptestConfig::default() })]
+
+    #[test]
+    fn any_request_is_answered(
+        method in "GET|POST|PUT|DELETE|HEAD",
+        collection in "users|groups|apps|logs|org|.{0,6}",
+        below in "(/\\PC{0,12}){0,3}",
+        name in "search|filter|q|after|limit|since|until|sortBy|expand|\\PC{0,4}",
+        value in "\\PC{0,30}",
+        body in "\\PC{0,20}|\\{\"profile\":\\PC{0,10}\\}|\\{\"profile\":\\{\\}\\}",
+    ) {
+        let mut world = World::wide(Settings { users: 3, ..Settings::default() });
+        for value in [value.clone(), encode(&value)] {
+            let mut call = world.call(&method, &format!("/api/v1/{collection}{below}?{name}={value}"), None);
+            call.body = Bytes::from(body.clone());
+            let Answer::Said(response) = world.org.answer(&call, world.now) else { panic!("an answer") };
+            prop_assert!((200..500).contains(&response.status));
+        }
+    }
+}
+
 /// Okta's own description of the 28 operations, as a schema that knows `nullable`.
 fn description() -> Option<Value> {
     let folder = std::path::PathBuf::from(std::env::var_os("OKTA_REFERENCE")?);
