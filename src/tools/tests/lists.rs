@@ -266,6 +266,55 @@ fn an_item_larger_than_the_result_may_be_goes_alone() {
     assert_eq!(seen, [1, big.len(), 1]);
 }
 
+#[test]
+fn a_cut_list_asks_for_the_smaller_page_and_stops_there() {
+    let bounds = Bounds { bytes_max: 1024 + 20, ..WHOLE };
+    let item = |letter: &str| format!(r#""{}""#, letter.repeat(6));
+    let page = |letters: &[&str]| {
+        ok(&format!("[{}]", letters.iter().map(|letter| item(letter)).collect::<Vec<_>>().join(",")))
+    };
+    let link = r#"<https://acme.okta.com/api/v1/users?after=c2&limit=2>; rel="next""#;
+    let arguments = r#"{"search":"status pr"}"#;
+    let script = [page(&["a", "b", "c"]), page(&["a", "b"]).link(link)];
+    let told = tell_within("list_users", arguments, bounds, &script);
+    assert_eq!(
+        told.asked,
+        ["GET /users?search=status%20pr&limit=200", "GET /users?search=status%20pr&limit=2"]
+    );
+    let cut = listed(&told);
+    assert_eq!((cut.texts(), cut.complete), (vec![&*item("a"), &*item("b")], false));
+    let (asked, _) = list("list_users", &at(arguments, &cut.next.unwrap()), &[ok("[]")]);
+    assert_eq!(asked, ["GET /users?search=status%20pr&after=c2&limit=200"]);
+
+    // What has grown between the two questions is cut once more, at an item.
+    let grown = ok(&format!("[{},\"{}\"]", item("a"), "b".repeat(40))).link(link);
+    let cut = listed(&tell_within("list_users", arguments, bounds, &[page(&["a", "b", "c"]), grown]));
+    assert_eq!((cut.texts(), cut.complete), (vec![&*item("a")], false));
+    let (asked, rest) = list("list_users", &at(arguments, &cut.next.unwrap()), &[page(&["a", "b"])]);
+    assert_eq!(asked, ["GET /users?search=status%20pr&limit=200"]);
+    assert_eq!(rest.texts(), [item("b")]);
+}
+
+#[test]
+fn a_cut_list_by_q_goes_on_behind_what_was_given() {
+    let bounds = Bounds { bytes_max: 1024 + 4, ..WHOLE };
+    let arguments = r#"{"q":"jan","limit":3}"#;
+    let cut = listed(&tell_within("list_users", arguments, bounds, &[ok("[1,2,3]")]));
+    assert_eq!((cut.texts(), cut.complete), (vec!["1", "2"], false));
+    let (asked, rest) = list("list_users", &at(arguments, &cut.next.unwrap()), &[ok("[1,2,3,4]")]);
+    assert_eq!(asked, ["GET /users?q=jan&limit=5"]);
+    assert_eq!((rest.texts(), rest.complete, rest.next.as_deref()), (vec!["3", "4"], true, None));
+}
+
+#[test]
+fn a_continued_system_log_leaves_since_to_its_cursor() {
+    let link = r#"<https://acme.okta.com/api/v1/logs?after=c1>; rel="next""#;
+    let arguments = r#"{"since":"2026-11-01","until":"2026-11-02","limit":1}"#;
+    let (_, first) = list("list_events", arguments, &[ok(r#"[{"uuid":"a"}]"#).link(link)]);
+    let (asked, _) = list("list_events", &at(arguments, &first.next.unwrap()), &[ok("[]")]);
+    assert_eq!(asked, ["GET /logs?until=2026-11-02&after=c1&limit=1"]);
+}
+
 /// How an imagined Okta pages.
 #[derive(Debug, Clone, Copy)]
 enum Paging {
