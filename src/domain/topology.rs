@@ -34,7 +34,7 @@ pub const DELIVERY_LIMIT: i64 = 10;
 
 /// The same for the queues whose messages only wait for an answer. An answer costs one publish, so nothing
 /// healthy is delivered there that often.
-pub const LAST_STOP_DELIVERY_LIMIT: i64 = 50;
+pub const LAST_STOP_DELIVERY_LIMIT: i64 = 20;
 
 /// The exchange that reaches every queue by its name.
 const DEFAULT_EXCHANGE: &str = "";

@@ -5,28 +5,26 @@
 //! go on the consuming connection, because a broker short of memory stops reading the other.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use async_trait::async_trait;
-use bytes::Bytes;
 use futures_util::StreamExt as _;
-use lapin::options::{BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicQosOptions};
+use lapin::options::{BasicConsumeOptions, BasicQosOptions};
 use lapin::tcp::OwnedTLSConfig;
 use lapin::types::{FieldTable, ShortString};
 use lapin::uri::AMQPUri;
-use lapin::{Connection, ConnectionProperties, Consumer, ErrorKind};
+use lapin::{Channel, Connection, ConnectionProperties, Consumer, ErrorKind};
 use tokio::sync::{Notify, Semaphore, watch};
 use tokio::time::{sleep, timeout};
 
 use crate::domain::ids::{ConnectionName, Lane};
-use crate::domain::mail::{Delivery, Receipt, Source};
+use crate::domain::mail::Source;
 use crate::domain::topology::{Topology, source_queue};
 use crate::policy::retry::RetryRules;
 use crate::worker::event::{Event, Observer};
 use crate::worker::ports::Inbox;
 
-use super::convert::properties_in;
+use super::consuming::{Consuming, HELD_PIECE_BYTES, InFlight};
 use super::declare::{Undeclared, declare};
 use super::publisher::Publisher;
 use super::{Settings, turned};
@@ -42,11 +40,14 @@ const DECLARE_TIMEOUT: Duration = Duration::from_secs(30);
 const RECONNECT: RetryRules =
     RetryRules { attempts_max: u32::MAX, base: Duration::from_millis(500), cap: Duration::from_secs(30) };
 
+/// The shortest of these waits.
+const RECONNECT_MIN: Duration = Duration::from_millis(250);
+
+/// How long queues are consumed apart after the last message that could not be read.
+const QUARANTINE: Duration = Duration::from_secs(30);
+
 /// How long work in flight may go on after the worker is told to stop.
 const DRAIN_MAX: Duration = Duration::from_secs(25);
-
-/// Messages are counted against the memory limit in pieces of this size, a small one as one piece.
-const HELD_PIECE_BYTES: usize = 1024;
 
 /// Why the supervisor ended.
 #[derive(Debug, thiserror::Error)]
@@ -64,6 +65,9 @@ pub enum Ended {
     #[error("stopped with {0} messages in flight; the broker will deliver them again")]
     Abandoned(usize),
 }
+
+/// A queue, the channel it is consumed on, and its deliveries.
+type Consumed = (Source, Channel, Consumer);
 
 /// Why one generation ended.
 enum Doubt {
@@ -98,13 +102,8 @@ pub struct Supervisor {
     observer: Arc<dyn Observer>,
     held: Arc<Semaphore>,
     in_flight: Arc<InFlight>,
-}
-
-/// Messages being worked on.
-#[derive(Default)]
-struct InFlight {
-    count: AtomicUsize,
-    changed: Notify,
+    /// Whether a delivery could not be read by lapin.
+    unreadable: Arc<AtomicBool>,
 }
 
 impl Supervisor {
@@ -132,6 +131,7 @@ impl Supervisor {
             sources: lanes.chain([Source::Unrouted, Source::Undelivered]).collect(),
             held: Arc::new(Semaphore::new(pieces.clamp(1, Semaphore::MAX_PERMITS))),
             in_flight: Arc::default(),
+            unreadable: Arc::default(),
             settings,
             publisher,
             inbox,
@@ -146,7 +146,13 @@ impl Supervisor {
     pub async fn run(&self, mut stopping: watch::Receiver<bool>) -> Result<(), Ended> {
         let mut failures = 0;
         loop {
-            let doubt = self.generation(&mut stopping).await;
+            let mut doubt = self.generation(&mut stopping).await;
+            if self.unreadable.swap(false, Ordering::AcqRel) && !matches!(doubt, Doubt::Stopping) {
+                match self.quarantine(&mut stopping).await {
+                    Ok(()) => continue,
+                    Err(ended) => doubt = ended,
+                }
+            }
             let why = match doubt {
                 Doubt::Stopping => break,
                 Doubt::Undeclared(Undeclared::Wrong(why)) if failures == 0 => {
@@ -161,14 +167,14 @@ impl Supervisor {
             };
             failures += 1;
             self.observer.note(&Event::Broker { connected: false, why: &why });
-            let wait = RECONNECT.wait(failures, fastrand::f64()).max(Duration::from_millis(250));
+            let wait = RECONNECT.wait(failures, fastrand::f64()).max(RECONNECT_MIN);
             tokio::select! {
                 () = sleep(wait) => {}
                 () = turned(&mut stopping) => break,
             }
         }
         self.observer.note(&Event::Broker { connected: false, why: "stopping" });
-        match self.in_flight.count.load(Ordering::Acquire) {
+        match self.in_flight.count() {
             0 => Ok(()),
             left => Err(Ended::Abandoned(left)),
         }
@@ -203,70 +209,111 @@ impl Supervisor {
         ended
     }
 
-    async fn connect(&self) -> Result<(Connection, Connection), Doubt> {
-        let open = |role: &str| {
-            let name = format!("okta-worker {role}");
-            let options = ConnectionProperties::default().with_connection_name(name.into());
-            let connecting = async move {
-                let runtime = lapin::runtime::default_runtime()?;
-                Connection::connect_uri_with_config(self.uri.clone(), options, self.tls.clone(), runtime)
-                    .await
-            };
-            async move {
-                match timeout(CONNECT_TIMEOUT, connecting).await {
-                    Ok(Ok(connection)) => Ok(connection),
-                    Ok(Err(error)) => Err(Doubt::Unreachable(explain(&error))),
-                    Err(_) => Err(Doubt::Unreachable(format!("no answer within {CONNECT_TIMEOUT:?}"))),
+    /// Opens one connection. An unreadable delivery on it is remembered: lapin reports it to whatever
+    /// happens to be going on.
+    async fn open(&self, role: &str) -> Result<Connection, Doubt> {
+        let options =
+            ConnectionProperties::default().with_connection_name(format!("okta-worker {role}").into());
+        let connecting = async {
+            let runtime = lapin::runtime::default_runtime()?;
+            Connection::connect_uri_with_config(self.uri.clone(), options, self.tls.clone(), runtime).await
+        };
+        let connection = match timeout(CONNECT_TIMEOUT, connecting).await {
+            Ok(connected) => connected.map_err(unreachable)?,
+            Err(_) => return Err(Doubt::Unreachable(format!("no answer within {CONNECT_TIMEOUT:?}"))),
+        };
+        let (mut events, unreadable) = (connection.events_listener(), Arc::clone(&self.unreadable));
+        tokio::spawn(async move {
+            while let Some(event) = events.next().await {
+                if matches!(&event, lapin::Event::Error(error) if matches!(error.kind(), ErrorKind::ParsingError(_)))
+                {
+                    unreadable.store(true, Ordering::Release);
                 }
             }
-        };
-        let consuming = open("consuming").await?;
-        let publishing = open("publishing").await?;
-        Ok((consuming, publishing))
+        });
+        Ok(connection)
+    }
+
+    async fn connect(&self) -> Result<(Connection, Connection), Doubt> {
+        Ok((self.open("consuming").await?, self.open("publishing").await?))
     }
 
     /// Declares everything and starts the consumers.
-    async fn consume(
-        &self,
-        connection: &Connection,
-    ) -> Result<Vec<(Source, lapin::Channel, Consumer)>, Doubt> {
-        let failed = |error: lapin::Error| Doubt::Unreachable(explain(&error));
-        let channel = connection.create_channel().await.map_err(failed)?;
+    async fn consume(&self, connection: &Connection) -> Result<Vec<Consumed>, Doubt> {
+        let channel = connection.create_channel().await.map_err(unreachable)?;
         declare(&channel, &self.topology, !self.settings.declare).await.map_err(Doubt::Undeclared)?;
         let mut consumers = Vec::new();
         for source in &self.sources {
-            let channel = connection.create_channel().await.map_err(failed)?;
-            channel.basic_qos(self.settings.prefetch, BasicQosOptions::default()).await.map_err(failed)?;
-            let queue = ShortString::from(source_queue(source));
-            let options = BasicConsumeOptions::default();
-            let consumer = channel
-                .basic_consume(queue, ShortString::default(), options, FieldTable::default())
-                .await
-                .map_err(failed)?;
-            consumers.push((source.clone(), channel, consumer));
+            consumers.push(consume(connection, source, self.settings.prefetch).await?);
         }
         Ok(consumers)
+    }
+
+    fn consuming(&self, source: Source, channel: Channel, halt: watch::Receiver<bool>) -> Consuming {
+        Consuming {
+            source,
+            channel,
+            inbox: Arc::clone(&self.inbox),
+            held: Arc::clone(&self.held),
+            in_flight: Arc::clone(&self.in_flight),
+            halt,
+        }
+    }
+
+    /// Consumes each queue by a connection of its own, one message at a time.
+    ///
+    /// A message whose properties are not UTF-8 breaks lapin's connection as often as it is delivered,
+    /// and all that came with it go back to their queues, each time one delivery nearer to their limit.
+    /// Kept apart, it breaks only its own queue's connection until the broker gives it up.
+    async fn quarantine(&self, stopping: &mut watch::Receiver<bool>) -> Result<(), Doubt> {
+        self.observer
+            .note(&Event::Broker { connected: true, why: "a message cannot be read: consuming one by one" });
+        let publishing = self.open("publishing").await?;
+        let doubt = Arc::new(Notify::new());
+        self.publisher.attach(publishing, Arc::clone(&doubt));
+        let halt = watch::Sender::new(false);
+        let broken = Arc::new(Notify::new());
+        let lanes = self.sources.iter().map(|source| self.keep_apart(source, &halt, &broken));
+        let quiet = async { while timeout(QUARANTINE, broken.notified()).await.is_ok() {} };
+        let ended = tokio::select! {
+            _ = futures_util::future::join_all(lanes) => Ok(()),
+            () = quiet => Ok(()),
+            () = doubt.notified() => Err(Doubt::Lost("the publishing connection failed")),
+            () = turned(stopping) => Err(Doubt::Stopping),
+        };
+        halt.send_replace(true);
+        let _ = timeout(DRAIN_MAX, self.in_flight.finished()).await;
+        self.publisher.detach().await;
+        ended
+    }
+
+    /// Consumes one queue through one connection after the other.
+    async fn keep_apart(&self, source: &Source, halt: &watch::Sender<bool>, broken: &Notify) {
+        while !*halt.borrow() {
+            let consumed = async {
+                let connection = self.open("consuming apart").await?;
+                let consumed = timeout(DECLARE_TIMEOUT, consume(&connection, source, 1)).await;
+                let (source, channel, consumer) = consumed.map_err(|_| Doubt::Lost("no answer"))??;
+                self.consuming(source, channel, halt.subscribe()).run(consumer).await;
+                Result::<_, Doubt>::Ok(connection)
+            };
+            let _ = consumed.await;
+            broken.notify_one();
+            sleep(RECONNECT_MIN).await;
+        }
     }
 
     /// Hands deliveries over until something ends.
     async fn attend(
         &self,
-        consumers: Vec<(Source, lapin::Channel, Consumer)>,
+        consumers: Vec<Consumed>,
         doubt: &Arc<Notify>,
         stopping: &mut watch::Receiver<bool>,
     ) -> Doubt {
         let halt = watch::Sender::new(false);
         let mut lanes = tokio::task::JoinSet::new();
         for (source, channel, consumer) in consumers {
-            let lane = Consuming {
-                source,
-                channel,
-                inbox: Arc::clone(&self.inbox),
-                held: Arc::clone(&self.held),
-                in_flight: Arc::clone(&self.in_flight),
-                halt: halt.subscribe(),
-            };
-            lanes.spawn(lane.run(consumer));
+            lanes.spawn(self.consuming(source, channel, halt.subscribe()).run(consumer));
         }
         let ended = tokio::select! {
             _ = lanes.join_next() => Doubt::Lost("a consumer ended"),
@@ -276,115 +323,27 @@ impl Supervisor {
         halt.send_replace(true);
         if matches!(ended, Doubt::Stopping) {
             while lanes.join_next().await.is_some() {}
-            self.drain().await;
+            let _ = timeout(DRAIN_MAX, self.in_flight.finished()).await;
         } else {
             lanes.abort_all();
         }
         ended
     }
-
-    /// Waits for the work in flight.
-    async fn drain(&self) {
-        let finished = async {
-            loop {
-                let changed = self.in_flight.changed.notified();
-                if self.in_flight.count.load(Ordering::Acquire) == 0 {
-                    return;
-                }
-                changed.await;
-            }
-        };
-        let _ = timeout(DRAIN_MAX, finished).await;
-    }
 }
 
-/// One queue being consumed.
-struct Consuming {
-    source: Source,
-    channel: lapin::Channel,
-    inbox: Arc<dyn Inbox>,
-    held: Arc<Semaphore>,
-    in_flight: Arc<InFlight>,
-    halt: watch::Receiver<bool>,
+/// Starts consuming a queue on a channel of its own.
+async fn consume(connection: &Connection, source: &Source, prefetch: u16) -> Result<Consumed, Doubt> {
+    let channel = connection.create_channel().await.map_err(unreachable)?;
+    channel.basic_qos(prefetch, BasicQosOptions::default()).await.map_err(unreachable)?;
+    let (queue, tag) = (ShortString::from(source_queue(source)), ShortString::default());
+    let options = BasicConsumeOptions::default();
+    let consumer =
+        channel.basic_consume(queue, tag, options, FieldTable::default()).await.map_err(unreachable)?;
+    Ok((source.clone(), channel, consumer))
 }
 
-impl Consuming {
-    /// Hands each delivery to a task of its own, as long as there is room in memory.
-    async fn run(mut self, mut consumer: Consumer) {
-        let generation = Arc::new(AtomicBool::new(true));
-        loop {
-            let next = tokio::select! {
-                next = consumer.next() => next,
-                () = turned(&mut self.halt) => {
-                    // No new deliveries; those that came and were not started go back when the channel closes.
-                    let _ = self.channel.basic_cancel(consumer.tag(), BasicCancelOptions::default()).await;
-                    return;
-                }
-            };
-            let Some(Ok(delivery)) = next else {
-                generation.store(false, Ordering::Release);
-                return;
-            };
-            let pieces = (delivery.data.len() / HELD_PIECE_BYTES + 1).min(HELD_PIECES_MAX);
-            let room = Arc::clone(&self.held)
-                .acquire_many_owned(u32::try_from(pieces).expect("bounded above"))
-                .await
-                .expect("the room is never closed");
-            let (inbox, in_flight) = (Arc::clone(&self.inbox), Arc::clone(&self.in_flight));
-            let delivery = self.delivery(delivery, &generation);
-            in_flight.count.fetch_add(1, Ordering::AcqRel);
-            let leaving = Leaving(in_flight);
-            tokio::spawn(async move {
-                inbox.take(delivery).await;
-                drop((room, leaving));
-            });
-        }
-    }
-
-    fn delivery(&self, mut delivery: lapin::message::Delivery, generation: &Arc<AtomicBool>) -> Delivery {
-        Delivery {
-            properties: properties_in(&delivery.properties),
-            body: Bytes::from(std::mem::take(&mut delivery.data)),
-            exchange: delivery.exchange.to_string(),
-            routing_key: delivery.routing_key.to_string(),
-            source: self.source.clone(),
-            redelivered: delivery.redelivered,
-            receipt: Box::new(Tag { delivery, generation: Arc::clone(generation) }),
-        }
-    }
-}
-
-/// One message takes at most this many pieces of the memory limit, so that a huge one cannot wait for
-/// ever: it is refused by its size as soon as it is looked at.
-const HELD_PIECES_MAX: usize = 1024;
-
-/// Counts a message out when it is done, or its task panicked.
-struct Leaving(Arc<InFlight>);
-
-impl Drop for Leaving {
-    fn drop(&mut self) {
-        self.0.count.fetch_sub(1, Ordering::AcqRel);
-        self.0.changed.notify_waiters();
-    }
-}
-
-/// The right to acknowledge one delivery.
-struct Tag {
-    /// The delivery without its body: it holds lapin's acker, which has no public name.
-    delivery: lapin::message::Delivery,
-    generation: Arc<AtomicBool>,
-}
-
-#[async_trait]
-impl Receipt for Tag {
-    fn is_live(&self) -> bool {
-        self.generation.load(Ordering::Acquire) && self.delivery.usable()
-    }
-
-    async fn ack(self: Box<Self>) -> bool {
-        // `Ok(false)` is not an error to lapin: the channel is gone and the message will come again.
-        matches!(self.delivery.ack(BasicAckOptions::default()).await, Ok(true))
-    }
+fn unreachable(error: lapin::Error) -> Doubt {
+    Doubt::Unreachable(explain(&error))
 }
 
 /// A connection error in words, without the URI.
