@@ -1,6 +1,191 @@
-//! `okta-worker check`.
-use super::{DONE, Refusal};
+//! `okta-worker check`: the configuration, the broker and each org, named one by one.
+//!
+//! It only reads. What only a write could show is said to be unchecked, not passed.
+
+use std::collections::BTreeSet;
 use std::path::PathBuf;
-pub(super) async fn run(_source: Option<PathBuf>) -> Result<u8, Refusal> {
-    Ok(DONE)
+
+use serde::Deserialize;
+
+use crate::config::{Config, Connection};
+use crate::domain::bucket::RateHeaders;
+use crate::domain::http::{Request, Response};
+use crate::domain::okta_error::OktaError;
+use crate::edge::okta::{OktaClient, TokenType};
+use crate::edge::rabbit::{Found, inspect};
+use crate::tools::catalogue::CATALOGUE;
+use crate::worker::ports::Okta as _;
+
+use super::{DONE, FAILED, Refusal, load};
+
+/// Scopes that a read proves, and the cheapest read that does.
+const READS: [(&str, &str); 4] = [
+    ("okta.users.read", "/api/v1/users"),
+    ("okta.groups.read", "/api/v1/groups"),
+    ("okta.apps.read", "/api/v1/apps"),
+    ("okta.logs.read", "/api/v1/logs"),
+];
+
+/// Prints findings and remembers whether one was bad.
+struct Report {
+    is_good: bool,
+}
+
+impl Report {
+    fn good(&self, what: &str, text: impl std::fmt::Display) {
+        println!("  ok         {what}: {text}");
+    }
+
+    fn bad(&mut self, what: &str, text: impl std::fmt::Display) {
+        self.is_good = false;
+        println!("  FAILED     {what}: {text}");
+    }
+
+    fn unchecked(&self, what: &str, text: impl std::fmt::Display) {
+        println!("  unchecked  {what}: {text}");
+    }
+}
+
+pub(super) async fn run(source: Option<PathBuf>) -> Result<u8, Refusal> {
+    let config = load(source)?;
+    let mut report = Report { is_good: true };
+    println!("configuration");
+    match config.connections.len() {
+        0 => report.bad("connections", "none: add a section `[connections.<name>]`"),
+        count => report.good("connections", format!("{count}, {} callers", config.callers.0.len())),
+    }
+    println!("broker");
+    check_broker(&config, &mut report).await;
+    for connection in &config.connections {
+        println!("connection {}", connection.name);
+        check_connection(connection, &mut report).await;
+    }
+    Ok(if report.is_good { DONE } else { FAILED })
+}
+
+async fn check_broker(config: &Config, report: &mut Report) {
+    let names: Vec<_> = config.connections.iter().map(|connection| connection.name.clone()).collect();
+    let found = match inspect(&config.broker, &names).await {
+        Ok(found) => found,
+        Err(why) => return report.bad("reached", why),
+    };
+    report.good("reached", format!("{} queues are needed", found.len()));
+    let mut missing = 0;
+    for (name, found) in &found {
+        match found {
+            Found::Right { messages: 0, .. } => {}
+            Found::Right { messages, consumers } => {
+                report.good(name, format!("{messages} messages wait, {consumers} consumers"));
+            }
+            Found::Missing => missing += 1,
+            Found::Wrong(why) => report.bad(name, why),
+        }
+    }
+    match (missing, config.broker.declare) {
+        (0, _) => report.good("queues", "all are there, with the right arguments"),
+        (_, true) => report.good("queues", format!("{missing} are not there yet: `run` declares them")),
+        (_, false) => report.bad("queues", format!("{missing} are not there and `broker.declare` is false")),
+    }
+    report.unchecked(
+        "queues without a connection",
+        "AMQP cannot list queues: compare `rabbitmqctl list_queues` with the configuration",
+    );
+}
+
+async fn check_connection(connection: &Connection, report: &mut Report) {
+    let client = match OktaClient::new(&connection.endpoint) {
+        Ok(client) => client,
+        Err(why) => return report.bad("credential", why),
+    };
+    if !check_credential(connection, &client, report).await {
+        return;
+    }
+    let allowed = CATALOGUE.iter().filter(|entry| connection.subtools.allows(entry.manifest));
+    let scopes: BTreeSet<&str> = allowed.map(|entry| entry.manifest.scope).collect();
+    if scopes.is_empty() {
+        return report.bad("subtools", "none is enabled");
+    }
+    for (scope, route) in READS {
+        let manage = scope.replace(".read", ".manage");
+        if scopes.contains(scope) || scopes.contains(manage.as_str()) {
+            check_read(&client, connection, (scope, route), report).await;
+        }
+    }
+    for scope in scopes.iter().filter(|scope| scope.ends_with(".manage")) {
+        report.unchecked(scope, "only a write shows it");
+    }
+}
+
+/// Whether Okta takes the credential, and whose it is.
+async fn check_credential(connection: &Connection, client: &OktaClient, report: &mut Report) -> bool {
+    #[derive(Deserialize)]
+    struct Role {
+        #[serde(rename = "type")]
+        kind: String,
+    }
+    let whose = match connection.endpoint.token_type {
+        TokenType::Ssws => "/api/v1/users/me",
+        TokenType::Bearer => "/api/v1/org", // an access token of a service has no user
+    };
+    match client.send(&Request::get(whose, &[])).await {
+        Err(no_answer) => {
+            report.bad("credential", no_answer);
+            return false;
+        }
+        Ok(response) if response.status == 401 => {
+            report.bad("credential", refusal(&response));
+            return false;
+        }
+        Ok(response) if response.is_success() => report.good("credential", "Okta takes it"),
+        Ok(response) => report.unchecked("credential", refusal(&response)),
+    }
+    if connection.endpoint.token_type == TokenType::Bearer {
+        report.unchecked("role", "an access token does not show the role of its application");
+        return true;
+    }
+    match client.send(&Request::get("/api/v1/users/me/roles", &[])).await {
+        Ok(response) if response.is_success() => {
+            let roles: Vec<String> =
+                response.read::<Vec<Role>>().unwrap_or_default().into_iter().map(|role| role.kind).collect();
+            match roles.is_empty() {
+                true => report.bad("role", "the token's owner has no administrator role"),
+                false => report.good("role", roles.join(", ")),
+            }
+        }
+        Ok(response) => report.unchecked("role", refusal(&response)),
+        Err(no_answer) => report.unchecked("role", no_answer),
+    }
+    true
+}
+
+/// One read that needs a scope.
+async fn check_read(
+    client: &OktaClient,
+    connection: &Connection,
+    (scope, route): (&str, &'static str),
+    report: &mut Report,
+) {
+    let response = match client.send(&Request::get(route, &[]).query("limit", 1)).await {
+        Ok(response) => response,
+        Err(no_answer) => return report.bad(scope, no_answer),
+    };
+    if !response.is_success() {
+        return report.bad(scope, refusal(&response));
+    }
+    let limit = RateHeaders::read(&response.headers)
+        .map_or_else(|| "no limit announced".to_owned(), |rate| format!("limit {} a window", rate.limit));
+    // A service application without an administrator role sees no users, and no error either.
+    let is_blind = connection.endpoint.token_type == TokenType::Bearer
+        && route == "/api/v1/users"
+        && response.body.trim_ascii() == b"[]";
+    match is_blind {
+        true => report.bad(scope, "no user is visible: does the application have an administrator role?"),
+        false => report.good(scope, limit),
+    }
+}
+
+fn refusal(response: &Response) -> String {
+    let error = OktaError::read(response);
+    let code = error.error_code.map_or_else(String::new, |code| format!(" {code}"));
+    format!("Okta answered {}{code}: {}", error.status, error.summary.unwrap_or_default())
 }

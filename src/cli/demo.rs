@@ -1,5 +1,170 @@
-//! `okta-worker demo`.
-use super::{DONE, Refusal};
+//! `okta-worker demo`: the main job on embedded parts, and a summary that a newcomer understands.
+//!
+//! The worker is the real one; only the queue and Okta are inside the process.
+
+mod desk;
+mod screen;
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use serde_json::{Value, json};
+use tokio::sync::watch;
+
+use crate::config;
+use crate::domain::ids::{ConnectionName, Lane};
+use crate::domain::secret::Secret;
+use crate::edge::okta::{Endpoint, TokenType};
+use crate::embedded::broker::Broker;
+use crate::embedded::okta::SimulatedOkta;
+use crate::policy::permit::AllowList;
+use crate::sandbox::{Org, Settings};
+use crate::worker::Worker;
+use crate::worker::clock::Clock;
+use crate::worker::event::Observer;
+use crate::worker::ports::Inbox;
+
+use super::{DONE, FAILED, Refusal, assembly};
+use desk::Desk;
+use screen::Screen;
+
+/// The window in which the simulated org counts requests, in place of Okta's 60 s.
+const WINDOW: Duration = Duration::from_secs(5);
+
+/// What an answer takes, about Okta's own median for a read.
+const LATENCY: Duration = Duration::from_millis(80);
+
+/// Messages in work at once, per lane.
+const PREFETCH: usize = 32;
+
+/// How many people join, and how many of them leave again.
+const JOINING: usize = 60;
+const LEAVING: usize = 5;
+
+/// The connection, and the token that the simulated org takes.
+const CONNECTION: &str = "demo";
+const TOKEN: &str = "demo-token";
+
 pub(super) async fn run() -> Result<u8, Refusal> {
-    Ok(DONE)
+    let screen = Arc::new(Screen::new(WINDOW));
+    let observer: Arc<dyn Observer> = Arc::<Screen>::clone(&screen);
+    let settings = Settings { token: Some(Secret::new(TOKEN)), window: WINDOW, ..Settings::default() };
+    let org = Arc::new(Mutex::new(Org::new(settings)));
+    let okta = SimulatedOkta::new(org, TOKEN, Clock::Machine, LATENCY);
+
+    let connection = config::Connection {
+        name: ConnectionName::parse(CONNECTION).map_err(Refusal)?,
+        endpoint: Endpoint {
+            base_url: String::new(),
+            token_type: TokenType::Ssws,
+            token: Secret::new(TOKEN),
+        },
+        subtools: AllowList::all(),
+        capacity_percent: 90,
+        rate_limit_window: WINDOW,
+    };
+    let config = config::load(None, []).map_err(|problems| Refusal(problems.to_string()))?.config;
+    let (_stop, stopping) = watch::channel(false);
+    let name = connection.name.clone();
+    let org = assembly::connection(&connection, Arc::new(okta), &observer);
+    let rules = assembly::own_rules(&config, [(name.clone(), Arc::new(org))].into(), stopping);
+    let broker = Broker::new([&name]);
+    let worker: Arc<dyn Inbox> = Arc::new(Worker::new(rules, Arc::<Broker>::clone(&broker), observer));
+    let _consuming = broker.consume(&worker, PREFETCH);
+
+    let desk = Desk::open(broker, name);
+    screen.welcome();
+    match story(&desk, &screen).await {
+        Ok(()) => {
+            screen.farewell();
+            Ok(DONE)
+        }
+        Err(why) => {
+            screen.failed(&why);
+            Ok(FAILED)
+        }
+    }
+}
+
+/// What the demo does, told to the screen as it happens.
+async fn story(desk: &Desk, screen: &Screen) -> Result<(), String> {
+    let group = desk
+        .ask(Lane::Interactive, "list_groups", json!({"search": "profile.name eq \"Engineering\""}))
+        .await?;
+    let app = desk.ask(Lane::Interactive, "list_apps", json!({"q": "Payroll"})).await?;
+    let (group, app) = (first_id(&group)?, first_id(&app)?);
+
+    screen.begin(
+        "onboarding",
+        &format!("{JOINING} people: create, add to a group, assign an application"),
+        JOINING,
+    );
+    let joining = (0..JOINING).map(|number| {
+        let (group, app) = (&group, &app);
+        async move {
+            let id = onboard(desk, number, group, app).await?;
+            screen.step();
+            Ok::<_, String>(id)
+        }
+    });
+    let people = join_all(joining).await.into_iter().collect::<Result<Vec<_>, _>>()?;
+
+    screen.begin("reading back", &format!("{JOINING} people, and who is in the group"), JOINING);
+    let reading = people.iter().map(|id| async move {
+        let user = desk.ask(Lane::Interactive, "get_user", json!({"user_id": id})).await?;
+        screen.step();
+        if user["status"] == "PROVISIONED" { Ok(()) } else { Err(format!("{id} is {}", user["status"])) }
+    });
+    join_all(reading).await.into_iter().collect::<Result<(), _>>()?;
+    let members = desk.ask(Lane::Interactive, "list_group_members", json!({"group_id": group})).await?;
+    let is_member =
+        |id: &&String| members["items"].as_array().is_some_and(|all| all.iter().any(|m| m["id"] == **id));
+    let members = people.iter().filter(is_member).count();
+    if members != JOINING {
+        return Err(format!("{members} of {JOINING} are in the group"));
+    }
+
+    screen.begin("offboarding", &format!("{LEAVING} people: deactivate, delete, make sure"), LEAVING);
+    let leaving = people.iter().take(LEAVING).map(|id| async move {
+        offboard(desk, id).await?;
+        screen.step();
+        Ok::<_, String>(())
+    });
+    join_all(leaving).await.into_iter().collect::<Result<(), _>>()?;
+    screen.end();
+    Ok(())
+}
+
+async fn onboard(desk: &Desk, number: usize, group: &str, app: &str) -> Result<String, String> {
+    let (first, last) = name(number);
+    let login = format!("{}.{}@example.com", first.to_lowercase(), last.to_lowercase());
+    let profile = json!({"firstName": first, "lastName": last, "email": login, "login": login});
+    let user = desk.ask(Lane::Bulk, "create_user", json!({ "profile": profile })).await?;
+    let id = user["id"].as_str().ok_or("a created user has no id")?.to_owned();
+    let join = desk.ask(Lane::Bulk, "add_user_to_group", json!({"group_id": group, "user_id": id}));
+    let assign = desk.ask(Lane::Bulk, "assign_user_to_app", json!({"app_id": app, "user_id": id}));
+    let (joined, assigned) = tokio::join!(join, assign);
+    joined.and(assigned).map(|_| id)
+}
+
+async fn offboard(desk: &Desk, id: &str) -> Result<(), String> {
+    desk.ask(Lane::Interactive, "deactivate_user", json!({"user_id": id})).await?;
+    desk.ask(Lane::Interactive, "delete_user", json!({"user_id": id})).await?;
+    match desk.ask(Lane::Interactive, "get_user", json!({"user_id": id})).await {
+        Err(why) if why.contains("not_found") => Ok(()),
+        other => Err(format!("{id} is still there: {other:?}")),
+    }
+}
+
+fn first_id(list: &Value) -> Result<String, String> {
+    list["items"][0]["id"].as_str().map(str::to_owned).ok_or_else(|| format!("nothing found: {list}"))
+}
+
+/// A first and a last name, no two alike among the first sixty.
+fn name(number: usize) -> (&'static str, &'static str) {
+    const FIRST: [&str; 10] =
+        ["Ada", "Ben", "Chloe", "Dev", "Elif", "Femi", "Grace", "Hugo", "Ines", "Jonas"];
+    const LAST: [&str; 6] = ["Abara", "Brandt", "Costa", "Dahl", "Evans", "Fontaine"];
+    (FIRST[number % FIRST.len()], LAST[number / FIRST.len() % LAST.len()])
 }

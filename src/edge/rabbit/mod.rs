@@ -3,6 +3,7 @@
 mod consuming;
 mod convert;
 mod declare;
+mod inspection;
 mod publisher;
 mod supervisor;
 
@@ -12,6 +13,7 @@ use std::time::Duration;
 use crate::domain::secret::Secret;
 
 pub use declare::Undeclared;
+pub use inspection::{Found, inspect};
 pub use publisher::Publisher;
 pub use supervisor::{Ended, Supervisor, own_user};
 

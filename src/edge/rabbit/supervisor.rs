@@ -58,6 +58,9 @@ pub enum Ended {
     /// The certificates cannot be read.
     #[error("failed to read `broker.ca_file`: {0}")]
     Ca(std::io::Error),
+    /// The broker cannot be reached.
+    #[error("failed to reach the broker: {0}")]
+    Unreachable(String),
     /// The broker has something else than what the worker needs.
     #[error(transparent)]
     Topology(Undeclared),
@@ -118,15 +121,13 @@ impl Supervisor {
         inbox: Arc<dyn Inbox>,
         observer: Arc<dyn Observer>,
     ) -> Result<Self, Ended> {
-        let cert_chain =
-            settings.ca_file.as_ref().map(std::fs::read_to_string).transpose().map_err(Ended::Ca)?;
         let lanes = connections.iter().flat_map(|connection| {
             Lane::ALL.map(|lane| Source::Work { connection: connection.clone(), lane })
         });
         let pieces = usize::try_from(settings.held_bytes_max).unwrap_or(usize::MAX) / HELD_PIECE_BYTES;
         Ok(Self {
             uri: uri(settings.url.expose())?,
-            tls: OwnedTLSConfig { cert_chain, identity: None },
+            tls: tls(&settings)?,
             topology: Topology::of(connections.iter(), settings.dead_ttl),
             sources: lanes.chain([Source::Unrouted, Source::Undelivered]).collect(),
             held: Arc::new(Semaphore::new(pieces.clamp(1, Semaphore::MAX_PERMITS))),
@@ -212,16 +213,7 @@ impl Supervisor {
     /// Opens one connection. An unreadable delivery on it is remembered: lapin reports it to whatever
     /// happens to be going on.
     async fn open(&self, role: &str) -> Result<Connection, Doubt> {
-        let options =
-            ConnectionProperties::default().with_connection_name(format!("okta-worker {role}").into());
-        let connecting = async {
-            let runtime = lapin::runtime::default_runtime()?;
-            Connection::connect_uri_with_config(self.uri.clone(), options, self.tls.clone(), runtime).await
-        };
-        let connection = match timeout(CONNECT_TIMEOUT, connecting).await {
-            Ok(connected) => connected.map_err(unreachable)?,
-            Err(_) => return Err(Doubt::Unreachable(format!("no answer within {CONNECT_TIMEOUT:?}"))),
-        };
+        let connection = connect(&self.uri, &self.tls, role).await.map_err(Doubt::Unreachable)?;
         let (mut events, unreadable) = (connection.events_listener(), Arc::clone(&self.unreadable));
         tokio::spawn(async move {
             while let Some(event) = events.next().await {
@@ -328,6 +320,34 @@ impl Supervisor {
             lanes.abort_all();
         }
         ended
+    }
+}
+
+/// Opens one connection for a look.
+///
+/// # Errors
+/// When the settings cannot be used or the broker cannot be reached.
+pub(super) async fn connect_once(settings: &Settings) -> Result<Connection, Ended> {
+    let uri = uri(settings.url.expose())?;
+    connect(&uri, &tls(settings)?, "checking").await.map_err(Ended::Unreachable)
+}
+
+/// The certificates to trust.
+fn tls(settings: &Settings) -> Result<OwnedTLSConfig, Ended> {
+    let cert_chain = settings.ca_file.as_ref().map(std::fs::read_to_string).transpose().map_err(Ended::Ca)?;
+    Ok(OwnedTLSConfig { cert_chain, identity: None })
+}
+
+/// Opens one connection, the handshake included, in bounded time.
+async fn connect(uri: &AMQPUri, tls: &OwnedTLSConfig, role: &str) -> Result<Connection, String> {
+    let options = ConnectionProperties::default().with_connection_name(format!("okta-worker {role}").into());
+    let connecting = async {
+        let runtime = lapin::runtime::default_runtime()?;
+        Connection::connect_uri_with_config(uri.clone(), options, tls.clone(), runtime).await
+    };
+    match timeout(CONNECT_TIMEOUT, connecting).await {
+        Ok(connected) => connected.map_err(|error| explain(&error)),
+        Err(_) => Err(format!("no answer within {CONNECT_TIMEOUT:?}")),
     }
 }
 

@@ -1,0 +1,182 @@
+//! What the demo shows: a bar on a terminal, plain lines elsewhere, and the summary.
+
+use std::collections::BTreeMap;
+use std::io::IsTerminal as _;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use crate::domain::answer::{Effect, Status};
+use crate::domain::bucket::Bucket;
+use crate::worker::event::{Ending, Event, Observer};
+
+/// A wait shorter than this is no wait to a person.
+const NOTICEABLE: Duration = Duration::from_millis(200);
+
+/// The screen, and what it has seen.
+pub(super) struct Screen {
+    began: Instant,
+    window: Duration,
+    is_terminal: bool,
+    seen: Mutex<Seen>,
+    bar: Mutex<ProgressBar>,
+}
+
+/// What happened so far.
+#[derive(Default)]
+struct Seen {
+    invocations: u32,
+    failed_as_asked: u32,
+    effects: BTreeMap<&'static str, u32>,
+    requests: u32,
+    waits: BTreeMap<Bucket, (u32, Duration)>,
+    announced: BTreeMap<Bucket, u32>,
+    refused: u32,
+}
+
+impl Screen {
+    /// An empty screen. `window` is the length of the org's windows.
+    pub fn new(window: Duration) -> Self {
+        Self {
+            began: Instant::now(),
+            window,
+            is_terminal: std::io::stdout().is_terminal(),
+            seen: Mutex::default(),
+            bar: Mutex::new(ProgressBar::hidden()),
+        }
+    }
+
+    /// What this is.
+    pub fn welcome(&self) {
+        println!("okta-worker demo: the real worker, a queue inside this process, a simulated Okta org.");
+        println!(
+            "The org has the rate limits of a Workforce org, in windows of {} s in place of 60 s.\n",
+            self.window.as_secs()
+        );
+    }
+
+    /// A part of the story begins.
+    pub fn begin(&self, part: &'static str, what: &str, steps: usize) {
+        self.end();
+        if !self.is_terminal {
+            return println!("{part:<13} {what}");
+        }
+        let style = ProgressStyle::with_template("{prefix:<13} {msg:<58} {bar:24} {pos:>3}/{len}")
+            .expect("the template is well-formed");
+        let bar = ProgressBar::with_draw_target(Some(steps as u64), ProgressDrawTarget::stdout());
+        bar.set_style(style);
+        bar.set_prefix(part);
+        bar.set_message(what.to_owned());
+        *self.bar() = bar;
+    }
+
+    /// One step of the part is done.
+    pub fn step(&self) {
+        self.bar().inc(1);
+    }
+
+    /// The part is over.
+    pub fn end(&self) {
+        self.bar().finish();
+    }
+
+    /// What was done, and where to go from here.
+    pub fn farewell(&self) {
+        let seen = self.seen();
+        println!("\ndone in {:.1} s", self.began.elapsed().as_secs_f64());
+        let succeeded = seen.invocations - seen.failed_as_asked;
+        println!(
+            "  invocations   {}: {succeeded} succeeded, {} answered `not_found` to prove a deletion",
+            seen.invocations, seen.failed_as_asked
+        );
+        let effects: Vec<_> =
+            seen.effects.iter().map(|(effect, count)| format!("{count} {effect}")).collect();
+        println!("  effects       {}", effects.join(", "));
+        println!("  requests      {} to the simulated Okta", seen.requests);
+        for (bucket, (count, longest)) in &seen.waits {
+            println!(
+                "  waited        {count} requests for bucket `{bucket}`, {:.1} s at most; other buckets went on",
+                longest.as_secs_f64()
+            );
+        }
+        println!("  429s          {}", seen.refused);
+        println!("\nNext:");
+        println!("  cargo run --release -- sandbox      the same org over HTTP; config/sandbox.toml fits it");
+        println!("  cargo run --release -- --help       every command");
+        println!("  README.md                           your RabbitMQ, your org");
+    }
+
+    /// Something went wrong.
+    pub fn failed(&self, why: &str) {
+        self.end();
+        eprintln!("\nokta-worker: the demo failed: {why}");
+    }
+
+    fn say(&self, line: &str) {
+        if self.is_terminal {
+            self.bar().println(line);
+        } else {
+            println!("{line}");
+        }
+    }
+
+    fn seen(&self) -> MutexGuard<'_, Seen> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn bar(&self) -> MutexGuard<'_, ProgressBar> {
+        self.bar.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn answered(&self, ending: &Ending<'_>) {
+        let mut seen = self.seen();
+        seen.invocations += 1;
+        seen.failed_as_asked += u32::from(ending.status == Status::Failed);
+        let effect = match ending.effect {
+            Effect::None => "reads",
+            Effect::Applied => "applied",
+            Effect::Unchanged => "unchanged",
+            Effect::Unknown => "unknown",
+        };
+        *seen.effects.entry(effect).or_default() += 1;
+    }
+}
+
+impl Observer for Screen {
+    fn note(&self, event: &Event<'_>) {
+        match event {
+            Event::Answered(ending) => self.answered(ending),
+            Event::Waited { bucket, waited, .. } if *waited > NOTICEABLE => {
+                let mut seen = self.seen();
+                let (count, longest) = seen.waits.entry(*bucket).or_default();
+                *count += 1;
+                *longest = (*longest).max(*waited);
+            }
+            Event::Requested { bucket, rate, .. } => {
+                let mut seen = self.seen();
+                seen.requests += 1;
+                if let Some(rate) = rate {
+                    seen.announced.insert(*bucket, rate.limit);
+                }
+            }
+            Event::RateLimited { .. } => self.seen().refused += 1,
+            Event::BucketExhausted { bucket, wait, .. } => {
+                let limit = self.seen().announced.get(bucket).copied().unwrap_or_default();
+                self.say(&format!(
+                    "              bucket `{bucket}` is used up (90 % of {limit} a window are ours): waiting {:.1} s, \
+                     the others go on",
+                    wait.as_secs_f64()
+                ));
+            }
+            Event::Waited { .. }
+            | Event::Received { .. }
+            | Event::Left { .. }
+            | Event::Retried { .. }
+            | Event::Undeliverable { .. }
+            | Event::Parked { .. }
+            | Event::Stale { .. }
+            | Event::Broker { .. } => {}
+        }
+    }
+}

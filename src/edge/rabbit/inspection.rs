@@ -1,0 +1,75 @@
+//! Looking at the broker without changing it.
+
+use std::time::Duration;
+
+use lapin::options::QueueDeclareOptions;
+use lapin::types::{FieldTable, ShortString};
+use lapin::{Channel, Connection};
+use tokio::time::timeout;
+
+use crate::domain::ids::ConnectionName;
+use crate::domain::topology::Topology;
+
+use super::Settings;
+use super::declare::{Undeclared, declare};
+use super::supervisor::{Ended, connect_once};
+
+/// How long the whole look may take.
+const LOOK_MAX: Duration = Duration::from_secs(30);
+
+/// What was found of one queue.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Found {
+    /// It is there, with the right arguments.
+    Right {
+        /// Messages that wait in it.
+        messages: u32,
+        /// Consumers on it.
+        consumers: u32,
+    },
+    /// It is not there.
+    Missing,
+    /// It is there with other arguments, or may not be looked at.
+    Wrong(String),
+}
+
+/// Connects and looks at every queue that these connections need, by name.
+///
+/// # Errors
+/// When the broker cannot be reached.
+pub async fn inspect(
+    settings: &Settings,
+    connections: &[ConnectionName],
+) -> Result<Vec<(String, Found)>, String> {
+    let look = async {
+        let connection = connect_once(settings).await.map_err(|ended: Ended| ended.to_string())?;
+        let topology = Topology::of(connections.iter(), settings.dead_ttl);
+        let mut found = Vec::new();
+        for queue in topology.queues {
+            let name = queue.name.clone();
+            let one = Topology { exchanges: Vec::new(), queues: vec![queue] };
+            found.push((name.clone(), look_at(&connection, &name, one).await?));
+        }
+        let _ = connection.close(200, "done".into()).await;
+        Ok(found)
+    };
+    timeout(LOOK_MAX, look).await.unwrap_or_else(|_| Err("the broker does not answer".to_owned()))
+}
+
+/// Looks whether a queue is there, and only then declares it again, which compares the arguments.
+async fn look_at(connection: &Connection, name: &str, mut one: Topology) -> Result<Found, String> {
+    let channel = channel(connection).await?; // a refusal closes it, so each look has its own
+    let options = QueueDeclareOptions { passive: true, durable: true, ..QueueDeclareOptions::default() };
+    let looked = channel.queue_declare(ShortString::from(name), options, FieldTable::default()).await;
+    let Ok(queue) = looked else { return Ok(Found::Missing) };
+    one.queues.iter_mut().for_each(|queue| queue.bindings.clear());
+    match declare(&channel, &one, false).await {
+        Ok(()) => Ok(Found::Right { messages: queue.message_count(), consumers: queue.consumer_count() }),
+        Err(Undeclared::Wrong(why)) => Ok(Found::Wrong(why)),
+        Err(failed) => Err(failed.to_string()),
+    }
+}
+
+async fn channel(connection: &Connection) -> Result<Channel, String> {
+    connection.create_channel().await.map_err(|error| error.to_string())
+}
