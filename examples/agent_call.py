@@ -25,6 +25,8 @@ import pika
 def call(channel, user, connection, subtool, arguments, seconds):
     """Sends one invocation and returns its result, or None when none came in time."""
     answers = []
+    # With confirms, publishing raises when RabbitMQ refuses: no such exchange, or not our connection.
+    channel.confirm_delivery()
     # The consumer of the replies and the publisher must be the same channel, without acknowledgements.
     channel.basic_consume(
         "amq.rabbitmq.reply-to",

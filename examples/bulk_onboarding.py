@@ -8,9 +8,8 @@ Everything survives a restart of RabbitMQ or of the worker: the messages are per
 each, and the results wait in a durable queue. Rows go to the bulk lane, so that a thousand of them do not
 delay an agent.
 
-The columns are the arguments of `create_user`, a dot leading inwards; an empty cell is left out. For real
-files there is `okta-worker submit`, which also validates, keeps a journal and can be run again; this is how
-to do it from a program of your own.
+The columns are the arguments of `create_user`, a dot leading inwards; an empty cell is left out. Run it again
+on the same file and every row fails with `already_exists`: nobody is created twice.
 
 Needs `aio-pika` (Debian: python3-aio-pika). Exits 0 when all rows succeeded, 1 when some failed.
 """
