@@ -14,23 +14,23 @@
 //! [`worker::Worker`] is that story. The floors, the ground first; each names only those below it, and
 //! `tests/tidy.rs` checks that.
 
-/// The words: ids, requests and answers, invocations and results. No IO, no clock.
+// The words: ids, requests and answers, invocations and results. No IO, no clock.
 pub mod domain;
-/// What can be asked: the 28 subtools, pure.
+// What can be asked: the 28 subtools, pure.
 pub mod tools;
-/// What the outside is told of them: the catalogue as documents.
+// What the outside is told of them: the catalogue as documents.
 pub mod catalog;
-/// Pure decisions: who may, what an answer means, how long to wait.
+// Pure decisions: who may, what an answer means, how long to wait.
 pub mod policy;
-/// The story: one message from its queue to its answer.
+// The story: one message from its queue to its answer.
 pub mod worker;
-/// The world, simulated: an Okta org that knows nothing of the worker.
+// The world, simulated: an Okta org that knows nothing of the worker.
 pub mod sandbox;
-/// The world inside the process: a queue, and the simulated org behind the worker's port.
+// The world inside the process: a queue, and the simulated org behind the worker's port.
 pub mod embedded;
-/// The world, real: RabbitMQ, Okta, metrics, health, logs.
+// The world, real: RabbitMQ, Okta, metrics, health, logs.
 pub mod edge;
-/// Settings, as the typed values the floors below take.
+// Settings, as the typed values the floors below take.
 pub mod config;
-/// One file per command.
+// One file per command.
 pub mod cli;

@@ -19,7 +19,7 @@ fn topology() -> Topology {
 
 fn text(argument: &Argument) -> String {
     match argument {
-        Argument::Text(text) if text.is_empty() => "(default)".to_owned(),
+        Argument::Text("") => "(default)".to_owned(),
         Argument::Text(text) => (*text).to_owned(),
         Argument::Number(number) => number.to_string(),
     }
