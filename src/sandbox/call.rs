@@ -43,6 +43,7 @@ pub(super) enum Operation {
     ListUsers,
     CreateUser,
     Me,
+    MyRoles,
     GetUser,
     MergeUser,
     ReplaceUser,
@@ -82,6 +83,7 @@ const ROUTES: &[(Method, &str, Operation)] = {
     use Operation as O;
     &[
         (Method::GET, "/api/v1/users/me", O::Me),
+        (Method::GET, "/api/v1/users/me/roles", O::MyRoles),
         (Method::GET, "/api/v1/users/{userId}", O::GetUser),
         (Method::POST, "/api/v1/users/{userId}", O::MergeUser),
         (Method::PUT, "/api/v1/users/{userId}", O::ReplaceUser),

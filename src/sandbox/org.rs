@@ -179,6 +179,7 @@ impl Org {
             Operation::ListUsers => self.list_users(asked),
             Operation::CreateUser => self.create_user(asked),
             Operation::Me => Ok(self.show_me()),
+            Operation::MyRoles => Ok(self.show_my_roles()),
             Operation::GetUser => self.get_user(asked),
             Operation::MergeUser => self.update_user(asked, Update::Merge),
             Operation::ReplaceUser => self.update_user(asked, Update::Replace),
@@ -218,6 +219,19 @@ impl Org {
     fn show_me(&self) -> Reply {
         let admin = self.users.get(self.admin).expect("an org has an administrator");
         self.show_user(admin)
+    }
+
+    /// What `okta-worker check` asks: the simulated credential may do everything.
+    fn show_my_roles(&self) -> Reply {
+        Reply::json(&json!([{
+            "id": self.admin,
+            "label": "Super Organization Administrator",
+            "type": "SUPER_ADMIN",
+            "status": "ACTIVE",
+            "assignmentType": "USER",
+            "created": super::reply::Stamp(self.settings.born),
+            "lastUpdated": super::reply::Stamp(self.settings.born),
+        }]))
     }
 
     fn show_org(&self) -> Reply {
