@@ -239,9 +239,10 @@ impl<'a> Conversation<'a> {
         }
         if self.cost.attempts >= self.rules.retry.attempts_max {
             let message = format!(
-                "failed to run `{}` in {} attempts: {}",
+                "failed to run `{}` (attempt {} of {}): {}",
                 self.job.subtool,
                 self.cost.attempts,
+                self.rules.retry.attempts_max,
                 describe(answer)
             );
             return Some(with_okta(Failure::new(ErrorCode::OktaUnavailable, message), answer));
