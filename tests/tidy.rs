@@ -17,7 +17,7 @@ const NARROW: [(&str, &[&str]); 2] = [
 /// Which files may name a dependency. ARCHITECTURE.md says why.
 const CONFINED: [(&str, &[&str]); 12] = [
     ("lapin", &["src/edge/rabbit/"]),
-    ("reqwest", &["src/edge/okta.rs"]),
+    ("reqwest", &["src/edge/okta.rs", "src/edge/rabbit/management.rs"]),
     ("governor", &["src/worker/gate.rs"]),
     ("backoff", &["src/policy/retry.rs"]),
     ("prometheus", &["src/edge/metrics.rs"]),

@@ -10,13 +10,21 @@ use serde::Deserialize;
 use crate::config::{Config, Connection};
 use crate::domain::bucket::RateHeaders;
 use crate::domain::http::{Request, Response};
+use crate::domain::ids::ConnectionName;
 use crate::domain::okta_error::OktaError;
 use crate::edge::okta::{OktaClient, TokenType};
-use crate::edge::rabbit::{Found, inspect};
+use crate::edge::rabbit::{Found, Orphan, inspect, orphans};
 use crate::tools::catalogue::CATALOGUE;
 use crate::worker::ports::Okta as _;
 
 use super::{DONE, FAILED, Refusal, load};
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Arguments {
+    /// RabbitMQ's management API, such as `http://127.0.0.1:15672`, to look for queues without a connection.
+    #[arg(long, value_name = "URL")]
+    management: Option<String>,
+}
 
 /// Scopes that a read proves, and the cheapest read that does.
 const READS: [(&str, &str); 4] = [
@@ -46,7 +54,7 @@ impl Report {
     }
 }
 
-pub(super) async fn run(source: Option<PathBuf>) -> Result<u8, Refusal> {
+pub(super) async fn run(source: Option<PathBuf>, arguments: &Arguments) -> Result<u8, Refusal> {
     let config = load(source)?;
     let mut report = Report { is_good: true };
     println!("configuration");
@@ -56,6 +64,7 @@ pub(super) async fn run(source: Option<PathBuf>) -> Result<u8, Refusal> {
     }
     println!("broker");
     check_broker(&config, &mut report).await;
+    check_orphans(&config, arguments.management.as_deref(), &mut report).await;
     for connection in &config.connections {
         println!("connection {}", connection.name);
         check_connection(connection, &mut report).await;
@@ -64,8 +73,7 @@ pub(super) async fn run(source: Option<PathBuf>) -> Result<u8, Refusal> {
 }
 
 async fn check_broker(config: &Config, report: &mut Report) {
-    let names: Vec<_> = config.connections.iter().map(|connection| connection.name.clone()).collect();
-    let found = match inspect(&config.broker, &names).await {
+    let found = match inspect(&config.broker, &names(config)).await {
         Ok(found) => found,
         Err(why) => return report.bad("reached", why),
     };
@@ -86,10 +94,31 @@ async fn check_broker(config: &Config, report: &mut Report) {
         (_, true) => report.good("queues", format!("{missing} are not there yet: `run` declares them")),
         (_, false) => report.bad("queues", format!("{missing} are not there and `broker.declare` is false")),
     }
-    report.unchecked(
-        "queues without a connection",
-        "AMQP cannot list queues: compare `rabbitmqctl list_queues` with the configuration",
-    );
+}
+
+/// Queues of connections that are no longer configured: nobody answers what waits there.
+async fn check_orphans(config: &Config, management: Option<&str>, report: &mut Report) {
+    const WHAT: &str = "queues without a connection";
+    let Some(url) = management else {
+        let how = "AMQP cannot list queues: give `--management http://HOST:15672` to have them looked for";
+        return report.unchecked(WHAT, how);
+    };
+    match orphans(&config.broker, url, &names(config)).await {
+        Ok(orphans) if orphans.is_empty() => report.good(WHAT, "none"),
+        Ok(orphans) => {
+            for Orphan { name, messages } in orphans {
+                report.bad(WHAT, format!("`{name}` with {messages} messages"));
+            }
+        }
+        Err(why) => report.bad(
+            WHAT,
+            format!("failed to ask the management API (its user needs the tag `management`): {why}"),
+        ),
+    }
+}
+
+fn names(config: &Config) -> Vec<ConnectionName> {
+    config.connections.iter().map(|connection| connection.name.clone()).collect()
 }
 
 async fn check_connection(connection: &Connection, report: &mut Report) {

@@ -46,7 +46,7 @@ enum Command {
     /// Runs one invocation straight against Okta, without a broker, and prints the result message.
     Call(call::Arguments),
     /// Checks configuration, broker and each connection's credential, and says what is wrong.
-    Check,
+    Check(check::Arguments),
     /// Prints the definitions of the 28 subtools.
     Catalog(catalog::Arguments),
     /// Sends a CSV or JSON Lines file into the queue.
@@ -74,7 +74,7 @@ pub async fn main() -> ExitCode {
         Command::Demo => demo::run().await,
         Command::Sandbox(arguments) => sandbox::run(arguments).await,
         Command::Call(arguments) => call::run(config, arguments).await,
-        Command::Check => check::run(config).await,
+        Command::Check(arguments) => check::run(config, &arguments).await,
         Command::Catalog(arguments) => catalog::run(&arguments),
         Command::Submit(_) => Err(not_supported_yet("submit")),
         Command::Dead(_) => Err(not_supported_yet("dead")),

@@ -4,6 +4,7 @@ mod consuming;
 mod convert;
 mod declare;
 mod inspection;
+mod management;
 mod publisher;
 mod supervisor;
 
@@ -14,6 +15,7 @@ use crate::domain::secret::Secret;
 
 pub use declare::Undeclared;
 pub use inspection::{Found, inspect};
+pub use management::{Orphan, orphans};
 pub use publisher::Publisher;
 pub use supervisor::{Ended, Supervisor, own_user};
 

@@ -88,7 +88,7 @@ pub fn own_user(url: &str) -> Result<String, Ended> {
     uri(url).map(|uri| uri.authority.userinfo.username)
 }
 
-fn uri(url: &str) -> Result<AMQPUri, Ended> {
+pub(super) fn uri(url: &str) -> Result<AMQPUri, Ended> {
     // The parser's error may quote the URI with its password.
     url.parse::<AMQPUri>().map_err(|_| Ended::Uri("it does not parse".to_owned()))
 }
