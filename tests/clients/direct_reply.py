@@ -85,7 +85,7 @@ def main():
     profile = {"login": login, "email": login, "firstName": "Jane", "lastName": "Doe"}
 
     # What this version does not build is refused, not ignored: nobody wants a dry run that writes.
-    agent.refused("invalid_message", "options.dry_run", "create_user", {"profile": profile}, {"dry_run": True})
+    agent.refused("invalid_message", "options.dry_run", "create_user", {}, {"dry_run": True})
 
     user = agent.done("applied", "create_user", {"profile": profile})
     assert user["profile"]["login"] == login, user
@@ -109,7 +109,8 @@ def main():
     first = {item["id"] for item in page["items"]}
     assert first.isdisjoint(item["id"] for item in following["items"]), (page, following)
 
-    missing = agent.refused("not_found", "arguments.user_id", "get_user", {"user_id": f"no.{tag}@example.com"})
+    nobody = {"user_id": f"nobody.{tag}@example.com"}
+    missing = agent.refused("not_found", "arguments.user_id", "get_user", nobody)
     assert missing["retryable"] is False and missing["okta"]["status"] == 404, missing
     agent.refused("invalid_arguments", "arguments.user", "get_user", {"user": login})
     unknown = agent.refused("unknown_subtool", "subtool", "get_users")

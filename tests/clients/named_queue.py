@@ -34,7 +34,7 @@ async def send(exchange, user, reply_to, questions):
 
 
 async def collect(queue, questions):
-    """The answer to each of the invocations, by correlation id. Results come at least once: the last counts."""
+    """The answer to each invocation, by correlation id. Results come at least once: the last counts."""
     answers = {}
     async with queue.iterator(timeout=WAIT) as incoming:
         while set(answers) != set(questions):
@@ -94,7 +94,7 @@ async def main():
     ids = [item["id"] for item in listed["result"]["items"]]
     assert listed["okta_calls"] > 1, "a list of 250 users fits no page of Okta's"
     assert listed["result"]["count"] == len(set(ids)) == 250, listed["result"]["count"]
-    print(f"named queue: {len(questions)} invocations answered, one with {listed['okta_calls']} pages of Okta's")
+    print(f"named queue: {len(questions)} invocations answered, one from {listed['okta_calls']} pages")
 
 
 if __name__ == "__main__":
