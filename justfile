@@ -1,0 +1,27 @@
+# What there is to run; `just --list` shows it.
+
+# What CI runs: formatting, lints, documentation, all tests, and the checks with outside tools.
+check:
+    .ci/run
+
+# The tests: `just test` for all stages, `just test fast` for those that need no broker.
+test *STAGES:
+    tests/run {{STAGES}}
+
+# The checks with tools that are not ours: `just outside`, `just outside dockerfile`.
+outside *CHECKS:
+    tests/outside {{CHECKS}}
+
+# No broker, no account: a simulated org, onboarded and offboarded.
+demo:
+    cargo run --release -- demo
+
+# The inner loop: formatting, lints and the tests that need no broker.
+quick:
+    cargo fmt
+    cargo clippy --all-targets -- -D warnings
+    tests/run fast
+
+# The dependencies' licences, bans and sources (needs cargo-deny).
+deny:
+    cargo deny check bans licenses sources
