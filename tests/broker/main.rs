@@ -1,0 +1,26 @@
+//! The worker as a process, between a real RabbitMQ and the simulated org over HTTP.
+//!
+//! Each test has a virtual host, an org and workers of its own, and waits for what it waits for with a
+//! deadline, never for a time. A private node is started once for all of them, unless `tests/run` or
+//! `AMQP_URL` names one.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod caller;
+mod child;
+mod node;
+mod org;
+mod wire;
+mod world;
+
+mod callers;
+mod given_up;
+mod not_yet;
+mod outages;
+mod refusals;
+mod replies;
+mod retries;
+mod subtools;
+mod tls;
+mod topology;
+mod unreadable;

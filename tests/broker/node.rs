@@ -1,0 +1,180 @@
+//! The broker of this test process: a private node, or the one that the environment names.
+//!
+//! A node of our own is stopped by a small shell that waits for our standard output to it to end: so it
+//! goes away however this process ends.
+
+use std::path::{Path, PathBuf};
+use std::process::{ChildStdin, Command, Stdio};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use tokio::sync::{Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+/// A broker user; its name is its password.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum User {
+    /// The worker's own.
+    Worker,
+    /// A producer that may publish for connection `prod` and no more.
+    Caller,
+    /// One that may do everything.
+    Operator,
+}
+
+impl User {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Worker => "worker",
+            Self::Caller => "caller",
+            Self::Operator => "operator",
+        }
+    }
+}
+
+/// A node that `tests/support/broker` started.
+pub struct Node {
+    dir: PathBuf,
+    port: u16,
+    /// Held by every test that needs the node to stay up; taken whole by whoever stops it.
+    turn: RwLock<()>,
+    _keeper: Option<ChildStdin>,
+}
+
+/// The broker that the tests use.
+pub enum Broker {
+    /// Ours: with virtual hosts, users and the power to stop it.
+    Ours(Node),
+    /// Somebody's, with one virtual host, so that the tests take turns.
+    Given { url: String, turn: Mutex<()> },
+}
+
+/// The broker of this process, started when it is asked for first.
+pub fn broker() -> &'static Broker {
+    static BROKER: OnceLock<Broker> = OnceLock::new();
+    BROKER.get_or_init(|| {
+        let given = std::env::var("AMQP_URL").ok();
+        let dir = std::env::var_os("OKTA_WORKER_TEST_BROKER_DIR").map(PathBuf::from);
+        match (given, dir) {
+            (Some(_), Some(dir)) => Broker::Ours(Node::found(dir, None)),
+            (Some(url), None) => Broker::Given { url, turn: Mutex::new(()) },
+            (None, _) => Broker::Ours(Node::start()),
+        }
+    })
+}
+
+/// The node, when it is ours; says so when it is not.
+pub fn ours() -> Option<&'static Node> {
+    match broker() {
+        Broker::Ours(node) => Some(node),
+        Broker::Given { .. } => {
+            println!("not run: AMQP_URL names a broker that is not ours to set up or stop");
+            None
+        }
+    }
+}
+
+fn script() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/support/broker")
+}
+
+impl Node {
+    fn start() -> Self {
+        let dir = std::env::temp_dir().join(format!("okta-worker-broker-{}", std::process::id()));
+        let started = Command::new(script()).arg("start").arg(&dir).stdin(Stdio::null()).output();
+        let started = started.expect("`tests/support/broker` can be run");
+        assert!(
+            started.status.success(),
+            "not run: AMQP_URL is not set, and no node can be started: {}",
+            String::from_utf8_lossy(&started.stderr)
+        );
+        let mut keeper = Command::new("setsid")
+            .args(["sh", "-c", r#"cat >/dev/null; "$0" stop "$1"; rm -rf "$1""#])
+            .arg(script())
+            .arg(&dir)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("`setsid` can be run");
+        Self::found(dir, keeper.stdin.take())
+    }
+
+    fn found(dir: PathBuf, keeper: Option<ChildStdin>) -> Self {
+        let env = std::fs::read_to_string(dir.join("env")).expect("a started node has its `env`");
+        let port = env.lines().find_map(|line| line.strip_prefix("export BROKER_PORT='")?.strip_suffix('\''));
+        let port = port.and_then(|port| port.parse().ok()).expect("`env` names the port");
+        Self { dir, port, turn: RwLock::new(()), _keeper: keeper }
+    }
+
+    /// Runs `tests/support/broker` and returns what it says.
+    pub fn run(&self, command: &str, arguments: &[&str]) -> String {
+        let ran = Command::new(script()).arg(command).arg(&self.dir).args(arguments).output();
+        let ran = ran.expect("`tests/support/broker` can be run");
+        let said = String::from_utf8_lossy(&ran.stderr).into_owned();
+        assert!(ran.status.success(), "{command} {arguments:?}: {said}");
+        String::from_utf8(ran.stdout).expect("the broker's tools speak UTF-8")
+    }
+
+    /// Waits until every other test is done with the node, and holds them back.
+    pub async fn alone(&self) -> RwLockWriteGuard<'_, ()> {
+        self.turn.write().await
+    }
+
+    /// The port it listens on.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+}
+
+/// A virtual host for one test.
+pub struct Place {
+    /// Its name; of a broker that is not ours, none is known.
+    pub vhost: Option<String>,
+    url: String,
+    _turn: Turn,
+}
+
+enum Turn {
+    Shared {
+        _guard: RwLockReadGuard<'static, ()>,
+    },
+    Alone {
+        _guard: tokio::sync::MutexGuard<'static, ()>,
+    },
+    /// The test holds the whole node already.
+    Held,
+}
+
+impl Place {
+    /// A virtual host that nobody else uses, empty.
+    pub async fn take() -> Self {
+        match broker() {
+            Broker::Ours(node) => Self::of(node, Turn::Shared { _guard: node.turn.read().await }),
+            Broker::Given { url, turn } => {
+                let turn = Turn::Alone { _guard: turn.lock().await };
+                crate::caller::wipe(url).await;
+                Self { vhost: None, url: url.clone(), _turn: turn }
+            }
+        }
+    }
+
+    /// The same for a test that has the node for itself.
+    pub fn take_alone(node: &'static Node, _held: &RwLockWriteGuard<'_, ()>) -> Self {
+        Self::of(node, Turn::Held)
+    }
+
+    fn of(node: &'static Node, turn: Turn) -> Self {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let vhost = format!("t{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+        let url = node.run("vhost", &[&vhost]).trim().to_owned();
+        Self { vhost: Some(vhost), url, _turn: turn }
+    }
+
+    /// The way in for a user; a broker that is not ours has one for all.
+    pub fn url(&self, user: User) -> String {
+        match self.vhost {
+            None => self.url.clone(),
+            Some(_) => self.url.replace("worker:worker@", &format!("{0}:{0}@", user.name())),
+        }
+    }
+}

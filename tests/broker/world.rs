@@ -1,0 +1,149 @@
+//! One test's world: a virtual host, an org, and the workers between them.
+
+use std::process::Command;
+use std::time::Instant;
+
+use tempfile::TempDir;
+
+use super::caller::Caller;
+use super::child::{LOOK_AGAIN, Process, WAIT_MAX, command, free_port, http};
+use super::node::{Place, User};
+use super::org::{Org, TOKEN};
+
+/// A virtual host and an org.
+pub struct World {
+    /// The virtual host.
+    pub place: Place,
+    /// The org behind every connection.
+    pub org: Org,
+    dir: TempDir,
+}
+
+/// How a worker is started.
+#[derive(Default)]
+pub struct Start<'a> {
+    /// Settings besides those of every worker.
+    pub settings: &'a str,
+    /// The list of subtools of connection `prod`; empty: all.
+    pub subtools: &'a str,
+    /// Environment variables on top.
+    pub variables: &'a [(&'a str, &'a str)],
+}
+
+/// A running worker.
+pub struct Worker {
+    /// The process.
+    pub process: Process,
+    port: u16,
+}
+
+impl World {
+    /// A world whose org has some people in it.
+    pub async fn new() -> Self {
+        Self::with(&[]).await
+    }
+
+    /// A world whose org was started with these arguments on top.
+    pub async fn with(org: &[&str]) -> Self {
+        Self::at(Place::take().await, org)
+    }
+
+    /// A world in this virtual host.
+    pub fn at(place: Place, org: &[&str]) -> Self {
+        let mut arguments = vec!["--users", "40"];
+        arguments.extend(org);
+        let dir = tempfile::tempdir().expect("a temporary directory can be made");
+        Self { place, org: Org::start(&arguments), dir }
+    }
+
+    /// The command of a worker that is not started yet, and the port it will report on.
+    pub fn command(&self, start: &Start<'_>) -> (Command, u16) {
+        let port = free_port();
+        let (org, Start { settings, subtools, variables }) = (self.org.url(), start);
+        let subtools = if subtools.is_empty() { r#"["all"]"# } else { subtools };
+        let text = format!(
+            r#"
+[broker]
+url = {{ env = "TEST_AMQP_URL" }}
+[connections.prod]
+base_url = "{org}"
+api_token = {{ env = "TEST_OKTA_TOKEN" }}
+subtools = {subtools}
+rate_limit_window = "2s"
+[connections.other]
+base_url = "{org}"
+api_token = {{ env = "TEST_OKTA_TOKEN" }}
+subtools = ["read"]
+rate_limit_window = "2s"
+[retry]
+base = "10ms"
+cap = "50ms"
+[telemetry]
+listen = "127.0.0.1:{port}"
+{settings}
+"#
+        );
+        let file = self.dir.path().join(format!("{port}.toml"));
+        std::fs::write(&file, text).expect("a file can be written");
+        let mut command = command();
+        command
+            .args(["run", "--config"])
+            .arg(file)
+            .env("TEST_AMQP_URL", self.place.url(User::Worker))
+            .env("TEST_OKTA_TOKEN", TOKEN)
+            .envs(variables.iter().copied());
+        (command, port)
+    }
+
+    /// Starts a worker without waiting for it.
+    pub fn start(&self, start: &Start<'_>) -> Worker {
+        let (mut command, port) = self.command(start);
+        Worker { process: Process::start("the worker", &mut command), port }
+    }
+
+    /// A worker that is ready.
+    pub fn worker(&self) -> Worker {
+        self.worker_with(&Start::default())
+    }
+
+    /// A worker started this way that is ready.
+    pub fn worker_with(&self, start: &Start<'_>) -> Worker {
+        let mut worker = self.start(start);
+        worker.await_ready();
+        worker
+    }
+
+    /// A producer that may do everything.
+    pub async fn caller(&self) -> Caller {
+        Caller::new(&self.place.url(User::Operator)).await
+    }
+}
+
+impl Worker {
+    /// Whether it says that it is ready.
+    pub fn is_ready(&self) -> bool {
+        http(self.port, "GET", "/readyz", "").is_some_and(|(status, _)| status == 200)
+    }
+
+    /// Waits until it is ready.
+    pub fn await_ready(&mut self) {
+        let deadline = Instant::now() + WAIT_MAX;
+        while !self.is_ready() {
+            assert!(self.process.ended().is_none(), "the worker ended: {}", self.process.stderr());
+            assert!(Instant::now() < deadline, "the worker is not ready: {}", self.process.stderr());
+            std::thread::sleep(LOOK_AGAIN);
+        }
+    }
+
+    /// Tells it to stop and waits until it has, with nothing left undone.
+    pub fn stop(mut self) {
+        self.process.signal("TERM");
+        let status = self.process.wait();
+        assert_eq!(status.code(), Some(0), "{}", self.process.stderr());
+    }
+
+    /// Its metrics.
+    pub fn metrics(&self) -> String {
+        http(self.port, "GET", "/metrics", "").expect("the worker answers").1
+    }
+}
