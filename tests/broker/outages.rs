@@ -5,7 +5,7 @@ use serde_json::json;
 
 use super::caller::{Caller, Message, until};
 use super::node::{Place, User, ours};
-use super::world::World;
+use super::world::{Start, World};
 
 #[tokio::test]
 async fn a_worker_outlives_its_broker_and_answers_what_was_in_flight_and_what_was_queued() {
@@ -34,4 +34,31 @@ async fn a_worker_outlives_its_broker_and_answers_what_was_in_flight_and_what_wa
         assert_eq!(body["status"], "succeeded", "{body}");
         left.retain(|id| body["id"] != **id);
     }
+}
+
+#[tokio::test]
+async fn told_to_stop_a_worker_finishes_what_it_has_begun_and_leaves_the_rest() {
+    let world = World::with(&["--latency", "1500"]).await;
+    let one_at_a_time = Start { variables: &[("OKTA_WORKER__BROKER__PREFETCH", "1")], ..Start::default() };
+    let mut worker = world.worker_with(&one_at_a_time);
+    let caller = world.caller().await;
+    caller.queue("answers", FieldTable::default(), None).await;
+    for id in ["first", "second", "third"] {
+        let message = Message::new("prod.bulk", "create_group", &json!({"name": id})).id(id);
+        caller.send(&message.answer_to("answers")).await;
+    }
+    until("the first is in flight", async || world.org.requests() == 1).await;
+    worker.process.signal("TERM");
+    assert_eq!(worker.process.wait().code(), Some(0), "{}", worker.process.stderr());
+    let reply = caller.take("answers").await;
+    assert_eq!((&reply.body()["id"], &reply.body()["status"]), (&json!("first"), &json!("succeeded")));
+    assert_eq!(caller.count("answers").await, Some(0));
+    let queue = "okta.invocations.prod.bulk";
+    until("the rest is back in its queue", async || caller.count(queue).await == Some(2)).await;
+    assert_eq!(world.org.effects(), ["group.created"]);
+    let _next = world.worker();
+    for _ in 0..2 {
+        assert_eq!(caller.take("answers").await.body()["status"], "succeeded");
+    }
+    assert_eq!(world.org.effects(), ["group.created"; 3]);
 }

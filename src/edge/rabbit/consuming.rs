@@ -61,7 +61,8 @@ impl Consuming {
             let next = tokio::select! {
                 next = consumer.next() => next,
                 () = turned(&mut self.halt) => {
-                    // No new deliveries; those that came and were not started go back when the channel closes.
+                    // No new deliveries; those that came and were not started go back when the channel
+                    // closes, which is when the last of those that were started is acknowledged.
                     let _ = self.channel.basic_cancel(consumer.tag(), BasicCancelOptions::default()).await;
                     return;
                 }
@@ -94,7 +95,11 @@ impl Consuming {
             routing_key: delivery.routing_key.to_string(),
             source: self.source.clone(),
             redelivered: delivery.redelivered,
-            receipt: Box::new(Tag { delivery, generation: Arc::clone(generation) }),
+            receipt: Box::new(Tag {
+                delivery,
+                generation: Arc::clone(generation),
+                _channel: self.channel.clone(),
+            }),
         }
     }
 }
@@ -118,6 +123,9 @@ struct Tag {
     /// The delivery without its body: it holds lapin's acker, which has no public name.
     delivery: lapin::message::Delivery,
     generation: Arc<AtomicBool>,
+    /// lapin closes a channel with its last handle, and then nothing can be acknowledged on it: while the
+    /// worker drains, this is the only one left.
+    _channel: Channel,
 }
 
 #[async_trait]
