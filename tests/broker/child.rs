@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 /// How long anything may take that is waited for; generous, because a machine of two cores runs a broker,
 /// workers and other tests besides.
-pub const WAIT_MAX: Duration = Duration::from_secs(30);
+pub const WAIT_MAX: Duration = Duration::from_secs(60);
 
 /// How often a test looks again.
 pub const LOOK_AGAIN: Duration = Duration::from_millis(20);

@@ -1,5 +1,6 @@
 //! The broker goes and comes back; the worker is told to go.
 
+use lapin::options::QueueDeleteOptions;
 use lapin::types::FieldTable;
 use serde_json::json;
 
@@ -61,4 +62,59 @@ async fn told_to_stop_a_worker_finishes_what_it_has_begun_and_leaves_the_rest() 
         assert_eq!(caller.take("answers").await.body()["status"], "succeeded");
     }
     assert_eq!(world.org.effects(), ["group.created"; 3]);
+}
+
+#[tokio::test]
+async fn told_to_stop_a_worker_leaves_what_waits_for_a_window() {
+    let world = World::with(&["--limit", "groups=2", "--window", "60"]).await;
+    let window = [("OKTA_WORKER__CONNECTIONS__PROD__RATE_LIMIT_WINDOW", "60s")];
+    let mut worker = world.worker_with(&Start { variables: &window, ..Start::default() });
+    let caller = world.caller().await;
+    caller.queue("answers", FieldTable::default(), None).await;
+    let message = Message::new("prod.bulk", "list_groups", &json!({"limit": 1})).answer_to("answers");
+    caller.send(&message).await;
+    caller.take("answers").await;
+    caller.send(&message).await;
+    let waits = "okta_worker_in_flight{connection=\"prod\",lane=\"bulk\"} 1";
+    until("it waits", async || worker.metrics().contains(waits)).await;
+    worker.process.signal("TERM");
+    assert_eq!(worker.process.wait().code(), Some(0), "{}", worker.process.stderr());
+    let queue = "okta.invocations.prod.bulk";
+    until("it is back in its queue", async || caller.count(queue).await == Some(1)).await;
+    assert_eq!((world.org.requests(), caller.count("answers").await), (1, Some(0)));
+}
+
+#[tokio::test]
+async fn told_to_stop_twice_a_worker_leaves_at_once_and_the_message_is_run_again() {
+    let world = World::with(&["--latency", "4000"]).await;
+    let mut worker = world.worker();
+    let caller = world.caller().await;
+    caller.queue("answers", FieldTable::default(), None).await;
+    let message = Message::new("prod", "list_groups", &json!({"limit": 1})).answer_to("answers");
+    caller.send(&message).await;
+    until("it is in flight", async || world.org.requests() == 1).await;
+    worker.process.signal("TERM");
+    until("it drains", async || worker.process.stderr().contains("draining")).await;
+    worker.process.signal("TERM");
+    assert_eq!(worker.process.wait().code(), Some(1));
+    assert_eq!(caller.count("answers").await, Some(0));
+    let _next = world.worker();
+    assert_eq!(caller.take("answers").await.body()["status"], "succeeded");
+}
+
+#[tokio::test]
+async fn a_work_queue_that_is_deleted_under_the_worker_is_declared_again() {
+    let world = World::new().await;
+    let _worker = world.worker();
+    let mut caller = world.caller().await;
+    let channel = caller.open_channel().await;
+    let queue = "okta.invocations.prod.interactive";
+    channel.queue_delete(queue.into(), QueueDeleteOptions::default()).await.unwrap();
+    until("it is declared again", async || caller.count(queue).await.is_some()).await;
+    // Bound last: until then the message would go to the unrouted ones.
+    until("it is consumed again", async || {
+        let reply = caller.call(&Message::new("prod", "list_groups", &json!({"limit": 1}))).await;
+        reply.body()["status"] == "succeeded"
+    })
+    .await;
 }

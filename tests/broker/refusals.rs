@@ -127,6 +127,13 @@ fn rows() -> Vec<Row> {
             "2020",
         ),
         row(
+            "a message from long ago that somebody waited for",
+            user().with(|properties| properties.with_timestamp(1_600_000_000)),
+            "deadline_exceeded",
+            "options.deadline",
+            "2020",
+        ),
+        row(
             "a compressed body",
             user().with(|properties| properties.with_content_encoding("gzip".into())),
             invalid,

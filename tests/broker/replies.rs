@@ -3,6 +3,7 @@
 use lapin::types::{AMQPValue, FieldTable};
 use okta_worker::domain::topology::{RESULTS, UNCLAIMED};
 use serde_json::json;
+use sha2::{Digest as _, Sha256};
 
 use super::caller::{Message, until};
 use super::world::World;
@@ -36,6 +37,19 @@ async fn a_message_without_an_id_is_answered_under_a_new_one_and_told_so() {
     let id = body["id"].as_str().expect("there is an id");
     assert_eq!(reply.properties.correlation_id().as_ref().map(|id| id.as_str()), Some(id));
     assert_eq!(reply.key, "answers");
+}
+
+#[tokio::test]
+async fn an_id_as_long_as_amqp_allows_is_answered_under_its_digest() {
+    let world = World::new().await;
+    let _worker = world.worker();
+    let mut caller = world.caller().await;
+    let id = "i".repeat(255);
+    let reply = caller.call(&list_groups().id(&id)).await;
+    assert_eq!(reply.body()["id"], id);
+    let digest: String = Sha256::digest(&id).iter().map(|byte| format!("{byte:02x}")).collect();
+    let found = reply.properties.message_id().as_ref().map(|id| id.as_str());
+    assert_eq!(found, Some(&*format!("{digest}.result")));
 }
 
 #[tokio::test]

@@ -38,4 +38,11 @@ fn an_amqps_url_is_never_spoken_to_in_plain_text() {
     let mut first = [0];
     stream.read_exact(&mut first).unwrap();
     assert_eq!(first[0], HANDSHAKE);
+    drop(stream);
+    let deadline = Instant::now() + WAIT_MAX;
+    while !worker.stderr().contains("lost the broker") {
+        assert!(Instant::now() < deadline, "the worker does not say so: {}", worker.stderr());
+        std::thread::sleep(LOOK_AGAIN);
+    }
+    assert!(!worker.stderr().contains("hunter2"), "{}", worker.stderr());
 }

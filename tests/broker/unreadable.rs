@@ -2,16 +2,18 @@
 
 use std::time::{Duration, Instant};
 
+use lapin::types::FieldTable;
 use okta_worker::domain::topology::{DEAD, INVOCATIONS};
 use serde_json::json;
 use tokio::time::sleep;
 
+use super::caller::{Message, until};
 use super::node::ours;
 use super::wire::Wire;
 use super::world::World;
 
 /// Ten deliveries from the work queue and twenty from the last stop, a connection each.
-const PARKED_WITHIN: Duration = Duration::from_secs(60);
+const PARKED_WITHIN: Duration = Duration::from_secs(120);
 
 #[tokio::test]
 async fn properties_that_are_not_utf_8_stop_nobody_else_and_end_parked() {
@@ -36,4 +38,27 @@ async fn properties_that_are_not_utf_8_stop_nobody_else_and_end_parked() {
     assert!(worker.process.ended().is_none());
     assert!(wire.has(DEAD, b"\xff\xfe"), "it is parked with its own properties");
     caller.ask("prod.bulk", "list_groups", &json!({"limit": 1})).await;
+}
+
+#[tokio::test]
+async fn told_to_stop_while_it_consumes_one_by_one_a_worker_finishes_what_it_has_begun() {
+    let Some(node) = ours() else { return };
+    let world = World::with(&["--latency", "1500"]).await;
+    let mut worker = world.worker();
+    let caller = world.caller().await;
+    caller.queue("answers", FieldTable::default(), None).await;
+    let vhost = world.place.vhost.clone().expect("a node of ours has virtual hosts");
+    let mut wire = Wire::connect(node.port(), "operator", &vhost);
+    wire.publish(INVOCATIONS, "prod.bulk", b"\xff\xfe", b"{}");
+    until("it consumes one by one", async || worker.process.stderr().contains("consuming one by one")).await;
+    let message = Message::new("prod", "create_group", &json!({"name": "x"})).answer_to("answers");
+    caller.send(&message).await;
+    until("it is in flight", async || world.org.requests() == 1).await;
+    worker.process.signal("TERM");
+    assert_eq!(worker.process.wait().code(), Some(0), "{}", worker.process.stderr());
+    assert_eq!(caller.take("answers").await.body()["status"], "succeeded");
+    let stderr = worker.process.stderr();
+    assert!(!stderr.contains("delivers it again"), "{stderr}");
+    assert_eq!(caller.count("okta.invocations.prod.interactive").await, Some(0));
+    assert_eq!(world.org.effects(), ["group.created"]);
 }
