@@ -12,9 +12,11 @@ use std::time::Duration;
 
 use serde::Deserialize;
 use tokio::time::Instant;
-use tracing::{Level, Subscriber, debug, enabled, error, info, warn};
+use tracing::{Level, Metadata, Subscriber, debug, enabled, error, info, warn};
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::filter_fn;
 use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::layer::SubscriberExt as _;
 
 use crate::domain::answer::ErrorCode;
 use crate::domain::bucket::Bucket;
@@ -95,12 +97,23 @@ where
         .with_env_filter(filter)
         .with_ansi(colour == Colour::Ansi)
         .with_writer(writer);
+    let ceiling = filter_fn(may_speak);
     match format {
         LogFormat::Json => {
-            Box::new(lines.json().flatten_event(true).with_current_span(false).with_span_list(false).finish())
+            let lines = lines.json().flatten_event(true).with_current_span(false).with_span_list(false);
+            Box::new(lines.finish().with(ceiling))
         }
-        LogFormat::Text => Box::new(lines.finish()),
+        LogFormat::Text => Box::new(lines.finish().with(ceiling)),
     }
+}
+
+/// Whether a line may be written at all, whatever the filter asks for.
+///
+/// Libraries know nothing of secrets: at `trace` lapin writes every frame, the broker's password and the
+/// passwords in callers' messages among them. So only our own lines go below `info`.
+fn may_speak(line: &Metadata<'_>) -> bool {
+    let is_own = line.target().split("::").next() == Some(env!("CARGO_CRATE_NAME"));
+    is_own || *line.level() <= Level::INFO
 }
 
 /// The observer that writes lines.
@@ -342,6 +355,23 @@ mod tests {
         });
         let bytes = written.0.lock().unwrap().clone();
         String::from_utf8(bytes).unwrap()
+    }
+
+    #[test]
+    fn no_filter_lets_libraries_speak_below_info() {
+        let written = Written::default();
+        let writer = written.clone();
+        let filter = EnvFilter::new("trace,lapin=trace");
+        let lines = subscriber(LogFormat::Text, Colour::Plain, filter, move || writer.clone());
+        tracing::subscriber::with_default(lines, || {
+            tracing::trace!(target: "lapin::frames", "a password");
+            tracing::debug!(target: "okta_worker_of_somebody_else", "a password");
+            tracing::info!(target: "lapin", "heard");
+            tracing::trace!(target: "okta_worker::edge", "ours");
+        });
+        let text = String::from_utf8(written.0.lock().unwrap().clone()).unwrap();
+        let said: Vec<_> = text.lines().map(|line| line.rsplit(": ").next().unwrap()).collect();
+        assert_eq!(said, ["heard", "ours"]);
     }
 
     fn json(events: &[Event<'_>]) -> Vec<Value> {

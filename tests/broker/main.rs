@@ -20,6 +20,7 @@ mod outages;
 mod refusals;
 mod replies;
 mod retries;
+mod secrets;
 mod subtools;
 mod tls;
 mod topology;

@@ -1,0 +1,205 @@
+//! Planted secrets appear nowhere but where they must, even with everything logged that can be.
+
+use base64::Engine as _;
+use lapin::types::FieldTable;
+use okta_worker::config;
+use okta_worker::domain::topology::{DEAD, UNCLAIMED};
+use serde_json::{Value, json};
+
+use super::caller::{Caller, Message, Reply};
+use super::node::{User, ours};
+use super::org::TOKEN;
+use super::world::{Start, Worker, World};
+
+const BROKER_PASSWORD: &str = "planted-broker-password";
+const USER_PASSWORD: &str = "Planted-user-password-1";
+const ANSWER: &str = "planted-recovery-answer";
+const STRAY: &str = "hunter2-planted";
+
+/// Everything that lets a library speak.
+const LOUD: [(&str, &str); 2] = [
+    (
+        "OKTA_WORKER_LOG",
+        "trace,lapin=trace,hyper=trace,hyper_util=trace,reqwest=trace,rustls=trace,h2=trace,tower=trace",
+    ),
+    ("RUST_LOG", "trace"),
+];
+
+/// The forms in which a secret may slip through.
+fn forms(secret: &str) -> Vec<String> {
+    let encode = |text: &str| base64::engine::general_purpose::STANDARD_NO_PAD.encode(text);
+    let list = format!("{:?}", secret.as_bytes());
+    let list = list.trim_matches(['[', ']']).to_owned();
+    let hex: String = secret.bytes().map(|byte| format!("{byte:02x}")).collect();
+    let escaped = percent_encoding::utf8_percent_encode(secret, percent_encoding::NON_ALPHANUMERIC);
+    vec![secret.to_owned(), encode(secret), list, hex, escaped.to_string()]
+}
+
+/// Which of these secrets a text shows.
+fn shown<'a>(text: &str, secrets: &[&'a str]) -> Vec<&'a str> {
+    secrets.iter().copied().filter(|secret| forms(secret).iter().any(|form| text.contains(form))).collect()
+}
+
+fn whole(reply: &Reply) -> String {
+    format!("{:?} {} {}", reply.properties, reply.key, String::from_utf8_lossy(&reply.bytes))
+}
+
+fn told(worker: &Worker) -> String {
+    format!("{}\n{}\n{}", worker.process.stdout(), worker.process.stderr(), worker.metrics())
+}
+
+/// Invocations whose arguments hold secrets, where they belong and where they do not.
+fn invocations() -> Vec<(&'static str, Value)> {
+    let profile = |login: &str| json!({"firstName": "A", "lastName": "B", "login": login, "email": login});
+    let credentials = json!({
+        "password": {"value": USER_PASSWORD},
+        "recovery_question": {"question": "Who?", "answer": ANSWER},
+    });
+    let whole = |login: &str| json!({"profile": profile(login), "credentials": credentials});
+    let with = |credentials: Value| json!({"profile": profile("c@example.com"), "credentials": credentials});
+    vec![
+        ("create_user", whole("a@example.com")),
+        ("create_user", whole("a@example.com")), // it exists already
+        ("create_user", with(json!(STRAY))),
+        ("create_user", with(json!([STRAY]))),
+        ("create_user", with(json!({"password": STRAY}))),
+        ("create_user", with(json!({"password": {"value": [STRAY]}}))),
+        ("create_user", with(json!({"password": {"value": STRAY, "hash": STRAY}}))),
+        ("create_user", json!({"profile": profile("d@example.com"), "next_login": STRAY, "password": STRAY})),
+        ("update_user", json!({"user_id": "a@example.com", "credentials": credentials})),
+        (
+            "update_user",
+            json!({"user_id": "a@example.com", "credentials": {"password": {"value": "x"}, "answer": STRAY}}),
+        ),
+        ("get_user", json!({"user_id": "a@example.com", "password": STRAY})),
+        ("get_user", json!({"user_id": ["a"], "api_token": STRAY})),
+        ("create_usr", json!({"credentials": STRAY})),
+        (
+            "reset_user_password",
+            json!({"user_id": "a@example.com", "send_email": STRAY, "temp_password": STRAY}),
+        ),
+    ]
+}
+
+#[tokio::test]
+async fn planted_secrets_show_up_nowhere() {
+    let Some(node) = ours() else { return };
+    let world = World::new().await;
+    let vhost = world.place.vhost.as_deref().expect("a node of ours has virtual hosts");
+    let user = format!("planted-{vhost}");
+    node.run("ctl", &["-q", "add_user", &user, BROKER_PASSWORD]);
+    node.run("ctl", &["-q", "set_permissions", "-p", vhost, &user, ".*", ".*", ".*"]);
+    let url = world.place.url(User::Worker).replace("worker:worker@", &format!("{user}:{BROKER_PASSWORD}@"));
+    let variables = [LOUD[0], LOUD[1], ("TEST_AMQP_URL", &url)];
+    let mut worker = world.worker_with(&Start { variables: &variables, ..Start::default() });
+    let mut caller = world.caller().await;
+    let secrets = [TOKEN, BROKER_PASSWORD, USER_PASSWORD, ANSWER, STRAY];
+
+    for (subtool, arguments) in invocations() {
+        // The audit trail is a place for free text, so for secrets too.
+        let message = Message::new("prod", subtool, &arguments).options(json!({"reason": "SEC-1"}));
+        let reply = caller.call(&message).await;
+        assert_eq!(shown(&whole(&reply), &secrets), [""; 0], "{subtool} {arguments}: {}", whole(&reply));
+        // Nobody to tell: the results lie where others read.
+        caller.send(&message).await;
+        let reply = caller.take(UNCLAIMED).await;
+        assert_eq!(shown(&whole(&reply), &secrets), [""; 0], "{subtool} {arguments}: {}", whole(&reply));
+    }
+    assert!(!world.org.effects().is_empty(), "the secrets were sent to Okta");
+
+    let minted = one_time_secrets(&mut caller).await;
+    let unreadable = format!(r#"{{"subtool":"create_user","arguments":{{"password":"{STRAY}"}}"#);
+    caller.send(&Message::of("prod", unreadable.as_str())).await;
+    let parked = caller.take(DEAD).await;
+    assert_eq!(String::from_utf8_lossy(&parked.bytes), unreadable, "kept whole for replay");
+    assert_eq!(shown(&format!("{:?}", parked.properties), &secrets), [""; 0]);
+    let reply = caller.take(UNCLAIMED).await;
+    assert_eq!(shown(&whole(&reply), &secrets), [""; 0], "{}", whole(&reply));
+
+    let mut all = secrets.to_vec();
+    all.extend(minted.iter().map(String::as_str));
+    let mut text = told(&worker);
+    worker.process.signal("TERM");
+    worker.process.wait();
+    text.push_str(&worker.process.stderr());
+    let lines = |secret: &str| {
+        let shows = |line: &&str| forms(secret).iter().any(|form| line.contains(form));
+        text.lines()
+            .filter(shows)
+            .take(3)
+            .map(|line| line.chars().take(400).collect())
+            .collect::<Vec<String>>()
+    };
+    let leaks: Vec<_> = shown(&text, &all).into_iter().map(|secret| (secret, lines(secret))).collect();
+    assert!(leaks.is_empty(), "{leaks:#?}");
+    assert!(text.contains("answered `"), "something was logged at all");
+    node.run("ctl", &["-q", "delete_user", &user]);
+}
+
+/// Has every kind of one-time secret minted. Each stands in its own result, and nowhere else in it.
+async fn one_time_secrets(caller: &mut Caller) -> Vec<String> {
+    caller.queue("answers", FieldTable::default(), None).await;
+    let profile =
+        json!({"firstName": "S", "lastName": "T", "login": "s@example.com", "email": "s@example.com"});
+    caller.ask("prod", "create_user", &json!({"profile": profile, "activate": false})).await;
+    let mut minted = Vec::new();
+    for (subtool, arguments, names) in [
+        (
+            "activate_user",
+            json!({"user_id": "s@example.com", "send_email": false}),
+            &["activation_token", "activation_url"][..],
+        ),
+        (
+            "reset_user_password",
+            json!({"user_id": "a@example.com", "send_email": false}),
+            &["reset_password_url"],
+        ),
+        (
+            "expire_user_password",
+            json!({"user_id": "a@example.com", "temp_password": true}),
+            &["temp_password"],
+        ),
+    ] {
+        caller.send(&Message::new("prod", subtool, &arguments).answer_to("answers")).await;
+        let reply = caller.take("answers").await;
+        let mut body = reply.body();
+        for name in names {
+            let secret =
+                body["result"][name].as_str().unwrap_or_else(|| panic!("no {name} in {body}")).to_owned();
+            minted.push(secret);
+        }
+        body["result"] = Value::Null;
+        let rest = format!("{:?} {body}", reply.properties);
+        let known: Vec<_> = minted.iter().map(String::as_str).collect();
+        assert_eq!(shown(&rest, &known), [""; 0], "{subtool}");
+    }
+    minted
+}
+
+#[test]
+fn a_configuration_shows_no_secret_when_it_is_printed() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("worker.toml");
+    let secret = dir.path().join("token");
+    std::fs::write(&secret, TOKEN).unwrap();
+    let text = format!(
+        r#"
+[broker]
+url = {{ env = "URL" }}
+[connections.a]
+domain = "acme.okta.com"
+api_token = {{ file = "{}" }}
+subtools = ["read"]
+[connections.b]
+domain = "acme.okta.com"
+access_token = "{STRAY}"
+subtools = ["read"]
+"#,
+        secret.display()
+    );
+    std::fs::write(&file, text).unwrap();
+    let url = format!("amqp://worker:{BROKER_PASSWORD}@127.0.0.1/okta");
+    let loaded = config::load(Some(&file), [("URL".to_owned(), url)]).unwrap();
+    let printed = format!("{loaded:?} {:?}", loaded.warnings);
+    assert_eq!(shown(&printed, &[TOKEN, BROKER_PASSWORD, STRAY]), [""; 0], "{printed}");
+}
