@@ -4,8 +4,6 @@
 //! deadline, never for a time. A private node is started once for all of them, unless `tests/run` or
 //! `AMQP_URL` names one.
 
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
-
 mod caller;
 mod child;
 mod node;

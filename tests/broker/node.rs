@@ -1,10 +1,10 @@
 //! The broker of this test process: a private node, or the one that the environment names.
 //!
-//! A node of our own is stopped by a small shell that waits for our standard output to it to end: so it
-//! goes away however this process ends.
+//! A node of our own is stopped by a small shell that waits for the pipe from us to end: so it goes away
+//! however this process ends.
 
 use std::path::{Path, PathBuf};
-use std::process::{ChildStdin, Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -37,7 +37,8 @@ pub struct Node {
     port: u16,
     /// Held by every test that needs the node to stay up; taken whole by whoever stops it.
     turn: RwLock<()>,
-    _keeper: Option<ChildStdin>,
+    /// Ends the node when this process ends, and with it the pipe to it.
+    _keeper: Option<Child>,
 }
 
 /// The broker that the tests use.
@@ -87,7 +88,7 @@ impl Node {
             "not run: AMQP_URL is not set, and no node can be started: {}",
             String::from_utf8_lossy(&started.stderr)
         );
-        let mut keeper = Command::new("setsid")
+        let keeper = Command::new("setsid")
             .args(["sh", "-c", r#"cat >/dev/null; "$0" stop "$1"; rm -rf "$1""#])
             .arg(script())
             .arg(&dir)
@@ -96,10 +97,10 @@ impl Node {
             .stderr(Stdio::null())
             .spawn()
             .expect("`setsid` can be run");
-        Self::found(dir, keeper.stdin.take())
+        Self::found(dir, Some(keeper))
     }
 
-    fn found(dir: PathBuf, keeper: Option<ChildStdin>) -> Self {
+    fn found(dir: PathBuf, keeper: Option<Child>) -> Self {
         let env = std::fs::read_to_string(dir.join("env")).expect("a started node has its `env`");
         let port = env.lines().find_map(|line| line.strip_prefix("export BROKER_PORT='")?.strip_suffix('\''));
         let port = port.and_then(|port| port.parse().ok()).expect("`env` names the port");

@@ -15,10 +15,11 @@ use super::world::{Start, World};
 const PASSIVE: Start<'_> =
     Start { settings: "", subtools: "", variables: &[("OKTA_WORKER__BROKER__DECLARE", "false")] };
 
-/// The last line that a worker which ended has written.
+/// The last line of the worker's own that one which ended has written: its libraries may speak after it.
 fn last_line(stderr: &str) -> String {
-    let line = stderr.lines().last().unwrap_or_default();
-    let line: Value = serde_json::from_str(line).unwrap_or_else(|_| panic!("no line of a log: {stderr}"));
+    let mut lines = stderr.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    let own = |line: &Value| line["target"].as_str().is_some_and(|target| target.starts_with("okta_worker"));
+    let line = lines.rfind(own).unwrap_or_else(|| panic!("no line of ours: {stderr}"));
     line["message"].as_str().expect("a line has a message").to_owned()
 }
 
