@@ -129,14 +129,24 @@ impl Request {
 
     /// The path with its query, percent-encoded, as it goes on the wire.
     pub fn path_and_query(&self) -> String {
-        let mut text = self.path.clone();
-        for (at, (name, value)) in self.query.iter().enumerate() {
-            text.push(if at == 0 { '?' } else { '&' });
+        match self.encoded_query() {
+            Some(query) => format!("{}?{query}", self.path),
+            None => self.path.clone(),
+        }
+    }
+
+    /// The query, percent-encoded; `None` when there is none.
+    pub fn encoded_query(&self) -> Option<String> {
+        let mut text = String::new();
+        for (name, value) in &self.query {
+            if !text.is_empty() {
+                text.push('&');
+            }
             text.extend(utf8_percent_encode(name, RESERVED));
             text.push('=');
             text.extend(utf8_percent_encode(value, RESERVED));
         }
-        text
+        (!self.query.is_empty()).then_some(text)
     }
 
     /// The bucket this request is counted in.

@@ -10,6 +10,7 @@ use async_trait::async_trait;
 use bytes::BytesMut;
 use http::Method;
 use http::header::{ACCEPT, AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderValue};
+use reqwest::Url;
 
 use crate::domain::http::{NoAnswer, Request, Response};
 use crate::domain::secret::Secret;
@@ -57,7 +58,8 @@ pub struct Endpoint {
 
 /// One org over HTTPS.
 pub struct OktaClient {
-    base_url: String,
+    /// Read once: reading a host anew for each request costs more than all the rest of its URL.
+    base_url: Url,
     http: reqwest::Client,
 }
 
@@ -85,15 +87,22 @@ impl OktaClient {
             .timeout(REQUEST_TIMEOUT)
             .build()
             .map_err(describe)?;
-        Ok(Self { base_url: endpoint.base_url.clone(), http })
+        let base_url = Url::parse(&endpoint.base_url).map_err(|error| format!("the base URL: {error}"))?;
+        Ok(Self { base_url, http })
+    }
+
+    fn url(&self, request: &Request) -> Url {
+        let mut url = self.base_url.clone();
+        url.set_path(&request.path);
+        url.set_query(request.encoded_query().as_deref());
+        url
     }
 }
 
 #[async_trait]
 impl Okta for OktaClient {
     async fn send(&self, request: &Request) -> Result<Response, NoAnswer> {
-        let url = format!("{}{}", self.base_url, request.path_and_query());
-        let mut building = self.http.request(request.method.clone(), url);
+        let mut building = self.http.request(request.method.clone(), self.url(request));
         building = match &request.body {
             Some(body) => building.body(body.clone()),
             // Without it Okta answers 411 ("Content-Length").
@@ -136,4 +145,29 @@ fn describe(error: reqwest::Error) -> String {
         cause = deeper.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::ids::UserKey;
+
+    #[test]
+    fn a_url_is_the_host_and_what_the_request_says_unchanged() {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let endpoint = Endpoint {
+            base_url: "https://acme.okta.com:8443".into(),
+            token_type: TokenType::Ssws,
+            token: Secret::new("t"),
+        };
+        let client = OktaClient::new(&endpoint).unwrap();
+        let user = UserKey::try_from("a/b#c?d @x".to_owned()).unwrap();
+        let plain = Request::get("/api/v1/users/{userId}/groups", &[&user]);
+        let search = Request::get("/api/v1/users", &[]).query("search", "a eq \"x&y\"").query("limit", 2);
+        for request in [plain, search] {
+            let whole = format!("{}{}", endpoint.base_url, request.path_and_query());
+            assert_eq!(client.url(&request).as_str(), whole);
+            assert_eq!(client.url(&request), Url::parse(&whole).unwrap());
+        }
+    }
 }
