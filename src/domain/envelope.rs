@@ -115,8 +115,11 @@ impl Envelope {
         }
         let body: Body<'_> = parse(text, "", &["subtool", "arguments", "options"])?;
         let arguments = object(body.arguments, "arguments")?;
-        let options = object(body.options, "options")?;
-        Ok(Self { subtool: body.subtool, arguments, options: Options::decode(options.get())? })
+        let options = match body.options {
+            None => Options::default(),
+            Some(options) => Options::decode(object(Some(options), "options")?.get())?,
+        };
+        Ok(Self { subtool: body.subtool, arguments, options })
     }
 }
 
@@ -204,6 +207,10 @@ pub struct Fault {
 /// # Errors
 /// The first thing that does not fit.
 pub fn read<'a, T: Deserialize<'a>>(text: &'a str, under: &str, names: &[&str]) -> Result<T, Fault> {
+    // Only a fault pays for the path that leads to it.
+    if let Ok(value) = serde_json::from_str(text) {
+        return Ok(value);
+    }
     let mut deserializer = serde_json::Deserializer::from_str(text);
     let mut track = serde_path_to_error::Track::new();
     let fault = |error: serde_json::Error, place: String| {

@@ -15,6 +15,15 @@ pub fn to_vec(value: &impl Serialize) -> Vec<u8> {
     serde_json::to_vec(value).expect("our own types have string keys and no failing serializer")
 }
 
+/// Serializes one of our own values whose length is about known, so that its bytes need not be moved while
+/// they grow.
+pub fn to_vec_of(value: &impl Serialize, bytes: usize) -> Vec<u8> {
+    let mut text = Vec::with_capacity(bytes);
+    serde_json::to_writer(&mut text, value)
+        .expect("our own types have string keys and no failing serializer");
+    text
+}
+
 /// Serializes one of our own values to raw JSON.
 pub fn to_raw(value: &impl Serialize) -> Box<RawValue> {
     serde_json::value::to_raw_value(value).expect("our own types have string keys and no failing serializer")
@@ -208,6 +217,14 @@ impl Fields {
             parts.len() - 1
         });
         parts[at].1.keep(rest);
+    }
+
+    /// What the paths leave of a value that may be taken apart or passed on whole.
+    pub fn cut(&self, raw: Box<RawValue>) -> Box<RawValue> {
+        match self {
+            Self::Whole => raw,
+            Self::Parts(_) => self.project(&raw),
+        }
     }
 
     /// What the paths leave of a value: in an object the named fields, in an array the same of each

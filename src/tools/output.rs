@@ -22,7 +22,7 @@ macro_rules! okta_object {
 
         impl Output for $name {
             fn into_raw(self, fields: &Fields) -> Box<RawValue> {
-                fields.project(&self.0)
+                fields.cut(self.0)
             }
         }
 
@@ -72,7 +72,7 @@ macro_rules! own_object {
     ($($name:ident),*) => {$(
         impl Output for $name {
             fn into_raw(self, fields: &Fields) -> Box<RawValue> {
-                fields.project(&to_raw(&self))
+                fields.cut(to_raw(&self))
             }
         }
     )*};
