@@ -33,8 +33,9 @@ const REASON_CHARS_MAX: usize = 1024;
 /// ones are those that Okta's support is asked about.
 const REQUEST_IDS_MAX: usize = 16;
 
-/// What is logged unless told otherwise: of the libraries that talk, only what they warn of.
-const FILTER: &str = "info,lapin=warn,hyper=warn,reqwest=warn";
+/// What is logged unless told otherwise: of the libraries that talk, only what they warn of. lapin reports
+/// each broken connection and channel, which the supervisor then says in its own words.
+const FILTER: &str = "info,lapin=off,hyper=warn,reqwest=warn";
 
 /// The variables that hold a filter, the first one set wins.
 const FILTER_VARIABLES: [&str; 2] = ["OKTA_WORKER_LOG", "RUST_LOG"];
