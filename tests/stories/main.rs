@@ -1,0 +1,14 @@
+//! Stories: given an org, messages arrive, time passes, and the tape of events is the assertion.
+//!
+//! The whole worker runs on the in-process queue and the simulated org under tokio's paused clock, so an
+//! hour of waiting takes no time and every moment on the tape is exact.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on says so by panicking")]
+
+mod tape;
+mod world;
+
+mod calls;
+mod failures;
+mod limits;
+mod refusals;

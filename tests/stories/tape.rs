@@ -1,0 +1,76 @@
+//! The tape of a story: one short line per event, with the virtual time since the beginning.
+
+use std::fmt::Write as _;
+use std::sync::Mutex;
+
+use okta_worker::worker::event::{Ending, Event, Observer};
+use tokio::time::Instant;
+
+/// Everything that happened and was not read yet.
+pub struct Tape {
+    begun: Instant,
+    lines: Mutex<String>,
+}
+
+impl Tape {
+    /// An empty tape; time is counted from now.
+    pub fn new() -> Self {
+        Self { begun: Instant::now(), lines: Mutex::default() }
+    }
+
+    /// Takes what is on it.
+    pub fn read(&self) -> String {
+        std::mem::take(&mut *self.lines.lock().unwrap()).trim_end().to_owned()
+    }
+}
+
+impl Observer for Tape {
+    fn note(&self, event: &Event<'_>) {
+        if let Some(line) = line(event) {
+            let at = self.begun.elapsed().as_secs_f64();
+            writeln!(self.lines.lock().unwrap(), "+{at:.3}s {line}").unwrap();
+        }
+    }
+}
+
+/// The event in a line; `None` where another event of the same moment says it.
+fn line(event: &Event<'_>) -> Option<String> {
+    Some(match event {
+        Event::Received { connection, lane, redelivered } => {
+            let again = if *redelivered { " again" } else { "" };
+            format!("{connection} {lane} received{again}")
+        }
+        Event::Left { .. } => return None,
+        Event::Waited { waited, .. } if waited.is_zero() => return None,
+        Event::Waited { connection, bucket, lane, waited } => {
+            format!("{connection} {bucket} {lane} waited {:.3}s", waited.as_secs_f64())
+        }
+        Event::Requested { connection, bucket, method, http_status, .. } => {
+            let status = http_status.map_or_else(|| "no answer".to_owned(), |status| status.to_string());
+            format!("{connection} {bucket} asked {method}: {status}")
+        }
+        Event::RateLimited { connection, bucket, kind } => {
+            format!("{connection} {bucket} limited: {}", kind.as_str())
+        }
+        Event::BucketExhausted { connection, bucket, wait } => {
+            format!("{connection} {bucket} exhausted for {:.3}s", wait.as_secs_f64())
+        }
+        Event::Retried { connection, reason, attempt, wait } => {
+            let (reason, wait) = (reason.as_str(), wait.as_secs_f64());
+            format!("{connection} attempt {attempt} failed: {reason}, next in {wait:.3}s")
+        }
+        Event::Answered(ending) => ended(ending),
+        Event::Undeliverable { id, .. } => format!("{id} undeliverable"),
+        Event::Parked { id, reason, .. } => format!("{id} parked: {}", reason.as_str()),
+        Event::Stale { id } => format!("{id} handed back"),
+        Event::Broker { connected, why } => format!("broker connected={connected}: {why}"),
+    })
+}
+
+fn ended(ending: &Ending<'_>) -> String {
+    let Ending { id, subtool, status, effect, error, attempts, okta_calls, .. } = ending;
+    let subtool = subtool.unwrap_or("-");
+    let (status, effect) = (status.as_str(), effect.as_str());
+    let error = error.map_or_else(String::new, |code| format!(" {}", code.as_str()));
+    format!("{id} {subtool} {status}{error}, effect {effect}, attempts {attempts}, calls {okta_calls}")
+}

@@ -1,0 +1,355 @@
+//! The whole worker in one process: an org, a queue, a clock that waits for nobody, and a tape.
+//!
+//! A story opens a world, sends messages, lets time pass and reads the tape. Invariant: a world ends only
+//! by [`World::close`], which fails if any answer, parked message, fault on order or line of the tape was
+//! left unread, or any message unsettled.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use async_trait::async_trait;
+use jiff::Timestamp;
+use okta_worker::domain::bucket::Bucket;
+use okta_worker::domain::http::{NoAnswer, Request, Response};
+use okta_worker::domain::ids::{ConnectionName, Lane};
+use okta_worker::domain::mail::{Delivery, Properties, Source};
+use okta_worker::domain::topology::{DEAD, UNCLAIMED, UNROUTED, source_queue};
+use okta_worker::embedded::broker::{Broker, Stored};
+use okta_worker::embedded::okta::SimulatedOkta;
+use okta_worker::policy::permit::{AllowList, Callers};
+use okta_worker::policy::reply_to::ReplyPolicy;
+use okta_worker::policy::retry::RetryRules;
+use okta_worker::policy::window::Share;
+use okta_worker::sandbox::{Fault, Org, Settings};
+use okta_worker::worker::clock::Clock;
+use okta_worker::worker::event::Observer;
+use okta_worker::worker::gate::Gate;
+use okta_worker::worker::ports::{Inbox, Okta};
+use okta_worker::worker::{Connection, Rules, Worker};
+use serde_json::{Value, json};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use crate::tape::Tape;
+
+/// The user who is there in every org.
+pub const SAM: &str = "sam.admin@example.com";
+
+/// Where producers of these stories wait for their answers.
+pub const REPLIES: &str = "answers";
+
+/// When every story begins: not on a whole second, because Okta's windows never do.
+pub const BEGIN: &str = "2026-03-02T09:00:00.4Z";
+
+/// The longest a story runs until nothing happens any more.
+const REST_MAX: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// What goes wrong between worker and Okta, where Okta does not know of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mishap {
+    /// The request surely did not reach Okta.
+    NotSent,
+    /// The port has a bug.
+    Panic,
+}
+
+/// What a world is like.
+pub struct Setup {
+    /// The org.
+    pub org: Settings,
+    /// From sending to the whole answer.
+    pub latency: Duration,
+    /// Our share of each bucket.
+    pub capacity_percent: u8,
+    /// Messages of a lane in hand at once.
+    pub prefetch: usize,
+    /// What the connection enables.
+    pub subtools: AllowList,
+    /// Who may call.
+    pub callers: Callers,
+    /// How failures are retried.
+    pub retry: RetryRules,
+}
+
+impl Default for Setup {
+    fn default() -> Self {
+        Self {
+            org: Settings::default(),
+            latency: Duration::from_millis(100),
+            capacity_percent: 100,
+            prefetch: 32,
+            subtools: AllowList::all(),
+            callers: Callers::default(),
+            retry: RetryRules::default(),
+        }
+    }
+}
+
+impl Setup {
+    /// The same, with so many requests per window in a bucket.
+    pub fn limit(mut self, bucket: Bucket, limit: u32) -> Self {
+        self.org.limits.insert(bucket, limit);
+        self
+    }
+
+    /// Begins the story.
+    pub fn open(self) -> World {
+        World::new(self)
+    }
+}
+
+/// The simulated org behind a wire that can break.
+struct Wire {
+    okta: SimulatedOkta,
+    mishaps: Mutex<VecDeque<Mishap>>,
+}
+
+#[async_trait]
+impl Okta for Wire {
+    async fn send(&self, request: &Request) -> Result<Response, NoAnswer> {
+        let mishap = self.mishaps.lock().unwrap().pop_front();
+        match mishap {
+            None => self.okta.send(request).await,
+            Some(Mishap::NotSent) => Err(NoAnswer::NotSent("connection refused".to_owned())),
+            Some(Mishap::Panic) => panic!("a bug in the port"),
+        }
+    }
+}
+
+/// The workers that take turns on one queue: messages go to the latest.
+struct Door {
+    workers: Mutex<Vec<Arc<Worker>>>,
+    inside: AtomicUsize,
+}
+
+#[async_trait]
+impl Inbox for Door {
+    async fn take(&self, delivery: Delivery) {
+        let worker = self.workers.lock().unwrap().last().expect("there is a worker").clone();
+        self.inside.fetch_add(1, Ordering::Relaxed);
+        worker.take(delivery).await;
+        self.inside.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// A story's world.
+pub struct World {
+    setup: Setup,
+    org: Arc<Mutex<Org>>,
+    broker: Arc<Broker>,
+    wire: Arc<Wire>,
+    door: Arc<Door>,
+    tape: Arc<Tape>,
+    clock: Clock,
+    stop: watch::Sender<bool>,
+    sent: u32,
+    closed: bool,
+    _consuming: JoinSet<()>,
+}
+
+impl World {
+    fn new(setup: Setup) -> Self {
+        fastrand::seed(28);
+        let clock = Clock::starting_at(BEGIN.parse::<Timestamp>().unwrap());
+        let org = Arc::new(Mutex::new(Org::new(setup.org.clone())));
+        let okta = SimulatedOkta::new(Arc::clone(&org), "token", clock, setup.latency);
+        let broker = Broker::new([&prod()]);
+        broker.declare(REPLIES);
+        let door = Arc::new(Door { workers: Mutex::default(), inside: AtomicUsize::new(0) });
+        let inbox: Arc<dyn Inbox> = Arc::<Door>::clone(&door);
+        let consuming = broker.consume(&inbox, setup.prefetch);
+        let mut world = Self {
+            setup,
+            org,
+            broker,
+            wire: Arc::new(Wire { okta, mishaps: Mutex::default() }),
+            door,
+            tape: Arc::new(Tape::new()),
+            clock,
+            stop: watch::channel(false).0,
+            sent: 0,
+            closed: false,
+            _consuming: consuming,
+        };
+        world.start_worker();
+        world
+    }
+
+    /// A worker that has just started takes the messages from now on.
+    fn start_worker(&mut self) {
+        let (stop, stopping) = watch::channel(false);
+        self.stop = stop;
+        let observer: Arc<dyn Observer> = Arc::<Tape>::clone(&self.tape);
+        let share = Share { capacity_percent: self.setup.capacity_percent, length: self.setup.org.window };
+        let connection = Connection {
+            name: prod(),
+            okta: Arc::<Wire>::clone(&self.wire),
+            budget: Arc::new(Gate::new(prod(), share, Arc::clone(&observer))),
+            subtools: self.setup.subtools.clone(),
+        };
+        let rules = Rules {
+            connections: ArcSwap::from_pointee(HashMap::from([(prod(), Arc::new(connection))])),
+            callers: self.setup.callers.clone(),
+            reply_to: ReplyPolicy::default(),
+            own_user: None,
+            interactive_deadline: Duration::from_secs(600),
+            list_time_max: Duration::from_secs(600),
+            retry: self.setup.retry,
+            clock: self.clock,
+            stopping,
+        };
+        let worker = Worker::new(rules, Arc::<Broker>::clone(&self.broker), observer);
+        self.door.workers.lock().unwrap().push(Arc::new(worker));
+    }
+
+    /// The worker is told to stop; what it hands back and what comes goes to a new one.
+    pub fn replace_worker(&mut self) {
+        let old = self.stop.clone();
+        self.start_worker();
+        old.send_replace(true);
+    }
+
+    /// The org, for a moment.
+    pub fn org(&self) -> MutexGuard<'_, Org> {
+        self.org.lock().unwrap()
+    }
+
+    /// The next request that fits fails like this.
+    pub fn fault(&self, fault: Fault) {
+        self.org().script(fault);
+    }
+
+    /// The next request goes wrong like this.
+    pub fn mishap(&self, mishap: Mishap) {
+        self.wire.mishaps.lock().unwrap().push_back(mishap);
+    }
+
+    /// The time of day.
+    pub fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
+    /// Somebody asks and waits for the answer.
+    pub fn ask(&mut self, subtool: &str, arguments: Value) {
+        self.send("prod.interactive", json!({ "subtool": subtool, "arguments": arguments }));
+    }
+
+    /// Somebody asks with this deadline.
+    pub fn ask_by(&mut self, deadline: Timestamp, subtool: &str, arguments: Value) {
+        let options = json!({ "deadline": deadline });
+        let body = json!({ "subtool": subtool, "arguments": arguments, "options": options });
+        self.send("prod.interactive", body);
+    }
+
+    /// A bulk message.
+    pub fn ask_bulk(&mut self, subtool: &str, arguments: Value) {
+        self.send("prod.bulk", json!({ "subtool": subtool, "arguments": arguments }));
+    }
+
+    /// Publishes a body with this key, to be answered to [`REPLIES`].
+    pub fn send(&mut self, key: &str, body: Value) {
+        let reply_to = Some(REPLIES.to_owned());
+        self.send_raw(key, Properties { reply_to, ..Properties::default() }, body.to_string());
+    }
+
+    /// Publishes anything; ids are `m1`, `m2`, …
+    pub fn send_raw(&mut self, key: &str, properties: Properties, body: impl Into<bytes::Bytes>) {
+        self.sent += 1;
+        let message_id = properties.message_id.or_else(|| Some(format!("m{}", self.sent)));
+        self.broker.publish(key, Properties { message_id, ..properties }, body);
+    }
+
+    /// Time passes.
+    pub async fn run_for(&self, time: Duration) {
+        tokio::time::sleep(time).await;
+    }
+
+    /// Time passes until every message is settled.
+    pub async fn rest(&self) {
+        /// Fine enough not to be seen on the tape.
+        const STEP: Duration = Duration::from_millis(50);
+        let begun = tokio::time::Instant::now();
+        loop {
+            tokio::time::sleep(STEP).await;
+            if self.unsettled() == 0 {
+                return;
+            }
+            assert!(begun.elapsed() < REST_MAX, "messages are still unsettled after a day:\n{}", self.tape());
+        }
+    }
+
+    fn unsettled(&self) -> usize {
+        let lanes = Lane::ALL.map(|lane| source_queue(&Source::Work { connection: prod(), lane }));
+        let waiting = lanes.iter().map(String::as_str).chain([UNROUTED]);
+        waiting.map(|queue| self.broker.waiting(queue)).sum::<usize>()
+            + self.door.inside.load(Ordering::Relaxed)
+    }
+
+    /// What happened since the tape was last read, a line each.
+    pub fn tape(&self) -> String {
+        self.tape.read()
+    }
+
+    /// The oldest unread answer.
+    pub fn answer(&self) -> Value {
+        body(&self.broker.pop(REPLIES).expect("there is an unread answer"))
+    }
+
+    /// The oldest unread answers, so many, each cut down to its id, status, effect and error code.
+    pub fn answers(&self, count: usize) -> Vec<String> {
+        (0..count).map(|_| brief(&self.answer())).collect()
+    }
+
+    /// The oldest unread result of those who named no reply queue, as it lies in the broker.
+    pub fn result(&self) -> Stored {
+        self.broker.pop(UNCLAIMED).expect("there is an unread result")
+    }
+
+    /// The oldest unread parked message.
+    pub fn parked(&self) -> Stored {
+        self.broker.pop(DEAD).expect("there is an unread parked message")
+    }
+
+    /// What Okta did, in order: `user.created`, ….
+    pub fn effects(&self) -> Vec<&'static str> {
+        self.org().effects().iter().map(|effect| effect.kind).collect()
+    }
+
+    /// Ends the story.
+    pub fn close(mut self) {
+        self.closed = true;
+        assert_eq!(self.unsettled(), 0, "messages are unsettled:\n{}", self.tape());
+        for queue in [REPLIES, UNCLAIMED, DEAD] {
+            assert_eq!(self.broker.waiting(queue), 0, "messages in `{queue}` were left unread");
+        }
+        assert_eq!(self.org().faults_pending(), 0, "faults on order did not strike");
+        assert!(self.wire.mishaps.lock().unwrap().is_empty(), "mishaps on order did not strike");
+        let unread = self.tape();
+        assert!(unread.is_empty(), "the tape was left unread:\n{unread}");
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        assert!(self.closed || std::thread::panicking(), "a story ends with `world.close()`");
+    }
+}
+
+/// The connection of every story.
+pub fn prod() -> ConnectionName {
+    ConnectionName::parse("prod").unwrap()
+}
+
+/// The JSON of a message.
+pub fn body(stored: &Stored) -> Value {
+    serde_json::from_slice(&stored.body).unwrap()
+}
+
+/// An answer as `m1 failed not_found none`.
+pub fn brief(answer: &Value) -> String {
+    let texts = [&answer["id"], &answer["status"], &answer["error"]["code"], &answer["effect"]];
+    texts.into_iter().filter_map(Value::as_str).collect::<Vec<_>>().join(" ")
+}
