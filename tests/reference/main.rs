@@ -6,6 +6,7 @@
 mod openapi;
 mod recordings;
 mod requests;
+mod simulated;
 
 use std::path::PathBuf;
 
