@@ -242,7 +242,7 @@ pub struct Answer {
     pub id_generated: bool,
     /// The connection; `null` when the message named none that is ours.
     pub connection: Option<String>,
-    /// The subtool; `null` when it could not be read.
+    /// The subtool as it was named; `null` when it could not be read.
     pub subtool: Option<String>,
     /// How it ended.
     pub status: Status,

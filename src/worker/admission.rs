@@ -78,6 +78,12 @@ impl Reading {
         secrets
     }
 
+    /// The name of the subtool: one of the 28, or what stands there instead, cut short.
+    pub fn subtool(&self) -> Option<String> {
+        let envelope = self.envelope.as_ref().ok()?;
+        Some(self.entry.map_or_else(|| excerpt(&envelope.subtool), |entry| entry.manifest.name.to_owned()))
+    }
+
     /// The caller's free text.
     pub fn reason(&self) -> Option<&str> {
         self.envelope.as_ref().ok()?.options.reason.as_deref()
@@ -205,7 +211,7 @@ impl Reading {
         };
         let deadline = envelope.options.deadline.or(default);
         match deadline {
-            Some(at) if at <= letter.received => Err(too_late(at)),
+            Some(at) if at <= letter.received => Err(too_late(at).retry_at(letter.received)),
             _ => Ok(deadline),
         }
     }

@@ -53,7 +53,7 @@ impl Answering<'_> {
     }
 
     fn wrap(&self, ended: Ended) -> Answer {
-        let Identity { connection, subtool, secrets, .. } = self.identity;
+        let Identity { connection, named, secrets, .. } = self.identity;
         let (status, effect, result, error) = match ended.outcome {
             Outcome::Succeeded { effect, result } => (Status::Succeeded, effect, Some(result), None),
             Outcome::Failed { effect, failure } => {
@@ -65,7 +65,7 @@ impl Answering<'_> {
             id: self.letter.id.clone(),
             id_generated: self.letter.id_generated,
             connection: connection.as_ref().map(|connection| connection.name.to_string()),
-            subtool: subtool.map(str::to_owned),
+            subtool: named.as_deref().map(|named| secrets.mask(named)),
             status,
             effect,
             result: if is_too_large { Some(json::to_raw(&())) } else { result },
@@ -161,7 +161,7 @@ impl Answering<'_> {
     }
 
     fn note(&self, answer: &Answer) {
-        let Identity { connection, subtool, reason, secrets } = self.identity;
+        let Identity { connection, subtool, reason, secrets, .. } = self.identity;
         let reason = reason.as_deref().map(|reason| secrets.mask(reason));
         let error = answer.error.as_ref();
         let okta = error.and_then(|error| error.okta.as_ref());

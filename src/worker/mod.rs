@@ -101,6 +101,8 @@ impl Ended {
 struct Identity {
     connection: Option<Arc<Connection>>,
     subtool: Option<&'static str>,
+    /// The same in words, whether it is one of the 28 or not.
+    named: Option<String>,
     reason: Option<String>,
     secrets: Secrets,
 }
@@ -110,6 +112,7 @@ impl Identity {
         Self {
             connection: reading.connection.clone(),
             subtool: reading.entry.map(|entry| entry.manifest.name),
+            named: reading.subtool(),
             reason: reading.reason().map(str::to_owned),
             secrets: reading.secrets(),
         }
@@ -161,7 +164,8 @@ impl Worker {
             Some((_, GivenUp::Expired)) => {
                 let message = "the message expired in its queue before work began";
                 let failure = Failure::new(ErrorCode::DeadlineExceeded, message);
-                Ended::refused(failure.at(Some("properties.expiration")), None)
+                let failure = failure.at(Some("properties.expiration")).retry_at(letter.received);
+                Ended::refused(failure, None)
             }
             Some((_, GivenUp::CrashLoop)) | None => {
                 let message = "the broker gave up on the message after too many deliveries";

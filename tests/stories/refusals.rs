@@ -63,6 +63,20 @@ async fn the_first_failing_check_answers_whatever_else_is_wrong() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_unknown_subtool_is_named_in_the_answer_and_nowhere_else() {
+    let mut world = Setup::default().open();
+    world.send_raw("prod", Properties::default(), r#"{"subtool":"crate_user"}"#);
+    world.rest().await;
+    world.tape();
+    let result = world.result();
+    assert_eq!(result.routing_key, "prod.-.failed");
+    let answer = crate::world::body(&result);
+    assert_eq!(answer["subtool"], "crate_user");
+    assert!(answer["error"]["message"].as_str().unwrap().contains("did you mean `create_user`?"));
+    world.close();
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_one_time_secret_needs_somebody_to_give_it_to() {
     let mut world = Setup::default().open();
     let body =
