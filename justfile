@@ -25,3 +25,7 @@ quick:
 # The dependencies' licences, bans and sources (needs cargo-deny).
 deny:
     cargo deny check bans licenses sources
+
+# What the worker costs beside the thinnest loop that does the same (needs RabbitMQ; some five minutes).
+bench:
+    cargo bench --bench throughput
