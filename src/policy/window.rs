@@ -280,4 +280,74 @@ mod tests {
         window.settle(Some(Heard { is_spent: true, ..told(100, 0, 90, 100, now) }));
         assert_eq!(window.admit(now), Err(NotUntil::At(now + WHOLE_SECOND)));
     }
+
+    /// Okta's side: a window opens with the first request after the last one ended and lasts 60 s; headers
+    /// tell whole seconds.
+    #[derive(Default)]
+    struct Okta {
+        limit: u32,
+        opened_ms: Option<u64>,
+        used: u32,
+        refused: u32,
+    }
+
+    impl Okta {
+        fn ask(&mut self, now_ms: u64) -> (u32, i64) {
+            if self.opened_ms.is_none_or(|opened| now_ms >= opened + 60_000) {
+                (self.opened_ms, self.used) = (Some(now_ms), 0);
+            }
+            if self.used == self.limit {
+                self.refused += 1;
+            } else {
+                self.used += 1;
+            }
+            let reset = self.opened_ms.unwrap_or(now_ms) / 1000 + 60;
+            (self.limit - self.used, i64::try_from(reset).unwrap())
+        }
+    }
+
+    proptest::proptest! {
+        #![proptest_config(proptest::prelude::ProptestConfig { cases: 48, ..Default::default() })]
+        #[test]
+        fn one_worker_alone_is_never_refused_and_never_stalls(
+            limit in 1_u32..40,
+            skew_ms in 0_u64..1000,
+            delays in proptest::collection::vec((1_u64..1500, 1_u64..1500), 1..64),
+        ) {
+            const STEP_MS: u64 = 25;
+            const RUN_MS: u64 = 200_000;
+            let begin = Instant::now();
+            let mut okta = Okta { limit, ..Okta::default() };
+            let mut window = Window::new(SHARE);
+            // On the way there, and on the way back with what was heard.
+            let mut going: Vec<(u64, u64)> = Vec::new();
+            let mut coming: Vec<(u64, RateHeaders)> = Vec::new();
+            let mut delays = delays.into_iter().cycle();
+            let mut sent = 0_u32;
+            for now_ms in (0..RUN_MS).step_by(usize::try_from(STEP_MS).unwrap()) {
+                let now = begin + Duration::from_millis(now_ms);
+                let (arrived, on_the_way) = going.into_iter().partition(|(at, _)| *at <= now_ms);
+                going = on_the_way;
+                for (_, back_ms) in arrived as Vec<(u64, u64)> {
+                    let clock_ms = now_ms + skew_ms + 1_000_000;
+                    let (remaining, reset) = okta.ask(clock_ms);
+                    let date = Some(Timestamp::from_second(i64::try_from(clock_ms / 1000).unwrap()).unwrap());
+                    coming.push((now_ms + back_ms, RateHeaders { limit, remaining, reset, date }));
+                }
+                let (heard, on_the_way) = coming.into_iter().partition(|(at, _)| *at <= now_ms);
+                coming = on_the_way;
+                for (_, rate) in heard as Vec<(u64, RateHeaders)> {
+                    window.settle(Some(Heard { rate: Some(rate), is_spent: false, at: now }));
+                }
+                while window.admit(now).is_ok() {
+                    let (there_ms, back_ms) = delays.next().unwrap();
+                    going.push((now_ms + there_ms, back_ms));
+                    sent += 1;
+                }
+            }
+            proptest::prop_assert_eq!(okta.refused, 0);
+            // Three windows of 60 s and their ends fit into 200 s.
+            proptest::prop_assert!(sent >= 3 * limit, "{} sent of {}", sent, 3 * limit);
+        }
+    }
 }
