@@ -130,7 +130,7 @@ impl Lines {
             Address::DirectReply(name) => {
                 // Several at once on this channel: the lock is held while it is opened, not while the
                 // confirm is awaited.
-                let channel = { self.open(&mut *self.direct.lock().await).await };
+                let channel = { self.open(&mut *self.direct.lock().await).await.cloned() };
                 let Some(channel) = channel else { return Try::Unknown };
                 let tried = once(&channel, "", name, false, post).await;
                 if matches!(tried, Try::Unknown) {
@@ -151,7 +151,7 @@ impl Lines {
             None => self.mandatory[turn].lock().await,
         };
         let Some(channel) = self.open(&mut line).await else { return Try::Unknown };
-        let tried = once(&channel, exchange, key, true, post).await;
+        let tried = once(channel, exchange, key, true, post).await;
         if matches!(tried, Try::Unknown) {
             *line = None; // whatever this channel still brings is not to be mixed with later messages
         }
@@ -159,26 +159,24 @@ impl Lines {
     }
 
     /// The channel of a line, opened when it is not there or no longer good.
-    async fn open(&self, line: &mut Option<Channel>) -> Option<Channel> {
-        if let Some(channel) = line.as_ref().filter(|channel| channel.status().connected()) {
-            return Some(channel.clone());
+    async fn open<'a>(&self, line: &'a mut Option<Channel>) -> Option<&'a Channel> {
+        if !line.as_ref().is_some_and(|channel| channel.status().connected()) {
+            *line = self.opened().await;
         }
+        if line.is_none() {
+            self.doubt.notify_one();
+        }
+        line.as_ref()
+    }
+
+    /// A new channel that confirms; `None` when the connection does not give one.
+    async fn opened(&self) -> Option<Channel> {
         let opened = async {
             let channel = self.connection.create_channel().await?;
             channel.confirm_select(ConfirmSelectOptions::default()).await?;
             lapin::Result::Ok(channel)
         };
-        match timeout(CONFIRM_TIMEOUT, opened).await {
-            Ok(Ok(channel)) => {
-                *line = Some(channel.clone());
-                Some(channel)
-            }
-            _ => {
-                *line = None;
-                self.doubt.notify_one();
-                None
-            }
-        }
+        timeout(CONFIRM_TIMEOUT, opened).await.ok()?.ok()
     }
 }
 
