@@ -1,7 +1,7 @@
 //! A queue inside the process: routing, redelivery and unroutable messages as RabbitMQ does them, as far
 //! as the worker sees it. Nothing survives the process.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
@@ -31,14 +31,15 @@ pub struct Stored {
 /// The queues and who is bound to the lanes.
 pub struct Broker {
     queues: Mutex<HashMap<String, VecDeque<Stored>>>,
-    lanes: HashMap<String, Source>,
+    /// In one order, so that the same messages always make the same story.
+    lanes: BTreeMap<String, Source>,
     changed: Notify,
 }
 
 impl Broker {
     /// A broker with the lanes of these connections.
     pub fn new<'a>(connections: impl IntoIterator<Item = &'a ConnectionName>) -> Arc<Self> {
-        let mut lanes = HashMap::new();
+        let mut lanes = BTreeMap::new();
         for connection in connections {
             for lane in Lane::ALL {
                 let source = Source::Work { connection: connection.clone(), lane };

@@ -1,8 +1,9 @@
 //! One bucket's window as the headers tell it: how many requests may still go, and when again.
 //!
 //! Okta's window opens with the first request after quiet and lasts a fixed time; every answer tells
-//! limit, remaining and reset in whole seconds of Okta's own clock. Invariant: what was admitted since
-//! the lowest `remaining` heard, plus the floor left to others, never exceeds that `remaining`.
+//! limit, remaining and reset in whole seconds of Okta's own clock. Within a window what is known only
+//! shrinks. Invariant: what is in flight, plus what was lost since, plus the floor left to others, never
+//! exceeds the lowest `remaining` heard of the window.
 
 use std::time::{Duration, Instant};
 
@@ -17,15 +18,30 @@ pub struct Share {
     pub length: Duration,
 }
 
-/// What Okta told with one answer, and when.
+/// What became of one request, and when.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Heard {
-    /// The headers; `None` when they are missing or malformed.
-    pub rate: Option<RateHeaders>,
-    /// Whether the answer was a 429 about this window.
-    pub is_spent: bool,
-    /// When the answer came.
+    /// What it says about the window.
+    pub told: Told,
+    /// When the request was sent, not earlier.
+    pub sent: Instant,
+    /// When the answer came, or the hope of one ended.
     pub at: Instant,
+}
+
+/// What the end of a request says about the bucket's window.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Told {
+    /// What is left of it.
+    Rate(RateHeaders),
+    /// A 429 about this window, with its headers when it has them.
+    Spent(Option<RateHeaders>),
+    /// Okta answered without headers, or with malformed ones.
+    Nothing,
+    /// No answer of Okta's came: it may have counted the request.
+    Lost,
+    /// Okta surely has not counted the request: it was not sent, or refused for another reason.
+    Uncounted,
 }
 
 /// Why nothing may be sent now.
@@ -42,6 +58,12 @@ pub enum NotUntil {
 pub struct Window {
     share: Share,
     in_flight: u32,
+    /// Requests that Okta may have counted after it told what is known.
+    lost: u32,
+    /// When the latest of them was lost. It arrived before, so its window ends within a length of this.
+    lost_at: Option<Instant>,
+    /// After a 429, whatever else is known.
+    blocked_until: Option<Instant>,
     state: State,
 }
 
@@ -50,7 +72,7 @@ enum State {
     /// Nothing heard yet.
     Unknown,
     /// Answers come without headers.
-    Silent { blocked_until: Option<Instant> },
+    Silent,
     /// The headers told.
     Open(Open),
 }
@@ -63,6 +85,8 @@ struct Open {
     reset: i64,
     /// When the window has surely ended.
     ends_by: Instant,
+    /// Whether the window of `reset` is over and nothing is heard of the next one yet.
+    is_over: bool,
 }
 
 /// Between two `Date` headers of one second lies up to a second, and so does the true end of a window
@@ -75,7 +99,7 @@ const SILENT_BLOCK: Duration = Duration::from_secs(5);
 impl Window {
     /// A bucket nothing is known of.
     pub fn new(share: Share) -> Self {
-        Self { share, in_flight: 0, state: State::Unknown }
+        Self { share, in_flight: 0, lost: 0, lost_at: None, blocked_until: None, state: State::Unknown }
     }
 
     /// Admits one request, or says when to ask again.
@@ -83,31 +107,52 @@ impl Window {
     /// # Errors
     /// When the budget does not allow it now.
     pub fn admit(&mut self, now: Instant) -> Result<(), NotUntil> {
-        match &mut self.state {
-            // One probe finds out what there is.
-            State::Unknown if self.in_flight > 0 => return Err(NotUntil::NextAnswer),
-            State::Unknown | State::Silent { blocked_until: None } => {}
-            State::Silent { blocked_until: Some(until) } if now < *until => return Err(NotUntil::At(*until)),
-            State::Silent { blocked_until } => *blocked_until = None,
+        let at = self.not_before(now);
+        if now < at {
+            return Err(NotUntil::At(at));
+        }
+        if now >= self.lost_until(now) {
+            self.lost = 0;
+        }
+        let room = match &mut self.state {
+            State::Unknown => 1, // one probe finds out what there is
+            State::Silent => u32::MAX,
             State::Open(open) => {
                 if now >= open.ends_by {
                     // Surely over: the next request opens the next window. Its end is not known before
                     // its first answer, so this one is taken as long as a whole window.
-                    open.remaining = open.limit;
-                    open.reset = i64::MIN;
+                    open.remaining = open.whole();
+                    open.is_over = true;
                     open.ends_by = now + self.share.length + WHOLE_SECOND;
                 }
-                let usable = open.remaining.saturating_sub(floor(open.limit, self.share.capacity_percent));
-                if usable == 0 {
-                    return Err(NotUntil::At(open.ends_by));
-                }
-                if self.in_flight >= usable {
-                    return Err(NotUntil::NextAnswer);
-                }
+                open.room(self.share, self.lost)
             }
+        };
+        if self.in_flight >= room {
+            return Err(NotUntil::NextAnswer);
         }
         self.in_flight += 1;
         Ok(())
+    }
+
+    /// The first moment from `now` on at which the budget has room, as far as is known now.
+    pub fn not_before(&self, now: Instant) -> Instant {
+        let begin = self.blocked_until.map_or(now, |until| until.max(now));
+        let State::Open(open) = self.state else { return begin };
+        let lost_until = self.lost_until(now);
+        let has_room = |at: &Instant| {
+            let open = if *at >= open.ends_by { Open { remaining: open.whole(), ..open } } else { open };
+            open.room(self.share, if *at >= lost_until { 0 } else { self.lost }) > 0
+        };
+        let mut moments = [begin, begin.max(open.ends_by), begin.max(lost_until)];
+        moments.sort_unstable();
+        // At the last of them nothing is lost and a whole window is there.
+        moments.into_iter().find(has_room).unwrap_or(moments[2])
+    }
+
+    /// When the windows in which requests were lost have surely ended.
+    fn lost_until(&self, now: Instant) -> Instant {
+        self.lost_at.map_or(now, |at| at + self.share.length)
     }
 
     /// Takes one admission back that was not used.
@@ -115,70 +160,88 @@ impl Window {
         self.in_flight = self.in_flight.saturating_sub(1);
     }
 
-    /// A request is over; `None` when no answer came, so that it counts as spent.
-    pub fn settle(&mut self, heard: Option<Heard>) {
+    /// A request is over.
+    pub fn settle(&mut self, heard: Heard) {
         self.in_flight = self.in_flight.saturating_sub(1);
-        let Some(heard) = heard else {
-            if let State::Open(open) = &mut self.state {
-                open.remaining = open.remaining.saturating_sub(1);
+        match (heard.told, &mut self.state) {
+            (Told::Rate(rate), _) => self.learn(rate, rate.remaining, heard),
+            (Told::Spent(Some(rate)), _) => {
+                // Whatever window it is of: who goes on at once would hear the same again.
+                self.block(heard.at + self.left(rate) + WHOLE_SECOND);
+                self.learn(rate, 0, heard);
             }
-            return;
-        };
-        match heard.rate {
-            Some(rate) => self.learn(rate, heard),
-            None if heard.is_spent => self.block(heard.at + SILENT_BLOCK),
-            None if matches!(self.state, State::Unknown) => {
-                self.state = State::Silent { blocked_until: None }
+            (Told::Spent(None), state) => {
+                if let State::Open(open) = state {
+                    open.remaining = 0;
+                }
+                self.block(heard.at + SILENT_BLOCK);
             }
-            None => {}
+            (Told::Nothing, State::Unknown | State::Silent) => self.state = State::Silent,
+            (Told::Nothing, State::Open(_)) | (Told::Lost, _) => {
+                self.lost = self.lost.saturating_add(1);
+                self.lost_at = self.lost_at.max(Some(heard.at));
+            }
+            (Told::Uncounted, _) => {}
         }
     }
 
-    fn learn(&mut self, rate: RateHeaders, heard: Heard) {
-        let remaining = if heard.is_spent { 0 } else { rate.remaining };
-        // Read with Okta's own clock; without one, a whole window is the most it can be.
+    fn learn(&mut self, rate: RateHeaders, remaining: u32, heard: Heard) {
+        let ends_by = heard.at + self.left(rate) + WHOLE_SECOND;
+        let RateHeaders { limit, reset, .. } = rate;
+        self.state = State::Open(match self.state {
+            // A late answer of an earlier window.
+            State::Open(open) if reset < open.reset || (open.is_over && reset == open.reset) => return,
+            State::Open(open) if reset == open.reset => Open {
+                limit: limit.min(open.limit),
+                remaining: remaining.min(open.remaining),
+                ends_by: ends_by.min(open.ends_by), // each reading is an upper bound
+                ..open
+            },
+            _ => Open { limit, remaining, reset, ends_by, is_over: false },
+        });
+        if self.lost_at.is_none_or(|lost_at| lost_at <= heard.sent) {
+            self.lost = 0; // Okta knew of them all when it answered
+        }
+    }
+
+    /// How long the window lasts from its answer on, read with Okta's own clock; without one, a whole
+    /// window is the most it can be.
+    fn left(&self, rate: RateHeaders) -> Duration {
         let left = rate.date.map_or(self.share.length, |date| {
             Duration::from_secs(u64::try_from(rate.reset - date.as_second()).unwrap_or(0))
         });
-        let ends_by = heard.at + left.min(self.share.length) + WHOLE_SECOND;
-        self.state = State::Open(match self.state {
-            State::Open(open) if rate.reset < open.reset => open, // a late answer of an earlier window
-            State::Open(open) if rate.reset == open.reset => Open {
-                limit: rate.limit,
-                remaining: if rate.limit == open.limit { remaining.min(open.remaining) } else { remaining },
-                reset: rate.reset,
-                // Each reading is an upper bound; a 429 after the assumed end starts afresh.
-                ends_by: if heard.is_spent { ends_by } else { ends_by.min(open.ends_by) },
-            },
-            _ => Open { limit: rate.limit, remaining, reset: rate.reset, ends_by },
-        });
+        left.min(self.share.length)
     }
 
     fn block(&mut self, until: Instant) {
-        match &mut self.state {
-            State::Open(open) => {
-                open.remaining = 0;
-                open.ends_by = open.ends_by.max(until);
-            }
-            State::Unknown | State::Silent { .. } => {
-                self.state = State::Silent { blocked_until: Some(until) }
-            }
-        }
+        self.blocked_until = self.blocked_until.max(Some(until));
     }
 
     /// The limit last announced.
     pub fn limit(&self) -> Option<u32> {
         match self.state {
             State::Open(open) => Some(open.limit),
-            State::Unknown | State::Silent { .. } => None,
+            State::Unknown | State::Silent => None,
         }
     }
 }
 
-/// What is left to the org's other clients.
+impl Open {
+    /// What a new window holds. Even of a limit of nothing one request finds out whether it still is.
+    fn whole(self) -> u32 {
+        self.limit.max(1)
+    }
+
+    /// How many may be in flight.
+    fn room(self, share: Share, lost: u32) -> u32 {
+        self.remaining.saturating_sub(floor(self.limit, share.capacity_percent)).saturating_sub(lost)
+    }
+}
+
+/// What is left to the org's other clients; never a whole window, or nothing would ever go.
 fn floor(limit: u32, capacity_percent: u8) -> u32 {
     let left = u64::from(limit) * u64::from(100 - capacity_percent.min(100));
-    u32::try_from(left.div_ceil(100)).unwrap_or(limit)
+    u32::try_from(left.div_ceil(100)).unwrap_or(limit).min(limit.saturating_sub(1))
 }
 
 #[cfg(test)]
@@ -191,7 +254,12 @@ mod tests {
     fn told(limit: u32, remaining: u32, reset: i64, date: i64, at: Instant) -> Heard {
         let date = Some(Timestamp::from_second(date).unwrap());
         let rate = RateHeaders { limit, remaining, reset, date };
-        Heard { rate: Some(rate), is_spent: false, at }
+        Heard { told: Told::Rate(rate), sent: at, at }
+    }
+
+    fn spent(heard: Heard) -> Heard {
+        let Told::Rate(rate) = heard.told else { panic!("headers were told") };
+        Heard { told: Told::Spent(Some(rate)), ..heard }
     }
 
     #[test]
@@ -200,7 +268,7 @@ mod tests {
         let mut window = Window::new(SHARE);
         assert_eq!(window.admit(now), Ok(()));
         assert_eq!(window.admit(now), Err(NotUntil::NextAnswer));
-        window.settle(Some(told(3, 2, 160, 100, now)));
+        window.settle(told(3, 2, 160, 100, now));
         assert_eq!(window.admit(now), Ok(()));
         assert_eq!(window.admit(now), Ok(()));
         assert_eq!(window.admit(now), Err(NotUntil::NextAnswer));
@@ -211,7 +279,7 @@ mod tests {
         let now = Instant::now();
         let mut window = Window::new(SHARE);
         window.admit(now).unwrap();
-        window.settle(Some(told(10, 0, 130, 100, now)));
+        window.settle(told(10, 0, 130, 100, now));
         let until = now + Duration::from_secs(31);
         assert_eq!(window.admit(now), Err(NotUntil::At(until)));
         assert_eq!(window.admit(until - Duration::from_nanos(1)), Err(NotUntil::At(until)));
@@ -223,9 +291,9 @@ mod tests {
         let now = Instant::now();
         let mut window = Window::new(Share { capacity_percent: 90, ..SHARE });
         window.admit(now).unwrap();
-        window.settle(Some(told(100, 11, 160, 100, now)));
+        window.settle(told(100, 11, 160, 100, now));
         assert_eq!(window.admit(now), Ok(()));
-        window.settle(Some(told(100, 10, 160, 100, now)));
+        window.settle(told(100, 10, 160, 100, now));
         assert!(matches!(window.admit(now), Err(NotUntil::At(_))));
     }
 
@@ -234,9 +302,9 @@ mod tests {
         let now = Instant::now();
         let mut window = Window::new(SHARE);
         for _ in 0..2 {
-            window.settle(Some(told(100, 1, 160, 100, now)));
-            window.settle(Some(told(100, 7, 160, 100, now)));
-            window.settle(Some(told(100, 50, 100, 100, now))); // of the window before
+            window.settle(told(100, 1, 160, 100, now));
+            window.settle(told(100, 7, 160, 100, now));
+            window.settle(told(100, 50, 100, 100, now)); // of the window before
         }
         assert_eq!(window.admit(now), Ok(()));
         assert_eq!(window.admit(now), Err(NotUntil::NextAnswer));
@@ -246,9 +314,9 @@ mod tests {
     fn a_lost_answer_counts_as_spent() {
         let now = Instant::now();
         let mut window = Window::new(SHARE);
-        window.settle(Some(told(100, 1, 160, 100, now)));
+        window.settle(told(100, 1, 160, 100, now));
         window.admit(now).unwrap();
-        window.settle(None);
+        window.settle(Heard { told: Told::Lost, sent: now, at: now });
         assert!(matches!(window.admit(now), Err(NotUntil::At(_))));
     }
 
@@ -256,10 +324,10 @@ mod tests {
     fn a_429_freezes_until_its_reset_and_without_headers_for_a_while() {
         let now = Instant::now();
         let mut window = Window::new(SHARE);
-        window.settle(Some(Heard { is_spent: true, ..told(100, 40, 110, 100, now) }));
+        window.settle(spent(told(100, 40, 110, 100, now)));
         assert_eq!(window.admit(now), Err(NotUntil::At(now + Duration::from_secs(11))));
         let mut silent = Window::new(SHARE);
-        silent.settle(Some(Heard { rate: None, is_spent: true, at: now }));
+        silent.settle(Heard { told: Told::Spent(None), sent: now, at: now });
         assert_eq!(silent.admit(now), Err(NotUntil::At(now + SILENT_BLOCK)));
         assert_eq!(silent.admit(now + SILENT_BLOCK), Ok(()));
     }
@@ -268,8 +336,8 @@ mod tests {
     fn a_lowered_limit_replaces_the_old_one_at_once() {
         let now = Instant::now();
         let mut window = Window::new(SHARE);
-        window.settle(Some(told(600, 500, 160, 100, now)));
-        window.settle(Some(told(300, 200, 160, 100, now)));
+        window.settle(told(600, 500, 160, 100, now));
+        window.settle(told(300, 200, 160, 100, now));
         assert_eq!(window.limit(), Some(300));
     }
 
@@ -277,8 +345,88 @@ mod tests {
     fn a_reset_behind_the_date_is_one_second() {
         let now = Instant::now();
         let mut window = Window::new(SHARE);
-        window.settle(Some(Heard { is_spent: true, ..told(100, 0, 90, 100, now) }));
+        window.settle(spent(told(100, 0, 90, 100, now)));
         assert_eq!(window.admit(now), Err(NotUntil::At(now + WHOLE_SECOND)));
+    }
+
+    #[test]
+    fn a_429_of_another_window_blocks_too() {
+        let now = Instant::now();
+        let mut window = Window::new(SHARE);
+        window.settle(told(100, 50, 160, 100, now));
+        window.settle(spent(told(100, 0, 130, 100, now)));
+        assert_eq!(window.admit(now), Err(NotUntil::At(now + Duration::from_secs(31))));
+    }
+
+    #[test]
+    fn what_okta_surely_did_not_count_costs_nothing_and_teaches_nothing() {
+        let now = Instant::now();
+        let mut window = Window::new(SHARE);
+        window.admit(now).unwrap();
+        window.settle(Heard { told: Told::Uncounted, sent: now, at: now });
+        assert_eq!(window.admit(now), Ok(()));
+        assert_eq!(window.admit(now), Err(NotUntil::NextAnswer)); // still only a probe
+        window.settle(told(10, 1, 160, 100, now));
+        window.admit(now).unwrap();
+        window.settle(Heard { told: Told::Uncounted, sent: now, at: now });
+        assert_eq!(window.admit(now), Ok(()));
+    }
+
+    #[test]
+    fn what_was_lost_counts_until_an_answer_knows_of_it_or_its_window_has_ended() {
+        let now = Instant::now();
+        let second = Duration::from_secs(1);
+        let mut window = Window::new(SHARE);
+        window.settle(told(3, 2, 130, 100, now));
+        window.admit(now).unwrap();
+        window.admit(now).unwrap();
+        window.settle(Heard { told: Told::Lost, sent: now, at: now + 29 * second });
+        // Sent before the loss: Okta may have answered it first.
+        window.settle(Heard { sent: now, ..told(3, 1, 130, 129, now + 29 * second) });
+        let end = now + 31 * second;
+        assert_eq!(window.admit(now + 29 * second), Err(NotUntil::At(end)));
+        let mut knowing = window.clone();
+        knowing.settle(Heard { sent: now + 29 * second, ..told(3, 1, 130, 129, now + 29 * second) });
+        assert_eq!(knowing.admit(now + 29 * second), Ok(()));
+        // Lost so near the end of its window, it may be the one that opened the next.
+        window.admit(end).unwrap();
+        window.admit(end).unwrap();
+        assert_eq!(window.admit(end), Err(NotUntil::NextAnswer));
+        assert_eq!(window.admit(now + 89 * second), Ok(()));
+    }
+
+    #[test]
+    fn a_late_answer_of_the_window_that_is_over_changes_nothing() {
+        let now = Instant::now();
+        let mut window = Window::new(SHARE);
+        window.settle(told(2, 0, 130, 100, now));
+        let next = now + Duration::from_secs(31);
+        window.admit(next).unwrap();
+        window.settle(told(2, 0, 130, 129, next)); // of the old window
+        window.admit(next).unwrap();
+        window.admit(next).unwrap();
+        assert_eq!(window.admit(next), Err(NotUntil::NextAnswer));
+    }
+
+    #[test]
+    fn a_share_of_less_than_one_request_is_one() {
+        let now = Instant::now();
+        for (limit, capacity_percent) in [(1, 90), (50, 1), (10, 5)] {
+            let mut window = Window::new(Share { capacity_percent, ..SHARE });
+            window.settle(told(limit, limit, 160, 100, now));
+            assert_eq!(window.admit(now), Ok(()), "{limit} {capacity_percent}");
+            assert_eq!(window.admit(now), Err(NotUntil::NextAnswer), "{limit} {capacity_percent}");
+        }
+    }
+
+    #[test]
+    fn a_limit_of_nothing_is_asked_again_once_a_window() {
+        let now = Instant::now();
+        let mut window = Window::new(SHARE);
+        window.settle(told(0, 0, 160, 100, now));
+        let until = now + Duration::from_secs(61);
+        assert_eq!(window.admit(now), Err(NotUntil::At(until)));
+        assert_eq!(window.admit(until), Ok(()));
     }
 
     /// Okta's side: a window opens with the first request after the last one ended and lasts 60 s; headers
@@ -337,7 +485,7 @@ mod tests {
                 let (heard, on_the_way) = coming.into_iter().partition(|(at, _)| *at <= now_ms);
                 coming = on_the_way;
                 for (_, rate) in heard as Vec<(u64, RateHeaders)> {
-                    window.settle(Some(Heard { rate: Some(rate), is_spent: false, at: now }));
+                    window.settle(Heard { told: Told::Rate(rate), sent: now, at: now });
                 }
                 while window.admit(now).is_ok() {
                     let (there_ms, back_ms) = delays.next().unwrap();

@@ -5,7 +5,6 @@
 
 use std::time::Duration;
 
-use http::Method;
 use tokio::time::{Instant, sleep};
 
 use crate::domain::answer::{Effect, ErrorCode, Failure, Outcome, RateLimit};
@@ -15,13 +14,13 @@ use crate::domain::mail::Receipt;
 use crate::domain::okta_error::OktaError;
 use crate::policy::classify::{Limit, Meaning, Trouble, classify, concurrency_wait};
 use crate::policy::refusal;
-use crate::policy::window::Heard;
+use crate::policy::window::Told;
 use crate::tools::Move;
 
 use super::Rules;
 use super::admission::{Job, bounds, too_late};
 use super::event::{Event, Observer};
-use super::ports::{Permit, TooLate};
+use super::ports::TooLate;
 
 /// What the conversation cost, known also when it failed.
 #[derive(Debug, Clone, Default)]
@@ -51,6 +50,8 @@ pub(super) struct Conversation<'a> {
     history: Vec<Exchange>,
     throttled_in_a_row: u32,
     begun: Instant,
+    /// Whether Okta has let a request through: from then on the work is finished, whatever the deadline.
+    has_begun: bool,
     /// Whether a request that changes something may have been executed without our knowing.
     is_in_doubt: bool,
     /// What it cost so far.
@@ -67,6 +68,7 @@ impl<'a> Conversation<'a> {
             history: Vec::new(),
             throttled_in_a_row: 0,
             begun: Instant::now(),
+            has_begun: false,
             is_in_doubt: false,
             cost: Cost::default(),
         }
@@ -99,9 +101,10 @@ impl<'a> Conversation<'a> {
     /// Sends one request as often as it takes and may.
     async fn exchange(&mut self, request: Request) -> Result<Result<Exchange, Failure>, Stale> {
         if !request.pause.is_zero() {
-            sleep(request.pause).await;
+            self.rest(request.pause).await?;
         }
         loop {
+            let was_in_doubt = self.is_in_doubt;
             let answer = match self.send(&request).await? {
                 Ok(answer) => answer,
                 Err(late) => return Ok(Err(self.too_late(late))),
@@ -110,11 +113,21 @@ impl<'a> Conversation<'a> {
                 Meaning::Said => {
                     let response = answer.expect("only an answer says something");
                     self.throttled_in_a_row = 0;
+                    self.has_begun = true;
+                    // A write that succeeds now leaves no doubt about the one whose answer was lost.
+                    let is_settled = !request.is_read() && response.is_success();
+                    self.is_in_doubt = was_in_doubt && !is_settled;
                     return Ok(Ok(Exchange { request, response }));
                 }
-                Meaning::Limited(limit) => self.back_off(&request, limit).await,
+                Meaning::Limited(limit) => {
+                    self.is_in_doubt = was_in_doubt;
+                    self.back_off(&request, limit).await?;
+                }
                 Meaning::Failed(trouble) => {
-                    if let Some(failure) = self.retry(&request, trouble, &answer).await {
+                    let may_have_happened = trouble.may_have_happened();
+                    self.has_begun |= may_have_happened;
+                    self.is_in_doubt = was_in_doubt || (may_have_happened && !request.is_read());
+                    if let Some(failure) = self.retry(&request, trouble, &answer).await? {
                         return Ok(Err(failure));
                     }
                 }
@@ -130,13 +143,10 @@ impl<'a> Conversation<'a> {
         let Job { connection, lane, .. } = self.job;
         let bucket = request.bucket();
         // Work that has begun is finished, whatever the deadline says.
-        let not_after = self.job.deadline.filter(|_| self.cost.okta_calls == 0);
+        let not_after = self.job.deadline.filter(|_| !self.has_begun);
         let not_after = not_after.map(|at| self.rules.clock.instant_of(at));
         let asked = Instant::now();
-        let admitted = match self.has_changed_nothing() {
-            true => self.admit_unless_stopping(bucket, not_after).await?,
-            false => connection.budget.admit(bucket, *lane, not_after).await,
-        };
+        let admitted = self.unless_stopping(connection.budget.admit(bucket, *lane, not_after)).await?;
         let sent = Instant::now();
         let waited = sent - asked;
         self.cost.waited += waited;
@@ -150,13 +160,14 @@ impl<'a> Conversation<'a> {
         }
         self.cost.okta_calls += 1;
         self.cost.attempts = self.cost.attempts.max(1);
+        // Until the answer says otherwise, for whatever may happen meanwhile.
+        self.is_in_doubt |= !request.is_read();
         let answer = connection.okta.send(request).await;
         let rate = answer.as_ref().ok().and_then(|response| RateHeaders::read(&response.headers));
+        let window = rate.filter(|rate| !rate.is_concurrency());
+        permit.heard(told(classify(answer.as_ref()), window));
         if let Ok(response) = &answer {
-            let is_spent = classify(Ok(response)) == Meaning::Limited(Limit::Window);
-            let told = rate.filter(|rate| !rate.is_concurrency());
-            permit.heard(Heard { rate: told, is_spent, at: Instant::now().into_std() });
-            self.remember(bucket, told, response.request_id());
+            self.remember(bucket, window, response.request_id());
         }
         self.observer.note(&Event::Requested {
             connection: &connection.name,
@@ -169,12 +180,12 @@ impl<'a> Conversation<'a> {
         Ok(Ok(answer))
     }
 
-    /// Waits for the budget, or leaves the message to others when the worker stops meanwhile.
-    async fn admit_unless_stopping(
-        &self,
-        bucket: Bucket,
-        not_after: Option<Instant>,
-    ) -> Result<Result<Permit, TooLate>, Stale> {
+    /// Waits for something, or leaves the message to others when the worker stops meanwhile and nothing has
+    /// been changed.
+    async fn unless_stopping<T>(&self, awaited: impl Future<Output = T>) -> Result<T, Stale> {
+        if !self.has_changed_nothing() {
+            return Ok(awaited.await);
+        }
         let mut stopping = self.rules.stopping.clone();
         let told = async {
             if stopping.wait_for(|stopping| *stopping).await.is_err() {
@@ -184,8 +195,12 @@ impl<'a> Conversation<'a> {
         tokio::select! {
             biased;
             () = told => Err(Stale),
-            admitted = self.job.connection.budget.admit(bucket, self.job.lane, not_after) => Ok(admitted),
+            done = awaited => Ok(done),
         }
+    }
+
+    async fn rest(&self, pause: Duration) -> Result<(), Stale> {
+        self.unless_stopping(sleep(pause)).await
     }
 
     /// Whether everything so far only read, so that somebody else may begin anew.
@@ -209,17 +224,20 @@ impl<'a> Conversation<'a> {
     }
 
     /// Waits after a 429, by its kind. Nothing was executed and no attempt is spent.
-    async fn back_off(&mut self, request: &Request, kind: Limit) {
+    async fn back_off(&mut self, request: &Request, kind: Limit) -> Result<(), Stale> {
         let (connection, bucket) = (&self.job.connection.name, request.bucket());
         self.observer.note(&Event::RateLimited { connection, bucket, kind });
         match kind {
             // The budget has heard it and admits nobody before the window's end.
-            Limit::Window => self.throttled_in_a_row = 0,
+            Limit::Window => {
+                self.throttled_in_a_row = 0;
+                Ok(())
+            }
             Limit::Concurrency => {
                 self.throttled_in_a_row += 1;
                 let wait = concurrency_wait(self.throttled_in_a_row, fastrand::f64());
                 self.cost.waited += wait;
-                sleep(wait).await;
+                self.rest(wait).await
             }
         }
     }
@@ -230,12 +248,11 @@ impl<'a> Conversation<'a> {
         request: &Request,
         reason: Trouble,
         answer: &Result<Response, NoAnswer>,
-    ) -> Option<Failure> {
+    ) -> Result<Option<Failure>, Stale> {
         let in_doubt = !request.is_read() && reason.may_have_happened();
-        self.is_in_doubt |= in_doubt;
         if in_doubt && !self.job.tool.repeat().is_safe() {
             let message = format!("`{}` may have happened: {}", self.job.subtool, describe(answer));
-            return Some(with_okta(Failure::new(ErrorCode::OutcomeUnknown, message), answer));
+            return Ok(Some(with_okta(Failure::new(ErrorCode::OutcomeUnknown, message), answer)));
         }
         if self.cost.attempts >= self.rules.retry.attempts_max {
             let message = format!(
@@ -245,61 +262,61 @@ impl<'a> Conversation<'a> {
                 self.rules.retry.attempts_max,
                 describe(answer)
             );
-            return Some(with_okta(Failure::new(ErrorCode::OktaUnavailable, message), answer));
+            return Ok(Some(with_okta(Failure::new(ErrorCode::OktaUnavailable, message), answer)));
         }
         let attempt = self.cost.attempts;
         let wait = self.rules.retry.wait(attempt, fastrand::f64());
         let connection = &self.job.connection.name;
         self.observer.note(&Event::Retried { connection, reason, attempt, wait });
         self.cost.attempts += 1;
-        sleep(wait).await;
-        None
+        self.rest(wait).await?;
+        Ok(None)
     }
 
     /// The budget cannot make it before the deadline.
     fn too_late(&self, late: TooLate) -> Failure {
-        let until = self.rules.clock.time_of(late.until);
-        match self.job.deadline {
-            // The deadline passed while waiting for a turn.
-            Some(deadline) if until <= deadline => too_late(deadline).retry_at(until),
-            _ => {
-                let message = format!(
-                    "the budget of `{}` cannot make it before the deadline",
-                    self.job.connection.name
-                );
-                Failure::new(ErrorCode::RateLimited, message).at(Some("options.deadline")).retry_at(until)
+        let deadline = self.job.deadline.expect("only who has a deadline can be late");
+        match late {
+            TooLate::Passed => too_late(deadline),
+            TooLate::NotBefore(until) => {
+                let name = &self.job.connection.name;
+                let message = format!("the budget of `{name}` cannot make it before the deadline");
+                Failure::new(ErrorCode::RateLimited, message)
+                    .at(Some("options.deadline"))
+                    .retry_at(self.rules.clock.time_of(until))
             }
         }
     }
 
-    /// A bug of ours ended the talk: what it left behind is not known once something was sent.
+    /// A bug of ours ended the talk.
     pub fn crashed(&self) -> Outcome {
-        let failure = Failure::new(ErrorCode::Internal, "the worker has a bug; the message is parked");
-        let effect = if self.cost.okta_calls == 0 || self.job.tool.repeat() == crate::tools::Repeat::Read {
-            Effect::None
-        } else {
-            Effect::Unknown
-        };
-        Outcome::Failed { effect, failure }
+        self.failed(Failure::new(ErrorCode::Internal, "the worker has a bug; the message is parked"))
     }
 
     /// A failure, with what it left behind.
     fn failed(&self, mut failure: Failure) -> Outcome {
-        let changed =
-            |exchange: &Exchange| exchange.request.method != Method::GET && exchange.response.is_success();
+        let changed = |exchange: &Exchange| !exchange.request.is_read() && exchange.response.is_success();
         let accepted = self.history.iter().any(changed);
         if accepted && failure.code == ErrorCode::OktaUnavailable {
             // Okta took the change; only the reads that prove it failed.
             failure.code = ErrorCode::OutcomeUnknown;
             failure.retryable = false;
         }
-        let effect = match failure.code {
-            ErrorCode::OutcomeUnknown => Effect::Unknown,
-            ErrorCode::OktaUnavailable if self.is_in_doubt => Effect::Unknown,
-            _ if accepted => Effect::Unknown,
-            _ => Effect::None,
-        };
+        let is_unknown = accepted || self.is_in_doubt || failure.code == ErrorCode::OutcomeUnknown;
+        let effect = if is_unknown { Effect::Unknown } else { Effect::None };
         Outcome::Failed { effect, failure }
+    }
+}
+
+/// What the budget learns of an answer: its meaning, and its headers where they speak of the window.
+fn told(meaning: Meaning, window: Option<RateHeaders>) -> Told {
+    match (meaning, window) {
+        (Meaning::Limited(Limit::Window), window) => Told::Spent(window),
+        (Meaning::Limited(Limit::Concurrency) | Meaning::Failed(Trouble::NotSent), _) => Told::Uncounted,
+        (_, Some(window)) => Told::Rate(window),
+        (Meaning::Said, None) => Told::Nothing,
+        // A page of something in front of Okta says nothing of how Okta's own answers are.
+        (Meaning::Failed(_), None) => Told::Lost,
     }
 }
 

@@ -35,7 +35,7 @@ const CONCURRENT_INTERACTIVE: usize = 2;
 /// Requests per window while Okta announces no limit: the usual bucket of a paid org.
 const UNANNOUNCED_LIMIT: u32 = 600;
 
-/// The longest a bulk request at the head of its line sleeps before it looks again.
+/// The longest the head of a lane sleeps before it looks again without being told to.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 /// Tokio's clock for `governor`, so that paused time pauses both.
@@ -66,7 +66,10 @@ struct Line {
     /// One turn per lane: only the head of a lane asks, so nobody overtakes and nobody wakes a herd.
     turns: [Semaphore; 2],
     waiting: [AtomicUsize; 2],
+    /// The head of a lane may ask again.
     changed: Notify,
+    /// The bucket has just become exhausted: whoever stands in line may know now that it is in vain.
+    exhausted: Notify,
 }
 
 struct LineState {
@@ -95,6 +98,7 @@ impl Gate {
             turns: [Semaphore::new(1), Semaphore::new(1)],
             waiting: [AtomicUsize::new(0), AtomicUsize::new(0)],
             changed: Notify::new(),
+            exhausted: Notify::new(),
         };
         Arc::new(Self {
             lines: std::array::from_fn(|_| line()),
@@ -134,42 +138,72 @@ impl Gate {
         drop(state);
         if let Some(until) = newly {
             let wait = until.saturating_duration_since(now.into_std());
+            self.line(bucket).exhausted.notify_waiters();
             self.observer.note(&Event::BucketExhausted { connection: &self.connection, bucket, wait });
         }
         asked
     }
 
-    /// Waits in line for a lane's turn and then for the budget.
+    /// Waits in line for a lane's turn and then for the budget, unless that is in vain.
     async fn wait(&self, bucket: Bucket, lane: Lane, not_after: Option<Instant>) -> Result<(), TooLate> {
         let line = self.line(bucket);
         let _standing = Standing::new(line, lane);
         let turn = line.turns[lane as usize].acquire();
-        let turn = match not_after {
-            None => turn.await,
-            Some(at) => timeout_at(at, turn).await.map_err(|_| TooLate { until: at })?,
+        tokio::pin!(turn);
+        let _turn = loop {
+            let exhausted = line.exhausted.notified();
+            self.check_hope(bucket, not_after)?;
+            tokio::select! {
+                biased;
+                turn = &mut turn => break turn.expect("the line is never closed"),
+                () = exhausted => {}
+            }
         };
-        let _turn = turn.expect("the line is never closed");
         loop {
             let changed = line.changed.notified();
             let yields =
                 lane == Lane::Bulk && line.waiting[Lane::Interactive as usize].load(Ordering::Relaxed) > 0;
             let asked = if yields { Err(NotUntil::NextAnswer) } else { self.ask(bucket) };
-            let until = match asked {
+            let look_again = match asked {
                 Ok(()) => return Ok(()),
                 Err(NotUntil::At(until)) => Instant::from_std(until),
                 Err(NotUntil::NextAnswer) => Instant::now() + LOOK_AGAIN,
             };
-            match (asked, not_after) {
-                (Err(NotUntil::At(_)), Some(at)) if until > at => return Err(TooLate { until }),
-                (_, Some(at)) if Instant::now() >= at => return Err(TooLate { until }),
-                _ => {}
+            if matches!(asked, Err(NotUntil::At(_))) && not_after.is_some_and(|at| at < look_again) {
+                return Err(TooLate::NotBefore(look_again));
             }
-            let look_again = not_after.map_or(until, |at| at.min(until));
             tokio::select! {
                 () = sleep_until(look_again) => {}
                 () = changed => {}
             }
         }
+    }
+
+    /// Refuses who would wait in vain.
+    fn check_hope(&self, bucket: Bucket, not_after: Option<Instant>) -> Result<(), TooLate> {
+        let Some(not_after) = not_after else { return Ok(()) };
+        let state = self.line(bucket).state.lock().unwrap_or_else(PoisonError::into_inner);
+        let not_before = Instant::from_std(state.window.not_before(Instant::now().into_std()));
+        if not_after < not_before { Err(TooLate::NotBefore(not_before)) } else { Ok(()) }
+    }
+
+    /// Waits for the budget and then for a slot.
+    async fn let_through(
+        self: &Arc<Self>,
+        bucket: Bucket,
+        lane: Lane,
+        not_after: Option<Instant>,
+    ) -> Result<Permit, TooLate> {
+        let line = self.line(bucket);
+        let nobody_waits = line.waiting.iter().all(|waiting| waiting.load(Ordering::Relaxed) == 0);
+        if !(nobody_waits && self.ask(bucket).is_ok()) {
+            self.wait(bucket, lane, not_after).await?;
+        }
+        // The slot comes last, so that nobody holds one while waiting for a bucket.
+        let unused = Unused(line);
+        self.slots.take(lane).await;
+        std::mem::forget(unused);
+        Ok(Permit::new(Arc::<Gate>::clone(self), bucket, lane))
     }
 }
 
@@ -204,7 +238,7 @@ fn ceiling(limit: u32, share: Share) -> Ceiling {
 }
 
 impl LineState {
-    fn settle(&mut self, heard: Option<Heard>, share: Share) {
+    fn settle(&mut self, heard: Heard, share: Share) {
         self.window.settle(heard);
         // Swapped whole only when the announcement changes: a quota cannot change in place, and carried
         // over state blocked for as long as the old limiter had lived (measured).
@@ -220,20 +254,12 @@ impl LineState {
 #[async_trait]
 impl Budget for Arc<Gate> {
     async fn admit(&self, bucket: Bucket, lane: Lane, not_after: Option<Instant>) -> Result<Permit, TooLate> {
-        let line = self.line(bucket);
-        let nobody_waits = line.waiting.iter().all(|waiting| waiting.load(Ordering::Relaxed) == 0);
-        match nobody_waits.then(|| self.ask(bucket)) {
-            Some(Ok(())) => {}
-            Some(Err(NotUntil::At(until))) if not_after.is_some_and(|at| at.into_std() < until) => {
-                return Err(TooLate { until: Instant::from_std(until) });
-            }
-            _ => self.wait(bucket, lane, not_after).await?,
+        let permit = self.let_through(bucket, lane, not_after);
+        match not_after {
+            None => permit.await,
+            Some(at) if at <= Instant::now() => Err(TooLate::Passed),
+            Some(at) => timeout_at(at, permit).await.unwrap_or(Err(TooLate::Passed)),
         }
-        // The slot comes last, so that nobody holds one while waiting for a bucket.
-        let unused = Unused(line);
-        self.slots.take(lane).await;
-        std::mem::forget(unused);
-        Ok(Permit::new(Arc::<Gate>::clone(self), bucket, lane))
     }
 }
 
@@ -243,6 +269,7 @@ struct Unused<'a>(&'a Line);
 impl Drop for Unused<'_> {
     fn drop(&mut self) {
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner).window.withdraw();
+        self.0.changed.notify_waiters();
     }
 }
 
@@ -265,7 +292,7 @@ impl Slots {
 }
 
 impl Account for Gate {
-    fn settle(&self, bucket: Bucket, lane: Lane, heard: Option<Heard>) {
+    fn settle(&self, bucket: Bucket, lane: Lane, heard: Heard) {
         let line = self.line(bucket);
         line.state.lock().unwrap_or_else(PoisonError::into_inner).settle(heard, self.share);
         line.changed.notify_waiters();

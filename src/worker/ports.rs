@@ -12,7 +12,7 @@ use crate::domain::bucket::Bucket;
 use crate::domain::http::{NoAnswer, Request, Response};
 use crate::domain::ids::Lane;
 use crate::domain::mail::{Delivery, Post, Posted, Unposted};
-use crate::policy::window::Heard;
+use crate::policy::window::{Heard, Told};
 
 /// One Okta org behind one credential.
 #[async_trait]
@@ -49,21 +49,23 @@ pub trait Budget: Send + Sync {
     /// Waits until one request may go.
     ///
     /// # Errors
-    /// At once, when that will surely not be before `not_after`.
+    /// At once, when that will surely not be before `not_after`; else when `not_after` has come.
     async fn admit(&self, bucket: Bucket, lane: Lane, not_after: Option<Instant>) -> Result<Permit, TooLate>;
 }
 
 /// The budget cannot make it in time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct TooLate {
-    /// When it could be made.
-    pub until: Instant,
+pub enum TooLate {
+    /// Known in advance: not before this moment.
+    NotBefore(Instant),
+    /// The time passed in line.
+    Passed,
 }
 
 /// Where permits come from and go back to.
 pub trait Account: Send + Sync {
-    /// A request is over: with what was heard, or without any answer.
-    fn settle(&self, bucket: Bucket, lane: Lane, heard: Option<Heard>);
+    /// A request is over.
+    fn settle(&self, bucket: Bucket, lane: Lane, heard: Heard);
 }
 
 /// The right to send one request. Dropped without an answer, the request counts as spent.
@@ -71,26 +73,30 @@ pub struct Permit {
     account: Option<Arc<dyn Account>>,
     bucket: Bucket,
     lane: Lane,
+    given: Instant,
 }
 
 impl Permit {
     /// A permit of this account.
     pub fn new(account: Arc<dyn Account>, bucket: Bucket, lane: Lane) -> Self {
-        Self { account: Some(account), bucket, lane }
+        Self { account: Some(account), bucket, lane, given: Instant::now() }
     }
 
-    /// Gives the permit back with what the answer told.
-    pub fn heard(mut self, heard: Heard) {
+    /// Gives the permit back with what the answer told, or that none came.
+    pub fn heard(mut self, told: Told) {
+        self.settle(told);
+    }
+
+    fn settle(&mut self, told: Told) {
         if let Some(account) = self.account.take() {
-            account.settle(self.bucket, self.lane, Some(heard));
+            let heard = Heard { told, sent: self.given.into_std(), at: Instant::now().into_std() };
+            account.settle(self.bucket, self.lane, heard);
         }
     }
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        if let Some(account) = self.account.take() {
-            account.settle(self.bucket, self.lane, None);
-        }
+        self.settle(Told::Lost);
     }
 }

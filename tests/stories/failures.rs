@@ -1,114 +1,252 @@
-//! What fails for now, what may have happened, and bugs.
+//! What fails for now: what is repeated, what never is, and what the answer says about it.
 
-use okta_worker::sandbox::{Fault, Trouble};
-use serde_json::json;
+use std::time::Duration;
 
-use crate::world::{Mishap, SAM, Setup, body};
+use okta_worker::policy::retry::RetryRules;
+use okta_worker::sandbox::{Fault, Status, Trouble};
+use serde_json::{Value, json};
 
-fn jane() -> serde_json::Value {
-    let profile = json!({ "firstName": "Jane", "lastName": "Doe", "email": "jane@example.com", "login": "jane@example.com" });
-    json!({ "profile": profile, "activate": false })
+use crate::world::{Mishap, SAM, Setup};
+
+/// The arguments of a new user.
+fn jane() -> Value {
+    let login = "jane@example.com";
+    json!({ "profile": { "firstName": "Jane", "lastName": "Doe", "email": login, "login": login } })
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_read_is_tried_again_after_a_500() {
+async fn a_read_that_failed_for_now_is_repeated_after_a_random_part_of_a_growing_interval() {
+    let rules = RetryRules::default();
     let mut world = Setup::default().open();
-    world.fault(Fault::next(Trouble::Status(500)).on("GET", "/api/v1/users/{userId}").times(2, 0));
+    world.fault(Fault::next(Trouble::Status(500)).times(4, 0));
     world.ask("get_user", json!({ "user_id": SAM }));
     world.rest().await;
     let tape = world.tape();
-    assert_eq!(tape.matches("failed: server_error").count(), 2, "{tape}");
-    let answer = world.answer();
-    assert_eq!((&answer["status"], &answer["attempts"]), (&json!("succeeded"), &json!(3)));
-    world.close();
-}
-
-#[tokio::test(start_paused = true)]
-async fn attempts_end() {
-    let mut world = Setup::default().open();
-    world.fault(Fault::next(Trouble::Html(502)).on("GET", "/api/v1/users/{userId}").times(5, 0));
-    world.ask("get_user", json!({ "user_id": SAM }));
-    world.rest().await;
-    world.tape();
-    let answer = world.answer();
-    assert_eq!(answer["error"]["code"], "okta_unavailable");
-    assert_eq!((&answer["error"]["retryable"], &answer["attempts"]), (&json!(true), &json!(5)));
-    assert_eq!(answer["error"]["okta"]["status"], 502);
-    world.close();
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_create_that_may_have_happened_is_not_repeated_and_says_so() {
-    for trouble in [Trouble::Lost, Trouble::Status(500), Trouble::Html(502)] {
-        let mut world = Setup::default().open();
-        world.fault(Fault::next(trouble).on("POST", "/api/v1/users").after_effect());
-        world.ask("create_user", jane());
-        world.rest().await;
-        world.tape();
-        assert_eq!(world.answers(1), ["m1 failed outcome_unknown unknown"]);
-        assert_eq!(world.effects(), ["user.created"]);
-        world.close();
+    let waits: Vec<Duration> = tape
+        .lines()
+        .filter_map(|line| line.split_once("next in ")?.1.strip_suffix('s')?.parse().ok())
+        .map(Duration::from_secs_f64)
+        .collect();
+    assert_eq!(waits.len(), 4, "{tape}");
+    for (failures, wait) in (1..).zip(waits) {
+        assert!(wait <= rules.wait(failures, 1.0), "{tape}");
     }
+    let answer = world.answer();
+    assert_eq!((&answer["status"], &answer["attempts"]), (&json!("succeeded"), &json!(5)));
+    world.close();
+}
+
+/// No wait at all between attempts, so that times on the tape are plain.
+fn hasty() -> Setup {
+    Setup { retry: RetryRules { base: Duration::ZERO, ..RetryRules::default() }, ..Setup::default() }
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_membership_that_may_have_been_set_is_set_again() {
-    let mut world = Setup::default().open();
-    let group = world.org().group_id("Sales").unwrap().to_string();
-    world.fault(
-        Fault::next(Trouble::Lost).on("PUT", "/api/v1/groups/{groupId}/users/{userId}").after_effect(),
-    );
-    world.ask("add_user_to_group", json!({ "group_id": group, "user_id": SAM }));
+async fn attempts_used_up_are_okta_unavailable() {
+    let mut world = hasty().open();
+    world.fault(Fault::next(Trouble::Html(502)).times(5, 0));
+    world.ask("get_user", json!({ "user_id": SAM }));
     world.rest().await;
-    let tape = world.tape();
-    assert!(tape.contains("failed: no_answer"), "{tape}");
-    assert_eq!(world.answers(1), ["m1 succeeded applied"]);
-    assert_eq!(world.effects().len(), 1, "the second time changed nothing");
+    insta::assert_snapshot!(world.tape(), @"
+    +0.000s prod interactive received
+    +0.100s prod user_read asked GET: 502
+    +0.100s prod attempt 1 failed: gateway, next in 0.000s
+    +0.200s prod user_read asked GET: 502
+    +0.200s prod attempt 2 failed: gateway, next in 0.000s
+    +0.300s prod user_read asked GET: 502
+    +0.300s prod attempt 3 failed: gateway, next in 0.000s
+    +0.400s prod user_read asked GET: 502
+    +0.400s prod attempt 4 failed: gateway, next in 0.000s
+    +0.500s prod user_read asked GET: 502
+    +0.500s m1 get_user failed okta_unavailable, effect none, attempts 5, calls 5
+    ");
+    let error = world.answer()["error"].clone();
+    assert_eq!((&error["code"], &error["retryable"]), (&json!("okta_unavailable"), &json!(true)));
     world.close();
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_surely_was_not_sent_is_sent_again_whatever_it_is() {
-    let mut world = Setup::default().open();
-    world.mishap(Mishap::NotSent);
+async fn a_create_whose_answer_is_lost_is_never_repeated() {
+    let mut world = hasty().open();
+    world.fault(Fault::next(Trouble::Lost).after_effect());
     world.ask("create_user", jane());
     world.rest().await;
-    let tape = world.tape();
-    assert!(tape.contains("failed: not_sent"), "{tape}");
-    assert_eq!(world.answers(1), ["m1 succeeded applied"]);
+    insta::assert_snapshot!(world.tape(), @"
+    +0.000s prod interactive received
+    +0.100s prod users asked POST: no answer
+    +0.100s m1 create_user failed outcome_unknown, effect unknown, attempts 1, calls 1
+    ");
+    assert_eq!(world.answers(1), ["m1 failed outcome_unknown unknown"]);
+    assert_eq!(world.effects().iter().filter(|effect| **effect == "user.created").count(), 1);
     world.close();
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_write_refused_in_read_only_mode_is_sent_again() {
-    let mut world = Setup::default().open();
-    world.fault(Fault::next(Trouble::ReadOnly).on("POST", "/api/v1/users"));
+async fn a_create_that_met_a_500_is_never_repeated() {
+    let mut world = hasty().open();
+    world.fault(Fault::next(Trouble::Status(500)));
     world.ask("create_user", jane());
     world.rest().await;
-    let tape = world.tape();
-    assert!(tape.contains("failed: read_only"), "{tape}");
+    insta::assert_snapshot!(world.tape(), @"
+    +0.000s prod interactive received
+    +0.100s prod users asked POST: 500
+    +0.100s m1 create_user failed outcome_unknown, effect unknown, attempts 1, calls 1
+    ");
+    assert_eq!(world.answers(1), ["m1 failed outcome_unknown unknown"]);
+    assert!(world.effects().is_empty());
+    world.close();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_membership_whose_answer_is_lost_is_set_again() {
+    let mut world = hasty().open();
+    let arguments = world.sam_into_sales();
+    world.fault(Fault::next(Trouble::Lost).after_effect());
+    world.ask("add_user_to_group", arguments);
+    world.rest().await;
+    insta::assert_snapshot!(world.tape(), @"
+    +0.000s prod interactive received
+    +0.100s prod groups asked PUT: no answer
+    +0.100s prod attempt 1 failed: no_answer, next in 0.000s
+    +0.200s prod groups asked PUT: 204
+    +0.200s m1 add_user_to_group succeeded, effect applied, attempts 2, calls 2
+    ");
+    assert_eq!(world.answers(1), ["m1 succeeded applied"]);
+    assert_eq!(world.effects(), ["member.added"]);
+    world.close();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_membership_that_stays_in_doubt_says_so() {
+    let mut world = hasty().open();
+    let arguments = world.sam_into_sales();
+    world.fault(Fault::next(Trouble::Lost).after_effect().times(5, 0));
+    world.ask("add_user_to_group", arguments);
+    world.rest().await;
+    drop(world.tape());
+    assert_eq!(world.answers(1), ["m1 failed okta_unavailable unknown"]);
+    world.close();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_membership_in_doubt_and_then_refused_still_says_so() {
+    let mut world = hasty().open();
+    let arguments = world.sam_into_sales();
+    world.fault(Fault::next(Trouble::Lost).after_effect());
+    world.fault(Fault::next(Trouble::Status(403)));
+    world.ask("add_user_to_group", arguments);
+    world.rest().await;
+    insta::assert_snapshot!(world.tape(), @"
+    +0.000s prod interactive received
+    +0.100s prod groups asked PUT: no answer
+    +0.100s prod attempt 1 failed: no_answer, next in 0.000s
+    +0.200s prod groups asked PUT: 403
+    +0.200s m1 add_user_to_group failed forbidden, effect unknown, attempts 2, calls 2
+    ");
+    assert_eq!(world.answers(1), ["m1 failed forbidden unknown"]);
+    world.close();
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_surely_was_not_sent_is_always_repeated() {
+    let mut world = hasty().open();
+    for _ in 0..2 {
+        world.mishap(Mishap::NotSent);
+    }
+    world.ask("create_user", jane());
+    world.rest().await;
+    insta::assert_snapshot!(world.tape(), @"
+    +0.000s prod interactive received
+    +0.000s prod users asked POST: no answer
+    +0.000s prod attempt 1 failed: not_sent, next in 0.000s
+    +0.000s prod users asked POST: no answer
+    +0.000s prod attempt 2 failed: not_sent, next in 0.000s
+    +0.100s prod users asked POST: 200
+    +0.100s m1 create_user succeeded, effect applied, attempts 3, calls 3
+    ");
     assert_eq!(world.answers(1), ["m1 succeeded applied"]);
     world.close();
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_bug_is_answered_parked_and_does_not_touch_the_next_message() {
-    let mut world = Setup::default().open();
+async fn a_write_refused_in_read_only_mode_is_repeated() {
+    let mut world = hasty().open();
+    world.fault(Fault::next(Trouble::ReadOnly));
+    world.ask("create_user", jane());
+    world.rest().await;
+    insta::assert_snapshot!(world.tape(), @"
+    +0.000s prod interactive received
+    +0.100s prod users asked POST: 503
+    +0.100s prod attempt 1 failed: read_only, next in 0.000s
+    +0.200s prod users asked POST: 200
+    +0.200s m1 create_user succeeded, effect applied, attempts 2, calls 2
+    ");
+    assert_eq!(world.answers(1), ["m1 succeeded applied"]);
+    world.close();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_deletion_that_cannot_be_verified_is_unknown() {
+    let mut world = hasty().open();
+    let sam = world.org().user_id(SAM).unwrap();
+    world.org().set_status(sam, Status::Deprovisioned);
+    world.fault(Fault::next(Trouble::Status(500)).on("GET", "/api/v1/users/{userId}").times(5, 1));
+    world.ask("delete_user", json!({ "user_id": SAM }));
+    world.rest().await;
+    insta::assert_snapshot!(world.tape(), @"
+    +0.000s prod interactive received
+    +0.100s prod user_read asked GET: 200
+    +0.200s prod user_write asked DELETE: 204
+    +0.300s prod user_read asked GET: 500
+    +0.300s prod attempt 1 failed: server_error, next in 0.000s
+    +0.400s prod user_read asked GET: 500
+    +0.400s prod attempt 2 failed: server_error, next in 0.000s
+    +0.500s prod user_read asked GET: 500
+    +0.500s prod attempt 3 failed: server_error, next in 0.000s
+    +0.600s prod user_read asked GET: 500
+    +0.600s prod attempt 4 failed: server_error, next in 0.000s
+    +0.700s prod user_read asked GET: 500
+    +0.700s m1 delete_user failed outcome_unknown, effect unknown, attempts 5, calls 7
+    ");
+    assert_eq!(world.answers(1), ["m1 failed outcome_unknown unknown"]);
+    world.close();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_panic_is_answered_and_parked_and_the_next_message_does_not_notice() {
+    let mut world = hasty().open();
     world.mishap(Mishap::Panic);
+    world.ask("create_user", jane());
+    world.run_for(Duration::from_millis(10)).await;
     world.ask("get_user", json!({ "user_id": SAM }));
     world.rest().await;
-    world.ask("get_user", json!({ "user_id": SAM }));
-    world.rest().await;
-    insta::assert_snapshot!(world.tape(), @r"
+    insta::assert_snapshot!(world.tape(), @"
     +0.000s prod interactive received
     +0.000s m1 parked: internal
-    +0.000s m1 get_user failed internal, effect none, attempts 1, calls 1
-    +0.050s prod interactive received
-    +0.150s prod user_read asked GET: 200
-    +0.150s m2 get_user succeeded, effect none, attempts 1, calls 1
+    +0.000s m1 create_user failed internal, effect unknown, attempts 1, calls 1
+    +0.010s prod interactive received
+    +0.110s prod user_read asked GET: 200
+    +0.110s m2 get_user succeeded, effect none, attempts 1, calls 1
     ");
-    assert_eq!(world.answers(2), ["m1 failed internal none", "m2 succeeded none"]);
+    assert_eq!(world.answers(2), ["m1 failed internal unknown", "m2 succeeded none"]);
     let parked = world.parked();
-    assert_eq!(body(&parked)["subtool"], "get_user");
+    assert_eq!(parked.properties.headers["okta-reason"].as_text(), Some("internal"));
+    assert_eq!(parked.properties.message_id.as_deref(), Some("m1"));
+    world.close();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_panic_while_only_reading_has_changed_nothing() {
+    let mut world = hasty().open();
+    world.mishap(Mishap::Panic);
+    world.ask("delete_user", json!({ "user_id": SAM }));
+    world.rest().await;
+    insta::assert_snapshot!(world.tape(), @"
+    +0.000s prod interactive received
+    +0.000s m1 parked: internal
+    +0.000s m1 delete_user failed internal, effect none, attempts 1, calls 1
+    ");
+    assert_eq!(world.answers(1), ["m1 failed internal none"]);
+    drop(world.parked());
     world.close();
 }

@@ -12,3 +12,4 @@ mod calls;
 mod failures;
 mod limits;
 mod refusals;
+mod stopping;

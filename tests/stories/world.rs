@@ -11,10 +11,12 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
+use http::HeaderValue;
+use http::header::AUTHORIZATION;
 use jiff::Timestamp;
 use okta_worker::domain::bucket::Bucket;
 use okta_worker::domain::http::{NoAnswer, Request, Response};
-use okta_worker::domain::ids::{ConnectionName, Lane};
+use okta_worker::domain::ids::{ConnectionName, Lane, UserKey};
 use okta_worker::domain::mail::{Delivery, Properties, Source};
 use okta_worker::domain::topology::{DEAD, UNCLAIMED, UNROUTED, source_queue};
 use okta_worker::embedded::broker::{Broker, Stored};
@@ -23,7 +25,7 @@ use okta_worker::policy::permit::{AllowList, Callers};
 use okta_worker::policy::reply_to::ReplyPolicy;
 use okta_worker::policy::retry::RetryRules;
 use okta_worker::policy::window::Share;
-use okta_worker::sandbox::{Fault, Org, Settings};
+use okta_worker::sandbox::{Answer, Call, Fault, Org, Settings};
 use okta_worker::worker::clock::Clock;
 use okta_worker::worker::event::Observer;
 use okta_worker::worker::gate::Gate;
@@ -52,6 +54,8 @@ const REST_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 pub enum Mishap {
     /// The request surely did not reach Okta.
     NotSent,
+    /// Too many other requests are in flight.
+    Crowded,
     /// The port has a bug.
     Panic,
 }
@@ -104,7 +108,20 @@ impl Setup {
 /// The simulated org behind a wire that can break.
 struct Wire {
     okta: SimulatedOkta,
+    org: Arc<Mutex<Org>>,
+    clock: Clock,
     mishaps: Mutex<VecDeque<Mishap>>,
+}
+
+/// The request as other clients of the org would send it.
+fn call(request: &Request) -> Call {
+    let headers = [(AUTHORIZATION, HeaderValue::from_static("SSWS another"))];
+    Call {
+        method: request.method.clone(),
+        target: request.path_and_query(),
+        headers: headers.into_iter().collect(),
+        body: bytes::Bytes::new(),
+    }
 }
 
 #[async_trait]
@@ -114,6 +131,12 @@ impl Okta for Wire {
         match mishap {
             None => self.okta.send(request).await,
             Some(Mishap::NotSent) => Err(NoAnswer::NotSent("connection refused".to_owned())),
+            Some(Mishap::Crowded) => {
+                let call = call(request);
+                let answer = self.org.lock().unwrap().answer_with(&call, self.clock.now(), usize::MAX);
+                let Answer::Said(response) = answer else { panic!("a 429 is an answer") };
+                Ok(response)
+            }
             Some(Mishap::Panic) => panic!("a bug in the port"),
         }
     }
@@ -156,6 +179,7 @@ impl World {
         let clock = Clock::starting_at(BEGIN.parse::<Timestamp>().unwrap());
         let org = Arc::new(Mutex::new(Org::new(setup.org.clone())));
         let okta = SimulatedOkta::new(Arc::clone(&org), "token", clock, setup.latency);
+        let wire = Wire { okta, org: Arc::clone(&org), clock, mishaps: Mutex::default() };
         let broker = Broker::new([&prod()]);
         broker.declare(REPLIES);
         let door = Arc::new(Door { workers: Mutex::default(), inside: AtomicUsize::new(0) });
@@ -165,7 +189,7 @@ impl World {
             setup,
             org,
             broker,
-            wire: Arc::new(Wire { okta, mishaps: Mutex::default() }),
+            wire: Arc::new(wire),
             door,
             tape: Arc::new(Tape::new()),
             clock,
@@ -217,6 +241,13 @@ impl World {
         self.org.lock().unwrap()
     }
 
+    /// The arguments that put Sam into the group Sales.
+    pub fn sam_into_sales(&self) -> Value {
+        let org = self.org();
+        let (sales, sam) = (org.group_id("Sales").unwrap(), org.user_id(SAM).unwrap());
+        json!({ "group_id": sales.to_string(), "user_id": sam.to_string() })
+    }
+
     /// The next request that fits fails like this.
     pub fn fault(&self, fault: Fault) {
         self.org().script(fault);
@@ -225,6 +256,15 @@ impl World {
     /// The next request goes wrong like this.
     pub fn mishap(&self, mishap: Mishap) {
         self.wire.mishaps.lock().unwrap().push_back(mishap);
+    }
+
+    /// Other clients of the org read the user, so many times.
+    pub fn others_read(&self, times: usize) {
+        let sam: UserKey = serde_json::from_value(json!(SAM)).unwrap();
+        let call = call(&Request::get("/api/v1/users/{userId}", &[&sam]));
+        for _ in 0..times {
+            drop(self.org().answer(&call, self.clock.now()));
+        }
     }
 
     /// The time of day.
