@@ -2,8 +2,8 @@
 //!
 //! Okta's window opens with the first request after quiet and lasts a fixed time; every answer tells
 //! limit, remaining and reset in whole seconds of Okta's own clock. Within a window what is known only
-//! shrinks. Invariant: what is in flight, plus what was lost since, plus the floor left to others, never
-//! exceeds the lowest `remaining` heard of the window.
+//! shrinks: the lowest limit and the highest use that were told count. Invariant: what was used, plus what
+//! is in flight, plus what was lost since, plus the floor left to others, never exceeds that limit.
 
 use std::time::{Duration, Instant};
 
@@ -80,7 +80,8 @@ enum State {
 #[derive(Debug, Clone, Copy)]
 struct Open {
     limit: u32,
-    remaining: u32,
+    /// Requests that Okta has counted, whoever sent them.
+    used: u32,
     /// The reset of the headers, which names the window.
     reset: i64,
     /// When the window has surely ended.
@@ -121,7 +122,7 @@ impl Window {
                 if now >= open.ends_by {
                     // Surely over: the next request opens the next window. Its end is not known before
                     // its first answer, so this one is taken as long as a whole window.
-                    open.remaining = open.whole();
+                    open.used = 0;
                     open.is_over = true;
                     open.ends_by = now + self.share.length + WHOLE_SECOND;
                 }
@@ -141,7 +142,7 @@ impl Window {
         let State::Open(open) = self.state else { return begin };
         let lost_until = self.lost_until(now);
         let has_room = |at: &Instant| {
-            let open = if *at >= open.ends_by { Open { remaining: open.whole(), ..open } } else { open };
+            let open = if *at >= open.ends_by { Open { used: 0, ..open } } else { open };
             open.room(self.share, if *at >= lost_until { 0 } else { self.lost }) > 0
         };
         let mut moments = [begin, begin.max(open.ends_by), begin.max(lost_until)];
@@ -164,15 +165,15 @@ impl Window {
     pub fn settle(&mut self, heard: Heard) {
         self.in_flight = self.in_flight.saturating_sub(1);
         match (heard.told, &mut self.state) {
-            (Told::Rate(rate), _) => self.learn(rate, rate.remaining, heard),
+            (Told::Rate(rate), _) => self.learn(rate, heard),
             (Told::Spent(Some(rate)), _) => {
                 // Whatever window it is of: who goes on at once would hear the same again.
                 self.block(heard.at + self.left(rate) + WHOLE_SECOND);
-                self.learn(rate, 0, heard);
+                self.learn(RateHeaders { remaining: 0, ..rate }, heard);
             }
             (Told::Spent(None), state) => {
                 if let State::Open(open) = state {
-                    open.remaining = 0;
+                    open.used = whole(open.limit);
                 }
                 self.block(heard.at + SILENT_BLOCK);
             }
@@ -185,19 +186,20 @@ impl Window {
         }
     }
 
-    fn learn(&mut self, rate: RateHeaders, remaining: u32, heard: Heard) {
+    fn learn(&mut self, rate: RateHeaders, heard: Heard) {
         let ends_by = heard.at + self.left(rate) + WHOLE_SECOND;
-        let RateHeaders { limit, reset, .. } = rate;
+        let RateHeaders { limit, remaining, reset, .. } = rate;
+        let used = whole(limit).saturating_sub(remaining);
         self.state = State::Open(match self.state {
             // A late answer of an earlier window.
             State::Open(open) if reset < open.reset || (open.is_over && reset == open.reset) => return,
             State::Open(open) if reset == open.reset => Open {
                 limit: limit.min(open.limit),
-                remaining: remaining.min(open.remaining),
+                used: used.max(open.used),
                 ends_by: ends_by.min(open.ends_by), // each reading is an upper bound
                 ..open
             },
-            _ => Open { limit, remaining, reset, ends_by, is_over: false },
+            _ => Open { limit, used, reset, ends_by, is_over: false },
         });
         if self.lost_at.is_none_or(|lost_at| lost_at <= heard.sent) {
             self.lost = 0; // Okta knew of them all when it answered
@@ -227,15 +229,16 @@ impl Window {
 }
 
 impl Open {
-    /// What a new window holds. Even of a limit of nothing one request finds out whether it still is.
-    fn whole(self) -> u32 {
-        self.limit.max(1)
-    }
-
     /// How many may be in flight.
     fn room(self, share: Share, lost: u32) -> u32 {
-        self.remaining.saturating_sub(floor(self.limit, share.capacity_percent)).saturating_sub(lost)
+        let taken = [self.used, floor(self.limit, share.capacity_percent), lost];
+        taken.into_iter().fold(whole(self.limit), u32::saturating_sub)
     }
+}
+
+/// What a new window holds. Even of a limit of nothing one request finds out whether it still is.
+fn whole(limit: u32) -> u32 {
+    limit.max(1)
 }
 
 /// What is left to the org's other clients; never a whole window, or nothing would ever go.
@@ -339,6 +342,18 @@ mod tests {
         window.settle(told(600, 500, 160, 100, now));
         window.settle(told(300, 200, 160, 100, now));
         assert_eq!(window.limit(), Some(300));
+    }
+
+    #[test]
+    fn a_raised_limit_counts_from_the_next_window_on() {
+        let now = Instant::now();
+        let mut window = Window::new(SHARE);
+        window.settle(told(3, 1, 130, 100, now));
+        window.settle(told(9, 6, 130, 100, now)); // all three of the old limit are used
+        let next = now + Duration::from_secs(31);
+        assert_eq!(window.admit(now), Err(NotUntil::At(next)));
+        window.settle(told(9, 8, 190, 130, next));
+        assert_eq!(window.limit(), Some(9));
     }
 
     #[test]

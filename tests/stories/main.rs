@@ -8,6 +8,7 @@
 mod tape;
 mod world;
 
+mod budget;
 mod calls;
 mod failures;
 mod limits;
