@@ -46,17 +46,49 @@ impl Okta for SimulatedOkta {
             headers: self.headers.clone(),
             body: request.body.clone().unwrap_or_default(),
         };
-        let in_flight = self.in_flight.fetch_add(1, Ordering::AcqRel) + 1;
+        let (_flight, in_flight) = Flight::begin(&self.in_flight);
         // Executed half-way through the wait, as over a wire.
         sleep(self.latency / 2).await;
         let now = self.clock.now();
         let answer =
             self.org.lock().unwrap_or_else(PoisonError::into_inner).answer_with(&call, now, in_flight);
         sleep(self.latency / 2).await;
-        self.in_flight.fetch_sub(1, Ordering::AcqRel);
         match answer {
             Answer::Said(response) => Ok(response),
             Answer::Lost => Err(NoAnswer::MaybeSent("the connection was closed".to_owned())),
         }
+    }
+}
+
+/// A request counted as in flight for as long as it lives, even if nobody waits for its answer any more.
+struct Flight<'a>(&'a AtomicUsize);
+
+impl<'a> Flight<'a> {
+    fn begin(in_flight: &'a AtomicUsize) -> (Self, usize) {
+        let now = in_flight.fetch_add(1, Ordering::AcqRel) + 1;
+        (Self(in_flight), now)
+    }
+}
+
+impl Drop for Flight<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sandbox::Settings;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_request_that_is_given_up_is_not_in_flight_for_ever() {
+        let org = Arc::new(Mutex::new(Org::new(Settings { concurrency: 1, ..Settings::default() })));
+        let clock = Clock::starting_at("2026-03-02T09:00:00Z".parse().unwrap());
+        let okta = SimulatedOkta::new(org, "token", clock, Duration::from_secs(1));
+        let request = Request::get("/api/v1/groups", &[]);
+        let given_up = tokio::time::timeout(Duration::from_millis(100), okta.send(&request));
+        assert!(given_up.await.is_err());
+        assert_eq!(okta.send(&request).await.unwrap().status, 200);
     }
 }
