@@ -261,3 +261,127 @@ fn unknown_subtool(name: &str) -> Failure {
     let message = format!("unknown subtool `{}`{hint}", excerpt(name));
     Failure::new(ErrorCode::UnknownSubtool, message).at(Some("subtool"))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+    use std::time::Duration;
+
+    use arc_swap::ArcSwap;
+
+    use super::*;
+    use crate::domain::answer::{Effect, Outcome};
+    use crate::domain::http::{Exchange, NoAnswer, Request, Response};
+    use crate::domain::ids::ConnectionName;
+    use crate::domain::mail::{Post, Posted, Properties, Receipt, Source, Unposted};
+    use crate::policy::permit::Callers;
+    use crate::policy::reply_to::ReplyPolicy;
+    use crate::policy::retry::RetryRules;
+    use crate::policy::window::Share;
+    use crate::tools::{Kind, Repeat};
+    use crate::worker::clock::Clock;
+    use crate::worker::event::{Observers, ParkReason};
+    use crate::worker::gate::Gate;
+    use crate::worker::ports::{Okta, Postbox};
+    use crate::worker::{Ended, Worker};
+
+    /// A subtool with a bug: it has so many sound moves, then it panics.
+    struct Buggy {
+        sound_moves: usize,
+    }
+
+    impl Tool for Buggy {
+        fn next(&self, history: &[Exchange], _: Bounds<'_>) -> Move {
+            assert!(history.len() < self.sound_moves, "a bug in the subtool");
+            Move::Send(Box::new(Request::post("/api/v1/groups", &[])))
+        }
+        fn repeat(&self) -> Repeat {
+            Repeat::Create
+        }
+        fn also_needs(&self) -> Option<Kind> {
+            None
+        }
+        fn mints_secret(&self) -> bool {
+            false
+        }
+        fn secrets(&self, _: &mut Secrets) {}
+    }
+
+    /// A world in which everything succeeds and nothing is kept.
+    struct Nowhere;
+
+    #[async_trait::async_trait]
+    impl Okta for Nowhere {
+        async fn send(&self, _: &Request) -> Result<Response, NoAnswer> {
+            Ok(Response::new(200, http::HeaderMap::new(), "{}"))
+        }
+    }
+
+    #[async_trait::async_trait]
+    impl Postbox for Nowhere {
+        async fn post(&self, _: &Post) -> Result<Posted, Unposted> {
+            Ok(Posted::Confirmed)
+        }
+    }
+
+    #[async_trait::async_trait]
+    impl Receipt for Nowhere {
+        fn is_live(&self) -> bool {
+            true
+        }
+        async fn ack(self: Box<Self>) -> bool {
+            true
+        }
+    }
+
+    async fn run(tool: Buggy) -> Ended {
+        let prod = ConnectionName::parse("prod").unwrap();
+        let observer = Arc::new(Observers(Vec::new()));
+        let share = Share { capacity_percent: 100, length: Duration::from_secs(60) };
+        let gate = Gate::new(prod.clone(), share, observer.clone());
+        let connection = Arc::new(Connection {
+            name: prod.clone(),
+            okta: Arc::new(Nowhere),
+            budget: Arc::new(gate),
+            subtools: AllowList::all(),
+        });
+        let rules = Rules {
+            connections: ArcSwap::from_pointee(HashMap::from([(prod.clone(), Arc::clone(&connection))])),
+            callers: Callers::default(),
+            reply_to: ReplyPolicy::default(),
+            own_user: None,
+            interactive_deadline: Duration::from_secs(600),
+            list_time_max: Duration::from_secs(600),
+            retry: RetryRules::default(),
+            clock: Clock::Machine,
+            stopping: tokio::sync::watch::channel(false).1,
+        };
+        let source = Source::Work { connection: prod, lane: Lane::Interactive };
+        let address = (source, "okta.invocations".to_owned(), "prod".to_owned());
+        let who = (&rules.reply_to, None);
+        let letter = Letter::new(address, Properties::default(), false, Timestamp::now(), who);
+        let reading = Reading {
+            connection: Some(connection),
+            lane: Some(Lane::Interactive),
+            envelope: Envelope::decode(br#"{"subtool":"create_group"}"#),
+            entry: catalogue::find("create_group"),
+            tool: Some(Ok(Box::new(tool))),
+        };
+        let worker = Worker::new(rules, Arc::new(Nowhere), observer);
+        match worker.run(&letter, reading, &Nowhere).await {
+            Ok(ended) => ended,
+            Err(_) => panic!("nobody stops the worker"),
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_bug_in_a_subtool_is_internal_and_parked_wherever_it_strikes() {
+        // While the arguments are checked; after a write that succeeded.
+        for (sound_moves, expected) in [(0, Effect::None), (1, Effect::Unknown)] {
+            let ended = run(Buggy { sound_moves }).await;
+            assert_eq!(ended.park, Some(ParkReason::Internal));
+            let Outcome::Failed { effect, failure } = ended.outcome else { panic!("a bug is no success") };
+            assert_eq!((failure.code, effect), (ErrorCode::Internal, expected));
+        }
+    }
+}

@@ -17,10 +17,10 @@ use crate::policy::refusal;
 use crate::policy::window::Told;
 use crate::tools::Move;
 
-use super::Rules;
 use super::admission::{Job, bounds, too_late};
 use super::event::{Event, Observer};
 use super::ports::TooLate;
+use super::{Rules, a_bug};
 
 /// What the conversation cost, known also when it failed.
 #[derive(Debug, Clone, Default)]
@@ -290,7 +290,7 @@ impl<'a> Conversation<'a> {
 
     /// A bug of ours ended the talk.
     pub fn crashed(&self) -> Outcome {
-        self.failed(Failure::new(ErrorCode::Internal, "the worker has a bug; the message is parked"))
+        self.failed(a_bug())
     }
 
     /// A failure, with what it left behind.

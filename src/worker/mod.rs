@@ -14,7 +14,7 @@ mod letter;
 pub mod ports;
 
 use std::collections::HashMap;
-use std::panic::AssertUnwindSafe;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -95,9 +95,20 @@ impl Ended {
     fn refused(failure: Failure, park: Option<ParkReason>) -> Self {
         Self { outcome: failure.into(), cost: Cost::default(), park }
     }
+
+    /// A bug of ours ended it before any request.
+    fn crashed() -> Self {
+        Self::refused(a_bug(), Some(ParkReason::Internal))
+    }
+}
+
+/// What the caller is told of a bug of ours.
+fn a_bug() -> Failure {
+    Failure::new(ErrorCode::Internal, "the worker has a bug; the message is parked")
 }
 
 /// What is known of a message for its answer, whatever became of it.
+#[derive(Default)]
 struct Identity {
     connection: Option<Arc<Connection>>,
     subtool: Option<&'static str>,
@@ -137,9 +148,10 @@ impl Worker {
         }
         // A message that cannot be read and names nobody to tell is kept for people to look at.
         let is_kept = reading.envelope.is_err() && letter.reply_to.is_none();
-        match reading.judge(letter, &self.rules) {
-            Ok(job) => self.converse(&job, receipt).await,
-            Err(failure) => Ok(Ended::refused(failure, is_kept.then_some(ParkReason::Unreadable))),
+        match catch_unwind(AssertUnwindSafe(|| reading.judge(letter, &self.rules))) {
+            Ok(Ok(job)) => self.converse(&job, receipt).await,
+            Ok(Err(failure)) => Ok(Ended::refused(failure, is_kept.then_some(ParkReason::Unreadable))),
+            Err(_) => Ok(Ended::crashed()),
         }
     }
 
@@ -186,9 +198,15 @@ impl Inbox for Worker {
         let letter = Letter::new(address, properties, redelivered, rules.clock.now(), who);
         let _inside = Inside::new(&letter, &*self.observer);
 
-        let reading = Reading::new(&letter, &body, rules);
-        let identity = Identity::of(&reading);
-        let Ok(ended) = self.run(&letter, reading, &*receipt).await else {
+        let read = catch_unwind(AssertUnwindSafe(|| {
+            let reading = Reading::new(&letter, &body, rules);
+            (Identity::of(&reading), reading)
+        }));
+        let (identity, ended) = match read {
+            Ok((identity, reading)) => (identity, self.run(&letter, reading, &*receipt).await),
+            Err(_) => (Identity::default(), Ok(Ended::crashed())),
+        };
+        let Ok(ended) = ended else {
             return self.observer.note(&Event::Stale { id: &letter.id });
         };
         let answering = Answering { worker: self, letter: &letter, identity: &identity, begun };
