@@ -15,7 +15,7 @@ mod process;
 mod table;
 mod thin;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 
@@ -54,6 +54,9 @@ struct Options {
     /// Fails when the median ratio of CPU is higher.
     #[arg(long, env = "BENCH_CPU_MAX")]
     cpu_max: Option<f64>,
+    /// Another build of the worker, to compare it with this one's figures.
+    #[arg(long, env = "BENCH_WORKER", default_value = WORKER, hide_default_value = true)]
+    worker: PathBuf,
     /// The broker; without it, a private node is started and stopped.
     #[arg(long, env = "AMQP_URL", hide_env_values = true)]
     amqp_url: Option<String>,
@@ -98,7 +101,7 @@ async fn measure(options: &Options) -> anyhow::Result<Table> {
     let mut load = Load::open(url, ids).await?;
     load.declare(THIN_QUEUE).await?;
 
-    let worker = worker(url, &base_url, folder.path())?;
+    let worker = worker(&options.worker, url, &base_url, folder.path())?;
     let thin = thin(url, &base_url, folder.path())?;
     load.await_consumer(WORKER_QUEUE, READY_MAX).await?;
     load.await_consumer(THIN_QUEUE, READY_MAX).await?;
@@ -147,9 +150,9 @@ fn sandbox(options: &Options, folder: &Path) -> anyhow::Result<(Process, String)
 }
 
 /// Our worker with its defaults; its log goes to a file, as a collector would have it.
-fn worker(url: &str, base_url: &str, folder: &Path) -> anyhow::Result<Process> {
+fn worker(program: &Path, url: &str, base_url: &str, folder: &Path) -> anyhow::Result<Process> {
     let set = |name: &str| format!("OKTA_WORKER__{name}");
-    let mut command = Command::new(WORKER);
+    let mut command = Command::new(program);
     command
         .arg("run")
         .env(set("BROKER__URL"), url)

@@ -23,8 +23,7 @@ use super::convert::properties_out;
 use super::turned;
 
 /// Channels for mandatory messages: one message each at a time. As many as a lane has messages in work by
-/// default, so that answers go out together rather than wait for each other: with 8, a busy worker spent its
-/// time waking up for a channel that came free.
+/// default, so that answers need not wait for each other where the broker is slow to confirm.
 const CHANNELS: usize = 32;
 
 /// How long a confirm may take before the message is sent again: the broker writes to disk first, and a
