@@ -53,14 +53,6 @@ impl HeaderValue {
         }
     }
 
-    /// The number, when there is no fraction.
-    pub fn as_int(&self) -> Option<i64> {
-        match self {
-            Self::Int(number) => Some(*number),
-            _ => None,
-        }
-    }
-
     /// Whether the value says yes: `true` as a truth value or as text.
     pub fn is_true(&self) -> bool {
         match self {

@@ -277,7 +277,7 @@ impl<'a> Conversation<'a> {
     fn too_late(&self, late: TooLate) -> Failure {
         let deadline = self.job.deadline.expect("only who has a deadline can be late");
         match late {
-            TooLate::Passed => too_late(deadline),
+            TooLate::Passed => too_late(deadline).retry_at(self.rules.clock.now()),
             TooLate::NotBefore(until) => {
                 let name = &self.job.connection.name;
                 let message = format!("the budget of `{name}` cannot make it before the deadline");

@@ -136,11 +136,6 @@ impl Worker {
         Self { rules, postbox, observer }
     }
 
-    /// What the worker goes by.
-    pub fn rules(&self) -> &Rules {
-        &self.rules
-    }
-
     /// Judges and runs a message, panics included.
     async fn run(&self, letter: &Letter, reading: Reading, receipt: &dyn Receipt) -> Result<Ended, Stale> {
         if letter.source == Source::Undelivered {
