@@ -2,6 +2,7 @@
 //!
 //! Nothing here performs IO, waits, or reads a clock: `now` and `jitter` are arguments.
 
+pub mod budget;
 pub mod classify;
 pub mod permit;
 pub mod provenance;

@@ -19,7 +19,7 @@ use crate::tools::Move;
 
 use super::admission::{Job, bounds, too_late};
 use super::event::{Event, Observer};
-use super::ports::TooLate;
+use super::ports::{Ask, NotNow, Patience};
 use super::{Rules, a_bug};
 
 /// What the conversation cost, known also when it failed.
@@ -136,17 +136,22 @@ impl<'a> Conversation<'a> {
     }
 
     /// Waits for the budget and sends once.
-    async fn send(
-        &mut self,
-        request: &Request,
-    ) -> Result<Result<Result<Response, NoAnswer>, TooLate>, Stale> {
+    async fn send(&mut self, request: &Request) -> Result<Result<Result<Response, NoAnswer>, NotNow>, Stale> {
         let Job { connection, lane, .. } = self.job;
         let bucket = request.bucket();
         // Work that has begun is finished, whatever the deadline says.
         let not_after = self.job.deadline.filter(|_| !self.has_begun);
         let not_after = not_after.map(|at| self.rules.clock.instant_of(at));
         let asked = Instant::now();
-        let admitted = self.unless_stopping(connection.budget.admit(bucket, *lane, not_after)).await?;
+        let ask = Ask {
+            method: &request.method,
+            route: request.route,
+            lane: *lane,
+            caller: None,
+            not_after,
+            patience: Patience::Wait,
+        };
+        let admitted = self.unless_stopping(connection.budget.admit(ask)).await?;
         let sent = Instant::now();
         let waited = sent - asked;
         self.cost.waited += waited;
@@ -274,11 +279,11 @@ impl<'a> Conversation<'a> {
     }
 
     /// The budget cannot make it before the deadline.
-    fn too_late(&self, late: TooLate) -> Failure {
+    fn too_late(&self, late: NotNow) -> Failure {
         let deadline = self.job.deadline.expect("only who has a deadline can be late");
         match late {
-            TooLate::Passed => too_late(deadline).retry_at(self.rules.clock.now()),
-            TooLate::NotBefore(until) => {
+            NotNow::Passed | NotNow::ComeAgain(_) => too_late(deadline).retry_at(self.rules.clock.now()),
+            NotNow::NotBefore(until) => {
                 let name = &self.job.connection.name;
                 let message = format!("the budget of `{name}` cannot make it before the deadline");
                 Failure::new(ErrorCode::RateLimited, message)

@@ -23,7 +23,7 @@ use crate::domain::ids::{ConnectionName, Lane};
 use crate::policy::window::{Heard, NotUntil, Share, Window};
 
 use super::event::{Event, Observer};
-use super::ports::{Account, Budget, Permit, TooLate};
+use super::ports::{Account, Ask, Budget, NotNow, Permit};
 
 /// Requests at once per connection: 80 % of the half that one token gets of an org's 75 ("Concurrent
 /// rate limits", `defaultConcurrencyPercentage`).
@@ -145,7 +145,7 @@ impl Gate {
     }
 
     /// Waits in line for a lane's turn and then for the budget, unless that is in vain.
-    async fn wait(&self, bucket: Bucket, lane: Lane, not_after: Option<Instant>) -> Result<(), TooLate> {
+    async fn wait(&self, bucket: Bucket, lane: Lane, not_after: Option<Instant>) -> Result<(), NotNow> {
         let line = self.line(bucket);
         let _standing = Standing::new(line, lane);
         let turn = line.turns[lane as usize].acquire();
@@ -170,7 +170,7 @@ impl Gate {
                 Err(NotUntil::NextAnswer) => Instant::now() + LOOK_AGAIN,
             };
             if matches!(asked, Err(NotUntil::At(_))) && not_after.is_some_and(|at| at < look_again) {
-                return Err(TooLate::NotBefore(look_again));
+                return Err(NotNow::NotBefore(look_again));
             }
             tokio::select! {
                 () = sleep_until(look_again) => {}
@@ -180,11 +180,11 @@ impl Gate {
     }
 
     /// Refuses who would wait in vain.
-    fn check_hope(&self, bucket: Bucket, not_after: Option<Instant>) -> Result<(), TooLate> {
+    fn check_hope(&self, bucket: Bucket, not_after: Option<Instant>) -> Result<(), NotNow> {
         let Some(not_after) = not_after else { return Ok(()) };
         let state = self.line(bucket).state.lock().unwrap_or_else(PoisonError::into_inner);
         let not_before = Instant::from_std(state.window.not_before(Instant::now().into_std()));
-        if not_after < not_before { Err(TooLate::NotBefore(not_before)) } else { Ok(()) }
+        if not_after < not_before { Err(NotNow::NotBefore(not_before)) } else { Ok(()) }
     }
 
     /// Waits for the budget and then for a slot.
@@ -193,7 +193,7 @@ impl Gate {
         bucket: Bucket,
         lane: Lane,
         not_after: Option<Instant>,
-    ) -> Result<Permit, TooLate> {
+    ) -> Result<Permit, NotNow> {
         let line = self.line(bucket);
         let nobody_waits = line.waiting.iter().all(|waiting| waiting.load(Ordering::Relaxed) == 0);
         if !(nobody_waits && self.ask(bucket).is_ok()) {
@@ -253,12 +253,14 @@ impl LineState {
 
 #[async_trait]
 impl Budget for Arc<Gate> {
-    async fn admit(&self, bucket: Bucket, lane: Lane, not_after: Option<Instant>) -> Result<Permit, TooLate> {
+    async fn admit(&self, ask: Ask<'_>) -> Result<Permit, NotNow> {
+        let (lane, not_after) = (ask.lane, ask.not_after);
+        let bucket = Bucket::of(ask.method, ask.route);
         let permit = self.let_through(bucket, lane, not_after);
         match not_after {
             None => permit.await,
-            Some(at) if at <= Instant::now() => Err(TooLate::Passed),
-            Some(at) => timeout_at(at, permit).await.unwrap_or(Err(TooLate::Passed)),
+            Some(at) if at <= Instant::now() => Err(NotNow::Passed),
+            Some(at) => timeout_at(at, permit).await.unwrap_or(Err(NotNow::Passed)),
         }
     }
 }

@@ -4,6 +4,7 @@
 //! simulated org.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::time::Instant;
@@ -12,6 +13,7 @@ use crate::domain::bucket::Bucket;
 use crate::domain::http::{NoAnswer, Request, Response};
 use crate::domain::ids::Lane;
 use crate::domain::mail::{Delivery, Post, Posted, Unposted};
+use crate::policy::budget::signal::Signal;
 use crate::policy::window::{Heard, Told};
 
 /// One Okta org behind one credential.
@@ -49,17 +51,70 @@ pub trait Budget: Send + Sync {
     /// Waits until one request may go.
     ///
     /// # Errors
-    /// At once, when that will surely not be before `not_after`; else when `not_after` has come.
-    async fn admit(&self, bucket: Bucket, lane: Lane, not_after: Option<Instant>) -> Result<Permit, TooLate>;
+    /// When it may not go in time, or should not be waited for in the worker.
+    async fn admit(&self, ask: Ask<'_>) -> Result<Permit, NotNow>;
 }
 
-/// The budget cannot make it in time.
+/// One request that asks to be sent.
+#[derive(Debug, Clone, Copy)]
+pub struct Ask<'a> {
+    /// Its method.
+    pub method: &'a http::Method,
+    /// Its path template.
+    pub route: &'a str,
+    /// For whom.
+    pub lane: Lane,
+    /// Who asked, where callers have ceilings of their own.
+    pub caller: Option<&'a str>,
+    /// Until when it may wait.
+    pub not_after: Option<Instant>,
+    /// What to do in a long line.
+    pub patience: Patience,
+}
+
+/// What to do in a long line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum TooLate {
-    /// Known in advance: not before this moment.
+pub enum Patience {
+    /// Wait in the worker: the invocation has begun.
+    Wait,
+    /// Make room for messages of other buckets: nothing has been sent, so the message may come again.
+    ComeAgain,
+}
+
+/// Why a request may not go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NotNow {
+    /// Known in advance: not before this moment, which is too late.
     NotBefore(Instant),
     /// The time passed in line.
     Passed,
+    /// Half of what may be in hand waits for this bucket already: put the message aside for so long.
+    ComeAgain(Duration),
+}
+
+/// What the workers of a connection know of each other, so that together they keep within its budget.
+#[async_trait]
+pub trait Gossip: Send + Sync {
+    /// Waits until there is something to tell.
+    async fn news(&self);
+
+    /// What there is to tell now.
+    fn tell(&self) -> Vec<Signal>;
+
+    /// Another worker has told something. Loss, delay, repetition and lies are to be expected.
+    fn hear(&self, signal: &Signal);
+
+    /// The broker has counted.
+    fn counted(&self, census: Census);
+}
+
+/// What the broker counts for a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Census {
+    /// Workers that serve it, this one included.
+    pub workers: u32,
+    /// Messages that wait in its bulk queue, not yet delivered to anybody.
+    pub queued: u64,
 }
 
 /// Where permits come from and go back to.

@@ -6,12 +6,12 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
-use okta_worker::domain::bucket::{Bucket, RateHeaders};
+use okta_worker::domain::bucket::RateHeaders;
 use okta_worker::domain::ids::Lane;
 use okta_worker::policy::window::{Heard, NotUntil, Share, Told, Window};
 use okta_worker::worker::event::Observers;
 use okta_worker::worker::gate::Gate;
-use okta_worker::worker::ports::{Budget, TooLate};
+use okta_worker::worker::ports::{Ask, Budget, NotNow, Patience};
 use proptest::prelude::*;
 
 use crate::world::prod;
@@ -288,6 +288,12 @@ fn on_virtual_time<T>(future: impl Future<Output = T>) -> T {
         .block_on(future)
 }
 
+/// A request for a user.
+fn reading(lane: Lane, not_after: Option<tokio::time::Instant>) -> Ask<'static> {
+    let (method, route) = (&http::Method::GET, "/api/v1/users/{userId}");
+    Ask { method, route, lane, caller: None, not_after, patience: Patience::Wait }
+}
+
 fn gate(capacity_percent: u8) -> Arc<Gate> {
     let share = Share { capacity_percent, length: Duration::from_millis(LENGTH) };
     Gate::new(prod(), share, Arc::new(Observers(Vec::new())))
@@ -299,7 +305,7 @@ impl Client {
         let millis = |time: u64| Duration::from_millis(time);
         tokio::time::sleep(millis(self.comes)).await;
         let not_after = self.deadline.map(|ahead| tokio::time::Instant::now() + millis(ahead));
-        let admitted = gate.admit(Bucket::UserRead, self.lane, not_after);
+        let admitted = gate.admit(reading(self.lane, not_after));
         let permit = match self.patience {
             None => admitted.await,
             Some(patience) => match tokio::time::timeout(millis(patience), admitted).await {
@@ -309,14 +315,15 @@ impl Client {
         };
         let permit = match permit {
             Ok(permit) => permit,
-            Err(TooLate::NotBefore(until)) => {
+            Err(NotNow::NotBefore(until)) => {
                 assert!(not_after.is_some_and(|at| at < until));
                 return false;
             }
-            Err(TooLate::Passed) => {
+            Err(NotNow::Passed) => {
                 assert!(not_after.is_some_and(|at| at <= tokio::time::Instant::now()));
                 return false;
             }
+            Err(NotNow::ComeAgain(_)) => panic!("who has patience waits"),
         };
         assert!(not_after.is_none_or(|at| tokio::time::Instant::now() <= at), "let through too late");
         tokio::time::sleep(millis(self.took / 2)).await;
@@ -382,7 +389,7 @@ async fn let_through_blindly(gate: &Arc<Gate>, told: impl Fn(u32) -> Told) -> u3
     let end = tokio::time::Instant::now() + Duration::from_millis(LENGTH);
     let mut count = 0;
     while count < ENOUGH {
-        let Ok(permit) = gate.admit(Bucket::UserRead, Lane::Bulk, Some(end)).await else { break };
+        let Ok(permit) = gate.admit(reading(Lane::Bulk, Some(end))).await else { break };
         count += 1;
         permit.heard(told(count));
     }

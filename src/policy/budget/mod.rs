@@ -1,0 +1,3 @@
+//! What may be sent when, of what Okta allows: pure, over what the answers and the other workers told.
+
+pub mod signal;

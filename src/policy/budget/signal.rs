@@ -1,0 +1,119 @@
+//! What one worker tells the others of a bucket's window, so that all see what one of them has heard.
+//!
+//! Only ages and distances travel, never the reading of a clock: the machines' clocks need not agree. A
+//! signal may be lost, late, repeated or wrong; whoever hears it becomes more careful by it, never less.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+/// The longest signal that is read, in bytes. One of a bucket takes some sixty.
+pub const SIGNAL_BYTES_MAX: usize = 512;
+
+/// The state of a bucket's window as one worker knows it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Signal {
+    /// Which worker: a random number that is its own for as long as the process lives.
+    pub worker: u32,
+    /// Which ledger: the name of a bucket, or of what was split off from one.
+    pub ledger: String,
+    /// The window: the reset of its headers, in seconds since 1970.
+    pub reset: i64,
+    /// The limit last announced.
+    pub limit: u32,
+    /// The lowest remaining that an answer told.
+    pub remaining: u32,
+    /// How long ago the request that carried it was sent.
+    pub age: Duration,
+    /// How far the latest possible end of the window is.
+    pub to_end: Duration,
+    /// What the worker itself sends, in requests per second.
+    pub rate: f64,
+    /// Whether the worker has work for this bucket.
+    pub at_work: bool,
+}
+
+/// The signal as it travels: a JSON array, whole milliseconds and thousandths of a request.
+#[derive(Serialize, Deserialize)]
+struct Wire(u32, String, i64, u32, u32, u32, u32, u32, u8);
+
+impl Signal {
+    /// The signal as a message body.
+    pub fn encode(&self) -> Vec<u8> {
+        let millis = |time: Duration| u32::try_from(time.as_millis()).unwrap_or(u32::MAX);
+        let wire = Wire(
+            self.worker,
+            self.ledger.clone(),
+            self.reset,
+            self.limit,
+            self.remaining,
+            millis(self.age),
+            millis(self.to_end),
+            millis(Duration::from_secs_f64(self.rate.clamp(0.0, 1e6))),
+            u8::from(self.at_work),
+        );
+        serde_json::to_vec(&wire).expect("numbers and a name are always JSON")
+    }
+
+    /// Reads a message body; `None` when it is not a signal.
+    pub fn decode(body: &[u8]) -> Option<Self> {
+        if body.len() > SIGNAL_BYTES_MAX {
+            return None;
+        }
+        let Wire(worker, ledger, reset, limit, remaining, age, to_end, rate, at_work) =
+            serde_json::from_slice(body).ok()?;
+        let millis = |millis: u32| Duration::from_millis(u64::from(millis));
+        Some(Self {
+            worker,
+            ledger,
+            reset,
+            limit,
+            remaining: remaining.min(limit),
+            age: millis(age),
+            to_end: millis(to_end),
+            rate: f64::from(rate) / 1000.0,
+            at_work: at_work != 0,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn signal() -> Signal {
+        Signal {
+            worker: u32::MAX,
+            ledger: "user_write".to_owned(),
+            reset: 1_772_442_060,
+            limit: 10_000,
+            remaining: 9_999,
+            age: Duration::from_millis(12_345),
+            to_end: Duration::from_millis(47_655),
+            rate: 166.625,
+            at_work: true,
+        }
+    }
+
+    #[test]
+    fn a_signal_survives_its_way_and_is_small() {
+        let body = signal().encode();
+        assert_eq!(Signal::decode(&body), Some(signal()));
+        assert!(body.len() <= 80, "{} bytes: {}", body.len(), String::from_utf8_lossy(&body));
+    }
+
+    #[test]
+    fn what_is_not_a_signal_is_nothing() {
+        for body in [&b""[..], b"{}", b"[1]", b"[-1,\"users\",0,0,0,0,0,0,0]", b"\xff"] {
+            assert_eq!(Signal::decode(body), None);
+        }
+        let long = Signal { ledger: "x".repeat(SIGNAL_BYTES_MAX), ..signal() };
+        assert_eq!(Signal::decode(&long.encode()), None);
+    }
+
+    #[test]
+    fn more_remaining_than_the_limit_is_not_believed() {
+        let lie = Signal { remaining: 600, limit: 100, ..signal() };
+        assert_eq!(Signal::decode(&lie.encode()).unwrap().remaining, 100);
+    }
+}
