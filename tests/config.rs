@@ -100,6 +100,8 @@ fn every_example_in_the_default_file_is_a_setting() {
         subtools: AllowList::parse(subtools).unwrap(),
         capacity_percent: 90,
         rate_limit_window: Duration::from_secs(60),
+        max_per_minute: (name == "prod").then_some(600),
+        concurrent_max: 30,
     };
     let expected = [
         connection("preview", "https://acme.oktapreview.com", TokenType::Bearer, "access", &["read"]),
@@ -111,6 +113,7 @@ fn every_example_in_the_default_file_is_a_setting() {
         connections: vec![ConnectionName::parse("prod").unwrap()],
         subtools: AllowList::parse(&["get_user", "reset_user_password"]).unwrap(),
         lanes: vec![Lane::Interactive],
+        max_per_minute: Some(60),
     };
     assert_eq!(config.callers, Callers(HashMap::from([("helpdesk-agent".to_owned(), caller)])));
     let defaults = config::load(None, []).unwrap().config;
@@ -120,8 +123,12 @@ fn every_example_in_the_default_file_is_a_setting() {
 #[test]
 fn what_an_example_shows_as_a_default_is_what_its_absence_means() {
     let bare = good(PROD, &[]);
-    let explicit =
-        good(&prod_with("capacity_percent = 90\nrate_limit_window = \"60s\"\ntoken_type = \"SSWS\""), &[]);
+    let explicit = good(
+        &prod_with(
+            "capacity_percent = 90\nconcurrent_max = 30\nrate_limit_window = \"60s\"\ntoken_type = \"SSWS\"",
+        ),
+        &[],
+    );
     assert_eq!(bare, explicit);
 }
 

@@ -18,7 +18,7 @@ const NARROW: [(&str, &[&str]); 2] = [
 const CONFINED: [(&str, &[&str]); 12] = [
     ("lapin", &["src/edge/rabbit/"]),
     ("reqwest", &["src/edge/okta.rs", "src/edge/rabbit/management.rs"]),
-    ("governor", &["src/worker/gate.rs"]),
+    ("governor", &["src/worker/gate/ceiling.rs"]),
     ("backoff", &["src/policy/retry.rs"]),
     ("prometheus", &["src/edge/metrics.rs"]),
     ("axum", &["src/edge/health.rs", "src/sandbox/server.rs"]),

@@ -9,12 +9,12 @@ use tokio::sync::watch;
 use crate::config::{Config, Connection as Settings};
 use crate::domain::ids::ConnectionName;
 use crate::edge::okta::OktaClient;
-use crate::policy::permit::Callers;
+use crate::policy::budget::window::Share;
+use crate::policy::permit::{Caller, Callers};
 use crate::policy::reply_to::ReplyPolicy;
-use crate::policy::window::Share;
 use crate::worker::clock::Clock;
 use crate::worker::event::Observer;
-use crate::worker::gate::Gate;
+use crate::worker::gate::{CallerCeilings, Gate, Terms};
 use crate::worker::ports::Okta;
 use crate::worker::{Connection, Rules};
 
@@ -25,23 +25,41 @@ pub(super) type Connections = HashMap<ConnectionName, Arc<Connection>>;
 
 /// The configured orgs over HTTPS.
 pub(super) fn connections(config: &Config, observer: &Arc<dyn Observer>) -> Result<Connections, Refusal> {
+    let callers = caller_ceilings(&config.callers);
     let connect = |settings: &Settings| {
         let okta = OktaClient::new(&settings.endpoint)
             .map_err(|why| Refusal(format!("connections.{}: {why}", settings.name)))?;
-        let connection = connection(settings, Arc::new(okta), observer);
+        let prefetch = usize::from(config.broker.prefetch);
+        let connection = connection(settings, Arc::new(okta), prefetch, &callers, observer);
         Ok((settings.name.clone(), Arc::new(connection)))
     };
     config.connections.iter().map(connect).collect()
+}
+
+/// What each caller may send in a minute.
+fn caller_ceilings(callers: &Callers) -> Arc<CallerCeilings> {
+    let most = |(name, caller): (&String, &Caller)| Some((name.clone(), caller.max_per_minute?));
+    CallerCeilings::new(callers.0.iter().filter_map(most))
 }
 
 /// One org behind its gate.
 pub(super) fn connection(
     settings: &Settings,
     okta: Arc<dyn Okta>,
+    prefetch: usize,
+    callers: &Arc<CallerCeilings>,
     observer: &Arc<dyn Observer>,
 ) -> Connection {
     let share = Share { capacity_percent: settings.capacity_percent, length: settings.rate_limit_window };
-    let gate = Gate::new(settings.name.clone(), share, Arc::clone(observer));
+    let terms = Terms {
+        connection: settings.name.clone(),
+        share,
+        concurrent_max: settings.concurrent_max,
+        prefetch,
+        max_per_minute: settings.max_per_minute,
+        callers: Arc::clone(callers),
+    };
+    let gate = Gate::new(terms, Arc::clone(observer));
     Connection {
         name: settings.name.clone(),
         okta,

@@ -18,11 +18,13 @@ use crate::domain::secret::Secret;
 use crate::edge::okta::{Endpoint, TokenType};
 use crate::embedded::broker::Broker;
 use crate::embedded::okta::SimulatedOkta;
+use crate::policy::budget::constants::CONCURRENT_MAX;
 use crate::policy::permit::AllowList;
 use crate::sandbox::{Org, Settings};
 use crate::worker::Worker;
 use crate::worker::clock::Clock;
 use crate::worker::event::Observer;
+use crate::worker::gate::CallerCeilings;
 use crate::worker::ports::Inbox;
 
 use super::{DONE, FAILED, Refusal, assembly};
@@ -63,11 +65,14 @@ pub(super) async fn run() -> Result<u8, Refusal> {
         subtools: AllowList::all(),
         capacity_percent: 90,
         rate_limit_window: WINDOW,
+        max_per_minute: None,
+        concurrent_max: CONCURRENT_MAX,
     };
     let config = config::load(None, []).map_err(|problems| Refusal(problems.to_string()))?.config;
     let (_stop, stopping) = watch::channel(false);
     let name = connection.name.clone();
-    let org = assembly::connection(&connection, Arc::new(okta), &observer);
+    let org =
+        assembly::connection(&connection, Arc::new(okta), PREFETCH, &CallerCeilings::new([]), &observer);
     let rules = assembly::own_rules(&config, [(name.clone(), Arc::new(org))].into(), stopping);
     let broker = Broker::new([&name]);
     let worker: Arc<dyn Inbox> = Arc::new(Worker::new(rules, Arc::<Broker>::clone(&broker), observer));

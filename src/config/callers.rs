@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 
+use super::connection;
 use super::entry::{Entry, Word, parse_words};
 use super::problem::Findings;
 use super::section::Section;
@@ -32,7 +33,7 @@ fn caller(entry: Entry<'_>, known: &BTreeSet<String>) -> Option<Caller> {
     let findings = section.findings;
     let connections = section.need("connections").and_then(|entry| {
         let words = listed(entry, "it may use no connection")?;
-        let names: Vec<_> = words.iter().map(|word| connection(word, known, findings)).collect();
+        let names: Vec<_> = words.iter().map(|word| known_connection(word, known, findings)).collect();
         names.into_iter().collect()
     });
     let subtools = section.need("subtools").and_then(|entry| {
@@ -45,9 +46,14 @@ fn caller(entry: Entry<'_>, known: &BTreeSet<String>) -> Option<Caller> {
         }
         None => Some(Lane::ALL.to_vec()),
     };
-    section.not_yet("max_per_minute");
+    let max_per_minute = connection::max_per_minute(&mut section);
     section.close();
-    Some(Caller { connections: connections?, subtools: subtools?, lanes: lanes? })
+    Some(Caller {
+        connections: connections?,
+        subtools: subtools?,
+        lanes: lanes?,
+        max_per_minute: max_per_minute?,
+    })
 }
 
 /// The texts of a list, with a warning when there is none.
@@ -60,7 +66,7 @@ fn listed(entry: Entry<'_>, consequence: &str) -> Option<Vec<Word>> {
     Some(words)
 }
 
-fn connection(word: &Word, known: &BTreeSet<String>, findings: &Findings) -> Option<ConnectionName> {
+fn known_connection(word: &Word, known: &BTreeSet<String>, findings: &Findings) -> Option<ConnectionName> {
     if !known.contains(&word.text) {
         let hint = nearest(&word.text, known.iter().map(String::as_str))
             .map_or_else(String::new, |near| format!(", did you mean `{near}`?"));

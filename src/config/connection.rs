@@ -12,6 +12,7 @@ use super::tree::Spot;
 use crate::domain::ids::ConnectionName;
 use crate::domain::secret::Secret;
 use crate::edge::okta::{Endpoint, TokenType};
+use crate::policy::budget::constants::CONCURRENT_MAX;
 use crate::policy::permit::AllowList;
 
 /// The part of a limit that is used when nothing else is said: the last tenth is for whoever else works
@@ -27,6 +28,12 @@ const WINDOW_MIN: Duration = Duration::from_secs(1);
 /// Beyond it a test would never see a window end.
 const WINDOW_MAX: Duration = Duration::from_secs(3600);
 
+/// Beyond any limit that Okta announces.
+const PER_MINUTE_MOST: u32 = 1_000_000;
+
+/// Okta's own bound is 75 for a whole org; more is for tests.
+const CONCURRENT_MOST: u32 = 1_000;
+
 /// One Okta org and what may be done there.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Connection {
@@ -40,6 +47,10 @@ pub struct Connection {
     pub capacity_percent: u8,
     /// The window in which the org counts requests.
     pub rate_limit_window: Duration,
+    /// Requests in a minute of all workers together.
+    pub max_per_minute: Option<u32>,
+    /// Requests at once of all workers together.
+    pub concurrent_max: u32,
 }
 
 /// Reads one connection.
@@ -63,7 +74,11 @@ pub(super) fn read(
         Some(entry) => window(&entry, reach),
         None => Some(OKTA_WINDOW),
     };
-    section.not_yet("max_per_minute");
+    let max_per_minute = max_per_minute(&mut section);
+    let concurrent_max = match section.take("concurrent_max") {
+        Some(entry) => entry.integer(1..=CONCURRENT_MOST),
+        None => Some(CONCURRENT_MAX),
+    };
     section.close();
     let (token_type, token) = token?;
     Some(Connection {
@@ -72,7 +87,17 @@ pub(super) fn read(
         subtools: subtools?,
         capacity_percent: capacity?,
         rate_limit_window: window?,
+        max_per_minute: max_per_minute?,
+        concurrent_max: concurrent_max?,
     })
+}
+
+/// A ceiling of our own, where one is set.
+pub(super) fn max_per_minute(section: &mut Section<'_>) -> Option<Option<u32>> {
+    match section.take("max_per_minute") {
+        Some(entry) => entry.integer(1..=PER_MINUTE_MOST).map(Some),
+        None => Some(None),
+    }
 }
 
 /// Where the org is: `base_url` goes before `domain`.

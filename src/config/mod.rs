@@ -42,10 +42,8 @@ pub const DEFAULT: &str = include_str!("../../config/worker.toml");
 
 /// The settings that the contract names and this version refuses rather than ignores. `*` stands for
 /// any name.
-pub const NOT_YET: [NotYet; 4] = [
-    NotYet { path: "connections.*.max_per_minute", example: "600" },
+pub const NOT_YET: [NotYet; 2] = [
     NotYet { path: "connections.*.service_app", example: "{}" },
-    NotYet { path: "callers.*.max_per_minute", example: "60" },
     NotYet { path: "telemetry.otlp_endpoint", example: "\"http://127.0.0.1:4317\"" },
 ];
 

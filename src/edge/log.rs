@@ -4,14 +4,11 @@
 //! because a log is read line by line; no login, e-mail, token or body is written above debug.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::io::IsTerminal as _;
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use serde::Deserialize;
-use tokio::time::Instant;
 use tracing::{Level, Metadata, Subscriber, debug, enabled, error, info, warn};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::filter_fn;
@@ -19,7 +16,6 @@ use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::SubscriberExt as _;
 
 use crate::domain::answer::ErrorCode;
-use crate::domain::bucket::Bucket;
 use crate::domain::ids::{ConnectionName, Lane};
 use crate::worker::event::{Ending, Event, Observer};
 
@@ -119,18 +115,15 @@ fn may_speak(line: &Metadata<'_>) -> bool {
 
 /// The observer that writes lines.
 #[derive(Debug, Default)]
-pub struct Log {
-    /// When each exhausted bucket opens again: it is reported once per window, however many wait for it.
-    exhausted: Mutex<HashMap<(ConnectionName, Bucket), Instant>>,
-}
+pub struct Log;
 
 impl Log {
-    /// A log that has said nothing yet.
+    /// A log.
     pub fn new() -> Self {
-        Self::default()
+        Self
     }
 
-    fn note_at(&self, event: &Event<'_>, now: Instant) {
+    fn write(event: &Event<'_>) {
         match *event {
             Event::Answered(ref ending) => {
                 if enabled!(Level::INFO) {
@@ -138,7 +131,7 @@ impl Log {
                 }
             }
             Event::BucketExhausted { connection, bucket, wait } => {
-                if enabled!(Level::INFO) && self.is_news(connection, bucket, now, wait) {
+                if enabled!(Level::INFO) {
                     let wait_ms = millis(wait);
                     info!(
                         connection = connection.as_str(),
@@ -148,6 +141,18 @@ impl Log {
                     );
                 }
             }
+            Event::BucketRecovered { connection, bucket } => info!(
+                connection = connection.as_str(),
+                bucket = bucket.as_str(),
+                "the budget of `{bucket}` on `{connection}` has something left again"
+            ),
+            Event::LimitLowered { connection, bucket, from, to } => warn!(
+                connection = connection.as_str(),
+                bucket = bucket.as_str(),
+                from,
+                to,
+                "okta lowered the limit of `{bucket}` on `{connection}` from {from} to {to}"
+            ),
             Event::RateLimited { connection, bucket, kind } => warn!(
                 connection = connection.as_str(),
                 bucket = bucket.as_str(),
@@ -203,22 +208,11 @@ impl Log {
             Event::Received { .. } | Event::Left { .. } | Event::Waited { .. } => {}
         }
     }
-
-    /// Whether the window of this bucket was not reported yet; remembers that it is now.
-    fn is_news(&self, connection: &ConnectionName, bucket: Bucket, now: Instant, wait: Duration) -> bool {
-        let mut exhausted = self.exhausted.lock().unwrap_or_else(PoisonError::into_inner);
-        let opens = exhausted.entry((connection.clone(), bucket)).or_insert(now);
-        let news = *opens <= now;
-        if news {
-            *opens = now + wait;
-        }
-        news
-    }
 }
 
 impl Observer for Log {
     fn note(&self, event: &Event<'_>) {
-        self.note_at(event, Instant::now());
+        Self::write(event);
     }
 }
 
@@ -322,12 +316,13 @@ fn joined(ids: &[String]) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use std::io;
-    use std::sync::Arc;
+    use std::sync::{Arc, Mutex};
 
     use serde_json::Value;
 
     use super::*;
     use crate::domain::answer::{Effect, Status};
+    use crate::domain::bucket::Bucket;
     use crate::worker::event::{LimitKind, ParkReason};
 
     /// What was written, shared with the subscriber that writes it.
@@ -351,8 +346,7 @@ mod tests {
         let writer = written.clone();
         let lines = subscriber(format, Colour::Plain, EnvFilter::new(filter), move || writer.clone());
         tracing::subscriber::with_default(lines, || {
-            let (log, now) = (Log::new(), Instant::now());
-            events.iter().for_each(|event| log.note_at(event, now));
+            events.iter().for_each(Log::write);
         });
         let bytes = written.0.lock().unwrap().clone();
         String::from_utf8(bytes).unwrap()
@@ -551,17 +545,6 @@ mod tests {
                 "WARN lost the broker: reset by peer",
             ]
         );
-    }
-
-    #[test]
-    fn an_exhausted_bucket_is_reported_once_per_window() {
-        let (log, prod, now) = (Log::new(), prod(), Instant::now());
-        let wait = Duration::from_secs(10);
-        let later = now + Duration::from_secs(4);
-        assert!(log.is_news(&prod, Bucket::Users, now, wait));
-        assert!(!log.is_news(&prod, Bucket::Users, later, wait));
-        assert!(log.is_news(&prod, Bucket::Logs, later, wait));
-        assert!(log.is_news(&prod, Bucket::Users, now + wait, wait));
     }
 
     #[test]

@@ -270,7 +270,11 @@ impl Metrics {
                 self.parked.with_label_values(&[named(connection), reason.as_str()]).inc();
             }
             Event::Broker { connected, .. } => self.broker_connected.set(i64::from(connected)),
-            Event::BucketExhausted { .. } | Event::Undeliverable { .. } | Event::Stale { .. } => {}
+            Event::BucketExhausted { .. }
+            | Event::BucketRecovered { .. }
+            | Event::LimitLowered { .. }
+            | Event::Undeliverable { .. }
+            | Event::Stale { .. } => {}
         }
     }
 

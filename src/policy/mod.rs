@@ -9,4 +9,3 @@ pub mod provenance;
 pub mod refusal;
 pub mod reply_to;
 pub mod retry;
-pub mod window;

@@ -82,6 +82,8 @@ pub struct Caller {
     pub subtools: AllowList,
     /// The lanes it may send to.
     pub lanes: Vec<Lane>,
+    /// Requests to Okta in a minute, on all connections and from all workers together.
+    pub max_per_minute: Option<u32>,
 }
 
 /// All callers by the broker user they publish as. When there is none, whoever may publish may call.

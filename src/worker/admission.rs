@@ -274,14 +274,14 @@ mod tests {
     use crate::domain::http::{Exchange, NoAnswer, Request, Response};
     use crate::domain::ids::ConnectionName;
     use crate::domain::mail::{Post, Posted, Properties, Receipt, Source, Unposted};
+    use crate::policy::budget::window::Share;
     use crate::policy::permit::Callers;
     use crate::policy::reply_to::ReplyPolicy;
     use crate::policy::retry::RetryRules;
-    use crate::policy::window::Share;
     use crate::tools::{Kind, Repeat};
     use crate::worker::clock::Clock;
     use crate::worker::event::{Observers, ParkReason};
-    use crate::worker::gate::Gate;
+    use crate::worker::gate::{CallerCeilings, Gate, Terms};
     use crate::worker::ports::{Okta, Postbox};
     use crate::worker::{Ended, Worker};
 
@@ -338,7 +338,15 @@ mod tests {
         let prod = ConnectionName::parse("prod").unwrap();
         let observer = Arc::new(Observers(Vec::new()));
         let share = Share { capacity_percent: 100, length: Duration::from_secs(60) };
-        let gate = Gate::new(prod.clone(), share, observer.clone());
+        let terms = Terms {
+            connection: prod.clone(),
+            share,
+            concurrent_max: 30,
+            prefetch: 32,
+            max_per_minute: None,
+            callers: CallerCeilings::new([]),
+        };
+        let gate = Gate::new(terms, observer.clone());
         let connection = Arc::new(Connection {
             name: prod.clone(),
             okta: Arc::new(Nowhere),

@@ -12,9 +12,9 @@ use crate::domain::bucket::{Bucket, RateHeaders};
 use crate::domain::http::{Exchange, NoAnswer, Request, Response};
 use crate::domain::mail::Receipt;
 use crate::domain::okta_error::OktaError;
+use crate::policy::budget::window::Told;
 use crate::policy::classify::{Limit, Meaning, Trouble, classify, concurrency_wait};
 use crate::policy::refusal;
-use crate::policy::window::Told;
 use crate::tools::Move;
 
 use super::admission::{Job, bounds, too_late};
@@ -317,7 +317,8 @@ impl<'a> Conversation<'a> {
 fn told(meaning: Meaning, window: Option<RateHeaders>) -> Told {
     match (meaning, window) {
         (Meaning::Limited(Limit::Window), window) => Told::Spent(window),
-        (Meaning::Limited(Limit::Concurrency) | Meaning::Failed(Trouble::NotSent), _) => Told::Uncounted,
+        (Meaning::Limited(Limit::Concurrency), _) => Told::Crowded,
+        (Meaning::Failed(Trouble::NotSent), _) => Told::Uncounted,
         (_, Some(window)) => Told::Rate(window),
         (Meaning::Said, None) => Told::Nothing,
         // A page of something in front of Okta says nothing of how Okta's own answers are.

@@ -134,6 +134,24 @@ pub enum Event<'a> {
         /// For how long.
         wait: Duration,
     },
+    /// A bucket that was exhausted has something left again.
+    BucketRecovered {
+        /// Whose org.
+        connection: &'a ConnectionName,
+        /// Which bucket.
+        bucket: Bucket,
+    },
+    /// Okta announced less than before.
+    LimitLowered {
+        /// Whose org.
+        connection: &'a ConnectionName,
+        /// Which bucket.
+        bucket: Bucket,
+        /// Requests per window before.
+        from: u32,
+        /// Requests per window now.
+        to: u32,
+    },
     /// A failed request will be sent again.
     Retried {
         /// Whose org.

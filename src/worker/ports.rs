@@ -9,12 +9,11 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio::time::Instant;
 
-use crate::domain::bucket::Bucket;
 use crate::domain::http::{NoAnswer, Request, Response};
 use crate::domain::ids::Lane;
 use crate::domain::mail::{Delivery, Post, Posted, Unposted};
 use crate::policy::budget::signal::Signal;
-use crate::policy::window::{Heard, Told};
+use crate::policy::budget::window::{Heard, Told};
 
 /// One Okta org behind one credential.
 #[async_trait]
@@ -120,21 +119,29 @@ pub struct Census {
 /// Where permits come from and go back to.
 pub trait Account: Send + Sync {
     /// A request is over.
-    fn settle(&self, bucket: Bucket, lane: Lane, heard: Heard);
+    fn settle(&self, ticket: Ticket, heard: Heard);
+}
+
+/// Which line of an account a permit was given in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ticket {
+    /// The line, as the account numbers them.
+    pub line: usize,
+    /// The lane.
+    pub lane: Lane,
 }
 
 /// The right to send one request. Dropped without an answer, the request counts as spent.
 pub struct Permit {
     account: Option<Arc<dyn Account>>,
-    bucket: Bucket,
-    lane: Lane,
+    ticket: Ticket,
     given: Instant,
 }
 
 impl Permit {
     /// A permit of this account.
-    pub fn new(account: Arc<dyn Account>, bucket: Bucket, lane: Lane) -> Self {
-        Self { account: Some(account), bucket, lane, given: Instant::now() }
+    pub fn new(account: Arc<dyn Account>, ticket: Ticket) -> Self {
+        Self { account: Some(account), ticket, given: Instant::now() }
     }
 
     /// Gives the permit back with what the answer told, or that none came.
@@ -145,7 +152,7 @@ impl Permit {
     fn settle(&mut self, told: Told) {
         if let Some(account) = self.account.take() {
             let heard = Heard { told, sent: self.given.into_std(), at: Instant::now().into_std() };
-            account.settle(self.bucket, self.lane, heard);
+            account.settle(self.ticket, heard);
         }
     }
 }

@@ -141,6 +141,7 @@ async fn a_caller_may_do_what_its_row_says_and_strangers_nothing() {
         connections: vec![prod()],
         subtools: AllowList::parse(&["get_user"]).unwrap(),
         lanes: vec![Lane::Interactive],
+        max_per_minute: None,
     };
     let callers = Callers(HashMap::from([("helpdesk".to_owned(), caller)]));
     let mut world = Setup { callers, ..Setup::default() }.open();

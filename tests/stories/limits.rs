@@ -40,15 +40,16 @@ async fn an_exhausted_bucket_is_waited_for_without_spending_an_attempt() {
     +1.100s prod user_read asked GET: 200
     +1.100s m2 get_user succeeded, effect none, attempts 1, calls 1
     +2.000s prod interactive received
-    +2.000s prod user_read exhausted for 59.100s
-    +61.100s prod user_read interactive waited 59.100s
-    +61.200s prod user_read asked GET: 200
-    +61.200s m3 get_user succeeded, effect none, attempts 1, calls 1
+    +2.000s prod user_read exhausted for 58.100s
+    +60.100s prod user_read recovered
+    +60.100s prod user_read interactive waited 58.100s
+    +60.200s prod user_read asked GET: 200
+    +60.200s m3 get_user succeeded, effect none, attempts 1, calls 1
     ");
     assert_eq!(world.answers(2).len(), 2);
     let last = world.answer();
     assert_eq!((&last["attempts"], &last["okta_calls"]), (&json!(1), &json!(1)));
-    assert_eq!(last["waited_ms"], 59_100);
+    assert_eq!(last["waited_ms"], 58_100);
     world.close();
 }
 
@@ -72,10 +73,11 @@ async fn one_request_finds_out_what_there_is_before_the_others_go() {
     +0.200s m2 get_user succeeded, effect none, attempts 1, calls 1
     +0.200s prod user_read asked GET: 200
     +0.200s m3 get_user succeeded, effect none, attempts 1, calls 1
-    +0.200s prod user_read exhausted for 60.900s
-    +61.100s prod user_read interactive waited 61.100s
-    +61.200s prod user_read asked GET: 200
-    +61.200s m4 get_user succeeded, effect none, attempts 1, calls 1
+    +0.200s prod user_read exhausted for 59.900s
+    +60.100s prod user_read recovered
+    +60.100s prod user_read interactive waited 60.100s
+    +60.200s prod user_read asked GET: 200
+    +60.200s m4 get_user succeeded, effect none, attempts 1, calls 1
     ");
     assert_eq!(world.answers(4).len(), 4);
     assert_eq!(accepted_max(&world, Bucket::UserRead), 3);
@@ -94,6 +96,7 @@ async fn a_429_that_got_through_is_repeated_after_the_window_and_spends_no_attem
     +10.100s prod user_read asked GET: 429
     +10.100s prod user_read limited: window
     +10.100s prod user_read exhausted for 51.000s
+    +61.100s prod user_read recovered
     +61.100s prod user_read interactive waited 51.000s
     +61.200s prod user_read asked GET: 200
     +61.200s m1 get_user succeeded, effect none, attempts 1, calls 2
@@ -113,8 +116,8 @@ async fn a_concurrency_429_waits_briefly_although_its_reset_lies_by_minutes() {
     +0.000s prod interactive received
     +0.000s prod user_read asked GET: 429
     +0.000s prod user_read limited: concurrency
-    +0.207s prod user_read asked GET: 200
-    +0.207s m1 get_user succeeded, effect none, attempts 1, calls 2
+    +0.339s prod user_read asked GET: 200
+    +0.339s m1 get_user succeeded, effect none, attempts 1, calls 2
     ");
     let answer = world.answer();
     assert_eq!(answer["attempts"], 1);
@@ -148,10 +151,11 @@ async fn a_small_share_of_a_small_bucket_is_still_one_request_per_window() {
     +0.000s prod interactive received
     +0.100s prod user_read asked GET: 200
     +0.100s m1 get_user succeeded, effect none, attempts 1, calls 1
-    +0.100s prod user_read exhausted for 61.000s
-    +61.100s prod user_read interactive waited 61.100s
-    +61.200s prod user_read asked GET: 200
-    +61.200s m2 get_user succeeded, effect none, attempts 1, calls 1
+    +0.100s prod user_read exhausted for 60.000s
+    +60.100s prod user_read recovered
+    +60.100s prod user_read interactive waited 60.100s
+    +60.200s prod user_read asked GET: 200
+    +60.200s m2 get_user succeeded, effect none, attempts 1, calls 1
     ");
     assert_eq!(world.answers(2).len(), 2);
     world.close();
@@ -170,13 +174,14 @@ async fn an_exhausted_bucket_does_not_block_another() {
     +0.100s prod user_read asked GET: 200
     +0.100s m1 get_user succeeded, effect none, attempts 1, calls 1
     +1.000s prod interactive received
-    +1.000s prod user_read exhausted for 60.100s
+    +1.000s prod user_read exhausted for 59.100s
     +1.000s prod interactive received
     +1.100s prod groups asked GET: 200
     +1.100s m3 list_groups succeeded, effect none, attempts 1, calls 1
-    +61.100s prod user_read interactive waited 60.100s
-    +61.200s prod user_read asked GET: 200
-    +61.200s m2 get_user succeeded, effect none, attempts 1, calls 1
+    +60.100s prod user_read recovered
+    +60.100s prod user_read interactive waited 59.100s
+    +60.200s prod user_read asked GET: 200
+    +60.200s m2 get_user succeeded, effect none, attempts 1, calls 1
     ");
     assert_eq!(world.answers(3), ["m1 succeeded none", "m3 succeeded none", "m2 succeeded none"]);
     world.close();
@@ -211,16 +216,16 @@ async fn a_deadline_the_budget_cannot_make_is_answered_at_once_with_the_windows_
     +0.100s prod user_read asked GET: 200
     +0.100s m1 get_user succeeded, effect none, attempts 1, calls 1
     +1.000s prod interactive received
-    +1.000s prod user_read exhausted for 60.100s
+    +1.000s prod user_read exhausted for 59.100s
     +1.000s m2 get_user failed rate_limited, effect none, attempts 0, calls 0
     ");
     assert_eq!(world.answers(1), ["m1 succeeded none"]);
     let error = world.answer()["error"].clone();
-    // Asked at 09:00:00.45 of Okta's clock, heard at .5: the reset is 09:01:00 and the window's end within a
-    // second of it, counted from when we heard.
+    // Asked at 09:00:00.45 of Okta's clock, heard at .5: it opened before that, so it ends a minute later at
+    // the latest.
     assert_eq!(
         (&error["code"], &error["retry_at"]),
-        (&json!("rate_limited"), &json!("2026-03-02T09:01:01.5Z"))
+        (&json!("rate_limited"), &json!("2026-03-02T09:01:00.5Z"))
     );
     world.close();
 }
@@ -248,7 +253,7 @@ async fn who_stands_in_line_behind_others_is_told_at_once_too() {
     +0.100s prod user_read interactive waited 0.100s
     +0.200s prod user_read asked GET: 200
     +0.200s m2 get_user succeeded, effect none, attempts 1, calls 1
-    +0.200s prod user_read exhausted for 60.900s
+    +0.200s prod user_read exhausted for 59.900s
     +0.200s prod user_read interactive waited 0.200s
     +0.200s m3 get_user failed rate_limited, effect none, attempts 0, calls 0
     +0.200s prod user_read interactive waited 0.200s
@@ -258,9 +263,10 @@ async fn who_stands_in_line_behind_others_is_told_at_once_too() {
     +0.250s prod interactive received
     +0.250s prod interactive received
     +0.250s m7 get_user failed rate_limited, effect none, attempts 0, calls 0
-    +61.100s prod user_read interactive waited 60.850s
-    +61.200s prod user_read asked GET: 200
-    +61.200s m6 get_user succeeded, effect none, attempts 1, calls 1
+    +60.100s prod user_read recovered
+    +60.100s prod user_read interactive waited 59.850s
+    +60.200s prod user_read asked GET: 200
+    +60.200s m6 get_user succeeded, effect none, attempts 1, calls 1
     ");
     let mut answers = world.answers(7);
     answers.sort_unstable();
@@ -306,10 +312,11 @@ async fn work_that_has_begun_is_finished_after_its_deadline() {
     +0.000s prod interactive received
     +4.000s prod users asked GET: 200
     +8.000s prod users asked GET: 200
-    +8.000s prod users exhausted for 57.000s
-    +65.000s prod users interactive waited 57.000s
-    +69.000s prod users asked GET: 200
-    +69.000s m1 list_users succeeded, effect none, attempts 1, calls 3
+    +8.000s prod users exhausted for 56.000s
+    +64.000s prod users recovered
+    +64.000s prod users interactive waited 56.000s
+    +68.000s prod users asked GET: 200
+    +68.000s m1 list_users succeeded, effect none, attempts 1, calls 3
     ");
     let answer = world.answer();
     assert_eq!((&answer["result"]["count"], &answer["attempts"]), (&json!(500), &json!(1)));

@@ -22,12 +22,13 @@ async fn what_waits_for_the_budget_is_handed_back_and_run_by_another_worker() {
     +0.100s prod user_read asked GET: 200
     +0.100s m1 get_user succeeded, effect none, attempts 1, calls 1
     +1.000s prod interactive received
-    +1.000s prod user_read exhausted for 60.100s
+    +1.000s prod user_read exhausted for 59.100s
     +2.000s m2 handed back
     +2.000s prod interactive received again
     +2.100s prod user_read asked GET: 429
     +2.100s prod user_read limited: window
     +2.100s prod user_read exhausted for 59.000s
+    +61.100s prod user_read recovered
     +61.100s prod user_read interactive waited 59.000s
     +61.200s prod user_read asked GET: 200
     +61.200s m2 get_user succeeded, effect none, attempts 1, calls 2
@@ -70,7 +71,7 @@ async fn a_wait_before_the_next_attempt_ends_when_the_worker_stops() {
     insta::assert_snapshot!(world.tape(), @"
     +0.000s prod interactive received
     +0.100s prod user_read asked GET: 503
-    +0.100s prod attempt 1 failed: read_only, next in 33.869s
+    +0.100s prod attempt 1 failed: read_only, next in 510.771s
     +1.000s m1 handed back
     +1.000s prod interactive received again
     +1.100s prod user_read asked GET: 200

@@ -55,6 +55,10 @@ fn line(event: &Event<'_>) -> Option<String> {
         Event::BucketExhausted { connection, bucket, wait } => {
             format!("{connection} {bucket} exhausted for {:.3}s", wait.as_secs_f64())
         }
+        Event::BucketRecovered { connection, bucket } => format!("{connection} {bucket} recovered"),
+        Event::LimitLowered { connection, bucket, from, to } => {
+            format!("{connection} {bucket} lowered from {from} to {to}")
+        }
         Event::Retried { connection, reason, attempt, wait } => {
             let (reason, wait) = (reason.as_str(), wait.as_secs_f64());
             format!("{connection} attempt {attempt} failed: {reason}, next in {wait:.3}s")

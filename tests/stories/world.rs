@@ -21,14 +21,14 @@ use okta_worker::domain::mail::{Delivery, Properties, Source};
 use okta_worker::domain::topology::{DEAD, UNCLAIMED, UNROUTED, source_queue};
 use okta_worker::embedded::broker::{Broker, Stored};
 use okta_worker::embedded::okta::SimulatedOkta;
+use okta_worker::policy::budget::window::Share;
 use okta_worker::policy::permit::{AllowList, Callers};
 use okta_worker::policy::reply_to::ReplyPolicy;
 use okta_worker::policy::retry::RetryRules;
-use okta_worker::policy::window::Share;
 use okta_worker::sandbox::{Answer, Call, Fault, Org, Settings};
 use okta_worker::worker::clock::Clock;
 use okta_worker::worker::event::Observer;
-use okta_worker::worker::gate::Gate;
+use okta_worker::worker::gate::{CallerCeilings, Gate, Terms};
 use okta_worker::worker::ports::{Inbox, Okta};
 use okta_worker::worker::{Connection, Rules, Worker};
 use serde_json::{Value, json};
@@ -208,10 +208,18 @@ impl World {
         self.stop = stop;
         let observer: Arc<dyn Observer> = Arc::<Tape>::clone(&self.tape);
         let share = Share { capacity_percent: self.setup.capacity_percent, length: self.setup.org.window };
+        let terms = Terms {
+            connection: prod(),
+            share,
+            concurrent_max: 30,
+            prefetch: self.setup.prefetch,
+            max_per_minute: None,
+            callers: CallerCeilings::new([]),
+        };
         let connection = Connection {
             name: prod(),
             okta: Arc::<Wire>::clone(&self.wire),
-            budget: Arc::new(Gate::new(prod(), share, Arc::clone(&observer))),
+            budget: Arc::new(Gate::new(terms, Arc::clone(&observer))),
             subtools: self.setup.subtools.clone(),
         };
         let rules = Rules {

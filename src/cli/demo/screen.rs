@@ -171,6 +171,8 @@ impl Observer for Screen {
             }
             Event::Waited { .. }
             | Event::Received { .. }
+            | Event::BucketRecovered { .. }
+            | Event::LimitLowered { .. }
             | Event::Left { .. }
             | Event::Retried { .. }
             | Event::Undeliverable { .. }

@@ -27,6 +27,8 @@ pub struct Signal {
     pub age: Duration,
     /// How far the latest possible end of the window is.
     pub to_end: Duration,
+    /// Requests of the worker that are on their way.
+    pub in_flight: u32,
     /// What the worker itself sends, in requests per second.
     pub rate: f64,
     /// Whether the worker has work for this bucket.
@@ -35,7 +37,7 @@ pub struct Signal {
 
 /// The signal as it travels: a JSON array, whole milliseconds and thousandths of a request.
 #[derive(Serialize, Deserialize)]
-struct Wire(u32, String, i64, u32, u32, u32, u32, u32, u8);
+struct Wire(u32, String, i64, u32, u32, u32, u32, u32, u32, u8);
 
 impl Signal {
     /// The signal as a message body.
@@ -49,6 +51,7 @@ impl Signal {
             self.remaining,
             millis(self.age),
             millis(self.to_end),
+            self.in_flight,
             millis(Duration::from_secs_f64(self.rate.clamp(0.0, 1e6))),
             u8::from(self.at_work),
         );
@@ -60,7 +63,7 @@ impl Signal {
         if body.len() > SIGNAL_BYTES_MAX {
             return None;
         }
-        let Wire(worker, ledger, reset, limit, remaining, age, to_end, rate, at_work) =
+        let Wire(worker, ledger, reset, limit, remaining, age, to_end, in_flight, rate, at_work) =
             serde_json::from_slice(body).ok()?;
         let millis = |millis: u32| Duration::from_millis(u64::from(millis));
         Some(Self {
@@ -71,6 +74,7 @@ impl Signal {
             remaining: remaining.min(limit),
             age: millis(age),
             to_end: millis(to_end),
+            in_flight,
             rate: f64::from(rate) / 1000.0,
             at_work: at_work != 0,
         })
@@ -90,6 +94,7 @@ mod tests {
             remaining: 9_999,
             age: Duration::from_millis(12_345),
             to_end: Duration::from_millis(47_655),
+            in_flight: 28,
             rate: 166.625,
             at_work: true,
         }
@@ -104,7 +109,7 @@ mod tests {
 
     #[test]
     fn what_is_not_a_signal_is_nothing() {
-        for body in [&b""[..], b"{}", b"[1]", b"[-1,\"users\",0,0,0,0,0,0,0]", b"\xff"] {
+        for body in [&b""[..], b"{}", b"[1]", b"[-1,\"users\",0,0,0,0,0,0,0,0]", b"\xff"] {
             assert_eq!(Signal::decode(body), None);
         }
         let long = Signal { ledger: "x".repeat(SIGNAL_BYTES_MAX), ..signal() };

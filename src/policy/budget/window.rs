@@ -4,10 +4,19 @@
 //! limit, remaining and reset in whole seconds of Okta's own clock. Within a window what is known only
 //! shrinks: the lowest limit and the highest use that were told count. Invariant: what was used, plus what
 //! is in flight, plus what was lost since, plus the floor left to others, never exceeds that limit.
+//!
+//! The end of a window has two upper bounds that trust no clock of ours: it cannot have opened after an
+//! answer of it came, and Okta's clock has passed its reset by a second.
 
 use std::time::{Duration, Instant};
 
 use crate::domain::bucket::RateHeaders;
+
+use super::constants::{
+    DISTRUST, LATE_FLIP_WAIT, LATE_FLIP_WAIT_MAX, SAME_WINDOW_SECONDS, SILENT_BLOCK, WHOLE_SECOND,
+};
+use super::okta_clock::OktaClock;
+use super::signal::Signal;
 
 /// How the window of a bucket is used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,7 +49,9 @@ pub enum Told {
     Nothing,
     /// No answer of Okta's came: it may have counted the request.
     Lost,
-    /// Okta surely has not counted the request: it was not sent, or refused for another reason.
+    /// A 429 about too many requests at once: Okta has not counted it in the window.
+    Crowded,
+    /// Okta surely has not counted the request: it was not sent.
     Uncounted,
 }
 
@@ -51,6 +62,19 @@ pub enum NotUntil {
     At(Instant),
     /// Not before the next answer of this bucket is heard.
     NextAnswer,
+}
+
+/// What was learned of the window.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Learned {
+    /// Nothing that was not known.
+    Nothing,
+    /// Of the window at hand, so much is used.
+    Used(u32),
+    /// A new window has begun, of which so much is used.
+    Turned(u32),
+    /// A wider limit is spent, one that this bucket's headers usually do not show.
+    Outer,
 }
 
 /// A bucket's window.
@@ -64,6 +88,11 @@ pub struct Window {
     lost_at: Option<Instant>,
     /// After a 429, whatever else is known.
     blocked_until: Option<Instant>,
+    clock: OktaClock,
+    /// Until then the reset header is not believed: a window outlived it.
+    distrust_until: Option<Instant>,
+    /// Windows in a row that were not over when they should have been.
+    late_flips: u32,
     state: State,
 }
 
@@ -82,68 +111,130 @@ struct Open {
     limit: u32,
     /// Requests that Okta has counted, whoever sent them.
     used: u32,
+    /// When the latest request that is surely counted in `used` was sent.
+    as_of: Instant,
     /// The reset of the headers, which names the window.
     reset: i64,
+    /// When the first answer of the window came: it opened before.
+    seen_at: Instant,
     /// When the window has surely ended.
     ends_by: Instant,
-    /// Whether the window of `reset` is over and nothing is heard of the next one yet.
-    is_over: bool,
+    /// Since when the window of `reset` is over and nothing is heard of the next one.
+    over_since: Option<Instant>,
 }
 
-/// Between two `Date` headers of one second lies up to a second, and so does the true end of a window
-/// behind its `reset` (recorded: a `Date` equal to `reset` with the old window).
-const WHOLE_SECOND: Duration = Duration::from_secs(1);
-
-/// How long a bucket is left alone after a 429 that did not say until when.
-const SILENT_BLOCK: Duration = Duration::from_secs(5);
+/// What is known of the window at a moment.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct View {
+    /// The limit.
+    pub limit: u32,
+    /// What may still be sent, in flight, lost and left to others taken off; below zero when it is less
+    /// than nothing.
+    pub room: i64,
+    /// When what is known of the use was true.
+    pub as_of: Instant,
+    /// When the window has surely ended.
+    pub ends_by: Instant,
+    /// Whether an answer of this window has come.
+    pub is_confirmed: bool,
+}
 
 impl Window {
     /// A bucket nothing is known of.
     pub fn new(share: Share) -> Self {
-        Self { share, in_flight: 0, lost: 0, lost_at: None, blocked_until: None, state: State::Unknown }
+        Self {
+            share,
+            in_flight: 0,
+            lost: 0,
+            lost_at: None,
+            blocked_until: None,
+            clock: OktaClock::default(),
+            distrust_until: None,
+            late_flips: 0,
+            state: State::Unknown,
+        }
     }
 
     /// Admits one request, or says when to ask again.
     ///
     /// # Errors
-    /// When the budget does not allow it now.
+    /// When the window does not allow it now.
     pub fn admit(&mut self, now: Instant) -> Result<(), NotUntil> {
         let at = self.not_before(now);
         if now < at {
             return Err(NotUntil::At(at));
         }
-        if now >= self.lost_until(now) {
-            self.lost = 0;
-        }
-        let room = match &mut self.state {
-            State::Unknown => 1, // one probe finds out what there is
-            State::Silent => u32::MAX,
-            State::Open(open) => {
-                if now >= open.ends_by {
-                    // Surely over: the next request opens the next window. Its end is not known before
-                    // its first answer, so this one is taken as long as a whole window.
-                    open.used = 0;
-                    open.is_over = true;
-                    open.ends_by = now + self.share.length + WHOLE_SECOND;
-                }
-                open.room(self.share, self.lost)
-            }
-        };
-        if self.in_flight >= room {
+        if !self.has_room(now) {
             return Err(NotUntil::NextAnswer);
         }
-        self.in_flight += 1;
+        self.take(now);
         Ok(())
     }
 
-    /// The first moment from `now` on at which the budget has room, as far as is known now.
+    /// Whether one more request fits, when nothing blocks the bucket.
+    pub fn has_room(&self, now: Instant) -> bool {
+        match self.state {
+            State::Unknown => self.in_flight == 0, // one probe finds out what there is
+            State::Silent => true,
+            State::Open(_) => self.view(now).is_some_and(|view| view.room >= 1),
+        }
+    }
+
+    /// Counts one more request in flight.
+    pub fn take(&mut self, now: Instant) {
+        self.turn(now);
+        self.in_flight += 1;
+    }
+
+    /// Puts a window that is surely over behind.
+    pub fn turn(&mut self, now: Instant) {
+        if now >= self.lost_until(now) {
+            self.lost = 0;
+        }
+        if let State::Open(open) = &mut self.state
+            && now >= open.ends_by
+        {
+            // The next request opens the next window. Its end is not known before its first answer, so
+            // this one is taken as long as a whole window.
+            open.used = 0;
+            open.over_since = open.over_since.or(Some(open.ends_by));
+            open.as_of = open.ends_by;
+            open.ends_by = now + self.share.length + WHOLE_SECOND;
+        }
+    }
+
+    /// Whether the window that is known has surely ended.
+    pub fn has_ended(&self, now: Instant) -> bool {
+        matches!(self.state, State::Open(open) if now >= open.ends_by)
+    }
+
+    /// What is known for a moment from now on, as long as nothing else is heard.
+    pub fn view(&self, at: Instant) -> Option<View> {
+        let State::Open(open) = self.state else { return None };
+        let is_over = at >= open.ends_by;
+        let lost = if at >= self.lost_until(at) { 0 } else { self.lost };
+        let used = if is_over { 0 } else { open.used };
+        let floor = floor(open.limit, self.share.capacity_percent);
+        let taken = [used, self.in_flight, lost, floor].map(i64::from).iter().sum::<i64>();
+        Some(View {
+            limit: open.limit,
+            room: i64::from(whole(open.limit)) - taken,
+            as_of: if is_over { open.ends_by } else { open.as_of },
+            ends_by: if is_over { at + self.share.length + WHOLE_SECOND } else { open.ends_by },
+            is_confirmed: !is_over && open.over_since.is_none(),
+        })
+    }
+
+    /// The first moment from `now` on at which the window has room, whatever becomes of what is in flight,
+    /// as far as is known now. Others may still take that room.
     pub fn not_before(&self, now: Instant) -> Instant {
         let begin = self.blocked_until.map_or(now, |until| until.max(now));
         let State::Open(open) = self.state else { return begin };
         let lost_until = self.lost_until(now);
         let has_room = |at: &Instant| {
-            let open = if *at >= open.ends_by { Open { used: 0, ..open } } else { open };
-            open.room(self.share, if *at >= lost_until { 0 } else { self.lost }) > 0
+            let used = if *at >= open.ends_by { 0 } else { open.used };
+            let lost = if *at >= lost_until { 0 } else { self.lost };
+            self.ours(open.limit).saturating_sub(used).saturating_sub(lost) > 0
         };
         let mut moments = [begin, begin.max(open.ends_by), begin.max(lost_until)];
         moments.sort_unstable();
@@ -151,9 +242,25 @@ impl Window {
         moments.into_iter().find(has_room).unwrap_or(moments[2])
     }
 
+    /// When what is blocked or lost will no longer be so.
+    pub fn turning_points(&self, now: Instant) -> [Instant; 3] {
+        let ends_by = self.ends_by().unwrap_or(now);
+        [self.blocked_until.unwrap_or(now), self.lost_until(now), ends_by]
+    }
+
+    /// Whether a 429 forbids to send.
+    pub fn is_blocked(&self, at: Instant) -> bool {
+        self.blocked_until.is_some_and(|until| at < until)
+    }
+
     /// When the windows in which requests were lost have surely ended.
     fn lost_until(&self, now: Instant) -> Instant {
         self.lost_at.map_or(now, |at| at + self.share.length)
+    }
+
+    /// What of a limit is ours.
+    pub fn ours(&self, limit: u32) -> u32 {
+        whole(limit).saturating_sub(floor(limit, self.share.capacity_percent))
     }
 
     /// Takes one admission back that was not used.
@@ -162,61 +269,195 @@ impl Window {
     }
 
     /// A request is over.
-    pub fn settle(&mut self, heard: Heard) {
+    pub fn settle(&mut self, heard: Heard) -> Learned {
         self.in_flight = self.in_flight.saturating_sub(1);
+        self.turn(heard.at);
         match (heard.told, &mut self.state) {
             (Told::Rate(rate), _) => self.learn(rate, heard),
-            (Told::Spent(Some(rate)), _) => {
-                // Whatever window it is of: who goes on at once would hear the same again.
-                self.block(heard.at + self.left(rate) + WHOLE_SECOND);
-                self.learn(RateHeaders { remaining: 0, ..rate }, heard);
-            }
+            (Told::Spent(Some(rate)), _) => self.refused(RateHeaders { remaining: 0, ..rate }, heard),
             (Told::Spent(None), state) => {
                 if let State::Open(open) = state {
                     open.used = whole(open.limit);
                 }
                 self.block(heard.at + SILENT_BLOCK);
+                Learned::Nothing
             }
-            (Told::Nothing, State::Unknown | State::Silent) => self.state = State::Silent,
+            (Told::Nothing, State::Unknown | State::Silent) => {
+                self.state = State::Silent;
+                Learned::Nothing
+            }
             (Told::Nothing, State::Open(_)) | (Told::Lost, _) => {
                 self.lost = self.lost.saturating_add(1);
                 self.lost_at = self.lost_at.max(Some(heard.at));
+                Learned::Nothing
             }
-            (Told::Uncounted, _) => {}
+            (Told::Uncounted | Told::Crowded, _) => Learned::Nothing,
         }
     }
 
-    fn learn(&mut self, rate: RateHeaders, heard: Heard) {
-        let ends_by = heard.at + self.left(rate) + WHOLE_SECOND;
+    /// A 429: nobody goes before its window has ended.
+    fn refused(&mut self, rate: RateHeaders, heard: Heard) -> Learned {
+        let outer = match self.state {
+            // An answer of an earlier window that came late.
+            State::Open(open) if self.is_before(rate.reset, open.reset) && heard.sent < open.seen_at => {
+                return Learned::Nothing;
+            }
+            State::Open(open) => {
+                rate.limit != open.limit && !self.is_same(rate.reset, open.reset) && open.used < open.limit
+            }
+            State::Unknown | State::Silent => false,
+        };
+        if outer {
+            let end = self.end_of(rate, heard);
+            self.block(end);
+            return Learned::Outer;
+        }
+        let learned = self.learn(rate, heard);
+        let end = self.end_of(rate, heard);
+        // Of the window at hand more may be known than its headers say.
+        let known = self.ends_by().filter(|_| learned != Learned::Nothing);
+        let until = known.map_or(end, |known| known.min(end));
+        // An end that is past did not come: asking at once would hear the same again.
+        self.block(if until <= heard.at { heard.at + WHOLE_SECOND } else { until });
+        learned
+    }
+
+    fn learn(&mut self, rate: RateHeaders, heard: Heard) -> Learned {
+        let ends_by = self.end_of(rate, heard);
         let RateHeaders { limit, remaining, reset, .. } = rate;
         let used = whole(limit).saturating_sub(remaining);
-        self.state = State::Open(match self.state {
+        let fresh =
+            Open { limit, used, as_of: heard.sent, reset, seen_at: heard.at, ends_by, over_since: None };
+        let (open, learned) = match self.state {
             // A late answer of an earlier window.
-            State::Open(open) if reset < open.reset || (open.is_over && reset == open.reset) => return,
-            State::Open(open) if reset == open.reset => Open {
-                limit: limit.min(open.limit),
-                used: used.max(open.used),
-                ends_by: ends_by.min(open.ends_by), // each reading is an upper bound
-                ..open
-            },
-            _ => Open { limit, used, reset, ends_by, is_over: false },
-        });
+            State::Open(open)
+                if (self.is_before(reset, open.reset) || self.is_over(open, reset))
+                    && open.over_since.is_none_or(|since| heard.sent < since) =>
+            {
+                return Learned::Nothing;
+            }
+            // It should have been over, and is not.
+            State::Open(open) if self.is_over(open, reset) => {
+                let known = self.outlived(open, fresh);
+                (known, Learned::Used(used))
+            }
+            State::Open(open) if self.is_same(reset, open.reset) => {
+                let used = used.max(open.used);
+                let known = Open {
+                    limit: limit.min(open.limit),
+                    used,
+                    as_of: open.as_of.max(heard.sent),
+                    ends_by: ends_by.min(open.ends_by), // each reading is an upper bound
+                    ..open
+                };
+                (known, Learned::Used(used))
+            }
+            State::Open(_) | State::Unknown | State::Silent => {
+                self.late_flips = 0;
+                (fresh, Learned::Turned(used))
+            }
+        };
+        self.state = State::Open(open);
         if self.lost_at.is_none_or(|lost_at| lost_at <= heard.sent) {
             self.lost = 0; // Okta knew of them all when it answered
         }
+        learned
     }
 
-    /// How long the window lasts from its answer on, read with Okta's own clock; without one, a whole
-    /// window is the most it can be.
-    fn left(&self, rate: RateHeaders) -> Duration {
-        let left = rate.date.map_or(self.share.length, |date| {
-            Duration::from_secs(u64::try_from(rate.reset - date.as_second()).unwrap_or(0))
-        });
-        left.min(self.share.length)
+    /// The window outlived its reset: the header is wrong, and only time will tell.
+    fn outlived(&mut self, open: Open, told: Open) -> Open {
+        let wait = LATE_FLIP_WAIT * 2_u32.saturating_pow(self.late_flips.min(16));
+        self.late_flips += 1;
+        self.distrust_until = Some(told.seen_at + DISTRUST);
+        let ends_by = (open.seen_at + self.share.length).max(told.seen_at + wait.min(LATE_FLIP_WAIT_MAX));
+        Open { seen_at: open.seen_at, ends_by, reset: open.reset, ..told }
+    }
+
+    /// Another worker told what it knows. Only what makes us more careful is taken over, or a new window
+    /// when the one at hand may be over.
+    pub fn hear(&mut self, signal: &Signal, now: Instant) -> Learned {
+        self.turn(now);
+        let length = self.share.length;
+        let told = Open {
+            limit: signal.limit,
+            used: whole(signal.limit).saturating_sub(signal.remaining),
+            as_of: now.checked_sub(signal.age).unwrap_or(now),
+            reset: signal.reset,
+            seen_at: now,
+            ends_by: now + signal.to_end.min(length + WHOLE_SECOND),
+            over_since: None,
+        };
+        let (open, learned) = match self.state {
+            State::Unknown | State::Silent => (told, Learned::Turned(told.used)),
+            State::Open(open) if self.is_over(open, told.reset) || self.is_before(told.reset, open.reset) => {
+                return Learned::Nothing;
+            }
+            State::Open(open) if self.is_same(told.reset, open.reset) => {
+                let known = Open {
+                    limit: told.limit.min(open.limit),
+                    used: told.used.max(open.used),
+                    as_of: open.as_of.max(told.as_of),
+                    ends_by: told.ends_by.min(open.ends_by),
+                    ..open
+                };
+                (known, Learned::Used(known.used))
+            }
+            State::Open(open) => {
+                let may_be_over = open.over_since.is_some()
+                    || self.clock.not_reached_before(open.reset).is_none_or(|at| at <= now);
+                if !may_be_over {
+                    return Learned::Nothing;
+                }
+                self.late_flips = 0;
+                (told, Learned::Turned(told.used))
+            }
+        };
+        self.state = State::Open(open);
+        learned
+    }
+
+    /// When the window of an answer has surely ended.
+    fn end_of(&mut self, rate: RateHeaders, heard: Heard) -> Instant {
+        let at_most = heard.at + self.share.length;
+        let Some(date) = rate.date.map(jiff::Timestamp::as_second) else { return at_most };
+        self.clock.learn(date, heard.sent, heard.at);
+        if self.distrust_until.is_some_and(|until| heard.at < until) {
+            return at_most;
+        }
+        self.clock.reached_by(rate.reset + 1).map_or(at_most, |at| at.max(heard.at).min(at_most))
+    }
+
+    fn is_same(&self, reset: i64, other: i64) -> bool {
+        (reset - other).abs() <= self.tolerance()
+    }
+
+    fn is_before(&self, reset: i64, other: i64) -> bool {
+        reset < other - self.tolerance()
+    }
+
+    /// Whether a reset names the window that is taken to be over.
+    fn is_over(&self, open: Open, reset: i64) -> bool {
+        open.over_since.is_some() && self.is_same(reset, open.reset)
+    }
+
+    /// How far apart the resets of one window may be, in seconds.
+    fn tolerance(&self) -> i64 {
+        let fifth = i64::try_from(self.share.length.as_secs() / 5).unwrap_or(i64::MAX);
+        (SAME_WINDOW_SECONDS - 1).min(fifth.saturating_sub(1)).max(0)
     }
 
     fn block(&mut self, until: Instant) {
         self.blocked_until = self.blocked_until.max(Some(until));
+    }
+
+    /// Requests on their way.
+    pub fn in_flight(&self) -> u32 {
+        self.in_flight
+    }
+
+    /// Whether answers carry no headers.
+    pub fn is_silent(&self) -> bool {
+        matches!(self.state, State::Silent)
     }
 
     /// The limit last announced.
@@ -226,13 +467,22 @@ impl Window {
             State::Unknown | State::Silent => None,
         }
     }
-}
 
-impl Open {
-    /// How many may be in flight.
-    fn room(self, share: Share, lost: u32) -> u32 {
-        let taken = [self.used, floor(self.limit, share.capacity_percent), lost];
-        taken.into_iter().fold(whole(self.limit), u32::saturating_sub)
+    /// The reset of the window whose answers have come, and what they leave of it.
+    pub fn told(&self) -> Option<(i64, u32)> {
+        match self.state {
+            State::Open(open) if open.over_since.is_none() => {
+                Some((open.reset, whole(open.limit).saturating_sub(open.used)))
+            }
+            State::Open(_) | State::Unknown | State::Silent => None,
+        }
+    }
+
+    fn ends_by(&self) -> Option<Instant> {
+        match self.state {
+            State::Open(open) => Some(open.ends_by),
+            State::Unknown | State::Silent => None,
+        }
     }
 }
 
@@ -417,7 +667,7 @@ mod tests {
         window.settle(told(2, 0, 130, 100, now));
         let next = now + Duration::from_secs(31);
         window.admit(next).unwrap();
-        window.settle(told(2, 0, 130, 129, next)); // of the old window
+        window.settle(Heard { sent: now, ..told(2, 0, 130, 129, next) }); // of the old window
         window.admit(next).unwrap();
         window.admit(next).unwrap();
         assert_eq!(window.admit(next), Err(NotUntil::NextAnswer));
@@ -439,7 +689,7 @@ mod tests {
         let now = Instant::now();
         let mut window = Window::new(SHARE);
         window.settle(told(0, 0, 160, 100, now));
-        let until = now + Duration::from_secs(61);
+        let until = now + SHARE.length;
         assert_eq!(window.admit(now), Err(NotUntil::At(until)));
         assert_eq!(window.admit(until), Ok(()));
     }

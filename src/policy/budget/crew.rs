@@ -1,0 +1,162 @@
+//! The other workers of the same connection: how many there are, and which of them are at work.
+//!
+//! The broker counts them; their own signals say more. Nothing here trusts a signal to be true or to
+//! come: whoever is not heard counts as somebody else's traffic.
+
+use std::time::Instant;
+
+use super::constants::{
+    SIBLING_GAPS, SIBLING_SECONDS_MAX, SIBLING_SECONDS_MIN, SIBLINGS_MAX, SIGNAL_SECONDS,
+};
+use super::signal::Signal;
+
+/// One worker as it was last heard.
+#[derive(Debug, Clone, Copy)]
+struct Sibling {
+    worker: u32,
+    rate: f64,
+    in_flight: u32,
+    at_work: bool,
+    heard: Instant,
+}
+
+/// The other workers.
+#[derive(Debug, Clone)]
+pub struct Crew {
+    worker: u32,
+    counted: u32,
+    siblings: Vec<Sibling>,
+    heard: Option<Instant>,
+}
+
+impl Crew {
+    /// This worker, as far as is known alone.
+    pub fn new(worker: u32) -> Self {
+        Self { worker, counted: 1, siblings: Vec::new(), heard: None }
+    }
+
+    /// The broker counted so many workers, this one included.
+    pub fn count(&mut self, workers: u32) {
+        self.counted = workers.max(1);
+        if self.counted == 1 {
+            self.siblings.clear();
+        }
+    }
+
+    /// A worker told what it does; false when it was this one.
+    pub fn hear(&mut self, signal: &Signal, now: Instant) -> bool {
+        if signal.worker == self.worker {
+            return false;
+        }
+        self.heard = Some(now);
+        let Signal { worker, rate, in_flight, at_work, .. } = *signal;
+        let sibling = Sibling { worker, rate, in_flight, at_work, heard: now };
+        self.siblings
+            .retain(|known| known.worker != signal.worker && known.silence(now) <= SIBLING_SECONDS_MAX);
+        if self.siblings.len() < SIBLINGS_MAX {
+            self.siblings.push(sibling);
+        }
+        true
+    }
+
+    /// All workers, this one included.
+    pub fn workers(&self) -> u32 {
+        self.counted
+    }
+
+    /// Whether the others tell what they see.
+    pub fn is_told(&self, now: Instant) -> bool {
+        self.heard.is_some_and(|heard| seconds(heard, now) <= SIBLING_SECONDS_MAX)
+    }
+
+    /// Those that were heard and have work.
+    fn at_work(&self, now: Instant) -> impl Iterator<Item = &Sibling> {
+        self.siblings.iter().filter(move |sibling| sibling.is_at_work(now))
+    }
+
+    /// How many others are at work, as they tell.
+    pub fn busy(&self, now: Instant) -> u32 {
+        u32::try_from(self.at_work(now).count()).unwrap_or(u32::MAX)
+    }
+
+    /// Requests per second that the others send, as they tell.
+    pub fn rate(&self, now: Instant) -> f64 {
+        self.at_work(now).map(|sibling| sibling.rate).sum()
+    }
+
+    /// Requests of the others that no answer need have told of: what they say is on its way, and what they
+    /// may have sent since.
+    pub fn unseen(&self, now: Instant) -> f64 {
+        let unseen = |sibling: &Sibling| {
+            let since = sibling.silence(now).min(SIGNAL_SECONDS);
+            f64::from(sibling.in_flight) + sibling.rate * since
+        };
+        self.siblings.iter().filter(|sibling| sibling.silence(now) <= SIBLING_SECONDS_MAX).map(unseen).sum()
+    }
+
+    /// How many workers come before this one.
+    pub fn rank(&self, now: Instant) -> u32 {
+        let before = self.at_work(now).filter(|sibling| sibling.worker < self.worker).count();
+        u32::try_from(before).unwrap_or(u32::MAX)
+    }
+}
+
+impl Sibling {
+    fn silence(&self, now: Instant) -> f64 {
+        seconds(self.heard, now)
+    }
+
+    fn is_at_work(&self, now: Instant) -> bool {
+        let usual = SIBLING_GAPS / self.rate.max(f64::EPSILON);
+        self.at_work && self.silence(now) <= usual.clamp(SIBLING_SECONDS_MIN, SIBLING_SECONDS_MAX)
+    }
+}
+
+fn seconds(from: Instant, to: Instant) -> f64 {
+    to.saturating_duration_since(from).as_secs_f64()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    fn signal(worker: u32, rate: f64) -> Signal {
+        Signal {
+            worker,
+            ledger: "users".to_owned(),
+            reset: 0,
+            limit: 600,
+            remaining: 600,
+            age: Duration::ZERO,
+            to_end: Duration::ZERO,
+            in_flight: 0,
+            rate,
+            at_work: true,
+        }
+    }
+
+    #[test]
+    fn who_is_silent_for_three_of_its_own_gaps_is_not_at_work() {
+        let now = Instant::now();
+        let mut crew = Crew::new(5);
+        assert!(crew.hear(&signal(1, 10.0), now));
+        assert!(crew.hear(&signal(9, 0.5), now));
+        assert!(!crew.hear(&signal(5, 99.0), now), "that was this one");
+        assert_eq!((crew.busy(now), crew.rate(now), crew.rank(now)), (2, 10.5, 1));
+        let later = now + Duration::from_secs(4);
+        assert_eq!((crew.busy(later), crew.rate(later), crew.rank(later)), (1, 0.5, 0));
+        assert!(crew.is_told(later));
+        assert!(!crew.is_told(now + Duration::from_secs(16)));
+    }
+
+    #[test]
+    fn more_workers_than_there_can_be_are_not_remembered() {
+        let now = Instant::now();
+        let mut crew = Crew::new(0);
+        for worker in 1..2 * SIBLINGS_MAX as u32 {
+            crew.hear(&signal(worker, 1.0), now);
+        }
+        assert_eq!(crew.siblings.len(), SIBLINGS_MAX);
+    }
+}

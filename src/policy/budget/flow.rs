@@ -1,0 +1,123 @@
+//! How fast a bucket is emptied, by us and by others, from what the answers leave.
+//!
+//! Between two answers of one window `remaining` falls by what we sent and by what others sent; the
+//! difference is theirs. Counts and time fade together, so the quotient is a rate that follows changes.
+
+use std::collections::VecDeque;
+use std::time::Instant;
+
+use super::constants::{FLOW_REQUESTS, FLOW_SECONDS_MAX, FLOW_SECONDS_MIN};
+
+/// The latest answer of the current window.
+#[derive(Debug, Clone, Copy)]
+struct Seen {
+    sent: Instant,
+    used: u32,
+}
+
+/// Requests per second, ours and others'.
+#[derive(Debug, Clone, Default)]
+pub struct Flow {
+    own: f64,
+    others: f64,
+    span: f64,
+    seen: Option<Seen>,
+    /// When our requests since then were sent.
+    sends: VecDeque<Instant>,
+}
+
+impl Flow {
+    /// We send a request.
+    pub fn send(&mut self, now: Instant) {
+        self.sends.push_back(now);
+    }
+
+    /// An answer to a request sent then told how much of the window is used.
+    pub fn learn(&mut self, sent: Instant, used: u32) {
+        let Some(seen) = self.seen else { return self.begin(sent, used) };
+        if sent <= seen.sent || used < seen.used {
+            return; // overtaken by one that was sent later
+        }
+        let own = f64::from(self.take_sends(sent));
+        let span = sent.duration_since(seen.sent).as_secs_f64();
+        let others = (f64::from(used - seen.used) - own).max(0.0);
+        let rate = (self.own + own) / (self.span + span).max(f64::EPSILON);
+        let memory = (FLOW_REQUESTS / rate.max(f64::EPSILON)).clamp(FLOW_SECONDS_MIN, FLOW_SECONDS_MAX);
+        let kept = (-span / memory).exp();
+        self.own = self.own * kept + own;
+        self.others = self.others * kept + others;
+        self.span = self.span * kept + span;
+        self.seen = Some(Seen { sent, used });
+    }
+
+    /// A new window has begun: what is told of it cannot be compared with the one before.
+    pub fn turn(&mut self) {
+        self.seen = None;
+    }
+
+    fn begin(&mut self, sent: Instant, used: u32) {
+        self.take_sends(sent);
+        self.seen = Some(Seen { sent, used });
+    }
+
+    /// Counts our requests up to this one, and forgets them.
+    fn take_sends(&mut self, until: Instant) -> u32 {
+        let mut count = 0;
+        while self.sends.front().is_some_and(|sent| *sent <= until) {
+            self.sends.pop_front();
+            count += 1;
+        }
+        count
+    }
+
+    /// Our own requests per second.
+    pub fn own_rate(&self) -> f64 {
+        if self.span > 0.0 { self.own / self.span } else { 0.0 }
+    }
+
+    /// Requests per second of all others, siblings included.
+    pub fn others_rate(&self) -> f64 {
+        if self.span > 0.0 { self.others / self.span } else { 0.0 }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    #[test]
+    fn what_we_did_not_send_was_sent_by_others() {
+        let start = Instant::now();
+        let mut flow = Flow::default();
+        let mut used = 0;
+        for second in 0..60 {
+            let sent = start + Duration::from_secs(second);
+            flow.send(sent);
+            used += 3; // ours and two of others
+            flow.learn(sent, used);
+        }
+        assert!((flow.own_rate() - 1.0).abs() < 0.01, "{}", flow.own_rate());
+        assert!((flow.others_rate() - 2.0).abs() < 0.01, "{}", flow.others_rate());
+    }
+
+    #[test]
+    fn an_answer_that_was_overtaken_says_nothing() {
+        let start = Instant::now();
+        let mut flow = Flow::default();
+        flow.learn(start + Duration::from_secs(2), 10);
+        flow.learn(start + Duration::from_secs(1), 9);
+        assert_eq!(flow.others_rate(), 0.0);
+    }
+
+    #[test]
+    fn a_new_window_is_not_compared_with_the_old_one() {
+        let start = Instant::now();
+        let mut flow = Flow::default();
+        flow.learn(start, 500);
+        flow.turn();
+        flow.learn(start + Duration::from_secs(1), 2);
+        flow.learn(start + Duration::from_secs(2), 4);
+        assert_eq!(flow.others_rate(), 2.0);
+    }
+}

@@ -1,0 +1,310 @@
+//! The ledger of one bucket: the window as a hard bound, and within it the pace.
+//!
+//! Bulk work is spread evenly over what is left of the window, so that a window is used up when it ends
+//! and somebody who waits always finds something left. What others take unseen is estimated from the
+//! answers, with a reserve for chance. All times are monotonic and arguments; nothing waits here.
+//! Invariant: `NotUntil::At(t)` refuses before `t` and admits at `t`, unless something is heard first.
+
+use std::time::{Duration, Instant};
+
+use crate::domain::ids::Lane;
+
+use super::constants::{
+    CREDIT_SECONDS, FIT, LEAD_SECONDS, OPENERS_PART, OUTER_GROWTH, OUTER_MIN, OUTER_SHRINK, PACE_MIN_PART,
+    PACE_MIN_PART_SILENT, SLACK_GOSSIP, SLACK_PER_SILENT_WORKER, SPREAD_SECONDS_MIN, STALE_GAPS,
+    STALE_PART_BULK, STALE_PART_INTERACTIVE, STALE_SECONDS, UNCONFIRMED_SECONDS, Z_BULK, Z_INTERACTIVE,
+};
+use super::crew::Crew;
+use super::flow::Flow;
+use super::signal::Signal;
+use super::window::{Heard, Learned, NotUntil, Share, Told, View, Window};
+
+/// Requests that are known to wait for a bucket, in all workers together; `None`: nobody knows how many.
+pub type Backlog = Option<u64>;
+
+/// One bucket of one connection, as one worker keeps it.
+#[derive(Debug, Clone)]
+pub struct Ledger {
+    window: Window,
+    flow: Flow,
+    crew: Crew,
+    pace: Pace,
+    /// The usual time between what is known and when it is used, in seconds.
+    usual_age: f64,
+    /// What a wider limit leaves of ours.
+    outer: f64,
+}
+
+/// How fast bulk work goes.
+#[derive(Debug, Clone, Copy)]
+struct Pace {
+    /// Requests per second; `None`: all that waits fits, so nothing is held back.
+    rate: Option<f64>,
+    /// Requests that may go now.
+    credit: f64,
+    /// Up to when credit was given.
+    at: Option<Instant>,
+}
+
+impl Ledger {
+    /// The ledger of a worker with this number.
+    pub fn new(share: Share, worker: u32) -> Self {
+        Self {
+            window: Window::new(share),
+            flow: Flow::default(),
+            crew: Crew::new(worker),
+            pace: Pace { rate: Some(0.0), credit: 1.0, at: None },
+            usual_age: 0.0,
+            outer: 1.0,
+        }
+    }
+
+    /// Admits one request, or says when to ask again.
+    ///
+    /// # Errors
+    /// When the budget does not allow it now.
+    pub fn admit(&mut self, now: Instant, lane: Lane, backlog: Backlog) -> Result<(), NotUntil> {
+        self.turn(now);
+        self.plan(now, backlog);
+        if !self.permits(now, lane) {
+            return Err(self.not_until(now, lane));
+        }
+        if let Some(view) = self.window.view(now) {
+            let age = seconds(view.as_of, now);
+            self.usual_age += (age - self.usual_age) / 16.0;
+        }
+        self.window.take(now);
+        self.flow.send(now);
+        if lane == Lane::Bulk {
+            self.pace.credit = (self.pace.credit - 1.0).max(0.0);
+        }
+        Ok(())
+    }
+
+    /// A request is over.
+    pub fn settle(&mut self, heard: Heard) -> Learned {
+        self.turn(heard.at);
+        let learned = self.window.settle(heard);
+        self.note(learned, heard.sent);
+        if matches!(heard.told, Told::Uncounted | Told::Crowded) {
+            self.pace.credit += 1.0; // it goes again
+        }
+        learned
+    }
+
+    /// Takes one admission back that was not used.
+    pub fn withdraw(&mut self) {
+        self.window.withdraw();
+        self.pace.credit += 1.0;
+    }
+
+    /// Another worker told what it knows and does; false when it was this one.
+    pub fn hear(&mut self, signal: &Signal, now: Instant) -> bool {
+        if !self.crew.hear(signal, now) {
+            return false;
+        }
+        self.turn(now);
+        // Its answer tells as much of the window as one of ours, but not how much of it was ours.
+        if let Learned::Turned(_) = self.window.hear(signal, now) {
+            self.flow.turn();
+        }
+        true
+    }
+
+    /// The broker counted the workers.
+    pub fn count(&mut self, workers: u32) {
+        self.crew.count(workers);
+    }
+
+    /// What the others should know, when there is a window to speak of.
+    pub fn tell(&self, worker: u32, name: &str, at_work: bool, now: Instant) -> Option<Signal> {
+        let (reset, remaining) = self.window.told()?;
+        let view = self.window.view(now).filter(|view| view.is_confirmed)?;
+        Some(Signal {
+            worker,
+            ledger: name.to_owned(),
+            reset,
+            limit: view.limit,
+            remaining,
+            age: now.saturating_duration_since(view.as_of),
+            to_end: view.ends_by.saturating_duration_since(now),
+            in_flight: self.window.in_flight(),
+            rate: self.flow.own_rate(),
+            at_work,
+        })
+    }
+
+    /// Requests per second that this worker may send to the bucket, as planned last; `None`: as it likes.
+    pub fn pace(&self) -> Option<f64> {
+        self.pace.rate
+    }
+
+    /// The window, for whoever shows it or needs its bounds.
+    pub fn window(&self) -> &Window {
+        &self.window
+    }
+
+    fn note(&mut self, learned: Learned, sent: Instant) {
+        match learned {
+            Learned::Nothing => {}
+            Learned::Used(used) => self.flow.learn(sent, used),
+            Learned::Turned(used) => {
+                self.flow.turn();
+                self.flow.learn(sent, used);
+            }
+            Learned::Outer => self.outer = (self.outer * OUTER_SHRINK).max(OUTER_MIN),
+        }
+    }
+
+    /// Begins the next window when this one is surely over; one of a few workers opens it at once.
+    fn turn(&mut self, now: Instant) {
+        if !self.window.has_ended(now) {
+            return;
+        }
+        let opens = self.opens(now);
+        self.window.turn(now);
+        self.outer = (self.outer + OUTER_GROWTH).min(1.0);
+        if opens {
+            self.pace.credit = self.pace.credit.max(1.0);
+        }
+    }
+
+    /// Whether this worker may open the next window: a window opens with its first request, and every
+    /// second before is lost.
+    fn opens(&self, now: Instant) -> bool {
+        let limit = self.window.limit().unwrap_or(1);
+        let openers = (limit / OPENERS_PART).max(1);
+        let rank = if self.crew.is_told(now) { self.crew.rank(now) } else { self.crew.workers() - 1 };
+        rank < openers
+    }
+
+    /// Gives the credit of the pace so far, and finds the pace from now on.
+    fn plan(&mut self, now: Instant, backlog: Backlog) {
+        self.pace.credit = self.credit_at(now);
+        self.pace.at = Some(now);
+        let Some(view) = self.window.view(now) else { return };
+        let left = (seconds(now, view.ends_by) - LEAD_SECONDS).max(0.0);
+        let usable = self.left(&view, now) * self.outer - Z_BULK * self.deviation(self.usual_age, now);
+        let external = self.external(now);
+        let fits = backlog.is_some_and(|backlog| backlog as f64 <= FIT * (usable - external * left));
+        let all = usable.max(0.0) / left.max(SPREAD_SECONDS_MIN);
+        let ours = if self.crew.is_told(now) || self.crew.workers() == 1 {
+            (all - external).max(PACE_MIN_PART * all) / (1.0 + f64::from(self.crew.busy(now)))
+        } else {
+            self.share_unheard(all)
+        };
+        self.pace.rate = (!fits).then_some(ours);
+    }
+
+    /// Our part of the pace where the others do not tell what they do.
+    fn share_unheard(&self, all: f64) -> f64 {
+        let workers = f64::from(self.crew.workers());
+        let (own, others) = (self.flow.own_rate(), self.flow.others_rate());
+        let gap = all - own - others;
+        let ours = if gap > 0.0 { own + gap / workers } else { own * all / (own + others) };
+        ours.max(PACE_MIN_PART_SILENT * all / workers)
+    }
+
+    fn credit_at(&self, at: Instant) -> f64 {
+        let Pace { rate, credit, at: since } = self.pace;
+        let (Some(rate), Some(since)) = (rate, since) else { return credit.max(1.0) };
+        let most = (CREDIT_SECONDS * rate).max(1.0).max(credit);
+        (credit + rate * seconds(since, at)).min(most)
+    }
+
+    /// Requests per second of whoever is not one of our workers.
+    fn external(&self, now: Instant) -> f64 {
+        let siblings = if self.crew.is_told(now) {
+            self.crew.rate(now)
+        } else {
+            f64::from(self.crew.workers() - 1) * self.flow.own_rate()
+        };
+        (self.flow.others_rate() - siblings).max(0.0)
+    }
+
+    /// What is left for us at a moment, with what others will have taken by then.
+    fn left(&self, view: &View, at: Instant) -> f64 {
+        let age = seconds(view.as_of, at);
+        let taken = if self.crew.is_told(at) {
+            self.external(at) * age + self.crew.unseen(at)
+        } else {
+            self.flow.others_rate() * age
+        };
+        view.room as f64 - taken
+    }
+
+    /// How far what others took may be off, for knowledge of this age in seconds.
+    fn deviation(&self, age: f64, now: Instant) -> f64 {
+        let workers = self.crew.workers();
+        let slack = match workers {
+            1 => 0.0,
+            _ if self.crew.is_told(now) => SLACK_GOSSIP,
+            _ => f64::from(workers) * SLACK_PER_SILENT_WORKER,
+        };
+        (self.external(now) * age + slack).sqrt()
+    }
+
+    /// Whether a request of this lane may go at a moment, as long as nothing is heard before.
+    fn permits(&self, at: Instant, lane: Lane) -> bool {
+        if self.window.is_blocked(at) || !self.window.has_room(at) {
+            return false;
+        }
+        let Some(view) = self.window.view(at) else { return true };
+        let credit = if self.window.has_ended(at) && self.opens(at) { 1.0 } else { self.credit_at(at) };
+        if lane == Lane::Bulk && credit < 1.0 {
+            return false;
+        }
+        if !view.is_confirmed {
+            // Nobody knows yet whether the old window is over: a few find out for all.
+            let pace = self.pace.rate.unwrap_or(0.0);
+            return f64::from(self.window.in_flight()) < (UNCONFIRMED_SECONDS * pace).max(1.0);
+        }
+        let z = match lane {
+            Lane::Bulk => Z_BULK,
+            Lane::Interactive => Z_INTERACTIVE,
+        };
+        let age = seconds(view.as_of, at);
+        self.left(&view, at) - z * self.deviation(age, at) >= 1.0 || self.may_probe(&view, at, lane)
+    }
+
+    /// Whether what is known is so old that one request may find out what is left.
+    fn may_probe(&self, view: &View, at: Instant, lane: Lane) -> bool {
+        let part = match lane {
+            Lane::Bulk => STALE_PART_BULK,
+            Lane::Interactive => STALE_PART_INTERACTIVE,
+        };
+        self.window.in_flight() == 0
+            && at >= self.stale_at(view)
+            && view.room as f64 >= part * f64::from(view.limit)
+    }
+
+    fn stale_at(&self, view: &View) -> Instant {
+        view.as_of + Duration::from_secs_f64((STALE_GAPS * self.usual_age).max(STALE_SECONDS))
+    }
+
+    /// The first moment at which the request may go, among those at which anything changes by itself.
+    fn not_until(&self, now: Instant, lane: Lane) -> NotUntil {
+        let [blocked, lost, end] = self.window.turning_points(now);
+        let credited = self.credited_at(now).unwrap_or(now);
+        let stale = self.window.view(now).map_or(now, |view| self.stale_at(&view));
+        let mut moments = [blocked, lost, end, credited, stale, credited.max(blocked)];
+        moments.sort_unstable();
+        let next = moments.into_iter().find(|at| *at > now && self.permits(*at, lane));
+        next.map_or(NotUntil::NextAnswer, NotUntil::At)
+    }
+
+    /// When the credit will be one.
+    fn credited_at(&self, now: Instant) -> Option<Instant> {
+        let rate = self.pace.rate.filter(|rate| *rate > 0.0)?;
+        let wait = Duration::try_from_secs_f64((1.0 - self.credit_at(now)).max(0.0) / rate).ok()?;
+        let mut at = now.checked_add(wait)?;
+        while self.credit_at(at) < 1.0 {
+            at += Duration::from_nanos(1); // rounded down
+        }
+        Some(at)
+    }
+}
+
+fn seconds(from: Instant, to: Instant) -> f64 {
+    to.saturating_duration_since(from).as_secs_f64()
+}

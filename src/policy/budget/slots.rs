@@ -1,0 +1,173 @@
+//! How many requests of a connection may be on their way at once, whatever their bucket.
+//!
+//! Okta bounds them per org and per token and does not say where the bound is: a 429 tells that it was
+//! reached. So the cap shrinks by a part when that happens and grows by one in quiet. Its reset header
+//! lies by minutes while slots are free within a second, so nothing waits for that.
+
+use std::time::{Duration, Instant};
+
+use crate::domain::ids::Lane;
+
+use super::constants::{
+    CONCURRENT_GROW_EVERY, CONCURRENT_INTERACTIVE, CONCURRENT_SHRINK, CONCURRENT_SHRINK_EVERY,
+};
+use super::window::NotUntil;
+
+/// The slots of one connection, as one worker has them.
+#[derive(Debug, Clone)]
+pub struct Slots {
+    /// What all workers together may have.
+    most: u32,
+    workers: u32,
+    cap: f64,
+    busy: [u32; Lane::ALL.len()],
+    /// Bulk work rests after a 429, so that those who wait are not the next to be refused.
+    rests_until: Option<Instant>,
+    shrunk_at: Option<Instant>,
+    grown_at: Option<Instant>,
+}
+
+impl Slots {
+    /// So many for all workers, at least one.
+    pub fn new(most: u32) -> Self {
+        let most = most.max(1);
+        Self {
+            most,
+            workers: 1,
+            cap: f64::from(most),
+            busy: [0; Lane::ALL.len()],
+            rests_until: None,
+            shrunk_at: None,
+            grown_at: None,
+        }
+    }
+
+    /// The broker counted the workers: each has its part.
+    pub fn count(&mut self, workers: u32) {
+        let was = self.ours();
+        self.workers = workers.max(1);
+        // A cap that was never lowered is the whole part, however large that is.
+        self.cap = if self.cap >= was { self.ours() } else { self.cap.min(self.ours()) };
+    }
+
+    fn ours(&self) -> f64 {
+        (f64::from(self.most) / f64::from(self.workers)).max(1.0)
+    }
+
+    /// Whether a slot is free.
+    ///
+    /// # Errors
+    /// When none is for this lane: until when it is known to be so, or the next answer.
+    pub fn check(&mut self, now: Instant, lane: Lane) -> Result<(), NotUntil> {
+        self.grow(now);
+        if lane == Lane::Bulk
+            && let Some(until) = self.rests_until.filter(|until| now < *until)
+        {
+            return Err(NotUntil::At(until));
+        }
+        let cap = self.cap as u32;
+        let kept = match lane {
+            Lane::Bulk => CONCURRENT_INTERACTIVE.min(cap / 4),
+            Lane::Interactive => 0,
+        };
+        if self.in_flight() + kept >= cap.max(1) {
+            return Err(NotUntil::NextAnswer);
+        }
+        Ok(())
+    }
+
+    /// Takes a slot that was found free.
+    pub fn take(&mut self, lane: Lane) {
+        self.busy[lane as usize] += 1;
+    }
+
+    /// Gives a slot back.
+    pub fn release(&mut self, lane: Lane) {
+        let busy = &mut self.busy[lane as usize];
+        *busy = busy.saturating_sub(1);
+    }
+
+    /// Okta refused a request because too many were on their way. `jitter` is between 0 and 1.
+    pub fn shrink(&mut self, now: Instant, jitter: f64) {
+        self.rests_until = Some(now + Duration::from_secs_f64(0.2 + 0.3 * jitter.clamp(0.0, 1.0)));
+        self.grown_at = Some(now);
+        if self.shrunk_at.is_none_or(|at| now.saturating_duration_since(at) >= CONCURRENT_SHRINK_EVERY) {
+            self.shrunk_at = Some(now);
+            self.cap = (self.cap * CONCURRENT_SHRINK).max(1.0);
+        }
+    }
+
+    fn grow(&mut self, now: Instant) {
+        let Some(since) = self.grown_at else { return };
+        let steps = now.saturating_duration_since(since).as_secs() / CONCURRENT_GROW_EVERY.as_secs();
+        if steps > 0 {
+            self.cap = (self.cap + steps as f64).min(self.ours());
+            self.grown_at = (self.cap < self.ours()).then_some(now);
+        }
+    }
+
+    /// Requests of a lane on their way.
+    pub fn busy(&self, lane: Lane) -> u32 {
+        self.busy[lane as usize]
+    }
+
+    /// Requests on their way.
+    fn in_flight(&self) -> u32 {
+        self.busy.iter().sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn take(slots: &mut Slots, now: Instant, lane: Lane) -> Result<(), NotUntil> {
+        slots.check(now, lane).map(|()| slots.take(lane))
+    }
+
+    fn taken(slots: &mut Slots, now: Instant, lane: Lane) -> u32 {
+        (0..1000).take_while(|_| take(slots, now, lane).is_ok()).count() as u32
+    }
+
+    #[test]
+    fn two_slots_are_kept_for_those_who_wait() {
+        let now = Instant::now();
+        let mut slots = Slots::new(30);
+        assert_eq!(taken(&mut slots, now, Lane::Bulk), 28);
+        assert_eq!(taken(&mut slots, now, Lane::Interactive), 2);
+        slots.release(Lane::Bulk);
+        assert_eq!(take(&mut slots, now, Lane::Bulk), Err(NotUntil::NextAnswer));
+        assert_eq!(take(&mut slots, now, Lane::Interactive), Ok(()));
+    }
+
+    #[test]
+    fn workers_share_them_and_each_has_one() {
+        let now = Instant::now();
+        for (workers, each) in [(1, 30), (8, 3), (100, 1)] {
+            let mut slots = Slots::new(30);
+            slots.count(workers);
+            assert_eq!(taken(&mut slots, now, Lane::Interactive), each, "{workers}");
+        }
+        let mut slots = Slots::new(30);
+        slots.count(8);
+        slots.count(1);
+        assert_eq!(taken(&mut slots, now, Lane::Interactive), 30);
+    }
+
+    #[test]
+    fn a_429_shrinks_them_once_a_second_and_quiet_gives_them_back_one_by_one() {
+        let now = Instant::now();
+        let second = Duration::from_secs(1);
+        let mut slots = Slots::new(20);
+        slots.shrink(now, 0.0);
+        slots.shrink(now, 1.0);
+        assert_eq!(take(&mut slots, now, Lane::Bulk), Err(NotUntil::At(now + second / 2)));
+        assert_eq!(taken(&mut slots, now, Lane::Interactive), 15);
+        (0..15).for_each(|_| slots.release(Lane::Interactive));
+        slots.shrink(now + second, 0.0);
+        assert_eq!(taken(&mut slots, now + 2 * second, Lane::Interactive), 11);
+        assert_eq!(taken(&mut slots, now + 11 * second, Lane::Interactive), 1);
+        assert_eq!(taken(&mut slots, now + 21 * second, Lane::Interactive), 1);
+        assert_eq!(taken(&mut slots, now + 600 * second, Lane::Interactive), 7);
+    }
+}

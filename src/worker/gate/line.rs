@@ -1,0 +1,251 @@
+//! One bucket's line: its ledger, its ceiling, and who stands in it.
+//!
+//! The ledger says when a request may go. The ceiling is a second lock: where answers announce a limit it
+//! bounds what a fault in the ledger could spend, where they announce nothing it is the whole budget.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{Notify, Semaphore};
+use tokio::time::Instant;
+
+use crate::domain::bucket::Bucket;
+use crate::domain::ids::Lane;
+use crate::policy::budget::ledger::{Backlog, Ledger};
+use crate::policy::budget::signal::Signal;
+use crate::policy::budget::window::{Heard, NotUntil, Share};
+
+use super::ceiling::{Ceiling, PerMinute};
+
+/// How often a worker tells the others of a window even when it has heard nothing new.
+const TELL_EVERY: Duration = Duration::from_secs(5);
+
+/// The longest time a message is put aside for: by then other workers may have come or left.
+const ASIDE_MAX: Duration = Duration::from_secs(300);
+
+/// One bucket of one connection.
+pub(super) struct Line {
+    /// Where it is counted, for labels.
+    pub bucket: Bucket,
+    /// Its name among the workers.
+    name: String,
+    worker: u32,
+    share: Share,
+    state: Mutex<State>,
+    /// One turn per lane: only the head of a lane asks, so nobody overtakes and nobody wakes a herd.
+    turns: [Semaphore; Lane::ALL.len()],
+    waiting: [AtomicUsize; Lane::ALL.len()],
+    /// The head of a lane may ask again.
+    pub changed: Notify,
+    /// The bucket has just become exhausted: whoever stands in line may know now that it is in vain.
+    pub exhausted: Notify,
+}
+
+struct State {
+    ledger: Ledger,
+    workers: u32,
+    ceiling: Ceiling,
+    /// What the ceiling enforces: an announced limit, or what so many workers share where none is.
+    enforced: Enforced,
+    is_exhausted: bool,
+    is_news: bool,
+    told_at: Instant,
+    aside: Aside,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Enforced {
+    Announced(u32),
+    Unannounced { workers: u32 },
+}
+
+/// Messages that were put aside because of this line and are expected back, in the order they left.
+struct Aside {
+    ahead: f64,
+    at: Instant,
+}
+
+/// What changed for a bucket by one answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Lowered {
+    /// The limit before.
+    pub from: u32,
+    /// The limit now.
+    pub to: u32,
+}
+
+/// What asking once came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Turn {
+    /// The bucket had nothing left for us until this moment, and nobody knew yet.
+    Exhausted(Instant),
+    /// The bucket was exhausted and is no longer.
+    Recovered,
+    /// All is as it was.
+    Unchanged,
+}
+
+impl Line {
+    /// The line of a bucket nothing is known of.
+    pub fn new(bucket: Bucket, name: String, share: Share, worker: u32) -> Self {
+        Self {
+            bucket,
+            name,
+            worker,
+            share,
+            state: Mutex::new(State {
+                ledger: Ledger::new(share, worker),
+                workers: 1,
+                ceiling: Ceiling::unannounced(share, 1),
+                enforced: Enforced::Unannounced { workers: 1 },
+                is_exhausted: false,
+                is_news: false,
+                told_at: Instant::now(),
+                aside: Aside { ahead: 0.0, at: Instant::now() },
+            }),
+            turns: [Semaphore::new(1), Semaphore::new(1)],
+            waiting: [AtomicUsize::new(0), AtomicUsize::new(0)],
+            changed: Notify::new(),
+            exhausted: Notify::new(),
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Asks ledger and ceilings once; `own` is the connection's own ceiling.
+    pub fn ask(&self, lane: Lane, backlog: Backlog, own: Option<&PerMinute>) -> (Result<(), NotUntil>, Turn) {
+        let now = Instant::now();
+        let mut state = self.state();
+        let asked = state.ledger.admit(now.into_std(), lane, backlog).and_then(|()| {
+            let ceilings = own.map_or(Ok(()), PerMinute::take).and_then(|()| state.ceiling.take());
+            ceilings.map_err(|until| {
+                state.ledger.withdraw();
+                NotUntil::At(until.into_std())
+            })
+        });
+        state.is_news |= asked.is_ok();
+        let until = state.ledger.window().not_before(now.into_std());
+        let is_exhausted = asked.is_err() && until > now.into_std();
+        let turn = match (state.is_exhausted, is_exhausted) {
+            (false, true) => Turn::Exhausted(Instant::from_std(until)),
+            (true, false) if asked.is_ok() => Turn::Recovered,
+            (true, false) | (false, false) | (true, true) => Turn::Unchanged,
+        };
+        state.is_exhausted = is_exhausted || (state.is_exhausted && asked.is_err());
+        (asked, turn)
+    }
+
+    /// A request is over; the limit, when it was lowered by that.
+    pub fn settle(&self, heard: Heard) -> Option<Lowered> {
+        let mut state = self.state();
+        let before = state.ledger.window().limit();
+        state.ledger.settle(heard);
+        state.enforce(self.share);
+        state.is_news = true;
+        let after = state.ledger.window().limit();
+        drop(state);
+        self.changed.notify_waiters();
+        let (from, to) = before.zip(after)?;
+        (to < from).then_some(Lowered { from, to })
+    }
+
+    /// Another worker told of this bucket.
+    pub fn hear(&self, signal: &Signal) {
+        let mut state = self.state();
+        if state.ledger.hear(signal, Instant::now().into_std()) {
+            state.enforce(self.share);
+            drop(state);
+            self.changed.notify_waiters();
+        }
+    }
+
+    /// The broker counted the workers.
+    pub fn count(&self, workers: u32) {
+        let mut state = self.state();
+        state.workers = workers.max(1);
+        state.ledger.count(workers);
+        state.enforce(self.share);
+        drop(state);
+        self.changed.notify_waiters();
+    }
+
+    /// What the others should know, if it is new or was not told for long.
+    pub fn tell(&self) -> Option<Signal> {
+        let now = Instant::now();
+        let mut state = self.state();
+        if !state.is_news && now.duration_since(state.told_at) < TELL_EVERY {
+            return None;
+        }
+        state.is_news = false;
+        state.told_at = now;
+        let at_work = state.ledger.window().in_flight() > 0 || self.is_waited_for();
+        state.ledger.tell(self.worker, &self.name, at_work, now.into_std())
+    }
+
+    /// The name of the ledger among the workers.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The first moment at which the window has room for anybody, as far as is known.
+    pub fn not_before(&self) -> Instant {
+        Instant::from_std(self.state().ledger.window().not_before(Instant::now().into_std()))
+    }
+
+    /// Waits for the turn of a lane.
+    pub fn turn(&self, lane: Lane) -> &Semaphore {
+        &self.turns[lane as usize]
+    }
+
+    /// Who counts itself among those who wait in a lane.
+    pub fn waiting(&self, lane: Lane) -> &AtomicUsize {
+        &self.waiting[lane as usize]
+    }
+
+    /// Whether anybody stands in line.
+    pub fn is_waited_for(&self) -> bool {
+        self.waiting.iter().any(|waiting| waiting.load(Ordering::Relaxed) > 0)
+    }
+
+    /// For how long one more message should be put aside: until those that stand in line and those that
+    /// were put aside before it have gone at the even pace.
+    pub fn aside(&self, lane: Lane) -> Duration {
+        let now = Instant::now();
+        let mut state = self.state();
+        let window = state.ledger.window();
+        let opens = Instant::from_std(window.not_before(now.into_std()));
+        let ours = window.limit().map_or(1, |limit| window.ours(limit));
+        let pace = f64::from(ours) / self.share.length.as_secs_f64() / f64::from(state.workers);
+        let aside = &mut state.aside;
+        if opens <= now {
+            aside.ahead = (aside.ahead - pace * now.duration_since(aside.at).as_secs_f64()).max(0.0);
+        }
+        aside.at = now;
+        let standing = self.waiting(lane).load(Ordering::Relaxed) as f64;
+        let wait = (standing + aside.ahead) / pace;
+        aside.ahead += 1.0;
+        let wait = Duration::try_from_secs_f64(wait).unwrap_or(ASIDE_MAX);
+        opens.saturating_duration_since(now).saturating_add(wait).min(ASIDE_MAX)
+    }
+}
+
+impl State {
+    /// Swaps the ceiling when what it enforces has changed.
+    fn enforce(&mut self, share: Share) {
+        let window = self.ledger.window();
+        let enforced = match window.limit() {
+            Some(limit) => Enforced::Announced(limit),
+            None => Enforced::Unannounced { workers: self.workers },
+        };
+        if enforced != self.enforced {
+            self.enforced = enforced;
+            self.ceiling = match enforced {
+                Enforced::Announced(limit) => Ceiling::of_window(limit, share),
+                Enforced::Unannounced { workers } => Ceiling::unannounced(share, workers),
+            };
+        }
+    }
+}

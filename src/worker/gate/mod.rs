@@ -1,0 +1,377 @@
+//! The gate before Okta: what may be sent when, for all lanes and buckets of one connection.
+//!
+//! A request stands in the line of its bucket and lane. Only the head of a lane asks, interactive before
+//! bulk: for a slot, then the bucket's ledger, then the ceilings. Whoever may go has a slot and is counted
+//! in the ledger at that moment, so nothing is held while waiting. Invariant: what one worker was allowed
+//! and others told never exceeds what Okta announced, and half of what may be in hand at most waits for
+//! one bucket.
+
+mod callers;
+mod ceiling;
+mod line;
+
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio::sync::Notify;
+use tokio::time::{Instant, sleep, sleep_until, timeout_at};
+
+use crate::domain::bucket::Bucket;
+use crate::domain::ids::{ConnectionName, Lane};
+use crate::policy::budget::ledger::Backlog;
+use crate::policy::budget::signal::Signal;
+use crate::policy::budget::slots::Slots;
+use crate::policy::budget::window::{Heard, NotUntil, Share, Told};
+
+use super::event::{Event, Observer};
+use super::ports::{Account, Ask, Budget, Census, Gossip, NotNow, Patience, Permit, Ticket};
+
+pub use callers::CallerCeilings;
+
+use callers::Standing;
+use ceiling::PerMinute;
+use line::{Line, Turn};
+
+/// The longest the head of a lane sleeps before it looks again without being told to.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+
+/// A wait shorter than this is waited for in the worker: no delay tier is shorter.
+const ASIDE_MIN: Duration = Duration::from_secs(1);
+
+/// How often there is something to tell even when nothing was heard.
+const NEWS_EVERY: Duration = Duration::from_secs(5);
+
+/// What a gate goes by.
+#[derive(Clone)]
+pub struct Terms {
+    /// Whose gate.
+    pub connection: ConnectionName,
+    /// What of each window is used.
+    pub share: Share,
+    /// Requests at once of all workers together.
+    pub concurrent_max: u32,
+    /// Messages of a lane in hand at once.
+    pub prefetch: usize,
+    /// Requests per minute of all workers together, when there is a ceiling of our own.
+    pub max_per_minute: Option<u32>,
+    /// The ceilings of callers.
+    pub callers: Arc<CallerCeilings>,
+}
+
+/// The gate of one connection.
+pub struct Gate {
+    terms: Terms,
+    lines: [Line; Bucket::ALL.len()],
+    slots: Mutex<Slots>,
+    /// A slot is free again.
+    freed: Notify,
+    own: Option<Mutex<PerMinute>>,
+    /// Bulk requests that stand in any line.
+    bulk_waiting: AtomicUsize,
+    backlog: Mutex<Counted>,
+    admitted: AtomicU64,
+    /// There is something to tell the other workers.
+    news: Notify,
+    observer: Arc<dyn Observer>,
+}
+
+/// What is known of the work that waits in the broker.
+#[derive(Debug, Clone, Copy)]
+struct Counted {
+    census: Census,
+    at: Option<Instant>,
+    /// How many had been admitted at that time.
+    admitted: u64,
+    /// Since when more is in hand than could be if the queue were empty.
+    full_since: Option<Instant>,
+    /// Requests per invocation, as a fading mean.
+    calls: f64,
+}
+
+/// Why the head of a lane may not go.
+enum Held {
+    /// No slot is free.
+    Slots(NotUntil),
+    /// The bucket has nothing to give.
+    Bucket(NotUntil),
+    /// Somebody waits in the lane before it.
+    Yields,
+}
+
+impl Gate {
+    /// The gate of a connection on these terms. Nothing is known of other workers yet.
+    pub fn new(terms: Terms, observer: Arc<dyn Observer>) -> Arc<Self> {
+        let worker = fastrand::u32(..);
+        let line = |bucket: Bucket| Line::new(bucket, bucket.to_string(), terms.share, worker);
+        Arc::new(Self {
+            lines: Bucket::ALL.map(line),
+            slots: Mutex::new(Slots::new(terms.concurrent_max)),
+            freed: Notify::new(),
+            own: terms.max_per_minute.map(|most| Mutex::new(PerMinute::new(most))),
+            bulk_waiting: AtomicUsize::new(0),
+            backlog: Mutex::new(Counted {
+                census: Census { workers: 1, queued: 0 },
+                at: None,
+                admitted: 0,
+                full_since: None,
+                calls: 1.0,
+            }),
+            admitted: AtomicU64::new(0),
+            news: Notify::new(),
+            terms,
+            observer,
+        })
+    }
+
+    fn line(&self, ask: &Ask<'_>) -> usize {
+        Bucket::of(ask.method, ask.route) as usize
+    }
+
+    fn slots(&self) -> MutexGuard<'_, Slots> {
+        self.slots.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How many may stand in one line before further messages are put aside.
+    fn line_max(&self) -> usize {
+        (self.terms.prefetch / 2).max(1)
+    }
+
+    /// Waits for the caller's ceiling, in the bucket's line, and for a slot.
+    async fn let_through(&self, ask: &Ask<'_>) -> Result<usize, NotNow> {
+        let callers = &self.terms.callers;
+        callers.admit(ask.caller, ask.not_after, ask.patience, self.line_max()).await?;
+        let at = self.line(ask);
+        let line = &self.lines[at];
+        if !line.is_waited_for() && self.ask(line, ask.lane).is_ok() {
+            return Ok(at);
+        }
+        if ask.patience == Patience::ComeAgain
+            && line.waiting(ask.lane).load(Ordering::Relaxed) >= self.line_max()
+        {
+            let wait = line.aside(ask.lane);
+            if wait >= ASIDE_MIN {
+                return Err(NotNow::ComeAgain(wait));
+            }
+        }
+        self.wait(line, ask).await.map(|()| at)
+    }
+
+    /// Waits in line for a lane's turn and then for the budget, unless that is in vain.
+    async fn wait(&self, line: &Line, ask: &Ask<'_>) -> Result<(), NotNow> {
+        let _leaving = Leaving(line);
+        let _standing = Standing::new(line.waiting(ask.lane));
+        let _counted = (ask.lane == Lane::Bulk).then(|| Standing::new(&self.bulk_waiting));
+        let turn = line.turn(ask.lane).acquire();
+        tokio::pin!(turn);
+        let _turn = loop {
+            let exhausted = line.exhausted.notified();
+            check_hope(line, ask.not_after)?;
+            tokio::select! {
+                biased;
+                turn = &mut turn => break turn.expect("the line is never closed"),
+                () = exhausted => {}
+            }
+        };
+        loop {
+            let (changed, freed) = (line.changed.notified(), self.freed.notified());
+            let held = match self.head_asks(line, ask.lane) {
+                Ok(()) => return Ok(()),
+                Err(held) => held,
+            };
+            check_hope(line, ask.not_after)?;
+            let (until, is_slot) = match held {
+                Held::Slots(until) => (until, true),
+                Held::Bucket(until) => (until, false),
+                Held::Yields => (NotUntil::NextAnswer, false),
+            };
+            let look_again = match until {
+                NotUntil::At(until) => Instant::from_std(until),
+                NotUntil::NextAnswer => Instant::now() + LOOK_AGAIN,
+            };
+            tokio::select! {
+                () = sleep_until(look_again) => {}
+                () = changed => {}
+                () = freed, if is_slot => {}
+            }
+        }
+    }
+
+    /// The head of a lane asks; bulk yields to whoever waits in front of it.
+    fn head_asks(&self, line: &Line, lane: Lane) -> Result<(), Held> {
+        if lane == Lane::Bulk && line.waiting(Lane::Interactive).load(Ordering::Relaxed) > 0 {
+            return Err(Held::Yields);
+        }
+        self.ask(line, lane)
+    }
+
+    /// Asks for a slot, the ledger and the ceilings once.
+    fn ask(&self, line: &Line, lane: Lane) -> Result<(), Held> {
+        let now = Instant::now();
+        let mut slots = self.slots();
+        slots.check(now.into_std(), lane).map_err(Held::Slots)?;
+        let backlog = self.backlog(line, &slots, now);
+        let own = self.own.as_ref().map(|own| own.lock().unwrap_or_else(PoisonError::into_inner));
+        let (asked, turn) = line.ask(lane, backlog, own.as_deref());
+        drop(own);
+        if asked.is_ok() {
+            slots.take(lane);
+        }
+        drop(slots);
+        match turn {
+            Turn::Unchanged => {}
+            Turn::Exhausted(until) => {
+                line.exhausted.notify_waiters();
+                let wait = until.saturating_duration_since(now);
+                self.note(&Event::BucketExhausted {
+                    connection: &self.terms.connection,
+                    bucket: line.bucket,
+                    wait,
+                });
+            }
+            Turn::Recovered => {
+                let (connection, bucket) = (&self.terms.connection, line.bucket);
+                self.note(&Event::BucketRecovered { connection, bucket });
+            }
+        }
+        if asked.is_ok() {
+            self.news.notify_one();
+        }
+        if asked.is_ok() && lane == Lane::Bulk {
+            self.admitted.fetch_add(1, Ordering::Relaxed);
+        }
+        asked.map_err(Held::Bucket)
+    }
+
+    /// How many bulk requests are known to wait for a bucket, in all workers.
+    ///
+    /// With little in hand the queue is empty. With much in hand only the broker's count says what is
+    /// behind, as long as it was made since and has not been used up.
+    fn backlog(&self, line: &Line, slots: &Slots, now: Instant) -> Backlog {
+        let mut counted = self.backlog.lock().unwrap_or_else(PoisonError::into_inner);
+        let workers = u64::from(counted.census.workers);
+        let here = line.waiting(Lane::Bulk).load(Ordering::Relaxed) as u64 + 1;
+        let in_hand = self.bulk_waiting.load(Ordering::Relaxed) + slots.busy(Lane::Bulk) as usize;
+        let queued = if in_hand < self.line_max() {
+            counted.full_since = None;
+            0
+        } else {
+            let since = *counted.full_since.get_or_insert(now);
+            let used = (self.admitted.load(Ordering::Relaxed) - counted.admitted) * workers;
+            if counted.at.is_none_or(|at| at <= since) || used > counted.census.queued {
+                return None;
+            }
+            counted.census.queued
+        };
+        Some(((queued + here * workers) as f64 * counted.calls).ceil() as u64)
+    }
+
+    /// Learns how many requests an invocation makes.
+    fn learn_calls(&self, patience: Patience) {
+        /// Over so many requests the mean fades.
+        const MEMORY: f64 = 64.0;
+        let mut counted = self.backlog.lock().unwrap_or_else(PoisonError::into_inner);
+        // A first request ends the count of the one before: the mean of 1/calls is what is learned.
+        let first = if patience == Patience::ComeAgain { 1.0 } else { 0.0 };
+        let part = 1.0 / counted.calls + (first - 1.0 / counted.calls) / MEMORY;
+        counted.calls = 1.0 / part.clamp(1e-3, 1.0);
+    }
+
+    fn note(&self, event: &Event<'_>) {
+        self.observer.note(event);
+    }
+}
+
+/// Refuses who would wait in vain.
+fn check_hope(line: &Line, not_after: Option<Instant>) -> Result<(), NotNow> {
+    let Some(not_after) = not_after else { return Ok(()) };
+    let not_before = line.not_before();
+    if not_after < not_before { Err(NotNow::NotBefore(not_before)) } else { Ok(()) }
+}
+
+/// Tells the bulk lane that somebody it yields to has gone, one way or the other.
+struct Leaving<'a>(&'a Line);
+
+impl Drop for Leaving<'_> {
+    fn drop(&mut self) {
+        self.0.changed.notify_waiters();
+    }
+}
+
+#[async_trait]
+impl Budget for Arc<Gate> {
+    async fn admit(&self, ask: Ask<'_>) -> Result<Permit, NotNow> {
+        let let_through = self.let_through(&ask);
+        let line = match ask.not_after {
+            None => let_through.await?,
+            Some(at) if at <= Instant::now() => return Err(NotNow::Passed),
+            Some(at) => timeout_at(at, let_through).await.unwrap_or(Err(NotNow::Passed))?,
+        };
+        if ask.lane == Lane::Bulk {
+            self.learn_calls(ask.patience);
+        }
+        let ticket = Ticket { line, lane: ask.lane };
+        Ok(Permit::new(Arc::<Gate>::clone(self), ticket))
+    }
+}
+
+impl Account for Gate {
+    fn settle(&self, ticket: Ticket, heard: Heard) {
+        let line = &self.lines[ticket.line];
+        let lowered = line.settle(heard);
+        {
+            let mut slots = self.slots();
+            slots.release(ticket.lane);
+            if heard.told == Told::Crowded {
+                slots.shrink(heard.at, fastrand::f64());
+            }
+        }
+        self.freed.notify_waiters();
+        self.news.notify_one();
+        if let Some(lowered) = lowered {
+            let (connection, bucket) = (&self.terms.connection, line.bucket);
+            let (from, to) = (lowered.from, lowered.to);
+            self.note(&Event::LimitLowered { connection, bucket, from, to });
+        }
+    }
+}
+
+#[async_trait]
+impl Gossip for Gate {
+    async fn news(&self) {
+        tokio::select! {
+            () = self.news.notified() => {}
+            () = sleep(NEWS_EVERY) => {}
+        }
+    }
+
+    fn tell(&self) -> Vec<Signal> {
+        self.lines.iter().filter_map(Line::tell).collect()
+    }
+
+    fn hear(&self, signal: &Signal) {
+        if let Some(line) = self.lines.iter().find(|line| line.name() == signal.ledger) {
+            line.hear(signal);
+        }
+    }
+
+    fn counted(&self, census: Census) {
+        let census = Census { workers: census.workers.max(1), ..census };
+        {
+            let mut counted = self.backlog.lock().unwrap_or_else(PoisonError::into_inner);
+            counted.census = census;
+            counted.at = Some(Instant::now());
+            counted.admitted = self.admitted.load(Ordering::Relaxed);
+        }
+        let workers = census.workers;
+        self.slots().count(workers);
+        self.terms.callers.count(workers);
+        for line in &self.lines {
+            line.count(workers);
+        }
+        if let Some(own) = &self.own {
+            own.lock().unwrap_or_else(PoisonError::into_inner).count(workers);
+        }
+    }
+}

@@ -1,0 +1,57 @@
+//! How much of Okta's quota the shipped controller uses, and how often it is refused.
+//!
+//! `cargo test --test quota` runs two seeds of sixty windows with named allowances. With `QUOTA=all` all
+//! twenty seeds run, a million requests a row, and docs/quota.md is written; `just quota` does that.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on says so by panicking")]
+
+mod okta;
+mod report;
+mod rows;
+mod run;
+
+use okta::Kind;
+use rows::{Row, rows};
+use run::{Outcome, WARM_UP, run};
+
+/// Fixed before the first run, never exchanged for others.
+const SEEDS: std::ops::RangeInclusive<u64> = 1..=20;
+
+/// Of these a short measurement takes so many.
+const SEEDS_SHORT: u64 = 2;
+
+/// Windows of each seed and row in a short measurement, warm-up aside.
+const WINDOWS_SHORT: u32 = 60;
+
+/// Two seeds are off the mean of twenty by so many points at most; measured on all pairs of them.
+const USED_LESS_SHORT: f64 = 0.25;
+
+/// Chance may put the refusals of a million requests into the few of a short measurement.
+const REFUSED_MORE_SHORT: f64 = 2.0;
+
+/// All kinds of windows in each seed, so many windows of each.
+fn measure(row: &Row, seeds: impl Iterator<Item = u64>, windows: u32) -> Outcome {
+    let mut outcome = Outcome::default();
+    for seed in seeds {
+        for kind in Kind::ALL {
+            outcome.add(run(row.setup, kind, windows, seed));
+        }
+    }
+    outcome
+}
+
+#[test]
+fn every_row_comes_to_what_it_must() {
+    if std::env::var("QUOTA").as_deref() == Ok("all") {
+        return report::write();
+    }
+    let mut misses = Vec::new();
+    for row in rows() {
+        // The sixty windows are divided among the three kinds of windows.
+        let windows = row.windows.min(WARM_UP + WINDOWS_SHORT / 3);
+        let outcome = measure(&row, SEEDS.take(SEEDS_SHORT as usize), windows);
+        let missed = row.target.misses(&outcome, USED_LESS_SHORT, REFUSED_MORE_SHORT);
+        misses.extend(missed.into_iter().map(|miss| format!("{}: {miss}", row.name)));
+    }
+    assert!(misses.is_empty(), "{misses:#?}");
+}
