@@ -1,32 +1,29 @@
 //! The whole measurement, as docs/quota.md.
 
-
 use okta_worker::policy::budget::constants;
 
 use crate::okta::Kind;
-use crate::rows::{Row, rows};
+use crate::rows::Row;
 use crate::run::{Outcome, Setup, Trouble, run};
-use crate::{SEEDS, measure};
+use crate::{SEEDS, each_row, measure};
 
 /// Measures every row with every seed and writes it down.
 ///
 /// # Panics
 /// At the end, when a row misses its target.
 pub fn write() {
-    let mut table = String::new();
-    let mut misses = Vec::new();
-    for row in rows() {
+    let measured = each_row(|row| {
         let begun = std::time::Instant::now();
         // A cold start is one window: a million requests would be 560 seeds, so it runs more of them.
         let seeds = if row.setup.trouble == Trouble::ColdStart { 1..=560 } else { SEEDS };
-        let outcome = measure(&row, seeds, row.windows);
+        let outcome = measure(row, seeds, row.windows);
         let missed = row.target.misses(&outcome, 0.0, 0.0);
-        let line = line(&row, &outcome, missed.is_empty());
-        eprint!("{line}");
-        eprintln!("    {:.0} s", begun.elapsed().as_secs_f64());
-        table.push_str(&line);
-        misses.extend(missed.into_iter().map(|miss| format!("{}: {miss}", row.name)));
-    }
+        let line = line(row, &outcome, missed.is_empty());
+        eprintln!("{line}    {:.0} s", begun.elapsed().as_secs_f64());
+        (line, missed.into_iter().map(|miss| format!("{}: {miss}", row.name)).collect::<Vec<_>>())
+    });
+    let (table, misses): (Vec<_>, Vec<_>) = measured.into_iter().unzip();
+    let (table, misses) = (table.concat(), misses.concat());
     let text = TEMPLATE
         .replace("{table}", &table)
         .replace("{z}", &constants::Z_BULK.to_string())
