@@ -11,8 +11,9 @@ use crate::domain::ids::ConnectionName;
 use crate::domain::topology::Topology;
 
 use super::Settings;
+use super::connecting::Way;
 use super::declare::{Undeclared, declare};
-use super::supervisor::{Ended, connect_once};
+use super::supervisor::Ended;
 
 /// How long the whole look may take.
 const LOOK_MAX: Duration = Duration::from_secs(30);
@@ -42,7 +43,8 @@ pub async fn inspect(
     connections: &[ConnectionName],
 ) -> Result<Vec<(String, Found)>, String> {
     let look = async {
-        let connection = connect_once(settings).await.map_err(|ended: Ended| ended.to_string())?;
+        let way = Way::new(settings).map_err(|ended| ended.to_string())?;
+        let connection = way.connect("checking").await.map_err(|why| Ended::Unreachable(why).to_string())?;
         let topology = Topology::of(connections.iter(), settings.dead_ttl);
         let mut found = Vec::new();
         for queue in topology.queues {

@@ -8,7 +8,7 @@ use crate::domain::ids::{ConnectionName, Lane};
 use crate::domain::topology::{INVOCATIONS, work_queue};
 
 use super::Settings;
-use super::supervisor::uri;
+use super::connecting::uri;
 
 /// How long the answer may take.
 const ANSWER_MAX: Duration = Duration::from_secs(10);

@@ -1,8 +1,10 @@
 //! RabbitMQ through lapin: one supervisor, two connections, rebuilt whole on any doubt.
 
+mod connecting;
 mod consuming;
 mod convert;
 mod declare;
+mod doubt;
 mod inspection;
 mod management;
 mod publisher;
@@ -13,11 +15,12 @@ use std::time::Duration;
 
 use crate::domain::secret::Secret;
 
+pub use connecting::own_user;
 pub use declare::Undeclared;
 pub use inspection::{Found, inspect};
 pub use management::{Orphan, orphans};
 pub use publisher::Publisher;
-pub use supervisor::{Ended, Supervisor, own_user};
+pub use supervisor::{Ended, Supervisor};
 
 /// How to reach and use the broker.
 #[derive(Debug, Clone, PartialEq)]

@@ -10,10 +10,8 @@ use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use lapin::options::{BasicConsumeOptions, BasicQosOptions};
-use lapin::tcp::OwnedTLSConfig;
 use lapin::types::{FieldTable, ShortString};
-use lapin::uri::AMQPUri;
-use lapin::{Channel, Connection, ConnectionProperties, Consumer, ErrorKind};
+use lapin::{Channel, Connection, Consumer, ErrorKind};
 use tokio::sync::{Notify, Semaphore, watch};
 use tokio::time::{sleep, timeout};
 
@@ -24,14 +22,12 @@ use crate::policy::retry::RetryRules;
 use crate::worker::event::{Event, Observer};
 use crate::worker::ports::Inbox;
 
+use super::connecting::Way;
 use super::consuming::{Consuming, HELD_PIECE_BYTES, InFlight};
 use super::declare::{Undeclared, declare};
+use super::doubt::Doubt;
 use super::publisher::Publisher;
 use super::{Settings, turned};
-
-/// How long reaching the broker may take, the AMQP handshake included: a peer that accepts and stays
-/// silent would otherwise hold the worker for ever.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long declaring and consuming may take; a cluster without a majority does not answer at all.
 const DECLARE_TIMEOUT: Duration = Duration::from_secs(30);
@@ -72,32 +68,10 @@ pub enum Ended {
 /// A queue, the channel it is consumed on, and its deliveries.
 type Consumed = (Source, Channel, Consumer);
 
-/// Why one generation ended.
-enum Doubt {
-    Unreachable(String),
-    Undeclared(Undeclared),
-    Lost(&'static str),
-    Stopping,
-}
-
-/// The broker user in the URI: the worker's own.
-///
-/// # Errors
-/// When the text is no AMQP URI.
-pub fn own_user(url: &str) -> Result<String, Ended> {
-    uri(url).map(|uri| uri.authority.userinfo.username)
-}
-
-pub(super) fn uri(url: &str) -> Result<AMQPUri, Ended> {
-    // The parser's error may quote the URI with its password.
-    url.parse::<AMQPUri>().map_err(|_| Ended::Uri("it does not parse".to_owned()))
-}
-
 /// Owns both connections.
 pub struct Supervisor {
     settings: Settings,
-    uri: AMQPUri,
-    tls: OwnedTLSConfig,
+    way: Way,
     topology: Topology,
     sources: Vec<Source>,
     publisher: Arc<Publisher>,
@@ -126,8 +100,7 @@ impl Supervisor {
         });
         let pieces = usize::try_from(settings.held_bytes_max).unwrap_or(usize::MAX) / HELD_PIECE_BYTES;
         Ok(Self {
-            uri: uri(settings.url.expose())?,
-            tls: tls(&settings)?,
+            way: Way::new(&settings)?,
             topology: Topology::of(connections.iter(), settings.dead_ttl),
             sources: lanes.chain([Source::Unrouted, Source::Undelivered]).collect(),
             held: Arc::new(Semaphore::new(pieces.clamp(1, Semaphore::MAX_PERMITS))),
@@ -213,7 +186,7 @@ impl Supervisor {
     /// Opens one connection. An unreadable delivery on it is remembered: lapin reports it to whatever
     /// happens to be going on.
     async fn open(&self, role: &str) -> Result<Connection, Doubt> {
-        let connection = connect(&self.uri, &self.tls, role).await.map_err(Doubt::Unreachable)?;
+        let connection = self.way.connect(role).await.map_err(Doubt::Unreachable)?;
         let (mut events, unreadable) = (connection.events_listener(), Arc::clone(&self.unreadable));
         tokio::spawn(async move {
             while let Some(event) = events.next().await {
@@ -232,7 +205,7 @@ impl Supervisor {
 
     /// Declares everything and starts the consumers.
     async fn consume(&self, connection: &Connection) -> Result<Vec<Consumed>, Doubt> {
-        let channel = connection.create_channel().await.map_err(unreachable)?;
+        let channel = connection.create_channel().await.map_err(Doubt::unreachable)?;
         declare(&channel, &self.topology, !self.settings.declare).await.map_err(Doubt::Undeclared)?;
         let mut consumers = Vec::new();
         for source in &self.sources {
@@ -323,53 +296,15 @@ impl Supervisor {
     }
 }
 
-/// Opens one connection for a look.
-///
-/// # Errors
-/// When the settings cannot be used or the broker cannot be reached.
-pub(super) async fn connect_once(settings: &Settings) -> Result<Connection, Ended> {
-    let uri = uri(settings.url.expose())?;
-    connect(&uri, &tls(settings)?, "checking").await.map_err(Ended::Unreachable)
-}
-
-/// The certificates to trust.
-fn tls(settings: &Settings) -> Result<OwnedTLSConfig, Ended> {
-    let cert_chain = settings.ca_file.as_ref().map(std::fs::read_to_string).transpose().map_err(Ended::Ca)?;
-    Ok(OwnedTLSConfig { cert_chain, identity: None })
-}
-
-/// Opens one connection, the handshake included, in bounded time.
-async fn connect(uri: &AMQPUri, tls: &OwnedTLSConfig, role: &str) -> Result<Connection, String> {
-    let options = ConnectionProperties::default().with_connection_name(format!("okta-worker {role}").into());
-    let connecting = async {
-        let runtime = lapin::runtime::default_runtime()?;
-        Connection::connect_uri_with_config(uri.clone(), options, tls.clone(), runtime).await
-    };
-    match timeout(CONNECT_TIMEOUT, connecting).await {
-        Ok(connected) => connected.map_err(|error| explain(&error)),
-        Err(_) => Err(format!("no answer within {CONNECT_TIMEOUT:?}")),
-    }
-}
-
 /// Starts consuming a queue on a channel of its own.
 async fn consume(connection: &Connection, source: &Source, prefetch: u16) -> Result<Consumed, Doubt> {
-    let channel = connection.create_channel().await.map_err(unreachable)?;
-    channel.basic_qos(prefetch, BasicQosOptions::default()).await.map_err(unreachable)?;
+    let channel = connection.create_channel().await.map_err(Doubt::unreachable)?;
+    channel.basic_qos(prefetch, BasicQosOptions::default()).await.map_err(Doubt::unreachable)?;
     let (queue, tag) = (ShortString::from(source_queue(source)), ShortString::default());
     let options = BasicConsumeOptions::default();
-    let consumer =
-        channel.basic_consume(queue, tag, options, FieldTable::default()).await.map_err(unreachable)?;
+    let consumer = channel
+        .basic_consume(queue, tag, options, FieldTable::default())
+        .await
+        .map_err(Doubt::unreachable)?;
     Ok((source.clone(), channel, consumer))
-}
-
-fn unreachable(error: lapin::Error) -> Doubt {
-    Doubt::Unreachable(explain(&error))
-}
-
-/// A connection error in words, without the URI.
-fn explain(error: &lapin::Error) -> String {
-    match error.kind() {
-        ErrorKind::ProtocolError(refusal) => refusal.get_message().to_string(),
-        _ => error.to_string(),
-    }
 }

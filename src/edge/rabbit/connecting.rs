@@ -1,0 +1,73 @@
+//! One connection to the broker: where it is, whom to trust, and a handshake in bounded time.
+//!
+//! Knows nothing of what is said on it. The URI holds a password, so no error quotes it.
+
+use std::time::Duration;
+
+use lapin::tcp::OwnedTLSConfig;
+use lapin::uri::AMQPUri;
+use lapin::{Connection, ConnectionProperties, ErrorKind};
+use tokio::time::timeout;
+
+use super::Settings;
+use super::supervisor::Ended;
+
+/// How long reaching the broker may take, the AMQP handshake included: a peer that accepts and stays
+/// silent would otherwise hold the worker for ever.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The way to the broker.
+pub(super) struct Way {
+    uri: AMQPUri,
+    tls: OwnedTLSConfig,
+}
+
+impl Way {
+    /// The way that the settings name.
+    ///
+    /// # Errors
+    /// When they cannot be used.
+    pub fn new(settings: &Settings) -> Result<Self, Ended> {
+        let certificates = settings.ca_file.as_ref().map(std::fs::read_to_string).transpose();
+        let tls = OwnedTLSConfig { cert_chain: certificates.map_err(Ended::Ca)?, identity: None };
+        Ok(Self { uri: uri(settings.url.expose())?, tls })
+    }
+
+    /// Opens one connection, which the broker lists under its role.
+    ///
+    /// # Errors
+    /// When there is none in time, in words.
+    pub async fn connect(&self, role: &str) -> Result<Connection, String> {
+        let options =
+            ConnectionProperties::default().with_connection_name(format!("okta-worker {role}").into());
+        let connecting = async {
+            let runtime = lapin::runtime::default_runtime()?;
+            Connection::connect_uri_with_config(self.uri.clone(), options, self.tls.clone(), runtime).await
+        };
+        match timeout(CONNECT_TIMEOUT, connecting).await {
+            Ok(connected) => connected.map_err(|error| explain(&error)),
+            Err(_) => Err(format!("no answer within {CONNECT_TIMEOUT:?}")),
+        }
+    }
+}
+
+/// The broker user in the URI: the worker's own.
+///
+/// # Errors
+/// When the text is no AMQP URI.
+pub fn own_user(url: &str) -> Result<String, Ended> {
+    uri(url).map(|uri| uri.authority.userinfo.username)
+}
+
+pub(super) fn uri(url: &str) -> Result<AMQPUri, Ended> {
+    // The parser's error may quote the URI with its password.
+    url.parse::<AMQPUri>().map_err(|_| Ended::Uri("it does not parse".to_owned()))
+}
+
+/// An error of lapin's in words, without the URI.
+pub(super) fn explain(error: &lapin::Error) -> String {
+    match error.kind() {
+        ErrorKind::ProtocolError(refusal) => refusal.get_message().to_string(),
+        _ => error.to_string(),
+    }
+}
