@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
+use async_trait::async_trait;
 use tokio::sync::watch;
 
 use crate::config::{Config, Connection as Settings};
@@ -11,11 +12,13 @@ use crate::domain::ids::ConnectionName;
 use crate::edge::okta::OktaClient;
 use crate::policy::budget::window::Share;
 use crate::policy::permit::{Caller, Callers};
+use crate::edge::rabbit::Gossips;
+use crate::policy::budget::signal::Signal;
 use crate::policy::reply_to::ReplyPolicy;
 use crate::worker::clock::Clock;
 use crate::worker::event::Observer;
 use crate::worker::gate::{CallerCeilings, Gate, Terms};
-use crate::worker::ports::Okta;
+use crate::worker::ports::{Census, Gossip, Okta};
 use crate::worker::{Connection, Rules};
 
 use super::Refusal;
@@ -66,6 +69,30 @@ pub(super) fn connection(
         budget: Arc::new(gate),
         subtools: settings.subtools.clone(),
     }
+}
+
+/// What the orgs' gates and other workers know of each other.
+pub(super) fn gossips(connections: &Connections) -> Gossips {
+    let alone = |name: &ConnectionName| (name.clone(), Arc::new(Alone) as Arc<dyn Gossip>);
+    connections.keys().map(alone).collect()
+}
+
+/// Until the gate listens to other workers: counted and told to, it does what it did.
+struct Alone;
+
+#[async_trait]
+impl Gossip for Alone {
+    async fn news(&self) {
+        std::future::pending().await
+    }
+
+    fn tell(&self) -> Vec<Signal> {
+        Vec::new()
+    }
+
+    fn hear(&self, _: &Signal) {}
+
+    fn counted(&self, _: Census) {}
 }
 
 /// The rules for a worker on the real broker.

@@ -12,6 +12,7 @@ use crate::domain::bucket::RateHeaders;
 use crate::domain::http::{Request, Response};
 use crate::domain::ids::ConnectionName;
 use crate::domain::okta_error::OktaError;
+use crate::domain::topology::presence_queue;
 use crate::edge::okta::{OktaClient, TokenType};
 use crate::edge::rabbit::{Found, Orphan, inspect, orphans};
 use crate::tools::catalogue::CATALOGUE;
@@ -87,6 +88,12 @@ async fn check_broker(config: &Config, report: &mut Report) {
             }
             Found::Missing => missing += 1,
             Found::Wrong(why) => report.bad(name, why),
+        }
+    }
+    for connection in names(config) {
+        let presence = found.iter().find(|(name, _)| *name == presence_queue(&connection));
+        if let Some((_, Found::Right { consumers, .. })) = presence {
+            report.good(&format!("workers of {connection}"), format!("{consumers} run"));
         }
     }
     match (missing, config.broker.declare) {

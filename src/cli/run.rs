@@ -40,9 +40,10 @@ pub(super) async fn run(source: Option<PathBuf>) -> Result<u8, Refusal> {
     let publisher = Arc::new(Publisher::new(stopping.clone()));
     let user = own_user(config.broker.url.expose()).map_err(|ended| Refusal(ended.to_string()))?;
     let connections = assembly::connections(&config, &observer)?;
+    let gossips = assembly::gossips(&connections);
     let rules = assembly::rules(&config, connections, Some(user), stopping.clone());
     let worker = Arc::new(Worker::new(rules, Arc::<Publisher>::clone(&publisher), Arc::clone(&observer)));
-    let supervisor = Supervisor::new(config.broker, &names, publisher, worker, observer)
+    let supervisor = Supervisor::new(config.broker, gossips, publisher, worker, observer)
         .map_err(|ended| Refusal(ended.to_string()))?;
 
     tracing::info!(version = env!("CARGO_PKG_VERSION"), "starting");

@@ -10,7 +10,7 @@ use lapin::options::{
     QueueBindOptions, QueueDeclareOptions, QueueDeleteOptions,
 };
 use lapin::types::{AMQPValue, FieldTable};
-use lapin::{BasicProperties, Channel, Confirmation, Connection, ConnectionProperties, Consumer};
+use lapin::{BasicProperties, Channel, Confirmation, Connection, ConnectionProperties, Consumer, Queue};
 use okta_worker::domain::ids::ConnectionName;
 use okta_worker::domain::topology::{DEAD, INVOCATIONS, Topology};
 use serde_json::{Value, json};
@@ -253,10 +253,18 @@ impl Caller {
 
     /// How many messages wait in a queue; nothing when there is no such queue.
     pub async fn count(&self, queue: &str) -> Option<u32> {
+        self.look_at(queue).await.map(|queue| queue.message_count())
+    }
+
+    /// How many consumers a queue has; nothing when there is no such queue.
+    pub async fn consumers(&self, queue: &str) -> Option<u32> {
+        self.look_at(queue).await.map(|queue| queue.consumer_count())
+    }
+
+    async fn look_at(&self, queue: &str) -> Option<Queue> {
         let channel = self.connection.create_channel().await.expect("a channel opens");
         let options = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
-        let looked = channel.queue_declare(queue.into(), options, FieldTable::default()).await;
-        looked.ok().map(|queue| queue.message_count())
+        channel.queue_declare(queue.into(), options, FieldTable::default()).await.ok()
     }
 
     /// Waits for the next message in a queue and takes it out.

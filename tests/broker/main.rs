@@ -6,6 +6,7 @@
 
 mod caller;
 mod child;
+mod fellow;
 mod node;
 mod org;
 mod wire;
@@ -15,6 +16,7 @@ mod callers;
 mod given_up;
 mod not_yet;
 mod outages;
+mod presence;
 mod refusals;
 mod replies;
 mod retries;

@@ -16,6 +16,12 @@ use super::supervisor::Ended;
 /// silent would otherwise hold the worker for ever.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// How long a connection may take to close in order: one that is gone already gets no answer.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// AMQP's code for a close that no error has led to.
+const REPLY_SUCCESS: u16 = 200;
+
 /// The way to the broker.
 pub(super) struct Way {
     uri: AMQPUri,
@@ -49,6 +55,11 @@ impl Way {
             Err(_) => Err(format!("no answer within {CONNECT_TIMEOUT:?}")),
         }
     }
+}
+
+/// Closes a connection, if the broker still answers.
+pub(super) async fn close(connection: &Connection) {
+    let _ = timeout(CLOSE_TIMEOUT, connection.close(REPLY_SUCCESS, "done".into())).await;
 }
 
 /// The broker user in the URI: the worker's own.

@@ -74,6 +74,13 @@ async fn declare_queue(channel: &Channel, queue: &Queue, passive: bool) -> lapin
     channel.queue_declare(short(&queue.name), options, arguments).await.map(drop)
 }
 
+/// Looks at a queue: how many messages wait in it and how many consumers it has. A queue that is not there
+/// closes the channel.
+pub(super) async fn look(channel: &Channel, name: &str) -> lapin::Result<lapin::Queue> {
+    let options = QueueDeclareOptions { passive: true, durable: true, ..QueueDeclareOptions::default() };
+    channel.queue_declare(short(name), options, FieldTable::default()).await
+}
+
 /// Our own names are short: connection names have at most 32 bytes.
 fn short(text: &str) -> ShortString {
     ShortString::try_new(text).expect("names of queues and exchanges are far below 255 bytes")

@@ -2,8 +2,6 @@
 
 use std::time::Duration;
 
-use lapin::options::QueueDeclareOptions;
-use lapin::types::{FieldTable, ShortString};
 use lapin::{Channel, Connection};
 use tokio::time::timeout;
 
@@ -11,8 +9,8 @@ use crate::domain::ids::ConnectionName;
 use crate::domain::topology::Topology;
 
 use super::Settings;
-use super::connecting::Way;
-use super::declare::{Undeclared, declare};
+use super::connecting::{Way, close};
+use super::declare::{Undeclared, declare, look};
 use super::supervisor::Ended;
 
 /// How long the whole look may take.
@@ -52,7 +50,7 @@ pub async fn inspect(
             let one = Topology { exchanges: Vec::new(), queues: vec![queue] };
             found.push((name.clone(), look_at(&connection, &name, one).await?));
         }
-        let _ = connection.close(200, "done".into()).await;
+        close(&connection).await;
         Ok(found)
     };
     timeout(LOOK_MAX, look).await.unwrap_or_else(|_| Err("the broker does not answer".to_owned()))
@@ -61,9 +59,7 @@ pub async fn inspect(
 /// Looks whether a queue is there, and only then declares it again, which compares the arguments.
 async fn look_at(connection: &Connection, name: &str, mut one: Topology) -> Result<Found, String> {
     let channel = channel(connection).await?; // a refusal closes it, so each look has its own
-    let options = QueueDeclareOptions { passive: true, durable: true, ..QueueDeclareOptions::default() };
-    let looked = channel.queue_declare(ShortString::from(name), options, FieldTable::default()).await;
-    let Ok(queue) = looked else { return Ok(Found::Missing) };
+    let Ok(queue) = look(&channel, name).await else { return Ok(Found::Missing) };
     one.queues.iter_mut().for_each(|queue| queue.bindings.clear());
     match declare(&channel, &one, false).await {
         Ok(()) => Ok(Found::Right { messages: queue.message_count(), consumers: queue.consumer_count() }),

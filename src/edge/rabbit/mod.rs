@@ -7,13 +7,18 @@ mod declare;
 mod doubt;
 mod inspection;
 mod management;
+mod presence;
 mod publisher;
 mod supervisor;
 
+use std::collections::HashMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
+use crate::domain::ids::ConnectionName;
 use crate::domain::secret::Secret;
+use crate::worker::ports::Gossip;
 
 pub use connecting::own_user;
 pub use declare::Undeclared;
@@ -21,6 +26,9 @@ pub use inspection::{Found, inspect};
 pub use management::{Orphan, orphans};
 pub use publisher::Publisher;
 pub use supervisor::{Ended, Supervisor};
+
+/// The connections that a worker serves, and for each what it and other workers know of each other.
+pub type Gossips = HashMap<ConnectionName, Arc<dyn Gossip>>;
 
 /// How to reach and use the broker.
 #[derive(Debug, Clone, PartialEq)]

@@ -19,6 +19,7 @@ use crate::domain::mail::{Address, Post, Posted, Unposted};
 use crate::policy::retry::RetryRules;
 use crate::worker::ports::Postbox;
 
+use super::connecting::close;
 use super::convert::properties_out;
 use super::turned;
 
@@ -81,8 +82,7 @@ impl Publisher {
     /// Gives the connection up.
     pub(super) async fn detach(&self) {
         if let Some(lines) = self.lines.send_replace(None) {
-            // Answers 200 to nobody when the connection is gone already.
-            let _ = timeout(Duration::from_secs(1), lines.connection.close(200, "done".into())).await;
+            close(&lines.connection).await;
         }
     }
 

@@ -13,6 +13,7 @@ use lapin::options::{BasicConsumeOptions, BasicQosOptions};
 use lapin::types::{FieldTable, ShortString};
 use lapin::{Channel, Connection, Consumer, ErrorKind};
 use tokio::sync::{Notify, Semaphore, watch};
+use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 use crate::domain::ids::{ConnectionName, Lane};
@@ -22,12 +23,13 @@ use crate::policy::retry::RetryRules;
 use crate::worker::event::{Event, Observer};
 use crate::worker::ports::Inbox;
 
-use super::connecting::Way;
+use super::connecting::{Way, close};
 use super::consuming::{Consuming, HELD_PIECE_BYTES, InFlight};
 use super::declare::{Undeclared, declare};
 use super::doubt::Doubt;
+use super::presence::Presence;
 use super::publisher::Publisher;
-use super::{Settings, turned};
+use super::{Gossips, Settings, turned};
 
 /// How long declaring and consuming may take; a cluster without a majority does not answer at all.
 const DECLARE_TIMEOUT: Duration = Duration::from_secs(30);
@@ -65,6 +67,12 @@ pub enum Ended {
     Abandoned(usize),
 }
 
+/// What keeps this worker among the others, each part until it fails; dropped, the worker has left.
+type Company = JoinSet<Doubt>;
+
+/// What is said when a part of it panicked.
+const BUG: &str = "what keeps this worker among the others has a bug";
+
 /// A queue, the channel it is consumed on, and its deliveries.
 type Consumed = (Source, Channel, Consumer);
 
@@ -74,6 +82,7 @@ pub struct Supervisor {
     way: Way,
     topology: Topology,
     sources: Vec<Source>,
+    gossips: Gossips,
     publisher: Arc<Publisher>,
     inbox: Arc<dyn Inbox>,
     observer: Arc<dyn Observer>,
@@ -84,23 +93,26 @@ pub struct Supervisor {
 }
 
 impl Supervisor {
-    /// A supervisor that consumes the lanes of these connections.
+    /// A supervisor that consumes the lanes of the connections that are gossiped about.
     ///
     /// # Errors
     /// When the settings cannot be used.
     pub fn new(
         settings: Settings,
-        connections: &[ConnectionName],
+        gossips: Gossips,
         publisher: Arc<Publisher>,
         inbox: Arc<dyn Inbox>,
         observer: Arc<dyn Observer>,
     ) -> Result<Self, Ended> {
+        let mut connections: Vec<ConnectionName> = gossips.keys().cloned().collect();
+        connections.sort();
         let lanes = connections.iter().flat_map(|connection| {
             Lane::ALL.map(|lane| Source::Work { connection: connection.clone(), lane })
         });
         let pieces = usize::try_from(settings.held_bytes_max).unwrap_or(usize::MAX) / HELD_PIECE_BYTES;
         Ok(Self {
             way: Way::new(&settings)?,
+            gossips,
             topology: Topology::of(connections.iter(), settings.dead_ttl),
             sources: lanes.chain([Source::Unrouted, Source::Undelivered]).collect(),
             held: Arc::new(Semaphore::new(pieces.clamp(1, Semaphore::MAX_PERMITS))),
@@ -166,20 +178,22 @@ impl Supervisor {
         };
         let doubt = Arc::new(Notify::new());
         self.publisher.attach(publishing, Arc::clone(&doubt));
-        let consumed = match timeout(DECLARE_TIMEOUT, self.consume(&consuming)).await {
+        let mut company = Company::new();
+        let consumed = match timeout(DECLARE_TIMEOUT, self.consume(&consuming, &mut company)).await {
             Ok(consumed) => consumed,
-            Err(_) => Err(Doubt::Unreachable("the broker does not answer".to_owned())),
+            Err(_) => Err(silent()),
         };
         let ended = match consumed {
             Ok(consumers) => {
                 self.observer.note(&Event::Broker { connected: true, why: "declared and consuming" });
-                self.attend(consumers, &doubt, stopping).await
+                self.attend(consumers, &mut company, &doubt, stopping).await
             }
             Err(doubt) => doubt,
         };
         self.publisher.detach().await;
+        drop(company); // last: as long as anything was in flight, the others had to count this worker
         // What is not acknowledged by now goes back to its queue.
-        let _ = timeout(Duration::from_secs(1), consuming.close(200, "done".into())).await;
+        close(&consuming).await;
         ended
     }
 
@@ -203,15 +217,25 @@ impl Supervisor {
         Ok((self.open("consuming").await?, self.open("publishing").await?))
     }
 
-    /// Declares everything and starts the consumers.
-    async fn consume(&self, connection: &Connection) -> Result<Vec<Consumed>, Doubt> {
+    /// Declares everything, joins the other workers, and only then starts the consumers.
+    async fn consume(&self, connection: &Connection, company: &mut Company) -> Result<Vec<Consumed>, Doubt> {
         let channel = connection.create_channel().await.map_err(Doubt::unreachable)?;
         declare(&channel, &self.topology, !self.settings.declare).await.map_err(Doubt::Undeclared)?;
+        self.join(connection, company).await?;
         let mut consumers = Vec::new();
         for source in &self.sources {
             consumers.push(consume(connection, source, self.settings.prefetch).await?);
         }
         Ok(consumers)
+    }
+
+    /// Takes this worker's place among the others.
+    async fn join(&self, connection: &Connection, company: &mut Company) -> Result<(), Doubt> {
+        let channel = connection.create_channel().await.map_err(Doubt::unreachable)?;
+        for (connection, gossip) in &self.gossips {
+            company.spawn(Presence::announce(&channel, connection, Arc::clone(gossip)).await?.keep());
+        }
+        Ok(())
     }
 
     fn consuming(&self, source: Source, channel: Channel, halt: watch::Receiver<bool>) -> Consuming {
@@ -233,7 +257,9 @@ impl Supervisor {
     async fn quarantine(&self, stopping: &mut watch::Receiver<bool>) -> Result<(), Doubt> {
         self.observer
             .note(&Event::Broker { connected: true, why: "a message cannot be read: consuming one by one" });
-        let publishing = self.open("publishing").await?;
+        let (presence, publishing) = (self.open("presence").await?, self.open("publishing").await?);
+        let mut company = Company::new();
+        timeout(DECLARE_TIMEOUT, self.join(&presence, &mut company)).await.map_err(|_| silent())??;
         let doubt = Arc::new(Notify::new());
         self.publisher.attach(publishing, Arc::clone(&doubt));
         let halt = watch::Sender::new(false);
@@ -244,11 +270,14 @@ impl Supervisor {
             _ = futures_util::future::join_all(lanes) => Ok(()),
             () = quiet => Ok(()),
             () = doubt.notified() => Err(Doubt::Lost("the publishing connection failed")),
+            Some(left) = company.join_next() => Err(left.unwrap_or(Doubt::Lost(BUG))),
             () = turned(stopping) => Err(Doubt::Stopping),
         };
         halt.send_replace(true);
         let _ = timeout(DRAIN_MAX, self.in_flight.finished()).await;
         self.publisher.detach().await;
+        drop(company);
+        close(&presence).await;
         ended
     }
 
@@ -272,17 +301,19 @@ impl Supervisor {
     async fn attend(
         &self,
         consumers: Vec<Consumed>,
+        company: &mut Company,
         doubt: &Arc<Notify>,
         stopping: &mut watch::Receiver<bool>,
     ) -> Doubt {
         let halt = watch::Sender::new(false);
-        let mut lanes = tokio::task::JoinSet::new();
+        let mut lanes = JoinSet::new();
         for (source, channel, consumer) in consumers {
             lanes.spawn(self.consuming(source, channel, halt.subscribe()).run(consumer));
         }
         let ended = tokio::select! {
             _ = lanes.join_next() => Doubt::Lost("a consumer ended"),
             () = doubt.notified() => Doubt::Lost("the publishing connection failed"),
+            Some(left) = company.join_next() => left.unwrap_or(Doubt::Lost(BUG)),
             () = turned(stopping) => Doubt::Stopping,
         };
         halt.send_replace(true);
@@ -294,6 +325,10 @@ impl Supervisor {
         }
         ended
     }
+}
+
+fn silent() -> Doubt {
+    Doubt::Unreachable("the broker does not answer".to_owned())
 }
 
 /// Starts consuming a queue on a channel of its own.

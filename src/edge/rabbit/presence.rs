@@ -1,0 +1,96 @@
+//! Being counted: a consumer on the presence queue of each connection, and how many there are.
+//!
+//! RabbitMQ counts a queue's consumers and forgets one with its connection, so workers need no store to know
+//! their number. The queue never holds a message. It is classic, because a quorum queue that does not answer
+//! its own broker within 250 ms counts as one without consumers.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::StreamExt as _;
+use lapin::options::BasicConsumeOptions;
+use lapin::types::{FieldTable, ShortString};
+use lapin::{Channel, Consumer};
+use tokio::time::{sleep, timeout};
+
+use crate::domain::ids::{ConnectionName, Lane};
+use crate::domain::topology::{presence_queue, work_queue};
+use crate::worker::ports::{Census, Gossip};
+
+use super::declare::look;
+use super::doubt::Doubt;
+
+/// How often a connection's workers are counted, on average. Two calls of less than a millisecond, and a
+/// worker that comes or goes is known after a twelfth of Okta's window of a minute.
+const COUNT_EVERY: Duration = Duration::from_secs(5);
+
+/// By how much a wait may be shorter or longer, so that workers started together do not ask in step.
+const JITTER: f64 = 0.2;
+
+/// How long a count may take before the connection is doubted: as long as a confirm, because the same busy
+/// broker answers both.
+const COUNT_MAX: Duration = Duration::from_secs(30);
+
+/// One worker's presence on one connection, for as long as it is kept.
+pub(super) struct Presence {
+    channel: Channel,
+    consumer: Consumer,
+    presence: String,
+    bulk: String,
+    gossip: Arc<dyn Gossip>,
+}
+
+impl Presence {
+    /// Becomes one of those who are counted, and counts for the first time.
+    pub async fn announce(
+        channel: &Channel,
+        connection: &ConnectionName,
+        gossip: Arc<dyn Gossip>,
+    ) -> Result<Self, Doubt> {
+        let presence = presence_queue(connection);
+        // Whatever somebody puts there is gone when it comes.
+        let options = BasicConsumeOptions { no_ack: true, ..BasicConsumeOptions::default() };
+        let (queue, tag) = (ShortString::from(presence.as_str()), ShortString::default());
+        let consumer = channel.basic_consume(queue, tag, options, FieldTable::default()).await;
+        let consumer = consumer.map_err(Doubt::unreachable)?;
+        let bulk = work_queue(connection, Lane::Bulk);
+        let announced = Self { channel: channel.clone(), consumer, presence, bulk, gossip };
+        announced.count().await.map_err(Doubt::unreachable)?;
+        Ok(announced)
+    }
+
+    /// Counts again and again, until that or being counted fails.
+    pub async fn keep(self) -> Doubt {
+        let consumer = self.consumer.clone();
+        tokio::select! {
+            doubt = self.go_on_counting() => doubt,
+            () = ended(consumer) => Doubt::Lost("this worker is no longer counted"),
+        }
+    }
+
+    async fn go_on_counting(&self) -> Doubt {
+        loop {
+            sleep(COUNT_EVERY.mul_f64(1.0 - JITTER + 2.0 * JITTER * fastrand::f64())).await;
+            match timeout(COUNT_MAX, self.count()).await {
+                Ok(Ok(())) => {}
+                Ok(Err(_)) => return Doubt::Lost("the workers cannot be counted"),
+                Err(_) => return Doubt::Lost("the broker does not count the workers"),
+            }
+        }
+    }
+
+    async fn count(&self) -> lapin::Result<()> {
+        let there = look(&self.channel, &self.presence).await?;
+        let bulk = look(&self.channel, &self.bulk).await?;
+        // This worker is there, whatever the count says.
+        let census =
+            Census { workers: there.consumer_count().max(1), queued: u64::from(bulk.message_count()) };
+        self.gossip.counted(census);
+        Ok(())
+    }
+}
+
+/// Waits until a consumer of a queue without messages has ended.
+async fn ended(mut consumer: Consumer) {
+    while let Some(Ok(_)) = consumer.next().await {}
+}

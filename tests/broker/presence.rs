@@ -1,0 +1,112 @@
+//! How many workers there are: a consumer each on the presence queue of a connection.
+
+use lapin::options::QueueDeleteOptions;
+use lapin::types::FieldTable;
+use okta_worker::domain::topology::INVOCATIONS;
+use okta_worker::worker::ports::Census;
+use serde_json::json;
+
+use super::caller::{Caller, Message, until};
+use super::fellow::{Fellow, Note};
+use super::node::{Place, User, ours};
+use super::wire::Wire;
+use super::world::World;
+
+const PRESENCE: &str = "okta.presence.prod";
+const BULK: &str = "okta.invocations.prod.bulk";
+
+#[tokio::test]
+async fn three_workers_know_that_they_are_three_and_when_one_has_left_two() {
+    let place = Place::take().await;
+    let url = place.url(User::Worker);
+    let fellows = [(); 3].map(|()| Fellow::start(&url));
+    until("all know of three", async || fellows.iter().all(|fellow| fellow.workers() == 3)).await;
+    let caller = Caller::new(&place.url(User::Operator)).await;
+    assert_eq!(caller.consumers(PRESENCE).await, Some(3));
+    let [one, two, three] = fellows;
+    two.stop().await;
+    until("both know of two", async || one.workers() == 2 && three.workers() == 2).await;
+    assert_eq!(caller.consumers(PRESENCE).await, Some(2));
+}
+
+#[tokio::test]
+async fn workers_and_waiting_messages_are_counted_before_the_first_message_is_taken() {
+    let place = Place::take().await;
+    let url = place.url(User::Worker);
+    let first = Fellow::start(&url);
+    until("it has declared all", async || first.workers() == 1).await;
+    first.stop().await;
+    let caller = Caller::new(&place.url(User::Operator)).await;
+    for _ in 0..2 {
+        caller.send(&Message::new("prod.bulk", "list_groups", &json!({}))).await;
+    }
+    until("they wait", async || caller.count(BULK).await == Some(2)).await;
+    let second = Fellow::start(&url);
+    let taken = |notes: &[Note]| notes.iter().filter(|note| **note == Note::Taken).count();
+    until("both are taken", async || taken(&second.notes()) == 2).await;
+    let mut before: Vec<_> = second.notes().into_iter().take_while(|note| *note != Note::Taken).collect();
+    before.sort_by_key(|note| matches!(note, Note::Counted("prod", _)));
+    let census = |queued| Census { workers: 1, queued };
+    assert_eq!(before, [Note::Counted("other", census(0)), Note::Counted("prod", census(2))]);
+}
+
+#[tokio::test]
+async fn a_worker_that_drains_is_counted_until_its_last_work_is_done() {
+    let world = World::with(&["--latency", "4000"]).await;
+    let mut worker = world.worker();
+    let caller = world.caller().await;
+    caller.queue("answers", FieldTable::default(), None).await;
+    let message = Message::new("prod.bulk", "create_group", &json!({"name": "x"})).answer_to("answers");
+    caller.send(&message).await;
+    until("it is in flight", async || world.org.requests() == 1).await;
+    worker.process.signal("TERM");
+    // Not of its own queue: a quorum queue counts a consumer that has left until its last acknowledgement.
+    let idle = "okta.invocations.other.bulk";
+    until("it takes no more work", async || caller.consumers(idle).await == Some(0)).await;
+    assert_eq!(caller.consumers(PRESENCE).await, Some(1));
+    assert_eq!(caller.count("answers").await, Some(0), "it was still at work");
+    assert_eq!(worker.process.wait().code(), Some(0), "{}", worker.process.stderr());
+    assert_eq!(caller.take("answers").await.body()["status"], "succeeded");
+    until("it has left", async || caller.consumers(PRESENCE).await == Some(0)).await;
+}
+
+#[tokio::test]
+async fn a_presence_queue_that_is_deleted_under_the_worker_is_declared_again() {
+    let place = Place::take().await;
+    let fellow = Fellow::start(&place.url(User::Worker));
+    until("it is counted", async || fellow.workers() == 1).await;
+    let caller = Caller::new(&place.url(User::Operator)).await;
+    let channel = caller.open_channel().await;
+    channel.queue_delete(PRESENCE.into(), QueueDeleteOptions::default()).await.unwrap();
+    until("it is counted again", async || caller.consumers(PRESENCE).await == Some(1)).await;
+}
+
+#[tokio::test]
+async fn what_somebody_puts_into_a_presence_queue_is_gone_and_changes_nothing() {
+    let place = Place::take().await;
+    let fellow = Fellow::start(&place.url(User::Worker));
+    until("it is counted", async || fellow.workers() == 1).await;
+    let caller = Caller::new(&place.url(User::Operator)).await;
+    let stray = Message { exchange: String::new(), ..Message::of(PRESENCE, "stray") };
+    caller.send(&stray).await;
+    caller.send(&stray).await;
+    until("nothing waits", async || caller.count(PRESENCE).await == Some(0)).await;
+    assert_eq!(caller.consumers(PRESENCE).await, Some(1));
+}
+
+#[tokio::test]
+async fn a_worker_that_consumes_one_by_one_is_counted_too() {
+    let Some(node) = ours() else { return };
+    let world = World::new().await;
+    let worker = world.worker();
+    let vhost = world.place.vhost.clone().expect("a node of ours has virtual hosts");
+    let mut wire = Wire::connect(node.port(), "operator", &vhost);
+    wire.publish(INVOCATIONS, "prod.bulk", b"\xff\xfe", b"{}");
+    until("it consumes one by one", async || worker.process.stderr().contains("consuming one by one")).await;
+    let caller = world.caller().await;
+    until("it is counted", async || caller.consumers(PRESENCE).await == Some(1)).await;
+    let began = worker.process.stderr().matches("declared and consuming").count();
+    assert_eq!(began, 1, "it still consumes one by one: {}", worker.process.stderr());
+    worker.stop();
+    until("it has left", async || caller.consumers(PRESENCE).await == Some(0)).await;
+}
