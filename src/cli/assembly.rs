@@ -4,21 +4,19 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use async_trait::async_trait;
 use tokio::sync::watch;
 
 use crate::config::{Config, Connection as Settings};
 use crate::domain::ids::ConnectionName;
 use crate::edge::okta::OktaClient;
+use crate::edge::rabbit::Gossips;
 use crate::policy::budget::window::Share;
 use crate::policy::permit::{Caller, Callers};
-use crate::edge::rabbit::Gossips;
-use crate::policy::budget::signal::Signal;
 use crate::policy::reply_to::ReplyPolicy;
 use crate::worker::clock::Clock;
 use crate::worker::event::Observer;
 use crate::worker::gate::{CallerCeilings, Gate, Terms};
-use crate::worker::ports::{Census, Gossip, Okta};
+use crate::worker::ports::{Gossip, Okta};
 use crate::worker::{Connection, Rules};
 
 use super::Refusal;
@@ -26,17 +24,22 @@ use super::Refusal;
 /// The orgs by name.
 pub(super) type Connections = HashMap<ConnectionName, Arc<Connection>>;
 
-/// The configured orgs over HTTPS.
-pub(super) fn connections(config: &Config, observer: &Arc<dyn Observer>) -> Result<Connections, Refusal> {
+/// The configured orgs over HTTPS, and what their gates tell other workers and hear from them.
+pub(super) fn connections(
+    config: &Config,
+    observer: &Arc<dyn Observer>,
+) -> Result<(Connections, Gossips), Refusal> {
     let callers = caller_ceilings(&config.callers);
     let connect = |settings: &Settings| {
         let okta = OktaClient::new(&settings.endpoint)
             .map_err(|why| Refusal(format!("connections.{}: {why}", settings.name)))?;
         let prefetch = usize::from(config.broker.prefetch);
-        let connection = connection(settings, Arc::new(okta), prefetch, &callers, observer);
-        Ok((settings.name.clone(), Arc::new(connection)))
+        let (connection, gate) = connection(settings, Arc::new(okta), prefetch, &callers, observer);
+        let gossip: Arc<dyn Gossip> = gate;
+        Ok(((settings.name.clone(), Arc::new(connection)), (settings.name.clone(), gossip)))
     };
-    config.connections.iter().map(connect).collect()
+    let both: Result<Vec<_>, Refusal> = config.connections.iter().map(connect).collect();
+    Ok(both?.into_iter().unzip())
 }
 
 /// What each caller may send in a minute.
@@ -52,7 +55,7 @@ pub(super) fn connection(
     prefetch: usize,
     callers: &Arc<CallerCeilings>,
     observer: &Arc<dyn Observer>,
-) -> Connection {
+) -> (Connection, Arc<Gate>) {
     let share = Share { capacity_percent: settings.capacity_percent, length: settings.rate_limit_window };
     let terms = Terms {
         connection: settings.name.clone(),
@@ -63,36 +66,13 @@ pub(super) fn connection(
         callers: Arc::clone(callers),
     };
     let gate = Gate::new(terms, Arc::clone(observer));
-    Connection {
+    let connection = Connection {
         name: settings.name.clone(),
         okta,
-        budget: Arc::new(gate),
+        budget: Arc::new(Arc::clone(&gate)),
         subtools: settings.subtools.clone(),
-    }
-}
-
-/// What the orgs' gates and other workers know of each other.
-pub(super) fn gossips(connections: &Connections) -> Gossips {
-    let alone = |name: &ConnectionName| (name.clone(), Arc::new(Alone) as Arc<dyn Gossip>);
-    connections.keys().map(alone).collect()
-}
-
-/// Until the gate listens to other workers: counted and told to, it does what it did.
-struct Alone;
-
-#[async_trait]
-impl Gossip for Alone {
-    async fn news(&self) {
-        std::future::pending().await
-    }
-
-    fn tell(&self) -> Vec<Signal> {
-        Vec::new()
-    }
-
-    fn hear(&self, _: &Signal) {}
-
-    fn counted(&self, _: Census) {}
+    };
+    (connection, gate)
 }
 
 /// The rules for a worker on the real broker.

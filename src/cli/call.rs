@@ -67,7 +67,7 @@ pub(super) async fn run(source: Option<PathBuf>, arguments: Arguments) -> Result
 
     let observer: Arc<dyn Observer> = Arc::new(Observers(Vec::new()));
     let (_stop, stopping) = watch::channel(false);
-    let mut connections = assembly::connections(&config, &observer)?;
+    let (mut connections, _) = assembly::connections(&config, &observer)?;
     connections.retain(|known, _| *known == name);
     if connections.is_empty() {
         return Err(Refusal(format!("unknown connection `{name}`")));

@@ -39,8 +39,7 @@ pub(super) async fn run(source: Option<PathBuf>) -> Result<u8, Refusal> {
     let (stop, stopping) = watch::channel(false);
     let publisher = Arc::new(Publisher::new(stopping.clone()));
     let user = own_user(config.broker.url.expose()).map_err(|ended| Refusal(ended.to_string()))?;
-    let connections = assembly::connections(&config, &observer)?;
-    let gossips = assembly::gossips(&connections);
+    let (connections, gossips) = assembly::connections(&config, &observer)?;
     let rules = assembly::rules(&config, connections, Some(user), stopping.clone());
     let worker = Arc::new(Worker::new(rules, Arc::<Publisher>::clone(&publisher), Arc::clone(&observer)));
     let supervisor = Supervisor::new(config.broker, gossips, publisher, worker, observer)

@@ -196,6 +196,10 @@ impl Log {
             Event::Broker { connected: false, why } => {
                 warn!("lost the broker: {}", text(why, REASON_CHARS_MAX))
             }
+            Event::SignalsRefused { why } => warn!(
+                "workers cannot tell each other what is left of a window, so their number must do: {}",
+                text(why, REASON_CHARS_MAX)
+            ),
             Event::Requested { connection, bucket, method, http_status, took, rate: _ } => debug!(
                 connection = connection.as_str(),
                 bucket = bucket.as_str(),
@@ -474,6 +478,7 @@ mod tests {
             Event::Parked { id: forged, connection: None, reason: ParkReason::Unreadable },
             Event::Undeliverable { id: forged, connection: None },
             Event::Broker { connected: false, why: forged },
+            Event::SignalsRefused { why: forged },
         ];
         for format in [LogFormat::Json, LogFormat::Text] {
             let text = written(format, FILTER, &events);
@@ -526,6 +531,7 @@ mod tests {
             Event::Stale { id: "7d0c" },
             Event::Broker { connected: true, why: "everything is consumed" },
             Event::Broker { connected: false, why: "reset by peer" },
+            Event::SignalsRefused { why: "access refused" },
         ];
         let told: Vec<_> = json(&events)
             .iter()
@@ -543,6 +549,7 @@ mod tests {
                 "WARN `7d0c` came by a connection that is gone; the broker delivers it again",
                 "INFO connected to the broker: everything is consumed",
                 "WARN lost the broker: reset by peer",
+                "WARN workers cannot tell each other what is left of a window, so their number must do: access refused",
             ]
         );
     }

@@ -274,7 +274,8 @@ impl Metrics {
             | Event::BucketRecovered { .. }
             | Event::LimitLowered { .. }
             | Event::Undeliverable { .. }
-            | Event::Stale { .. } => {}
+            | Event::Stale { .. }
+            | Event::SignalsRefused { .. } => {}
         }
     }
 
@@ -439,6 +440,7 @@ mod tests {
             Event::Parked { id, connection: some, reason: ParkReason::Internal },
             Event::Stale { id },
             Event::Broker { connected: true, why: "amqp://jane@example.com" },
+            Event::SignalsRefused { why: "amqp://jane@example.com" },
         ] {
             metrics.note(&event);
         }

@@ -193,6 +193,11 @@ pub enum Event<'a> {
         /// What happened, without any credential.
         why: &'a str,
     },
+    /// The broker does not let the worker hear other workers, or tell them; it goes on without.
+    SignalsRefused {
+        /// What the broker said, or what it wants.
+        why: &'a str,
+    },
 }
 
 /// Somebody who is told.

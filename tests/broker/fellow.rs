@@ -9,9 +9,9 @@ use okta_worker::domain::mail::Delivery;
 use okta_worker::domain::secret::Secret;
 use okta_worker::edge::rabbit::{Ended, Gossips, Publisher, Settings, Supervisor};
 use okta_worker::policy::budget::signal::Signal;
-use okta_worker::worker::event::Observers;
+use okta_worker::worker::event::{Event, Observer};
 use okta_worker::worker::ports::{Census, Gossip, Inbox};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 
 /// The connections of every fellow, as those of every worker process.
@@ -22,13 +22,18 @@ pub const CONNECTIONS: [&str; 2] = ["prod", "other"];
 pub enum Note {
     /// The broker has counted for a connection.
     Counted(&'static str, Census),
+    /// A signal of a connection came.
+    Heard(&'static str, Signal),
     /// A message was taken.
     Taken,
+    /// The broker does not let it hear or tell.
+    Refused(String),
 }
 
 /// A running supervisor.
 pub struct Fellow {
     notes: Notes,
+    telling: [Arc<Telling>; 2],
     stop: watch::Sender<bool>,
     running: JoinHandle<Result<(), Ended>>,
 }
@@ -46,23 +51,27 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The gossip of one connection, with nothing to tell.
-struct Counting {
+/// The gossip of one connection: tells what the test wants it to.
+struct Telling {
     connection: &'static str,
     notes: Notes,
+    signals: Mutex<Vec<Signal>>,
+    news: Notify,
 }
 
 #[async_trait]
-impl Gossip for Counting {
+impl Gossip for Telling {
     async fn news(&self) {
-        std::future::pending().await
+        self.news.notified().await;
     }
 
     fn tell(&self) -> Vec<Signal> {
-        Vec::new()
+        std::mem::take(&mut locked(&self.signals))
     }
 
-    fn hear(&self, _: &Signal) {}
+    fn hear(&self, signal: &Signal) {
+        self.notes.all().push(Note::Heard(self.connection, signal.clone()));
+    }
 
     fn counted(&self, census: Census) {
         self.notes.all().push(Note::Counted(self.connection, census));
@@ -74,6 +83,14 @@ impl Inbox for Notes {
     async fn take(&self, delivery: Delivery) {
         self.all().push(Note::Taken);
         delivery.receipt.ack().await;
+    }
+}
+
+impl Observer for Notes {
+    fn note(&self, event: &Event<'_>) {
+        if let Event::SignalsRefused { why } = event {
+            self.all().push(Note::Refused((*why).to_owned()));
+        }
     }
 }
 
@@ -89,19 +106,24 @@ impl Fellow {
             dead_ttl: Duration::from_secs(14 * 86_400),
         };
         let notes = Notes::default();
-        let gossips: Gossips = CONNECTIONS
-            .map(|connection| {
-                let name = ConnectionName::parse(connection).expect("a good name");
-                (name, Arc::new(Counting { connection, notes: notes.clone() }) as Arc<dyn Gossip>)
+        let telling = CONNECTIONS.map(|connection| {
+            let (notes, signals, news) = (notes.clone(), Mutex::default(), Notify::new());
+            Arc::new(Telling { connection, notes, signals, news })
+        });
+        let gossips: Gossips = telling
+            .iter()
+            .map(|telling| {
+                let name = ConnectionName::parse(telling.connection).expect("a good name");
+                (name, Arc::clone(telling) as Arc<dyn Gossip>)
             })
-            .into();
+            .collect();
         let (stop, stopping) = watch::channel(false);
         let publisher = Arc::new(Publisher::new(stopping.clone()));
-        let (inbox, observer) = (Arc::new(notes.clone()), Arc::new(Observers(Vec::new())));
+        let (inbox, observer) = (Arc::new(notes.clone()), Arc::new(notes.clone()));
         let supervisor = Supervisor::new(settings, gossips, publisher, inbox, observer);
         let supervisor = supervisor.expect("the settings are good");
         let running = tokio::spawn(async move { supervisor.run(stopping).await });
-        Self { notes, stop, running }
+        Self { notes, telling, stop, running }
     }
 
     /// What has reached it so far.
@@ -120,6 +142,24 @@ impl Fellow {
     /// How many workers of `prod` it knows of.
     pub fn workers(&self) -> u32 {
         self.census().map_or(0, |census| census.workers)
+    }
+
+    /// Whether it has heard this signal of a connection.
+    pub fn has_heard(&self, connection: &'static str, signal: &Signal) -> bool {
+        self.notes().contains(&Note::Heard(connection, signal.clone()))
+    }
+
+    /// Has it tell a signal of a connection. It may be lost.
+    pub fn tell(&self, connection: &str, signal: &Signal) {
+        let telling = self.telling.iter().find(|telling| telling.connection == connection);
+        let telling = telling.expect("it is a connection of all fellows");
+        locked(&telling.signals).push(signal.clone());
+        telling.news.notify_one();
+    }
+
+    /// Whether it has taken away everything that it was to tell.
+    pub fn has_told(&self) -> bool {
+        self.telling.iter().all(|telling| locked(&telling.signals).is_empty())
     }
 
     /// Tells it to stop and waits until it has.

@@ -21,6 +21,7 @@ mod refusals;
 mod replies;
 mod retries;
 mod secrets;
+mod signals;
 mod subtools;
 mod tls;
 mod topology;

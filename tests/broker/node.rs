@@ -171,6 +171,16 @@ impl Place {
         Self { vhost: Some(vhost), url, _turn: turn }
     }
 
+    /// The way in for one more broker user, who may configure, write and read these.
+    pub fn url_with(&self, node: &Node, [configure, write, read]: [&str; 3]) -> String {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let vhost = self.vhost.as_deref().expect("a node of ours has virtual hosts");
+        let user = format!("{vhost}-{}", NEXT.fetch_add(1, Ordering::Relaxed));
+        node.run("ctl", &["-q", "add_user", &user, &user]);
+        node.run("ctl", &["-q", "set_permissions", "-p", vhost, &user, configure, write, read]);
+        self.url.replace("worker:worker@", &format!("{user}:{user}@"))
+    }
+
     /// The way in for a user; a broker that is not ours has one for all.
     pub fn url(&self, user: User) -> String {
         match self.vhost {

@@ -178,7 +178,8 @@ impl Observer for Screen {
             | Event::Undeliverable { .. }
             | Event::Parked { .. }
             | Event::Stale { .. }
-            | Event::Broker { .. } => {}
+            | Event::Broker { .. }
+            | Event::SignalsRefused { .. } => {}
         }
     }
 }

@@ -9,6 +9,7 @@ mod inspection;
 mod management;
 mod presence;
 mod publisher;
+mod signals;
 mod supervisor;
 
 use std::collections::HashMap;

@@ -3,7 +3,7 @@
 //! lapin hands a returned message to whichever confirm completes first (12 of 2,800 were wrong), so a
 //! channel has one mandatory publish in flight, and there are several channels. Direct replies are never
 //! mandatory and share one channel. A confirm that does not come says nothing: the same message goes out
-//! again under the same id.
+//! again under the same id. What may be lost has a channel without confirms.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -43,6 +43,8 @@ struct Lines {
     connection: Connection,
     mandatory: Vec<Mutex<Option<Channel>>>,
     direct: Mutex<Option<Channel>>,
+    /// For what may be lost. Opened once: if the broker closes it, that was a refusal.
+    aside: Mutex<Option<Channel>>,
     turn: std::sync::atomic::AtomicUsize,
     /// Told when a channel cannot be opened: the connection is no good.
     doubt: Arc<Notify>,
@@ -52,6 +54,15 @@ struct Lines {
 pub struct Publisher {
     lines: watch::Sender<Option<Arc<Lines>>>,
     leaving: watch::Receiver<bool>,
+}
+
+/// Why there is no channel for what may be lost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum NoLine {
+    /// There is no connection, or the broker does not read from it.
+    Now,
+    /// The broker has refused what was published before.
+    Refused,
 }
 
 /// What one try came to.
@@ -73,6 +84,7 @@ impl Publisher {
             connection,
             mandatory: (0..CHANNELS).map(|_| Mutex::new(None)).collect(),
             direct: Mutex::new(None),
+            aside: Mutex::new(None),
             turn: std::sync::atomic::AtomicUsize::new(0),
             doubt,
         };
@@ -84,6 +96,13 @@ impl Publisher {
         if let Some(lines) = self.lines.send_replace(None) {
             close(&lines.connection).await;
         }
+    }
+
+    /// A channel without confirms, for what may be lost. Where the broker has stopped reading there is none:
+    /// lapin would keep in memory whatever is published, without a limit.
+    pub(super) async fn aside(&self) -> Result<Channel, NoLine> {
+        let lines = self.lines.borrow().clone().ok_or(NoLine::Now)?;
+        lines.aside().await
     }
 
     /// The lines of the current generation, waited for.
@@ -155,6 +174,34 @@ impl Lines {
             *line = None; // whatever this channel still brings is not to be mixed with later messages
         }
         tried
+    }
+
+    async fn aside(&self) -> Result<Channel, NoLine> {
+        let status = self.connection.status();
+        if status.connected() && status.blocked() {
+            return Err(NoLine::Now);
+        }
+        let mut aside = self.aside.lock().await;
+        let channel = match aside.take() {
+            Some(channel) => channel,
+            None => match timeout(CONFIRM_TIMEOUT, self.connection.create_channel()).await {
+                Ok(Ok(channel)) => channel,
+                Ok(Err(_)) | Err(_) => {
+                    self.doubt.notify_one();
+                    return Err(NoLine::Now);
+                }
+            },
+        };
+        let open = channel.status().connected();
+        *aside = Some(channel.clone());
+        match open {
+            true => Ok(channel),
+            false if status.connected() => Err(NoLine::Refused),
+            false => {
+                self.doubt.notify_one();
+                Err(NoLine::Now)
+            }
+        }
     }
 
     /// The channel of a line, opened when it is not there or no longer good.

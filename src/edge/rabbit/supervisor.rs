@@ -23,12 +23,13 @@ use crate::policy::retry::RetryRules;
 use crate::worker::event::{Event, Observer};
 use crate::worker::ports::Inbox;
 
-use super::connecting::{Way, close};
+use super::connecting::{Way, close, own_user};
 use super::consuming::{Consuming, HELD_PIECE_BYTES, InFlight};
 use super::declare::{Undeclared, declare};
 use super::doubt::Doubt;
 use super::presence::Presence;
 use super::publisher::Publisher;
+use super::signals::Signals;
 use super::{Gossips, Settings, turned};
 
 /// How long declaring and consuming may take; a cluster without a majority does not answer at all.
@@ -83,6 +84,7 @@ pub struct Supervisor {
     topology: Topology,
     sources: Vec<Source>,
     gossips: Gossips,
+    signals: Arc<Signals>,
     publisher: Arc<Publisher>,
     inbox: Arc<dyn Inbox>,
     observer: Arc<dyn Observer>,
@@ -112,6 +114,11 @@ impl Supervisor {
         let pieces = usize::try_from(settings.held_bytes_max).unwrap_or(usize::MAX) / HELD_PIECE_BYTES;
         Ok(Self {
             way: Way::new(&settings)?,
+            signals: Arc::new(Signals::new(
+                &own_user(settings.url.expose())?,
+                gossips.clone(),
+                Arc::clone(&observer),
+            )),
             gossips,
             topology: Topology::of(connections.iter(), settings.dead_ttl),
             sources: lanes.chain([Source::Unrouted, Source::Undelivered]).collect(),
@@ -130,6 +137,7 @@ impl Supervisor {
     /// # Errors
     /// When the broker has other queues than the worker needs, or work had to be abandoned.
     pub async fn run(&self, mut stopping: watch::Receiver<bool>) -> Result<(), Ended> {
+        let _telling = self.signals.go_on_telling(&self.publisher);
         let mut failures = 0;
         loop {
             let mut doubt = self.generation(&mut stopping).await;
@@ -229,8 +237,11 @@ impl Supervisor {
         Ok(consumers)
     }
 
-    /// Takes this worker's place among the others.
+    /// Takes this worker's place among the others: it hears them, and then is counted.
     async fn join(&self, connection: &Connection, company: &mut Company) -> Result<(), Doubt> {
+        if let Some(listening) = self.signals.listen(connection).await? {
+            company.spawn(listening.keep());
+        }
         let channel = connection.create_channel().await.map_err(Doubt::unreachable)?;
         for (connection, gossip) in &self.gossips {
             company.spawn(Presence::announce(&channel, connection, Arc::clone(gossip)).await?.keep());

@@ -1,0 +1,261 @@
+//! What workers tell each other of Okta's windows: each listens on a queue of its own, and tells all.
+//!
+//! Nothing waits for a signal. It is published transient and unconfirmed, dropped where the broker does not
+//! read, and gone when nobody has heard it soon. Only who publishes as the worker's own broker user is
+//! believed: RabbitMQ verifies the property. What a signal means, the gossip behind it knows.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use futures_util::StreamExt as _;
+use lapin::options::{BasicConsumeOptions, BasicPublishOptions, QueueBindOptions, QueueDeclareOptions};
+use lapin::types::{AMQPValue, FieldTable, ShortString};
+use lapin::{BasicProperties, Channel, Connection, Consumer, ErrorKind};
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+
+use crate::domain::ids::ConnectionName;
+use crate::domain::topology::SIGNALS;
+use crate::policy::budget::signal::Signal;
+use crate::worker::event::{Event, Observer};
+use crate::worker::ports::Gossip;
+
+use super::Gossips;
+use super::connecting::explain;
+use super::doubt::Doubt;
+use super::publisher::{NoLine, Publisher};
+
+/// A connection's news are told at most this often: ten times a second, because an answer of Okta's, the
+/// source of all news, takes about as long.
+const SIGNAL_EVERY: Duration = Duration::from_millis(100);
+
+/// How long a signal may wait in the broker. The ages in it do not count that time, so it must be short.
+const SIGNAL_WAIT_MAX: Duration = Duration::from_secs(2);
+
+/// The most signals that wait for one worker, some 200 KiB; the oldest are dropped. A hundred workers that
+/// all have news tell as many in a second.
+const SIGNALS_MAX: i64 = 1000;
+
+/// How long handing one signal to the connection may take. When it takes longer, the socket is full.
+const TELL_MAX: Duration = Duration::from_secs(1);
+
+/// The AMQP `type` of a signal.
+const KIND: &str = "okta.signal";
+
+/// Signals do not survive a restart of the broker.
+const TRANSIENT: u8 = 1;
+
+/// The signals of one worker, to and from.
+pub(super) struct Signals {
+    /// The worker's own broker user.
+    user: ShortString,
+    gossips: Gossips,
+    observer: Arc<dyn Observer>,
+    /// Whether it was said that the broker lets this worker hear nothing.
+    is_deaf: AtomicBool,
+    /// Whether it was said that the broker lets this worker tell nothing.
+    is_mute: AtomicBool,
+}
+
+impl Signals {
+    /// The signals between these and their namesakes in other workers.
+    pub fn new(user: &str, gossips: Gossips, observer: Arc<dyn Observer>) -> Self {
+        // A user with a longer name cannot be named in a message, and so is mute.
+        let user = ShortString::try_new(user).unwrap_or_default();
+        Self { user, gossips, observer, is_deaf: AtomicBool::new(false), is_mute: AtomicBool::new(false) }
+    }
+
+    /// Begins to listen; `None` when the broker does not permit it, because the work goes on without.
+    ///
+    /// # Errors
+    /// When the connection is no good.
+    pub async fn listen(self: &Arc<Self>, connection: &Connection) -> Result<Option<Listening>, Doubt> {
+        let channel = connection.create_channel().await.map_err(Doubt::unreachable)?; // a refusal closes it
+        match own_queue(&channel).await {
+            Ok(consumer) => {
+                self.is_deaf.store(false, Ordering::Relaxed);
+                Ok(Some(Listening { signals: Arc::clone(self), consumer, _channel: channel }))
+            }
+            Err(refusal) if matches!(refusal.kind(), ErrorKind::ProtocolError(_)) => {
+                self.say_once(&self.is_deaf, &explain(&refusal));
+                Ok(None)
+            }
+            Err(error) => Err(Doubt::unreachable(error)),
+        }
+    }
+
+    /// Tells the news of every connection, until what is returned is dropped.
+    pub fn go_on_telling(self: &Arc<Self>, publisher: &Arc<Publisher>) -> JoinSet<()> {
+        let mut telling = JoinSet::new();
+        for (connection, gossip) in self.gossips.clone() {
+            let (signals, publisher) = (Arc::clone(self), Arc::clone(publisher));
+            telling.spawn(async move {
+                loop {
+                    gossip.news().await;
+                    signals.tell(&publisher, &connection, gossip.as_ref()).await;
+                    sleep(SIGNAL_EVERY).await;
+                }
+            });
+        }
+        telling
+    }
+
+    /// Tells what there is to tell, or drops it.
+    async fn tell(&self, publisher: &Publisher, connection: &ConnectionName, gossip: &dyn Gossip) {
+        let line = publisher.aside().await;
+        let signals = gossip.tell();
+        match line {
+            Ok(channel) => {
+                for signal in signals {
+                    let told = self.publish(&channel, connection, &signal);
+                    if !matches!(timeout(TELL_MAX, told).await, Ok(Ok(_))) {
+                        return;
+                    }
+                }
+            }
+            Err(NoLine::Now) => {}
+            Err(NoLine::Refused) => {
+                let needed =
+                    format!("the user of `broker.url` needs to write to `{SIGNALS}` in its own name");
+                self.say_once(&self.is_mute, &needed);
+            }
+        }
+    }
+
+    async fn publish(
+        &self,
+        channel: &Channel,
+        connection: &ConnectionName,
+        signal: &Signal,
+    ) -> lapin::Result<()> {
+        let wait_max = SIGNAL_WAIT_MAX.as_millis().to_string();
+        let properties = BasicProperties::default()
+            .with_delivery_mode(TRANSIENT)
+            .with_type(KIND.into())
+            .with_user_id(self.user.clone())
+            .with_expiration(wait_max.into());
+        let (key, options) = (ShortString::from(connection.as_str()), BasicPublishOptions::default());
+        channel.basic_publish(SIGNALS.into(), key, options, &signal.encode(), properties).await.map(drop)
+    }
+
+    /// Whose signal a message is and what it says; `None` when it is to be ignored.
+    fn read(
+        &self,
+        properties: &BasicProperties,
+        key: &str,
+        body: &[u8],
+    ) -> Option<(&Arc<dyn Gossip>, Signal)> {
+        let is = |property: &Option<ShortString>, text: &str| {
+            property.as_ref().is_some_and(|property| property.as_str() == text)
+        };
+        if !is(properties.user_id(), self.user.as_str()) || !is(properties.kind(), KIND) {
+            return None;
+        }
+        let gossip = self.gossips.get(&ConnectionName::parse(key).ok()?)?;
+        Some((gossip, Signal::decode(body)?))
+    }
+
+    fn say_once(&self, said: &AtomicBool, why: &str) {
+        if !said.swap(true, Ordering::Relaxed) {
+            self.observer.note(&Event::SignalsRefused { why });
+        }
+    }
+}
+
+/// The queue that signals are heard from.
+pub(super) struct Listening {
+    signals: Arc<Signals>,
+    consumer: Consumer,
+    _channel: Channel,
+}
+
+impl Listening {
+    /// Hears signals until that fails.
+    pub async fn keep(mut self) -> Doubt {
+        while let Some(Ok(delivery)) = self.consumer.next().await {
+            let key = delivery.routing_key.as_str();
+            if let Some((gossip, signal)) = self.signals.read(&delivery.properties, key, &delivery.data) {
+                gossip.hear(&signal);
+            }
+        }
+        Doubt::Lost("signals are no longer heard")
+    }
+}
+
+/// Declares and consumes a queue that is this connection's own and goes away with it.
+async fn own_queue(channel: &Channel) -> lapin::Result<Consumer> {
+    let wait_max = i64::try_from(SIGNAL_WAIT_MAX.as_millis()).expect("it is seconds");
+    let mut arguments = FieldTable::default();
+    // Said although it is the default: a virtual host may have another one, which cannot be exclusive.
+    arguments.insert("x-queue-type".into(), AMQPValue::LongString("classic".into()));
+    arguments.insert("x-message-ttl".into(), AMQPValue::LongLongInt(wait_max));
+    arguments.insert("x-max-length".into(), AMQPValue::LongLongInt(SIGNALS_MAX));
+    let options =
+        QueueDeclareOptions { exclusive: true, auto_delete: true, ..QueueDeclareOptions::default() };
+    let queue = channel.queue_declare(ShortString::default(), options, arguments).await?.name().clone();
+    let (none, options) = (FieldTable::default(), QueueBindOptions::default());
+    channel.queue_bind(queue.clone(), SIGNALS.into(), ShortString::default(), options, none).await?;
+    let options = BasicConsumeOptions { no_ack: true, exclusive: true, ..BasicConsumeOptions::default() };
+    channel.basic_consume(queue, ShortString::default(), options, FieldTable::default()).await
+}
+
+#[cfg(test)]
+mod tests {
+    use async_trait::async_trait;
+
+    use super::*;
+    use crate::worker::event::Observers;
+    use crate::worker::ports::Census;
+
+    /// Has nothing to tell.
+    struct Silent;
+
+    #[async_trait]
+    impl Gossip for Silent {
+        async fn news(&self) {
+            std::future::pending().await
+        }
+        fn tell(&self) -> Vec<Signal> {
+            Vec::new()
+        }
+        fn hear(&self, _: &Signal) {}
+        fn counted(&self, _: Census) {}
+    }
+
+    fn signal() -> Signal {
+        Signal {
+            worker: 7,
+            ledger: "users".to_owned(),
+            reset: 1_772_442_060,
+            limit: 600,
+            remaining: 12,
+            age: Duration::from_millis(150),
+            to_end: Duration::from_secs(20),
+            rate: 1.5,
+            at_work: true,
+        }
+    }
+
+    #[test]
+    fn only_signals_of_the_workers_own_user_for_a_known_connection_are_read() {
+        let gossips: Gossips =
+            [(ConnectionName::parse("prod").unwrap(), Arc::new(Silent) as Arc<dyn Gossip>)].into();
+        let signals = Signals::new("worker", gossips, Arc::new(Observers(Vec::new())));
+        let by = |user: &str| BasicProperties::default().with_user_id(user.into()).with_type(KIND.into());
+        let nameless = BasicProperties::default().with_type(KIND.into());
+        let body = signal().encode();
+        let heard = signals.read(&by("worker"), "prod", &body);
+        assert_eq!(heard.map(|(_, signal)| signal), Some(signal()));
+        for (properties, key, body) in [
+            (by("caller"), "prod", &body[..]),
+            (nameless, "prod", &body),
+            (by("worker"), "acme", &body),
+            (by("worker"), "", &body),
+            (by("worker"), "prod", b"{}"),
+            (by("worker").with_type("okta.result".into()), "prod", &body),
+        ] {
+            assert!(signals.read(&properties, key, body).is_none(), "{properties:?} {key}");
+        }
+    }
+}
