@@ -71,7 +71,7 @@ pub(super) async fn run() -> Result<u8, Refusal> {
     let config = config::load(None, []).map_err(|problems| Refusal(problems.to_string()))?.config;
     let (_stop, stopping) = watch::channel(false);
     let name = connection.name.clone();
-    let org =
+    let (org, _) =
         assembly::connection(&connection, Arc::new(okta), PREFETCH, &CallerCeilings::new([]), &observer);
     let rules = assembly::own_rules(&config, [(name.clone(), Arc::new(org))].into(), stopping);
     let broker = Broker::new([&name]);
