@@ -48,8 +48,9 @@ pub const UNCLAIMED_MAX: i64 = 100_000;
 /// The most parked messages kept; the oldest are dropped (the broker counts them).
 pub const DEAD_MAX: i64 = 100_000;
 
-/// The delay tiers: a message that must wait goes to the one nearest to its time. Tiers have one
-/// uniform time each, because RabbitMQ looks only at the head of a queue: 300 ms behind 3 s took 3 s.
+/// The delay tiers, the shortest first: a message that must wait goes to the longest one within its time.
+/// Tiers have one uniform time each, because RabbitMQ looks only at the head of a queue: 300 ms behind 3 s
+/// took 3 s.
 pub const DELAY_TIERS: [(&str, Duration); 8] = [
     ("okta.delay.1s", Duration::from_secs(1)),
     ("okta.delay.5s", Duration::from_secs(5)),

@@ -1,18 +1,22 @@
-//! A queue inside the process: routing, redelivery and unroutable messages as RabbitMQ does them, as far
-//! as the worker sees it. Nothing survives the process.
+//! A queue inside the process: routing, redelivery, delay tiers and unroutable messages as RabbitMQ does
+//! them, as far as the worker sees it. Nothing survives the process.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep_until};
 
 use crate::domain::ids::{ConnectionName, Lane};
 use crate::domain::mail::{Address, Delivery, Post, Posted, Properties, Receipt, Source, Unposted};
-use crate::domain::topology::{DEAD, INVOCATIONS, RESULTS, UNCLAIMED, source_queue, work_key};
+use crate::domain::topology::{DEAD, DELAY_TIERS, INVOCATIONS, RESULTS, UNCLAIMED, source_queue, work_key};
 use crate::worker::ports::{Inbox, Postbox};
+
+use super::death::expired;
 
 /// A message in a queue.
 #[derive(Debug, Clone)]
@@ -26,6 +30,20 @@ pub struct Stored {
     /// Its body.
     pub body: Bytes,
     redelivered: bool,
+    since: Instant,
+}
+
+impl Stored {
+    fn new(exchange: &str, routing_key: &str, properties: Properties, body: Bytes) -> Self {
+        Self {
+            exchange: exchange.to_owned(),
+            routing_key: routing_key.to_owned(),
+            properties,
+            body,
+            redelivered: false,
+            since: Instant::now(),
+        }
+    }
 }
 
 /// The queues and who is bound to the lanes.
@@ -50,7 +68,8 @@ impl Broker {
             }
         }
         let sources = lanes.values().map(source_queue).chain([source_queue(&Source::Unrouted)]);
-        let queues = sources.chain([DEAD.to_owned(), UNCLAIMED.to_owned()]);
+        let tiers = DELAY_TIERS.map(|(tier, _)| tier.to_owned());
+        let queues = sources.chain([DEAD.to_owned(), UNCLAIMED.to_owned()]).chain(tiers);
         let queues = queues.map(|name| (name, VecDeque::new())).collect();
         Arc::new(Self { queues: Mutex::new(queues), lanes, changed: Notify::new() })
     }
@@ -60,16 +79,19 @@ impl Broker {
         self.queues().entry(queue.to_owned()).or_default();
     }
 
+    /// Removes a queue with all that is in it.
+    pub fn delete(&self, queue: &str) {
+        self.queues().remove(queue);
+    }
+
     /// Publishes an invocation as a producer does.
     pub fn publish(&self, routing_key: &str, properties: Properties, body: impl Into<Bytes>) {
-        let source = self.lanes.get(routing_key).unwrap_or(&Source::Unrouted);
-        let stored = Stored {
-            exchange: INVOCATIONS.to_owned(),
-            routing_key: routing_key.to_owned(),
-            properties,
-            body: body.into(),
-            redelivered: false,
-        };
+        self.route(Stored::new(INVOCATIONS, routing_key, properties, body.into()));
+    }
+
+    /// Puts a message where its key leads.
+    fn route(&self, stored: Stored) {
+        let source = self.lanes.get(&stored.routing_key).unwrap_or(&Source::Unrouted);
         self.put(&source_queue(source), stored);
     }
 
@@ -89,12 +111,18 @@ impl Broker {
         self.queues().get_mut(queue)?.pop_front()
     }
 
+    /// The oldest message of a queue, which stays there.
+    pub fn head(&self, queue: &str) -> Option<Stored> {
+        self.queues().get(queue)?.front().cloned()
+    }
+
     /// How many messages wait in a queue.
     pub fn waiting(&self, queue: &str) -> usize {
         self.queues().get(queue).map_or(0, VecDeque::len)
     }
 
-    /// Hands every delivery to the inbox, at most `prefetch` of a queue at once. Ends when dropped.
+    /// Hands every delivery to the inbox, at most `prefetch` of a queue at once, and lets go of what has
+    /// been long enough in a delay tier. Ends when dropped.
     pub fn consume(self: &Arc<Self>, inbox: &Arc<dyn Inbox>, prefetch: usize) -> JoinSet<()> {
         let mut sources: Vec<Source> = vec![Source::Unrouted];
         for source in self.lanes.values() {
@@ -103,6 +131,9 @@ impl Broker {
             }
         }
         let mut consumers = JoinSet::new();
+        for (tier, time) in DELAY_TIERS {
+            consumers.spawn(Arc::clone(self).let_go(tier, time));
+        }
         for source in sources {
             consumers.spawn(Arc::clone(self).hand_over(source, Arc::clone(inbox), prefetch));
         }
@@ -120,6 +151,22 @@ impl Broker {
             let delivery = self.delivery(stored, &source, room);
             let inbox = Arc::clone(&inbox);
             taken.spawn(async move { inbox.take(delivery).await });
+        }
+    }
+
+    /// Sends each message of a tier back to the lanes after the tier's time: the oldest is the first.
+    async fn let_go(self: Arc<Self>, tier: &'static str, time: Duration) {
+        loop {
+            let changed = self.changed.notified();
+            let Some(head) = self.head(tier) else {
+                changed.await;
+                continue;
+            };
+            sleep_until(head.since + time).await;
+            if let Some(stored) = self.pop(tier) {
+                let properties = expired(stored.properties, tier, &stored.routing_key);
+                self.route(Stored::new(INVOCATIONS, &stored.routing_key, properties, stored.body));
+            }
         }
     }
 
@@ -164,15 +211,10 @@ impl Postbox for Broker {
             Address::Queue(name) | Address::DirectReply(name) => ("", name, name.as_str()),
             // Nobody binds to results here, so they wait where unclaimed ones do.
             Address::Exchange(RESULTS, key) => (RESULTS, key, UNCLAIMED),
-            Address::Exchange(exchange, key) => (*exchange, key, ""),
+            // The delay tiers: each exchange has one queue, of its own name.
+            Address::Exchange(exchange, key) => (*exchange, key, *exchange),
         };
-        let stored = Stored {
-            exchange: exchange.to_owned(),
-            routing_key: key.clone(),
-            properties: post.properties.clone(),
-            body: post.body.clone(),
-            redelivered: false,
-        };
+        let stored = Stored::new(exchange, key, post.properties.clone(), post.body.clone());
         let is_there = self.put(queue, stored);
         let is_direct = matches!(post.to, Address::DirectReply(_));
         Ok(if is_there || is_direct { Posted::Confirmed } else { Posted::Unroutable })
@@ -208,5 +250,53 @@ impl Drop for Tag {
             }
             self.broker.changed.notify_waiters();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::mail::{HeaderValue, Headers};
+    use crate::policy::provenance;
+
+    /// Keeps what comes, for ever.
+    #[derive(Default)]
+    struct Kept(Mutex<Vec<(Delivery, Instant)>>);
+
+    #[async_trait]
+    impl Inbox for Kept {
+        async fn take(&self, delivery: Delivery) {
+            self.0.lock().unwrap().push((delivery, Instant::now()));
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_lies_in_a_tier_comes_back_after_its_time_by_a_way_of_our_own() {
+        let prod = ConnectionName::parse("prod").unwrap();
+        let broker = Broker::new([&prod]);
+        let kept = Arc::new(Kept::default());
+        let inbox: Arc<dyn Inbox> = Arc::<Kept>::clone(&kept);
+        let _consuming = broker.consume(&inbox, 8);
+        let begun = Instant::now();
+        for (tier, key) in [("okta.delay.5s", "prod.bulk"), ("okta.delay.1s", "prod.interactive")] {
+            let to = Address::Exchange(tier, key.to_owned());
+            let post = Post { to, properties: Properties::default(), body: Bytes::from_static(b"{}") };
+            assert_eq!(broker.post(&post).await, Ok(Posted::Confirmed));
+        }
+        tokio::time::sleep(Duration::from_secs(10)).await;
+        let kept = kept.0.lock().unwrap();
+        let came = kept.iter().map(|(delivery, at)| {
+            let Delivery { source, exchange, routing_key, properties, .. } = delivery;
+            let headers: &Headers = &properties.headers;
+            assert!(provenance::check(source, exchange, routing_key, headers).is_ok(), "{headers:?}");
+            let first = headers["x-first-death-queue"].as_text();
+            ((*at - begun).as_secs(), routing_key.as_str(), first)
+        });
+        let expected =
+            [(1, "prod.interactive", Some("okta.delay.1s")), (5, "prod.bulk", Some("okta.delay.5s"))];
+        assert_eq!(came.collect::<Vec<_>>(), expected);
+        assert!(
+            matches!(&kept[0].0.properties.headers["x-death"], HeaderValue::List(deaths) if deaths.len() == 1)
+        );
     }
 }

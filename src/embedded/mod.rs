@@ -2,4 +2,5 @@
 //! as the real ones. Demo and tests run the worker on it.
 
 pub mod broker;
+mod death;
 pub mod okta;
