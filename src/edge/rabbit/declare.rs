@@ -104,9 +104,10 @@ fn wrong(what: &str, name: &str, error: &lapin::Error) -> Undeclared {
     }
 }
 
-const ACCESS_REFUSED: u16 = 403;
-const NOT_FOUND: u16 = 404;
-const PRECONDITION_FAILED: u16 = 406;
+/// What the broker closes a channel with.
+pub(super) const ACCESS_REFUSED: u16 = 403;
+pub(super) const NOT_FOUND: u16 = 404;
+pub(super) const PRECONDITION_FAILED: u16 = 406;
 
 /// `PRECONDITION_FAILED - inequivalent arg 'x-delivery-limit' for queue 'q' in vhost '/': received the
 /// value '10' of type 'long' but current is none`, as RabbitMQ 3.10 and 4.0 say it.

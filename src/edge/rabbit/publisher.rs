@@ -11,16 +11,18 @@ use std::time::Duration;
 use async_trait::async_trait;
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
 use lapin::types::ShortString;
-use lapin::{Channel, Confirmation, Connection};
+use lapin::{Channel, Confirmation, Connection, ErrorKind};
 use tokio::sync::{Mutex, Notify, watch};
 use tokio::time::{sleep, timeout};
 
 use crate::domain::mail::{Address, Post, Posted, Unposted};
+use crate::domain::topology::RESULTS;
 use crate::policy::retry::RetryRules;
 use crate::worker::ports::Postbox;
 
 use super::connecting::close;
 use super::convert::properties_out;
+use super::declare::{ACCESS_REFUSED, NOT_FOUND, PRECONDITION_FAILED};
 use super::turned;
 
 /// Channels for mandatory messages: one message each at a time. As many as a lane has messages in work by
@@ -31,7 +33,7 @@ const CHANNELS: usize = 32;
 /// leader of a quorum queue may just be elected.
 const CONFIRM_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// How often a queue that refuses a message (full, with `reject-publish`) is asked.
+/// How often a queue that refuses a message (full, with `reject-publish`) is asked, and an exchange.
 const REFUSALS_MAX: u32 = 8;
 
 /// The waits between such tries, and between others that may go on for ever.
@@ -120,17 +122,18 @@ impl Publisher {
 #[async_trait]
 impl Postbox for Publisher {
     async fn post(&self, post: &Post) -> Result<Posted, Unposted> {
+        // Results always have a queue (by the alternate exchange): without one the topology is being made
+        // anew, and the message waits for it. Everything else has somewhere else to go.
+        let insists = matches!(post.to, Address::Exchange(RESULTS, _));
         let (mut refusals, mut tries) = (0, 0);
         loop {
             let lines = self.lines().await?;
             match lines.publish(post).await {
-                // Results always have a queue (by the alternate exchange): without one the topology is
-                // being made anew, and the message waits for it.
-                Try::Posted(Posted::Unroutable) if matches!(post.to, Address::Exchange(..)) => {}
+                Try::Posted(Posted::Unroutable) if insists => {}
                 Try::Posted(posted) => return Ok(posted),
                 Try::Refused => {
                     refusals += 1;
-                    if refusals >= REFUSALS_MAX && matches!(post.to, Address::Queue(_)) {
+                    if refusals >= REFUSALS_MAX && !insists {
                         return Ok(Posted::Refused);
                     }
                 }
@@ -242,7 +245,15 @@ async fn once(channel: &Channel, exchange: &str, key: &str, mandatory: bool, pos
         Ok(Ok(Confirmation::Ack(None))) => Try::Posted(Posted::Confirmed),
         Ok(Ok(Confirmation::Ack(Some(_)))) => Try::Posted(Posted::Unroutable),
         Ok(Ok(Confirmation::Nack(_))) => Try::Refused,
+        Ok(Err(error)) if is_refusal(&error) => Try::Refused,
         // Without confirms nothing is known either; they are switched on, so this is a fault.
         Ok(Ok(Confirmation::NotRequested)) | Ok(Err(_)) | Err(_) => Try::Unknown,
     }
+}
+
+/// Whether the broker has closed the channel over this message: its exchange is not there, must not be
+/// written to, or takes offence at a property.
+fn is_refusal(error: &lapin::Error) -> bool {
+    let ErrorKind::ProtocolError(refusal) = error.kind() else { return false };
+    [ACCESS_REFUSED, NOT_FOUND, PRECONDITION_FAILED].contains(&refusal.get_id())
 }
