@@ -262,9 +262,9 @@ pub struct Answer {
     pub attempts: u32,
     /// Requests sent to Okta.
     pub okta_calls: u32,
-    /// Time spent waiting for the budget, in milliseconds.
+    /// Time spent waiting for the budget, in the worker or put aside, in milliseconds.
     pub waited_ms: u64,
-    /// From receipt to this answer, in milliseconds.
+    /// From the first receipt to this answer, in milliseconds.
     pub duration_ms: u64,
     /// The bucket of the last request; `null` when Okta was not asked.
     pub rate_limit: Option<RateLimit>,

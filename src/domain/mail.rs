@@ -53,6 +53,14 @@ impl HeaderValue {
         }
     }
 
+    /// The number, when it is one without fraction.
+    pub fn as_int(&self) -> Option<i64> {
+        match self {
+            Self::Int(value) => Some(*value),
+            _ => None,
+        }
+    }
+
     /// Whether the value says yes: `true` as a truth value or as text.
     pub fn is_true(&self) -> bool {
         match self {

@@ -208,6 +208,14 @@ impl Log {
                 took_ms = millis(took),
                 "asked `{bucket}` on `{connection}`"
             ),
+            Event::PutAside { connection, lane, bucket, wait } => debug!(
+                connection = connection.as_str(),
+                lane = lane.as_str(),
+                bucket = bucket.as_str(),
+                wait_ms = millis(wait),
+                "put a message for `{bucket}` on `{connection}` aside for {} ms",
+                millis(wait)
+            ),
             // The metrics count these; a line each would say nothing that `answered` does not.
             Event::Received { .. } | Event::Left { .. } | Event::Waited { .. } => {}
         }
@@ -525,6 +533,7 @@ mod tests {
             Event::BucketExhausted { connection, bucket, wait: Duration::from_secs(9) },
             Event::RateLimited { connection, bucket, kind: LimitKind::Concurrency },
             Event::Retried { connection, reason, attempt: 2, wait: Duration::from_secs(1) },
+            Event::PutAside { connection, lane: Lane::Bulk, bucket, wait: Duration::from_secs(15) },
             Event::Answered(bare("7d0c")),
             Event::Undeliverable { id: "7d0c", connection: None },
             Event::Parked { id: "7d0c", connection: Some(&prod), reason: ParkReason::CrashLoop },

@@ -69,6 +69,7 @@ pub struct Metrics {
     window_end: GaugeVec,
     rate_limited: IntCounterVec,
     retries: IntCounterVec,
+    put_aside: IntCounterVec,
     in_flight: IntGaugeVec,
     parked: IntCounterVec,
     redelivered: IntCounterVec,
@@ -101,7 +102,7 @@ impl Metrics {
             ),
             invocation_duration: families.histograms(
                 "invocation_duration_seconds",
-                "From receipt to settlement.",
+                "From the first receipt to settlement.",
                 &["connection", "lane"],
                 INVOCATION_SECONDS,
             ),
@@ -148,6 +149,11 @@ impl Metrics {
                 "retries_total",
                 "Failed requests that are sent again.",
                 &["connection", "reason"],
+            ),
+            put_aside: families.counters(
+                "put_aside_total",
+                "Messages that wait for their bucket in a delay tier, each time they do.",
+                &["connection", "bucket"],
             ),
             in_flight: families.gauges(
                 "in_flight",
@@ -198,6 +204,9 @@ impl Metrics {
             let (status, effect) = (Status::Failed.as_str(), Effect::Unknown.as_str());
             let error = ErrorCode::OutcomeUnknown.as_str();
             self.invocations.with_label_values(&[entry.manifest.name, connection, status, effect, error]);
+        }
+        for bucket in Bucket::ALL {
+            self.put_aside.with_label_values(&[connection, bucket.as_str()]);
         }
         for reason in RetryReason::ALL {
             self.retries.with_label_values(&[connection, reason.as_str()]);
@@ -264,6 +273,9 @@ impl Metrics {
                 .inc(),
             Event::Retried { connection, reason, .. } => {
                 self.retries.with_label_values(&[connection.as_str(), reason.as_str()]).inc();
+            }
+            Event::PutAside { connection, bucket, .. } => {
+                self.put_aside.with_label_values(&[connection.as_str(), bucket.as_str()]).inc();
             }
             Event::Answered(ref ending) => self.count_ending(ending),
             Event::Parked { connection, reason, .. } => {
@@ -435,6 +447,7 @@ mod tests {
             Event::RateLimited { connection, bucket, kind: LimitKind::Window },
             Event::BucketExhausted { connection, bucket, wait: Duration::from_secs(9) },
             Event::Retried { connection, reason: RetryReason::Busy, attempt: 1, wait: Duration::ZERO },
+            Event::PutAside { connection, lane, bucket, wait: Duration::from_secs(15) },
             Event::Answered(ending(some, Some("add_user_to_group"))),
             Event::Undeliverable { id, connection: some },
             Event::Parked { id, connection: some, reason: ParkReason::Internal },
@@ -497,6 +510,7 @@ mod tests {
                 "okta_request_duration_seconds histogram bucket connection",
                 "okta_requests_total counter bucket connection http_status method",
                 "parked_total counter connection reason",
+                "put_aside_total counter bucket connection",
                 "rate_limit_limit gauge bucket connection",
                 "rate_limit_remaining gauge bucket connection",
                 "rate_limit_reset_seconds gauge bucket connection",
@@ -574,6 +588,7 @@ mod tests {
         assert_eq!(zeros("rate_limited_total"), 2 * Bucket::ALL.len() * LimitKind::ALL.len());
         assert_eq!(zeros("parked_total"), 3 * ParkReason::ALL.len());
         assert_eq!(zeros("retries_total"), 2 * RetryReason::ALL.len());
+        assert_eq!(zeros("put_aside_total"), 2 * Bucket::ALL.len());
         assert_eq!(zeros("in_flight"), 2 * Lane::ALL.len());
         assert_eq!(zeros("connection_paused"), 2 * PAUSES.len());
         assert_eq!(zeros("redelivered_total"), 2);

@@ -36,7 +36,9 @@ pub(super) struct Reading {
 }
 
 /// An admitted invocation, ready to run.
-pub(super) struct Job {
+pub(super) struct Job<'a> {
+    /// The message outside its body.
+    pub letter: &'a Letter,
     /// On which connection.
     pub connection: Arc<Connection>,
     /// For whom it is paced.
@@ -48,7 +50,16 @@ pub(super) struct Job {
     /// How to answer.
     pub envelope: Envelope,
     /// When work must have begun.
-    pub deadline: Option<Timestamp>,
+    pub deadline: Option<Deadline>,
+}
+
+/// A moment by which work must have begun.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Deadline {
+    /// The moment.
+    pub at: Timestamp,
+    /// What in the message sets it, or could have.
+    pub path: &'static str,
 }
 
 impl Reading {
@@ -90,10 +101,11 @@ impl Reading {
     }
 
     /// Judges the message; the first check that fails answers.
-    pub fn judge(self, letter: &Letter, rules: &Rules) -> Result<Job, Failure> {
+    pub fn judge<'a>(self, letter: &'a Letter, rules: &Rules) -> Result<Job<'a>, Failure> {
         let deadline = self.verdict(letter, rules)?;
         let Self { connection, lane, envelope, entry, tool } = self;
         Ok(Job {
+            letter,
             connection: connection.expect("checked: the connection is known"),
             lane: lane.expect("checked: the lane is known"),
             tool: tool.expect("checked: the subtool is known").expect("checked: the arguments fit"),
@@ -104,7 +116,7 @@ impl Reading {
     }
 
     /// The checks in the contract's order; the deadline of an admitted message.
-    fn verdict(&self, letter: &Letter, rules: &Rules) -> Result<Option<Timestamp>, Failure> {
+    fn verdict(&self, letter: &Letter, rules: &Rules) -> Result<Option<Deadline>, Failure> {
         let envelope = self.envelope.as_ref().map_err(Clone::clone)?;
         self.check_message(letter)?;
         let connection = self.connection.as_ref().ok_or_else(|| unknown_connection(letter))?;
@@ -146,7 +158,7 @@ impl Reading {
         let refuse =
             |message: String, path: &str| Err(Failure::new(ErrorCode::NotPermitted, message).at(Some(path)));
         if !rules.callers.is_open() {
-            let Some(name) = letter.caller.as_deref() else {
+            let Some(name) = letter.docket.caller.as_deref() else {
                 return refuse("the message names no caller".into(), "properties.user_id");
             };
             let who = excerpt(name);
@@ -196,31 +208,34 @@ impl Reading {
         }
     }
 
+    /// The earlier of the deadline in the body, or its default, and the message's `expiration`.
     fn check_deadline(
         &self,
         letter: &Letter,
         envelope: &Envelope,
         rules: &Rules,
-    ) -> Result<Option<Timestamp>, Failure> {
+    ) -> Result<Option<Deadline>, Failure> {
         let default = match self.lane {
             Some(Lane::Interactive) => {
-                let begin = letter.first_sent.unwrap_or(letter.received);
-                begin.saturating_add(rules.interactive_deadline).ok()
+                letter.docket.first_sent.saturating_add(rules.interactive_deadline).ok()
             }
             Some(Lane::Bulk) | None => None,
         };
-        let deadline = envelope.options.deadline.or(default);
+        let asked = envelope.options.deadline.or(default);
+        let asked = asked.map(|at| Deadline { at, path: "options.deadline" });
+        let expires = letter.docket.expires.map(|at| Deadline { at, path: "properties.expiration" });
+        let deadline = asked.into_iter().chain(expires).min_by_key(|deadline| deadline.at);
         match deadline {
-            Some(at) if at <= letter.received => Err(too_late(at).retry_at(letter.received)),
+            Some(passed) if passed.at <= letter.received => Err(too_late(passed).retry_at(letter.received)),
             _ => Ok(deadline),
         }
     }
 }
 
 /// The deadline passed before work began.
-pub(super) fn too_late(deadline: Timestamp) -> Failure {
-    Failure::new(ErrorCode::DeadlineExceeded, format!("the deadline {deadline:.0} passed before work began"))
-        .at(Some("options.deadline"))
+pub(super) fn too_late(Deadline { at, path }: Deadline) -> Failure {
+    Failure::new(ErrorCode::DeadlineExceeded, format!("the deadline {at:.0} passed before work began"))
+        .at(Some(path))
 }
 
 /// The limits of a result.
@@ -268,6 +283,7 @@ mod tests {
     use std::time::Duration;
 
     use arc_swap::ArcSwap;
+    use bytes::Bytes;
 
     use super::*;
     use crate::domain::answer::{Effect, Outcome};
@@ -283,7 +299,7 @@ mod tests {
     use crate::worker::event::{Observers, ParkReason};
     use crate::worker::gate::{CallerCeilings, Gate, Terms};
     use crate::worker::ports::{Okta, Postbox};
-    use crate::worker::{Ended, Worker};
+    use crate::worker::{Conclusion, Ended, Worker};
 
     /// A subtool with a bug: it has so many sound moves, then it panics.
     struct Buggy {
@@ -334,7 +350,7 @@ mod tests {
         }
     }
 
-    async fn run(tool: Buggy) -> Ended {
+    async fn run(tool: Buggy) -> Conclusion {
         let prod = ConnectionName::parse("prod").unwrap();
         let observer = Arc::new(Observers(Vec::new()));
         let share = Share { capacity_percent: 100, length: Duration::from_secs(60) };
@@ -376,9 +392,9 @@ mod tests {
             tool: Some(Ok(Box::new(tool))),
         };
         let worker = Worker::new(rules, Arc::new(Nowhere), observer);
-        match worker.run(&letter, reading, &Nowhere).await {
-            Ok(ended) => ended,
-            Err(_) => panic!("nobody stops the worker"),
+        match worker.run(&letter, reading, &Bytes::new(), &Nowhere).await {
+            Ended::Concluded(conclusion) => conclusion,
+            Ended::PutAside | Ended::Stale => panic!("nobody stops the worker"),
         }
     }
 
@@ -386,9 +402,11 @@ mod tests {
     async fn a_bug_in_a_subtool_is_internal_and_parked_wherever_it_strikes() {
         // While the arguments are checked; after a write that succeeded.
         for (sound_moves, expected) in [(0, Effect::None), (1, Effect::Unknown)] {
-            let ended = run(Buggy { sound_moves }).await;
-            assert_eq!(ended.park, Some(ParkReason::Internal));
-            let Outcome::Failed { effect, failure } = ended.outcome else { panic!("a bug is no success") };
+            let conclusion = run(Buggy { sound_moves }).await;
+            assert_eq!(conclusion.park, Some(ParkReason::Internal));
+            let Outcome::Failed { effect, failure } = conclusion.outcome else {
+                panic!("a bug is no success")
+            };
             assert_eq!((failure.code, effect), (ErrorCode::Internal, expected));
         }
     }

@@ -1,5 +1,7 @@
 //! The answer: wrapped, posted to whoever waits, and only then the delivery may be acknowledged.
 
+use std::time::Duration;
+
 use sha2::{Digest, Sha256};
 use tokio::time::Instant;
 
@@ -12,9 +14,10 @@ use crate::domain::mail::{Address, HeaderValue, Headers, Post, Posted, Propertie
 use crate::domain::secret::MASK;
 use crate::domain::topology::{DEAD, RESULTS};
 
+use super::docket::CALLER;
 use super::event::{Ending, Event, ParkReason};
 use super::letter::{Letter, TRACEPARENT};
-use super::{Ended, Identity, RESULT_BYTES_MAX, Worker};
+use super::{Conclusion, Identity, RESULT_BYTES_MAX, Worker};
 
 /// The header of a result that could not go where it should.
 const UNDELIVERABLE: &str = "okta-undeliverable";
@@ -41,9 +44,9 @@ pub(super) struct Answering<'a> {
 
 impl Answering<'_> {
     /// Posts the answer, parks what must be parked, and tells the observers.
-    pub async fn answer(self, ended: Ended, body: &Bytes) -> Result<(), Unposted> {
-        let park = ended.park;
-        let answer = self.wrap(ended);
+    pub async fn answer(self, conclusion: Conclusion, body: &Bytes) -> Result<(), Unposted> {
+        let park = conclusion.park;
+        let answer = self.wrap(conclusion);
         self.post(&answer).await?;
         if let Some(reason) = park {
             self.park(reason, body).await?;
@@ -52,9 +55,11 @@ impl Answering<'_> {
         Ok(())
     }
 
-    fn wrap(&self, ended: Ended) -> Answer {
+    fn wrap(&self, conclusion: Conclusion) -> Answer {
         let Identity { connection, named, secrets, .. } = self.identity;
-        let (status, effect, result, error) = match ended.outcome {
+        let Conclusion { outcome, cost, .. } = conclusion;
+        let docket = &self.letter.docket;
+        let (status, effect, result, error) = match outcome {
             Outcome::Succeeded { effect, result } => (Status::Succeeded, effect, Some(result), None),
             Outcome::Failed { effect, failure } => {
                 (Status::Failed, effect, None, Some(failure.masked(secrets)))
@@ -63,7 +68,7 @@ impl Answering<'_> {
         let is_too_large = result.as_ref().is_some_and(|result| result.get().len() > RESULT_BYTES_MAX);
         Answer {
             id: self.letter.id.clone(),
-            id_generated: self.letter.id_generated,
+            id_generated: docket.id_generated,
             connection: connection.as_ref().map(|connection| connection.name.to_string()),
             subtool: named.as_deref().map(|named| secrets.mask(named)),
             status,
@@ -71,13 +76,18 @@ impl Answering<'_> {
             result: if is_too_large { Some(json::to_raw(&())) } else { result },
             result_omitted: is_too_large,
             error,
-            attempts: ended.cost.attempts,
-            okta_calls: ended.cost.okta_calls,
-            waited_ms: millis(ended.cost.waited),
-            duration_ms: millis(self.begun.elapsed()),
-            rate_limit: ended.cost.rate_limit,
-            okta_request_ids: ended.cost.okta_request_ids,
+            attempts: docket.attempts.saturating_add(cost.attempts),
+            okta_calls: cost.okta_calls,
+            waited_ms: millis(docket.waited + cost.waited),
+            duration_ms: millis(self.took()),
+            rate_limit: cost.rate_limit,
+            okta_request_ids: cost.okta_request_ids,
         }
+    }
+
+    /// From the first receipt to now: earlier deliveries only waited.
+    fn took(&self) -> Duration {
+        self.letter.docket.waited + self.begun.elapsed()
     }
 
     /// Posts to `reply_to`, else or when nobody is there to `okta.results`.
@@ -132,8 +142,8 @@ impl Answering<'_> {
             (REASON.to_owned(), text(reason.as_str())),
             ("okta-routing-key".to_owned(), text(&letter.routing_key)),
         ]);
-        if let Some(caller) = &letter.caller {
-            headers.insert("okta-caller".to_owned(), text(caller));
+        if let Some(caller) = &letter.docket.caller {
+            headers.insert(CALLER.to_owned(), text(caller));
         }
         if let Some(trace) = letter.traceparent() {
             headers.insert(TRACEPARENT.to_owned(), text(trace));
@@ -170,7 +180,7 @@ impl Answering<'_> {
             connection: connection.as_ref().map(|connection| &connection.name),
             lane: self.letter.lane().map(|(_, lane)| lane),
             subtool: *subtool,
-            caller: self.letter.caller.as_deref(),
+            caller: self.letter.docket.caller.as_deref(),
             reason: reason.as_deref(),
             traceparent: self.letter.traceparent(),
             status: answer.status,
@@ -181,8 +191,8 @@ impl Answering<'_> {
             okta_request_ids: &answer.okta_request_ids,
             attempts: answer.attempts,
             okta_calls: answer.okta_calls,
-            waited: std::time::Duration::from_millis(answer.waited_ms),
-            took: self.begun.elapsed(),
+            waited: Duration::from_millis(answer.waited_ms),
+            took: self.took(),
         }));
     }
 }
@@ -218,7 +228,7 @@ fn result_id(id: &str) -> String {
     digest.iter().map(|byte| format!("{byte:02x}")).chain([".result".to_owned()]).collect()
 }
 
-fn millis(duration: std::time::Duration) -> u64 {
+fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 

@@ -17,12 +17,16 @@ use crate::policy::classify::{Limit, Meaning, Trouble, classify, concurrency_wai
 use crate::policy::refusal;
 use crate::tools::Move;
 
-use super::admission::{Job, bounds, too_late};
+use super::admission::{Deadline, Job, bounds, too_late};
 use super::event::{Event, Observer};
-use super::ports::{Ask, NotNow, Patience};
+use super::ports::{Ask, NotNow, Patience, Permit};
 use super::{Rules, a_bug};
 
-/// What the conversation cost, known also when it failed.
+/// Redeliveries after which a message is put aside no more. The broker counts the deliveries of each copy
+/// anew, so one that brings workers down would never come to its delivery limit.
+const REDELIVERIES_MAX: u32 = 2;
+
+/// What this delivery's conversation cost, known also when it failed.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Cost {
     /// Attempts, failed ones included.
@@ -37,19 +41,34 @@ pub(super) struct Cost {
     pub okta_request_ids: Vec<String>,
 }
 
-/// The delivery's connection to the broker is gone: somebody else will have the message.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Stale;
+/// How a talk ended.
+#[derive(Debug)]
+pub(super) enum End {
+    /// There is something to answer.
+    Outcome(Outcome),
+    /// Nothing was sent, and the line is long: the message is to make room and come again.
+    ComeAgain {
+        /// The bucket it would wait for.
+        bucket: Bucket,
+        /// After how long.
+        wait: Duration,
+    },
+    /// The delivery's connection to the broker is gone, or the worker stops and nothing was changed:
+    /// somebody else will have the message.
+    Stale,
+}
 
 /// The talk of one job.
 pub(super) struct Conversation<'a> {
-    job: &'a Job,
+    job: &'a Job<'a>,
     rules: &'a Rules,
     observer: &'a dyn Observer,
     receipt: &'a dyn Receipt,
     history: Vec<Exchange>,
     throttled_in_a_row: u32,
     begun: Instant,
+    /// What it does in a long line as long as nothing has been sent.
+    patience: Patience,
     /// Whether Okta has let a request through: from then on the work is finished, whatever the deadline.
     has_begun: bool,
     /// Whether a request that changes something may have been executed without our knowing.
@@ -59,7 +78,12 @@ pub(super) struct Conversation<'a> {
 }
 
 impl<'a> Conversation<'a> {
-    pub fn new(job: &'a Job, rules: &'a Rules, observer: &'a dyn Observer, receipt: &'a dyn Receipt) -> Self {
+    pub fn new(
+        job: &'a Job<'a>,
+        rules: &'a Rules,
+        observer: &'a dyn Observer,
+        receipt: &'a dyn Receipt,
+    ) -> Self {
         Self {
             job,
             rules,
@@ -68,47 +92,61 @@ impl<'a> Conversation<'a> {
             history: Vec::new(),
             throttled_in_a_row: 0,
             begun: Instant::now(),
+            // Without a user of its own the worker would not know its copies again.
+            patience: if rules.own_user.is_some() { Patience::ComeAgain } else { Patience::Wait },
             has_begun: false,
             is_in_doubt: false,
             cost: Cost::default(),
         }
     }
 
-    /// Talks until the invocation has ended.
-    pub async fn hold(&mut self) -> Result<Outcome, Stale> {
+    /// Talks until the invocation has ended, or must be left to another delivery.
+    pub async fn hold(&mut self) -> End {
+        self.talk().await.unwrap_or_else(|end| end)
+    }
+
+    /// Waits in any line from now on.
+    pub fn stay(&mut self) {
+        self.patience = Patience::Wait;
+    }
+
+    /// Attempts spent so far, by earlier deliveries too.
+    pub fn attempts(&self) -> u32 {
+        self.job.letter.docket.attempts.saturating_add(self.cost.attempts)
+    }
+
+    /// Time spent waiting for the budget so far, by earlier deliveries too.
+    pub fn waited(&self) -> Duration {
+        self.job.letter.docket.waited + self.cost.waited
+    }
+
+    async fn talk(&mut self) -> Result<End, End> {
         loop {
             let is_overdue = self.begun.elapsed() > self.rules.list_time_max;
             let request = match self.job.tool.next(&self.history, bounds(&self.job.envelope, is_overdue)) {
                 Move::Send(request) => request,
                 Move::Done(done) => {
-                    return Ok(Outcome::Succeeded { effect: done.effect, result: done.output });
+                    return Ok(End::Outcome(Outcome::Succeeded { effect: done.effect, result: done.output }));
                 }
                 Move::Refused(error) => return Ok(self.failed(refusal::name(self.job.subtool, *error))),
                 Move::Fail(failure) => return Ok(self.failed(*failure)),
             };
-            match self.exchange(*request).await? {
-                Ok(exchange) => {
-                    if let Some(last) = self.history.last_mut() {
-                        last.response.forget_read_body();
-                    }
-                    self.history.push(exchange);
-                }
-                Err(failure) => return Ok(self.failed(failure)),
+            let exchange = self.exchange(*request).await?;
+            if let Some(last) = self.history.last_mut() {
+                last.response.forget_read_body();
             }
+            self.history.push(exchange);
         }
     }
 
     /// Sends one request as often as it takes and may.
-    async fn exchange(&mut self, request: Request) -> Result<Result<Exchange, Failure>, Stale> {
+    async fn exchange(&mut self, request: Request) -> Result<Exchange, End> {
         if !request.pause.is_zero() {
             self.rest(request.pause).await?;
         }
         loop {
             let was_in_doubt = self.is_in_doubt;
-            let answer = match self.send(&request).await? {
-                Ok(answer) => answer,
-                Err(late) => return Ok(Err(self.too_late(late))),
-            };
+            let answer = self.send(&request).await?;
             match classify(answer.as_ref()) {
                 Meaning::Said => {
                     let response = answer.expect("only an answer says something");
@@ -117,7 +155,7 @@ impl<'a> Conversation<'a> {
                     // A write that succeeds now leaves no doubt about the one whose answer was lost.
                     let is_settled = !request.is_read() && response.is_success();
                     self.is_in_doubt = was_in_doubt && !is_settled;
-                    return Ok(Ok(Exchange { request, response }));
+                    return Ok(Exchange { request, response });
                 }
                 Meaning::Limited(limit) => {
                     self.is_in_doubt = was_in_doubt;
@@ -127,42 +165,59 @@ impl<'a> Conversation<'a> {
                     let may_have_happened = trouble.may_have_happened();
                     self.has_begun |= may_have_happened;
                     self.is_in_doubt = was_in_doubt || (may_have_happened && !request.is_read());
-                    if let Some(failure) = self.retry(&request, trouble, &answer).await? {
-                        return Ok(Err(failure));
-                    }
+                    self.retry(&request, trouble, &answer).await?;
                 }
             }
         }
     }
 
-    /// Waits for the budget and sends once.
-    async fn send(&mut self, request: &Request) -> Result<Result<Result<Response, NoAnswer>, NotNow>, Stale> {
-        let Job { connection, lane, .. } = self.job;
+    /// Waits for the budget.
+    async fn admitted(&mut self, request: &Request) -> Result<Permit, End> {
+        let Job { connection, lane, letter, .. } = self.job;
         let bucket = request.bucket();
         // Work that has begun is finished, whatever the deadline says.
         let not_after = self.job.deadline.filter(|_| !self.has_begun);
-        let not_after = not_after.map(|at| self.rules.clock.instant_of(at));
+        let not_after = not_after.map(|deadline| self.rules.clock.instant_of(deadline.at));
         let asked = Instant::now();
         let ask = Ask {
             method: &request.method,
             route: request.route,
             lane: *lane,
-            caller: None,
+            caller: letter.docket.caller.as_deref(),
             not_after,
-            patience: Patience::Wait,
+            patience: self.patience(),
         };
         let admitted = self.unless_stopping(connection.budget.admit(ask)).await?;
-        let sent = Instant::now();
-        let waited = sent - asked;
+        let waited = asked.elapsed();
         self.cost.waited += waited;
-        self.observer.note(&Event::Waited { connection: &connection.name, bucket, lane: *lane, waited });
-        let permit = match admitted {
-            Ok(permit) => permit,
-            Err(late) => return Ok(Err(late)),
+        let admitted = match admitted {
+            Ok(permit) => Ok(permit),
+            Err(NotNow::ComeAgain(wait)) if ask.patience == Patience::ComeAgain => {
+                return Err(End::ComeAgain { bucket, wait });
+            }
+            Err(NotNow::ComeAgain(_)) => unreachable!("only who would come again is told to"),
+            Err(NotNow::Passed) => Err(too_late(self.deadline()).retry_at(self.rules.clock.now())),
+            Err(NotNow::NotBefore(until)) => Err(self.cannot_make_it(until)),
         };
+        self.observer.note(&Event::Waited { connection: &connection.name, bucket, lane: *lane, waited });
+        admitted.map_err(|failure| self.failed(failure))
+    }
+
+    /// What to do in a long line: an invocation that has begun goes on here.
+    fn patience(&self) -> Patience {
+        let nothing_was_sent = self.cost.okta_calls == 0 && self.attempts() == 0;
+        let is_harmless = self.job.letter.docket.redeliveries <= REDELIVERIES_MAX;
+        if nothing_was_sent && is_harmless { self.patience } else { Patience::Wait }
+    }
+
+    /// Waits for the budget and sends once.
+    async fn send(&mut self, request: &Request) -> Result<Result<Response, NoAnswer>, End> {
+        let permit = self.admitted(request).await?;
         if !self.receipt.is_live() {
-            return Err(Stale);
+            return Err(End::Stale);
         }
+        let (connection, bucket) = (&self.job.connection, request.bucket());
+        let sent = Instant::now();
         self.cost.okta_calls += 1;
         self.cost.attempts = self.cost.attempts.max(1);
         // Until the answer says otherwise, for whatever may happen meanwhile.
@@ -182,12 +237,12 @@ impl<'a> Conversation<'a> {
             took: sent.elapsed(),
             rate,
         });
-        Ok(Ok(answer))
+        Ok(answer)
     }
 
     /// Waits for something, or leaves the message to others when the worker stops meanwhile and nothing has
     /// been changed.
-    async fn unless_stopping<T>(&self, awaited: impl Future<Output = T>) -> Result<T, Stale> {
+    async fn unless_stopping<T>(&self, awaited: impl Future<Output = T>) -> Result<T, End> {
         if !self.has_changed_nothing() {
             return Ok(awaited.await);
         }
@@ -199,12 +254,12 @@ impl<'a> Conversation<'a> {
         };
         tokio::select! {
             biased;
-            () = told => Err(Stale),
+            () = told => Err(End::Stale),
             done = awaited => Ok(done),
         }
     }
 
-    async fn rest(&self, pause: Duration) -> Result<(), Stale> {
+    async fn rest(&self, pause: Duration) -> Result<(), End> {
         self.unless_stopping(sleep(pause)).await
     }
 
@@ -229,7 +284,7 @@ impl<'a> Conversation<'a> {
     }
 
     /// Waits after a 429, by its kind. Nothing was executed and no attempt is spent.
-    async fn back_off(&mut self, request: &Request, kind: Limit) -> Result<(), Stale> {
+    async fn back_off(&mut self, request: &Request, kind: Limit) -> Result<(), End> {
         let (connection, bucket) = (&self.job.connection.name, request.bucket());
         self.observer.note(&Event::RateLimited { connection, bucket, kind });
         match kind {
@@ -247,59 +302,59 @@ impl<'a> Conversation<'a> {
         }
     }
 
-    /// Waits before the next attempt; the failure, when there is none.
+    /// Waits before the next attempt, if there is one.
     async fn retry(
         &mut self,
         request: &Request,
         reason: Trouble,
         answer: &Result<Response, NoAnswer>,
-    ) -> Result<Option<Failure>, Stale> {
+    ) -> Result<(), End> {
         let in_doubt = !request.is_read() && reason.may_have_happened();
         if in_doubt && !self.job.tool.repeat().is_safe() {
             let message = format!("`{}` may have happened: {}", self.job.subtool, describe(answer));
-            return Ok(Some(with_okta(Failure::new(ErrorCode::OutcomeUnknown, message), answer)));
+            return Err(self.failed(with_okta(Failure::new(ErrorCode::OutcomeUnknown, message), answer)));
         }
-        if self.cost.attempts >= self.rules.retry.attempts_max {
+        let attempt = self.attempts();
+        if attempt >= self.rules.retry.attempts_max {
             let message = format!(
-                "failed to run `{}` (attempt {} of {}): {}",
+                "failed to run `{}` (attempt {attempt} of {}): {}",
                 self.job.subtool,
-                self.cost.attempts,
                 self.rules.retry.attempts_max,
                 describe(answer)
             );
-            return Ok(Some(with_okta(Failure::new(ErrorCode::OktaUnavailable, message), answer)));
+            return Err(self.failed(with_okta(Failure::new(ErrorCode::OktaUnavailable, message), answer)));
         }
-        let attempt = self.cost.attempts;
         let wait = self.rules.retry.wait(attempt, fastrand::f64());
         let connection = &self.job.connection.name;
         self.observer.note(&Event::Retried { connection, reason, attempt, wait });
         self.cost.attempts += 1;
-        self.rest(wait).await?;
-        Ok(None)
+        self.rest(wait).await
     }
 
     /// The budget cannot make it before the deadline.
-    fn too_late(&self, late: NotNow) -> Failure {
-        let deadline = self.job.deadline.expect("only who has a deadline can be late");
-        match late {
-            NotNow::Passed | NotNow::ComeAgain(_) => too_late(deadline).retry_at(self.rules.clock.now()),
-            NotNow::NotBefore(until) => {
-                let name = &self.job.connection.name;
-                let message = format!("the budget of `{name}` cannot make it before the deadline");
-                Failure::new(ErrorCode::RateLimited, message)
-                    .at(Some("options.deadline"))
-                    .retry_at(self.rules.clock.time_of(until))
-            }
-        }
+    fn cannot_make_it(&self, until: Instant) -> Failure {
+        let name = &self.job.connection.name;
+        let message = format!("the budget of `{name}` cannot make it before the deadline");
+        Failure::new(ErrorCode::RateLimited, message)
+            .at(Some(self.deadline().path))
+            .retry_at(self.rules.clock.time_of(until))
+    }
+
+    fn deadline(&self) -> Deadline {
+        self.job.deadline.expect("only who has a deadline can be late")
     }
 
     /// A bug of ours ended the talk.
     pub fn crashed(&self) -> Outcome {
-        self.failed(a_bug())
+        self.outcome(a_bug())
+    }
+
+    fn failed(&self, failure: Failure) -> End {
+        End::Outcome(self.outcome(failure))
     }
 
     /// A failure, with what it left behind.
-    fn failed(&self, mut failure: Failure) -> Outcome {
+    fn outcome(&self, mut failure: Failure) -> Outcome {
         let changed = |exchange: &Exchange| !exchange.request.is_read() && exchange.response.is_success();
         let accepted = self.history.iter().any(changed);
         if accepted && failure.code == ErrorCode::OktaUnavailable {

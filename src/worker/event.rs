@@ -65,9 +65,9 @@ pub struct Ending<'a> {
     pub attempts: u32,
     /// Requests sent to Okta.
     pub okta_calls: u32,
-    /// Time spent waiting for the budget.
+    /// Time spent waiting for the budget, in the worker or put aside.
     pub waited: Duration,
-    /// From receipt to settlement.
+    /// From the first receipt to settlement.
     pub took: Duration,
 }
 
@@ -161,6 +161,17 @@ pub enum Event<'a> {
         /// The attempt that failed.
         attempt: u32,
         /// The wait before the next.
+        wait: Duration,
+    },
+    /// A message waits for its bucket in a delay tier and comes again: a copy of it is in the broker.
+    PutAside {
+        /// Whose budget.
+        connection: &'a ConnectionName,
+        /// From which lane and back.
+        lane: Lane,
+        /// Which bucket.
+        bucket: Bucket,
+        /// For how long.
         wait: Duration,
     },
     /// An invocation was answered and its answer is in the broker.

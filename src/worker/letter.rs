@@ -10,29 +10,24 @@ use crate::domain::mail::{Address, Headers, Properties, Source};
 use crate::domain::topology::DIRECT_REPLY;
 use crate::policy::reply_to::ReplyPolicy;
 
+use super::docket::Docket;
+
 /// The header that carries the W3C trace.
 pub(super) const TRACEPARENT: &str = "traceparent";
-
-/// The header in which our own copies keep who asked.
-const CALLER: &str = "okta-caller";
 
 /// A delivery without body and receipt, its properties understood.
 #[derive(Debug)]
 pub(super) struct Letter {
     /// The invocation's id.
     pub id: String,
-    /// Whether we made the id.
-    pub id_generated: bool,
+    /// What else is known of it.
+    pub docket: Docket,
     /// Where the answer goes; `None`: to `okta.results`.
     pub reply_to: Option<Address>,
-    /// Who asked.
-    pub caller: Option<String>,
     /// Where it came from.
     pub source: Source,
     /// Whether the broker delivered it before.
     pub redelivered: bool,
-    /// When it was first sent, as far as the producer says.
-    pub first_sent: Option<Timestamp>,
     /// When it was received.
     pub received: Timestamp,
     /// The exchange it was published to.
@@ -60,19 +55,12 @@ impl Letter {
                 Address::Queue(name.clone())
             }
         });
-        let is_own = own_user.is_some() && properties.user_id.as_deref() == own_user;
-        let told = properties.headers.get(CALLER).and_then(|caller| caller.as_text());
-        let caller = if is_own { told.map(str::to_owned) } else { None };
         Self {
-            id_generated: id.is_none(),
+            docket: Docket::read(&properties, redelivered, own_user, received),
             id: id.unwrap_or_else(|| Uuid::new_v4().to_string()),
             reply_to,
-            caller: caller.or_else(|| properties.user_id.clone()),
             source,
             redelivered,
-            first_sent: properties
-                .timestamp
-                .and_then(|seconds| Timestamp::from_second(i64::try_from(seconds).ok()?).ok()),
             received,
             exchange,
             routing_key,

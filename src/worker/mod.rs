@@ -1,13 +1,15 @@
 //! The story of one message, from its queue to its answer.
 //!
 //! [`Worker::take`] is the whole of it: open the letter, judge it, talk with Okta, answer, acknowledge.
-//! Invariant: at every moment the invocation or its answer is in the broker, because the answer is
-//! confirmed before the delivery is acknowledged.
+//! Invariant: at every moment the invocation, a copy of it or its answer is in the broker, because copy
+//! and answer are confirmed before the delivery is acknowledged.
 
 mod admission;
 mod answering;
+mod aside;
 pub mod clock;
 mod conversation;
+mod docket;
 pub mod event;
 pub mod gate;
 mod letter;
@@ -20,6 +22,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
+use bytes::Bytes;
 use futures_util::FutureExt as _;
 use tokio::time::Instant;
 
@@ -34,8 +37,9 @@ use crate::policy::retry::RetryRules;
 
 use admission::{Job, Reading};
 use answering::Answering;
+use aside::{Aside, Put};
 use clock::Clock;
-use conversation::{Conversation, Cost, Stale};
+use conversation::{Conversation, Cost, End};
 use event::{Event, Observer, ParkReason};
 use letter::Letter;
 use ports::{Budget, Inbox, Okta, Postbox};
@@ -84,8 +88,19 @@ pub struct Worker {
     observer: Arc<dyn Observer>,
 }
 
-/// How a message ended, for the answer.
-struct Ended {
+/// How the worker came to the end of a delivery.
+#[expect(clippy::large_enum_variant, reason = "there is one for each message, and it is nearly always that")]
+enum Ended {
+    /// The invocation has ended: what is to be answered.
+    Concluded(Conclusion),
+    /// A copy of the message is in the broker and comes again later.
+    PutAside,
+    /// Somebody else will have the message.
+    Stale,
+}
+
+/// How an invocation ended, for the answer.
+struct Conclusion {
     outcome: Outcome,
     cost: Cost,
     park: Option<ParkReason>,
@@ -93,7 +108,7 @@ struct Ended {
 
 impl Ended {
     fn refused(failure: Failure, park: Option<ParkReason>) -> Self {
-        Self { outcome: failure.into(), cost: Cost::default(), park }
+        Self::Concluded(Conclusion { outcome: failure.into(), cost: Cost::default(), park })
     }
 
     /// A bug of ours ended it before any request.
@@ -137,27 +152,43 @@ impl Worker {
     }
 
     /// Judges and runs a message, panics included.
-    async fn run(&self, letter: &Letter, reading: Reading, receipt: &dyn Receipt) -> Result<Ended, Stale> {
+    async fn run(&self, letter: &Letter, reading: Reading, body: &Bytes, receipt: &dyn Receipt) -> Ended {
         if letter.source == Source::Undelivered {
-            return Ok(self.give_up(letter));
+            return self.give_up(letter);
         }
         // A message that cannot be read and names nobody to tell is kept for people to look at.
         let is_kept = reading.envelope.is_err() && letter.reply_to.is_none();
         match catch_unwind(AssertUnwindSafe(|| reading.judge(letter, &self.rules))) {
-            Ok(Ok(job)) => self.converse(&job, receipt).await,
-            Ok(Err(failure)) => Ok(Ended::refused(failure, is_kept.then_some(ParkReason::Unreadable))),
-            Err(_) => Ok(Ended::crashed()),
+            Ok(Ok(job)) => self.converse(&job, body, receipt).await,
+            Ok(Err(failure)) => Ended::refused(failure, is_kept.then_some(ParkReason::Unreadable)),
+            Err(_) => Ended::crashed(),
         }
     }
 
-    async fn converse(&self, job: &Job, receipt: &dyn Receipt) -> Result<Ended, Stale> {
-        let mut conversation = Conversation::new(job, &self.rules, &*self.observer, receipt);
-        let held = AssertUnwindSafe(conversation.hold()).catch_unwind().await;
-        let (outcome, park) = match held {
-            Ok(outcome) => (outcome?, None),
-            Err(_) => (conversation.crashed(), Some(ParkReason::Internal)),
+    /// Talks with Okta, or puts the message aside when the line is long.
+    async fn converse(&self, job: &Job<'_>, body: &Bytes, receipt: &dyn Receipt) -> Ended {
+        let (rules, postbox) = (&self.rules, &*self.postbox);
+        let mut conversation = Conversation::new(job, rules, &*self.observer, receipt);
+        let aside = Aside { job, body, receipt, rules, postbox };
+        let (outcome, park) = loop {
+            match AssertUnwindSafe(conversation.hold()).catch_unwind().await {
+                Ok(End::Outcome(outcome)) => break (outcome, None),
+                Err(_) => break (conversation.crashed(), Some(ParkReason::Internal)),
+                Ok(End::Stale) => return Ended::Stale,
+                Ok(End::ComeAgain { bucket, wait }) => {
+                    match aside.put(wait, conversation.attempts(), conversation.waited()).await {
+                        Put::ComesBack(wait) => {
+                            let (connection, lane) = (&job.connection.name, job.lane);
+                            self.observer.note(&Event::PutAside { connection, lane, bucket, wait });
+                            return Ended::PutAside;
+                        }
+                        Put::Stays => conversation.stay(),
+                        Put::Stale => return Ended::Stale,
+                    }
+                }
+            }
         };
-        Ok(Ended { outcome, cost: conversation.cost, park })
+        Ended::Concluded(Conclusion { outcome, cost: conversation.cost, park })
     }
 
     /// Answers what the broker gave up.
@@ -198,14 +229,18 @@ impl Inbox for Worker {
             (Identity::of(&reading), reading)
         }));
         let (identity, ended) = match read {
-            Ok((identity, reading)) => (identity, self.run(&letter, reading, &*receipt).await),
-            Err(_) => (Identity::default(), Ok(Ended::crashed())),
+            Ok((identity, reading)) => (identity, self.run(&letter, reading, &body, &*receipt).await),
+            Err(_) => (Identity::default(), Ended::crashed()),
         };
-        let Ok(ended) = ended else {
-            return self.observer.note(&Event::Stale { id: &letter.id });
+        let is_safe = match ended {
+            Ended::Concluded(conclusion) => {
+                let answering = Answering { worker: self, letter: &letter, identity: &identity, begun };
+                answering.answer(conclusion, &body).await.is_ok()
+            }
+            Ended::PutAside => true,
+            Ended::Stale => false,
         };
-        let answering = Answering { worker: self, letter: &letter, identity: &identity, begun };
-        if answering.answer(ended, &body).await.is_err() || !receipt.ack().await {
+        if !is_safe || !receipt.ack().await {
             self.observer.note(&Event::Stale { id: &letter.id });
         }
     }

@@ -25,6 +25,7 @@ fn signal(worker: u32) -> Signal {
         remaining: 12,
         age: Duration::from_millis(150),
         to_end: Duration::from_secs(20),
+        in_flight: 2,
         rate: 1.5,
         at_work: true,
     }

@@ -5,9 +5,11 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on says so by panicking")]
 
+mod crowd;
 mod tape;
 mod world;
 
+mod aside;
 mod budget;
 mod calls;
 mod failures;

@@ -63,6 +63,9 @@ fn line(event: &Event<'_>) -> Option<String> {
             let (reason, wait) = (reason.as_str(), wait.as_secs_f64());
             format!("{connection} attempt {attempt} failed: {reason}, next in {wait:.3}s")
         }
+        Event::PutAside { connection, lane, bucket, wait } => {
+            format!("{connection} {bucket} {lane} put aside for {}s", wait.as_secs())
+        }
         Event::Answered(ending) => ended(ending),
         Event::Undeliverable { id, .. } => format!("{id} undeliverable"),
         Event::Parked { id, reason, .. } => format!("{id} parked: {}", reason.as_str()),

@@ -18,7 +18,7 @@ use okta_worker::domain::bucket::Bucket;
 use okta_worker::domain::http::{NoAnswer, Request, Response};
 use okta_worker::domain::ids::{ConnectionName, Lane, UserKey};
 use okta_worker::domain::mail::{Delivery, Properties, Source};
-use okta_worker::domain::topology::{DEAD, UNCLAIMED, UNROUTED, source_queue};
+use okta_worker::domain::topology::{DEAD, DELAY_TIERS, UNCLAIMED, UNROUTED, source_queue};
 use okta_worker::embedded::broker::{Broker, Stored};
 use okta_worker::embedded::okta::SimulatedOkta;
 use okta_worker::policy::budget::window::Share;
@@ -35,10 +35,14 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+use crate::crowd::Crowd;
 use crate::tape::Tape;
 
 /// The user who is there in every org.
 pub const SAM: &str = "sam.admin@example.com";
+
+/// The worker's own broker user.
+pub const WORKER: &str = "worker";
 
 /// Where producers of these stories wait for their answers.
 pub const REPLIES: &str = "answers";
@@ -165,6 +169,7 @@ pub struct World {
     broker: Arc<Broker>,
     wire: Arc<Wire>,
     door: Arc<Door>,
+    crowd: Arc<Crowd>,
     tape: Arc<Tape>,
     clock: Clock,
     stop: watch::Sender<bool>,
@@ -191,6 +196,7 @@ impl World {
             broker,
             wire: Arc::new(wire),
             door,
+            crowd: Arc::default(),
             tape: Arc::new(Tape::new()),
             clock,
             stop: watch::channel(false).0,
@@ -219,14 +225,14 @@ impl World {
         let connection = Connection {
             name: prod(),
             okta: Arc::<Wire>::clone(&self.wire),
-            budget: Arc::new(Gate::new(terms, Arc::clone(&observer))),
+            budget: Arc::new(self.crowd.before(Arc::new(Gate::new(terms, Arc::clone(&observer))))),
             subtools: self.setup.subtools.clone(),
         };
         let rules = Rules {
             connections: ArcSwap::from_pointee(HashMap::from([(prod(), Arc::new(connection))])),
             callers: self.setup.callers.clone(),
             reply_to: ReplyPolicy::default(),
-            own_user: None,
+            own_user: Some(WORKER.to_owned()),
             interactive_deadline: Duration::from_secs(600),
             list_time_max: Duration::from_secs(600),
             retry: self.setup.retry,
@@ -264,6 +270,16 @@ impl World {
     /// The next request goes wrong like this.
     pub fn mishap(&self, mishap: Mishap) {
         self.wire.mishaps.lock().unwrap().push_back(mishap);
+    }
+
+    /// Whoever asks for this bucket next, and may come again, is told to do so after so long.
+    pub fn come_again(&self, bucket: Bucket, wait: Duration) {
+        self.crowd.expect(bucket, wait);
+    }
+
+    /// The oldest message in a delay tier, which stays there.
+    pub fn lying_in(&self, tier: &str) -> Stored {
+        self.broker.head(tier).expect("there is a message in the tier")
     }
 
     /// Other clients of the org read the user, so many times.
@@ -310,6 +326,16 @@ impl World {
         self.broker.publish(key, Properties { message_id, ..properties }, body);
     }
 
+    /// Publishes a message without an id.
+    pub fn send_nameless(&mut self, key: &str, properties: Properties, body: impl Into<bytes::Bytes>) {
+        self.broker.publish(key, Properties { message_id: None, ..properties }, body);
+    }
+
+    /// Somebody deletes a queue.
+    pub fn without_queue(&self, queue: &str) {
+        self.broker.delete(queue);
+    }
+
     /// Time passes.
     pub async fn run_for(&self, time: Duration) {
         tokio::time::sleep(time).await;
@@ -332,6 +358,7 @@ impl World {
     fn unsettled(&self) -> usize {
         let lanes = Lane::ALL.map(|lane| source_queue(&Source::Work { connection: prod(), lane }));
         let waiting = lanes.iter().map(String::as_str).chain([UNROUTED]);
+        let waiting = waiting.chain(DELAY_TIERS.into_iter().map(|(tier, _)| tier));
         waiting.map(|queue| self.broker.waiting(queue)).sum::<usize>()
             + self.door.inside.load(Ordering::Relaxed)
     }
@@ -341,9 +368,14 @@ impl World {
         self.tape.read()
     }
 
+    /// The oldest unread answer, as it lies in the broker.
+    pub fn reply(&self) -> Stored {
+        self.broker.pop(REPLIES).expect("there is an unread answer")
+    }
+
     /// The oldest unread answer.
     pub fn answer(&self) -> Value {
-        body(&self.broker.pop(REPLIES).expect("there is an unread answer"))
+        body(&self.reply())
     }
 
     /// The oldest unread answers, so many, each cut down to its id, status, effect and error code.
@@ -374,6 +406,7 @@ impl World {
             assert_eq!(self.broker.waiting(queue), 0, "messages in `{queue}` were left unread");
         }
         assert_eq!(self.org().faults_pending(), 0, "faults on order did not strike");
+        assert!(self.crowd.is_gone(), "nobody came who was to come again");
         assert!(self.wire.mishaps.lock().unwrap().is_empty(), "mishaps on order did not strike");
         let unread = self.tape();
         assert!(unread.is_empty(), "the tape was left unread:\n{unread}");

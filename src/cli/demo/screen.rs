@@ -175,6 +175,7 @@ impl Observer for Screen {
             | Event::LimitLowered { .. }
             | Event::Left { .. }
             | Event::Retried { .. }
+            | Event::PutAside { .. }
             | Event::Undeliverable { .. }
             | Event::Parked { .. }
             | Event::Stale { .. }

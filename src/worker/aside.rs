@@ -1,0 +1,316 @@
+//! Putting a message aside: a copy of it waits in a delay tier and comes back into its lane.
+//!
+//! Why it must wait is not known here. Invariant: a copy of a copy looks like a copy of the original, and
+//! it is confirmed before anybody may acknowledge the delivery that it stands for.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use jiff::Timestamp;
+
+use crate::domain::mail::{Address, HeaderValue, Headers, Post, Posted, Properties, Receipt};
+use crate::domain::topology::{DELAY_TIERS, work_key};
+use crate::policy::provenance::X_DEATH;
+
+use super::Rules;
+use super::admission::Job;
+use super::docket::Docket;
+use super::letter::Letter;
+use super::ports::Postbox;
+
+/// What headers of the worker's own begin with.
+const OURS: &str = "okta-";
+
+/// The headers of that kind that a producer may set.
+const PRODUCERS_OWN: [&str; 2] = ["okta-resent", "okta-progress"];
+
+/// What RabbitMQ writes into a message or acts upon when one is published: how often it was delivered,
+/// from where it was dead-lettered, and further routing keys.
+const BROKERS_OWN: [&str; 5] = [X_DEATH, "x-delivery-count", "x-acquired-count", "CC", "BCC"];
+
+/// What its other headers of that kind begin with.
+const BROKERS_OWN_BEGIN: [&str; 2] = ["x-first-death-", "x-last-death-"];
+
+/// The largest headers of a copy, in bytes. Properties and headers travel in one frame, and RabbitMQ cuts
+/// the connection on one that is too large; frames may be as small as 8 KiB. A message was below it when
+/// it came, but a copy has more to say.
+const HEADERS_BYTES_MAX: usize = 4 * 1024;
+
+/// A message that is to be put aside.
+pub(super) struct Aside<'a> {
+    pub job: &'a Job<'a>,
+    pub body: &'a Bytes,
+    pub receipt: &'a dyn Receipt,
+    pub rules: &'a Rules,
+    pub postbox: &'a dyn Postbox,
+}
+
+/// What became of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Put {
+    /// A copy comes back after this time; the delivery may be acknowledged.
+    ComesBack(Duration),
+    /// There is no copy: the message must wait here.
+    Stays,
+    /// Nothing is known of a copy, and somebody else will have the message.
+    Stale,
+}
+
+impl Aside<'_> {
+    /// Puts the message aside for about so long. `attempts` were spent on it by now, and it has `waited`
+    /// for the budget, by all deliveries together.
+    pub async fn put(&self, wait: Duration, attempts: u32, waited: Duration) -> Put {
+        let Self { job, rules, .. } = self;
+        let Some(own_user) = &rules.own_user else { return Put::Stays };
+        let now = rules.clock.now();
+        let left = job.deadline.map(|deadline| deadline.at.duration_since(now));
+        let left = left.map(|left| Duration::try_from(left).unwrap_or_default());
+        let Some((tier, time)) = tier(wait, left) else { return Put::Stays };
+        let docket = Docket { attempts, waited, ..job.letter.docket.clone() };
+        let properties = copy(job.letter, &docket, own_user, now);
+        if table_bytes(&properties.headers) > HEADERS_BYTES_MAX {
+            return Put::Stays;
+        }
+        if !self.receipt.is_live() {
+            return Put::Stale;
+        }
+        let to = Address::Exchange(tier, work_key(&job.connection.name, job.lane));
+        match self.postbox.post(&Post { to, properties, body: self.body.clone() }).await {
+            Ok(Posted::Confirmed) => Put::ComesBack(time),
+            Ok(Posted::Unroutable | Posted::Refused) => Put::Stays,
+            Err(_) => Put::Stale,
+        }
+    }
+}
+
+/// The longest tier that is not longer than the wait, or else the shortest; and back before the deadline
+/// that is so far ahead, or none.
+fn tier(wait: Duration, left: Option<Duration>) -> Option<(&'static str, Duration)> {
+    let (_, shortest) = DELAY_TIERS[0];
+    let in_time = |time: Duration| time <= wait.max(shortest) && left.is_none_or(|left| time < left);
+    DELAY_TIERS.into_iter().rev().find(|(_, time)| in_time(*time))
+}
+
+/// The properties of a copy: the producer's, what else is known of the invocation, and nothing that only
+/// this delivery had. Without an expiration, since that travels in the docket.
+fn copy(letter: &Letter, docket: &Docket, own_user: &str, now: Timestamp) -> Properties {
+    let came = &letter.properties;
+    let kept = came.headers.iter().filter(|(name, _)| is_kept(name));
+    let kept = kept.map(|(name, value)| (name.clone(), value.clone()));
+    Properties {
+        message_id: Some(letter.id.clone()),
+        user_id: Some(own_user.to_owned()),
+        expiration: None,
+        headers: kept.chain(docket.headers(now)).collect(),
+        ..came.clone()
+    }
+}
+
+/// Whether a header is the producer's business.
+fn is_kept(name: &str) -> bool {
+    if name.starts_with(OURS) {
+        return PRODUCERS_OWN.contains(&name);
+    }
+    !BROKERS_OWN.contains(&name) && !BROKERS_OWN_BEGIN.iter().any(|begin| name.starts_with(begin))
+}
+
+/// About how long a table of headers is on the wire, and never shorter than it is.
+fn table_bytes(headers: &Headers) -> usize {
+    headers.iter().map(|(name, value)| 1 + name.len() + value_bytes(value)).sum::<usize>() + 4
+}
+
+fn value_bytes(value: &HeaderValue) -> usize {
+    1 + match value {
+        HeaderValue::Text(text) => 4 + text.len(),
+        HeaderValue::Bytes(bytes) => 4 + bytes.len(),
+        HeaderValue::Int(_) | HeaderValue::Float(_) => 8,
+        HeaderValue::Bool(_) => 1,
+        HeaderValue::List(items) => 4 + items.iter().map(value_bytes).sum::<usize>(),
+        HeaderValue::Table(table) => table_bytes(table),
+        HeaderValue::Void => 0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+    use std::sync::{Arc, Mutex};
+
+    use arc_swap::ArcSwap;
+    use async_trait::async_trait;
+
+    use super::*;
+    use crate::domain::envelope::Envelope;
+    use crate::domain::http::{NoAnswer, Request, Response};
+    use crate::domain::ids::{ConnectionName, Lane};
+    use crate::domain::mail::{Source, Unposted};
+    use crate::policy::permit::{AllowList, Callers};
+    use crate::policy::reply_to::ReplyPolicy;
+    use crate::policy::retry::RetryRules;
+    use crate::tools::catalogue;
+    use crate::worker::Connection;
+    use crate::worker::clock::Clock;
+    use crate::worker::ports::{Ask, Budget, NotNow, Okta, Permit};
+
+    /// A broker that has one answer, and a delivery that may be stale.
+    struct World {
+        answer: Result<Posted, Unposted>,
+        is_live: bool,
+        posted: Mutex<Vec<Post>>,
+    }
+
+    #[async_trait]
+    impl Postbox for World {
+        async fn post(&self, post: &Post) -> Result<Posted, Unposted> {
+            self.posted.lock().unwrap().push(post.clone());
+            self.answer
+        }
+    }
+
+    #[async_trait]
+    impl Receipt for World {
+        fn is_live(&self) -> bool {
+            self.is_live
+        }
+        async fn ack(self: Box<Self>) -> bool {
+            panic!("who puts a message aside does not acknowledge it")
+        }
+    }
+
+    /// An org that nobody asks.
+    struct Unasked;
+
+    #[async_trait]
+    impl Okta for Unasked {
+        async fn send(&self, _: &Request) -> Result<Response, NoAnswer> {
+            panic!("nothing is sent")
+        }
+    }
+
+    #[async_trait]
+    impl Budget for Unasked {
+        async fn admit(&self, _: Ask<'_>) -> Result<Permit, NotNow> {
+            panic!("nobody asks")
+        }
+    }
+
+    /// Puts a bulk message aside for a minute; what became of it, and how often it was published.
+    async fn put(own_user: Option<&str>, answer: Result<Posted, Unposted>, is_live: bool) -> (Put, usize) {
+        let prod = ConnectionName::parse("prod").unwrap();
+        let rules = Rules {
+            connections: ArcSwap::from_pointee(HashMap::new()),
+            callers: Callers::default(),
+            reply_to: ReplyPolicy::default(),
+            own_user: own_user.map(str::to_owned),
+            interactive_deadline: Duration::from_secs(600),
+            list_time_max: Duration::from_secs(600),
+            retry: RetryRules::default(),
+            clock: Clock::Machine,
+            stopping: tokio::sync::watch::channel(false).1,
+        };
+        let source = Source::Work { connection: prod.clone(), lane: Lane::Bulk };
+        let address = (source, "okta.invocations".to_owned(), "prod.bulk".to_owned());
+        let who = (&rules.reply_to, own_user);
+        let letter = Letter::new(address, Properties::default(), false, Timestamp::now(), who);
+        let connection = Connection {
+            name: prod,
+            okta: Arc::new(Unasked),
+            budget: Arc::new(Unasked),
+            subtools: AllowList::all(),
+        };
+        let envelope = Envelope::decode(br#"{"subtool":"list_groups"}"#).unwrap();
+        let entry = catalogue::find("list_groups").unwrap();
+        let job = Job {
+            letter: &letter,
+            connection: Arc::new(connection),
+            lane: Lane::Bulk,
+            tool: entry.read(&envelope.arguments).ok().unwrap(),
+            subtool: "list_groups",
+            envelope,
+            deadline: None,
+        };
+        let world = World { answer, is_live, posted: Mutex::default() };
+        let body = Bytes::from_static(b"{}");
+        let aside = Aside { job: &job, body: &body, receipt: &world, rules: &rules, postbox: &world };
+        let put = aside.put(Duration::from_secs(60), 0, Duration::ZERO).await;
+        let posted = world.posted.lock().unwrap().len();
+        (put, posted)
+    }
+
+    #[tokio::test]
+    async fn only_a_copy_that_is_confirmed_lets_the_message_go() {
+        let minute = Put::ComesBack(Duration::from_secs(60));
+        let (own, confirmed) = (Some("worker"), Ok(Posted::Confirmed));
+        let rows = [
+            (own, confirmed, true, (minute, 1)),
+            (own, Ok(Posted::Unroutable), true, (Put::Stays, 1)),
+            (own, Ok(Posted::Refused), true, (Put::Stays, 1)),
+            (own, Err(Unposted), true, (Put::Stale, 1)),
+            (own, confirmed, false, (Put::Stale, 0)),
+            (None, confirmed, true, (Put::Stays, 0)),
+        ];
+        for (own_user, answer, is_live, expected) in rows {
+            assert_eq!(put(own_user, answer, is_live).await, expected, "{own_user:?} {answer:?} {is_live}");
+        }
+    }
+
+    #[test]
+    fn the_tier_is_the_longest_within_the_wait_that_is_back_before_the_deadline() {
+        let rows = [
+            // the wait, what is left, the tier; in milliseconds
+            (0, None, Some(1000)),
+            (1000, None, Some(1000)),
+            (4999, None, Some(1000)),
+            (5000, None, Some(5000)),
+            (59_000, None, Some(15_000)),
+            (60_000, None, Some(60_000)),
+            (100_000_000, None, Some(3_600_000)),
+            (60_000, Some(60_001), Some(60_000)),
+            (60_000, Some(60_000), Some(15_000)),
+            (60_000, Some(1001), Some(1000)),
+            (60_000, Some(1000), None),
+            (0, Some(0), None),
+        ];
+        for (wait, left, expected) in rows {
+            let found = tier(Duration::from_millis(wait), left.map(Duration::from_millis));
+            let time = found.map(|(_, time)| time);
+            assert_eq!(time, expected.map(Duration::from_millis), "{wait} {left:?}");
+        }
+    }
+
+    #[test]
+    fn only_the_producers_headers_are_kept() {
+        for kept in ["traceparent", "x-ours", "okta-resent", "okta-progress", "cc"] {
+            assert!(is_kept(kept), "{kept}");
+        }
+        for dropped in [
+            "okta-caller",
+            "okta-attempts",
+            "okta-",
+            "x-death",
+            "x-first-death-queue",
+            "x-last-death-reason",
+            "x-delivery-count",
+            "CC",
+            "BCC",
+        ] {
+            assert!(!is_kept(dropped), "{dropped}");
+        }
+    }
+
+    #[test]
+    fn the_size_of_headers_is_that_on_the_wire() {
+        let text = |text: &str| HeaderValue::Text(text.to_owned());
+        let inner = HeaderValue::Table([("a".to_owned(), HeaderValue::Void)].into());
+        let headers: Headers = [
+            ("text".to_owned(), text("four")),
+            ("list".to_owned(), HeaderValue::List(vec![HeaderValue::Int(1), HeaderValue::Bool(true), inner])),
+            ("raw".to_owned(), HeaderValue::Bytes(vec![0xff; 10])),
+        ]
+        .into();
+        // The length, then each name with its own, then a letter for the type, then the value.
+        let (text, list, raw) =
+            (5 + 1 + 4 + 4, 5 + 1 + 4 + (1 + 8) + (1 + 1) + (1 + 4 + 2 + 1), 4 + 1 + 4 + 10);
+        assert_eq!(table_bytes(&headers), 4 + text + list + raw);
+    }
+}
