@@ -12,6 +12,7 @@ mod org;
 mod wire;
 mod world;
 
+mod aside;
 mod callers;
 mod given_up;
 mod not_yet;
