@@ -297,7 +297,7 @@ mod tests {
     use crate::tools::{Kind, Repeat};
     use crate::worker::clock::Clock;
     use crate::worker::event::{Observers, ParkReason};
-    use crate::worker::gate::{CallerCeilings, Gate, Terms};
+    use crate::worker::gate::{Gate, Terms};
     use crate::worker::ports::{Okta, Postbox};
     use crate::worker::{Conclusion, Ended, Worker};
 
@@ -354,14 +354,7 @@ mod tests {
         let prod = ConnectionName::parse("prod").unwrap();
         let observer = Arc::new(Observers(Vec::new()));
         let share = Share { capacity_percent: 100, length: Duration::from_secs(60) };
-        let terms = Terms {
-            connection: prod.clone(),
-            share,
-            concurrent_max: 30,
-            prefetch: 32,
-            max_per_minute: None,
-            callers: CallerCeilings::new([]),
-        };
+        let terms = Terms::new(prod.clone(), share);
         let gate = Gate::new(terms, observer.clone());
         let connection = Arc::new(Connection {
             name: prod.clone(),

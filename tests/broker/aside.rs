@@ -18,15 +18,15 @@ use okta_worker::domain::mail::{Delivery, HeaderValue, Headers, Properties};
 use okta_worker::domain::secret::Secret;
 use okta_worker::edge::rabbit::{Publisher, Settings, Supervisor, own_user};
 use okta_worker::embedded::okta::SimulatedOkta;
+use okta_worker::policy::budget::window::Share;
 use okta_worker::policy::permit::{AllowList, Callers};
 use okta_worker::policy::reply_to::ReplyPolicy;
 use okta_worker::policy::retry::RetryRules;
-use okta_worker::policy::window::Share;
 use okta_worker::sandbox::{self, Org};
 use okta_worker::worker::clock::Clock;
 use okta_worker::worker::event::{Event, Observer};
-use okta_worker::worker::gate::Gate;
-use okta_worker::worker::ports::{Ask, Budget, Inbox, NotNow, Patience, Permit};
+use okta_worker::worker::gate::{Gate, Terms};
+use okta_worker::worker::ports::{Ask, Budget, Gossip, Inbox, NotNow, Patience, Permit};
 use okta_worker::worker::{Connection, Rules, Worker};
 use serde_json::json;
 use tokio::sync::watch;
@@ -99,7 +99,8 @@ impl Running {
         let (ready, is_ready) = watch::channel(false);
         let observer: Arc<dyn Observer> = Arc::new(Ready(ready));
         let share = Share { capacity_percent: 90, length: Duration::from_secs(60) };
-        let gate = Gate::new(prod.clone(), share, Arc::clone(&observer));
+        let gate = Gate::new(Terms::new(prod.clone(), share), Arc::clone(&observer));
+        let gossips = HashMap::from([(prod.clone(), Arc::<Gate>::clone(&gate) as Arc<dyn Gossip>)]);
         let connection = Connection {
             name: prod.clone(),
             okta: Arc::new(SimulatedOkta::new(org, "token", Clock::Machine, Duration::ZERO)),
@@ -130,7 +131,7 @@ impl Running {
             dead_ttl: Duration::from_secs(60),
         };
         let inbox: Arc<dyn Inbox> = Arc::<Seen>::clone(&seen);
-        let supervisor = Supervisor::new(settings, &[prod], publisher, inbox, observer).unwrap();
+        let supervisor = Supervisor::new(settings, gossips, publisher, inbox, observer).unwrap();
         let ended = tokio::spawn(async move { supervisor.run(stopping).await.unwrap() });
         Self { seen, ready: is_ready, stop, ended }
     }

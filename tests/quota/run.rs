@@ -8,11 +8,10 @@ use std::time::Duration;
 
 use fastrand::Rng;
 use okta_worker::domain::ids::{ConnectionName, Lane};
-use okta_worker::policy::budget::constants::CONCURRENT_MAX;
 use okta_worker::policy::budget::signal::Signal;
 use okta_worker::policy::budget::window::{Share, Told};
 use okta_worker::worker::event::Observers;
-use okta_worker::worker::gate::{CallerCeilings, Gate, Terms};
+use okta_worker::worker::gate::{Gate, Terms};
 use okta_worker::worker::ports::{Ask, Budget, Census, Gossip, Patience};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until};
@@ -211,14 +210,9 @@ async fn story(setup: Setup, kind: Kind, windows: u32, seed: u64) -> Outcome {
 }
 
 fn gate(setup: Setup) -> Arc<Gate> {
-    let terms = Terms {
-        connection: ConnectionName::parse("prod").unwrap(),
-        share: Share { capacity_percent: setup.capacity_percent, length: LENGTH },
-        concurrent_max: CONCURRENT_MAX,
-        prefetch: 2 * IN_HAND,
-        max_per_minute: None,
-        callers: CallerCeilings::new([]),
-    };
+    let prod = ConnectionName::parse("prod").unwrap();
+    let share = Share { capacity_percent: setup.capacity_percent, length: LENGTH };
+    let terms = Terms { prefetch: 2 * IN_HAND, ..Terms::new(prod, share) };
     Gate::new(terms, Arc::new(Observers(Vec::new())))
 }
 

@@ -232,6 +232,7 @@ async fn a_caller_forges_neither_who_asked_nor_what_was_tried() {
         connections: vec![prod()],
         subtools: AllowList::parse(&[subtools]).unwrap(),
         lanes: Lane::ALL.to_vec(),
+        max_per_minute: None,
     };
     let callers = [("mallory".to_owned(), permitted("read")), ("admin".to_owned(), permitted("all"))];
     let mut world = Setup { callers: Callers(callers.into()), ..Setup::default() }.open();

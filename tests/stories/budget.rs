@@ -10,7 +10,7 @@ use okta_worker::domain::bucket::RateHeaders;
 use okta_worker::domain::ids::Lane;
 use okta_worker::policy::budget::window::{Heard, NotUntil, Share, Told, Window};
 use okta_worker::worker::event::Observers;
-use okta_worker::worker::gate::{CallerCeilings, Gate, Terms};
+use okta_worker::worker::gate::{Gate, Terms};
 use okta_worker::worker::ports::{Ask, Budget, NotNow, Patience};
 use proptest::prelude::*;
 
@@ -296,15 +296,7 @@ fn reading(lane: Lane, not_after: Option<tokio::time::Instant>) -> Ask<'static> 
 
 fn gate(capacity_percent: u8) -> Arc<Gate> {
     let share = Share { capacity_percent, length: Duration::from_millis(LENGTH) };
-    let terms = Terms {
-        connection: prod(),
-        share,
-        concurrent_max: 30,
-        prefetch: 32,
-        max_per_minute: None,
-        callers: CallerCeilings::new([]),
-    };
-    Gate::new(terms, Arc::new(Observers(Vec::new())))
+    Gate::new(Terms::new(prod(), share), Arc::new(Observers(Vec::new())))
 }
 
 impl Client {

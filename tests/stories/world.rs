@@ -28,7 +28,7 @@ use okta_worker::policy::retry::RetryRules;
 use okta_worker::sandbox::{Answer, Call, Fault, Org, Settings};
 use okta_worker::worker::clock::Clock;
 use okta_worker::worker::event::Observer;
-use okta_worker::worker::gate::{CallerCeilings, Gate, Terms};
+use okta_worker::worker::gate::{Gate, Terms};
 use okta_worker::worker::ports::{Inbox, Okta};
 use okta_worker::worker::{Connection, Rules, Worker};
 use serde_json::{Value, json};
@@ -214,14 +214,7 @@ impl World {
         self.stop = stop;
         let observer: Arc<dyn Observer> = Arc::<Tape>::clone(&self.tape);
         let share = Share { capacity_percent: self.setup.capacity_percent, length: self.setup.org.window };
-        let terms = Terms {
-            connection: prod(),
-            share,
-            concurrent_max: 30,
-            prefetch: self.setup.prefetch,
-            max_per_minute: None,
-            callers: CallerCeilings::new([]),
-        };
+        let terms = Terms { prefetch: self.setup.prefetch, ..Terms::new(prod(), share) };
         let connection = Connection {
             name: prod(),
             okta: Arc::<Wire>::clone(&self.wire),

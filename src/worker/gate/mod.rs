@@ -20,6 +20,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 
 use crate::domain::bucket::Bucket;
 use crate::domain::ids::{ConnectionName, Lane};
+use crate::policy::budget::constants::CONCURRENT_MAX;
 use crate::policy::budget::ledger::Backlog;
 use crate::policy::budget::signal::Signal;
 use crate::policy::budget::slots::Slots;
@@ -40,6 +41,9 @@ const LOOK_AGAIN: Duration = Duration::from_secs(1);
 /// A wait shorter than this is waited for in the worker: no delay tier is shorter.
 const ASIDE_MIN: Duration = Duration::from_secs(1);
 
+/// Messages of a lane in hand at once, as the settings have it when they say nothing.
+const PREFETCH: usize = 32;
+
 /// How often there is something to tell even when nothing was heard.
 const NEWS_EVERY: Duration = Duration::from_secs(5);
 
@@ -58,6 +62,20 @@ pub struct Terms {
     pub max_per_minute: Option<u32>,
     /// The ceilings of callers.
     pub callers: Arc<CallerCeilings>,
+}
+
+impl Terms {
+    /// What counts when nothing else is said.
+    pub fn new(connection: ConnectionName, share: Share) -> Self {
+        Self {
+            connection,
+            share,
+            concurrent_max: CONCURRENT_MAX,
+            prefetch: PREFETCH,
+            max_per_minute: None,
+            callers: CallerCeilings::new([]),
+        }
+    }
 }
 
 /// The gate of one connection.
