@@ -173,10 +173,8 @@ async fn who_would_come_back_too_late_waits_in_line() {
     +0.100s prod user_read asked GET: 200
     +0.100s m1 get_user succeeded, effect none, attempts 1, calls 1
     +60.200s prod interactive received
-    +60.200s prod user_read exhausted for 0.900s
-    +61.100s prod user_read interactive waited 0.900s
-    +61.200s prod user_read asked GET: 200
-    +61.200s m2 get_user succeeded, effect none, attempts 1, calls 1
+    +60.300s prod user_read asked GET: 200
+    +60.300s m2 get_user succeeded, effect none, attempts 1, calls 1
     ");
     assert_eq!(world.answers(2), ["m1 succeeded none", "m2 succeeded none"]);
     world.close();

@@ -334,6 +334,14 @@ async fn a_thousand_messages_take_as_many_windows_as_they_need_and_meet_no_429()
     world.rest().await;
     let tape = world.tape();
     assert!(!tape.contains("limited"), "{tape}");
+    println!(
+        "{}",
+        tape.lines()
+            .filter(|l| l.contains("asked") || l.contains("aside") || l.contains("recov"))
+            .take(2500)
+            .collect::<Vec<_>>()
+            .join("\n")
+    );
     assert_eq!(accepted_max(&world, Bucket::UserRead), 90);
     assert_eq!(world.answers(1000).len(), 1000);
     // 12 windows; each costs the whole second that the headers leave open.

@@ -17,12 +17,10 @@ use crate::policy::budget::signal::Signal;
 use crate::policy::budget::window::{Heard, NotUntil, Share};
 
 use super::ceiling::{Ceiling, PerMinute};
+use super::timetable::Timetable;
 
 /// How often a worker tells the others of a window even when it has heard nothing new.
 const TELL_EVERY: Duration = Duration::from_secs(5);
-
-/// The longest time a message is put aside for: by then other workers may have come or left.
-const ASIDE_MAX: Duration = Duration::from_secs(300);
 
 /// One bucket of one connection.
 pub(super) struct Line {
@@ -51,19 +49,14 @@ struct State {
     is_exhausted: bool,
     is_news: bool,
     told_at: Instant,
-    aside: Aside,
+    /// Messages that were put aside because of this line.
+    timetable: Timetable,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Enforced {
     Announced(u32),
     Unannounced { workers: u32 },
-}
-
-/// Messages that were put aside because of this line and are expected back, in the order they left.
-struct Aside {
-    ahead: f64,
-    at: Instant,
 }
 
 /// What changed for a bucket by one answer.
@@ -102,7 +95,7 @@ impl Line {
                 is_exhausted: false,
                 is_news: false,
                 told_at: Instant::now(),
-                aside: Aside { ahead: 0.0, at: Instant::now() },
+                timetable: Timetable::new(),
             }),
             turns: [Semaphore::new(1), Semaphore::new(1)],
             waiting: [AtomicUsize::new(0), AtomicUsize::new(0)],
@@ -210,29 +203,31 @@ impl Line {
         self.waiting.iter().any(|waiting| waiting.load(Ordering::Relaxed) > 0)
     }
 
-    /// For how long one more message should be put aside: until those that stand in line and those that
-    /// were put aside before it have gone at the even pace.
-    pub fn aside(&self, lane: Lane) -> Duration {
+    /// For how long one more message should be put aside; `None` when its turn comes soon, or nothing is
+    /// known yet.
+    pub fn aside(&self, lane: Lane) -> Option<Duration> {
         let now = Instant::now();
         let mut state = self.state();
-        let window = state.ledger.window();
-        let opens = Instant::from_std(window.not_before(now.into_std()));
-        let ours = window.limit().map_or(1, |limit| window.ours(limit));
-        let pace = f64::from(ours) / self.share.length.as_secs_f64() / f64::from(state.workers);
-        let aside = &mut state.aside;
-        if opens <= now {
-            aside.ahead = (aside.ahead - pace * now.duration_since(aside.at).as_secs_f64()).max(0.0);
-        }
-        aside.at = now;
-        let standing = self.waiting(lane).load(Ordering::Relaxed) as f64;
-        let wait = (standing + aside.ahead) / pace;
-        aside.ahead += 1.0;
-        let wait = Duration::try_from_secs_f64(wait).unwrap_or(ASIDE_MAX);
-        opens.saturating_duration_since(now).saturating_add(wait).min(ASIDE_MAX)
+        let pace = state.even_pace(self.share)?;
+        let opens = Instant::from_std(state.ledger.window().not_before(now.into_std()));
+        let standing = self.waiting(lane).load(Ordering::Relaxed);
+        state.timetable.put(now, standing, opens.saturating_duration_since(now), pace)
+    }
+
+    /// How many messages that were put aside are still to come back.
+    pub fn expected_back(&self) -> u64 {
+        self.state().timetable.expected(Instant::now())
     }
 }
 
 impl State {
+    /// Requests per second, when the worker's part of the window is spread evenly over it.
+    fn even_pace(&self, share: Share) -> Option<f64> {
+        let window = self.ledger.window();
+        let ours = f64::from(window.ours(window.limit()?));
+        Some(ours / share.length.as_secs_f64() / f64::from(self.workers))
+    }
+
     /// Swaps the ceiling when what it enforces has changed.
     fn enforce(&mut self, share: Share) {
         let window = self.ledger.window();

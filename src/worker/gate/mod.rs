@@ -9,6 +9,7 @@
 mod callers;
 mod ceiling;
 mod line;
+mod timetable;
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -37,9 +38,6 @@ use line::{Line, Turn};
 
 /// The longest the head of a lane sleeps before it looks again without being told to.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
-
-/// A wait shorter than this is waited for in the worker: no delay tier is shorter.
-const ASIDE_MIN: Duration = Duration::from_secs(1);
 
 /// Messages of a lane in hand at once, as the settings have it when they say nothing.
 const PREFETCH: usize = 32;
@@ -167,11 +165,9 @@ impl Gate {
         }
         if ask.patience == Patience::ComeAgain
             && line.waiting(ask.lane).load(Ordering::Relaxed) >= self.line_max()
+            && let Some(wait) = line.aside(ask.lane)
         {
-            let wait = line.aside(ask.lane);
-            if wait >= ASIDE_MIN {
-                return Err(NotNow::ComeAgain(wait));
-            }
+            return Err(NotNow::ComeAgain(wait));
         }
         self.wait(line, ask).await.map(|()| at)
     }
@@ -269,7 +265,8 @@ impl Gate {
     fn backlog(&self, line: &Line, slots: &Slots, now: Instant) -> Backlog {
         let mut counted = self.backlog.lock().unwrap_or_else(PoisonError::into_inner);
         let workers = u64::from(counted.census.workers);
-        let here = line.waiting(Lane::Bulk).load(Ordering::Relaxed) as u64 + 1;
+        let standing = line.waiting(Lane::Bulk).load(Ordering::Relaxed) as u64 + 1;
+        let here = standing + line.expected_back();
         let in_hand = self.bulk_waiting.load(Ordering::Relaxed) + slots.busy(Lane::Bulk) as usize;
         let queued = if in_hand < self.line_max() {
             counted.full_since = None;
