@@ -22,6 +22,10 @@ quick:
     cargo clippy --all-targets -- -D warnings
     tests/run fast
 
+# How much of Okta's quota is used, in virtual time, with all seeds: writes docs/quota.md (some twenty minutes).
+quota:
+    QUOTA=all cargo test --release --test quota -- --nocapture
+
 # The dependencies' licences, bans and sources (needs cargo-deny).
 deny:
     cargo deny check bans licenses sources

@@ -188,6 +188,7 @@ impl Worker {
                 }
             }
         };
+        job.connection.budget.concluded(job.lane, conversation.cost.okta_calls);
         Ended::Concluded(Conclusion { outcome, cost: conversation.cost, park })
     }
 

@@ -52,6 +52,9 @@ pub trait Budget: Send + Sync {
     /// # Errors
     /// When it may not go in time, or should not be waited for in the worker.
     async fn admit(&self, ask: Ask<'_>) -> Result<Permit, NotNow>;
+
+    /// An invocation of this lane has ended after so many requests: others like it will take as many.
+    fn concluded(&self, _lane: Lane, _requests: u32) {}
 }
 
 /// One request that asks to be sent.

@@ -282,17 +282,6 @@ impl Gate {
         Some(((queued + here * workers) as f64 * counted.calls).ceil() as u64)
     }
 
-    /// Learns how many requests an invocation makes.
-    fn learn_calls(&self, patience: Patience) {
-        /// Over so many requests the mean fades.
-        const MEMORY: f64 = 64.0;
-        let mut counted = self.backlog.lock().unwrap_or_else(PoisonError::into_inner);
-        // A first request ends the count of the one before: the mean of 1/calls is what is learned.
-        let first = if patience == Patience::ComeAgain { 1.0 } else { 0.0 };
-        let part = 1.0 / counted.calls + (first - 1.0 / counted.calls) / MEMORY;
-        counted.calls = 1.0 / part.clamp(1e-3, 1.0);
-    }
-
     fn note(&self, event: &Event<'_>) {
         self.observer.note(event);
     }
@@ -323,11 +312,17 @@ impl Budget for Arc<Gate> {
             Some(at) if at <= Instant::now() => return Err(NotNow::Passed),
             Some(at) => timeout_at(at, let_through).await.unwrap_or(Err(NotNow::Passed))?,
         };
-        if ask.lane == Lane::Bulk {
-            self.learn_calls(ask.patience);
-        }
         let ticket = Ticket { line, lane: ask.lane };
         Ok(Permit::new(Arc::<Gate>::clone(self), ticket))
+    }
+
+    fn concluded(&self, lane: Lane, requests: u32) {
+        /// Over so many invocations the mean fades.
+        const MEMORY: f64 = 32.0;
+        if lane == Lane::Bulk && requests > 0 {
+            let mut counted = self.backlog.lock().unwrap_or_else(PoisonError::into_inner);
+            counted.calls += (f64::from(requests) - counted.calls) / MEMORY;
+        }
     }
 }
 
