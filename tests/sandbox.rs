@@ -13,7 +13,7 @@ use okta_worker::domain::http::Response;
 use okta_worker::domain::link;
 use okta_worker::domain::secret::Secret;
 use okta_worker::sandbox::{
-    Answer, Attribute, AttributeKind, Call, Fault, Id, NewApp, Org, Settings, Status, Trouble,
+    Answer, Attribute, AttributeKind, Call, Fault, Id, NewApp, Org, Past, Settings, Status, Tally, Trouble,
 };
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -764,6 +764,33 @@ fn a_window_opens_with_its_first_request_and_lasts_its_length() {
 }
 
 #[test]
+fn windows_remember_what_each_client_sent_in_them() {
+    let limits = [(Bucket::UserRead, 3)].into_iter().collect();
+    let mut world = World::new(Settings { limits, ..Settings::default() });
+    let opened = world.now;
+    let mut call = world.call("GET", "/api/v1/users/me", None);
+    let mut send = |credential: &str, now: Timestamp, in_flight: usize| {
+        call.headers.insert("authorization", credential.parse().unwrap());
+        world.org.answer_with(&call, now, in_flight)
+    };
+    for credential in ["SSWS one", "SSWS other", "SSWS one", "SSWS one", "SSWS other"] {
+        send(credential, opened, 1);
+    }
+    send("SSWS other", opened, 1_000);
+    let next = opened + 61.seconds();
+    send("SSWS other", next, 1);
+
+    let counter = world.org.counters().into_iter().find(|counter| counter.bucket == "user_read").unwrap();
+    let sent = |accepted, refused, refused_concurrent| Tally { accepted, refused, refused_concurrent };
+    let windows = [
+        Past { opened, limit: 3, clients: vec![sent(2, 1, 0), sent(1, 1, 1)] },
+        Past { opened: next, limit: 3, clients: vec![sent(0, 0, 0), sent(1, 0, 0)] },
+    ];
+    assert_eq!(counter.windows, windows);
+    assert_eq!((counter.accepted, counter.refused, counter.refused_concurrent), (4, 2, 1));
+}
+
+#[test]
 fn too_many_in_flight_are_refused_with_a_lying_reset() {
     let mut world = World::new(Settings::default());
     let call = world.call("GET", "/api/v1/users/me", None);
@@ -1106,6 +1133,8 @@ mod over_http {
         }
         let counters = talk(address, &get("/sandbox/counters", "close")).await;
         assert!(counters.contains(r#""bucket":"user_read","limit":1000,"accepted":2"#), "{counters}");
+        let window = r#""limit":1000,"clients":[{"accepted":2,"refused":0,"refused_concurrent":0}]}"#;
+        assert!(counters.contains(window), "{counters}");
     }
 
     #[tokio::test]

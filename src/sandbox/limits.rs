@@ -11,6 +11,7 @@ use serde::Serialize;
 
 use crate::domain::bucket::Bucket;
 
+use super::history::{History, Past};
 use super::settings::Settings;
 
 /// How far ahead the reset of a concurrency 429 lies: 111, 127 and 140 s were recorded in one second,
@@ -22,7 +23,7 @@ const REMAINING: HeaderName = HeaderName::from_static("x-rate-limit-remaining");
 const RESET: HeaderName = HeaderName::from_static("x-rate-limit-reset");
 
 /// What one bucket has seen.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Counter {
     /// The bucket, as in labels.
     pub bucket: &'static str,
@@ -36,6 +37,8 @@ pub struct Counter {
     pub refused_concurrent: u64,
     /// The most requests let through in one window.
     pub accepted_max: u32,
+    /// The last windows, the oldest first.
+    pub windows: Vec<Past>,
 }
 
 /// What the three headers of one answer say.
@@ -55,7 +58,7 @@ impl Rate {
 }
 
 /// A bucket's window and what went through it.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 struct Window {
     limit: u32,
     opened: Option<Timestamp>,
@@ -64,6 +67,7 @@ struct Window {
     refused: u64,
     refused_concurrent: u64,
     accepted_max: u32,
+    history: History,
 }
 
 /// All buckets of the org.
@@ -84,12 +88,13 @@ impl Limits {
             refused: 0,
             refused_concurrent: 0,
             accepted_max: 0,
+            history: History::default(),
         });
         Self { length: settings.window, windows, lies: 0 }
     }
 
-    /// Counts a request, or refuses it when its window is spent.
-    pub(super) fn take(&mut self, bucket: Bucket, now: Timestamp) -> Result<Rate, Rate> {
+    /// Counts a client's request, or refuses it when its window is spent.
+    pub(super) fn take(&mut self, bucket: Bucket, client: usize, now: Timestamp) -> Result<Rate, Rate> {
         let length = self.length;
         let window = &mut self.windows[position(bucket)];
         let opened = match window.opened {
@@ -104,8 +109,13 @@ impl Limits {
         let reset = opened.as_second().saturating_add(seconds);
         if window.used >= window.limit {
             window.refused += 1;
+            window.history.note(client, |tally| tally.refused += 1);
             return Err(Rate { limit: window.limit, remaining: 0, reset });
         }
+        if window.used == 0 {
+            window.history.open(opened, window.limit);
+        }
+        window.history.note(client, |tally| tally.accepted += 1);
         window.opened = Some(opened);
         window.used += 1;
         window.accepted += 1;
@@ -113,9 +123,11 @@ impl Limits {
         Ok(Rate { limit: window.limit, remaining: window.limit - window.used, reset })
     }
 
-    /// Refuses a request because too many are in flight: limit and remaining are 0 and the reset lies.
-    pub(super) fn crowded(&mut self, bucket: Bucket, now: Timestamp) -> Rate {
-        self.windows[position(bucket)].refused_concurrent += 1;
+    /// Refuses a client's request because too many are in flight: limit and remaining are 0 and the reset lies.
+    pub(super) fn crowded(&mut self, bucket: Bucket, client: usize, now: Timestamp) -> Rate {
+        let window = &mut self.windows[position(bucket)];
+        window.refused_concurrent += 1;
+        window.history.note(client, |tally| tally.refused_concurrent += 1);
         self.lies += 1;
         let ahead = CONCURRENCY_RESETS[self.lies % CONCURRENCY_RESETS.len()];
         Rate { limit: 0, remaining: 0, reset: now.as_second() + ahead }
@@ -132,6 +144,7 @@ impl Limits {
                 refused: window.refused,
                 refused_concurrent: window.refused_concurrent,
                 accepted_max: window.accepted_max,
+                windows: window.history.windows(),
             })
             .collect()
     }

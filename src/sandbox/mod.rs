@@ -5,7 +5,8 @@
 //! ids       ids, and all that is random     refusal   Okta's error codes
 //! shelf     things, and how the index       reply     answers and their headers
 //!           still sees them                 limits    buckets, windows, requests in flight
-//! ledger    what was really done            faults    failures on order
+//! ledger    what was really done            clients   who calls, as numbers
+//! faults    failures on order               history   the last windows, by client
 //!
 //! users  profile  lifecycle  people         groups    apps  assignments    log
 //! expression  search  pages                 (the query language, lists, cursors and links)
@@ -20,9 +21,11 @@
 mod apps;
 mod assignments;
 mod call;
+mod clients;
 mod expression;
 mod faults;
 mod groups;
+mod history;
 mod ids;
 mod ledger;
 mod lifecycle;
@@ -45,6 +48,7 @@ mod world;
 pub use apps::NewApp;
 pub use call::{Answer, Call};
 pub use faults::{Fault, Trouble, When};
+pub use history::{Past, Tally};
 pub use ids::Id;
 pub use ledger::Effect;
 pub use limits::Counter;

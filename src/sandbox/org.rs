@@ -15,6 +15,7 @@ use crate::domain::bucket::Bucket;
 use super::apps::App;
 use super::assignments::Assignment;
 use super::call::{Answer, Asked, Call, Cause, Operation, Way};
+use super::clients::Clients;
 use super::faults::{Fault, Faults, Trouble, When};
 use super::groups::Group;
 use super::ids::{Id, Ids};
@@ -50,6 +51,7 @@ pub struct Org {
     pub(super) log: Log,
     /// The latest time heard of.
     pub(super) now: Timestamp,
+    clients: Clients,
     limits: Limits,
     faults: Faults,
     effects: Vec<Effect>,
@@ -65,6 +67,7 @@ impl Org {
             user_type: ids.mint("oty"),
             admin: ids.mint("00u"),
             everyone: ids.mint("00g"),
+            clients: Clients::default(),
             limits: Limits::new(&settings),
             now: settings.born,
             settings,
@@ -105,12 +108,12 @@ impl Org {
             Way::WrongMethod => return said(self.refuse(&Refusal::wrong_method()), None),
             Way::Nowhere => return said(self.refuse(&Refusal::no_such_path()), None),
         };
-        let bucket = Bucket::of(&call.method, route);
+        let (bucket, client) = (Bucket::of(&call.method, route), self.clients.number(&call.headers));
         if in_flight > self.settings.concurrency {
-            let rate = self.limits.crowded(bucket, now);
+            let rate = self.limits.crowded(bucket, client, now);
             return said(self.refuse(&Refusal::too_many_requests()), Some(rate));
         }
-        let rate = match self.limits.take(bucket, now) {
+        let rate = match self.limits.take(bucket, client, now) {
             Ok(rate) => rate,
             Err(rate) => return said(self.refuse(&Refusal::too_many_requests()), Some(rate)),
         };
