@@ -9,35 +9,31 @@
 //! Worker, loop, broker and simulated org are processes of their own; only the CPU time of the first two is
 //! compared. Rounds of both alternate, because the machine is never quiet for long: read the ratios.
 
+mod cpu;
 mod load;
-mod node;
-mod process;
+#[path = "../support/mod.rs"]
+mod support;
 mod table;
 mod thin;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::{Context as _, ensure};
 use clap::Parser;
 
 use load::Load;
-use node::Node;
-use process::Process;
+use support::node::Node;
+use support::org::{Org, TOKEN, WORKER};
+use support::process::Process;
 use table::{Row, Table};
-
-/// The worker's binary, built as a release is.
-const WORKER: &str = env!("CARGO_BIN_EXE_okta-worker");
 
 /// Where the worker takes invocations from.
 const WORKER_QUEUE: &str = "okta.invocations.bench.interactive";
 
 /// Where the thin loop takes invocations from.
 const THIN_QUEUE: &str = "bench.thin";
-
-/// How long a process may take until it consumes.
-const READY_MAX: Duration = Duration::from_secs(60);
 
 /// Compares the worker with the thinnest loop that does the same work.
 #[derive(Debug, Parser)]
@@ -96,15 +92,15 @@ async fn measure(options: &Options) -> anyhow::Result<Table> {
     };
     let url = node.url();
 
-    let (_sandbox, base_url) = sandbox(options, folder.path())?;
-    let ids = load::user_ids(&base_url, options.users).await?;
-    let mut load = Load::open(url, ids).await?;
+    let org = org(options, folder.path())?;
+    let base_url = org.base_url();
+    let mut load = Load::open(url, org.user_ids().await?).await?;
     load.declare(THIN_QUEUE).await?;
 
-    let worker = worker(&options.worker, url, &base_url, folder.path())?;
-    let thin = thin(url, &base_url, folder.path())?;
-    load.await_consumer(WORKER_QUEUE, READY_MAX).await?;
-    load.await_consumer(THIN_QUEUE, READY_MAX).await?;
+    let worker = worker(&options.worker, url, base_url, folder.path())?;
+    let thin = thin(url, base_url, folder.path())?;
+    load.await_consumer(WORKER_QUEUE).await?;
+    load.await_consumer(THIN_QUEUE).await?;
 
     // The first round opens channels and connections and fills caches; it is not counted.
     let warm = (options.messages / 5).max(100);
@@ -130,23 +126,19 @@ async fn round(
     key: &str,
     messages: usize,
 ) -> anyhow::Result<Row> {
-    let (before, begun) = (process.cpu()?, Instant::now());
+    let (before, begun) = (cpu::used_by(process)?, Instant::now());
     load.run(exchange, key, messages).await?;
     let took = begun.elapsed();
-    let cpu = process.cpu()? - before;
+    let cpu = cpu::used_by(process)? - before;
     ensure!(!cpu.is_zero(), "too few messages: the process spent less than one tick of CPU time");
     Ok(Row { messages, took, cpu })
 }
 
-/// The simulated org without limits that matter, and where it is.
-fn sandbox(options: &Options, folder: &Path) -> anyhow::Result<(Process, String)> {
-    let mut command = Command::new(WORKER);
-    command
-        .args(["sandbox", "--listen", "127.0.0.1:0", "--limit", "all=1000000000"])
-        .args(["--users", &options.users.to_string()]);
-    let (process, line) = Process::start_and_read_line(command, &folder.join("sandbox.log"))?;
-    let at = line.find("http://").with_context(|| format!("the sandbox said `{line}`"))?;
-    Ok((process, line[at..].trim().to_owned()))
+/// The simulated org without limits that matter.
+fn org(options: &Options, folder: &Path) -> anyhow::Result<Org> {
+    let users = options.users.to_string();
+    let arguments = ["--limit", "all=1000000000", "--users", &users];
+    Org::start(&arguments.map(str::to_owned), folder)
 }
 
 /// Our worker with its defaults; its log goes to a file, as a collector would have it.
@@ -158,7 +150,7 @@ fn worker(program: &Path, url: &str, base_url: &str, folder: &Path) -> anyhow::R
         .env(set("BROKER__URL"), url)
         .env(set("TELEMETRY__LISTEN"), "127.0.0.1:0")
         .env(set("CONNECTIONS__BENCH__BASE_URL"), base_url)
-        .env(set("CONNECTIONS__BENCH__API_TOKEN"), "bench-token")
+        .env(set("CONNECTIONS__BENCH__API_TOKEN"), TOKEN)
         .env(set("CONNECTIONS__BENCH__SUBTOOLS"), "read");
     Process::start(command, &folder.join("worker.log"))
 }

@@ -7,16 +7,14 @@
 
 use std::sync::Arc;
 
-use anyhow::Context as _;
 use futures_util::StreamExt as _;
-use lapin::options::{
-    BasicAckOptions, BasicConsumeOptions, BasicPublishOptions, BasicQosOptions, ConfirmSelectOptions,
-};
+use lapin::message::Delivery;
+use lapin::options::{BasicConsumeOptions, BasicQosOptions, ConfirmSelectOptions};
 use lapin::types::{FieldTable, ShortString};
-use lapin::{BasicProperties, Channel, Connection, ConnectionProperties};
-use serde::{Deserialize, Serialize};
-use serde_json::value::RawValue;
+use lapin::{Channel, Connection, ConnectionProperties};
 use tokio::sync::Semaphore;
+
+use crate::support::messages::{Invocation, answer};
 
 /// The argument that makes this program the thin loop.
 pub const COMMAND: &str = "thin-loop";
@@ -26,24 +24,6 @@ const PREFETCH: u16 = 32;
 
 /// Requests at once: the worker's bound.
 const CONCURRENT_MAX: usize = 30;
-
-#[derive(Deserialize)]
-struct Invocation<'a> {
-    #[serde(borrow)]
-    arguments: Arguments<'a>,
-}
-
-#[derive(Deserialize)]
-struct Arguments<'a> {
-    user_id: &'a str,
-}
-
-#[derive(Serialize)]
-struct Reply<'a> {
-    id: &'a str,
-    status: &'a str,
-    result: &'a RawValue,
-}
 
 struct Loop {
     http: reqwest::Client,
@@ -82,27 +62,13 @@ pub async fn run(arguments: &[String]) -> anyhow::Result<()> {
 }
 
 impl Loop {
-    async fn take(&self, delivery: &lapin::message::Delivery) -> anyhow::Result<()> {
+    async fn take(&self, delivery: &Delivery) -> anyhow::Result<()> {
         let invocation: Invocation<'_> = serde_json::from_slice(&delivery.data)?;
         let body = {
             let _slot = self.slots.acquire().await?;
             let url = format!("{}/api/v1/users/{}", self.base_url, invocation.arguments.user_id);
             self.http.get(url).send().await?.error_for_status()?.bytes().await?
         };
-        let came = &delivery.properties;
-        let id = came.message_id().clone().context("no message_id")?;
-        let reply_to = came.reply_to().clone().context("no reply_to")?;
-        let reply = Reply { id: id.as_str(), status: "succeeded", result: serde_json::from_slice(&body)? };
-        let properties = BasicProperties::default()
-            .with_delivery_mode(2)
-            .with_correlation_id(id.clone())
-            .with_content_type("application/json".into());
-        let body = serde_json::to_vec(&reply)?;
-        let options = BasicPublishOptions::default();
-        let posted =
-            self.replies.basic_publish(ShortString::default(), reply_to, options, &body, properties).await?;
-        anyhow::ensure!(posted.await?.is_ack(), "the broker refused a reply");
-        delivery.ack(BasicAckOptions::default()).await?;
-        Ok(())
+        answer(&self.replies, delivery, &body).await
     }
 }
