@@ -33,3 +33,7 @@ deny:
 # What the worker costs beside the thinnest loop that does the same (needs RabbitMQ; some five minutes).
 bench:
     cargo bench --bench throughput
+
+# How much of Okta's announced quota is used, beside what others do (needs RabbitMQ; close to an hour).
+quota *FLAGS:
+    cargo bench --bench quota -- {{FLAGS}}
