@@ -1,6 +1,6 @@
 //! The workers of one run, each a process of its own.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::Context as _;
@@ -25,8 +25,8 @@ pub struct Place<'a> {
     pub folder: &'a Path,
 }
 
-/// All workers of a run, ended when they are dropped.
-pub struct Crew(Vec<Process>);
+/// All workers of a run, ended when they are dropped, each with its log.
+pub struct Crew(Vec<(Process, PathBuf)>);
 
 impl Crew {
     pub fn start(row: Row, place: Place<'_>) -> anyhow::Result<Self> {
@@ -35,18 +35,22 @@ impl Crew {
                 Controller::Worker => worker(place),
                 Controller::Sdk | Controller::Static => rival(row, place)?,
             };
-            Process::start(command, &place.folder.join(format!("{}-{number}.log", place.connection)))
+            let log = place.folder.join(format!("{}-{number}.log", place.connection));
+            anyhow::Ok((Process::start(command, &log)?, log))
         };
         Ok(Self((0..row.workers).map(start).collect::<Result<_, _>>()?))
     }
 
     /// How many have ended, although nobody told them to.
     pub fn ended(&mut self) -> usize {
-        self.0
-            .iter_mut()
-            .map(|process| process.child.try_wait())
-            .filter(|ended| !matches!(ended, Ok(None)))
-            .count()
+        let ended = |(process, _): &mut (Process, PathBuf)| !matches!(process.child.try_wait(), Ok(None));
+        self.0.iter_mut().map(ended).filter(|ended| *ended).count()
+    }
+
+    /// The last line that each has written.
+    pub fn last_words(&self) -> String {
+        let last = |log: &PathBuf| Some(std::fs::read_to_string(log).ok()?.lines().last()?.to_owned());
+        self.0.iter().filter_map(|(_, log)| last(log)).collect::<Vec<_>>().join("\n")
     }
 }
 
@@ -73,8 +77,7 @@ fn rival(row: Row, place: Place<'_>) -> anyhow::Result<Command> {
     let mut command = Command::new(std::env::current_exe().context("failed to find this program")?);
     command.args([rival::COMMAND, place.url, place.base_url, place.connection]);
     if row.controller == Controller::Static {
-        let workers = u32::try_from(row.workers).context("too many workers")?;
-        command.arg((WINDOW * workers / LIMIT).as_micros().to_string());
+        command.arg((WINDOW * row.workers / LIMIT).as_micros().to_string());
     }
     Ok(command)
 }

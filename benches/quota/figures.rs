@@ -87,21 +87,24 @@ pub async fn windows(http: &reqwest::Client, base_url: &str) -> anyhow::Result<V
     Ok(bucket.with_context(|| format!("the org has no bucket `{BUCKET}`"))?.windows)
 }
 
-/// The measured windows.
+/// The windows of a run.
 #[derive(Debug, Clone)]
 pub struct Figures {
+    /// Those before the measured ones.
+    pub warm_up: Vec<Window>,
+    /// The measured ones, of which all figures are.
     pub windows: Vec<Window>,
     /// From the opening of the first to the opening of the one after the last.
     pub span: Span,
 }
 
 impl Figures {
-    /// The windows from `first` on, without the last, which is not over.
-    pub fn of(mut windows: Vec<Window>, first: usize) -> anyhow::Result<Self> {
-        let next = windows.pop().context("no window has opened")?;
-        let windows: Vec<_> = windows.into_iter().skip(first).collect();
+    /// What so many windows of a warm-up and all after them say, without the last, which is not over.
+    pub fn of(mut all: Vec<Window>, warm_up: usize) -> anyhow::Result<Self> {
+        let next = all.pop().context("no window has opened")?;
+        let windows = all.split_off(warm_up.min(all.len()));
         let from = windows.first().context("no window is over")?.opened;
-        Ok(Self { windows, span: Span { from, until: next.opened } })
+        Ok(Self { warm_up: all, windows, span: Span { from, until: next.opened } })
     }
 
     /// How much of each window was used, on average.

@@ -93,8 +93,25 @@ impl Load {
         })
     }
 
+    /// Takes away the run's queues, at the end or left by one that was cut short. The exchanges are everybody's
+    /// and stay.
+    pub async fn clear(&self) -> anyhow::Result<()> {
+        for queue in [&self.interactive, &self.bulk, &self.presence] {
+            self.out.queue_delete(queue.as_str().into(), QueueDeleteOptions::default()).await?;
+        }
+        Ok(())
+    }
+
+    /// Declares the lanes' queues for workers who do not.
+    pub async fn declare(&self) -> anyhow::Result<()> {
+        for queue in [&self.interactive, &self.bulk] {
+            queues::declare(&self.out, queue).await?;
+        }
+        Ok(())
+    }
+
     /// Waits until so many workers consume both lanes.
-    pub async fn await_workers(&self, workers: usize) -> anyhow::Result<()> {
+    pub async fn await_workers(&self, workers: u32) -> anyhow::Result<()> {
         for queue in [&self.interactive, &self.bulk] {
             queues::await_consumers(&self.connection, queue, workers).await?;
         }
@@ -168,11 +185,9 @@ impl Load {
         Waits::of(asked.map(|call| call.wait.unwrap_or_else(|| call.began.elapsed())).collect())
     }
 
-    /// Takes away what the run has left at the broker. The exchanges are everybody's and stay.
+    /// Leaves nothing at the broker.
     pub async fn close(self) -> anyhow::Result<()> {
-        for queue in [&self.interactive, &self.bulk, &self.presence] {
-            self.out.queue_delete(queue.as_str().into(), QueueDeleteOptions::default()).await?;
-        }
+        self.clear().await?;
         self.connection.close(200, "done".into()).await?;
         Ok(())
     }

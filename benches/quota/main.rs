@@ -29,7 +29,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 use clap::Parser;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -53,8 +53,8 @@ struct Options {
     #[arg(long, default_value_t = 12, value_parser = clap::value_parser!(u64).range(3..=50))]
     windows: u64,
     /// Numbers of workers.
-    #[arg(long, value_delimiter = ',', default_value = "1,3,8")]
-    workers: Vec<usize>,
+    #[arg(long, value_delimiter = ',', default_value = "1,3,8", value_parser = clap::value_parser!(u32).range(1..=64))]
+    workers: Vec<u32>,
     /// Only rows whose name, such as `worker/3/alone` or `sdk/8/competing`, contains one of these.
     #[arg(long, value_delimiter = ',')]
     rows: Vec<String>,
@@ -113,23 +113,25 @@ async fn measure(options: &Options) -> anyhow::Result<ExitCode> {
     let (worker, url, folder): (_, _, &Path) = (&options.worker, node.url(), folder.path());
     let setup = Setup { worker, url, windows, warm_up, interval, folder };
 
-    let mut runs = Vec::new();
-    let mut faults = Vec::new();
-    for row in rows.into_iter().filter(|row| options.admits(*row)) {
-        faults.extend(measure_row(&setup, row, options, &mut runs).await?);
+    let rows: Vec<_> = rows.into_iter().filter(|row| options.admits(*row)).collect();
+    ensure!(!rows.is_empty(), "no row has a name with one of {:?} in it", options.rows);
+    let (mut runs, mut faults) = (Vec::new(), Vec::new());
+    for row in rows {
+        match measure_row(&setup, row, options, &mut runs).await {
+            Ok(blamed) if options.quick => faults.extend(blamed),
+            Ok(_) => {}
+            Err(error) => faults.push(format!("failed to run {row}: {error:#}")),
+        }
     }
     print!("\n{}", Table(&runs));
+    faults.iter().for_each(|fault| eprintln!("quota: {fault}"));
     if let Some(file) = &options.markdown {
-        let section =
-            Section { runs: &runs, windows: (windows - warm_up, warm_up), broker: section::broker(&node) };
+        let (runs, windows, broker) = (&runs, (windows - warm_up, warm_up), section::broker(&node));
+        let section = Section { runs, windows, worker: &options.worker, broker };
         std::fs::write(file, section.to_string())
             .with_context(|| format!("failed to write `{}`", file.display()))?;
     }
-    if !options.quick || faults.is_empty() {
-        return Ok(ExitCode::SUCCESS);
-    }
-    faults.iter().for_each(|fault| eprintln!("quota: {fault}"));
-    Ok(ExitCode::FAILURE)
+    Ok(if faults.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 impl Options {
@@ -147,7 +149,7 @@ async fn measure_row(
 ) -> anyhow::Result<Vec<String>> {
     let mut repeats = 0;
     loop {
-        let run = setup.run(row, runs.len()).await.with_context(|| format!("failed to run {row}"))?;
+        let run = setup.run(row, repeats).await?;
         println!("\n{}{}", Table(std::slice::from_ref(&run)), Windows(std::slice::from_ref(&run)));
         let (faults, quiet) = (faults(&run), run.quiet);
         runs.push(run);

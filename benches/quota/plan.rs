@@ -72,7 +72,7 @@ impl Others {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Row {
     pub controller: Controller,
-    pub workers: usize,
+    pub workers: u32,
     pub others: Others,
 }
 
@@ -83,7 +83,7 @@ impl fmt::Display for Row {
 }
 
 /// Every controller with each number of workers, alone and with others.
-pub fn all(workers: &[usize]) -> Vec<Row> {
+pub fn all(workers: &[u32]) -> Vec<Row> {
     let mut rows = Vec::new();
     for others in [Others::Absent, Others::Competing] {
         for controller in Controller::ALL {

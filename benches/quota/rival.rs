@@ -27,7 +27,6 @@ use tokio::time::sleep;
 use super::load::queue_of;
 use super::support::messages::{Invocation, answer};
 use super::support::org::TOKEN;
-use super::support::queues;
 
 /// The argument that makes this program a rival.
 pub const COMMAND: &str = "rival";
@@ -87,7 +86,6 @@ pub async fn run(arguments: &[String]) -> anyhow::Result<()> {
 
 async fn consume(broker: &Connection, queue: &str) -> anyhow::Result<Consumer> {
     let channel = broker.create_channel().await?;
-    queues::declare(&channel, queue).await?;
     channel.basic_qos(AT_ONCE, BasicQosOptions::default()).await?;
     let (tag, options) = (ShortString::default(), BasicConsumeOptions::default());
     Ok(channel.basic_consume(queue.into(), tag, options, FieldTable::default()).await?)

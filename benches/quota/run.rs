@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use anyhow::{bail, ensure};
+use anyhow::{Context as _, bail, ensure};
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
@@ -11,7 +11,7 @@ use super::crew::{Crew, Place};
 use super::figures::{self, Figures, Waits, Window};
 use super::load::Load;
 use super::others;
-use super::plan::{LATENCY, LIMIT, Others, Row, WINDOW};
+use super::plan::{Controller, LATENCY, LIMIT, Others, Row, WINDOW};
 use super::stall::Ticker;
 use super::support::org::Org;
 
@@ -63,17 +63,25 @@ pub enum Quiet {
 }
 
 impl Setup<'_> {
-    /// Runs a row. The number makes its queues its own.
-    pub async fn run(&self, row: Row, number: usize) -> anyhow::Result<Run> {
-        let connection = format!("quota-{}-{number}", std::process::id());
+    /// Runs a row, the first time or again, with a connection and queues of its own.
+    pub async fn run(&self, row: Row, repeats: usize) -> anyhow::Result<Run> {
+        let connection = format!("quota-{}-{repeats}", row.to_string().replace('/', "-"));
         let org = Org::start(&org_arguments(), self.folder)?;
         // The first call of all, so that the org counts this token as its client 0.
         let users = org.user_ids().await?;
         let mut load = Load::open(self.url, &connection, users.clone()).await?;
+        load.clear().await?;
         let (worker, folder, url) = (self.worker, self.folder, self.url);
         let place = Place { worker, url, base_url: org.base_url(), connection: &connection, folder };
+        match row.controller {
+            Controller::Worker => {} // declares its own
+            // Rivals do not: of 200 that declared a new quorum queue, eight at once, RabbitMQ 3.10.8 cut 4 off
+            // with an internal error, and they do not come back as the worker does.
+            Controller::Sdk | Controller::Static => load.declare().await?,
+        }
         let mut crew = Crew::start(row, place)?;
-        load.await_workers(row.workers).await?;
+        let ready = load.await_workers(row.workers).await;
+        ready.with_context(|| format!("the workers' last words:\n{}", crew.last_words()))?;
 
         let ticker = Ticker::start();
         let mut company = JoinSet::new();

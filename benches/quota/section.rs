@@ -9,6 +9,7 @@ use jiff::Timestamp;
 use super::plan::{LATENCY, LIMIT, WINDOW};
 use super::run::Run;
 use super::support::node::{Node, SCRIPT};
+use super::support::org::WORKER;
 use super::table::{Table, Windows};
 
 /// The section.
@@ -16,6 +17,7 @@ pub struct Section<'a> {
     pub runs: &'a [Run],
     /// Measured windows of a run, and those of the warm-up.
     pub windows: (usize, usize),
+    pub worker: &'a Path,
     pub broker: String,
 }
 
@@ -26,11 +28,10 @@ impl fmt::Display for Section<'_> {
         writeln!(f, "## Figures\n")?;
         writeln!(
             f,
-            "{}, okta-worker {}{}, {}, {}, {} cores. Windows of {} s with {LIMIT} requests, answers after {} ms; \
-             {measured} windows after {warm_up} that are not counted.\n",
+            "{}, {}, {}, {}, {} cores. Windows of {} s with {LIMIT} requests, answers after {} ms; {measured} \
+             measured after {warm_up} that are not.\n",
             Timestamp::now().strftime("%Y-%m-%d"),
-            env!("CARGO_PKG_VERSION"),
-            said("git", &["rev-parse", "--short", "HEAD"]).map_or(String::new(), |hash| format!(" ({hash})")),
+            build(self.worker),
             self.broker,
             said("rustc", &["--version"]).unwrap_or_else(|| "an unknown Rust".to_owned()),
             cores,
@@ -40,6 +41,17 @@ impl fmt::Display for Section<'_> {
         writeln!(f, "{}", Table(self.runs))?;
         writeln!(f, "### Window by window\n")?;
         write!(f, "{}", Windows(self.runs))
+    }
+}
+
+/// Which build of the worker it is.
+fn build(worker: &Path) -> String {
+    let version = worker.to_str().and_then(|worker| said(worker, &["--version"]));
+    let version = version.unwrap_or_else(|| "an unknown okta-worker".to_owned());
+    let ours = Some(worker).filter(|worker| *worker == Path::new(WORKER));
+    match ours.and_then(|_| said("git", &["describe", "--always", "--dirty"])) {
+        Some(commit) => format!("{version} ({commit})"),
+        None => version,
     }
 }
 

@@ -60,7 +60,8 @@ fn note(run: &Run) -> String {
     note
 }
 
-/// What each window of a run held: ours and the others', in the order of time.
+/// What each window of a run held, ours and the others', in the order of time; in parentheses what is not
+/// measured.
 pub struct Windows<'a>(pub &'a [Run]);
 
 impl fmt::Display for Windows<'_> {
@@ -72,7 +73,8 @@ impl fmt::Display for Windows<'_> {
         writeln!(f, "|---|---|---|---|---|---|")?;
         for run in self.0 {
             let each = |of: &dyn Fn(&Window) -> String| {
-                run.figures.windows.iter().map(of).collect::<Vec<_>>().join(" ")
+                let warm_up = run.figures.warm_up.iter().map(|window| format!("({})", of(window)));
+                warm_up.chain(run.figures.windows.iter().map(of)).collect::<Vec<_>>().join(" ")
             };
             writeln!(
                 f,

@@ -20,7 +20,7 @@ pub async fn declare(channel: &Channel, queue: &str) -> anyhow::Result<()> {
 }
 
 /// Waits until so many consume a queue.
-pub async fn await_consumers(connection: &Connection, queue: &str, consumers: usize) -> anyhow::Result<()> {
+pub async fn await_consumers(connection: &Connection, queue: &str, consumers: u32) -> anyhow::Result<()> {
     let begun = Instant::now();
     while begun.elapsed() < READY_MAX {
         // Asking for a queue that is not there ends the channel, so each time has its own.
@@ -29,7 +29,7 @@ pub async fn await_consumers(connection: &Connection, queue: &str, consumers: us
         let found = channel.queue_declare(queue.into(), options, FieldTable::default()).await;
         if let Ok(found) = found {
             let _ = channel.close(200, "seen".into()).await;
-            if found.consumer_count() as usize >= consumers {
+            if found.consumer_count() >= consumers {
                 return Ok(());
             }
         }
