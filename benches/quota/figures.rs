@@ -1,90 +1,16 @@
-//! What the org counted, window by window, and what that says about a controller.
-
-use std::time::Duration;
+//! What the windows of a run say about a controller.
 
 use anyhow::Context as _;
 use jiff::Timestamp;
-use serde::Deserialize;
 
 use super::plan::WINDOW;
-
-/// The bucket of `get_user`.
-const BUCKET: &str = "user_read";
-
-/// The number of whoever is measured: its token called first.
-const OWN: usize = 0;
-
-#[derive(Deserialize)]
-struct Counter {
-    bucket: String,
-    windows: Vec<Window>,
-}
-
-/// One window of the org.
-#[derive(Debug, Clone, Deserialize)]
-pub struct Window {
-    pub opened: Timestamp,
-    pub limit: u32,
-    clients: Vec<Tally>,
-}
-
-/// What was sent in a window.
-#[derive(Debug, Clone, Copy, Default, Deserialize)]
-pub struct Tally {
-    pub accepted: u32,
-    pub refused: u32,
-    pub refused_concurrent: u32,
-}
-
-impl Tally {
-    /// All of it.
-    pub fn offered(self) -> u32 {
-        self.accepted + self.refused + self.refused_concurrent
-    }
-
-    fn plus(self, other: Self) -> Self {
-        Self {
-            accepted: self.accepted + other.accepted,
-            refused: self.refused + other.refused,
-            refused_concurrent: self.refused_concurrent + other.refused_concurrent,
-        }
-    }
-}
-
-impl Window {
-    /// What the measured workers sent.
-    pub fn own(&self) -> Tally {
-        self.clients.get(OWN).copied().unwrap_or_default()
-    }
-
-    /// What everybody else sent.
-    pub fn others(&self) -> Tally {
-        self.clients.iter().skip(OWN + 1).fold(Tally::default(), |sum, tally| sum.plus(*tally))
-    }
-
-    /// How much was let through of what the others did not ask for. More than 100 took their part.
-    pub fn use_percent(&self) -> f64 {
-        percent(self.own().accepted, f64::from(self.limit) - f64::from(self.others().offered()))
-    }
-}
-
-fn percent(part: u32, whole: f64) -> f64 {
-    100.0 * f64::from(part) / whole.max(1.0)
-}
+use super::windows::{Tally, Window};
 
 /// From a moment to a later one.
 #[derive(Debug, Clone, Copy)]
 pub struct Span {
     pub from: Timestamp,
     pub until: Timestamp,
-}
-
-/// All windows of the bucket so far, the one that is open too.
-pub async fn windows(http: &reqwest::Client, base_url: &str) -> anyhow::Result<Vec<Window>> {
-    let answer = http.get(format!("{base_url}/sandbox/counters")).send().await?.error_for_status()?;
-    let counters: Vec<Counter> = serde_json::from_slice(&answer.bytes().await?)?;
-    let bucket = counters.into_iter().find(|counter| counter.bucket == BUCKET);
-    Ok(bucket.with_context(|| format!("the org has no bucket `{BUCKET}`"))?.windows)
 }
 
 /// The windows of a run.
@@ -125,11 +51,11 @@ impl Figures {
     }
 
     pub fn own(&self) -> Tally {
-        self.windows.iter().fold(Tally::default(), |sum, window| sum.plus(window.own()))
+        self.windows.iter().map(Window::own).sum()
     }
 
     pub fn others(&self) -> Tally {
-        self.windows.iter().fold(Tally::default(), |sum, window| sum.plus(window.others()))
+        self.windows.iter().map(Window::others).sum()
     }
 
     /// Refusals of ours in 1,000 requests of ours, because the window was spent.
@@ -153,23 +79,7 @@ fn per_1000(part: u32, of: Tally) -> f64 {
     10.0 * percent(part, f64::from(of.offered()))
 }
 
-/// How long callers waited, the shortest first.
-#[derive(Debug, Clone, Default)]
-pub struct Waits(Vec<Duration>);
-
-impl Waits {
-    pub fn of(mut waits: Vec<Duration>) -> Self {
-        waits.sort_unstable();
-        Self(waits)
-    }
-
-    /// The wait that so many percent did not exceed: the nearest rank.
-    pub fn percentile(&self, percent: usize) -> Option<Duration> {
-        let rank = (self.0.len() * percent).div_ceil(100);
-        self.0.get(rank.checked_sub(1)?).copied()
-    }
-
-    pub fn max(&self) -> Option<Duration> {
-        self.0.last().copied()
-    }
+/// A part in percent of what may be nothing, or less.
+pub fn percent(part: u32, whole: f64) -> f64 {
+    100.0 * f64::from(part) / whole.max(1.0)
 }

@@ -15,10 +15,11 @@ use okta_worker::domain::ids::{ConnectionName, Lane};
 use okta_worker::domain::topology::{presence_queue, work_queue};
 use tokio::time::sleep_until;
 
-use super::figures::{Span, Waits};
+use super::figures::Span;
 use super::plan::LIMIT;
 use super::support::messages::{Address, Answer, ask};
 use super::support::queues;
+use super::waits::Waits;
 
 /// Bulk invocations without an answer: more than any controller gets done in four windows.
 const BACKLOG: usize = 4 * LIMIT as usize;

@@ -24,6 +24,9 @@ mod stall;
 #[path = "../support/mod.rs"]
 mod support;
 mod table;
+mod verdict;
+mod waits;
+mod windows;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -151,9 +154,9 @@ async fn measure_row(
     loop {
         let run = setup.run(row, repeats).await?;
         println!("\n{}{}", Table(std::slice::from_ref(&run)), Windows(std::slice::from_ref(&run)));
-        let (faults, quiet) = (faults(&run), run.quiet);
+        let (faults, quiet) = (verdict::faults(&run), run.quiet);
         runs.push(run);
-        // Of a quick run only its faults are asked for, and a stall is an excuse for nothing else.
+        // A quick run is asked for faults alone, and one without any needs no excuse.
         let is_settled = quiet == Quiet::Undisturbed || (options.quick && faults.is_empty());
         if is_settled || repeats == REPEATS_MAX {
             return Ok(faults);
@@ -161,25 +164,4 @@ async fn measure_row(
         repeats += 1;
         println!("{row} was disturbed ({quiet:?}); repeating it, {repeats} of {REPEATS_MAX}");
     }
-}
-
-/// What must never be: a refusal of ours, or a window that let more through than it announced.
-fn faults(run: &Run) -> Vec<String> {
-    let own = run.figures.own();
-    let refused = own.refused + own.refused_concurrent;
-    let mut faults = Vec::new();
-    if refused > 0 {
-        faults.push(format!(
-            "{}: {refused} of {} requests of ours were answered 429",
-            run.row,
-            own.offered()
-        ));
-    }
-    for window in &run.figures.windows {
-        let accepted = window.own().accepted + window.others().accepted;
-        if accepted > window.limit {
-            faults.push(format!("{}: {accepted} requests in a window of {}", run.row, window.limit));
-        }
-    }
-    faults
 }

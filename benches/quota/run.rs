@@ -8,12 +8,14 @@ use tokio::task::JoinSet;
 use tokio::time::sleep;
 
 use super::crew::{Crew, Place};
-use super::figures::{self, Figures, Waits, Window};
+use super::figures::Figures;
 use super::load::Load;
 use super::others;
 use super::plan::{Controller, LATENCY, LIMIT, Others, Row, WINDOW};
 use super::stall::Ticker;
 use super::support::org::Org;
+use super::waits::Waits;
+use super::windows::{self, Window};
 
 /// Users of the org: as many as one page lists.
 const USERS: usize = 200;
@@ -109,7 +111,7 @@ impl Setup<'_> {
         let (http, begun) = (reqwest::Client::new(), Instant::now());
         let mut seen = Vec::new();
         while begun.elapsed() < WINDOW * u32::try_from(self.windows)? + PATIENCE {
-            seen = figures::windows(&http, base_url).await?;
+            seen = windows::look(&http, base_url).await?;
             if seen.len() > self.windows {
                 seen.truncate(self.windows + 1);
                 return Ok(seen);

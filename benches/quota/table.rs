@@ -3,8 +3,8 @@
 use std::fmt::{self, Write as _};
 use std::time::Duration;
 
-use super::figures::Window;
 use super::run::{Quiet, Run};
+use super::windows::Window;
 
 /// A line for each run, the repeated ones included.
 pub struct Table<'a>(pub &'a [Run]);
