@@ -102,22 +102,23 @@ async fn main() -> anyhow::Result<ExitCode> {
 }
 
 async fn measure(options: &Options) -> anyhow::Result<ExitCode> {
-    let folder = tempfile::tempdir().context("failed to make a folder")?;
-    let node = match &options.amqp_url {
-        Some(url) => Node::Given(url.clone()),
-        None => Node::start(&folder.path().join("broker"))?,
-    };
     let (rows, windows, warm_up) = if options.quick {
         (plan::quick(), QUICK_WINDOWS, 0)
     } else {
         (plan::all(&options.workers), usize::try_from(options.windows)?, WARM_UP)
     };
+    let rows: Vec<_> = rows.into_iter().filter(|row| options.admits(*row)).collect();
+    ensure!(!rows.is_empty(), "no row has a name with one of {:?} in it", options.rows);
+
+    let folder = tempfile::tempdir().context("failed to make a folder")?;
+    let node = match &options.amqp_url {
+        Some(url) => Node::Given(url.clone()),
+        None => Node::start(&folder.path().join("broker"))?,
+    };
     let interval = Some(Duration::from_millis(options.interactive)).filter(|interval| !interval.is_zero());
     let (worker, url, folder): (_, _, &Path) = (&options.worker, node.url(), folder.path());
     let setup = Setup { worker, url, windows, warm_up, interval, folder };
 
-    let rows: Vec<_> = rows.into_iter().filter(|row| options.admits(*row)).collect();
-    ensure!(!rows.is_empty(), "no row has a name with one of {:?} in it", options.rows);
     let (mut runs, mut faults) = (Vec::new(), Vec::new());
     for row in rows {
         match measure_row(&setup, row, options, &mut runs).await {
