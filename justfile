@@ -34,6 +34,6 @@ deny:
 bench:
     cargo bench --bench throughput
 
-# How much of Okta's announced quota is used, beside what others do (needs RabbitMQ; close to an hour).
-quota *FLAGS:
+# The same by real workers over RabbitMQ, beside what others do (close to an hour; see docs/quota-real.md).
+quota-real *FLAGS:
     cargo bench --bench quota -- {{FLAGS}}

@@ -196,7 +196,9 @@ async fn story(setup: Setup, kind: Kind, windows: u32, seed: u64) -> Outcome {
     tasks.abort_all();
     let okta = world.okta();
     let (own, others) = (okta.own, okta.others);
-    let quota = f64::from(setup.limit) * f64::from(windows - warm_up);
+    // Of the seven windows in which the limit is lowered once, two have half of it.
+    let announced = if setup.trouble == Trouble::Lowered { 6.0 / 7.0 } else { 1.0 };
+    let quota = f64::from(setup.limit) * announced * f64::from(windows - warm_up);
     Outcome {
         own: own.offered,
         refused: own.refused,
