@@ -2,7 +2,7 @@
 //!
 //! The changing pace is the ledger's: a limiter's quota cannot change in place, a rebuilt one grants its
 //! burst again, and carried-over state blocked for as long as the old one had lived (measured). So each
-//! of these is rebuilt only when what it enforces changes.
+//! of these is rebuilt only when what it enforces changes, and then owes what the one before it owed.
 
 use std::num::NonZeroU32;
 use std::time::Duration;
@@ -36,13 +36,45 @@ impl governor::clock::Clock for TokioClock {
 /// A number of requests in a time, never more.
 pub(super) struct Ceiling {
     limiter: RateLimiter<NotKeyed, InMemoryState, TokioClock, NoOpMiddleware<Duration>>,
+    quota: Quota,
+    /// Nothing passes before.
+    opens: Instant,
 }
 
 impl Ceiling {
     fn new(burst: u32, each: Duration) -> Self {
         let burst = NonZeroU32::new(burst).unwrap_or(NonZeroU32::MIN);
         let quota = Quota::with_period(each).unwrap_or_else(|| Quota::per_second(burst)).allow_burst(burst);
-        Self { limiter: RateLimiter::direct_with_clock(quota, TokioClock(Instant::now())) }
+        Self::opening(Instant::now(), quota)
+    }
+
+    /// Its clock stands still until then, so nothing is saved up before.
+    fn opening(opens: Instant, quota: Quota) -> Self {
+        Self { limiter: RateLimiter::direct_with_clock(quota, TokioClock(opens)), quota, opens }
+    }
+
+    /// The same in the place of another one: what that one let pass is not granted again, and the next
+    /// request passes when it would have, or a count that wavers would let nobody through.
+    pub fn in_place_of(self, old: &Self) -> Self {
+        let most = old.quota.burst_size().get();
+        let mut left = 0;
+        let mut opens = Instant::now();
+        while left < most {
+            match old.take() {
+                Ok(()) => left += 1,
+                Err(until) if left == 0 => {
+                    opens = until;
+                    break;
+                }
+                Err(_) => break,
+            }
+        }
+        let new = Self::opening(opens, self.quota);
+        let spent = (most - left).min(self.quota.burst_size().get() - 1);
+        if let Some(spent) = NonZeroU32::new(spent) {
+            let _ = new.limiter.check_n(spent).expect("less than all of it");
+        }
+        new
     }
 
     /// A window's share of an announced limit, all of it at once: the ledger paces, this only bounds what
@@ -71,6 +103,9 @@ impl Ceiling {
     /// # Errors
     /// When there is none: the moment from which on there is.
     pub fn take(&self) -> Result<(), Instant> {
+        if Instant::now() < self.opens {
+            return Err(self.opens);
+        }
         self.limiter
             .check()
             .map_err(|refused| Instant::now() + refused.wait_time_from(self.limiter.clock().now()))
@@ -90,12 +125,11 @@ impl PerMinute {
         Self { most, workers: 1, ceiling: Ceiling::per_minute(most, 1) }
     }
 
-    /// The broker counted the workers. Rebuilt only when their number changes: a new limiter grants its
-    /// burst again.
+    /// The broker counted the workers.
     pub fn count(&mut self, workers: u32) {
         if self.workers != workers {
             self.workers = workers;
-            self.ceiling = Ceiling::per_minute(self.most, workers);
+            self.ceiling = Ceiling::per_minute(self.most, workers).in_place_of(&self.ceiling);
         }
     }
 

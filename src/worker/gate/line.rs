@@ -237,10 +237,11 @@ impl State {
         };
         if enforced != self.enforced {
             self.enforced = enforced;
-            self.ceiling = match enforced {
+            let ceiling = match enforced {
                 Enforced::Announced(limit) => Ceiling::of_window(limit, share),
                 Enforced::Unannounced { workers } => Ceiling::unannounced(share, workers),
             };
         }
     }
 }
+            self.ceiling = ceiling.in_place_of(&self.ceiling);
