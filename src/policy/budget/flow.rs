@@ -32,6 +32,11 @@ impl Flow {
         self.sends.push_back(now);
     }
 
+    /// The latest was not sent after all.
+    pub fn withdraw(&mut self) {
+        self.sends.pop_back();
+    }
+
     /// An answer to a request sent then told how much of the window is used.
     pub fn learn(&mut self, sent: Instant, used: u32) {
         let Some(seen) = self.seen else { return self.begin(sent, used) };

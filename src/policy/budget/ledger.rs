@@ -93,9 +93,12 @@ impl Ledger {
     }
 
     /// Takes one admission back that was not used.
-    pub fn withdraw(&mut self) {
+    pub fn withdraw(&mut self, lane: Lane) {
         self.window.withdraw();
-        self.pace.credit += 1.0;
+        self.flow.withdraw();
+        if lane == Lane::Bulk {
+            self.pace.credit += 1.0;
+        }
     }
 
     /// Another worker told what it knows and does; false when it was this one.

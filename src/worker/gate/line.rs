@@ -115,7 +115,7 @@ impl Line {
         let asked = state.ledger.admit(now.into_std(), lane, backlog).and_then(|()| {
             let ceilings = own.map_or(Ok(()), PerMinute::take).and_then(|()| state.ceiling.take());
             ceilings.map_err(|until| {
-                state.ledger.withdraw();
+                state.ledger.withdraw(lane);
                 NotUntil::At(until.into_std())
             })
         });
