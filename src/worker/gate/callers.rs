@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, Semaphore};
 use tokio::time::{Instant, sleep_until};
 
 use crate::worker::ports::{NotNow, Patience};
@@ -24,6 +24,8 @@ struct Caller {
     /// Only the head of the line asks.
     turn: Semaphore,
     waiting: AtomicUsize,
+    /// It was found to be full: whoever stands in line may know now that it is in vain.
+    full: Notify,
 }
 
 impl CallerCeilings {
@@ -33,6 +35,7 @@ impl CallerCeilings {
             ceiling: Mutex::new(PerMinute::new(most)),
             turn: Semaphore::new(1),
             waiting: AtomicUsize::new(0),
+            full: Notify::new(),
         };
         Arc::new(Self { callers: callers.into_iter().map(|(name, most)| (name, caller(most))).collect() })
     }
@@ -62,14 +65,23 @@ impl CallerCeilings {
             let ahead = u32::try_from(ahead).unwrap_or(u32::MAX);
             return Err(NotNow::ComeAgain(caller.ceiling().each().saturating_mul(ahead)));
         }
-        let _turn = caller.turn.acquire().await.expect("the line is never closed");
+        let turn = caller.turn.acquire();
+        tokio::pin!(turn);
+        let _turn = loop {
+            let full = caller.full.notified();
+            check_hope(caller.ceiling().full_until(), not_after)?;
+            tokio::select! {
+                biased;
+                turn = &mut turn => break turn.expect("the line is never closed"),
+                () = full => {}
+            }
+        };
         loop {
             let asked = caller.ceiling().take();
-            match asked {
-                Ok(()) => return Ok(()),
-                Err(until) if not_after.is_some_and(|at| at < until) => return Err(NotNow::NotBefore(until)),
-                Err(until) => sleep_until(until).await,
-            }
+            let Err(until) = asked else { return Ok(()) };
+            caller.full.notify_waiters();
+            check_hope(Some(until), not_after)?;
+            sleep_until(until).await;
         }
     }
 }
@@ -77,6 +89,14 @@ impl CallerCeilings {
 impl Caller {
     fn ceiling(&self) -> MutexGuard<'_, PerMinute> {
         self.ceiling.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Refuses who would wait in vain.
+pub(super) fn check_hope(not_before: Option<Instant>, not_after: Option<Instant>) -> Result<(), NotNow> {
+    match (not_before, not_after) {
+        (Some(not_before), Some(not_after)) if not_after < not_before => Err(NotNow::NotBefore(not_before)),
+        _ => Ok(()),
     }
 }
 

@@ -117,12 +117,14 @@ pub(super) struct PerMinute {
     most: u32,
     workers: u32,
     ceiling: Ceiling,
+    /// Nothing was left when it was asked last: until when.
+    full_until: Option<Instant>,
 }
 
 impl PerMinute {
     /// The whole of it, until more workers are counted.
     pub fn new(most: u32) -> Self {
-        Self { most, workers: 1, ceiling: Ceiling::per_minute(most, 1) }
+        Self { most, workers: 1, ceiling: Ceiling::per_minute(most, 1), full_until: None }
     }
 
     /// The broker counted the workers.
@@ -137,8 +139,15 @@ impl PerMinute {
     ///
     /// # Errors
     /// When there is none: the moment from which on there is.
-    pub fn take(&self) -> Result<(), Instant> {
-        self.ceiling.take()
+    pub fn take(&mut self) -> Result<(), Instant> {
+        let taken = self.ceiling.take();
+        self.full_until = taken.err();
+        taken
+    }
+
+    /// Before this moment nothing passes, as far as was found out.
+    pub fn full_until(&self) -> Option<Instant> {
+        self.full_until
     }
 
     /// How long one request takes at this worker's part of the rate.

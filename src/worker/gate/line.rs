@@ -109,7 +109,12 @@ impl Line {
     }
 
     /// Asks ledger and ceilings once; `own` is the connection's own ceiling.
-    pub fn ask(&self, lane: Lane, backlog: Backlog, own: Option<&PerMinute>) -> (Result<(), NotUntil>, Turn) {
+    pub fn ask(
+        &self,
+        lane: Lane,
+        backlog: Backlog,
+        own: Option<&mut PerMinute>,
+    ) -> (Result<(), NotUntil>, Turn) {
         let now = Instant::now();
         let mut state = self.state();
         let asked = state.ledger.admit(now.into_std(), lane, backlog).and_then(|()| {
@@ -241,7 +246,7 @@ impl State {
                 Enforced::Announced(limit) => Ceiling::of_window(limit, share),
                 Enforced::Unannounced { workers } => Ceiling::unannounced(share, workers),
             };
+            self.ceiling = ceiling.in_place_of(&self.ceiling);
         }
     }
 }
-            self.ceiling = ceiling.in_place_of(&self.ceiling);

@@ -32,7 +32,7 @@ use super::ports::{Account, Ask, Budget, Census, Gossip, NotNow, Patience, Permi
 
 pub use callers::CallerCeilings;
 
-use callers::Standing;
+use callers::{Standing, check_hope};
 use ceiling::PerMinute;
 use line::{Line, Turn};
 
@@ -181,7 +181,7 @@ impl Gate {
         tokio::pin!(turn);
         let _turn = loop {
             let exhausted = line.exhausted.notified();
-            check_hope(line, ask.not_after)?;
+            check_hope(Some(self.not_before(line)), ask.not_after)?;
             tokio::select! {
                 biased;
                 turn = &mut turn => break turn.expect("the line is never closed"),
@@ -194,7 +194,7 @@ impl Gate {
                 Ok(()) => return Ok(()),
                 Err(held) => held,
             };
-            check_hope(line, ask.not_after)?;
+            check_hope(Some(self.not_before(line)), ask.not_after)?;
             let (until, is_slot) = match held {
                 Held::Slots(until) => (until, true),
                 Held::Bucket(until) => (until, false),
@@ -212,6 +212,12 @@ impl Gate {
         }
     }
 
+    /// The first moment at which bucket and ceiling have room for anybody, as far as is known.
+    fn not_before(&self, line: &Line) -> Instant {
+        let own = self.own.as_ref().map(|own| own.lock().unwrap_or_else(PoisonError::into_inner));
+        own.and_then(|own| own.full_until()).map_or(line.not_before(), |full| full.max(line.not_before()))
+    }
+
     /// The head of a lane asks; bulk yields to whoever waits in front of it.
     fn head_asks(&self, line: &Line, lane: Lane) -> Result<(), Held> {
         if lane == Lane::Bulk && line.waiting(Lane::Interactive).load(Ordering::Relaxed) > 0 {
@@ -226,9 +232,14 @@ impl Gate {
         let mut slots = self.slots();
         slots.check(now.into_std(), lane).map_err(Held::Slots)?;
         let backlog = self.backlog(line, &slots, now);
-        let own = self.own.as_ref().map(|own| own.lock().unwrap_or_else(PoisonError::into_inner));
-        let (asked, turn) = line.ask(lane, backlog, own.as_deref());
+        let mut own = self.own.as_ref().map(|own| own.lock().unwrap_or_else(PoisonError::into_inner));
+        let was_full = own.as_ref().and_then(|own| own.full_until());
+        let (asked, turn) = line.ask(lane, backlog, own.as_deref_mut());
+        let is_full = own.as_ref().and_then(|own| own.full_until());
         drop(own);
+        if is_full > was_full {
+            line.exhausted.notify_waiters();
+        }
         if asked.is_ok() {
             slots.take(lane);
         }
@@ -285,13 +296,6 @@ impl Gate {
     fn note(&self, event: &Event<'_>) {
         self.observer.note(event);
     }
-}
-
-/// Refuses who would wait in vain.
-fn check_hope(line: &Line, not_after: Option<Instant>) -> Result<(), NotNow> {
-    let Some(not_after) = not_after else { return Ok(()) };
-    let not_before = line.not_before();
-    if not_after < not_before { Err(NotNow::NotBefore(not_before)) } else { Ok(()) }
 }
 
 /// Tells the bulk lane that somebody it yields to has gone, one way or the other.
