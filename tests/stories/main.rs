@@ -5,6 +5,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on says so by panicking")]
 
+mod counted;
 mod crowd;
 mod tape;
 mod world;
@@ -12,6 +13,7 @@ mod world;
 mod aside;
 mod budget;
 mod calls;
+mod ceilings;
 mod failures;
 mod limits;
 mod refusals;

@@ -64,10 +64,36 @@ pub enum Mishap {
     Panic,
 }
 
+/// What of Okta's rate limit headers reaches the worker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Headers {
+    /// All of them as they are.
+    Whole,
+    /// None.
+    Missing,
+    /// All, and no number among them.
+    Malformed,
+}
+
+impl Headers {
+    fn pass(self, mut response: Response) -> Response {
+        for name in ["x-rate-limit-limit", "x-rate-limit-remaining", "x-rate-limit-reset"] {
+            match self {
+                Self::Whole => {}
+                Self::Missing => drop(response.headers.remove(name)),
+                Self::Malformed => drop(response.headers.insert(name, HeaderValue::from_static("soon"))),
+            }
+        }
+        response
+    }
+}
+
 /// What a world is like.
 pub struct Setup {
     /// The org.
     pub org: Settings,
+    /// What of the headers reaches the worker.
+    pub headers: Headers,
     /// From sending to the whole answer.
     pub latency: Duration,
     /// Our share of each bucket.
@@ -86,6 +112,7 @@ impl Default for Setup {
     fn default() -> Self {
         Self {
             org: Settings::default(),
+            headers: Headers::Whole,
             latency: Duration::from_millis(100),
             capacity_percent: 100,
             prefetch: 32,
@@ -114,6 +141,7 @@ struct Wire {
     okta: SimulatedOkta,
     org: Arc<Mutex<Org>>,
     clock: Clock,
+    headers: Headers,
     mishaps: Mutex<VecDeque<Mishap>>,
 }
 
@@ -133,7 +161,7 @@ impl Okta for Wire {
     async fn send(&self, request: &Request) -> Result<Response, NoAnswer> {
         let mishap = self.mishaps.lock().unwrap().pop_front();
         match mishap {
-            None => self.okta.send(request).await,
+            None => self.okta.send(request).await.map(|response| self.headers.pass(response)),
             Some(Mishap::NotSent) => Err(NoAnswer::NotSent("connection refused".to_owned())),
             Some(Mishap::Crowded) => {
                 let call = call(request);
@@ -184,7 +212,8 @@ impl World {
         let clock = Clock::starting_at(BEGIN.parse::<Timestamp>().unwrap());
         let org = Arc::new(Mutex::new(Org::new(setup.org.clone())));
         let okta = SimulatedOkta::new(Arc::clone(&org), "token", clock, setup.latency);
-        let wire = Wire { okta, org: Arc::clone(&org), clock, mishaps: Mutex::default() };
+        let headers = setup.headers;
+        let wire = Wire { okta, org: Arc::clone(&org), clock, headers, mishaps: Mutex::default() };
         let broker = Broker::new([&prod()]);
         broker.declare(REPLIES);
         let door = Arc::new(Door { workers: Mutex::default(), inside: AtomicUsize::new(0) });
