@@ -128,7 +128,8 @@ fn is_busy(error: &OktaError) -> bool {
 /// free within a second (okta-sdk-python issue 270). Grows with the number of such answers in a row.
 pub fn concurrency_wait(in_a_row: u32, jitter: f64) -> Duration {
     const LEAST: Duration = Duration::from_millis(200);
-    const MOST: Duration = Duration::from_secs(5);
+    /// With half as much again by jitter nobody waits 5 s for what is free within a second.
+    const MOST: Duration = Duration::from_secs(3);
     let interval = (LEAST * 2_u32.saturating_pow(in_a_row.clamp(1, 8) - 1)).min(MOST);
     interval.mul_f64(0.5 + jitter.clamp(0.0, 1.0))
 }
@@ -181,6 +182,7 @@ mod tests {
     fn the_wait_after_a_concurrency_429_grows_and_ends() {
         assert_eq!(concurrency_wait(1, 0.0), Duration::from_millis(100));
         assert_eq!(concurrency_wait(1, 1.0), Duration::from_millis(300));
-        assert_eq!(concurrency_wait(40, 0.5), Duration::from_secs(5));
+        assert_eq!(concurrency_wait(40, 0.5), Duration::from_secs(3));
+        assert_eq!(concurrency_wait(u32::MAX, 1.0), Duration::from_millis(4500));
     }
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use jiff::SignedDuration;
 use okta_worker::domain::bucket::Bucket;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::world::{Mishap, SAM, Setup, World};
 
@@ -122,6 +122,30 @@ async fn a_concurrency_429_waits_briefly_although_its_reset_lies_by_minutes() {
     let answer = world.answer();
     assert_eq!(answer["attempts"], 1);
     assert!(answer["duration_ms"].as_u64().unwrap() < 1000);
+    world.close();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_burst_that_okta_bears_only_a_part_of_at_once_fails_nobody_and_keeps_nobody_long() {
+    let mut setup = Setup { prefetch: 100, ..Setup::default() }.limit(Bucket::UserRead, 10_000);
+    setup.org.concurrency = 20;
+    let mut world = setup.open();
+    read(&mut world); // finds out what there is
+    world.rest().await;
+    for _ in 0..100 {
+        read(&mut world);
+        read_bulk(&mut world);
+    }
+    world.rest().await;
+    let tape = world.tape();
+    let limited = tape.lines().filter(|line| line.contains("limited: concurrency")).count();
+    assert!((1..100).contains(&limited), "{limited} were refused: it is to be tried, and learned from");
+    assert!(!tape.contains("limited: window"), "{tape}");
+    let answers: Vec<_> = (0..201).map(|_| world.answer()).collect();
+    let waited = |answer: &Value| answer["waited_ms"].as_u64().unwrap();
+    let longest = answers.iter().map(waited).max().unwrap();
+    assert!(answers.iter().all(|answer| answer["status"] == "succeeded"));
+    assert!(longest <= 5000, "{longest} ms, {limited} refused");
     world.close();
 }
 
