@@ -15,6 +15,7 @@ mod budget;
 mod calls;
 mod ceilings;
 mod failures;
+mod isolation;
 mod limits;
 mod refusals;
 mod stopping;
