@@ -16,6 +16,7 @@ mod calls;
 mod ceilings;
 mod failures;
 mod isolation;
+mod ledgers;
 mod limits;
 mod refusals;
 mod stopping;

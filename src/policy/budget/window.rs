@@ -91,6 +91,8 @@ pub struct Window {
     clock: OktaClock,
     /// Until then the reset header is not believed: a window outlived it.
     distrust_until: Option<Instant>,
+    /// Whether an answer of our own has ever announced a limit.
+    is_announced: bool,
     /// Windows in a row that were not over when they should have been.
     late_flips: u32,
     state: State,
@@ -121,6 +123,8 @@ struct Open {
     ends_by: Instant,
     /// Since when the window of `reset` is over and nothing is heard of the next one.
     over_since: Option<Instant>,
+    /// Only another worker has told of it.
+    is_hearsay: bool,
 }
 
 /// What is known of the window at a moment.
@@ -150,6 +154,7 @@ impl Window {
             blocked_until: None,
             clock: OktaClock::default(),
             distrust_until: None,
+            is_announced: false,
             late_flips: 0,
             state: State::Unknown,
         }
@@ -176,6 +181,8 @@ impl Window {
         match self.state {
             State::Unknown => self.in_flight == 0, // one probe finds out what there is
             State::Silent => true,
+            // What others told is no more than a hint until an answer of our own has come.
+            State::Open(_) if !self.is_announced && self.in_flight > 0 => false,
             State::Open(_) => self.view(now).is_some_and(|view| view.room >= 1),
         }
     }
@@ -299,7 +306,11 @@ impl Window {
     fn refused(&mut self, rate: RateHeaders, heard: Heard) -> Learned {
         let outer = match self.state {
             // An answer of an earlier window that came late.
-            State::Open(open) if self.is_before(rate.reset, open.reset) && heard.sent < open.seen_at => {
+            State::Open(open)
+                if self.is_before(rate.reset, open.reset)
+                    && heard.sent < open.seen_at
+                    && !open.is_hearsay =>
+            {
                 return Learned::Nothing;
             }
             State::Open(open) => {
@@ -326,13 +337,24 @@ impl Window {
         let ends_by = self.end_of(rate, heard);
         let RateHeaders { limit, remaining, reset, .. } = rate;
         let used = whole(limit).saturating_sub(remaining);
-        let fresh =
-            Open { limit, used, as_of: heard.sent, reset, seen_at: heard.at, ends_by, over_since: None };
+        let fresh = Open {
+            limit,
+            used,
+            as_of: heard.sent,
+            reset,
+            seen_at: heard.at,
+            ends_by,
+            over_since: None,
+            is_hearsay: false,
+        };
+        self.is_announced = true;
         let (open, learned) = match self.state {
             // A late answer of an earlier window.
             State::Open(open)
                 if (self.is_before(reset, open.reset) || self.is_over(open, reset))
-                    && open.over_since.is_none_or(|since| heard.sent < since) =>
+                    && open.over_since.is_none_or(|since| heard.sent < since)
+                    // Sent after we were told of a later window, and Okta knows of none.
+                    && !(open.is_hearsay && open.seen_at <= heard.sent) =>
             {
                 return Learned::Nothing;
             }
@@ -344,10 +366,11 @@ impl Window {
             State::Open(open) if self.is_same(reset, open.reset) => {
                 let used = used.max(open.used);
                 let known = Open {
-                    limit: limit.min(open.limit),
+                    limit: if open.is_hearsay { limit } else { limit.min(open.limit) },
                     used,
                     as_of: open.as_of.max(heard.sent),
                     ends_by: ends_by.min(open.ends_by), // each reading is an upper bound
+                    is_hearsay: false,
                     ..open
                 };
                 (known, Learned::Used(used))
@@ -386,6 +409,7 @@ impl Window {
             seen_at: now,
             ends_by: now + signal.to_end.min(length + WHOLE_SECOND),
             over_since: None,
+            is_hearsay: true,
         };
         let (open, learned) = match self.state {
             State::Unknown | State::Silent => (told, Learned::Turned(told.used)),
@@ -409,7 +433,9 @@ impl Window {
                     return Learned::Nothing;
                 }
                 self.late_flips = 0;
-                (told, Learned::Turned(told.used))
+                // More than our own answers announced is believed when one of them says so.
+                let limit = told.limit.min(open.limit);
+                (Open { limit, ..told }, Learned::Turned(told.used))
             }
         };
         self.state = State::Open(open);
