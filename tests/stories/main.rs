@@ -15,6 +15,7 @@ mod budget;
 mod calls;
 mod ceilings;
 mod failures;
+mod fit;
 mod isolation;
 mod ledgers;
 mod limits;

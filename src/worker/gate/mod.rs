@@ -290,7 +290,9 @@ impl Gate {
             }
             counted.census.queued
         };
-        Some(((queued + here * workers) as f64 * counted.calls).ceil() as u64)
+        // What is on its way goes on as often as an invocation calls.
+        let begun = (u64::from(slots.busy(Lane::Bulk)) * workers) as f64 * (counted.calls - 1.0);
+        Some(((queued + here * workers) as f64 * counted.calls + begun).ceil() as u64)
     }
 
     fn note(&self, event: &Event<'_>) {
