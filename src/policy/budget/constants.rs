@@ -126,3 +126,21 @@ pub const CONCURRENT_GROW_EVERY: Duration = Duration::from_secs(10);
 
 /// Requests per window while Okta announces no limit: the usual bucket of a paid org.
 pub const UNANNOUNCED_LIMIT: u32 = 600;
+
+/// How often a route must show another window than the rest of its line, and the rest the old one again,
+/// before it gets a ledger of its own: once may be a limit that was lowered and raised.
+pub const SPLIT_CONTRADICTIONS: u32 = 2;
+
+/// Such proofs count as two when this part of a window lies between them, 3 s of a minute: servers that
+/// hear late of a window that has turned may contradict each other for less.
+pub const KEYS_APART_PART: u32 = 20;
+
+/// How often each of two ledgers must have followed the other and fallen, in a window: at most once in
+/// that part of it, because two counters that are used evenly may fall side by side for a while.
+pub const MERGE_TURNS: u32 = 6;
+
+/// In so many windows, without a word against it in between: the first may be chance.
+pub const MERGE_WINDOWS: u32 = 2;
+
+/// A rise of `remaining` that undoes a merge: of 959 recorded steps some were a request or three off.
+pub const RISE_MIN: u32 = 4;

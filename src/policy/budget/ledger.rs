@@ -16,6 +16,7 @@ use super::constants::{
 };
 use super::crew::Crew;
 use super::flow::Flow;
+use super::keys::Answer;
 use super::signal::Signal;
 use super::window::{Heard, Learned, NotUntil, Share, Told, View, Window};
 
@@ -117,6 +118,31 @@ impl Ledger {
     /// The broker counted the workers.
     pub fn count(&mut self, workers: u32) {
         self.crew.count(workers);
+    }
+
+    /// Hands requests on their way over to another ledger, which counts their kind from now on.
+    pub fn hand_over(&mut self, requests: u32, to: &mut Self) {
+        self.window.hand_over(requests, &mut to.window);
+    }
+
+    /// Forgets what was told of a window that others were counted in.
+    pub fn begin_anew(&mut self) {
+        self.window.begin_anew();
+        self.flow = Flow::default();
+        self.outer = 1.0;
+    }
+
+    /// Takes over what an answer told that was settled elsewhere.
+    pub fn begin_with(&mut self, answer: &Answer) {
+        let learned = self.window.recall(answer);
+        self.note(learned, answer.sent);
+    }
+
+    /// The other ledger turned out to be of the same bucket.
+    pub fn absorb(&mut self, other: &mut Self) {
+        self.window.absorb(&mut other.window);
+        other.begin_anew();
+        self.flow.turn(); // what both sent must not pass for somebody else's
     }
 
     /// What the others should know, when there is a window to speak of.

@@ -6,6 +6,7 @@
 pub mod constants;
 pub mod crew;
 pub mod flow;
+pub mod keys;
 pub mod ledger;
 pub mod okta_clock;
 pub mod signal;

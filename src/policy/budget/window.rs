@@ -15,6 +15,7 @@ use crate::domain::bucket::RateHeaders;
 use super::constants::{
     DISTRUST, LATE_FLIP_WAIT, LATE_FLIP_WAIT_MAX, SAME_WINDOW_SECONDS, SILENT_BLOCK, WHOLE_SECOND,
 };
+use super::keys::Answer;
 use super::okta_clock::OktaClock;
 use super::signal::Signal;
 
@@ -468,8 +469,42 @@ impl Window {
 
     /// How far apart the resets of one window may be, in seconds.
     fn tolerance(&self) -> i64 {
-        let fifth = i64::try_from(self.share.length.as_secs() / 5).unwrap_or(i64::MAX);
-        (SAME_WINDOW_SECONDS - 1).min(fifth.saturating_sub(1)).max(0)
+        tolerance(self.share.length)
+    }
+
+    /// Hands requests on their way over to another window: they are counted there.
+    pub fn hand_over(&mut self, requests: u32, to: &mut Self) {
+        let requests = requests.min(self.in_flight);
+        self.in_flight -= requests;
+        to.in_flight += requests;
+    }
+
+    /// Forgets what was told, because it was not told of this bucket alone; who is on the way, what was
+    /// lost and what is forbidden stay.
+    pub fn begin_anew(&mut self) {
+        self.state = State::Unknown;
+        (self.late_flips, self.distrust_until) = (0, None);
+    }
+
+    /// Learns from an answer to a request that is no longer counted as on its way.
+    pub fn recall(&mut self, answer: &Answer) -> Learned {
+        let Answer { rate, sent, at } = *answer;
+        self.learn(rate, Heard { told: Told::Rate(rate), sent, at })
+    }
+
+    /// The other window turned out to be the same: what leaves less counts.
+    pub fn absorb(&mut self, other: &mut Self) {
+        if let Some((_, left)) = other.told()
+            && self.told().is_none_or(|(_, ours)| left < ours)
+        {
+            self.state = other.state;
+        }
+        let on_the_way = other.in_flight;
+        other.hand_over(on_the_way, self);
+        self.lost = self.lost.saturating_add(other.lost);
+        self.lost_at = self.lost_at.max(other.lost_at);
+        self.blocked_until = self.blocked_until.max(other.blocked_until);
+        *other = Self::new(other.share);
     }
 
     fn block(&mut self, until: Instant) {
@@ -510,6 +545,12 @@ impl Window {
             State::Unknown | State::Silent => None,
         }
     }
+}
+
+/// How far apart the resets of one window of this length may be, in seconds.
+pub fn tolerance(length: Duration) -> i64 {
+    let fifth = i64::try_from(length.as_secs() / 5).unwrap_or(i64::MAX);
+    (SAME_WINDOW_SECONDS - 1).min(fifth.saturating_sub(1)).max(0)
 }
 
 /// What a new window holds. Even of a limit of nothing one request finds out whether it still is.

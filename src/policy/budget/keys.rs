@@ -1,0 +1,643 @@
+//! Which routes Okta counts together: the published table, corrected by what the answers show.
+//!
+//! Two proofs, both over requests of which one was answered before the other was sent, so that late answers
+//! prove nothing. A counter has one window and one limit at a time: what shows an old one again after
+//! another was shown is counted elsewhere, and is split off. A counter falls with each request: what falls
+//! by turns, window for window, is one, and is merged. In doubt nothing is: two ledgers of one bucket are
+//! harmless, they take each other for somebody else. Knows nothing of ledgers and lines but their numbers.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
+
+use http::Method;
+
+use crate::domain::bucket::{Bucket, RateHeaders};
+
+use super::constants::{KEYS_APART_PART, MERGE_TURNS, MERGE_WINDOWS, RISE_MIN, SPLIT_CONTRADICTIONS};
+use super::window::tolerance;
+
+/// Lines that the table knows. Their numbers come first.
+pub const BUCKETS: usize = Bucket::ALL.len();
+
+/// Routes that are told apart: the 28 subtools have some 30. Any further ones go by the table.
+pub const ROUTES_MAX: usize = 32;
+
+/// All lines there can be: one of each bucket, and one of each route that was split off. A route has the
+/// number of the line that it would have alone; the first ones stand for whatever is not told apart.
+pub const LINES_MAX: usize = BUCKETS + ROUTES_MAX;
+
+/// A method and a route template.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Route {
+    /// The method.
+    pub method: Method,
+    /// The path template.
+    pub template: &'static str,
+}
+
+impl Route {
+    /// The bucket of the table.
+    pub fn bucket(&self) -> Bucket {
+        Bucket::of(&self.method, self.template)
+    }
+
+    /// The name of the line it has alone.
+    pub fn line_name(&self) -> String {
+        format!("{} {} {}", self.bucket(), self.method, self.template)
+    }
+}
+
+/// What an answer told, and when.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Answer {
+    /// Its headers.
+    pub rate: RateHeaders,
+    /// When the request was sent, not earlier.
+    pub sent: Instant,
+    /// When the answer came.
+    pub at: Instant,
+}
+
+/// Routes that are counted elsewhere from now on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Change {
+    /// The routes.
+    pub routes: Vec<usize>,
+    /// The line they leave.
+    pub from: usize,
+    /// The line they go to.
+    pub to: usize,
+    /// How it came to that.
+    pub kind: Kind,
+}
+
+/// How routes come to another line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// They are counted apart from those that stay, of which this was the latest answer.
+    Split {
+        /// The latest answer of those that stay.
+        rest: Answer,
+    },
+    /// All of the line are counted together with another.
+    Merge,
+}
+
+/// Which line each route belongs to.
+#[derive(Debug, Clone)]
+pub struct Keys {
+    length: Duration,
+    routes: Vec<Option<Known>>,
+    merged_into: [Option<usize>; LINES_MAX],
+    /// Lines that were merged and split again: never once more.
+    barred: BTreeSet<usize>,
+    /// Pairs of lines of which one was split off the other.
+    apart: BTreeSet<(usize, usize)>,
+    latest: [Option<(usize, Answer)>; LINES_MAX],
+    /// Pairs of routes of one line that showed something different.
+    doubts: BTreeMap<(usize, usize), Doubt>,
+    /// Pairs of lines that show the same.
+    likes: BTreeMap<(usize, usize), Likeness>,
+}
+
+#[derive(Debug, Clone)]
+struct Known {
+    route: Option<Route>,
+    /// Its line, whatever that was merged into.
+    home: usize,
+    latest: Option<Answer>,
+}
+
+/// Two routes of one line that may be counted apart.
+#[derive(Debug, Clone, Copy)]
+struct Doubt {
+    /// Who showed something last, and when that was heard.
+    last: usize,
+    last_at: Instant,
+    /// What the two routes showed last.
+    shown: [Option<RateHeaders>; 2],
+    contradictions: u32,
+    first_at: Instant,
+}
+
+/// Two lines that may be one.
+#[derive(Debug, Clone, Copy)]
+struct Likeness {
+    reset: i64,
+    last: usize,
+    last_at: Instant,
+    remaining: u32,
+    /// How often one followed the other and fell, by who followed, and when that counted last.
+    turns: [u32; 2],
+    turned_at: [Option<Instant>; 2],
+    /// Of the window at hand.
+    verdict: Verdict,
+    /// Windows in which they fell together, without a word against it since.
+    windows: u32,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Verdict {
+    Open,
+    Proven,
+    Disproved,
+}
+
+impl Keys {
+    /// The table alone, for windows of this length.
+    pub fn new(length: Duration) -> Self {
+        let known = |home| Some(Known { route: None, home, latest: None });
+        Self {
+            length,
+            routes: (0..LINES_MAX)
+                .map(|number| if number < BUCKETS { known(number) } else { None })
+                .collect(),
+            merged_into: [None; LINES_MAX],
+            barred: BTreeSet::new(),
+            apart: BTreeSet::new(),
+            latest: [None; LINES_MAX],
+            doubts: BTreeMap::new(),
+            likes: BTreeMap::new(),
+        }
+    }
+
+    /// A route gets a number; when there are none left, that of its bucket.
+    pub fn number(&mut self, route: &Route) -> usize {
+        let bucket = route.bucket() as usize;
+        let is_it = |known: &Option<Known>| known.as_ref().is_none_or(|it| it.route.as_ref() == Some(route));
+        let Some(number) = (BUCKETS..LINES_MAX).find(|number| is_it(&self.routes[*number])) else {
+            return bucket;
+        };
+        self.routes[number].get_or_insert_with(|| Known {
+            route: Some(route.clone()),
+            home: bucket,
+            latest: None,
+        });
+        number
+    }
+
+    /// The line that counts a route.
+    pub fn line(&self, route: usize) -> usize {
+        let mut line = self.known(route).map_or(route, |known| known.home);
+        while let Some(into) = self.merged_into[line] {
+            line = into;
+        }
+        line
+    }
+
+    /// Learns from an answer that was neither a 429 nor without headers.
+    pub fn learn(&mut self, route: usize, answer: Answer) -> Option<Change> {
+        let line = self.line(route);
+        let change = self.doubt(route, line, &answer).or_else(|| self.liken(line, &answer));
+        if let Some(known) = &mut self.routes[route] {
+            known.latest = Some(answer);
+        }
+        let line = self.line(route);
+        self.latest[line] = Some((route, answer));
+        change
+    }
+
+    fn known(&self, route: usize) -> Option<&Known> {
+        self.routes[route].as_ref()
+    }
+
+    fn home(&self, route: usize) -> usize {
+        self.known(route).map_or(route, |known| known.home)
+    }
+
+    /// All routes of a line.
+    fn of_line(&self, line: usize) -> Vec<usize> {
+        (0..LINES_MAX).filter(|route| self.known(*route).is_some() && self.line(*route) == line).collect()
+    }
+
+    /// The shortest time between two proofs that count as two: servers of one org may lag, not so long.
+    fn apart_min(&self) -> Duration {
+        self.length / KEYS_APART_PART
+    }
+
+    /// Whether two answers can be of one window of one counter.
+    fn agree(&self, one: &RateHeaders, other: &RateHeaders) -> bool {
+        one.limit == other.limit && (one.reset - other.reset).abs() <= tolerance(self.length)
+    }
+
+    /// Looks for proofs that the route is counted apart from others of its line.
+    fn doubt(&mut self, route: usize, line: usize, answer: &Answer) -> Option<Change> {
+        let (_, latest) = self.latest[line]?;
+        if self.doubts.is_empty() && self.agree(&latest.rate, &answer.rate) && !rises(&latest, answer) {
+            return None;
+        }
+        // Who has not asked for two windows will not go on where it was.
+        let old = 2 * self.length;
+        self.doubts.retain(|_, doubt| answer.at.saturating_duration_since(doubt.last_at) < old);
+        for other in self.of_line(line) {
+            let Some(latest) = self.known(other).and_then(|known| known.latest) else { continue };
+            if other != route && self.contradicts(route, other, answer, &latest) {
+                return self.split(route, other, line, (*answer, latest));
+            }
+        }
+        None
+    }
+
+    /// Whether two routes are proven to be counted apart by one more answer of the first.
+    fn contradicts(&mut self, route: usize, other: usize, answer: &Answer, latest: &Answer) -> bool {
+        let pair = pair(route, other);
+        let (own, its) = if pair.0 == route { (0, 1) } else { (1, 0) };
+        // A merge may have been chance: two windows that ended together and were used alike.
+        let was_merged = self.home(route) != self.home(other);
+        let rose = was_merged && rises(latest, answer);
+        let agree = self.agree(&answer.rate, &latest.rate);
+        if agree && !rose {
+            // Those that were merged and fall by turns disagree in one direction only.
+            if !was_merged || (latest.at <= answer.sent && self.is_denied(pair, route)) {
+                self.doubts.remove(&pair);
+            }
+            return false;
+        }
+        let mut shown = [None; 2];
+        shown[its] = Some(latest.rate);
+        let begin = Doubt { last: other, last_at: latest.at, shown, contradictions: 0, first_at: answer.at };
+        let mut doubt = self.doubts.get(&pair).copied().unwrap_or(begin);
+        let follows = doubt.last == other && doubt.last_at <= answer.sent;
+        let is_same = doubt.shown[own].is_some_and(|shown| self.agree(&shown, &answer.rate));
+        if rose || (follows && is_same) {
+            doubt.contradictions += 1;
+            if doubt.contradictions == 1 {
+                doubt.first_at = answer.at;
+            }
+        }
+        if rose || follows || (doubt.last == route && !is_same) {
+            (doubt.last, doubt.last_at) = (route, answer.at);
+            doubt.shown[own] = Some(answer.rate);
+        }
+        self.doubts.insert(pair, doubt);
+        doubt.contradictions >= SPLIT_CONTRADICTIONS
+            && answer.at.saturating_duration_since(doubt.first_at) >= self.apart_min()
+    }
+
+    /// Whether a fall in the direction of a rise denies it.
+    fn is_denied(&self, pair: (usize, usize), route: usize) -> bool {
+        self.doubts.get(&pair).is_some_and(|doubt| doubt.last == route)
+    }
+
+    /// Takes the route, the other one, or all that came with one of them, out of the line.
+    fn split(&mut self, route: usize, other: usize, line: usize, told: (Answer, Answer)) -> Option<Change> {
+        let (mine, its) = (self.home(route), self.home(other));
+        // All workers must decide alike, because a ledger's name says what is counted in it.
+        let route_goes = if mine == its { self.rank(route) > self.rank(other) } else { mine != line };
+        let (goes, rest) = if route_goes { (route, told.1) } else { (other, told.0) };
+        let to = if mine == its { goes } else { self.home(goes) };
+        if mine == its && goes < BUCKETS {
+            return None;
+        }
+        if mine == its {
+            self.routes[goes].as_mut()?.home = to;
+            self.apart.insert(pair(line, to));
+        } else {
+            self.merged_into[to] = None;
+            self.barred.insert(to);
+        }
+        let stays = if goes == route { other } else { route };
+        self.latest[line] = Some((stays, rest));
+        self.forget(line, to);
+        Some(Change { routes: self.of_line(to), from: line, to, kind: Kind::Split { rest } })
+    }
+
+    /// What comes first keeps its ledger: the table's lines, then the shortest template.
+    fn rank(&self, number: usize) -> (usize, &str, &str, usize) {
+        match self.known(number).and_then(|known| known.route.as_ref()) {
+            Some(Route { method, template }) => (template.len(), template, method.as_str(), number),
+            None => (0, "", "", number),
+        }
+    }
+
+    /// What was thought of two lines is no longer so.
+    fn forget(&mut self, one: usize, other: usize) {
+        let Self { doubts, likes, .. } = self;
+        doubts.clear();
+        likes.retain(|(a, b), _| ![one, other].contains(a) && ![one, other].contains(b));
+    }
+
+    /// Looks for proofs that the line is one with another.
+    fn liken(&mut self, line: usize, answer: &Answer) -> Option<Change> {
+        for other in 0..LINES_MAX {
+            let Some((_, latest)) = self.latest[other] else { continue };
+            if other == line || self.merged_into[other].is_some() {
+                continue;
+            }
+            let pair = pair(line, other);
+            if (latest.rate.limit, latest.rate.reset) != (answer.rate.limit, answer.rate.reset) {
+                // One of them has turned, or they are two: then the older window shows again.
+                if latest.at <= answer.sent && answer.rate.reset < latest.rate.reset {
+                    self.likes.remove(&pair);
+                }
+                continue;
+            }
+            let may =
+                !self.apart.contains(&pair) && !self.barred.contains(&line) && !self.barred.contains(&other);
+            if may && self.fell_together(pair, line, answer, &latest) {
+                return Some(self.merge(pair));
+            }
+        }
+        None
+    }
+
+    /// Whether two lines are proven to be one by one more answer.
+    fn fell_together(&mut self, pair: (usize, usize), line: usize, answer: &Answer, latest: &Answer) -> bool {
+        let apart_min = self.apart_min();
+        let other = if pair.0 == line { pair.1 } else { pair.0 };
+        let begin = Likeness {
+            reset: answer.rate.reset,
+            last: other,
+            last_at: latest.at,
+            remaining: latest.rate.remaining,
+            turns: [0; 2],
+            turned_at: [None; 2],
+            verdict: Verdict::Open,
+            windows: 0,
+        };
+        let like = self.likes.entry(pair).or_insert(begin);
+        if answer.rate.reset > like.reset {
+            *like = Likeness { windows: like.windows, ..begin };
+        }
+        if answer.rate.reset < like.reset || like.verdict == Verdict::Disproved || answer.sent < like.last_at
+        {
+            return false;
+        }
+        if answer.rate.remaining >= like.remaining {
+            (like.verdict, like.windows) = (Verdict::Disproved, 0);
+            return false;
+        }
+        let follower = usize::from(pair.1 == line);
+        let is_due = like.turned_at[follower].is_none_or(|at| answer.at.duration_since(at) >= apart_min);
+        if like.last != line && is_due {
+            like.turns[follower] += 1;
+            like.turned_at[follower] = Some(answer.at);
+        }
+        (like.last, like.last_at, like.remaining) = (line, answer.at, answer.rate.remaining);
+        if like.verdict == Verdict::Open && like.turns.iter().all(|turns| *turns >= MERGE_TURNS) {
+            like.verdict = Verdict::Proven;
+            like.windows += 1;
+            return like.windows >= MERGE_WINDOWS;
+        }
+        false
+    }
+
+    /// Makes two lines one.
+    fn merge(&mut self, (one, other): (usize, usize)) -> Change {
+        let is_first = self.rank(one) < self.rank(other);
+        let (to, from) = if is_first { (one, other) } else { (other, one) };
+        let routes = self.of_line(from);
+        self.merged_into[from] = Some(to);
+        self.latest[from] = None;
+        self.forget(from, to);
+        Change { routes, from, to, kind: Kind::Merge }
+    }
+}
+
+/// Whether more is left than one counter could have after it had told the first.
+fn rises(first: &Answer, then: &Answer) -> bool {
+    let is_same = (first.rate.limit, first.rate.reset) == (then.rate.limit, then.rate.reset);
+    is_same && first.at <= then.sent && then.rate.remaining >= first.rate.remaining + RISE_MIN
+}
+
+fn pair(one: usize, other: usize) -> (usize, usize) {
+    (one.min(other), one.max(other))
+}
+
+#[cfg(test)]
+mod tests {
+    //! Traffic on counters that are truly one or truly two, and what is learned of them.
+
+    use super::*;
+
+    const LENGTH: Duration = Duration::from_secs(60);
+    const LIST: (Method, &str) = (Method::GET, "/api/v1/users");
+    const UPDATE: (Method, &str) = (Method::POST, "/api/v1/users/{userId}");
+    const SUSPEND: (Method, &str) = (Method::POST, "/api/v1/users/{userId}/lifecycle/suspend");
+    const UNLOCK: (Method, &str) = (Method::POST, "/api/v1/users/{userId}/lifecycle/unlock");
+    const ALL: [(Method, &str); 4] = [LIST, UPDATE, SUSPEND, UNLOCK];
+
+    /// Okta's side of some routes.
+    #[derive(Debug, Clone, Copy)]
+    struct Counter {
+        limit: u32,
+        /// Windows end on the minute, or a length after they opened.
+        is_aligned: bool,
+        /// Requests a second of others.
+        others: f64,
+        /// From this second on the limit is half.
+        lowered_at: Option<u64>,
+        ends_ms: u64,
+        used: u32,
+    }
+
+    const COUNTER: Counter =
+        Counter { limit: 600, is_aligned: false, others: 0.0, lowered_at: None, ends_ms: 0, used: 0 };
+
+    impl Counter {
+        fn take(&mut self, now_ms: u64, by_us: bool, reset_off: i64) -> Option<RateHeaders> {
+            if now_ms >= self.ends_ms {
+                self.ends_ms = if self.is_aligned { now_ms / 60_000 * 60_000 } else { now_ms } + 60_000;
+                self.used = 0;
+            }
+            let is_low = self.lowered_at.is_some_and(|second| now_ms >= second * 1000);
+            let limit = if is_low { self.limit / 2 } else { self.limit };
+            if self.used >= limit {
+                return None; // a 429 teaches nothing here
+            }
+            self.used += 1;
+            let reset = i64::try_from(self.ends_ms / 1000).unwrap() + reset_off;
+            by_us.then_some(RateHeaders { limit, remaining: limit - self.used, reset, date: None })
+        }
+    }
+
+    /// One of our requests: its route, when it was sent and when its answer came.
+    type Ours = (usize, u64, u64);
+
+    /// Which counter each route of `ALL` is counted by, and how the routes are used.
+    struct Org {
+        counters: Vec<Counter>,
+        counted_by: [usize; ALL.len()],
+        /// Requests a second of ours by route.
+        rates: [f64; ALL.len()],
+        /// Evenly, as a backlog is; otherwise by chance.
+        is_even: bool,
+        lost_percent: u8,
+        reset_off: i64,
+        seconds: u64,
+        seed: u64,
+    }
+
+    impl Org {
+        fn changes(&self) -> Vec<(u64, Change)> {
+            let mut rng = fastrand::Rng::with_seed(self.seed);
+            let mut counters = self.counters.clone();
+            // When a request arrives, and of which route, sent and heard when; others have no route.
+            let mut arrivals: Vec<(u64, usize, Option<Ours>)> = Vec::new();
+            let end = self.seconds as f64;
+            let mut times = |rate: f64, is_even: bool| {
+                let (mut at, mut times) = (rng.f64() / rate.max(0.01), Vec::new());
+                while rate > 0.0 && at < end {
+                    let latency = 0.06 + 0.2 * -(1.0 - rng.f64()).ln();
+                    times.push((at, at + latency * 0.2, at + latency));
+                    at += if is_even { 1.0 / rate } else { -(1.0 - rng.f64()).ln() / rate };
+                }
+                times
+            };
+            let ms = |at: f64| 1_000_400 + (at * 1000.0) as u64;
+            for (route, counter) in self.counted_by.into_iter().enumerate() {
+                for (sent, arrives, at) in times(self.rates[route], self.is_even) {
+                    arrivals.push((ms(arrives), counter, Some((route, ms(sent), ms(at)))));
+                }
+            }
+            for (number, counter) in counters.iter().enumerate() {
+                for (_, arrives, _) in times(counter.others, false) {
+                    arrivals.push((ms(arrives), number, None));
+                }
+            }
+            arrivals.sort_unstable();
+            let mut answers = Vec::new();
+            for (at_ms, counter, ours) in arrivals {
+                let rate = counters[counter].take(at_ms, ours.is_some(), self.reset_off);
+                if let Some((rate, (route, sent, at))) = rate.zip(ours)
+                    && rng.u8(0..100) >= self.lost_percent
+                {
+                    answers.push((at, route, sent, rate));
+                }
+            }
+            answers.sort_unstable_by_key(|(at, route, sent, _)| (*at, *route, *sent));
+            let mut keys = Keys::new(LENGTH);
+            let numbers = ALL.map(|(method, template)| keys.number(&Route { method, template }));
+            let begin = Instant::now();
+            let moment = |at: u64| begin + Duration::from_millis(at - 1_000_000);
+            let learn = |(at, route, sent, rate): (u64, usize, u64, RateHeaders)| {
+                let change =
+                    keys.learn(numbers[route], Answer { rate, sent: moment(sent), at: moment(at) })?;
+                Some(((at - 1_000_000) / 1000, change))
+            };
+            answers.into_iter().filter_map(learn).collect()
+        }
+    }
+
+    fn org(counters: &[Counter], counted_by: [usize; ALL.len()]) -> Org {
+        Org {
+            counters: counters.to_vec(),
+            counted_by,
+            rates: [1.0; ALL.len()],
+            is_even: false,
+            lost_percent: 0,
+            reset_off: 0,
+            seconds: 300,
+            seed: 7,
+        }
+    }
+
+    fn splits(changes: &[(u64, Change)]) -> usize {
+        changes.iter().filter(|(_, change)| change.kind != Kind::Merge).count()
+    }
+
+    #[test]
+    fn lifecycle_routes_with_a_bucket_of_their_own_are_split_off_and_come_together() {
+        for seed in 0..20 {
+            let late = Counter { ends_ms: 1_020_000, ..COUNTER };
+            let changes = Org { seed, ..org(&[late, COUNTER, COUNTER], [0, 1, 2, 2]) }.changes();
+            let split: Vec<_> = changes.iter().filter(|(_, change)| change.kind != Kind::Merge).collect();
+            assert_eq!(split.len(), 2, "{changes:#?}");
+            assert!(split.iter().all(|(second, _)| *second < 60), "{changes:#?}");
+            let merged: Vec<_> = changes.iter().filter(|(_, change)| change.kind == Kind::Merge).collect();
+            assert_eq!(merged.len(), 1, "{changes:#?}");
+        }
+    }
+
+    #[test]
+    fn users_and_user_write_that_are_one_are_merged_in_two_windows() {
+        for seed in 0..20 {
+            for others in [0.0, 3.0] {
+                let shared = Counter { others, ..COUNTER };
+                let changes = Org { seed, ..org(&[shared], [0; 4]) }.changes();
+                let [(second, change)] = &changes[..] else { panic!("{changes:#?}") };
+                assert_eq!((change.from, change.to), (Bucket::UserWrite as usize, Bucket::Users as usize));
+                assert!(*second <= 150, "{second}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_route_with_another_limit_is_split_off_though_windows_end_together() {
+        let aligned = Counter { is_aligned: true, ..COUNTER };
+        let half = Counter { limit: 300, ..aligned };
+        let changes = Org { rates: [1.0, 0.0, 1.0, 0.0], ..org(&[aligned, half], [0, 0, 1, 1]) }.changes();
+        let [(_, change)] = &changes[..] else { panic!("{changes:#?}") };
+        assert_eq!(change.to, BUCKETS + 2);
+    }
+
+    #[test]
+    fn a_merge_by_chance_is_undone_and_never_made_again() {
+        let mut keys = Keys::new(LENGTH);
+        let [list, update] =
+            [LIST, UPDATE].map(|(method, template)| keys.number(&Route { method, template }));
+        let begin = Instant::now();
+        let mut changes = Vec::new();
+        for step in 0..400_u64 {
+            // Alike for two windows, far apart from then on, alike again.
+            let (window, second) = (step / 60, u32::try_from(step % 60).unwrap());
+            let at = begin + Duration::from_secs(step);
+            let apart = if window == 2 { 40 } else { 0 };
+            let (route, remaining) =
+                if step % 2 == 0 { (list, 500 - second) } else { (update, 500 + apart - second) };
+            let reset = 1_000_060 + 60 * i64::try_from(window).unwrap();
+            let rate = RateHeaders { limit: 600, remaining, reset, date: None };
+            changes.extend(
+                keys.learn(route, Answer { rate, sent: at, at }).map(|change| change.kind == Kind::Merge),
+            );
+        }
+        assert_eq!(changes, [true, false]);
+        assert_eq!(
+            (keys.line(list), keys.line(update)),
+            (Bucket::Users as usize, Bucket::UserWrite as usize)
+        );
+    }
+
+    #[test]
+    fn more_routes_than_are_told_apart_go_by_the_table() {
+        let mut keys = Keys::new(LENGTH);
+        let mut number = |at: usize| {
+            let template: &'static str = Box::leak(format!("/api/v1/users/{{userId}}/{at}").into_boxed_str());
+            keys.number(&Route { method: Method::GET, template })
+        };
+        assert_eq!((0..ROUTES_MAX).map(&mut number).max(), Some(LINES_MAX - 1));
+        assert_eq!(number(ROUTES_MAX), Bucket::Users as usize);
+        assert_eq!(number(3), BUCKETS + 3);
+    }
+
+    proptest::proptest! {
+        #![proptest_config(proptest::prelude::ProptestConfig { cases: 200, failure_persistence: None, ..Default::default() })]
+
+        #[test]
+        fn what_is_one_counter_is_never_split(
+            seed in 0_u64..u64::MAX, rate in 0.05_f64..6.0, others in 0.0_f64..20.0, limit in 20_u32..1200,
+            is_aligned: bool, is_even: bool, lost_percent in 0_u8..30, reset_off in -5_i64..=5,
+            lowered_at in proptest::option::of(1_000_u64..1_300),
+        ) {
+            let counter = Counter { limit, is_aligned, others, lowered_at, ..COUNTER };
+            let rates = [rate, 1.0, rate / 3.0, 2.0];
+            let changes =
+                Org { rates, is_even, lost_percent, reset_off, seed, ..org(&[counter, counter], [0, 1, 0, 0]) }.changes();
+            proptest::prop_assert_eq!(splits(&changes), 0, "{:#?}", changes);
+            let changes = Org { rates, is_even, lost_percent, reset_off, seed, ..org(&[counter], [0; 4]) }.changes();
+            proptest::prop_assert_eq!(splits(&changes), 0, "{:#?}", changes);
+        }
+
+        #[test]
+        fn what_are_two_counters_is_never_merged(
+            seed in 0_u64..u64::MAX, rate in 0.2_f64..3.0, others in 0.0_f64..7.0, limit in 100_u32..1200,
+            is_aligned: bool, is_even: bool, lost_percent in 0_u8..30,
+        ) {
+            let counter = Counter { limit, is_aligned, others, ..COUNTER };
+            let rates = [rate, rate, 0.0, 0.0];
+            let changes =
+                Org { rates, is_even, lost_percent, seed, seconds: 600, ..org(&[counter, counter], [0, 1, 0, 0]) }.changes();
+            proptest::prop_assert_eq!(changes.len(), 0, "{:#?}", changes);
+        }
+    }
+}
