@@ -63,7 +63,7 @@ pub struct Ask<'a> {
     /// Its method.
     pub method: &'a http::Method,
     /// Its path template.
-    pub route: &'a str,
+    pub route: &'static str,
     /// For whom.
     pub lane: Lane,
     /// Who asked, where callers have ceilings of their own.
@@ -125,11 +125,11 @@ pub trait Account: Send + Sync {
     fn settle(&self, ticket: Ticket, heard: Heard);
 }
 
-/// Which line of an account a permit was given in.
+/// What a permit was given for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Ticket {
-    /// The line, as the account numbers them.
-    pub line: usize,
+    /// The route, as the account numbers them: it is counted where that is counted.
+    pub route: usize,
     /// The lane.
     pub lane: Lane,
 }

@@ -225,7 +225,7 @@ fn client() -> impl Strategy<Value = Client> {
 }
 
 /// Runs a future on a clock that waits for nobody.
-fn on_virtual_time<T>(future: impl Future<Output = T>) -> T {
+pub fn on_virtual_time<T>(future: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .start_paused(true)

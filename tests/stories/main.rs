@@ -17,6 +17,7 @@ mod ceilings;
 mod failures;
 mod fit;
 mod isolation;
+mod keys;
 mod ledgers;
 mod limits;
 mod refusals;

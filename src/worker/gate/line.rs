@@ -12,11 +12,13 @@ use tokio::time::Instant;
 
 use crate::domain::bucket::Bucket;
 use crate::domain::ids::Lane;
+use crate::policy::budget::keys::{Answer, LINES_MAX};
 use crate::policy::budget::ledger::{Backlog, Ledger};
 use crate::policy::budget::signal::Signal;
 use crate::policy::budget::window::{Heard, NotUntil, Share};
 
 use super::ceiling::{Ceiling, PerMinute};
+use super::lines::has_moved;
 use super::timetable::Timetable;
 
 /// How often a worker tells the others of a window even when it has heard nothing new.
@@ -24,6 +26,8 @@ const TELL_EVERY: Duration = Duration::from_secs(5);
 
 /// One bucket of one connection.
 pub(super) struct Line {
+    /// Which of the gate's lines it is.
+    pub number: usize,
     /// Where it is counted, for labels.
     pub bucket: Bucket,
     /// Its name among the workers.
@@ -42,6 +46,8 @@ pub(super) struct Line {
 
 struct State {
     ledger: Ledger,
+    /// Requests on their way, by route.
+    on_the_way: [u32; LINES_MAX],
     workers: u32,
     ceiling: Ceiling,
     /// What the ceiling enforces: an announced limit, or what so many workers share where none is.
@@ -81,14 +87,16 @@ pub(super) enum Turn {
 
 impl Line {
     /// The line of a bucket nothing is known of.
-    pub fn new(bucket: Bucket, name: String, share: Share, worker: u32) -> Self {
+    pub fn new(number: usize, bucket: Bucket, name: String, share: Share, worker: u32) -> Self {
         Self {
+            number,
             bucket,
             name,
             worker,
             share,
             state: Mutex::new(State {
                 ledger: Ledger::new(share, worker),
+                on_the_way: [0; LINES_MAX],
                 workers: 1,
                 ceiling: Ceiling::unannounced(share, 1),
                 enforced: Enforced::Unannounced { workers: 1 },
@@ -108,15 +116,20 @@ impl Line {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Asks ledger and ceilings once; `own` is the connection's own ceiling.
+    /// Asks ledger and ceilings once; `own` is the connection's own ceiling. `None`: the route has moved to
+    /// another line.
     pub fn ask(
         &self,
+        (route, place): (usize, &AtomicUsize),
         lane: Lane,
         backlog: Backlog,
         own: Option<&mut PerMinute>,
-    ) -> (Result<(), NotUntil>, Turn) {
+    ) -> Option<(Result<(), NotUntil>, Turn)> {
         let now = Instant::now();
         let mut state = self.state();
+        if has_moved(place, self) {
+            return None;
+        }
         let asked = state.ledger.admit(now.into_std(), lane, backlog).and_then(|()| {
             let ceilings = own.map_or(Ok(()), PerMinute::take).and_then(|()| state.ceiling.take());
             ceilings.map_err(|until| {
@@ -124,6 +137,7 @@ impl Line {
                 NotUntil::At(until.into_std())
             })
         });
+        state.on_the_way[route] += u32::from(asked.is_ok());
         state.is_news |= asked.is_ok();
         let until = state.ledger.window().not_before(now.into_std());
         let is_exhausted = asked.is_err() && until > now.into_std();
@@ -133,12 +147,17 @@ impl Line {
             (true, false) | (false, false) | (true, true) => Turn::Unchanged,
         };
         state.is_exhausted = is_exhausted || (state.is_exhausted && asked.is_err());
-        (asked, turn)
+        Some((asked, turn))
     }
 
-    /// A request is over; the limit, when it was lowered by that.
-    pub fn settle(&self, heard: Heard) -> Option<Lowered> {
+    /// A request is over; the limit, when it was lowered by that. `None`: the route has moved to another
+    /// line, and the request with it.
+    pub fn settle(&self, route: usize, place: &AtomicUsize, heard: Heard) -> Option<Option<Lowered>> {
         let mut state = self.state();
+        if has_moved(place, self) {
+            return None;
+        }
+        state.on_the_way[route] = state.on_the_way[route].saturating_sub(1);
         let before = state.ledger.window().limit();
         state.ledger.settle(heard);
         state.enforce(self.share);
@@ -146,8 +165,56 @@ impl Line {
         let after = state.ledger.window().limit();
         drop(state);
         self.changed.notify_waiters();
-        let (from, to) = before.zip(after)?;
-        (to < from).then_some(Lowered { from, to })
+        let lowered = before.zip(after).filter(|(from, to)| to < from);
+        Some(lowered.map(|(from, to)| Lowered { from, to }))
+    }
+
+    /// All routes of this line are counted in another one from now on; whether this one was exhausted.
+    pub fn merge_into<'a>(&self, to: &Self, routes: impl Iterator<Item = (usize, &'a AtomicUsize)>) -> bool {
+        let was_exhausted = {
+            let (mut state, mut other) = (self.state(), to.state());
+            for (route, place) in routes {
+                other.on_the_way[route] += std::mem::take(&mut state.on_the_way[route]);
+                place.store(to.number, Ordering::Release);
+            }
+            other.ledger.absorb(&mut state.ledger);
+            other.enforce(self.share);
+            (state.is_news, other.is_news) = (false, true);
+            std::mem::take(&mut state.is_exhausted)
+        };
+        self.wake(to);
+        was_exhausted
+    }
+
+    /// Some routes of this line are counted in another one from now on, of which nothing is known yet. Of
+    /// this one is known what an answer to those that stay told: all else may have been of the other.
+    pub fn split_into<'a>(
+        &self,
+        to: &Self,
+        routes: impl Iterator<Item = (usize, &'a AtomicUsize)>,
+        rest: &Answer,
+    ) {
+        {
+            let (mut state, mut other) = (self.state(), to.state());
+            for (route, place) in routes {
+                let moving = std::mem::take(&mut state.on_the_way[route]);
+                other.on_the_way[route] += moving;
+                state.ledger.hand_over(moving, &mut other.ledger);
+                place.store(to.number, Ordering::Release);
+            }
+            state.ledger.begin_anew();
+            state.ledger.begin_with(rest);
+            state.enforce(self.share);
+        }
+        self.wake(to);
+    }
+
+    /// Whoever stands in either line looks where it belongs.
+    fn wake(&self, to: &Self) {
+        for line in [self, to] {
+            line.exhausted.notify_waiters();
+            line.changed.notify_waiters();
+        }
     }
 
     /// Another worker told of this bucket.

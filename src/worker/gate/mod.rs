@@ -9,6 +9,7 @@
 mod callers;
 mod ceiling;
 mod line;
+mod lines;
 mod timetable;
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -35,6 +36,7 @@ pub use callers::CallerCeilings;
 use callers::{Standing, check_hope};
 use ceiling::PerMinute;
 use line::{Line, Turn};
+use lines::{Lines, Settled, has_moved};
 
 /// The longest the head of a lane sleeps before it looks again without being told to.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
@@ -79,7 +81,7 @@ impl Terms {
 /// The gate of one connection.
 pub struct Gate {
     terms: Terms,
-    lines: [Line; Bucket::ALL.len()],
+    lines: Lines,
     slots: Mutex<Slots>,
     /// A slot is free again.
     freed: Notify,
@@ -114,15 +116,16 @@ enum Held {
     Bucket(NotUntil),
     /// Somebody waits in the lane before it.
     Yields,
+    /// The route is counted in another line by now.
+    Moved,
 }
 
 impl Gate {
     /// The gate of a connection on these terms. Nothing is known of other workers yet.
     pub fn new(terms: Terms, observer: Arc<dyn Observer>) -> Arc<Self> {
         let worker = fastrand::u32(..);
-        let line = |bucket: Bucket| Line::new(bucket, bucket.to_string(), terms.share, worker);
         Arc::new(Self {
-            lines: Bucket::ALL.map(line),
+            lines: Lines::new(terms.share, worker),
             slots: Mutex::new(Slots::new(terms.concurrent_max)),
             freed: Notify::new(),
             own: terms.max_per_minute.map(|most| Mutex::new(PerMinute::new(most))),
@@ -141,10 +144,6 @@ impl Gate {
         })
     }
 
-    fn line(&self, ask: &Ask<'_>) -> usize {
-        Bucket::of(ask.method, ask.route) as usize
-    }
-
     fn slots(&self) -> MutexGuard<'_, Slots> {
         self.slots.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -158,10 +157,16 @@ impl Gate {
     async fn let_through(&self, ask: &Ask<'_>) -> Result<usize, NotNow> {
         let callers = &self.terms.callers;
         callers.admit(ask.caller, ask.not_after, ask.patience, self.line_max()).await?;
-        let at = self.line(ask);
-        let line = &self.lines[at];
-        if !line.is_waited_for() && self.ask(line, ask.lane).is_ok() {
-            return Ok(at);
+        let route = self.lines.route(ask.method, ask.route);
+        while !self.stand(route, ask).await? {} // what was learned meanwhile may have moved it
+        Ok(route)
+    }
+
+    /// Stands in the line that the route has now; false when it has another one before its turn came.
+    async fn stand(&self, route: usize, ask: &Ask<'_>) -> Result<bool, NotNow> {
+        let line = self.lines.of(route);
+        if !line.is_waited_for() && self.ask(line, route, ask.lane).is_ok() {
+            return Ok(true);
         }
         if ask.patience == Patience::ComeAgain
             && line.waiting(ask.lane).load(Ordering::Relaxed) >= self.line_max()
@@ -169,11 +174,12 @@ impl Gate {
         {
             return Err(NotNow::ComeAgain(wait));
         }
-        self.wait(line, ask).await.map(|()| at)
+        self.wait(line, route, ask).await
     }
 
-    /// Waits in line for a lane's turn and then for the budget, unless that is in vain.
-    async fn wait(&self, line: &Line, ask: &Ask<'_>) -> Result<(), NotNow> {
+    /// Waits in line for a lane's turn and then for the budget, unless that is in vain; false when the route
+    /// has another line by now.
+    async fn wait(&self, line: &Line, route: usize, ask: &Ask<'_>) -> Result<bool, NotNow> {
         let _leaving = Leaving(line);
         let _standing = Standing::new(line.waiting(ask.lane));
         let _counted = (ask.lane == Lane::Bulk).then(|| Standing::new(&self.bulk_waiting));
@@ -181,6 +187,9 @@ impl Gate {
         tokio::pin!(turn);
         let _turn = loop {
             let exhausted = line.exhausted.notified();
+            if has_moved(self.lines.place(route), line) {
+                return Ok(false);
+            }
             check_hope(Some(self.not_before(line)), ask.not_after)?;
             tokio::select! {
                 biased;
@@ -190,19 +199,21 @@ impl Gate {
         };
         loop {
             let (changed, freed) = (line.changed.notified(), self.freed.notified());
-            let held = match self.head_asks(line, ask.lane) {
-                Ok(()) => return Ok(()),
+            let held = match self.head_asks(line, route, ask.lane) {
+                Ok(()) => return Ok(true),
+                Err(Held::Moved) => return Ok(false),
                 Err(held) => held,
             };
             check_hope(Some(self.not_before(line)), ask.not_after)?;
             let (until, is_slot) = match held {
                 Held::Slots(until) => (until, true),
                 Held::Bucket(until) => (until, false),
-                Held::Yields => (NotUntil::NextAnswer, false),
+                Held::Yields | Held::Moved => (NotUntil::NextAnswer, false),
             };
+            let soon = Instant::now() + LOOK_AGAIN;
             let look_again = match until {
-                NotUntil::At(until) => Instant::from_std(until),
-                NotUntil::NextAnswer => Instant::now() + LOOK_AGAIN,
+                NotUntil::At(until) => Instant::from_std(until).min(soon),
+                NotUntil::NextAnswer => soon,
             };
             tokio::select! {
                 () = sleep_until(look_again) => {}
@@ -219,27 +230,30 @@ impl Gate {
     }
 
     /// The head of a lane asks; bulk yields to whoever waits in front of it.
-    fn head_asks(&self, line: &Line, lane: Lane) -> Result<(), Held> {
+    fn head_asks(&self, line: &Line, route: usize, lane: Lane) -> Result<(), Held> {
         if lane == Lane::Bulk && line.waiting(Lane::Interactive).load(Ordering::Relaxed) > 0 {
-            return Err(Held::Yields);
+            let moved = has_moved(self.lines.place(route), line);
+            return Err(if moved { Held::Moved } else { Held::Yields });
         }
-        self.ask(line, lane)
+        self.ask(line, route, lane)
     }
 
     /// Asks for a slot, the ledger and the ceilings once.
-    fn ask(&self, line: &Line, lane: Lane) -> Result<(), Held> {
+    fn ask(&self, line: &Line, route: usize, lane: Lane) -> Result<(), Held> {
         let now = Instant::now();
         let mut slots = self.slots();
         slots.check(now.into_std(), lane).map_err(Held::Slots)?;
         let backlog = self.backlog(line, &slots, now);
         let mut own = self.own.as_ref().map(|own| own.lock().unwrap_or_else(PoisonError::into_inner));
         let was_full = own.as_ref().and_then(|own| own.full_until());
-        let (asked, turn) = line.ask(lane, backlog, own.as_deref_mut());
+        let place = (route, self.lines.place(route));
+        let asked = line.ask(place, lane, backlog, own.as_deref_mut());
         let is_full = own.as_ref().and_then(|own| own.full_until());
         drop(own);
         if is_full > was_full {
             line.exhausted.notify_waiters();
         }
+        let Some((asked, turn)) = asked else { return Err(Held::Moved) };
         if asked.is_ok() {
             slots.take(lane);
         }
@@ -255,10 +269,7 @@ impl Gate {
                     wait,
                 });
             }
-            Turn::Recovered => {
-                let (connection, bucket) = (&self.terms.connection, line.bucket);
-                self.note(&Event::BucketRecovered { connection, bucket });
-            }
+            Turn::Recovered => self.note_recovered(line.bucket),
         }
         if asked.is_ok() {
             self.news.notify_one();
@@ -295,6 +306,10 @@ impl Gate {
         Some(((queued + here * workers) as f64 * counted.calls + begun).ceil() as u64)
     }
 
+    fn note_recovered(&self, bucket: Bucket) {
+        self.note(&Event::BucketRecovered { connection: &self.terms.connection, bucket });
+    }
+
     fn note(&self, event: &Event<'_>) {
         self.observer.note(event);
     }
@@ -313,12 +328,12 @@ impl Drop for Leaving<'_> {
 impl Budget for Arc<Gate> {
     async fn admit(&self, ask: Ask<'_>) -> Result<Permit, NotNow> {
         let let_through = self.let_through(&ask);
-        let line = match ask.not_after {
+        let route = match ask.not_after {
             None => let_through.await?,
             Some(at) if at <= Instant::now() => return Err(NotNow::Passed),
             Some(at) => timeout_at(at, let_through).await.unwrap_or(Err(NotNow::Passed))?,
         };
-        let ticket = Ticket { line, lane: ask.lane };
+        let ticket = Ticket { route, lane: ask.lane };
         Ok(Permit::new(Arc::<Gate>::clone(self), ticket))
     }
 
@@ -334,8 +349,7 @@ impl Budget for Arc<Gate> {
 
 impl Account for Gate {
     fn settle(&self, ticket: Ticket, heard: Heard) {
-        let line = &self.lines[ticket.line];
-        let lowered = line.settle(heard);
+        let Settled { bucket, lowered, gone } = self.lines.settle(ticket.route, heard);
         {
             let mut slots = self.slots();
             slots.release(ticket.lane);
@@ -345,8 +359,11 @@ impl Account for Gate {
         }
         self.freed.notify_waiters();
         self.news.notify_one();
+        if let Some(gone) = gone {
+            self.note_recovered(gone);
+        }
         if let Some(lowered) = lowered {
-            let (connection, bucket) = (&self.terms.connection, line.bucket);
+            let connection = &self.terms.connection;
             let (from, to) = (lowered.from, lowered.to);
             self.note(&Event::LimitLowered { connection, bucket, from, to });
         }
@@ -363,11 +380,11 @@ impl Gossip for Gate {
     }
 
     fn tell(&self) -> Vec<Signal> {
-        self.lines.iter().filter_map(Line::tell).collect()
+        self.lines.in_use().filter_map(Line::tell).collect()
     }
 
     fn hear(&self, signal: &Signal) {
-        if let Some(line) = self.lines.iter().find(|line| line.name() == signal.ledger) {
+        if let Some(line) = self.lines.in_use().find(|line| line.name() == signal.ledger) {
             line.hear(signal);
         }
     }
@@ -383,9 +400,7 @@ impl Gossip for Gate {
         let workers = census.workers;
         self.slots().count(workers);
         self.terms.callers.count(workers);
-        for line in &self.lines {
-            line.count(workers);
-        }
+        self.lines.count(workers);
         if let Some(own) = &self.own {
             own.lock().unwrap_or_else(PoisonError::into_inner).count(workers);
         }
