@@ -55,6 +55,7 @@ impl Bucket {
             sleep(LATENCY / 2).await;
             permit.heard(told);
         }
+        self.gate.concluded(Lane::Bulk, calls);
     }
 
     /// So many come together; when the requests of all of them passed, from then on.
