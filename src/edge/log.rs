@@ -531,7 +531,10 @@ mod tests {
         let events = [
             Event::Received { connection, lane: Lane::Bulk, redelivered: false },
             Event::BucketExhausted { connection, bucket, wait: Duration::from_secs(9) },
+            Event::BucketRecovered { connection, bucket },
+            Event::LimitLowered { connection, bucket, from: 600, to: 300 },
             Event::RateLimited { connection, bucket, kind: LimitKind::Concurrency },
+            Event::RateLimited { connection, bucket, kind: LimitKind::Window },
             Event::Retried { connection, reason, attempt: 2, wait: Duration::from_secs(1) },
             Event::PutAside { connection, lane: Lane::Bulk, bucket, wait: Duration::from_secs(15) },
             Event::Answered(bare("7d0c")),
@@ -550,7 +553,10 @@ mod tests {
             told,
             [
                 "INFO the budget of `users` on `prod` is used up for 9000 ms",
+                "INFO the budget of `users` on `prod` has something left again",
+                "WARN okta lowered the limit of `users` on `prod` from 600 to 300",
                 "WARN okta answered 429 (concurrency) for `users` on `prod`",
+                "WARN okta answered 429 (window) for `users` on `prod`",
                 "WARN attempt 2 on `prod` failed (gateway) and will be repeated",
                 "INFO answered `7d0c`: - failed",
                 "WARN the result of `7d0c` found no reply queue and went to `okta.results`",

@@ -72,7 +72,7 @@ pub fn rows() -> Vec<Row> {
         row(
             "limit halved late in a window",
             Setup { workers: 4, trouble: Trouble::Lowered, ..BESIDE_OTHERS },
-            56,
+            57,
             Target { in_window_max: 4, used_min: 0.0, refused_max: ANY, ..troubled() },
         ),
         row("no signals", Setup { trouble: Trouble::SignalsLost(100), ..BESIDE_OTHERS }, 43, troubled()),
