@@ -11,4 +11,5 @@ pub mod ledger;
 pub mod okta_clock;
 pub mod signal;
 pub mod slots;
+pub mod told;
 pub mod window;

@@ -19,42 +19,7 @@ use super::keys::Answer;
 use super::okta_clock::OktaClock;
 use super::signal::Signal;
 
-/// How the window of a bucket is used.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Share {
-    /// Percent of the announced limit that is ours; we stop while the rest is still left.
-    pub capacity_percent: u8,
-    /// The length of a window.
-    pub length: Duration,
-}
-
-/// What became of one request, and when.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Heard {
-    /// What it says about the window.
-    pub told: Told,
-    /// When the request was sent, not earlier.
-    pub sent: Instant,
-    /// When the answer came, or the hope of one ended.
-    pub at: Instant,
-}
-
-/// What the end of a request says about the bucket's window.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Told {
-    /// What is left of it.
-    Rate(RateHeaders),
-    /// A 429 about this window, with its headers when it has them.
-    Spent(Option<RateHeaders>),
-    /// Okta answered without headers, or with malformed ones.
-    Nothing,
-    /// No answer of Okta's came: it may have counted the request.
-    Lost,
-    /// A 429 about too many requests at once: Okta has not counted it in the window.
-    Crowded,
-    /// Okta surely has not counted the request: it was not sent.
-    Uncounted,
-}
+pub use super::told::{Heard, Share, Told};
 
 /// Why nothing may be sent now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
