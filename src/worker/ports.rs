@@ -7,11 +7,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::domain::http::{NoAnswer, Request, Response};
 use crate::domain::ids::Lane;
-use crate::domain::mail::{Delivery, Post, Posted, Unposted};
+use crate::domain::mail::{Delivery, Post, Posted, Source, Unposted};
 use crate::policy::budget::signal::Signal;
 use crate::policy::budget::window::{Heard, Told};
 
@@ -42,6 +43,11 @@ pub trait Inbox: Send + Sync {
     /// Runs one delivery to its settlement. Called in a task of its own; returns when the delivery is
     /// settled or given up.
     async fn take(&self, delivery: Delivery);
+
+    /// Whether messages of this source are wanted now. While it is false its queue is not consumed.
+    fn wants(&self, _source: &Source) -> watch::Receiver<bool> {
+        watch::channel(true).1
+    }
 }
 
 /// The budget of one connection: nobody sends without a permit.

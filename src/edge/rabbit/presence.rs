@@ -20,9 +20,9 @@ use crate::worker::ports::{Census, Gossip};
 use super::declare::look;
 use super::doubt::Doubt;
 
-/// How often a connection's workers are counted, on average. Two calls of less than a millisecond, and a
-/// worker that comes or goes is known after a twelfth of Okta's window of a minute.
-const COUNT_EVERY: Duration = Duration::from_secs(5);
+/// How often a connection's workers are counted, on average. Two calls of less than a millisecond; a worker
+/// that has just come keeps back until it was counted three times.
+const COUNT_EVERY: Duration = Duration::from_secs(2);
 
 /// By how much a wait may be shorter or longer, so that workers started together do not ask in step.
 const JITTER: f64 = 0.2;

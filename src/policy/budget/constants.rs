@@ -112,6 +112,13 @@ pub const OUTER_MIN: f64 = 0.1;
 /// limits", `defaultConcurrencyPercentage`).
 pub const CONCURRENT_MAX: u32 = 30;
 
+/// So many of the last counts of the workers matter for it. The broker is asked often enough that each
+/// worker has counted a newcomer before that has counted itself so often.
+pub const CONCURRENT_COUNTS: usize = 3;
+
+/// A worker that has just come takes so many to have come with it: a deployment starts them together.
+pub const CONCURRENT_NEWCOMERS: u32 = 8;
+
 /// Of the requests at once, at most this many are kept for the interactive lane, and at most a quarter.
 pub const CONCURRENT_INTERACTIVE: u32 = 2;
 

@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 use crate::domain::ids::Lane;
 
 use super::constants::{
-    CONCURRENT_GROW_EVERY, CONCURRENT_INTERACTIVE, CONCURRENT_SHRINK, CONCURRENT_SHRINK_EVERY,
+    CONCURRENT_COUNTS, CONCURRENT_GROW_EVERY, CONCURRENT_INTERACTIVE, CONCURRENT_NEWCOMERS,
+    CONCURRENT_SHRINK, CONCURRENT_SHRINK_EVERY,
 };
 use super::window::NotUntil;
 
@@ -18,7 +19,9 @@ use super::window::NotUntil;
 pub struct Slots {
     /// What all workers together may have.
     most: u32,
-    workers: u32,
+    /// The last counts of the workers. The most of them counts: workers that come together each see how
+    /// many were there before them.
+    workers: [u32; CONCURRENT_COUNTS],
     cap: f64,
     busy: [u32; Lane::ALL.len()],
     /// Bulk work rests after a 429, so that those who wait are not the next to be refused.
@@ -33,7 +36,7 @@ impl Slots {
         let most = most.max(1);
         Self {
             most,
-            workers: 1,
+            workers: [0; CONCURRENT_COUNTS],
             cap: f64::from(most),
             busy: [0; Lane::ALL.len()],
             rests_until: None,
@@ -42,16 +45,22 @@ impl Slots {
         }
     }
 
-    /// The broker counted the workers: each has its part.
+    /// The broker counted the workers: each has its part. Who is counted for the first time takes others to
+    /// come with it, until it was counted some times more.
     pub fn count(&mut self, workers: u32) {
         let was = self.ours();
-        self.workers = workers.max(1);
+        if self.workers == [0; CONCURRENT_COUNTS] {
+            self.workers = [CONCURRENT_NEWCOMERS; CONCURRENT_COUNTS];
+        }
+        self.workers.rotate_right(1);
+        self.workers[0] = workers.max(1);
         // A cap that was never lowered is the whole part, however large that is.
         self.cap = if self.cap >= was { self.ours() } else { self.cap.min(self.ours()) };
     }
 
     fn ours(&self) -> f64 {
-        (f64::from(self.most) / f64::from(self.workers)).max(1.0)
+        let workers = self.workers.into_iter().max().unwrap_or_default().max(1);
+        (f64::from(self.most) / f64::from(workers)).max(1.0)
     }
 
     /// Whether a slot is free.
@@ -143,15 +152,24 @@ mod tests {
     #[test]
     fn workers_share_them_and_each_has_one() {
         let now = Instant::now();
-        for (workers, each) in [(1, 30), (8, 3), (100, 1)] {
+        for (workers, each) in [(1, 3), (8, 3), (100, 1)] {
             let mut slots = Slots::new(30);
             slots.count(workers);
             assert_eq!(taken(&mut slots, now, Lane::Interactive), each, "{workers}");
         }
+    }
+
+    #[test]
+    fn fewer_workers_are_believed_when_they_were_counted_three_times() {
+        let now = Instant::now();
         let mut slots = Slots::new(30);
-        slots.count(8);
-        slots.count(1);
-        assert_eq!(taken(&mut slots, now, Lane::Interactive), 30);
+        let rows = [(2, 3), (2, 3), (2, 15), (3, 10), (1, 10), (1, 10), (1, 30), (6, 5)];
+        for (workers, ours) in rows {
+            slots.count(workers);
+            let got = taken(&mut slots, now, Lane::Interactive);
+            assert_eq!(got, ours, "{workers}");
+            (0..got).for_each(|_| slots.release(Lane::Interactive));
+        }
     }
 
     #[test]
