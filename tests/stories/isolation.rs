@@ -202,7 +202,7 @@ async fn a_lanes_messages_of_a_bucket_are_executed_in_the_order_they_were_sent_i
             house.send(&format!("a.{lane}"), &format!("g{id}"), "list_groups", &json!({}));
         }
     }
-    sleep(5 * WINDOW).await;
+    sleep(15 * WINDOW).await;
     let answers = house.answers("");
     assert_eq!(answers.len(), 48);
     for prefix in ["bulk", "interactive", "gbulk", "ginteractive"] {
