@@ -3,7 +3,6 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use arc_swap::ArcSwap;
 use tokio::sync::watch;
 
 use crate::config::{Config, Connection as Settings};
@@ -83,7 +82,7 @@ pub(super) fn rules(
     stopping: watch::Receiver<bool>,
 ) -> Rules {
     Rules {
-        connections: ArcSwap::from_pointee(connections),
+        connections,
         callers: config.callers.clone(),
         reply_to: config.reply_to.clone(),
         own_user,

@@ -70,7 +70,7 @@ impl Reading {
             Some((connection, lane)) => (connection.as_str(), Some(lane)),
             None => (addressee, lane.map_or(Some(Lane::Interactive), Lane::parse)),
         };
-        let connection = rules.connections.load().get(name).cloned();
+        let connection = rules.connections.get(name).cloned();
         let envelope = Envelope::decode(body);
         let entry = envelope.as_ref().ok().and_then(|envelope| catalogue::find(&envelope.subtool));
         let tool = envelope.as_ref().ok().zip(entry).map(|(envelope, entry)| entry.read(&envelope.arguments));
@@ -282,7 +282,6 @@ mod tests {
     use std::collections::HashMap;
     use std::time::Duration;
 
-    use arc_swap::ArcSwap;
     use bytes::Bytes;
 
     use super::*;
@@ -363,7 +362,7 @@ mod tests {
             subtools: AllowList::all(),
         });
         let rules = Rules {
-            connections: ArcSwap::from_pointee(HashMap::from([(prod.clone(), Arc::clone(&connection))])),
+            connections: HashMap::from([(prod.clone(), Arc::clone(&connection))]),
             callers: Callers::default(),
             reply_to: ReplyPolicy::default(),
             own_user: None,
@@ -385,7 +384,7 @@ mod tests {
             tool: Some(Ok(Box::new(tool))),
         };
         let worker = Worker::new(rules, Arc::new(Nowhere), observer);
-        match worker.run(&letter, reading, &Bytes::new(), &Nowhere).await {
+        match worker.run(&worker.rules.load(), &letter, reading, &Bytes::new(), &Nowhere).await {
             Ended::Concluded(conclusion) => conclusion,
             Ended::PutAside | Ended::Stale => panic!("nobody stops the worker"),
         }

@@ -128,7 +128,7 @@ impl Answering<'_> {
             correlation_id: letter.properties.correlation_id.clone().or_else(|| Some(letter.id.clone())),
             kind: Some("okta.result".to_owned()),
             content_type: Some("application/json".to_owned()),
-            timestamp: seconds(self.worker.rules.clock.now()),
+            timestamp: seconds(self.worker.rules.load().clock.now()),
             headers,
             ..Properties::default()
         }

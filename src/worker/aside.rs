@@ -136,7 +136,6 @@ mod tests {
     use std::collections::HashMap;
     use std::sync::{Arc, Mutex};
 
-    use arc_swap::ArcSwap;
     use async_trait::async_trait;
 
     use super::*;
@@ -198,7 +197,7 @@ mod tests {
     async fn put(own_user: Option<&str>, answer: Result<Posted, Unposted>, is_live: bool) -> (Put, usize) {
         let prod = ConnectionName::parse("prod").unwrap();
         let rules = Rules {
-            connections: ArcSwap::from_pointee(HashMap::new()),
+            connections: HashMap::new(),
             callers: Callers::default(),
             reply_to: ReplyPolicy::default(),
             own_user: own_user.map(str::to_owned),

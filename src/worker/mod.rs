@@ -62,7 +62,7 @@ pub struct Connection {
 /// What the worker goes by.
 pub struct Rules {
     /// The orgs by name.
-    pub connections: ArcSwap<HashMap<ConnectionName, Arc<Connection>>>,
+    pub connections: HashMap<ConnectionName, Arc<Connection>>,
     /// Who may call.
     pub callers: Callers,
     /// Where results may go.
@@ -83,7 +83,7 @@ pub struct Rules {
 
 /// Takes messages, runs them, answers them.
 pub struct Worker {
-    rules: Rules,
+    rules: ArcSwap<Rules>,
     postbox: Arc<dyn Postbox>,
     observer: Arc<dyn Observer>,
 }
@@ -148,26 +148,41 @@ impl Identity {
 impl Worker {
     /// A worker with these rules that answers through this postbox.
     pub fn new(rules: Rules, postbox: Arc<dyn Postbox>, observer: Arc<dyn Observer>) -> Self {
-        Self { rules, postbox, observer }
+        Self { rules: ArcSwap::from_pointee(rules), postbox, observer }
+    }
+
+    /// Goes by other rules from now on. A message that was taken before ends by those it was taken under.
+    pub fn go_by(&self, rules: Rules) {
+        self.rules.store(Arc::new(rules));
     }
 
     /// Judges and runs a message, panics included.
-    async fn run(&self, letter: &Letter, reading: Reading, body: &Bytes, receipt: &dyn Receipt) -> Ended {
+    async fn run(
+        &self,
+        rules: &Rules,
+        letter: &Letter,
+        reading: Reading,
+        body: &Bytes,
+        receipt: &dyn Receipt,
+    ) -> Ended {
         if letter.source == Source::Undelivered {
             return self.give_up(letter);
         }
+        if letter.lane().is_some_and(|(connection, _)| !rules.connections.contains_key(connection)) {
+            return Ended::Stale; // the connection was removed while the message was on its way
+        }
         // A message that cannot be read and names nobody to tell is kept for people to look at.
         let is_kept = reading.envelope.is_err() && letter.reply_to.is_none();
-        match catch_unwind(AssertUnwindSafe(|| reading.judge(letter, &self.rules))) {
-            Ok(Ok(job)) => self.converse(&job, body, receipt).await,
+        match catch_unwind(AssertUnwindSafe(|| reading.judge(letter, rules))) {
+            Ok(Ok(job)) => self.converse(rules, &job, body, receipt).await,
             Ok(Err(failure)) => Ended::refused(failure, is_kept.then_some(ParkReason::Unreadable)),
             Err(_) => Ended::crashed(),
         }
     }
 
     /// Talks with Okta, or puts the message aside when the line is long.
-    async fn converse(&self, job: &Job<'_>, body: &Bytes, receipt: &dyn Receipt) -> Ended {
-        let (rules, postbox) = (&self.rules, &*self.postbox);
+    async fn converse(&self, rules: &Rules, job: &Job<'_>, body: &Bytes, receipt: &dyn Receipt) -> Ended {
+        let postbox = &*self.postbox;
         let mut conversation = Conversation::new(job, rules, &*self.observer, receipt);
         let aside = Aside { job, body, receipt, rules, postbox };
         let (outcome, park) = loop {
@@ -219,7 +234,7 @@ impl Inbox for Worker {
     async fn take(&self, delivery: Delivery) {
         let begun = Instant::now();
         let Delivery { body, properties, exchange, routing_key, source, redelivered, receipt } = delivery;
-        let rules = &self.rules;
+        let rules = &*self.rules.load_full();
         let address = (source, exchange, routing_key);
         let who = (&rules.reply_to, rules.own_user.as_deref());
         let letter = Letter::new(address, properties, redelivered, rules.clock.now(), who);
@@ -230,7 +245,7 @@ impl Inbox for Worker {
             (Identity::of(&reading), reading)
         }));
         let (identity, ended) = match read {
-            Ok((identity, reading)) => (identity, self.run(&letter, reading, &body, &*receipt).await),
+            Ok((identity, reading)) => (identity, self.run(rules, &letter, reading, &body, &*receipt).await),
             Err(_) => (Identity::default(), Ended::crashed()),
         };
         let is_safe = match ended {

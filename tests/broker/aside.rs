@@ -9,7 +9,6 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use lapin::options::{ExchangeDeleteOptions, QueueDeleteOptions};
 use lapin::types::{AMQPValue, FieldTable};
@@ -109,7 +108,7 @@ impl Running {
         };
         let (stop, stopping) = watch::channel(false);
         let rules = Rules {
-            connections: ArcSwap::from_pointee(HashMap::from([(prod.clone(), Arc::new(connection))])),
+            connections: HashMap::from([(prod.clone(), Arc::new(connection))]),
             callers: Callers::default(),
             reply_to: ReplyPolicy::default(),
             own_user: Some(own_user(&url).unwrap()),

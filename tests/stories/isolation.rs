@@ -5,7 +5,6 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
 use okta_worker::domain::bucket::Bucket;
 use okta_worker::domain::ids::{ConnectionName, Lane};
 use okta_worker::domain::mail::{Properties, Source};
@@ -71,7 +70,7 @@ impl House {
         }
         let (stop, stopping) = watch::channel(false);
         let rules = Rules {
-            connections: ArcSwap::from_pointee(connections),
+            connections,
             callers: Callers::default(),
             reply_to: ReplyPolicy::default(),
             own_user: Some(WORKER.to_owned()),

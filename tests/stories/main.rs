@@ -21,4 +21,5 @@ mod keys;
 mod ledgers;
 mod limits;
 mod refusals;
+mod rules;
 mod stopping;

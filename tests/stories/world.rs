@@ -9,7 +9,6 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use http::HeaderValue;
 use http::header::AUTHORIZATION;
@@ -251,7 +250,7 @@ impl World {
             subtools: self.setup.subtools.clone(),
         };
         let rules = Rules {
-            connections: ArcSwap::from_pointee(HashMap::from([(prod(), Arc::new(connection))])),
+            connections: HashMap::from([(prod(), Arc::new(connection))]),
             callers: self.setup.callers.clone(),
             reply_to: ReplyPolicy::default(),
             own_user: Some(WORKER.to_owned()),

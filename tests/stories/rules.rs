@@ -1,0 +1,117 @@
+//! The rules may change while messages are in work: each message knows one set of them.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use okta_worker::domain::ids::{ConnectionName, Lane};
+use okta_worker::domain::mail::{Delivery, Properties, Receipt, Source};
+use okta_worker::domain::topology::UNCLAIMED;
+use okta_worker::embedded::broker::Broker;
+use okta_worker::embedded::okta::SimulatedOkta;
+use okta_worker::policy::budget::window::Share;
+use okta_worker::policy::permit::{AllowList, Callers};
+use okta_worker::policy::reply_to::ReplyPolicy;
+use okta_worker::policy::retry::RetryRules;
+use okta_worker::sandbox::{Fault, Org, Settings, Trouble};
+use okta_worker::worker::clock::Clock;
+use okta_worker::worker::event::{Observer, Observers};
+use okta_worker::worker::gate::{Gate, Terms};
+use okta_worker::worker::ports::Inbox;
+use okta_worker::worker::{Connection, Rules, Worker};
+use serde_json::json;
+use tokio::sync::watch;
+use tokio::time::sleep;
+
+use crate::world::{BEGIN, SAM, WORKER, body};
+
+fn prod() -> ConnectionName {
+    ConnectionName::parse("prod").unwrap()
+}
+
+fn silent() -> Arc<dyn Observer> {
+    Arc::new(Observers(Vec::new()))
+}
+
+fn rules(okta: &Arc<SimulatedOkta>, clock: Clock, attempts_max: u32) -> Rules {
+    let share = Share { capacity_percent: 100, length: Duration::from_secs(60) };
+    let connection = Connection {
+        name: prod(),
+        okta: Arc::<SimulatedOkta>::clone(okta),
+        budget: Arc::new(Gate::new(Terms::new(prod(), share), silent())),
+        subtools: AllowList::all(),
+    };
+    Rules {
+        connections: HashMap::from([(prod(), Arc::new(connection))]),
+        callers: Callers::default(),
+        reply_to: ReplyPolicy::default(),
+        own_user: Some(WORKER.to_owned()),
+        interactive_deadline: Duration::from_secs(600),
+        list_time_max: Duration::from_secs(600),
+        retry: RetryRules { attempts_max, base: Duration::from_secs(1), cap: Duration::from_secs(1) },
+        clock,
+        stopping: watch::channel(false).1,
+    }
+}
+
+/// A delivery of `get_user`, and whether it was acknowledged.
+fn delivery() -> (Delivery, Arc<AtomicBool>) {
+    struct Receipted(Arc<AtomicBool>);
+    #[async_trait]
+    impl Receipt for Receipted {
+        fn is_live(&self) -> bool {
+            true
+        }
+        async fn ack(self: Box<Self>) -> bool {
+            self.0.store(true, Ordering::Relaxed);
+            true
+        }
+    }
+    let is_acknowledged = Arc::new(AtomicBool::new(false));
+    let delivery = Delivery {
+        body: Bytes::from(json!({"subtool": "get_user", "arguments": {"user_id": SAM}}).to_string()),
+        properties: Properties::default(),
+        exchange: "okta.invocations".to_owned(),
+        routing_key: "prod.bulk".to_owned(),
+        source: Source::Work { connection: prod(), lane: Lane::Bulk },
+        redelivered: false,
+        receipt: Box::new(Receipted(Arc::clone(&is_acknowledged))),
+    };
+    (delivery, is_acknowledged)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_message_ends_by_the_rules_that_it_was_taken_under() {
+    let clock = Clock::starting_at(BEGIN.parse().unwrap());
+    let mut org = Org::new(Settings::default());
+    org.script(Fault::next(Trouble::Status(500)).times(10, 0));
+    let okta =
+        Arc::new(SimulatedOkta::new(Arc::new(Mutex::new(org)), "token", clock, Duration::from_millis(100)));
+    let broker = Broker::new([&prod()]);
+    let worker = Worker::new(rules(&okta, clock, 3), Arc::<Broker>::clone(&broker), silent());
+    let (first, _) = delivery();
+    tokio::join!(worker.take(first), async {
+        sleep(Duration::from_millis(50)).await;
+        worker.go_by(rules(&okta, clock, 2));
+    });
+    worker.take(delivery().0).await;
+    let attempts = || body(&broker.pop(UNCLAIMED).expect("it is answered"))["attempts"].clone();
+    assert_eq!((attempts(), attempts()), (json!(3), json!(2)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_message_of_a_connection_that_was_removed_meanwhile_is_left_to_others() {
+    let clock = Clock::starting_at(BEGIN.parse().unwrap());
+    let org = Arc::new(Mutex::new(Org::new(Settings::default())));
+    let okta = Arc::new(SimulatedOkta::new(org, "token", clock, Duration::ZERO));
+    let broker = Broker::new([&prod()]);
+    let worker = Worker::new(rules(&okta, clock, 1), Arc::<Broker>::clone(&broker), silent());
+    worker.go_by(Rules { connections: HashMap::new(), ..rules(&okta, clock, 1) });
+    let (delivery, is_acknowledged) = delivery();
+    worker.take(delivery).await;
+    assert!(!is_acknowledged.load(Ordering::Relaxed));
+    assert_eq!(broker.waiting(UNCLAIMED), 0);
+}
