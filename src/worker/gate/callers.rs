@@ -3,9 +3,10 @@
 //! Whoever is at its ceiling waits here, before it stands in any bucket's line, so it delays nobody else.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use arc_swap::ArcSwap;
 use tokio::sync::{Notify, Semaphore};
 use tokio::time::{Instant, sleep_until};
 
@@ -14,9 +15,10 @@ use crate::worker::ports::{NotNow, Patience};
 use super::ceiling::PerMinute;
 
 /// All callers that have a ceiling.
-#[derive(Default)]
 pub struct CallerCeilings {
-    callers: HashMap<String, Caller>,
+    callers: ArcSwap<HashMap<String, Arc<Caller>>>,
+    /// How many workers were counted last.
+    workers: AtomicU32,
 }
 
 struct Caller {
@@ -31,18 +33,27 @@ struct Caller {
 impl CallerCeilings {
     /// The ceilings by caller, in requests per minute of all workers together.
     pub fn new(callers: impl IntoIterator<Item = (String, u32)>) -> Arc<Self> {
-        let caller = |most| Caller {
-            ceiling: Mutex::new(PerMinute::new(most)),
-            turn: Semaphore::new(1),
-            waiting: AtomicUsize::new(0),
-            full: Notify::new(),
+        let ceilings = Self { callers: ArcSwap::default(), workers: AtomicU32::new(1) };
+        ceilings.replace(callers);
+        Arc::new(ceilings)
+    }
+
+    /// Puts others in their place. Who had a ceiling before still owes what it owed.
+    pub fn replace(&self, callers: impl IntoIterator<Item = (String, u32)>) {
+        let before = self.callers.load();
+        let workers = self.workers.load(Ordering::Relaxed);
+        let caller = |(name, most): (String, u32)| {
+            let caller = before.get(&name).cloned().unwrap_or_else(|| Caller::new(most, workers));
+            caller.ceiling().allow(most);
+            (name, caller)
         };
-        Arc::new(Self { callers: callers.into_iter().map(|(name, most)| (name, caller(most))).collect() })
+        self.callers.store(Arc::new(callers.into_iter().map(caller).collect()));
     }
 
     /// The broker counted the workers: each has its part.
     pub(super) fn count(&self, workers: u32) {
-        for caller in self.callers.values() {
+        self.workers.store(workers, Ordering::Relaxed);
+        for caller in self.callers.load().values() {
             caller.ceiling().count(workers);
         }
     }
@@ -58,7 +69,9 @@ impl CallerCeilings {
         patience: Patience,
         line_max: usize,
     ) -> Result<(), NotNow> {
-        let Some(caller) = name.and_then(|name| self.callers.get(name)) else { return Ok(()) };
+        let Some(caller) = name.and_then(|name| self.callers.load().get(name).cloned()) else {
+            return Ok(());
+        };
         let _standing = Standing::new(&caller.waiting);
         let ahead = caller.waiting.load(Ordering::Relaxed) - 1;
         if ahead >= line_max && patience == Patience::ComeAgain {
@@ -87,6 +100,17 @@ impl CallerCeilings {
 }
 
 impl Caller {
+    fn new(most: u32, workers: u32) -> Arc<Self> {
+        let mut ceiling = PerMinute::new(most);
+        ceiling.count(workers);
+        Arc::new(Self {
+            ceiling: Mutex::new(ceiling),
+            turn: Semaphore::new(1),
+            waiting: AtomicUsize::new(0),
+            full: Notify::new(),
+        })
+    }
+
     fn ceiling(&self) -> MutexGuard<'_, PerMinute> {
         self.ceiling.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -113,5 +137,48 @@ impl<'a> Standing<'a> {
 impl Drop for Standing<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    /// How many requests of a caller pass in the next minute, counting no further than a hundred.
+    async fn passed(ceilings: &CallerCeilings, caller: &str) -> usize {
+        let until = Instant::now() + Duration::from_secs(60) - Duration::from_millis(1);
+        let mut passed = 0;
+        while passed < 100 && ceilings.admit(Some(caller), Some(until), Patience::Wait, 16).await.is_ok() {
+            passed += 1;
+        }
+        sleep_until(until).await;
+        passed
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_callers_new_ceiling_holds_at_once_and_grants_nothing_twice() {
+        let of = |most| [("hr".to_owned(), most)];
+        let ceilings = CallerCeilings::new(of(6));
+        assert_eq!(passed(&ceilings, "hr").await, 5, "one is taken off the rate for what may go at once");
+        for _ in 0..20 {
+            ceilings.replace(of(6));
+        }
+        assert_eq!(passed(&ceilings, "hr").await, 5, "nothing is granted again");
+        ceilings.replace(of(60));
+        let more = passed(&ceilings, "hr").await;
+        assert!((55..=60).contains(&more), "{more}");
+        ceilings.replace([]);
+        assert_eq!(passed(&ceilings, "hr").await, 100, "no ceiling");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_new_caller_shares_with_as_many_workers_as_were_counted() {
+        let ceilings = CallerCeilings::new([]);
+        ceilings.count(10);
+        ceilings.replace([("hr".to_owned(), 60)]);
+        let ours = passed(&ceilings, "hr").await;
+        assert!((5..=6).contains(&ours), "{ours}");
     }
 }

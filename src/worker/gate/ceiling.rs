@@ -129,9 +129,18 @@ impl PerMinute {
 
     /// The broker counted the workers.
     pub fn count(&mut self, workers: u32) {
-        if self.workers != workers {
-            self.workers = workers;
-            self.ceiling = Ceiling::per_minute(self.most, workers).in_place_of(&self.ceiling);
+        self.change(self.most, workers);
+    }
+
+    /// So many from now on, and what was let pass before counts.
+    pub fn allow(&mut self, most: u32) {
+        self.change(most, self.workers);
+    }
+
+    fn change(&mut self, most: u32, workers: u32) {
+        if (self.most, self.workers) != (most, workers) {
+            (self.most, self.workers) = (most, workers);
+            self.ceiling = Ceiling::per_minute(most, workers).in_place_of(&self.ceiling);
         }
     }
 
