@@ -42,7 +42,7 @@ pub(super) async fn run(source: Option<PathBuf>) -> Result<u8, Refusal> {
     let (connections, gossips) = assembly::connections(&config, &observer)?;
     let rules = assembly::rules(&config, connections, Some(user), stopping.clone());
     let worker = Arc::new(Worker::new(rules, Arc::<Publisher>::clone(&publisher), Arc::clone(&observer)));
-    let supervisor = Supervisor::new(config.broker, gossips, publisher, worker, observer)
+    let supervisor = Supervisor::new(config.broker, watch::channel(gossips).1, publisher, worker, observer)
         .map_err(|ended| Refusal(ended.to_string()))?;
 
     tracing::info!(version = env!("CARGO_PKG_VERSION"), "starting");

@@ -191,6 +191,13 @@ fn bounded(name: &str, ttl_ms: i64, length_max: i64, bindings: Vec<(String, Stri
 impl Topology {
     /// What a virtual host with these connections needs. `dead_ttl` is how long parked messages stay.
     pub fn of<'a>(connections: impl Iterator<Item = &'a ConnectionName>, dead_ttl: Duration) -> Self {
+        let Self { exchanges, mut queues } = Self::shared(dead_ttl);
+        queues.extend(connections.flat_map(|connection| Self::of_connection(connection).queues));
+        Self { exchanges, queues }
+    }
+
+    /// What all connections of a virtual host share.
+    pub fn shared(dead_ttl: Duration) -> Self {
         let exchange = |name: &str, kind, alternate| Exchange { name: name.to_owned(), kind, alternate };
         let bound = |exchange: &str| vec![(exchange.to_owned(), String::new())];
         let mut exchanges = vec![
@@ -216,23 +223,27 @@ impl Topology {
             tier.bindings = bound(name);
             queues.push(tier);
         }
-        for connection in connections {
-            for lane in Lane::ALL {
-                let mut queue = safe(work_queue(connection, lane), UNDELIVERED);
-                queue.arguments.push(("x-delivery-limit", Argument::Number(DELIVERY_LIMIT)));
-                queue.bindings.push((INVOCATIONS.to_owned(), work_key(connection, lane)));
-                if lane == Lane::Interactive {
-                    queue.bindings.push((INVOCATIONS.to_owned(), connection.to_string()));
-                }
-                queues.push(queue);
-            }
-            queues.push(Queue {
-                name: presence_queue(connection),
-                arguments: vec![("x-queue-type", Argument::Text("classic"))],
-                bindings: Vec::new(),
-            });
-        }
         Self { exchanges, queues }
+    }
+
+    /// What one connection has for itself, beside what all share.
+    pub fn of_connection(connection: &ConnectionName) -> Self {
+        let lane = |lane: Lane| {
+            let mut queue = safe(work_queue(connection, lane), UNDELIVERED);
+            queue.arguments.push(("x-delivery-limit", Argument::Number(DELIVERY_LIMIT)));
+            queue.bindings.push((INVOCATIONS.to_owned(), work_key(connection, lane)));
+            if lane == Lane::Interactive {
+                queue.bindings.push((INVOCATIONS.to_owned(), connection.to_string()));
+            }
+            queue
+        };
+        let presence = Queue {
+            name: presence_queue(connection),
+            arguments: vec![("x-queue-type", Argument::Text("classic"))],
+            bindings: Vec::new(),
+        };
+        let queues = Lane::ALL.into_iter().map(lane).chain([presence]).collect();
+        Self { exchanges: Vec::new(), queues }
     }
 }
 

@@ -196,6 +196,11 @@ impl Log {
             Event::Broker { connected: false, why } => {
                 warn!("lost the broker: {}", text(why, REASON_CHARS_MAX))
             }
+            Event::Unserved { connection, why } => error!(
+                connection = connection.as_str(),
+                "`{connection}` is not served: {}",
+                text(why, REASON_CHARS_MAX)
+            ),
             Event::SignalsRefused { why } => warn!(
                 "workers cannot tell each other what is left of a window, so their number must do: {}",
                 text(why, REASON_CHARS_MAX)

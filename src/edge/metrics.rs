@@ -287,6 +287,7 @@ impl Metrics {
             | Event::LimitLowered { .. }
             | Event::Undeliverable { .. }
             | Event::Stale { .. }
+            | Event::Unserved { .. }
             | Event::SignalsRefused { .. } => {}
         }
     }

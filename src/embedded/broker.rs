@@ -7,14 +7,14 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 
 use crate::domain::ids::{ConnectionName, Lane};
 use crate::domain::mail::{Address, Delivery, Post, Posted, Properties, Receipt, Source, Unposted};
 use crate::domain::topology::{DEAD, DELAY_TIERS, INVOCATIONS, RESULTS, UNCLAIMED, source_queue, work_key};
-use crate::worker::ports::{Inbox, Postbox};
+use crate::worker::ports::{Inbox, Postbox, becomes};
 
 use super::death::expired;
 
@@ -143,14 +143,27 @@ impl Broker {
     async fn hand_over(self: Arc<Self>, source: Source, inbox: Arc<dyn Inbox>, prefetch: usize) {
         let queue = source_queue(&source);
         let window = Arc::new(Semaphore::new(prefetch));
+        let mut wanted = inbox.wants(&source);
         let mut taken = JoinSet::new();
         loop {
             let room = Arc::clone(&window).acquire_owned().await.expect("the window is never closed");
-            let stored = self.take(&queue).await;
+            let stored = self.take_wanted(&queue, &mut wanted).await;
             while taken.try_join_next().is_some() {}
             let delivery = self.delivery(stored, &source, room);
             let inbox = Arc::clone(&inbox);
             taken.spawn(async move { inbox.take(delivery).await });
+        }
+    }
+
+    /// Takes the oldest message of a queue as soon as there is one and messages are wanted.
+    async fn take_wanted(&self, queue: &str, wanted: &mut watch::Receiver<bool>) -> Stored {
+        loop {
+            becomes(wanted, true).await;
+            tokio::select! {
+                biased;
+                () = becomes(wanted, false) => {}
+                stored = self.take(queue) => return stored,
+            }
         }
     }
 
@@ -259,14 +272,26 @@ mod tests {
     use crate::domain::mail::{HeaderValue, Headers};
     use crate::policy::provenance;
 
-    /// Keeps what comes, for ever.
-    #[derive(Default)]
-    struct Kept(Mutex<Vec<(Delivery, Instant)>>);
+    /// Keeps what comes, for ever, and wants what it is told to want.
+    struct Kept(Mutex<Vec<(Delivery, Instant)>>, watch::Sender<bool>);
+
+    impl Default for Kept {
+        fn default() -> Self {
+            Self(Mutex::default(), watch::Sender::new(true))
+        }
+    }
 
     #[async_trait]
     impl Inbox for Kept {
         async fn take(&self, delivery: Delivery) {
             self.0.lock().unwrap().push((delivery, Instant::now()));
+        }
+
+        fn wants(&self, source: &Source) -> watch::Receiver<bool> {
+            match source {
+                Source::Work { lane: Lane::Bulk, .. } => self.1.subscribe(),
+                _ => watch::channel(true).1,
+            }
         }
     }
 
@@ -298,5 +323,24 @@ mod tests {
         assert!(
             matches!(&kept[0].0.properties.headers["x-death"], HeaderValue::List(deaths) if deaths.len() == 1)
         );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_not_wanted_waits_in_its_queue_until_it_is() {
+        let prod = ConnectionName::parse("prod").unwrap();
+        let broker = Broker::new([&prod]);
+        let kept = Arc::new(Kept::default());
+        let inbox: Arc<dyn Inbox> = Arc::<Kept>::clone(&kept);
+        let _consuming = broker.consume(&inbox, 8);
+        let taken = async |wanted: bool, key: &str| {
+            kept.1.send_replace(wanted);
+            broker.publish(key, Properties::default(), "{}");
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            kept.0.lock().unwrap().len()
+        };
+        assert_eq!(taken(true, "prod.bulk").await, 1);
+        assert_eq!(taken(false, "prod.bulk").await, 1);
+        assert_eq!(taken(false, "prod.interactive").await, 2, "the other lane goes on");
+        assert_eq!(taken(true, "prod.bulk").await, 4);
     }
 }

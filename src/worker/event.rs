@@ -204,6 +204,13 @@ pub enum Event<'a> {
         /// What happened, without any credential.
         why: &'a str,
     },
+    /// A connection is not served, because the broker has not what it needs. The others are.
+    Unserved {
+        /// The connection.
+        connection: &'a ConnectionName,
+        /// What is missing or otherwise.
+        why: &'a str,
+    },
     /// The broker does not let the worker hear other workers, or tell them; it goes on without.
     SignalsRefused {
         /// What the broker said, or what it wants.

@@ -50,6 +50,13 @@ pub trait Inbox: Send + Sync {
     }
 }
 
+/// Waits until a signal says this; for ever when nobody can change what it says.
+pub async fn becomes(signal: &mut watch::Receiver<bool>, to: bool) {
+    if signal.wait_for(|says| *says == to).await.is_err() {
+        std::future::pending().await
+    }
+}
+
 /// The budget of one connection: nobody sends without a permit.
 #[async_trait]
 pub trait Budget: Send + Sync {

@@ -130,7 +130,8 @@ impl Running {
             dead_ttl: Duration::from_secs(60),
         };
         let inbox: Arc<dyn Inbox> = Arc::<Seen>::clone(&seen);
-        let supervisor = Supervisor::new(settings, gossips, publisher, inbox, observer).unwrap();
+        let supervisor =
+            Supervisor::new(settings, watch::channel(gossips).1, publisher, inbox, observer).unwrap();
         let ended = tokio::spawn(async move { supervisor.run(stopping).await.unwrap() });
         Self { seen, ready: is_ready, stop, ended }
     }

@@ -1,11 +1,12 @@
 //! A worker's edge inside the test: a real supervisor whose gossip and inbox write down what reaches them.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use okta_worker::domain::ids::ConnectionName;
-use okta_worker::domain::mail::Delivery;
+use okta_worker::domain::ids::{ConnectionName, Lane};
+use okta_worker::domain::mail::{Delivery, Source};
 use okta_worker::domain::secret::Secret;
 use okta_worker::edge::rabbit::{Ended, Gossips, Publisher, Settings, Supervisor};
 use okta_worker::policy::budget::signal::Signal;
@@ -34,16 +35,32 @@ pub enum Note {
 pub struct Fellow {
     notes: Notes,
     telling: [Arc<Telling>; 2],
+    gossips: watch::Sender<Gossips>,
     stop: watch::Sender<bool>,
     running: JoinHandle<Result<(), Ended>>,
 }
 
-#[derive(Clone, Default)]
-struct Notes(Arc<Mutex<Vec<Note>>>);
+#[derive(Clone)]
+struct Notes {
+    notes: Arc<Mutex<Vec<Note>>>,
+    /// How often it said that it consumes.
+    generations: Arc<AtomicUsize>,
+    /// Whether it wants messages of `prod.bulk`.
+    wants: watch::Sender<bool>,
+    /// Whether it finishes what it has taken.
+    finishes: watch::Sender<bool>,
+}
 
 impl Notes {
     fn all(&self) -> MutexGuard<'_, Vec<Note>> {
-        locked(&self.0)
+        locked(&self.notes)
+    }
+}
+
+impl Default for Notes {
+    fn default() -> Self {
+        let yes = || watch::Sender::new(true);
+        Self { notes: Arc::default(), generations: Arc::default(), wants: yes(), finishes: yes() }
     }
 }
 
@@ -82,14 +99,29 @@ impl Gossip for Telling {
 impl Inbox for Notes {
     async fn take(&self, delivery: Delivery) {
         self.all().push(Note::Taken);
+        let mut finishes = self.finishes.subscribe();
+        finishes.wait_for(|finishes| *finishes).await.expect("the sender is held here");
         delivery.receipt.ack().await;
+    }
+
+    fn wants(&self, source: &Source) -> watch::Receiver<bool> {
+        match source {
+            Source::Work { connection, lane: Lane::Bulk } if connection.as_str() == "prod" => {
+                self.wants.subscribe()
+            }
+            Source::Work { .. } | Source::Unrouted | Source::Undelivered => watch::channel(true).1,
+        }
     }
 }
 
 impl Observer for Notes {
     fn note(&self, event: &Event<'_>) {
-        if let Event::SignalsRefused { why } = event {
-            self.all().push(Note::Refused((*why).to_owned()));
+        match event {
+            Event::SignalsRefused { why } => self.all().push(Note::Refused((*why).to_owned())),
+            Event::Broker { connected: true, .. } => {
+                self.generations.fetch_add(1, Ordering::Relaxed);
+            }
+            _ => {}
         }
     }
 }
@@ -120,10 +152,11 @@ impl Fellow {
         let (stop, stopping) = watch::channel(false);
         let publisher = Arc::new(Publisher::new(stopping.clone()));
         let (inbox, observer) = (Arc::new(notes.clone()), Arc::new(notes.clone()));
-        let supervisor = Supervisor::new(settings, gossips, publisher, inbox, observer);
+        let gossips = watch::Sender::new(gossips);
+        let supervisor = Supervisor::new(settings, gossips.subscribe(), publisher, inbox, observer);
         let supervisor = supervisor.expect("the settings are good");
         let running = tokio::spawn(async move { supervisor.run(stopping).await });
-        Self { notes, telling, stop, running }
+        Self { notes, telling, gossips, stop, running }
     }
 
     /// What has reached it so far.
@@ -162,9 +195,39 @@ impl Fellow {
         self.telling.iter().all(|telling| locked(&telling.signals).is_empty())
     }
 
+    /// How many messages it has taken.
+    pub fn taken(&self) -> usize {
+        self.notes.all().iter().filter(|note| **note == Note::Taken).count()
+    }
+
+    /// How often it has said that it consumes.
+    pub fn generations(&self) -> usize {
+        self.notes.generations.load(Ordering::Relaxed)
+    }
+
+    /// Whether it wants messages of `prod.bulk` from now on.
+    pub fn want(&self, wants: bool) {
+        self.notes.wants.send_replace(wants);
+    }
+
+    /// Whether it finishes what it takes, from now on.
+    pub fn finish(&self, finishes: bool) {
+        self.notes.finishes.send_replace(finishes);
+    }
+
+    /// The connections that it serves, which the test may change.
+    pub fn gossips(&self) -> &watch::Sender<Gossips> {
+        &self.gossips
+    }
+
+    /// Tells it to stop.
+    pub fn tell_to_stop(&self) {
+        self.stop.send_replace(true);
+    }
+
     /// Tells it to stop and waits until it has.
     pub async fn stop(self) {
-        self.stop.send_replace(true);
+        self.tell_to_stop();
         self.running.await.expect("it does not panic").expect("nothing is left undone");
     }
 }

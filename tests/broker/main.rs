@@ -27,3 +27,4 @@ mod subtools;
 mod tls;
 mod topology;
 mod unreadable;
+mod wanted;

@@ -9,6 +9,8 @@ use lapin::uri::AMQPUri;
 use lapin::{Connection, ConnectionProperties, ErrorKind};
 use tokio::time::timeout;
 
+use crate::policy::retry::RetryRules;
+
 use super::Settings;
 use super::supervisor::Ended;
 
@@ -18,6 +20,13 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long a connection may take to close in order: one that is gone already gets no answer.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// The waits between tries to reach the broker, or to get from it what is needed.
+pub(super) const RECONNECT: RetryRules =
+    RetryRules { attempts_max: u32::MAX, base: Duration::from_millis(500), cap: Duration::from_secs(30) };
+
+/// The shortest of these waits.
+pub(super) const RECONNECT_MIN: Duration = Duration::from_millis(250);
 
 /// AMQP's code for a close that no error has led to.
 const REPLY_SUCCESS: u16 = 200;

@@ -1,32 +1,54 @@
 //! One queue being consumed: each delivery becomes a task, as long as there is room in memory.
+//!
+//! While the inbox does not want its messages the queue is not consumed, on the same channel. Whenever
+//! consuming ends in order, what the client library holds already is handed over too: nobody else would
+//! get it before the channel closes.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::StreamExt as _;
-use lapin::options::{BasicAckOptions, BasicCancelOptions};
-use lapin::{Channel, Consumer};
+use lapin::options::{BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicQosOptions};
+use lapin::types::{FieldTable, ShortString};
+use lapin::{Channel, Connection, Consumer};
 use tokio::sync::{Notify, Semaphore, watch};
+use tokio::time::timeout;
 
 use crate::domain::mail::{Delivery, Receipt, Source};
-use crate::worker::ports::Inbox;
+use crate::domain::topology::source_queue;
+use crate::worker::ports::{Inbox, becomes};
 
 use super::convert::properties_in;
+use super::doubt::Doubt;
 use super::turned;
 
 /// Messages are counted against the memory limit in pieces of this size, a small one as one piece.
 pub(super) const HELD_PIECE_BYTES: usize = 1024;
 
-/// Messages being worked on.
+/// One message takes at most this many pieces of the memory limit, so that a huge one cannot wait for
+/// ever: it is refused by its size as soon as it is looked at.
+const HELD_PIECES_MAX: usize = 1024;
+
+/// How long the broker may take to cancel a consumer.
+const CANCEL_MAX: Duration = Duration::from_secs(10);
+
+/// Messages being worked on, here or in a part of the whole.
 #[derive(Default)]
 pub(super) struct InFlight {
     count: AtomicUsize,
     changed: Notify,
+    whole: Option<Arc<InFlight>>,
 }
 
 impl InFlight {
+    /// Some of these messages, counted by themselves too.
+    pub fn part_of(whole: &Arc<Self>) -> Arc<Self> {
+        Arc::new(Self { whole: Some(Arc::clone(whole)), ..Self::default() })
+    }
+
     pub fn count(&self) -> usize {
         self.count.load(Ordering::Acquire)
     }
@@ -41,53 +63,157 @@ impl InFlight {
             changed.await;
         }
     }
+
+    fn enter(self: &Arc<Self>) -> Inside {
+        let mut place = Some(self);
+        while let Some(in_flight) = place {
+            in_flight.count.fetch_add(1, Ordering::AcqRel);
+            place = in_flight.whole.as_ref();
+        }
+        Inside(Arc::clone(self))
+    }
 }
 
-/// One queue being consumed.
-pub(super) struct Consuming {
-    pub source: Source,
-    pub channel: Channel,
+/// Counts a message out when it is done, or its task panicked.
+struct Inside(Arc<InFlight>);
+
+impl Drop for Inside {
+    fn drop(&mut self) {
+        let mut place = Some(&self.0);
+        while let Some(in_flight) = place {
+            in_flight.count.fetch_sub(1, Ordering::AcqRel);
+            in_flight.changed.notify_waiters();
+            place = in_flight.whole.as_ref();
+        }
+    }
+}
+
+/// What queues are consumed with.
+#[derive(Clone)]
+pub(super) struct Means {
+    /// Who takes the messages.
     pub inbox: Arc<dyn Inbox>,
+    /// Unacknowledged messages per queue.
+    pub prefetch: u16,
+    /// Room in memory, for all queues together.
     pub held: Arc<Semaphore>,
+    /// The messages that were taken.
     pub in_flight: Arc<InFlight>,
-    pub halt: watch::Receiver<bool>,
+}
+
+impl Means {
+    /// The same, with its messages counted by themselves too.
+    pub fn part(&self) -> Self {
+        Self { in_flight: InFlight::part_of(&self.in_flight), ..self.clone() }
+    }
+}
+
+/// One queue, consumed while its messages are wanted.
+pub(super) struct Consuming {
+    source: Source,
+    channel: Channel,
+    means: Means,
+    wanted: watch::Receiver<bool>,
+    consumer: Option<Consumer>,
+    /// Turns false when what was delivered can no longer be acknowledged.
+    is_live: Arc<AtomicBool>,
+    has_ended_in_order: bool,
 }
 
 impl Consuming {
-    /// Hands each delivery to a task of its own, as long as there is room in memory.
-    pub async fn run(mut self, mut consumer: Consumer) {
-        let generation = Arc::new(AtomicBool::new(true));
-        loop {
-            let next = tokio::select! {
-                next = consumer.next() => next,
-                () = turned(&mut self.halt) => {
-                    // No new deliveries; those that came and were not started go back when the channel
-                    // closes, which is when the last of those that were started is acknowledged.
-                    let _ = self.channel.basic_cancel(consumer.tag(), BasicCancelOptions::default()).await;
-                    return;
-                }
-            };
-            let Some(Ok(delivery)) = next else {
-                generation.store(false, Ordering::Release);
-                return;
-            };
-            let pieces = (delivery.data.len() / HELD_PIECE_BYTES + 1).min(HELD_PIECES_MAX);
-            let room = Arc::clone(&self.held)
-                .acquire_many_owned(u32::try_from(pieces).expect("bounded above"))
-                .await
-                .expect("the room is never closed");
-            let (inbox, in_flight) = (Arc::clone(&self.inbox), Arc::clone(&self.in_flight));
-            let delivery = self.delivery(delivery, &generation);
-            in_flight.count.fetch_add(1, Ordering::AcqRel);
-            let leaving = Leaving(in_flight);
-            tokio::spawn(async move {
-                inbox.take(delivery).await;
-                drop((room, leaving));
-            });
+    /// Begins to consume a queue on a channel of its own, if its messages are wanted now.
+    ///
+    /// # Errors
+    /// When the connection is no good.
+    pub async fn begin(connection: &Connection, source: &Source, means: &Means) -> Result<Self, Doubt> {
+        let channel = connection.create_channel().await.map_err(Doubt::unreachable)?;
+        channel.basic_qos(means.prefetch, BasicQosOptions::default()).await.map_err(Doubt::unreachable)?;
+        let mut begun = Self {
+            source: source.clone(),
+            channel,
+            means: means.clone(),
+            wanted: means.inbox.wants(source),
+            consumer: None,
+            is_live: Arc::new(AtomicBool::new(true)),
+            has_ended_in_order: false,
+        };
+        if *begun.wanted.borrow() {
+            begun.consume().await?;
         }
+        Ok(begun)
     }
 
-    fn delivery(&self, mut delivery: lapin::message::Delivery, generation: &Arc<AtomicBool>) -> Delivery {
+    async fn consume(&mut self) -> Result<(), Doubt> {
+        let (queue, tag) = (ShortString::from(source_queue(&self.source)), ShortString::default());
+        let options = BasicConsumeOptions::default();
+        let consumer = self.channel.basic_consume(queue, tag, options, FieldTable::default()).await;
+        self.consumer = Some(consumer.map_err(Doubt::unreachable)?);
+        Ok(())
+    }
+
+    /// Hands each delivery to a task of its own until told to halt.
+    ///
+    /// # Errors
+    /// When the queue is consumed no more although nobody said so.
+    pub async fn run(mut self, mut halt: watch::Receiver<bool>) -> Result<(), Doubt> {
+        while !*halt.borrow() {
+            match self.consumer {
+                Some(_) => self.hand_over_all(&mut halt).await?,
+                None => tokio::select! {
+                    () = turned(&mut halt) => {}
+                    () = becomes(&mut self.wanted, true) => self.consume().await?,
+                },
+            }
+        }
+        self.cancel().await?;
+        self.has_ended_in_order = true;
+        Ok(())
+    }
+
+    /// Hands over what comes while it is wanted.
+    async fn hand_over_all(&mut self, halt: &mut watch::Receiver<bool>) -> Result<(), Doubt> {
+        while let Some(consumer) = &mut self.consumer {
+            let next = tokio::select! {
+                biased;
+                () = turned(halt) => return Ok(()),
+                () = becomes(&mut self.wanted, false) => return self.cancel().await,
+                next = consumer.next() => next,
+            };
+            let Some(Ok(delivery)) = next else { return Err(Doubt::Lost("a consumer ended")) };
+            self.hand_over(delivery).await;
+        }
+        Ok(())
+    }
+
+    /// Stops consuming, and hands over what had come by then.
+    async fn cancel(&mut self) -> Result<(), Doubt> {
+        let Some(mut consumer) = self.consumer.take() else { return Ok(()) };
+        let cancelled = self.channel.basic_cancel(consumer.tag(), BasicCancelOptions::default());
+        if !matches!(timeout(CANCEL_MAX, cancelled).await, Ok(Ok(()))) {
+            return Err(Doubt::Lost("a consumer cannot be cancelled"));
+        }
+        while let Some(Ok(delivery)) = consumer.next().await {
+            self.hand_over(delivery).await;
+        }
+        Ok(())
+    }
+
+    async fn hand_over(&self, delivery: lapin::message::Delivery) {
+        let pieces = (delivery.data.len() / HELD_PIECE_BYTES + 1).min(HELD_PIECES_MAX);
+        let room = Arc::clone(&self.means.held)
+            .acquire_many_owned(u32::try_from(pieces).expect("bounded above"))
+            .await
+            .expect("the room is never closed");
+        let inbox = Arc::clone(&self.means.inbox);
+        let delivery = self.delivery(delivery);
+        let inside = self.means.in_flight.enter();
+        tokio::spawn(async move {
+            inbox.take(delivery).await;
+            drop((room, inside));
+        });
+    }
+
+    fn delivery(&self, mut delivery: lapin::message::Delivery) -> Delivery {
         Delivery {
             properties: properties_in(&delivery.properties),
             body: Bytes::from(std::mem::take(&mut delivery.data)),
@@ -97,24 +223,18 @@ impl Consuming {
             redelivered: delivery.redelivered,
             receipt: Box::new(Tag {
                 delivery,
-                generation: Arc::clone(generation),
+                is_live: Arc::clone(&self.is_live),
                 _channel: self.channel.clone(),
             }),
         }
     }
 }
 
-/// One message takes at most this many pieces of the memory limit, so that a huge one cannot wait for
-/// ever: it is refused by its size as soon as it is looked at.
-const HELD_PIECES_MAX: usize = 1024;
-
-/// Counts a message out when it is done, or its task panicked.
-struct Leaving(Arc<InFlight>);
-
-impl Drop for Leaving {
+impl Drop for Consuming {
     fn drop(&mut self) {
-        self.0.count.fetch_sub(1, Ordering::AcqRel);
-        self.0.changed.notify_waiters();
+        if !self.has_ended_in_order {
+            self.is_live.store(false, Ordering::Release);
+        }
     }
 }
 
@@ -122,7 +242,7 @@ impl Drop for Leaving {
 struct Tag {
     /// The delivery without its body: it holds lapin's acker, which has no public name.
     delivery: lapin::message::Delivery,
-    generation: Arc<AtomicBool>,
+    is_live: Arc<AtomicBool>,
     /// lapin closes a channel with its last handle, and then nothing can be acknowledged on it: while the
     /// worker drains, this is the only one left.
     _channel: Channel,
@@ -131,7 +251,7 @@ struct Tag {
 #[async_trait]
 impl Receipt for Tag {
     fn is_live(&self) -> bool {
-        self.generation.load(Ordering::Acquire) && self.delivery.usable()
+        self.is_live.load(Ordering::Acquire) && self.delivery.usable()
     }
 
     async fn ack(self: Box<Self>) -> bool {

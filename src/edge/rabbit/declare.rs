@@ -1,10 +1,15 @@
 //! Declaring, or only checking, what `domain::topology` says.
 
+use std::time::Duration;
+
 use lapin::options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions};
 use lapin::types::{AMQPValue, FieldTable, LongString, ShortString};
 use lapin::{Channel, ErrorKind};
 
 use crate::domain::topology::{Argument, Exchange, ExchangeKind, Queue, Topology};
+
+/// How long declaring and consuming may take; a cluster without a majority does not answer at all.
+pub(super) const DECLARE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Why the topology could not be made.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -11,8 +11,10 @@ pub(super) enum Doubt {
     Undeclared(Undeclared),
     /// It was there, and then something failed.
     Lost(&'static str),
-    /// The worker is told to stop.
+    /// The worker is told to stop, and everything in hand is done.
     Stopping,
+    /// The worker was told to stop, and that did not end in order.
+    Unfinished(&'static str),
 }
 
 impl Doubt {
@@ -20,4 +22,9 @@ impl Doubt {
     pub fn unreachable(error: lapin::Error) -> Self {
         Self::Unreachable(explain(&error))
     }
+}
+
+/// The broker does not answer at all.
+pub(super) fn silent() -> Doubt {
+    Doubt::Unreachable("the broker does not answer".to_owned())
 }

@@ -5,31 +5,29 @@ mod consuming;
 mod convert;
 mod declare;
 mod doubt;
+mod generation;
 mod inspection;
 mod management;
 mod presence;
 mod publisher;
+mod quarantine;
+mod roster;
+mod serving;
 mod signals;
 mod supervisor;
 
-use std::collections::HashMap;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Duration;
 
-use crate::domain::ids::ConnectionName;
 use crate::domain::secret::Secret;
-use crate::worker::ports::Gossip;
 
 pub use connecting::own_user;
 pub use declare::Undeclared;
 pub use inspection::{Found, inspect};
 pub use management::{Orphan, orphans};
 pub use publisher::Publisher;
+pub use roster::Gossips;
 pub use supervisor::{Ended, Supervisor};
-
-/// The connections that a worker serves, and for each what it and other workers know of each other.
-pub type Gossips = HashMap<ConnectionName, Arc<dyn Gossip>>;
 
 /// How to reach and use the broker.
 #[derive(Debug, Clone, PartialEq)]

@@ -21,10 +21,10 @@ use crate::policy::budget::signal::Signal;
 use crate::worker::event::{Event, Observer};
 use crate::worker::ports::Gossip;
 
-use super::Gossips;
 use super::connecting::explain;
 use super::doubt::Doubt;
 use super::publisher::{NoLine, Publisher};
+use super::roster::{Gossips, Roster};
 
 /// A connection's news are told at most this often: ten times a second, because an answer of Okta's, the
 /// source of all news, takes about as long.
@@ -50,7 +50,7 @@ const TRANSIENT: u8 = 1;
 pub(super) struct Signals {
     /// The worker's own broker user.
     user: ShortString,
-    gossips: Gossips,
+    roster: Roster,
     observer: Arc<dyn Observer>,
     /// Whether it was said that the broker lets this worker hear nothing.
     is_deaf: AtomicBool,
@@ -60,10 +60,10 @@ pub(super) struct Signals {
 
 impl Signals {
     /// The signals between these and their namesakes in other workers.
-    pub fn new(user: &str, gossips: Gossips, observer: Arc<dyn Observer>) -> Self {
+    pub fn new(user: &str, roster: Roster, observer: Arc<dyn Observer>) -> Self {
         // A user with a longer name cannot be named in a message, and so is mute.
         let user = ShortString::try_new(user).unwrap_or_default();
-        Self { user, gossips, observer, is_deaf: AtomicBool::new(false), is_mute: AtomicBool::new(false) }
+        Self { user, roster, observer, is_deaf: AtomicBool::new(false), is_mute: AtomicBool::new(false) }
     }
 
     /// Begins to listen; `None` when the broker does not permit it, because the work goes on without.
@@ -87,8 +87,22 @@ impl Signals {
 
     /// Tells the news of every connection, until what is returned is dropped.
     pub fn go_on_telling(self: &Arc<Self>, publisher: &Arc<Publisher>) -> JoinSet<()> {
+        let (signals, publisher) = (Arc::clone(self), Arc::clone(publisher));
         let mut telling = JoinSet::new();
-        for (connection, gossip) in self.gossips.clone() {
+        telling.spawn(async move {
+            let mut roster = signals.roster.clone();
+            loop {
+                let each = signals.tell_of_each(&publisher, roster.gossips());
+                roster.changed().await;
+                drop(each);
+            }
+        });
+        telling
+    }
+
+    fn tell_of_each(self: &Arc<Self>, publisher: &Arc<Publisher>, gossips: Gossips) -> JoinSet<()> {
+        let mut telling = JoinSet::new();
+        for (connection, gossip) in gossips {
             let (signals, publisher) = (Arc::clone(self), Arc::clone(publisher));
             telling.spawn(async move {
                 loop {
@@ -145,14 +159,14 @@ impl Signals {
         properties: &BasicProperties,
         key: &str,
         body: &[u8],
-    ) -> Option<(&Arc<dyn Gossip>, Signal)> {
+    ) -> Option<(Arc<dyn Gossip>, Signal)> {
         let is = |property: &Option<ShortString>, text: &str| {
             property.as_ref().is_some_and(|property| property.as_str() == text)
         };
         if !is(properties.user_id(), self.user.as_str()) || !is(properties.kind(), KIND) {
             return None;
         }
-        let gossip = self.gossips.get(&ConnectionName::parse(key).ok()?)?;
+        let gossip = self.roster.gossip(key)?;
         Some((gossip, Signal::decode(body)?))
     }
 
@@ -242,7 +256,8 @@ mod tests {
     fn only_signals_of_the_workers_own_user_for_a_known_connection_are_read() {
         let gossips: Gossips =
             [(ConnectionName::parse("prod").unwrap(), Arc::new(Silent) as Arc<dyn Gossip>)].into();
-        let signals = Signals::new("worker", gossips, Arc::new(Observers(Vec::new())));
+        let roster = Roster::new(tokio::sync::watch::channel(gossips).1);
+        let signals = Signals::new("worker", roster, Arc::new(Observers(Vec::new())));
         let by = |user: &str| BasicProperties::default().with_user_id(user.into()).with_type(KIND.into());
         let nameless = BasicProperties::default().with_type(KIND.into());
         let body = signal().encode();

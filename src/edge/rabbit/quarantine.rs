@@ -1,0 +1,111 @@
+//! Consuming each queue by a connection of its own, one message at a time.
+//!
+//! A message whose properties are not UTF-8 breaks lapin's connection as often as it is delivered, and all
+//! that came with it go back to their queues, each time one delivery nearer to their limit. Kept apart, it
+//! breaks only its own queue's connection until the broker gives it up.
+
+use std::time::Duration;
+
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
+use tokio::sync::{Notify, watch};
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+
+use crate::domain::ids::Lane;
+use crate::domain::mail::Source;
+use crate::worker::event::Event;
+
+use super::connecting::{RECONNECT_MIN, close};
+use super::consuming::{Consuming, Means};
+use super::declare::DECLARE_TIMEOUT;
+use super::doubt::{Doubt, silent};
+use super::generation::DRAIN_MAX;
+use super::presence::Presence;
+use super::supervisor::Supervisor;
+use super::turned;
+
+/// How long queues are consumed apart after the last message that could not be read.
+const QUARANTINE: Duration = Duration::from_secs(30);
+
+/// What is said when a part of it panicked.
+const BUG: &str = "what keeps this worker among the others has a bug";
+
+impl Supervisor {
+    /// Consumes apart until half a minute has passed without another such message, or the roster changes.
+    ///
+    /// # Errors
+    /// When that ends for another reason.
+    pub(super) async fn quarantine(&self, stopping: &mut watch::Receiver<bool>) -> Result<(), Doubt> {
+        self.observer
+            .note(&Event::Broker { connected: true, why: "a message cannot be read: consuming one by one" });
+        let mut roster = self.roster.clone();
+        let names = roster.names();
+        let lanes = names.iter().flat_map(|connection| {
+            Lane::ALL.map(|lane| Source::Work { connection: connection.clone(), lane })
+        });
+        let sources: Vec<_> = lanes.chain([Source::Unrouted, Source::Undelivered]).collect();
+
+        let presence = self.open("presence").await?;
+        let doubt = self.attach().await?;
+        let mut company = JoinSet::new();
+        let join = async {
+            if let Some(listening) = self.signals.listen(&presence).await? {
+                company.spawn(listening.keep());
+            }
+            let channel = presence.create_channel().await.map_err(Doubt::unreachable)?;
+            for name in &names {
+                let mut announced = Presence::announce(&channel, name, &self.roster).await?;
+                company.spawn(async move { announced.keep().await });
+            }
+            Ok(())
+        };
+        timeout(DECLARE_TIMEOUT, join).await.map_err(|_| silent())??;
+
+        let halt = watch::Sender::new(false);
+        let broken = Notify::new();
+        let mut apart: FuturesUnordered<_> =
+            sources.iter().map(|source| self.keep_apart(source, &halt, &broken)).collect();
+        let quiet = async { while timeout(QUARANTINE, broken.notified()).await.is_ok() {} };
+        let ended = tokio::select! {
+            _ = apart.next() => Ok(()),
+            () = quiet => Ok(()),
+            () = roster.changed() => Ok(()),
+            () = doubt.notified() => Err(Doubt::Lost("the publishing connection failed")),
+            Some(left) = company.join_next() => Err(left.unwrap_or(Doubt::Lost(BUG))),
+            () = turned(stopping) => Err(Doubt::Stopping),
+        };
+        halt.send_replace(true);
+        let finished = async {
+            while apart.next().await.is_some() {}
+            self.means.in_flight.finished().await;
+        };
+        let is_finished = timeout(DRAIN_MAX, finished).await.is_ok();
+        self.publisher.detach().await;
+        drop(company);
+        close(&presence).await;
+        match ended {
+            Err(Doubt::Stopping) if !is_finished => Err(Doubt::Unfinished("time was up")),
+            ended => ended,
+        }
+    }
+
+    /// Consumes one queue through one connection after the other.
+    async fn keep_apart(&self, source: &Source, halt: &watch::Sender<bool>, broken: &Notify) {
+        while !*halt.borrow() {
+            let means = Means { prefetch: 1, ..self.means.part() };
+            let consumed = async {
+                let connection = self.open("consuming apart").await?;
+                let begun = timeout(DECLARE_TIMEOUT, Consuming::begin(&connection, source, &means)).await;
+                let consuming = begun.map_err(|_| silent())??;
+                consuming.run(halt.subscribe()).await?;
+                means.in_flight.finished().await; // and acknowledged, as long as the connection is there
+                Result::<_, Doubt>::Ok(connection)
+            };
+            if consumed.await.is_err() {
+                broken.notify_one();
+                sleep(RECONNECT_MIN).await;
+            }
+        }
+    }
+}
