@@ -20,69 +20,123 @@ use crate::worker::{Connection, Rules};
 
 use super::Refusal;
 
-/// The orgs by name.
-pub(super) type Connections = HashMap<ConnectionName, Arc<Connection>>;
-
-/// The configured orgs over HTTPS, and what their gates tell other workers and hear from them.
-pub(super) fn connections(
-    config: &Config,
-    observer: &Arc<dyn Observer>,
-) -> Result<(Connections, Gossips), Refusal> {
-    let callers = caller_ceilings(&config.callers);
-    let connect = |settings: &Settings| {
-        let okta = OktaClient::new(&settings.endpoint)
-            .map_err(|why| Refusal(format!("connections.{}: {why}", settings.name)))?;
-        let prefetch = usize::from(config.broker.prefetch);
-        let (connection, gate) = connection(settings, Arc::new(okta), prefetch, &callers, observer);
-        let gossip: Arc<dyn Gossip> = gate;
-        Ok(((settings.name.clone(), Arc::new(connection)), (settings.name.clone(), gossip)))
-    };
-    let both: Result<Vec<_>, Refusal> = config.connections.iter().map(connect).collect();
-    Ok(both?.into_iter().unzip())
+/// What stands behind all gates.
+pub(super) struct Ground {
+    /// Messages of a lane in hand at once.
+    pub prefetch: usize,
+    /// What each caller may send in a minute.
+    pub callers: Arc<CallerCeilings>,
+    /// Who is told.
+    pub observer: Arc<dyn Observer>,
 }
 
-/// What each caller may send in a minute.
-fn caller_ceilings(callers: &Callers) -> Arc<CallerCeilings> {
+impl Ground {
+    /// The ground that the settings make.
+    pub fn new(config: &Config, observer: &Arc<dyn Observer>) -> Self {
+        Self {
+            prefetch: usize::from(config.broker.prefetch),
+            callers: CallerCeilings::new(ceilings(&config.callers)),
+            observer: Arc::clone(observer),
+        }
+    }
+}
+
+/// The ceilings of those callers that have one.
+pub(super) fn ceilings(callers: &Callers) -> impl Iterator<Item = (String, u32)> {
     let most = |(name, caller): (&String, &Caller)| Some((name.clone(), caller.max_per_minute?));
-    CallerCeilings::new(callers.0.iter().filter_map(most))
+    callers.0.iter().filter_map(most)
 }
 
-/// One org behind its gate.
-pub(super) fn connection(
-    settings: &Settings,
-    okta: Arc<dyn Okta>,
-    prefetch: usize,
-    callers: &Arc<CallerCeilings>,
-    observer: &Arc<dyn Observer>,
-) -> (Connection, Arc<Gate>) {
+/// One org behind its gate, and the settings that made it so.
+#[derive(Clone)]
+pub(super) struct Org {
+    settings: Settings,
+    connection: Arc<Connection>,
+    gate: Arc<Gate>,
+}
+
+/// The orgs by name.
+pub(super) type Orgs = HashMap<ConnectionName, Org>;
+
+/// The configured orgs over HTTPS. Of those that were there before, what has not changed is kept: the
+/// way to them, and what is known of their budget.
+pub(super) fn orgs(config: &Config, ground: &Ground, before: &Orgs) -> Result<Orgs, Refusal> {
+    let org = |settings: &Settings| {
+        let org = match before.get(&settings.name) {
+            Some(org) if org.settings == *settings => org.clone(),
+            Some(org) => org.changed(settings, ground)?,
+            None => Org::new(settings, over_https(settings)?, gate(settings, ground)),
+        };
+        Ok((settings.name.clone(), org))
+    };
+    config.connections.iter().map(org).collect()
+}
+
+impl Org {
+    /// An org that is reached this way.
+    pub fn new(settings: &Settings, okta: Arc<dyn Okta>, gate: Arc<Gate>) -> Self {
+        let connection = Arc::new(Connection {
+            name: settings.name.clone(),
+            okta,
+            budget: Arc::new(Arc::clone(&gate)),
+            subtools: settings.subtools.clone(),
+        });
+        Self { settings: settings.clone(), connection, gate }
+    }
+
+    /// The same org with other settings.
+    fn changed(&self, settings: &Settings, ground: &Ground) -> Result<Self, Refusal> {
+        let okta = match settings.endpoint == self.settings.endpoint {
+            true => Arc::clone(&self.connection.okta),
+            false => over_https(settings)?,
+        };
+        let gate = match settings.has_budget_of(&self.settings) {
+            true => Arc::clone(&self.gate),
+            false => {
+                let gate = gate(settings, ground);
+                gate.counted(self.gate.census()); // the other workers are still there
+                gate
+            }
+        };
+        Ok(Self::new(settings, okta, gate))
+    }
+}
+
+fn over_https(settings: &Settings) -> Result<Arc<dyn Okta>, Refusal> {
+    let okta = OktaClient::new(&settings.endpoint)
+        .map_err(|why| Refusal(format!("connections.{}: {why}", settings.name)))?;
+    Ok(Arc::new(okta))
+}
+
+/// The gate before an org of which nothing is known yet.
+pub(super) fn gate(settings: &Settings, ground: &Ground) -> Arc<Gate> {
     let share = Share { capacity_percent: settings.capacity_percent, length: settings.rate_limit_window };
     let terms = Terms {
         connection: settings.name.clone(),
         share,
         concurrent_max: settings.concurrent_max,
-        prefetch,
+        prefetch: ground.prefetch,
         max_per_minute: settings.max_per_minute,
-        callers: Arc::clone(callers),
+        callers: Arc::clone(&ground.callers),
     };
-    let gate = Gate::new(terms, Arc::clone(observer));
-    let connection = Connection {
-        name: settings.name.clone(),
-        okta,
-        budget: Arc::new(Arc::clone(&gate)),
-        subtools: settings.subtools.clone(),
-    };
-    (connection, gate)
+    Gate::new(terms, Arc::clone(&ground.observer))
+}
+
+/// What the gates tell other workers and hear from them.
+pub(super) fn gossips(orgs: &Orgs) -> Gossips {
+    orgs.iter().map(|(name, org)| (name.clone(), Arc::<Gate>::clone(&org.gate) as Arc<dyn Gossip>)).collect()
 }
 
 /// The rules for a worker on the real broker.
 pub(super) fn rules(
     config: &Config,
-    connections: Connections,
+    orgs: &Orgs,
     own_user: Option<String>,
     stopping: watch::Receiver<bool>,
 ) -> Rules {
+    let connections = orgs.iter().map(|(name, org)| (name.clone(), Arc::clone(&org.connection)));
     Rules {
-        connections,
+        connections: connections.collect(),
         callers: config.callers.clone(),
         reply_to: config.reply_to.clone(),
         own_user,
@@ -95,10 +149,10 @@ pub(super) fn rules(
 }
 
 /// The rules for invocations that come from whoever runs the command: no caller has to be known.
-pub(super) fn own_rules(config: &Config, connections: Connections, stopping: watch::Receiver<bool>) -> Rules {
+pub(super) fn own_rules(config: &Config, orgs: &Orgs, stopping: watch::Receiver<bool>) -> Rules {
     Rules {
         callers: Callers::default(),
         reply_to: ReplyPolicy::default(),
-        ..rules(config, connections, None, stopping)
+        ..rules(config, orgs, None, stopping)
     }
 }

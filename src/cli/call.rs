@@ -16,7 +16,8 @@ use crate::worker::Worker;
 use crate::worker::event::{Observer, Observers};
 use crate::worker::ports::Inbox;
 
-use super::{DONE, FAILED, REFUSED, Refusal, assembly, load, not_supported_yet};
+use super::assembly::{self, Ground, Orgs};
+use super::{DONE, FAILED, REFUSED, Refusal, load, not_supported_yet};
 
 /// Where the answer waits for us.
 const REPLIES: &str = "stdout";
@@ -62,19 +63,19 @@ pub(super) async fn run(source: Option<PathBuf>, arguments: Arguments) -> Result
     let text = read(&arguments.args)?;
     let raw = serde_json::from_str::<&RawValue>(&text)
         .map_err(|error| Refusal(format!("`--args` is not JSON: {error}")))?;
-    let config = load(source)?;
+    let config = load(source.as_deref())?.config;
     let name = ConnectionName::parse(&arguments.connection).map_err(Refusal)?;
 
     let observer: Arc<dyn Observer> = Arc::new(Observers(Vec::new()));
     let (_stop, stopping) = watch::channel(false);
-    let (mut connections, _) = assembly::connections(&config, &observer)?;
-    connections.retain(|known, _| *known == name);
-    if connections.is_empty() {
+    let mut orgs = assembly::orgs(&config, &Ground::new(&config, &observer), &Orgs::new())?;
+    orgs.retain(|known, _| *known == name);
+    if orgs.is_empty() {
         return Err(Refusal(format!("unknown connection `{name}`")));
     }
     let broker = Broker::new([&name]);
     broker.declare(REPLIES);
-    let rules = assembly::own_rules(&config, connections, stopping);
+    let rules = assembly::own_rules(&config, &orgs, stopping);
     let worker: Arc<dyn Inbox> = Arc::new(Worker::new(rules, Arc::<Broker>::clone(&broker), observer));
     let _consuming = broker.consume(&worker, 1);
 

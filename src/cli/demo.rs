@@ -27,7 +27,8 @@ use crate::worker::event::Observer;
 use crate::worker::gate::CallerCeilings;
 use crate::worker::ports::Inbox;
 
-use super::{DONE, FAILED, Refusal, assembly};
+use super::assembly::{self, Ground, Orgs};
+use super::{DONE, FAILED, Refusal};
 use desk::Desk;
 use screen::Screen;
 
@@ -71,9 +72,10 @@ pub(super) async fn run() -> Result<u8, Refusal> {
     let config = config::load(None, []).map_err(|problems| Refusal(problems.to_string()))?.config;
     let (_stop, stopping) = watch::channel(false);
     let name = connection.name.clone();
-    let (org, _) =
-        assembly::connection(&connection, Arc::new(okta), PREFETCH, &CallerCeilings::new([]), &observer);
-    let rules = assembly::own_rules(&config, [(name.clone(), Arc::new(org))].into(), stopping);
+    let ground =
+        Ground { prefetch: PREFETCH, callers: CallerCeilings::new([]), observer: Arc::clone(&observer) };
+    let org = assembly::Org::new(&connection, Arc::new(okta), assembly::gate(&connection, &ground));
+    let rules = assembly::own_rules(&config, &Orgs::from([(name.clone(), org)]), stopping);
     let broker = Broker::new([&name]);
     let worker: Arc<dyn Inbox> = Arc::new(Worker::new(rules, Arc::<Broker>::clone(&broker), observer));
     let _consuming = broker.consume(&worker, PREFETCH);

@@ -5,15 +5,16 @@ mod call;
 mod catalog;
 mod check;
 mod demo;
+mod reload;
 mod run;
 mod sandbox;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::config::{self, Loaded};
+use crate::config::{self, Loaded, Problems};
 
 /// Everything was done.
 const DONE: u8 = 0;
@@ -98,17 +99,21 @@ fn not_supported_yet(name: &str) -> Refusal {
     Refusal(format!("`{name}` is not supported yet"))
 }
 
-/// Reads the configuration and prints what is unwise about it.
-fn load(source: Option<PathBuf>) -> Result<config::Config, Refusal> {
+/// Reads the configuration under the environment of this process.
+fn read(source: Option<&Path>) -> Result<Loaded, Problems> {
     // `vars` panics on a variable that is not UTF-8; such a one sets nothing of ours.
     let utf8 = |(name, value): (std::ffi::OsString, std::ffi::OsString)| {
         Some((name.into_string().ok()?, value.into_string().ok()?))
     };
-    let environment = std::env::vars_os().filter_map(utf8);
-    let Loaded { config, warnings } = config::load(source.as_deref(), environment)
-        .map_err(|problems| Refusal(format!("the configuration is refused:\n{problems}")))?;
-    for warning in warnings {
+    config::load(source, std::env::vars_os().filter_map(utf8))
+}
+
+/// Reads the configuration and prints what is unwise about it.
+fn load(source: Option<&Path>) -> Result<Loaded, Refusal> {
+    let loaded =
+        read(source).map_err(|problems| Refusal(format!("the configuration is refused:\n{problems}")))?;
+    for warning in &loaded.warnings {
         eprintln!("okta-worker: warning: {warning}");
     }
-    Ok(config)
+    Ok(loaded)
 }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
 use crate::edge::health::{self, Health};
@@ -14,10 +14,13 @@ use crate::edge::rabbit::{Publisher, Supervisor, own_user};
 use crate::worker::Worker;
 use crate::worker::event::{Observer, Observers};
 
-use super::{DONE, FAILED, Refusal, assembly, load};
+use super::assembly::{self, Ground, Orgs};
+use super::reload::{Reloading, Running};
+use super::{DONE, FAILED, Refusal, load};
 
 pub(super) async fn run(source: Option<PathBuf>) -> Result<u8, Refusal> {
-    let config = load(source)?;
+    let loaded = load(source.as_deref())?;
+    let config = &loaded.config;
     if config.connections.is_empty() {
         return Err(Refusal("no connection is configured: add a section `[connections.<name>]`".into()));
     }
@@ -34,19 +37,28 @@ pub(super) async fn run(source: Option<PathBuf>) -> Result<u8, Refusal> {
         .await
         .map_err(|error| Refusal(format!("failed to listen on `telemetry.listen` {listen}: {error}")))?;
     tokio::spawn(Arc::clone(&health).keep_beating());
-    tokio::spawn(health::serve(listener, metrics, Arc::clone(&health), std::future::pending()));
+    tokio::spawn(health::serve(listener, Arc::clone(&metrics), Arc::clone(&health), std::future::pending()));
 
     let (stop, stopping) = watch::channel(false);
     let publisher = Arc::new(Publisher::new(stopping.clone()));
-    let user = own_user(config.broker.url.expose()).map_err(|ended| Refusal(ended.to_string()))?;
-    let (connections, gossips) = assembly::connections(&config, &observer)?;
-    let rules = assembly::rules(&config, connections, Some(user), stopping.clone());
+    let own_user = own_user(config.broker.url.expose()).map_err(|ended| Refusal(ended.to_string()))?;
+    let ground = Ground::new(config, &observer);
+    let orgs = assembly::orgs(config, &ground, &Orgs::new())?;
+    let rules = assembly::rules(config, &orgs, Some(own_user.clone()), stopping.clone());
     let worker = Arc::new(Worker::new(rules, Arc::<Publisher>::clone(&publisher), Arc::clone(&observer)));
-    let supervisor = Supervisor::new(config.broker, watch::channel(gossips).1, publisher, worker, observer)
+    let gossips = watch::Sender::new(assembly::gossips(&orgs));
+    let inbox = Arc::<Worker>::clone(&worker);
+    let supervisor = Supervisor::new(config.broker.clone(), gossips.subscribe(), publisher, inbox, observer)
         .map_err(|ended| Refusal(ended.to_string()))?;
 
     tracing::info!(version = env!("CARGO_PKG_VERSION"), "starting");
-    tokio::spawn(obey_signals(stop, health));
+    let failed = |error| Refusal(format!("failed to listen for signals: {error}"));
+    let [terminate, interrupt, hangup] =
+        [SignalKind::terminate(), SignalKind::interrupt(), SignalKind::hangup()].map(signal);
+    tokio::spawn(drain_when_told(terminate.map_err(failed)?, interrupt.map_err(failed)?, stop, health));
+    let stopping_too = stopping.clone();
+    let running = Running { worker, gossips, orgs, ground, own_user, stopping: stopping_too, metrics };
+    tokio::spawn(Reloading::new(source, loaded, running).keep(hangup.map_err(failed)?));
     match supervisor.run(stopping).await {
         Ok(()) => {
             tracing::info!("stopped with nothing in flight");
@@ -60,21 +72,16 @@ pub(super) async fn run(source: Option<PathBuf>) -> Result<u8, Refusal> {
 }
 
 /// The first SIGTERM or SIGINT begins the drain; the second ends the process.
-async fn obey_signals(stop: watch::Sender<bool>, health: Arc<Health>) {
-    let (Ok(mut terminate), Ok(mut interrupt), Ok(mut hangup)) =
-        (signal(SignalKind::terminate()), signal(SignalKind::interrupt()), signal(SignalKind::hangup()))
-    else {
-        tracing::error!("failed to listen for signals");
-        return;
-    };
+async fn drain_when_told(
+    mut terminate: Signal,
+    mut interrupt: Signal,
+    stop: watch::Sender<bool>,
+    health: Arc<Health>,
+) {
     loop {
         tokio::select! {
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
-            _ = hangup.recv() => {
-                tracing::warn!("SIGHUP: reloading the configuration is not supported yet; restart to apply it");
-                continue;
-            }
         }
         if stop.send_replace(true) {
             tracing::warn!(

@@ -6,6 +6,7 @@
 
 mod broker;
 mod callers;
+mod change;
 mod connection;
 mod duration;
 mod entry;
@@ -28,6 +29,7 @@ use crate::policy::reply_to::ReplyPolicy;
 use crate::policy::retry::RetryRules;
 
 pub use crate::edge::log::LogFormat;
+pub use change::Change;
 pub use connection::Connection;
 pub use problem::{Problem, Problems};
 pub use telemetry::Telemetry;

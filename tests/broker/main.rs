@@ -19,6 +19,7 @@ mod not_yet;
 mod outages;
 mod presence;
 mod refusals;
+mod reload;
 mod replies;
 mod retries;
 mod secrets;

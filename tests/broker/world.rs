@@ -1,5 +1,6 @@
 //! One test's world: a virtual host, an org, and the workers between them.
 
+use std::path::PathBuf;
 use std::process::Command;
 use std::time::Instant;
 
@@ -35,6 +36,7 @@ pub struct Worker {
     /// The process.
     pub process: Process,
     port: u16,
+    file: PathBuf,
 }
 
 impl World {
@@ -50,8 +52,8 @@ impl World {
 
     /// A world in this virtual host.
     pub fn at(place: Place, org: &[&str]) -> Self {
-        let mut arguments = vec!["--users", "40"];
-        arguments.extend(org);
+        let people: &[&str] = if org.contains(&"--users") { &[] } else { &["--users", "40"] };
+        let arguments = [people, org].concat();
         let dir = tempfile::tempdir().expect("a temporary directory can be made");
         Self { place, org: Org::start(&arguments), dir }
     }
@@ -83,7 +85,7 @@ listen = "127.0.0.1:{port}"
 {settings}
 "#
         );
-        let file = self.dir.path().join(format!("{port}.toml"));
+        let file = self.settings_file(port);
         std::fs::write(&file, text).expect("a file can be written");
         let mut command = command();
         command
@@ -98,7 +100,17 @@ listen = "127.0.0.1:{port}"
     /// Starts a worker without waiting for it.
     pub fn start(&self, start: &Start<'_>) -> Worker {
         let (mut command, port) = self.command(start);
-        Worker { process: Process::start("the worker", &mut command), port }
+        let process = Process::start("the worker", &mut command);
+        Worker { process, port, file: self.settings_file(port) }
+    }
+
+    /// Where a file of this name may be written.
+    pub fn file(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    fn settings_file(&self, port: u16) -> PathBuf {
+        self.file(&format!("{port}.toml"))
     }
 
     /// A worker that is ready.
@@ -140,6 +152,16 @@ impl Worker {
         self.process.signal("TERM");
         let status = self.process.wait();
         assert_eq!(status.code(), Some(0), "{}", self.process.stderr());
+    }
+
+    /// The text of its configuration.
+    pub fn settings(&self) -> String {
+        std::fs::read_to_string(&self.file).expect("it was written")
+    }
+
+    /// Writes another configuration in its place.
+    pub fn write(&self, settings: &str) {
+        std::fs::write(&self.file, settings).expect("a file can be written");
     }
 
     /// Its metrics.

@@ -144,6 +144,11 @@ impl Gate {
         })
     }
 
+    /// What the broker counted last.
+    pub fn census(&self) -> Census {
+        self.backlog.lock().unwrap_or_else(PoisonError::into_inner).census
+    }
+
     fn slots(&self) -> MutexGuard<'_, Slots> {
         self.slots.lock().unwrap_or_else(PoisonError::into_inner)
     }

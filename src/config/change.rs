@@ -1,0 +1,203 @@
+//! What differs between two configurations, and how a running worker can take it up.
+//!
+//! Keys are named and values never: some are secrets.
+
+use super::{Config, Connection, Telemetry};
+use crate::domain::ids::ConnectionName;
+use crate::edge::okta::Endpoint;
+use crate::edge::rabbit::Settings;
+
+/// The difference between the configuration in force and another one.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Change {
+    /// Connections that come.
+    pub added: Vec<ConnectionName>,
+    /// Connections that stay and are otherwise in these keys.
+    pub changed: Vec<(ConnectionName, Vec<&'static str>)>,
+    /// Connections that go.
+    pub removed: Vec<ConnectionName>,
+    /// Other keys, that hold at once.
+    pub live: Vec<&'static str>,
+    /// Keys that hold when the worker is started again.
+    pub at_restart: Vec<&'static str>,
+}
+
+/// The names of those keys whose values differ.
+fn differing<const N: usize>(keys: [(&'static str, bool); N]) -> Vec<&'static str> {
+    keys.into_iter().filter(|(_, is_same)| !is_same).map(|(key, _)| key).collect()
+}
+
+impl Change {
+    /// What is otherwise in a new configuration.
+    pub fn between(old: &Config, new: &Config) -> Self {
+        let find = |config: &'_ Config, name: &ConnectionName| {
+            config.connections.iter().find(|connection| connection.name == *name).cloned()
+        };
+        let missing = |from: &Config, other: &Config| {
+            let names = other.connections.iter().map(|connection| connection.name.clone());
+            names.filter(|name| find(from, name).is_none()).collect()
+        };
+        let changed = new.connections.iter().filter_map(|connection| {
+            let keys = connection.keys_otherwise(&find(old, &connection.name)?);
+            (!keys.is_empty()).then(|| (connection.name.clone(), keys))
+        });
+        // Taken apart by name, so that no new key is forgotten here.
+        let Config {
+            broker: Settings { url, ca_file, prefetch, held_bytes_max, declare, dead_ttl },
+            reply_to,
+            interactive_deadline,
+            list_time_max,
+            connections: _,
+            callers,
+            retry,
+            telemetry: Telemetry { listen, log_format },
+        } = old;
+        Self {
+            added: missing(old, new),
+            changed: changed.collect(),
+            removed: missing(new, old),
+            live: differing([
+                ("broker.reply_to", *reply_to == new.reply_to),
+                ("broker.interactive_deadline", *interactive_deadline == new.interactive_deadline),
+                ("broker.list_time_max", *list_time_max == new.list_time_max),
+                ("callers", *callers == new.callers),
+                ("retry", *retry == new.retry),
+            ]),
+            at_restart: differing([
+                ("broker.url", *url == new.broker.url),
+                ("broker.ca_file", *ca_file == new.broker.ca_file),
+                ("broker.prefetch", *prefetch == new.broker.prefetch),
+                ("broker.held_bytes_max", *held_bytes_max == new.broker.held_bytes_max),
+                ("broker.declare", *declare == new.broker.declare),
+                ("broker.dead_ttl", *dead_ttl == new.broker.dead_ttl),
+                ("telemetry.listen", *listen == new.telemetry.listen),
+                ("telemetry.log_format", *log_format == new.telemetry.log_format),
+            ]),
+        }
+    }
+
+    /// Whether nothing is otherwise.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+impl Connection {
+    /// The keys in which it is otherwise than another one of its name.
+    fn keys_otherwise(&self, other: &Self) -> Vec<&'static str> {
+        let Self {
+            name: _,
+            endpoint: Endpoint { base_url, token_type, token },
+            subtools,
+            capacity_percent,
+            rate_limit_window,
+            max_per_minute,
+            concurrent_max,
+        } = self;
+        differing([
+            ("domain", *base_url == other.endpoint.base_url),
+            ("token_type", *token_type == other.endpoint.token_type),
+            ("token", *token == other.endpoint.token),
+            ("subtools", *subtools == other.subtools),
+            ("capacity_percent", *capacity_percent == other.capacity_percent),
+            ("rate_limit_window", *rate_limit_window == other.rate_limit_window),
+            ("max_per_minute", *max_per_minute == other.max_per_minute),
+            ("concurrent_max", *concurrent_max == other.concurrent_max),
+        ])
+    }
+
+    /// Whether its budget is that of another one: whoever has followed it may go on.
+    pub fn has_budget_of(&self, other: &Self) -> bool {
+        let budget =
+            |of: &Self| (of.capacity_percent, of.rate_limit_window, of.max_per_minute, of.concurrent_max);
+        budget(self) == budget(other)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(text: &str) -> Config {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("worker.toml");
+        std::fs::write(&file, text).unwrap();
+        crate::config::load(Some(&file), []).unwrap().config
+    }
+
+    fn connection(name: &str, rest: &str) -> String {
+        format!("[connections.{name}]\ndomain = \"{name}.okta.com\"\nsubtools = \"read\"\n{rest}\n")
+    }
+
+    fn names(names: &[ConnectionName]) -> Vec<&str> {
+        names.iter().map(ConnectionName::as_str).collect()
+    }
+
+    const TOKEN: &str = "api_token = \"t\"";
+
+    #[test]
+    fn connections_come_go_and_change_by_name() {
+        let old = config(&[connection("a", TOKEN), connection("b", TOKEN), connection("c", TOKEN)].concat());
+        let new = [connection("b", TOKEN), connection("c", "api_token = \"u\""), connection("d", TOKEN)];
+        let change = Change::between(&old, &config(&new.concat()));
+        assert_eq!((names(&change.added), names(&change.removed)), (vec!["d"], vec!["a"]));
+        assert_eq!(change.changed, [(ConnectionName::parse("c").unwrap(), vec!["token"])]);
+        assert!(change.live.is_empty() && change.at_restart.is_empty());
+        assert!(Change::between(&old, &old).is_empty());
+    }
+
+    #[test]
+    fn only_other_limits_are_another_budget() {
+        let old = config(&connection("a", TOKEN));
+        let token = "base_url = \"https://gateway.example.com\"\naccess_token = \"other\"";
+        for (rest, keys, has_budget) in [
+            (token, vec!["domain", "token_type", "token"], true),
+            ("api_token = \"t\"\ncapacity_percent = 50", vec!["capacity_percent"], false),
+            ("api_token = \"t\"\nmax_per_minute = 6", vec!["max_per_minute"], false),
+            ("api_token = \"t\"\nconcurrent_max = 6", vec!["concurrent_max"], false),
+        ] {
+            let new = config(&connection("a", rest));
+            let change = Change::between(&old, &new);
+            assert_eq!(change.changed, [(ConnectionName::parse("a").unwrap(), keys)]);
+            assert_eq!(new.connections[0].has_budget_of(&old.connections[0]), has_budget, "{rest}");
+        }
+    }
+
+    #[test]
+    fn every_other_key_holds_at_once_or_at_the_next_start() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("ca.pem");
+        std::fs::write(&file, "").unwrap();
+        let text = format!(
+            r#"
+[broker]
+url = "amqp://guest:guest@elsewhere"
+ca_file = "{}"
+prefetch = 31
+held_bytes_max = "255MiB"
+declare = false
+interactive_deadline = "11m"
+list_time_max = "11m"
+dead_ttl = "13d"
+reply_to = "x.*"
+[retry]
+attempts_max = 6
+[telemetry]
+listen = "127.0.0.1:1"
+log_format = "text"
+[callers.x]
+connections = ["a"]
+subtools = "read"
+{}"#,
+            file.display(),
+            connection("a", TOKEN)
+        );
+        let change = Change::between(&config(&connection("a", TOKEN)), &config(&text));
+        let live = "broker.reply_to broker.interactive_deadline broker.list_time_max callers retry";
+        let at_restart = "broker.url broker.ca_file broker.prefetch broker.held_bytes_max broker.declare \
+                          broker.dead_ttl telemetry.listen telemetry.log_format";
+        assert_eq!(change.live.join(" "), live);
+        assert_eq!(change.at_restart.join(" "), at_restart);
+        assert!(!change.is_empty());
+    }
+}
