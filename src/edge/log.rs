@@ -196,6 +196,12 @@ impl Log {
             Event::Broker { connected: false, why } => {
                 warn!("lost the broker: {}", text(why, REASON_CHARS_MAX))
             }
+            Event::Blocked { blocked: true, why } => {
+                warn!("the broker takes no messages, so results wait: {}", text(why, REASON_CHARS_MAX))
+            }
+            Event::Blocked { blocked: false, why } => {
+                info!("the broker takes messages again: {}", text(why, REASON_CHARS_MAX))
+            }
             Event::Unserved { connection, why } => error!(
                 connection = connection.as_str(),
                 "`{connection}` is not served: {}",

@@ -75,6 +75,7 @@ pub struct Metrics {
     redelivered: IntCounterVec,
     paused: IntGaugeVec,
     broker_connected: IntGauge,
+    broker_blocked: IntGauge,
 }
 
 impl Default for Metrics {
@@ -182,6 +183,13 @@ impl Metrics {
                 ))
                 .expect(WELL_FORMED),
             ),
+            broker_blocked: families.add(
+                IntGauge::with_opts(opts(
+                    "broker_blocked",
+                    "1 while the broker takes no messages, being short of memory or disk.",
+                ))
+                .expect(WELL_FORMED),
+            ),
             registry,
         }
     }
@@ -282,6 +290,7 @@ impl Metrics {
                 self.parked.with_label_values(&[named(connection), reason.as_str()]).inc();
             }
             Event::Broker { connected, .. } => self.broker_connected.set(i64::from(connected)),
+            Event::Blocked { blocked, .. } => self.broker_blocked.set(i64::from(blocked)),
             Event::BucketExhausted { .. }
             | Event::BucketRecovered { .. }
             | Event::LimitLowered { .. }
@@ -502,6 +511,7 @@ mod tests {
         assert_eq!(
             shape(&metrics.render()),
             [
+                "broker_blocked gauge",
                 "broker_connected gauge",
                 "build_info gauge version",
                 "connection_paused gauge connection reason",
@@ -596,6 +606,18 @@ mod tests {
         let writes = CATALOGUE.iter().filter(|entry| entry.manifest.kind != Kind::Read).count();
         assert_eq!(zeros(r#"error="outcome_unknown""#), 2 * writes);
         assert_eq!(zeros("broker_connected"), 1);
+        assert_eq!(zeros("broker_blocked"), 1);
+    }
+
+    #[test]
+    fn a_broker_that_takes_nothing_is_seen_until_it_takes_something() {
+        let metrics = Metrics::new();
+        let shown = |blocked| {
+            metrics.note(&Event::Blocked { blocked, why: "low on memory" });
+            lines(&metrics.render(), "broker_blocked")[0].to_owned()
+        };
+        assert!(shown(true).ends_with(" 1"));
+        assert!(shown(false).ends_with(" 0"));
     }
 
     #[test]

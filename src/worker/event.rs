@@ -204,6 +204,13 @@ pub enum Event<'a> {
         /// What happened, without any credential.
         why: &'a str,
     },
+    /// The broker has stopped reading what is published, or reads again.
+    Blocked {
+        /// Whether it has stopped.
+        blocked: bool,
+        /// What the broker says, or why it is over.
+        why: &'a str,
+    },
     /// A connection is not served, because the broker has not what it needs. The others are.
     Unserved {
         /// The connection.

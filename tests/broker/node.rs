@@ -127,6 +127,23 @@ impl Node {
     }
 }
 
+/// A broker short of memory, until this is dropped.
+pub struct Alarm(&'static Node);
+
+impl Alarm {
+    /// Raises it; whoever does so has the node for itself.
+    pub fn raise(node: &'static Node) -> Self {
+        node.run("ctl", &["-q", "set_vm_memory_high_watermark", "0.000001"]);
+        Self(node)
+    }
+}
+
+impl Drop for Alarm {
+    fn drop(&mut self) {
+        self.0.run("ctl", &["-q", "set_vm_memory_high_watermark", "0.4"]);
+    }
+}
+
 /// A virtual host for one test.
 pub struct Place {
     /// Its name; of a broker that is not ours, none is known.

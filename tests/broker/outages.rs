@@ -1,11 +1,13 @@
 //! The broker goes and comes back; the worker is told to go.
 
+use std::collections::HashSet;
+
 use lapin::options::QueueDeleteOptions;
 use lapin::types::FieldTable;
 use serde_json::json;
 
 use super::caller::{Caller, Message, until};
-use super::node::{Place, User, ours};
+use super::node::{Alarm, Place, User, ours};
 use super::world::{Start, World};
 
 #[tokio::test]
@@ -35,6 +37,43 @@ async fn a_worker_outlives_its_broker_and_answers_what_was_in_flight_and_what_wa
         assert_eq!(body["status"], "succeeded", "{body}");
         left.retain(|id| body["id"] != **id);
     }
+}
+
+#[tokio::test]
+async fn while_the_broker_takes_no_messages_answers_wait_and_then_each_comes_once() {
+    const MESSAGES: usize = 40; // more than there are channels for answers
+    let Some(node) = ours() else { return };
+    let alone = node.alone().await;
+    let world = World::at(Place::take_alone(node, &alone), &["--latency", "1500"]);
+    let many = Start { variables: &[("OKTA_WORKER__BROKER__PREFETCH", "64")], ..Start::default() };
+    let mut worker = world.worker_with(&many);
+    let caller = world.caller().await;
+    caller.queue("answers", FieldTable::default(), None).await;
+    for number in 0..MESSAGES {
+        let message = Message::new("prod.bulk", "list_groups", &json!({"limit": 1}));
+        caller.send(&message.id(&number.to_string()).answer_to("answers")).await;
+    }
+    until("some are in flight", async || world.org.requests() > 0).await;
+    let alarm = Alarm::raise(node);
+    let is = |value: &str| format!("\nokta_worker_broker_blocked {value}\n");
+    until("the worker is told", async || worker.metrics().contains(&is("1"))).await;
+    until("all have been asked", async || world.org.requests() == MESSAGES as u64).await;
+    assert!(worker.is_ready(), "it consumes");
+    assert!(worker.process.stderr().contains("the broker takes no messages, so results wait: low on memory"));
+    drop(alarm);
+    until("it is over", async || worker.metrics().contains(&is("0"))).await;
+    assert!(worker.process.stderr().contains("the broker takes messages again"));
+    let mut ids = HashSet::new();
+    for _ in 0..MESSAGES {
+        let body = caller.take("answers").await.body();
+        assert_eq!(body["status"], "succeeded", "{body}");
+        ids.insert(body["id"].to_string());
+    }
+    assert_eq!(ids.len(), MESSAGES);
+    worker.process.signal("TERM");
+    assert_eq!(worker.process.wait().code(), Some(0), "{}", worker.process.stderr());
+    assert_eq!(caller.count("answers").await, Some(0), "none came twice");
+    assert_eq!(worker.process.stderr().matches("lost the broker").count(), 1, "only when it stopped");
 }
 
 #[tokio::test]

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::caller::{Caller, Message, until};
 use super::fellow::{Fellow, Note};
-use super::node::{Node, Place, User, ours};
+use super::node::{Alarm, Node, Place, User, ours};
 use super::world::{Start, World};
 
 /// What README.md says that the worker's broker user needs.
@@ -194,22 +194,6 @@ async fn after_its_broker_was_away_a_worker_is_counted_and_heard_again() {
     until("both are back", async || caller.consumers("okta.presence.prod").await == Some(2)).await;
     let counts = one.notes().len();
     until("they are counted", async || one.notes().len() > counts && one.workers() == 2).await;
-}
-
-/// A broker short of memory, until this is dropped.
-struct Alarm(&'static Node);
-
-impl Alarm {
-    fn raise(node: &'static Node) -> Self {
-        node.run("ctl", &["-q", "set_vm_memory_high_watermark", "0.000001"]);
-        Self(node)
-    }
-}
-
-impl Drop for Alarm {
-    fn drop(&mut self) {
-        self.0.run("ctl", &["-q", "set_vm_memory_high_watermark", "0.4"]);
-    }
 }
 
 #[tokio::test]

@@ -71,6 +71,7 @@ fn line(event: &Event<'_>) -> Option<String> {
         Event::Parked { id, reason, .. } => format!("{id} parked: {}", reason.as_str()),
         Event::Stale { id } => format!("{id} handed back"),
         Event::Broker { connected, why } => format!("broker connected={connected}: {why}"),
+        Event::Blocked { blocked, why } => format!("blocked: {blocked}: {why}"),
         Event::Unserved { why, .. } => format!("not served: {why}"),
         Event::SignalsRefused { why } => format!("signals refused: {why}"),
     })

@@ -180,6 +180,7 @@ impl Observer for Screen {
             | Event::Parked { .. }
             | Event::Stale { .. }
             | Event::Broker { .. }
+            | Event::Blocked { .. }
             | Event::Unserved { .. }
             | Event::SignalsRefused { .. } => {}
         }

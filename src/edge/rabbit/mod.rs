@@ -1,5 +1,6 @@
 //! RabbitMQ through lapin: one supervisor, two connections, rebuilt whole on any doubt.
 
+mod blocked;
 mod connecting;
 mod consuming;
 mod convert;

@@ -3,7 +3,8 @@
 //! lapin hands a returned message to whichever confirm completes first (12 of 2,800 were wrong), so a
 //! channel has one mandatory publish in flight, and there are several channels. Direct replies are never
 //! mandatory and share one channel. A confirm that does not come says nothing: the same message goes out
-//! again under the same id. What may be lost has a channel without confirms.
+//! again under the same id. What may be lost has a channel without confirms. While the broker does not
+//! read, nothing is handed to lapin.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,6 +21,7 @@ use crate::domain::topology::RESULTS;
 use crate::policy::retry::RetryRules;
 use crate::worker::ports::Postbox;
 
+use super::blocked::Blocked;
 use super::connecting::close;
 use super::convert::properties_out;
 use super::declare::{ACCESS_REFUSED, NOT_FOUND, PRECONDITION_FAILED};
@@ -43,6 +45,8 @@ const AGAIN: RetryRules =
 /// The channels of one generation of the publishing connection.
 struct Lines {
     connection: Connection,
+    /// Nothing is published while it is.
+    blocked: Blocked,
     mandatory: Vec<Mutex<Option<Channel>>>,
     direct: Mutex<Option<Channel>>,
     /// For what may be lost. Opened once: if the broker closes it, that was a refusal.
@@ -81,9 +85,10 @@ impl Publisher {
     }
 
     /// Takes the connection of a new generation. `doubt` is told when it proves to be no good.
-    pub(super) fn attach(&self, connection: Connection, doubt: Arc<Notify>) {
+    pub(super) fn attach(&self, connection: Connection, blocked: Blocked, doubt: Arc<Notify>) {
         let lines = Lines {
             connection,
+            blocked,
             mandatory: (0..CHANNELS).map(|_| Mutex::new(None)).collect(),
             direct: Mutex::new(None),
             aside: Mutex::new(None),
@@ -97,6 +102,7 @@ impl Publisher {
     pub(super) async fn detach(&self) {
         if let Some(lines) = self.lines.send_replace(None) {
             close(&lines.connection).await;
+            lines.blocked.give_up();
         }
     }
 
@@ -153,7 +159,7 @@ impl Lines {
                 // confirm is awaited.
                 let channel = { self.open(&mut *self.direct.lock().await).await.cloned() };
                 let Some(channel) = channel else { return Try::Unknown };
-                let tried = once(&channel, "", name, false, post).await;
+                let tried = self.once(&channel, "", name, false, post).await;
                 if matches!(tried, Try::Unknown) {
                     self.direct.lock().await.take();
                 }
@@ -172,7 +178,7 @@ impl Lines {
             None => self.mandatory[turn].lock().await,
         };
         let Some(channel) = self.open(&mut line).await else { return Try::Unknown };
-        let tried = once(channel, exchange, key, true, post).await;
+        let tried = self.once(channel, exchange, key, true, post).await;
         if matches!(tried, Try::Unknown) {
             *line = None; // whatever this channel still brings is not to be mixed with later messages
         }
@@ -207,8 +213,10 @@ impl Lines {
         }
     }
 
-    /// The channel of a line, opened when it is not there or no longer good.
+    /// The channel of a line as soon as the broker reads from it, opened when it is not there or no longer
+    /// good.
     async fn open<'a>(&self, line: &'a mut Option<Channel>) -> Option<&'a Channel> {
+        self.blocked.passes().await;
         if !line.as_ref().is_some_and(|channel| channel.status().connected()) {
             *line = self.opened().await;
         }
@@ -218,6 +226,28 @@ impl Lines {
         line.as_ref()
     }
 
+    /// Publishes once and waits for the confirm.
+    async fn once(&self, channel: &Channel, exchange: &str, key: &str, mandatory: bool, post: &Post) -> Try {
+        let (Ok(exchange), Ok(key)) = (ShortString::try_new(exchange), ShortString::try_new(key)) else {
+            return Try::Posted(Posted::Unroutable); // no queue has a name that long
+        };
+        let options = BasicPublishOptions { mandatory, ..BasicPublishOptions::default() };
+        let published = async {
+            channel
+                .basic_publish(exchange, key, options, &post.body, properties_out(&post.properties))
+                .await?
+                .await
+        };
+        match self.blocked.within(CONFIRM_TIMEOUT, published).await {
+            Some(Ok(Confirmation::Ack(None))) => Try::Posted(Posted::Confirmed),
+            Some(Ok(Confirmation::Ack(Some(_)))) => Try::Posted(Posted::Unroutable),
+            Some(Ok(Confirmation::Nack(_))) => Try::Refused,
+            Some(Err(error)) if is_refusal(&error) => Try::Refused,
+            // Without confirms nothing is known either; they are switched on, so this is a fault.
+            Some(Ok(Confirmation::NotRequested) | Err(_)) | None => Try::Unknown,
+        }
+    }
+
     /// A new channel that confirms; `None` when the connection does not give one.
     async fn opened(&self) -> Option<Channel> {
         let opened = async {
@@ -225,29 +255,7 @@ impl Lines {
             channel.confirm_select(ConfirmSelectOptions::default()).await?;
             lapin::Result::Ok(channel)
         };
-        timeout(CONFIRM_TIMEOUT, opened).await.ok()?.ok()
-    }
-}
-
-/// Publishes once and waits for the confirm.
-async fn once(channel: &Channel, exchange: &str, key: &str, mandatory: bool, post: &Post) -> Try {
-    let (Ok(exchange), Ok(key)) = (ShortString::try_new(exchange), ShortString::try_new(key)) else {
-        return Try::Posted(Posted::Unroutable); // no queue has a name that long
-    };
-    let options = BasicPublishOptions { mandatory, ..BasicPublishOptions::default() };
-    let published = async {
-        channel
-            .basic_publish(exchange, key, options, &post.body, properties_out(&post.properties))
-            .await?
-            .await
-    };
-    match timeout(CONFIRM_TIMEOUT, published).await {
-        Ok(Ok(Confirmation::Ack(None))) => Try::Posted(Posted::Confirmed),
-        Ok(Ok(Confirmation::Ack(Some(_)))) => Try::Posted(Posted::Unroutable),
-        Ok(Ok(Confirmation::Nack(_))) => Try::Refused,
-        Ok(Err(error)) if is_refusal(&error) => Try::Refused,
-        // Without confirms nothing is known either; they are switched on, so this is a fault.
-        Ok(Ok(Confirmation::NotRequested)) | Ok(Err(_)) | Err(_) => Try::Unknown,
+        self.blocked.within(CONFIRM_TIMEOUT, opened).await?.ok()
     }
 }
 

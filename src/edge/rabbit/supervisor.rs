@@ -7,7 +7,6 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use futures_util::StreamExt as _;
 use lapin::{Connection, ErrorKind};
 use tokio::sync::{Notify, Semaphore, watch};
 use tokio::time::{sleep, timeout};
@@ -16,6 +15,7 @@ use crate::domain::topology::Topology;
 use crate::worker::event::{Event, Observer};
 use crate::worker::ports::Inbox;
 
+use super::blocked::Blocked;
 use super::connecting::{RECONNECT, RECONNECT_MIN, Way, own_user};
 use super::consuming::{HELD_PIECE_BYTES, InFlight, Means};
 use super::declare::{DECLARE_TIMEOUT, Undeclared};
@@ -198,23 +198,32 @@ impl Supervisor {
     /// happens to be going on.
     pub(super) async fn open(&self, role: &str) -> Result<Connection, Doubt> {
         let connection = self.way.connect(role).await.map_err(Doubt::Unreachable)?;
-        let (mut events, unreadable) = (connection.events_listener(), Arc::clone(&self.unreadable));
+        self.watch(&connection);
+        Ok(connection)
+    }
+
+    /// Follows what happens to a connection.
+    fn watch(&self, connection: &Connection) -> Blocked {
+        let (events, unreadable) = (connection.events_listener(), Arc::clone(&self.unreadable));
+        let blocked = Blocked::new(&self.observer);
+        let followed = blocked.clone();
         tokio::spawn(async move {
-            while let Some(event) = events.next().await {
-                if matches!(&event, lapin::Event::Error(error) if matches!(error.kind(), ErrorKind::ParsingError(_)))
+            let pass = |event: &lapin::Event| {
+                if matches!(event, lapin::Event::Error(error) if matches!(error.kind(), ErrorKind::ParsingError(_)))
                 {
                     unreadable.store(true, Ordering::Release);
                 }
-            }
+            };
+            followed.follow(events, pass).await;
         });
-        Ok(connection)
+        blocked
     }
 
     /// Opens a connection for the publisher. What is returned is told when it proves to be no good.
     pub(super) async fn attach(&self) -> Result<Arc<Notify>, Doubt> {
-        let connection = self.open("publishing").await?;
-        let doubt = Arc::new(Notify::new());
-        self.publisher.attach(connection, Arc::clone(&doubt));
+        let connection = self.way.connect("publishing").await.map_err(Doubt::Unreachable)?;
+        let (blocked, doubt) = (self.watch(&connection), Arc::new(Notify::new()));
+        self.publisher.attach(connection, blocked, Arc::clone(&doubt));
         Ok(doubt)
     }
 }
