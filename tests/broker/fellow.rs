@@ -220,6 +220,11 @@ impl Fellow {
         &self.gossips
     }
 
+    /// Whether it has ended by itself.
+    pub fn has_ended(&self) -> bool {
+        self.running.is_finished()
+    }
+
     /// Tells it to stop.
     pub fn tell_to_stop(&self) {
         self.stop.send_replace(true);

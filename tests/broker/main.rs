@@ -14,6 +14,7 @@ mod world;
 
 mod aside;
 mod callers;
+mod cut;
 mod given_up;
 mod not_yet;
 mod outages;

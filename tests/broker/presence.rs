@@ -30,6 +30,22 @@ async fn three_workers_know_that_they_are_three_and_when_one_has_left_two() {
 }
 
 #[tokio::test]
+async fn eight_workers_that_come_at_once_to_a_new_virtual_host_all_come_to_work() {
+    let place = Place::take().await;
+    let url = place.url(User::Worker);
+    // On 3.10 such a crowd may be cut off while it declares.
+    let fellows = [(); 8].map(|()| Fellow::start(&url));
+    until("all know of eight", async || {
+        assert!(!fellows.iter().any(Fellow::has_ended), "none gives up");
+        fellows.iter().all(|fellow| fellow.workers() == 8)
+    })
+    .await;
+    for fellow in fellows {
+        fellow.stop().await;
+    }
+}
+
+#[tokio::test]
 async fn workers_and_waiting_messages_are_counted_before_the_first_message_is_taken() {
     let place = Place::take().await;
     let url = place.url(User::Worker);

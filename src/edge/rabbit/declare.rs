@@ -33,10 +33,12 @@ pub(super) async fn declare(channel: &Channel, topology: &Topology, passive: boo
     for exchange in &topology.exchanges {
         declare_exchange(channel, exchange, passive)
             .await
-            .map_err(|error| wrong("exchange", &exchange.name, &error))?;
+            .map_err(|error| undeclared("exchange", &exchange.name, &error, passive))?;
     }
     for queue in &topology.queues {
-        declare_queue(channel, queue, passive).await.map_err(|error| wrong("queue", &queue.name, &error))?;
+        declare_queue(channel, queue, passive)
+            .await
+            .map_err(|error| undeclared("queue", &queue.name, &error, passive))?;
     }
     if passive {
         return Ok(());
@@ -47,7 +49,7 @@ pub(super) async fn declare(channel: &Channel, topology: &Topology, passive: boo
             channel
                 .queue_bind(short(&queue.name), short(exchange), short(key), options, FieldTable::default())
                 .await
-                .map_err(|error| wrong("queue", &queue.name, &error))?;
+                .map_err(|error| undeclared("queue", &queue.name, &error, passive))?;
         }
     }
     Ok(())
@@ -91,21 +93,32 @@ fn short(text: &str) -> ShortString {
     ShortString::try_new(text).expect("names of queues and exchanges are far below 255 bytes")
 }
 
-/// The broker's refusal in words an operator can act on.
-fn wrong(what: &str, name: &str, error: &lapin::Error) -> Undeclared {
-    let ErrorKind::ProtocolError(refusal) = error.kind() else {
-        return Undeclared::Failed { name: name.to_owned(), why: error.to_string() };
-    };
-    let said = refusal.get_message().to_string();
-    match refusal.get_id() {
-        PRECONDITION_FAILED => Undeclared::Wrong(inequivalent(what, name, &said)),
-        NOT_FOUND => Undeclared::Wrong(format!(
-            "{what} `{name}` is not there: import deploy/rabbitmq/definitions.json, or set `broker.declare = true`"
-        )),
+fn undeclared(what: &str, name: &str, error: &lapin::Error, passive: bool) -> Undeclared {
+    match error.kind() {
+        ErrorKind::ProtocolError(refusal) => {
+            refused(what, name, (refusal.get_id(), refusal.get_message().as_str()), passive)
+        }
+        _ => Undeclared::Failed { name: name.to_owned(), why: error.to_string() },
+    }
+}
+
+/// The broker's refusal in words an operator can act on. What may be otherwise in a moment is not wrong:
+/// 3.10 cuts off (`INTERNAL_ERROR`) some of those who declare the same queue at once, and a queue without
+/// its leader is not found.
+fn refused(what: &str, name: &str, (code, said): (u16, &str), passive: bool) -> Undeclared {
+    match code {
+        PRECONDITION_FAILED if said.contains("inequivalent arg") => {
+            Undeclared::Wrong(inequivalent(what, name, said))
+        }
+        NOT_FOUND if passive && (said.contains("no queue") || said.contains("no exchange")) => {
+            Undeclared::Wrong(format!(
+                "{what} `{name}` is not there: import deploy/rabbitmq/definitions.json, or set `broker.declare = true`"
+            ))
+        }
         ACCESS_REFUSED => {
             Undeclared::Wrong(format!("the broker user may not declare {what} `{name}`: {said}"))
         }
-        _ => Undeclared::Failed { name: name.to_owned(), why: said },
+        _ => Undeclared::Failed { name: name.to_owned(), why: said.to_owned() },
     }
 }
 
@@ -140,5 +153,24 @@ mod tests {
              of type 'long' but current is none): arguments cannot be changed, so empty and delete it, or give \
              the worker a virtual host of its own"
         );
+    }
+
+    #[test]
+    fn only_what_waiting_does_not_change_is_wrong() {
+        let rows = [
+            (406, "PRECONDITION_FAILED - inequivalent arg 'x-queue-type' for queue 'q': a", false, true),
+            (406, "PRECONDITION_FAILED - invalid arg", false, false),
+            (404, "NOT_FOUND - no queue 'q' in vhost 'okta'", true, true),
+            (404, "NOT_FOUND - no exchange 'q' in vhost 'okta'", true, true),
+            (404, "NOT_FOUND - no exchange 'q' in vhost 'okta'", false, false),
+            (404, "NOT_FOUND - home node 'a@b' of durable queue 'q' is down or inaccessible", true, false),
+            (403, "ACCESS_REFUSED - access to queue 'q' refused for user 'worker'", false, true),
+            (405, "RESOURCE_LOCKED - cannot obtain exclusive access to locked queue 'q'", false, false),
+            (541, "INTERNAL_ERROR - Cannot declare a queue 'queue 'q' in vhost 'okta''", false, false),
+        ];
+        for (code, said, passive, is_wrong) in rows {
+            let refused = refused("queue", "q", (code, said), passive);
+            assert_eq!(matches!(refused, Undeclared::Wrong(_)), is_wrong, "{said}: {refused}");
+        }
     }
 }
