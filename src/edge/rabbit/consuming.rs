@@ -108,6 +108,15 @@ impl Means {
     }
 }
 
+/// Until when messages were handed over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Until {
+    /// Somebody said halt.
+    Halted,
+    /// They are not wanted now.
+    Unwanted,
+}
+
 /// One queue, consumed while its messages are wanted.
 pub(super) struct Consuming {
     source: Source,
@@ -156,13 +165,12 @@ impl Consuming {
     /// # Errors
     /// When the queue is consumed no more although nobody said so.
     pub async fn run(mut self, mut halt: watch::Receiver<bool>) -> Result<(), Doubt> {
-        while !*halt.borrow() {
-            match self.consumer {
-                Some(_) => self.hand_over_all(&mut halt).await?,
-                None => tokio::select! {
-                    () = turned(&mut halt) => {}
-                    () = becomes(&mut self.wanted, true) => self.consume().await?,
-                },
+        while self.hand_over_all(&mut halt).await? == Until::Unwanted {
+            self.cancel().await?;
+            tokio::select! {
+                biased;
+                () = turned(&mut halt) => break,
+                () = becomes(&mut self.wanted, true) => self.consume().await?,
             }
         }
         self.cancel().await?;
@@ -170,19 +178,19 @@ impl Consuming {
         Ok(())
     }
 
-    /// Hands over what comes while it is wanted.
-    async fn hand_over_all(&mut self, halt: &mut watch::Receiver<bool>) -> Result<(), Doubt> {
+    /// Hands over what comes.
+    async fn hand_over_all(&mut self, halt: &mut watch::Receiver<bool>) -> Result<Until, Doubt> {
         while let Some(consumer) = &mut self.consumer {
             let next = tokio::select! {
                 biased;
-                () = turned(halt) => return Ok(()),
-                () = becomes(&mut self.wanted, false) => return self.cancel().await,
+                () = turned(halt) => return Ok(Until::Halted),
+                () = becomes(&mut self.wanted, false) => return Ok(Until::Unwanted),
                 next = consumer.next() => next,
             };
             let Some(Ok(delivery)) = next else { return Err(Doubt::Lost("a consumer ended")) };
             self.hand_over(delivery).await;
         }
-        Ok(())
+        Ok(Until::Unwanted)
     }
 
     /// Stops consuming, and hands over what had come by then.
