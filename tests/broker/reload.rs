@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use lapin::options::QueueDeleteOptions;
+use lapin::options::{QueueDeclareOptions, QueueDeleteOptions};
 use lapin::types::FieldTable;
 use serde_json::{Value, json};
 
@@ -193,22 +193,36 @@ async fn other_keys_hold_at_once_or_are_named_for_the_next_start() {
     worker.stop();
 }
 
-#[tokio::test]
-async fn a_connection_that_the_broker_does_not_fit_is_left_out_until_it_does() {
+/// A queue of another kind stands where one of the third connection's has to be.
+async fn left_out(options: QueueDeclareOptions, why: &str) {
     let Some(node) = ours() else { return };
     let world = World::new().await;
     let worker = world.worker();
     let mut caller = world.caller().await;
     let before = old_consumers(node, &world);
-    caller.queue(BULK, FieldTable::default(), None).await; // with other arguments than ours
+    let channel = caller.open_channel().await;
+    let declared = channel.queue_declare(BULK.into(), options, FieldTable::default()).await;
+    declared.expect("nobody has declared it yet");
     worker.write(&format!("{}{}", worker.settings(), third(&world, &open("\"all\""))));
     worker.process.signal("HUP");
-    says(&worker, "`third` is not served: queue `okta.invocations.third.bulk` exists with another").await;
+    says(&worker, &format!("`third` is not served: {why}")).await;
     assert_eq!(status(&mut caller, &list("prod")).await, "succeeded");
-    let channel = caller.open_channel().await;
-    channel.queue_delete(BULK.into(), QueueDeleteOptions::default()).await.unwrap();
+    let deleted = channel.queue_delete(BULK.into(), QueueDeleteOptions::default()).await;
+    deleted.expect("it is there");
     until("it is consumed", async || caller.consumers(BULK).await == Some(1)).await;
     assert_eq!(status(&mut caller, &list("third")).await, "succeeded");
     assert_eq!(old_consumers(node, &world), before);
     worker.stop();
+}
+
+#[tokio::test]
+async fn a_connection_that_the_broker_has_other_queues_for_is_left_out_until_it_has_not() {
+    let options = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
+    left_out(options, "queue `okta.invocations.third.bulk` exists with another").await;
+}
+
+#[tokio::test]
+async fn a_connection_that_cannot_be_declared_now_is_left_out_until_it_can() {
+    let options = QueueDeclareOptions { exclusive: true, ..QueueDeclareOptions::default() };
+    left_out(options, "failed to declare `okta.invocations.third.bulk`: RESOURCE_LOCKED").await;
 }

@@ -16,7 +16,7 @@ use crate::domain::mail::Source;
 use crate::domain::topology::Topology;
 
 use super::connecting::close;
-use super::declare::{Undeclared, declare};
+use super::declare::declare;
 use super::doubt::Doubt;
 use super::roster::Roster;
 use super::serving::{Serving, Site, serve};
@@ -82,7 +82,7 @@ impl Generation {
         for name in names {
             match Serving::begin(&generation.site, &name).await {
                 Ok(serving) => begun.push((name, serving)),
-                Err(Doubt::Undeclared(Undeclared::Wrong(_))) if wrong == Wrong::IsLeftOut => {}
+                Err(Doubt::Undeclared(_)) if wrong == Wrong::IsLeftOut && generation.site.is_up() => {}
                 Err(doubt) => return Err(doubt),
             }
         }

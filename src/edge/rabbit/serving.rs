@@ -17,7 +17,7 @@ use crate::worker::event::{Event, Observer};
 
 use super::connecting::RECONNECT;
 use super::consuming::{Consuming, Means};
-use super::declare::{DECLARE_TIMEOUT, Undeclared, declare};
+use super::declare::{DECLARE_TIMEOUT, declare};
 use super::doubt::{Doubt, silent};
 use super::presence::Presence;
 use super::roster::Roster;
@@ -37,6 +37,13 @@ pub(super) struct Site {
     pub passive: bool,
     /// Who is told.
     pub observer: Arc<dyn Observer>,
+}
+
+impl Site {
+    /// Whether the connection is there: then what the broker refuses concerns nobody but who asked.
+    pub fn is_up(&self) -> bool {
+        self.connection.status().connected()
+    }
 }
 
 /// Some queues that are served together.
@@ -113,7 +120,7 @@ pub(super) async fn serve(
         let begun = timeout(DECLARE_TIMEOUT, Serving::begin(&site, &name)).await.map_err(|_| silent())?;
         let why = match begun {
             Ok(serving) => return serving.keep(halt).await,
-            Err(Doubt::Undeclared(Undeclared::Wrong(why))) => why,
+            Err(Doubt::Undeclared(why)) if site.is_up() => why.to_string(),
             Err(doubt) => return Err(doubt),
         };
         site.observer.note(&Event::Unserved { connection: &name, why: &why });
