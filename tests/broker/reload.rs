@@ -151,9 +151,9 @@ async fn a_bad_file_is_refused_whole_and_the_configuration_in_force_is_kept() {
     let mut caller = world.caller().await;
     let text = worker.settings();
     let good = format!("{text}{}", third(&world, &open("\"all\"")));
-    worker.write(&good.replace("[broker]", "[broker]\nprefetch = 0\ndead_tll = \"1d\""));
+    worker.write(&good.replace("[broker]", "[broker]\nprefetch = 0\ncolour = 1"));
     worker.process.signal("HUP");
-    says(&worker, "broker.dead_tll: unknown key, did you mean `dead_ttl`?").await;
+    says(&worker, "broker.colour: unknown key").await;
     says(&worker, "broker.prefetch: must be between 1 and 1000").await;
     assert!(worker.process.stderr().contains("the new configuration is refused, the one in force is kept"));
     assert_eq!(caller.consumers(BULK).await, None, "nothing of it is taken up");
