@@ -9,6 +9,8 @@ mod child;
 mod fellow;
 mod node;
 mod org;
+#[path = "../support/proxy.rs"]
+mod proxy;
 mod wire;
 mod world;
 
