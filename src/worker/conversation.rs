@@ -214,6 +214,8 @@ impl<'a> Conversation<'a> {
     async fn send(&mut self, request: &Request) -> Result<Result<Response, NoAnswer>, End> {
         let permit = self.admitted(request).await?;
         if !self.receipt.is_live() {
+            // Nothing is sent, so those who are in line behind must not wait as if it were.
+            permit.heard(Told::Uncounted);
             return Err(End::Stale);
         }
         let (connection, bucket) = (&self.job.connection, request.bucket());

@@ -17,6 +17,7 @@ mod world;
 mod aside;
 mod callers;
 mod cut;
+mod cuts;
 mod given_up;
 mod not_yet;
 mod outages;

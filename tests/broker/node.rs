@@ -121,6 +121,14 @@ impl Node {
         self.turn.write().await
     }
 
+    /// How many messages of a queue are delivered and not acknowledged.
+    pub fn unacknowledged(&self, place: &Place, queue: &str) -> usize {
+        let vhost = place.vhost.as_deref().expect("a node of ours has virtual hosts");
+        let listed = self.run("ctl", &["-q", "list_queues", "-p", vhost, "name", "messages_unacknowledged"]);
+        let count = listed.lines().find_map(|line| line.strip_prefix(queue)?.trim().parse().ok());
+        count.unwrap_or_else(|| panic!("there is no queue `{queue}`: {listed}"))
+    }
+
     /// The port it listens on.
     pub fn port(&self) -> u16 {
         self.port

@@ -8,8 +8,9 @@ use tempfile::TempDir;
 
 use super::caller::Caller;
 use super::child::{LOOK_AGAIN, Process, WAIT_MAX, command, free_port, http};
-use super::node::{Place, User};
+use super::node::{Node, Place, User};
 use super::org::{Org, TOKEN};
+use super::proxy::Proxy;
 
 /// A virtual host and an org.
 pub struct World {
@@ -30,6 +31,9 @@ pub struct Start<'a> {
     /// Environment variables on top.
     pub variables: &'a [(&'a str, &'a str)],
 }
+
+/// The variable that names the broker to a worker.
+pub const BROKER_URL: &str = "TEST_AMQP_URL";
 
 /// A running worker.
 pub struct Worker {
@@ -66,7 +70,7 @@ impl World {
         let text = format!(
             r#"
 [broker]
-url = {{ env = "TEST_AMQP_URL" }}
+url = {{ env = "{BROKER_URL}" }}
 [connections.prod]
 base_url = "{org}"
 api_token = {{ env = "TEST_OKTA_TOKEN" }}
@@ -91,7 +95,7 @@ listen = "127.0.0.1:{port}"
         command
             .args(["run", "--config"])
             .arg(file)
-            .env("TEST_AMQP_URL", self.place.url(User::Worker))
+            .env(BROKER_URL, self.place.url(User::Worker))
             .env("TEST_OKTA_TOKEN", TOKEN)
             .envs(variables.iter().copied());
         (command, port)
@@ -123,6 +127,14 @@ listen = "127.0.0.1:{port}"
         let mut worker = self.start(start);
         worker.await_ready();
         worker
+    }
+
+    /// A proxy before the broker, and the worker's way to the broker through it.
+    pub fn proxied(&self, node: &Node) -> (Proxy, String) {
+        let proxy = Proxy::start(free_port(), node.port());
+        let url = self.place.url(User::Worker);
+        let url = url.replace(&format!(":{}/", node.port()), &format!(":{}/", proxy.port()));
+        (proxy, url)
     }
 
     /// A producer that may do everything.
@@ -162,6 +174,11 @@ impl Worker {
     /// Writes another configuration in its place.
     pub fn write(&self, settings: &str) {
         std::fs::write(&self.file, settings).expect("a file can be written");
+    }
+
+    /// How often it has lost the broker so far, or not found it.
+    pub fn lost_so_far(&self) -> usize {
+        self.process.stderr().matches("lost the broker").count()
     }
 
     /// Its metrics.

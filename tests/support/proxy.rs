@@ -304,12 +304,7 @@ enum Cut {
 }
 
 /// Leads one connection, until one side ends it or it is cut.
-async fn lead(
-    mut client: TcpStream,
-    server: SocketAddr,
-    orders: watch::Receiver<Rule>,
-    counts: Arc<Counts>,
-) {
+async fn lead(mut client: TcpStream, server: SocketAddr, orders: watch::Receiver<Rule>, counts: Arc<Counts>) {
     let link = Link { head: Mutex::default(), cuts: orders.borrow().cuts };
     let Ok(mut server) = TcpStream::connect(server).await else { return };
     let _ = (client.set_nodelay(true), server.set_nodelay(true));
