@@ -7,11 +7,13 @@ use std::time::Duration;
 use async_trait::async_trait;
 use okta_worker::domain::ids::{ConnectionName, Lane};
 use okta_worker::domain::mail::{Delivery, Source};
+use okta_worker::domain::ids::ConnectionName;
+use okta_worker::domain::mail::{Delivery, Post, Posted, Unposted};
 use okta_worker::domain::secret::Secret;
 use okta_worker::edge::rabbit::{Ended, Gossips, Publisher, Settings, Supervisor};
 use okta_worker::policy::budget::signal::Signal;
 use okta_worker::worker::event::{Event, Observer};
-use okta_worker::worker::ports::{Census, Gossip, Inbox};
+use okta_worker::worker::ports::{Census, Gossip, Inbox, Postbox as _};
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 
@@ -29,6 +31,8 @@ pub enum Note {
     Taken,
     /// The broker does not let it hear or tell.
     Refused(String),
+    /// It has found the broker, or lost it, and why.
+    Broker(bool, String),
 }
 
 /// A running supervisor.
@@ -36,6 +40,7 @@ pub struct Fellow {
     notes: Notes,
     telling: [Arc<Telling>; 2],
     gossips: watch::Sender<Gossips>,
+    publisher: Arc<Publisher>,
     stop: watch::Sender<bool>,
     running: JoinHandle<Result<(), Ended>>,
 }
@@ -121,6 +126,7 @@ impl Observer for Notes {
             Event::Broker { connected: true, .. } => {
                 self.generations.fetch_add(1, Ordering::Relaxed);
             }
+            Event::Broker { connected, why } => self.all().push(Note::Broker(*connected, (*why).to_owned())),
             _ => {}
         }
     }
@@ -157,11 +163,30 @@ impl Fellow {
         let supervisor = supervisor.expect("the settings are good");
         let running = tokio::spawn(async move { supervisor.run(stopping).await });
         Self { notes, telling, gossips, stop, running }
+        let supervisor = Supervisor::new(settings, gossips, Arc::clone(&publisher), inbox, observer);
+        let supervisor = supervisor.expect("the settings are good");
+        let running = tokio::spawn(async move { supervisor.run(stopping).await });
+        Self { notes, telling, publisher, stop, running }
     }
 
     /// What has reached it so far.
     pub fn notes(&self) -> Vec<Note> {
         self.notes.all().clone()
+    }
+
+    /// Whether it has found the broker and not lost it since.
+    pub fn is_connected(&self) -> bool {
+        let is_connected = |note: &Note| match note {
+            Note::Broker(connected, _) => Some(*connected),
+            _ => None,
+        };
+        self.notes().iter().rev().find_map(is_connected) == Some(true)
+    }
+
+    /// Has it publish a message; what became of it.
+    pub fn post(&self, post: Post) -> JoinHandle<Result<Posted, Unposted>> {
+        let publisher = Arc::clone(&self.publisher);
+        tokio::spawn(async move { publisher.post(&post).await })
     }
 
     /// The last count of `prod`.

@@ -11,6 +11,7 @@ mod node;
 mod org;
 #[path = "../support/proxy.rs"]
 mod proxy;
+mod scripted;
 mod wire;
 mod world;
 
@@ -33,6 +34,7 @@ mod slow;
 mod subtools;
 mod tls;
 mod topology;
+mod traps;
 mod unreadable;
 mod wanted;
 mod unroutable;

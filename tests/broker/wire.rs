@@ -8,9 +8,12 @@ use super::child::WAIT_MAX;
 /// The byte that ends every frame.
 const FRAME_END: u8 = 0xCE;
 
-const METHOD: u8 = 1;
-const HEADER: u8 = 2;
-const BODY: u8 = 3;
+/// The kinds of frames.
+pub const METHOD: u8 = 1;
+/// The properties of a message.
+pub const HEADER: u8 = 2;
+/// A part of its body.
+pub const BODY: u8 = 3;
 
 /// The flag of the property `correlation_id`.
 const CORRELATION_ID: u16 = 1 << 10;
@@ -18,20 +21,28 @@ const CORRELATION_ID: u16 = 1 << 10;
 /// A connection with one channel.
 pub struct Wire(TcpStream);
 
-fn short(bytes: &[u8]) -> Vec<u8> {
+/// A text of at most 255 bytes.
+pub fn short(bytes: &[u8]) -> Vec<u8> {
     let length = u8::try_from(bytes.len()).expect("a short string is short");
     [&[length], bytes].concat()
 }
 
-fn long(bytes: &[u8]) -> Vec<u8> {
+/// A text of any length.
+pub fn long(bytes: &[u8]) -> Vec<u8> {
     let length = u32::try_from(bytes.len()).expect("a string is below 4 GiB");
     [&length.to_be_bytes()[..], bytes].concat()
 }
 
-fn method(class: u16, id: u16, arguments: &[&[u8]]) -> Vec<u8> {
+/// The payload of a method.
+pub fn method(class: u16, id: u16, arguments: &[&[u8]]) -> Vec<u8> {
     let mut bytes = [class.to_be_bytes(), id.to_be_bytes()].concat();
     arguments.iter().for_each(|part| bytes.extend_from_slice(part));
     bytes
+}
+
+/// One frame.
+pub fn frame(kind: u8, channel: u16, payload: &[u8]) -> Vec<u8> {
+    [&[kind], &channel.to_be_bytes()[..], &long(payload), &[FRAME_END]].concat()
 }
 
 impl Wire {
@@ -88,11 +99,7 @@ impl Wire {
     }
 
     fn frame(&mut self, kind: u8, channel: u16, payload: &[u8]) {
-        let mut frame = vec![kind];
-        frame.extend(channel.to_be_bytes());
-        frame.extend(long(payload));
-        frame.push(FRAME_END);
-        self.write(&frame);
+        self.write(&frame(kind, channel, payload));
     }
 
     fn read(&mut self) -> (u8, Vec<u8>) {

@@ -368,7 +368,10 @@ async fn carry(
         let rule = orders.borrow().clone();
         match link.flow(&rule, direction) {
             Flow::Swallow => (has_lost_bytes, is_over) = (true, length == 0),
-            _ if length == 0 => return Ok(to.shutdown().await.unwrap_or_default()),
+            _ if length == 0 => {
+                let _ = to.shutdown().await;
+                return Ok(());
+            }
             // Whoever orders a hold at this very moment finds these bytes already carried.
             Flow::Pass | Flow::Hold | Flow::Late(_) => {
                 if let Flow::Late(time) = flow {
