@@ -6,9 +6,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use okta_worker::domain::ids::{ConnectionName, Lane};
-use okta_worker::domain::mail::{Delivery, Source};
-use okta_worker::domain::ids::ConnectionName;
-use okta_worker::domain::mail::{Delivery, Post, Posted, Unposted};
+use okta_worker::domain::mail::{Delivery, Post, Posted, Source, Unposted};
 use okta_worker::domain::secret::Secret;
 use okta_worker::edge::rabbit::{Ended, Gossips, Publisher, Settings, Supervisor};
 use okta_worker::policy::budget::signal::Signal;
@@ -123,10 +121,10 @@ impl Observer for Notes {
     fn note(&self, event: &Event<'_>) {
         match event {
             Event::SignalsRefused { why } => self.all().push(Note::Refused((*why).to_owned())),
-            Event::Broker { connected: true, .. } => {
-                self.generations.fetch_add(1, Ordering::Relaxed);
+            Event::Broker { connected, why } => {
+                self.generations.fetch_add(usize::from(*connected), Ordering::Relaxed);
+                self.all().push(Note::Broker(*connected, (*why).to_owned()));
             }
-            Event::Broker { connected, why } => self.all().push(Note::Broker(*connected, (*why).to_owned())),
             _ => {}
         }
     }
@@ -159,14 +157,11 @@ impl Fellow {
         let publisher = Arc::new(Publisher::new(stopping.clone()));
         let (inbox, observer) = (Arc::new(notes.clone()), Arc::new(notes.clone()));
         let gossips = watch::Sender::new(gossips);
-        let supervisor = Supervisor::new(settings, gossips.subscribe(), publisher, inbox, observer);
+        let supervisor =
+            Supervisor::new(settings, gossips.subscribe(), Arc::clone(&publisher), inbox, observer);
         let supervisor = supervisor.expect("the settings are good");
         let running = tokio::spawn(async move { supervisor.run(stopping).await });
-        Self { notes, telling, gossips, stop, running }
-        let supervisor = Supervisor::new(settings, gossips, Arc::clone(&publisher), inbox, observer);
-        let supervisor = supervisor.expect("the settings are good");
-        let running = tokio::spawn(async move { supervisor.run(stopping).await });
-        Self { notes, telling, publisher, stop, running }
+        Self { notes, telling, gossips, publisher, stop, running }
     }
 
     /// What has reached it so far.

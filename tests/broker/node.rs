@@ -214,20 +214,3 @@ impl Place {
         }
     }
 }
-
-/// A broker short of memory, until this is dropped.
-pub struct Alarm(&'static Node);
-
-impl Alarm {
-    /// Raises the alarm.
-    pub fn raise(node: &'static Node) -> Self {
-        node.run("ctl", &["-q", "set_vm_memory_high_watermark", "0.000001"]);
-        Self(node)
-    }
-}
-
-impl Drop for Alarm {
-    fn drop(&mut self) {
-        self.0.run("ctl", &["-q", "set_vm_memory_high_watermark", "0.4"]);
-    }
-}

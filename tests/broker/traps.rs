@@ -78,6 +78,7 @@ async fn a_message_whose_confirm_is_lost_with_the_connection_goes_out_again_as_i
     );
     second.confirm();
     assert_eq!(posting.await.unwrap(), Ok(Posted::Confirmed));
+    until("all is as before", async || fellow.is_connected()).await;
     fellow.stop().await;
 }
 
