@@ -2,7 +2,7 @@
 
 use okta_worker::domain::json::Fields;
 use okta_worker::tools::catalogue::CATALOGUE;
-use okta_worker::tools::{Bounds, Move};
+use okta_worker::tools::{Bounds, Move, Setting};
 use serde_json::value::RawValue;
 
 #[test]
@@ -13,7 +13,7 @@ fn first_requests() {
         for example in entry.manifest.examples {
             let arguments = RawValue::from_string((*example).to_owned()).expect("examples are JSON");
             let tool = entry.read(&arguments).expect("examples are read");
-            let Move::Send(request) = tool.next(&[], bounds) else {
+            let Move::Send(request) = tool.next(&[], Setting::first(bounds)) else {
                 panic!("{} {example} sends nothing", entry.manifest.name);
             };
             let body = request.body.as_deref().map(String::from_utf8_lossy).unwrap_or_default();

@@ -2,7 +2,7 @@
 
 use okta_worker::domain::http::{Exchange, Request, Response};
 use okta_worker::domain::json::Fields;
-use okta_worker::tools::{Bounds, Move, catalogue};
+use okta_worker::tools::{Bounds, Move, Setting, Turn, catalogue};
 use proptest::prelude::*;
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -71,9 +71,11 @@ fn result(name: &str, arguments: &str, fields: &Fields, body: &str) -> Box<RawVa
     let entry = catalogue::find(name).expect("a subtool of that name");
     let arguments = RawValue::from_string(arguments.to_owned()).expect("arguments are JSON");
     let tool = entry.read(&arguments).expect("arguments are read");
-    let Move::Send(request) = tool.next(&[], bounds) else { panic!("{name} asks nothing") };
+    let Move::Send(request) = tool.next(&[], Setting::first(bounds)) else { panic!("{name} asks nothing") };
     let response = Response::new(200, http::HeaderMap::new(), body.to_owned());
-    match tool.next(&[Exchange { request: Request::clone(&request), response }], bounds) {
+    match tool
+        .next(&[Turn::Said(Exchange { request: Request::clone(&request), response })], Setting::first(bounds))
+    {
         Move::Done(done) => done.output,
         other => panic!("{name} does not end with {body}: {other:?}"),
     }

@@ -16,6 +16,7 @@ use crate::worker::clock::Clock;
 use crate::worker::event::Observer;
 use crate::worker::gate::{CallerCeilings, Gate, Terms};
 use crate::worker::ports::{Gossip, Okta};
+use crate::worker::pulse::Pulse;
 use crate::worker::{Connection, Rules};
 
 use super::Refusal;
@@ -75,13 +76,14 @@ pub(super) fn orgs(config: &Config, ground: &Ground, before: &Orgs) -> Result<Or
 impl Org {
     /// An org that is reached this way.
     pub fn new(settings: &Settings, okta: Arc<dyn Okta>, gate: Arc<Gate>) -> Self {
-        let connection = Arc::new(Connection {
-            name: settings.name.clone(),
-            okta,
-            budget: Arc::new(Arc::clone(&gate)),
-            subtools: settings.subtools.clone(),
-        });
-        Self { settings: settings.clone(), connection, gate }
+        Self::with_pulse(settings, okta, gate, Arc::default())
+    }
+
+    fn with_pulse(settings: &Settings, okta: Arc<dyn Okta>, gate: Arc<Gate>, pulse: Arc<Pulse>) -> Self {
+        let (name, subtools) = (settings.name.clone(), settings.subtools.clone());
+        let mut connection = Connection::new(name, okta, Arc::new(Arc::clone(&gate)), subtools);
+        connection.pulse = pulse;
+        Self { settings: settings.clone(), connection: Arc::new(connection), gate }
     }
 
     /// The same org with other settings.
@@ -98,7 +100,10 @@ impl Org {
                 gate
             }
         };
-        Ok(Self::new(settings, okta, gate))
+        // Whatever it was paused for may be mended.
+        let pulse = Arc::clone(&self.connection.pulse);
+        pulse.resume();
+        Ok(Self::with_pulse(settings, okta, gate, pulse))
     }
 }
 

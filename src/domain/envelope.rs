@@ -55,13 +55,12 @@ pub struct NotYet {
 }
 
 /// What producers may ask for one day.
-pub const NOT_YET: [NotYet; 6] = [
+pub const NOT_YET: [NotYet; 5] = [
     NotYet { path: "options.dry_run", example: "true" },
     NotYet { path: "options.count_only", example: "true" },
     NotYet { path: "options.max_bytes", example: "65536" },
     NotYet { path: "options.stream", example: "true" },
     NotYet { path: "properties.headers.okta-progress", example: "true" },
-    NotYet { path: "properties.headers.okta-resent", example: "true" },
 ];
 
 #[derive(Deserialize)]

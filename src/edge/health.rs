@@ -3,6 +3,7 @@
 //! Alive means that the runtime still turns, whatever the broker or Okta do: a restart cures neither of
 //! them. Ready means that messages are taken. Nothing here changes what the worker does.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -16,9 +17,9 @@ use axum::routing::get;
 use tokio::net::TcpListener;
 use tokio::time::{Instant, MissedTickBehavior};
 
-use crate::domain::ids::excerpt;
+use crate::domain::ids::{ConnectionName, excerpt};
 use crate::edge::metrics::Metrics;
-use crate::worker::event::{Event, Observer};
+use crate::worker::event::{Event, Observer, PauseReason};
 
 /// How often the heart beats.
 const BEAT_EVERY: Duration = Duration::from_secs(1);
@@ -40,6 +41,8 @@ struct Fact {
 struct Readiness {
     broker: Fact,
     worker: Fact,
+    /// Connections that are paused, and why.
+    paused: BTreeMap<ConnectionName, PauseReason>,
 }
 
 /// Whether the process is alive and takes messages.
@@ -69,6 +72,7 @@ impl Health {
             readiness: Mutex::new(Readiness {
                 broker: Fact { holds: false, why: "not reached yet".into() },
                 worker: Fact { holds: true, why: "running".into() },
+                paused: BTreeMap::new(),
             }),
         }
     }
@@ -114,7 +118,7 @@ impl Health {
     /// The answer to `/readyz`: one fact per line.
     fn ready(&self) -> (StatusCode, String) {
         let readiness = self.lock();
-        let Readiness { broker, worker } = &*readiness;
+        let Readiness { broker, worker, paused } = &*readiness;
         let code =
             if broker.holds && worker.holds { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
         let mut body = String::new();
@@ -125,6 +129,9 @@ impl Health {
         }
         let takes = if worker.holds { "ready" } else { "not ready" };
         let _ = writeln!(body, "\nworker: {takes} ({})", worker.why);
+        for (connection, reason) in paused {
+            let _ = writeln!(body, "connection {connection}: paused ({})", reason.as_str());
+        }
         (code, body)
     }
 
@@ -136,8 +143,17 @@ impl Health {
 
 impl Observer for Health {
     fn note(&self, event: &Event<'_>) {
-        if let Event::Broker { connected, why } = *event {
-            self.lock().broker = Fact { holds: connected, why: excerpt(why) };
+        match *event {
+            Event::Broker { connected, why } => {
+                self.lock().broker = Fact { holds: connected, why: excerpt(why) };
+            }
+            Event::Paused { connection, reason } => {
+                self.lock().paused.insert(connection.clone(), reason);
+            }
+            Event::Resumed { connection, .. } => {
+                self.lock().paused.remove(connection);
+            }
+            _ => {}
         }
     }
 }

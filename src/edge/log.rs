@@ -168,6 +168,27 @@ impl Log {
                 "attempt {attempt} on `{connection}` failed ({}) and will be repeated",
                 reason.as_str()
             ),
+            Event::Paused { connection, reason } => error!(
+                connection = connection.as_str(),
+                reason = reason.as_str(),
+                "`{connection}` is paused: {}; bulk messages wait in their queue until a probe gets through",
+                reason.in_words()
+            ),
+            Event::Resumed { connection, reason } => info!(
+                connection = connection.as_str(),
+                reason = reason.as_str(),
+                "`{connection}` goes on, it was paused because {}",
+                reason.in_words()
+            ),
+            Event::HandedBack { connection, lane, id } => {
+                let id = name(id);
+                debug!(
+                    id = &*id,
+                    connection = connection.as_str(),
+                    lane = lane.as_str(),
+                    "gave `{id}` back to its queue"
+                );
+            }
             Event::Undeliverable { id, connection } => {
                 let id = name(id);
                 warn!(

@@ -20,7 +20,7 @@ use crate::domain::bucket::{Bucket, RateHeaders};
 use crate::domain::ids::{ConnectionName, Lane};
 use crate::tools::Kind;
 use crate::tools::catalogue::CATALOGUE;
-use crate::worker::event::{Ending, Event, LimitKind, Observer, ParkReason, RetryReason};
+use crate::worker::event::{Ending, Event, LimitKind, Observer, ParkReason, PauseReason, RetryReason};
 
 /// What every name begins with.
 const PREFIX: &str = "okta_worker";
@@ -44,9 +44,6 @@ const THROTTLE_SECONDS: &[f64] =
 
 /// Seconds one request takes at Okta: fine around the usual 0.1 to 1, coarse up to where any timeout ends it.
 const REQUEST_SECONDS: &[f64] = &[0.025, 0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0];
-
-/// Why a connection pauses: the errors its interactive invocations are answered with meanwhile.
-const PAUSES: [ErrorCode; 3] = [ErrorCode::Unauthorized, ErrorCode::Forbidden, ErrorCode::OktaUnavailable];
 
 /// The counters, gauges and histograms, on a registry of their own.
 ///
@@ -222,7 +219,7 @@ impl Metrics {
         for reason in ParkReason::ALL {
             self.parked.with_label_values(&[connection, reason.as_str()]);
         }
-        for reason in PAUSES {
+        for reason in PauseReason::ALL {
             self.paused.with_label_values(&[connection, reason.as_str()]);
         }
         for lane in Lane::ALL {
@@ -285,6 +282,12 @@ impl Metrics {
             Event::PutAside { connection, bucket, .. } => {
                 self.put_aside.with_label_values(&[connection.as_str(), bucket.as_str()]).inc();
             }
+            Event::Paused { connection, reason } => {
+                self.paused.with_label_values(&[connection.as_str(), reason.as_str()]).set(1);
+            }
+            Event::Resumed { connection, reason } => {
+                self.paused.with_label_values(&[connection.as_str(), reason.as_str()]).set(0);
+            }
             Event::Answered(ref ending) => self.count_ending(ending),
             Event::Parked { connection, reason, .. } => {
                 self.parked.with_label_values(&[named(connection), reason.as_str()]).inc();
@@ -294,6 +297,7 @@ impl Metrics {
             Event::BucketExhausted { .. }
             | Event::BucketRecovered { .. }
             | Event::LimitLowered { .. }
+            | Event::HandedBack { .. }
             | Event::Undeliverable { .. }
             | Event::Stale { .. }
             | Event::Unserved { .. }
@@ -601,7 +605,7 @@ mod tests {
         assert_eq!(zeros("retries_total"), 2 * RetryReason::ALL.len());
         assert_eq!(zeros("put_aside_total"), 2 * Bucket::ALL.len());
         assert_eq!(zeros("in_flight"), 2 * Lane::ALL.len());
-        assert_eq!(zeros("connection_paused"), 2 * PAUSES.len());
+        assert_eq!(zeros("connection_paused"), 2 * PauseReason::ALL.len());
         assert_eq!(zeros("redelivered_total"), 2);
         let writes = CATALOGUE.iter().filter(|entry| entry.manifest.kind != Kind::Read).count();
         assert_eq!(zeros(r#"error="outcome_unknown""#), 2 * writes);

@@ -224,6 +224,10 @@ impl Postbox for Broker {
             Address::Queue(name) | Address::DirectReply(name) => ("", name, name.as_str()),
             // Nobody binds to results here, so they wait where unclaimed ones do.
             Address::Exchange(RESULTS, key) => (RESULTS, key, UNCLAIMED),
+            Address::Exchange(INVOCATIONS, key) => {
+                self.publish(key, post.properties.clone(), post.body.clone());
+                return Ok(Posted::Confirmed);
+            }
             // The delay tiers: each exchange has one queue, of its own name.
             Address::Exchange(exchange, key) => (*exchange, key, *exchange),
         };

@@ -56,11 +56,13 @@ pub enum Trouble {
     ReadOnly,
     /// 409 or 423: something is still being set up.
     Busy,
+    /// 404 of what this worker has just created: not everywhere yet.
+    Lag,
 }
 
 impl Trouble {
     /// Every kind.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::NotSent,
         Self::NoAnswer,
         Self::ServerError,
@@ -68,6 +70,7 @@ impl Trouble {
         Self::Unavailable,
         Self::ReadOnly,
         Self::Busy,
+        Self::Lag,
     ];
 
     /// The kind as it stands in labels.
@@ -80,6 +83,7 @@ impl Trouble {
             Self::Unavailable => "unavailable",
             Self::ReadOnly => "read_only",
             Self::Busy => "busy",
+            Self::Lag => "lag",
         }
     }
 
@@ -87,8 +91,18 @@ impl Trouble {
     /// and while something is being set up before it does anything ("Error codes", E0000010, E0000112).
     pub fn may_have_happened(self) -> bool {
         match self {
-            Self::NotSent | Self::ReadOnly | Self::Busy => false,
+            Self::NotSent | Self::ReadOnly | Self::Busy | Self::Lag => false,
             Self::NoAnswer | Self::ServerError | Self::Gateway | Self::Unavailable => true,
+        }
+    }
+}
+
+impl Trouble {
+    /// Whether it may be the whole connection that fails, and not this one request.
+    pub fn may_be_everywhere(self) -> bool {
+        match self {
+            Self::NotSent | Self::NoAnswer | Self::Gateway | Self::Unavailable | Self::ReadOnly => true,
+            Self::ServerError | Self::Busy | Self::Lag => false,
         }
     }
 }

@@ -47,6 +47,27 @@ impl RetryRules {
     }
 }
 
+/// The longest wait that a worker takes with the message in hand; a longer one is for a delay tier.
+pub const WAIT_IN_HAND_MAX: Duration = Duration::from_secs(30);
+
+/// How long a user, policy or type takes to be set up ("try again in a few minutes", E0000112).
+pub const BUSY: RetryRules =
+    RetryRules { attempts_max: u32::MAX, base: Duration::from_secs(4), cap: Duration::from_secs(30) };
+
+/// How long Okta's servers take to know what one of them has created.
+pub const LAG: RetryRules =
+    RetryRules { attempts_max: 4, base: Duration::from_millis(500), cap: Duration::from_secs(2) };
+
+/// How often a paused connection is tried.
+pub const PROBE: RetryRules =
+    RetryRules { attempts_max: u32::MAX, base: Duration::from_secs(2), cap: Duration::from_secs(30) };
+
+/// What `Retry-After` asks for, in seconds; Okta has not been seen to send it.
+pub fn retry_after(headers: &http::HeaderMap) -> Option<Duration> {
+    let seconds = headers.get(http::header::RETRY_AFTER)?.to_str().ok()?.trim().parse().ok()?;
+    Some(Duration::from_secs(seconds))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

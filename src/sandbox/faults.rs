@@ -110,6 +110,10 @@ impl Faults {
         self.0.push(fault);
     }
 
+    pub(super) fn clear(&mut self) {
+        self.0.clear();
+    }
+
     pub(super) fn pending(&self) -> usize {
         self.0.len()
     }

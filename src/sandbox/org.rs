@@ -308,6 +308,11 @@ impl Org {
         self.faults.order(fault);
     }
 
+    /// Takes all orders of faults back.
+    pub fn clear_faults(&mut self) {
+        self.faults.clear();
+    }
+
     /// How many faults are still on order.
     pub fn faults_pending(&self) -> usize {
         self.faults.pending()

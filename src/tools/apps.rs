@@ -1,16 +1,19 @@
 //! Applications and who is assigned to them.
 
+use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::domain::answer::Effect;
 use crate::domain::http::Request;
 use crate::domain::ids::{AppId, UserKey};
 use crate::domain::json::{self, Object};
 use crate::domain::secret::Secrets;
 
+use super::converge::{Settled, has_all, is_since, logged, look_for, moment, settle, unknown};
 use super::list::{Limit, Rules, follow};
 use super::output::{App, AppUser, Empty, List};
-use super::{Dialogue, Done, Kind, Manifest, Repeat, Step, Stop, Subtool, resolve};
+use super::{Dialogue, Done, Kind, Manifest, Repeat, Reply, Step, Stop, Subtool, resolve};
 
 /// The largest page of applications ("List applications").
 const APPS_PAGE: u32 = 200;
@@ -208,6 +211,20 @@ impl Subtool for AssignUserToApp {
             credentials: self.credentials.as_ref(),
             profile: self.profile.as_ref(),
         };
+        let read = Request::get("/api/v1/apps/{appId}/users/{userId}", &[&self.app_id, &user]);
+        if let Some(since) = okta.doubt() {
+            match look_for(okta, read.clone())? {
+                Some(reply) if self.is_done(&reply)? => return Ok(Done::applied(AppUser(reply.json()?))),
+                Some(_) => {}
+                // Given and taken away since: nobody gets it back by our second attempt.
+                None if logged(okta, ASSIGNED, &[user.as_str(), self.app_id.as_str()], since)?
+                    == Some(true) =>
+                {
+                    return Err(unknown("the user was assigned, and the assignment was taken away since"));
+                }
+                None => {}
+            }
+        }
         let reply = okta.ask(Request::post("/api/v1/apps/{appId}/users", &[&self.app_id]).json(&body))?;
         if reply.is_success() {
             return Ok(Done::applied(AppUser(reply.json()?)));
@@ -215,10 +232,40 @@ impl Subtool for AssignUserToApp {
         let refusal = reply.error();
         if refusal.is("E0000062") {
             // "Already assigned", from Okta's catalogue; recordings show an upsert instead.
-            let read = Request::get("/api/v1/apps/{appId}/users/{userId}", &[&self.app_id, &user]);
             return Ok(Done::unchanged(AppUser(okta.ask(read)?.json()?)));
         }
         Err(Stop::Refused(Box::new(refusal)))
+    }
+}
+
+/// What the System Log calls an assignment, and its end.
+const ASSIGNED: &str = "application.user_membership.add";
+const UNASSIGNED: &str = "application.user_membership.remove";
+
+/// The part of an assignment that tells whether it is the one that was asked for.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Assigned {
+    #[serde(default, deserialize_with = "moment")]
+    created: Option<Timestamp>,
+    #[serde(default)]
+    scope: String,
+    profile: Option<Object>,
+    credentials: Option<Object>,
+}
+
+impl AssignUserToApp {
+    /// Whether an assignment has all that this would give; a password cannot be read and counts as given.
+    fn is_done(&self, reply: &Reply<'_>) -> Result<bool, Stop> {
+        let there: Assigned = reply.read()?;
+        let scope = match self.scope {
+            Scope::User => "USER",
+            Scope::Group => "GROUP",
+        };
+        let mut credentials = self.credentials.clone().unwrap_or_default();
+        credentials.remove("password");
+        let profile = self.profile.as_ref().is_none_or(|sent| has_all(there.profile.as_ref(), sent));
+        Ok(there.scope == scope && profile && has_all(there.credentials.as_ref(), &credentials))
     }
 }
 
@@ -253,19 +300,31 @@ impl Subtool for RemoveUserFromApp {
     fn converse(&self, okta: &mut Dialogue<'_>) -> Step<Empty> {
         // By id: a login in this path is a 404, which must not be taken for "no assignment" below.
         let user = resolve::id(&self.user_id, okta)?;
-        let request = Request::delete("/api/v1/apps/{appId}/users/{userId}", &[&self.app_id, &user])
+        let route = "/api/v1/apps/{appId}/users/{userId}";
+        let write = Request::delete(route, &[&self.app_id, &user])
             .query_opt("sendEmail", self.send_email.then_some(true));
-        let reply = okta.ask(request)?;
-        if reply.is_success() {
-            return Ok(Done::applied(Empty {}));
-        }
-        let refusal = reply.error();
+        let look = |okta: &mut Dialogue<'_>, since| {
+            let Some(reply) = look_for(okta, Request::get(route, &[&self.app_id, &user]))? else {
+                return Ok(None); // the answer to the write will say what is missing
+            };
+            // Given anew since: by somebody who came after us, if we took it away.
+            let there: Assigned = reply.read()?;
+            let was_taken = is_since(there.created, since)
+                && logged(okta, UNASSIGNED, &[user.as_str(), self.app_id.as_str()], since)? == Some(true);
+            Ok(was_taken.then_some(()))
+        };
+        let refusal = match settle(okta, &write, look)? {
+            Settled::Found(()) => return Ok(Done::applied(Empty {})),
+            Settled::Said(reply) if reply.is_success() => return Ok(Done::applied(Empty {})),
+            Settled::Said(reply) => reply.error(),
+        };
         if refusal.status != 404 {
             return Err(Stop::Refused(Box::new(refusal)));
         }
         // One 404 for three things: no user, no application, no assignment. Only the last is done already.
         resolve::read(&user, okta)?.success()?;
         okta.ask(Request::get("/api/v1/apps/{appId}", &[&self.app_id]))?.success()?;
-        Ok(Done::unchanged(Empty {}))
+        let effect = if okta.doubt().is_some() { Effect::Applied } else { Effect::Unchanged };
+        Ok(Done { effect, output: Empty {} })
     }
 }

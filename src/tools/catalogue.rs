@@ -6,7 +6,7 @@ use serde_json::value::RawValue;
 
 use crate::domain::envelope::{self, Fault};
 
-use super::{Manifest, Repeat, Subtool, Tool, apps, events, groups, lifecycle, members, users};
+use super::{Manifest, Repeat, Subtool, Tool, apps, create_user, events, groups, lifecycle, members, users};
 
 /// One row: a subtool without its arguments.
 pub struct Entry {
@@ -66,7 +66,7 @@ fn schema<T: JsonSchema>() -> Schema {
 
 /// The 28, in the order of the contract's table.
 const ROWS: [Entry; 28] = [
-    Entry::of::<users::CreateUser>(),
+    Entry::of::<create_user::CreateUser>(),
     Entry::of::<users::GetUser>(),
     Entry::of::<users::ListUsers>(),
     Entry::of::<users::UpdateUser>(),

@@ -1,16 +1,19 @@
 //! Groups: list, read, create, update, delete.
 
+use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::value::RawValue;
 
 use crate::domain::http::Request;
 use crate::domain::ids::{GroupId, excerpt};
 use crate::domain::json::{Object, to_raw};
 
+use super::converge::{has_all, is_since, is_taken, literal, look_for, moment};
 use super::list::{Limit, Rules, follow};
 use super::output::{Empty, Group, List};
 use super::users::{SortOrder, check_choice};
-use super::{Dialogue, Done, Kind, Manifest, Repeat, Step, Stop, Subtool};
+use super::{Dialogue, Done, Kind, LAG_PAUSE, Manifest, Repeat, Reply, Step, Stop, Subtool};
 
 /// The page of groups that Okta recommends ("List groups": at most 10,000, recommended 200).
 const GROUPS_PAGE: u32 = 200;
@@ -209,8 +212,58 @@ impl Subtool for CreateGroup {
             profile.merge(custom);
         }
         let request = Request::post("/api/v1/groups", &[]).json(&GroupBody { profile: &profile });
-        Ok(Done::applied(Group(okta.ask(request)?.json()?)))
+        // Safe to send again: a name is taken once.
+        let reply = loop {
+            if let Some(reply) = okta.attempt(request.clone())? {
+                break reply;
+            }
+        };
+        match okta.doubt() {
+            Some(since) if !reply.is_success() && is_taken(&reply.error(), "name") => {
+                Ok(Done::applied(Group(find(okta, &self.name, &profile, since, reply)?)))
+            }
+            _ => Ok(Done::applied(Group(reply.json()?))),
+        }
     }
+}
+
+/// Searches for a group that was just created, which searches lag behind.
+const CREATE_READS_MAX: usize = 4;
+
+/// The group with the name that is taken, when it is the one that was asked for: it has what was sent, and
+/// was created since then.
+fn find(
+    okta: &mut Dialogue<'_>,
+    name: &str,
+    sent: &Object,
+    since: Timestamp,
+    taken: Reply<'_>,
+) -> Result<Box<RawValue>, Stop> {
+    #[derive(Deserialize)]
+    struct Made {
+        #[serde(default, deserialize_with = "moment")]
+        created: Option<Timestamp>,
+        #[serde(default)]
+        profile: Object,
+    }
+    let search = format!("profile.name eq {}", literal(name));
+    for read in 0..CREATE_READS_MAX {
+        let request = Request::get("/api/v1/groups", &[]).query("search", &search).query("limit", 10);
+        let request = if read > 0 { request.after(LAG_PAUSE) } else { request };
+        let Some(reply) = look_for(okta, request)? else { continue };
+        let found: Vec<Box<RawValue>> = reply.read()?;
+        for group in found {
+            let Ok(made) = serde_json::from_str::<Made>(group.get()) else { continue };
+            if made.profile.text("name").as_deref() != Some(name) {
+                continue;
+            }
+            return match is_since(made.created, since) && has_all(Some(&made.profile), sent) {
+                true => Ok(group),
+                false => Err(taken.refused()),
+            };
+        }
+    }
+    Err(taken.refused())
 }
 
 /// Changes name, description or custom attributes of a group.
@@ -260,10 +313,12 @@ impl Subtool for UpdateGroup {
         check_texts(self.name.as_deref(), self.description.as_ref().and_then(Option::as_deref))?;
         check_custom(self.profile.as_ref())?;
         let route = "/api/v1/groups/{groupId}";
-        let group: GroupState = okta.ask(Request::get(route, &[&self.group_id]))?.read()?;
+        let read = okta.ask(Request::get(route, &[&self.group_id]))?;
+        let group: GroupState = read.read()?;
         if group.kind != "OKTA_GROUP" {
             return Err(wrong_type("update", &self.group_id, &group.kind));
         }
+        let before = group.profile.clone();
         // Okta's only update is a PUT that erases every attribute it does not name (recorded), so that is
         // also how one is cleared.
         let mut profile = group.profile;
@@ -280,6 +335,9 @@ impl Subtool for UpdateGroup {
                 "null" => profile.remove(name),
                 _ => profile.set(name, value.to_owned()),
             }
+        }
+        if okta.doubt().is_some() && has_all(Some(&before), &profile) && has_all(Some(&profile), &before) {
+            return Ok(Done::applied(Group(read.json()?))); // it ran before
         }
         let request = Request::put(route, &[&self.group_id]).json(&GroupBody { profile: &profile });
         Ok(Done::applied(Group(okta.ask(request)?.json()?)))
@@ -318,11 +376,21 @@ impl Subtool for DeleteGroup {
 
     fn converse(&self, okta: &mut Dialogue<'_>) -> Step<Empty> {
         let route = "/api/v1/groups/{groupId}";
-        let group: GroupState = okta.ask(Request::get(route, &[&self.group_id]))?.read()?;
-        if matches!(group.kind.as_str(), "APP_GROUP" | "BUILT_IN") {
-            return Err(wrong_type("delete", &self.group_id, &group.kind));
+        loop {
+            let read = okta.ask(Request::get(route, &[&self.group_id]))?;
+            if okta.doubt().is_some() && !read.is_success() && read.error().status == 404 {
+                return Ok(Done::applied(Empty {}));
+            }
+            let group: GroupState = read.read()?;
+            if matches!(group.kind.as_str(), "APP_GROUP" | "BUILT_IN") {
+                return Err(wrong_type("delete", &self.group_id, &group.kind));
+            }
+            match okta.attempt(Request::delete(route, &[&self.group_id]))? {
+                Some(reply) if okta.doubt().is_some() && reply.error().status == 404 => {}
+                Some(reply) => drop(reply.success()?),
+                None => continue,
+            }
+            return Ok(Done::applied(Empty {}));
         }
-        okta.ask(Request::delete(route, &[&self.group_id]))?.success()?;
-        Ok(Done::applied(Empty {}))
     }
 }

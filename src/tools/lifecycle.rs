@@ -3,35 +3,18 @@
 //! Okta refuses a step that is already done, each with a code of its own. A refusal that may mean "already
 //! so" is followed by a read of the status, which decides between `unchanged` and `precondition_failed`.
 
+use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use crate::domain::answer::Effect;
 use crate::domain::http::Request;
-use crate::domain::ids::{UserId, UserKey, excerpt};
+use crate::domain::ids::{UserId, UserKey};
 
+use super::converge::{Settled, effect, is_since, logged, look_for, settle, unknown};
 use super::output::{Activation, Empty, Expiry, PasswordReset};
-use super::{Dialogue, Done, Kind, Manifest, Repeat, Reply, Step, Stop, Subtool, UserState, resolve, yes};
-
-/// After a refusal: the user as read, when it is already where the step leads.
-fn already<'a>(
-    okta: &mut Dialogue<'a>,
-    user: &UserId,
-    refusal: Reply<'_>,
-    (verb, code, wanted): (&str, &str, &[&str]),
-) -> Result<Reply<'a>, Stop> {
-    let error = refusal.error();
-    if !error.is(code) {
-        return Err(Stop::Refused(Box::new(error)));
-    }
-    let reply = resolve::read(user, okta)?;
-    let state: UserState = reply.read()?;
-    if wanted.contains(&state.status.as_str()) {
-        return Ok(reply);
-    }
-    let message =
-        format!("failed to {verb} user `{}`: it is {}", excerpt(user.as_str()), excerpt(&state.status));
-    Err(Stop::precondition(message, Some(error)))
-}
+use super::steps::{Emitted, Leading, Led, SETTLING, already, emitted, step};
+use super::{Dialogue, Done, Kind, Manifest, Repeat, Step, Stop, Subtool, UserState, resolve, yes};
 
 /// Activates a staged or deactivated user.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -74,18 +57,65 @@ impl Subtool for ActivateUser {
             activation_token: Option<String>,
         }
         let user = resolve::user(&self.user_id, okta)?;
-        let request = Request::post("/api/v1/users/{userId}/lifecycle/activate", &[&user])
+        let write = Request::post("/api/v1/users/{userId}/lifecycle/activate", &[&user])
             .query("sendEmail", self.send_email);
-        let reply = okta.ask(request)?;
-        if !reply.is_success() {
-            already(okta, &user, reply, ("activate", "E0000016", &["ACTIVE", "PROVISIONED"]))?;
-            return Ok(Done::unchanged(Activation::default()));
-        }
+        let nothing = Activation::default;
         if self.send_email {
-            return Ok(Done::applied(Activation::default()));
+            let look = |okta: &mut Dialogue<'_>, since| mailed(okta, &user, since);
+            return match settle(okta, &write, look)? {
+                Settled::Found(effect) => Ok(Done { effect, output: nothing() }),
+                Settled::Said(reply) if reply.is_success() => Ok(Done::applied(nothing())),
+                Settled::Said(refused) => {
+                    let (effect, _) = already(okta, &user, refused, &ACTIVATION)?;
+                    Ok(Done { effect, output: nothing() })
+                }
+            };
         }
+        let (effect, read) = match step(okta, &user, &write, &ACTIVATION)? {
+            Led::Did(reply) => {
+                let Activated { activation_url, activation_token } = reply.read()?;
+                return Ok(Done::applied(Activation { activation_url, activation_token }));
+            }
+            Led::There(effect, read) => (effect, read),
+        };
+        let status = read.map(|reply| reply.read::<UserState>()).transpose()?.map(|user| user.status);
+        if effect == Effect::Unchanged || status.as_deref() != Some("PROVISIONED") {
+            return Ok(Done { effect, output: nothing() }); // nobody needs a link any more
+        }
+        // It was us, and the link was lost with the answer: `reactivate` gives another one.
+        let again = Request::post("/api/v1/users/{userId}/lifecycle/reactivate", &[&user]);
+        let again = again.query("sendEmail", false);
+        let reply = loop {
+            if let Some(reply) = okta.attempt(again.clone())? {
+                break reply;
+            }
+        };
         let Activated { activation_url, activation_token } = reply.read()?;
         Ok(Done::applied(Activation { activation_url, activation_token }))
+    }
+}
+
+/// Activating leads to `PROVISIONED`, or with a password to `ACTIVE`.
+const ACTIVATION: Leading<'static> = Leading {
+    verb: "activate",
+    refusal: "E0000016",
+    to: &["ACTIVE", "PROVISIONED"],
+    event: "user.lifecycle.activate",
+};
+
+/// Whether an activation that mails was done: who is active since before was so without us.
+fn mailed(okta: &mut Dialogue<'_>, user: &UserId, since: Timestamp) -> Result<Option<Effect>, Stop> {
+    let Some(reply) = look_for(okta, resolve::reading(user).after(SETTLING))? else { return Ok(None) };
+    let state: UserState = reply.read()?;
+    if ACTIVATION.to.contains(&state.status.as_str()) {
+        return Ok(Some(effect(state.status_changed, Some(since))));
+    }
+    if !is_since(state.status_changed, since) {
+        return Ok(None);
+    }
+    match logged(okta, ACTIVATION.event, &[&state.id], since)? {
+        Some(true) => Ok(Some(Effect::Applied)),
+        Some(false) | None => Err(unknown("nobody can say whether Okta has mailed the activation link")),
     }
 }
 
@@ -117,24 +147,28 @@ impl Subtool for DeactivateUser {
 
     fn converse(&self, okta: &mut Dialogue<'_>) -> Step<Empty> {
         let user = resolve::user(&self.user_id, okta)?;
-        let request = Request::post("/api/v1/users/{userId}/lifecycle/deactivate", &[&user])
+        let write = Request::post("/api/v1/users/{userId}/lifecycle/deactivate", &[&user])
             .query("sendEmail", self.send_email);
-        let reply = okta.ask(request)?;
-        if reply.is_success() {
-            return Ok(Done::applied(Empty {}));
+        let leading = Leading {
+            verb: "deactivate",
+            // Of a user that is deactivated already Okta says "not found" (okta-sdk-java issue 721).
+            refusal: "E0000007",
+            to: &["DEPROVISIONED"],
+            event: "user.lifecycle.deactivate",
+        };
+        match step(okta, &user, &write, &leading)? {
+            Led::Did(_) => Ok(Done::applied(Empty {})),
+            Led::There(effect, _) => Ok(Done { effect, output: Empty {} }),
         }
-        // Of a user that is deactivated already Okta says "not found" (okta-sdk-java issue 721).
-        already(okta, &user, reply, ("deactivate", "E0000007", &["DEPROVISIONED"]))?;
-        Ok(Done::unchanged(Empty {}))
     }
 }
 
 /// A lifecycle step without arguments or answer: the type, its manifest, the route, the refusal that may
-/// mean "already so" and the statuses that are.
+/// mean "already so", the statuses that are, and the event in the System Log.
 macro_rules! plain_step {
     (
         $(#[$doc:meta])* $name:ident, $tool:literal, $verb:literal, $route:literal,
-        already: $code:literal, $statuses:expr, $summary:literal
+        already: $code:literal, $statuses:expr, $event:literal, $summary:literal
     ) => {
         $(#[$doc])*
         #[derive(Debug, Deserialize, JsonSchema)]
@@ -160,12 +194,11 @@ macro_rules! plain_step {
 
             fn converse(&self, okta: &mut Dialogue<'_>) -> Step<Empty> {
                 let user = resolve::user(&self.user_id, okta)?;
-                let reply = okta.ask(Request::post($route, &[&user]))?;
-                if reply.is_success() {
-                    return Ok(Done::applied(Empty {}));
+                let leading = Leading { verb: $verb, refusal: $code, to: $statuses, event: $event };
+                match step(okta, &user, &Request::post($route, &[&user]), &leading)? {
+                    Led::Did(_) => Ok(Done::applied(Empty {})),
+                    Led::There(effect, _) => Ok(Done { effect, output: Empty {} }),
                 }
-                already(okta, &user, reply, ($verb, $code, $statuses))?;
-                Ok(Done::unchanged(Empty {}))
             }
         }
     };
@@ -174,7 +207,7 @@ macro_rules! plain_step {
 plain_step!(
     /// Suspends an active user.
     SuspendUser, "suspend_user", "suspend", "/api/v1/users/{userId}/lifecycle/suspend",
-    already: "E0000001", &["SUSPENDED"],
+    already: "E0000001", &["SUSPENDED"], "user.lifecycle.suspend",
     "Suspends an ACTIVE user: sign-in ends, groups and applications stay. `unsuspend_user` takes it back."
 );
 plain_step!(
@@ -183,13 +216,14 @@ plain_step!(
     // Everything that is neither suspended nor deactivated is "not suspended" already.
     already: "E0000001",
     &["ACTIVE", "STAGED", "PROVISIONED", "RECOVERY", "PASSWORD_EXPIRED", "LOCKED_OUT"],
+    "user.lifecycle.unsuspend",
     "Ends a suspension. The status afterwards is the one before it, not always ACTIVE."
 );
 plain_step!(
     /// Unlocks a user that was locked out.
     UnlockUser, "unlock_user", "unlock", "/api/v1/users/{userId}/lifecycle/unlock",
     // After unlocking, a user whose password expired meanwhile is PASSWORD_EXPIRED (recorded).
-    already: "E0000032", &["ACTIVE", "PASSWORD_EXPIRED"],
+    already: "E0000032", &["ACTIVE", "PASSWORD_EXPIRED"], "user.account.unlock_by_admin",
     "Unlocks a LOCKED_OUT user; the password stays. Users mastered by Active Directory are unlocked there."
 );
 
@@ -236,10 +270,26 @@ impl Subtool for ResetUserPassword {
             reset_password_url: Option<String>,
         }
         let user = resolve::user(&self.user_id, okta)?;
-        let request = Request::post("/api/v1/users/{userId}/lifecycle/reset_password", &[&user])
+        let write = Request::post("/api/v1/users/{userId}/lifecycle/reset_password", &[&user])
             .query("sendEmail", self.send_email)
             .query_opt("revokeSessions", self.revoke_sessions.then_some(true));
-        let reply = okta.ask(request)?;
+        let leading = Leading {
+            verb: "reset the password",
+            refusal: "",
+            to: &["RECOVERY"],
+            event: "user.account.reset_password",
+        };
+        let look = |okta: &mut Dialogue<'_>, since| match emitted(okta, &user, &leading, since)? {
+            Emitted::Not => Ok(None),
+            Emitted::Surely if self.send_email => Ok(Some(())),
+            Emitted::Surely => Err(unknown(
+                "the password was reset, and the link was lost with Okta's answer; ask for another",
+            )),
+        };
+        let reply = match settle(okta, &write, look)? {
+            Settled::Found(()) => return Ok(Done::applied(PasswordReset::default())),
+            Settled::Said(reply) => reply,
+        };
         if self.send_email {
             reply.success()?;
             return Ok(Done::applied(PasswordReset::default()));
@@ -297,16 +347,37 @@ impl Subtool for ExpireUserPassword {
         let user = resolve::user(&self.user_id, okta)?;
         if self.temp_password {
             let route = "/api/v1/users/{userId}/lifecycle/expire_password_with_temp_password";
-            let request = Request::post(route, &[&user])
+            let write = Request::post(route, &[&user])
                 .query_opt("revokeSessions", self.revoke_sessions.then_some(true));
-            let Temporary { temp_password } = okta.ask(request)?.read()?;
+            let leading = Leading { verb: "set a temporary password", refusal: "", ..EXPIRY };
+            let look = |okta: &mut Dialogue<'_>, since| match emitted(okta, &user, &leading, since)? {
+                Emitted::Not => Ok(None::<Temporary>),
+                Emitted::Surely => Err(unknown(
+                    "a temporary password was set, and it was lost with Okta's answer; ask for another",
+                )),
+            };
+            let Temporary { temp_password } = match settle(okta, &write, look)? {
+                Settled::Found(temporary) => temporary,
+                Settled::Said(reply) => reply.read()?,
+            };
             return Ok(Done::applied(Expiry::Temporary(temp_password)));
         }
-        let reply = okta.ask(Request::post("/api/v1/users/{userId}/lifecycle/expire_password", &[&user]))?;
-        if reply.is_success() {
-            return Ok(Done::applied(Expiry::User(reply.json()?)));
+        let write = Request::post("/api/v1/users/{userId}/lifecycle/expire_password", &[&user]);
+        match step(okta, &user, &write, &EXPIRY)? {
+            Led::Did(reply) => Ok(Done::applied(Expiry::User(reply.json()?))),
+            Led::There(effect, Some(reply)) => Ok(Done { effect, output: Expiry::User(reply.json()?) }),
+            Led::There(effect, None) => {
+                let user = resolve::read(&user, okta)?.json()?; // as it is by now
+                Ok(Done { effect, output: Expiry::User(user) })
+            }
         }
-        let wanted = ("expire the password of", "E0000038", &["PASSWORD_EXPIRED"][..]);
-        Ok(Done::unchanged(Expiry::User(already(okta, &user, reply, wanted)?.json()?)))
     }
 }
+
+/// Expiring a password leads to `PASSWORD_EXPIRED`.
+const EXPIRY: Leading<'static> = Leading {
+    verb: "expire the password of",
+    refusal: "E0000038",
+    to: &["PASSWORD_EXPIRED"],
+    event: "user.account.expire_password",
+};

@@ -4,11 +4,12 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::domain::http::Request;
-use crate::domain::ids::{GroupId, UserKey};
+use crate::domain::ids::{GroupId, UserId, UserKey};
 
+use super::converge::{groups_of, logged};
 use super::list::{Limit, Rules, follow};
 use super::output::{Empty, List, User};
-use super::{Dialogue, Done, Kind, Manifest, Repeat, Step, Subtool, resolve};
+use super::{Dialogue, Done, Kind, Manifest, Repeat, Step, Stop, Subtool, resolve};
 
 /// Okta's own default page of members ("List member users"): the fewest requests.
 const MEMBERS_PAGE: u32 = 1000;
@@ -46,6 +47,23 @@ impl Subtool for ListGroupMembers {
     }
 }
 
+/// Whether a change of a membership that may have run before did: the user is where it should be, or was
+/// and somebody has taken that back since.
+fn ran_before(
+    okta: &mut Dialogue<'_>,
+    group: &GroupId,
+    user: &UserId,
+    is_wanted: bool,
+) -> Result<bool, Stop> {
+    let Some(since) = okta.doubt() else { return Ok(false) };
+    let groups = groups_of(okta, user)?;
+    if groups.iter().any(|id| id == group.as_str()) == is_wanted && !groups.is_empty() {
+        return Ok(true);
+    }
+    let event = if is_wanted { "group.user_membership.add" } else { "group.user_membership.remove" };
+    Ok(logged(okta, event, &[user.as_str(), group.as_str()], since)? == Some(true))
+}
+
 /// Puts a user into a group; doing it twice changes nothing.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -73,8 +91,10 @@ impl Subtool for AddUserToGroup {
 
     fn converse(&self, okta: &mut Dialogue<'_>) -> Step<Empty> {
         let user = resolve::id(&self.user_id, okta)?;
-        okta.ask(Request::put("/api/v1/groups/{groupId}/users/{userId}", &[&self.group_id, &user]))?
-            .success()?;
+        if !ran_before(okta, &self.group_id, &user, true)? {
+            let write = Request::put("/api/v1/groups/{groupId}/users/{userId}", &[&self.group_id, &user]);
+            okta.ask(write)?.success()?;
+        }
         Ok(Done::applied(Empty {}))
     }
 }
@@ -106,8 +126,10 @@ impl Subtool for RemoveUserFromGroup {
 
     fn converse(&self, okta: &mut Dialogue<'_>) -> Step<Empty> {
         let user = resolve::id(&self.user_id, okta)?;
-        let request = Request::delete("/api/v1/groups/{groupId}/users/{userId}", &[&self.group_id, &user]);
-        okta.ask(request)?.success()?;
+        if !ran_before(okta, &self.group_id, &user, false)? {
+            let write = Request::delete("/api/v1/groups/{groupId}/users/{userId}", &[&self.group_id, &user]);
+            okta.ask(write)?.success()?;
+        }
         Ok(Done::applied(Empty {}))
     }
 }

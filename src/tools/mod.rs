@@ -8,6 +8,8 @@
 
 mod apps;
 pub mod catalogue;
+mod converge;
+mod create_user;
 mod events;
 mod groups;
 mod lifecycle;
@@ -15,12 +17,14 @@ mod list;
 mod members;
 pub mod output;
 mod resolve;
+mod steps;
 #[cfg(test)]
 mod tests;
 mod users;
 
 use std::time::Duration;
 
+use jiff::{SignedDuration, Timestamp};
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -230,25 +234,96 @@ pub struct Bounds<'a> {
     pub is_overdue: bool,
 }
 
+/// What is known of an invocation besides its arguments.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Setting<'a> {
+    /// The limits of its result.
+    pub bounds: Bounds<'a>,
+    /// Since when an earlier delivery may have run it, wholly or in part; `None`: this is the first.
+    pub maybe_since: Option<Timestamp>,
+    /// How far Okta's clock is ahead of ours, as far as its answers told.
+    pub okta_ahead: SignedDuration,
+}
+
+impl<'a> Setting<'a> {
+    /// That of a first delivery.
+    pub fn first(bounds: Bounds<'a>) -> Self {
+        Self { bounds, maybe_since: None, okta_ahead: SignedDuration::ZERO }
+    }
+}
+
+/// One question, and what came of it.
+#[derive(Debug, Clone)]
+pub enum Turn {
+    /// Okta said something.
+    Said(Exchange),
+    /// It may have been executed; no answer tells.
+    Unclear {
+        /// What was asked.
+        request: Request,
+        /// When, by our clock.
+        sent: Timestamp,
+    },
+}
+
+impl Turn {
+    /// What was asked.
+    pub fn request(&self) -> &Request {
+        match self {
+            Self::Said(exchange) => &exchange.request,
+            Self::Unclear { request, .. } => request,
+        }
+    }
+
+    /// What Okta said.
+    pub fn response(&self) -> Option<&Response> {
+        match self {
+            Self::Said(exchange) => Some(&exchange.response),
+            Self::Unclear { .. } => None,
+        }
+    }
+}
+
 /// What was asked and answered so far, replayed from the start.
 #[derive(Debug)]
 pub struct Dialogue<'a> {
-    past: std::slice::Iter<'a, Exchange>,
-    bounds: Bounds<'a>,
+    past: std::slice::Iter<'a, Turn>,
+    setting: Setting<'a>,
+    /// Since when a write of this invocation may have been executed, by our clock.
+    doubt: Option<Timestamp>,
 }
 
 impl<'a> Dialogue<'a> {
     /// A conversation with this history.
-    pub fn new(history: &'a [Exchange], bounds: Bounds<'a>) -> Self {
-        Self { past: history.iter(), bounds }
+    pub fn new(history: &'a [Turn], setting: Setting<'a>) -> Self {
+        Self { past: history.iter(), setting, doubt: setting.maybe_since }
     }
 
     /// The answer to the next question; stops when it has none yet.
+    ///
+    /// # Panics
+    /// When it is a write whose outcome may be unclear: those are asked with [`Self::attempt`].
     pub fn ask(&mut self, request: Request) -> Result<Reply<'a>, Stop> {
+        Ok(self.attempt(request)?.expect("only who attempts a write hears that its outcome is unclear"))
+    }
+
+    /// The answer to a write; `None` when nobody knows whether it was executed.
+    pub fn attempt(&mut self, request: Request) -> Result<Option<Reply<'a>>, Stop> {
         match self.past.next() {
-            Some(exchange) => Ok(Reply(exchange)),
+            Some(Turn::Said(exchange)) => Ok(Some(Reply(exchange))),
+            Some(Turn::Unclear { sent, .. }) => {
+                self.doubt.get_or_insert(*sent);
+                Ok(None)
+            }
             None => Err(Stop::Send(Box::new(request))),
         }
+    }
+
+    /// Since when a write of this invocation may have been executed, by Okta's clock and with what clocks
+    /// may differ; `None`: none can have been.
+    pub fn doubt(&self) -> Option<Timestamp> {
+        let since = self.doubt?.saturating_add(self.setting.okta_ahead).ok()?;
+        since.saturating_sub(CLOCKS_DIFFER).ok()
     }
 
     /// Whether the next question has no answer yet.
@@ -258,9 +333,13 @@ impl<'a> Dialogue<'a> {
 
     /// The limits of the result.
     pub fn bounds(&self) -> Bounds<'a> {
-        self.bounds
+        self.setting.bounds
     }
 }
+
+/// By how much two clocks that were compared may still differ: Okta's `Date` has whole seconds, and its
+/// answer takes its way.
+const CLOCKS_DIFFER: Duration = Duration::from_secs(2);
 
 /// Okta's answer to one question: a success or a refusal. What is transient never gets here.
 #[derive(Debug, Clone, Copy)]
@@ -314,7 +393,7 @@ const LAG_PAUSE: Duration = Duration::from_millis(500);
 /// A subtool whatever its type.
 pub trait Tool: Send + Sync {
     /// The next move after this history.
-    fn next(&self, history: &[Exchange], bounds: Bounds<'_>) -> Move;
+    fn next(&self, history: &[Turn], setting: Setting<'_>) -> Move;
     /// See [`Subtool::repeat`].
     fn repeat(&self) -> Repeat;
     /// See [`Subtool::also_needs`].
@@ -326,10 +405,10 @@ pub trait Tool: Send + Sync {
 }
 
 impl<T: Subtool> Tool for T {
-    fn next(&self, history: &[Exchange], bounds: Bounds<'_>) -> Move {
-        match self.converse(&mut Dialogue::new(history, bounds)) {
+    fn next(&self, history: &[Turn], setting: Setting<'_>) -> Move {
+        match self.converse(&mut Dialogue::new(history, setting)) {
             Ok(Done { effect, output }) => {
-                Move::Done(Done { effect, output: output.into_raw(bounds.fields) })
+                Move::Done(Done { effect, output: output.into_raw(setting.bounds.fields) })
             }
             Err(Stop::Send(request)) => Move::Send(request),
             Err(Stop::Refused(error)) => Move::Refused(error),
@@ -356,9 +435,15 @@ impl<T: Subtool> Tool for T {
 
 /// The part of a user that decides what may be done with it.
 #[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
 struct UserState {
     id: String,
     status: String,
+    /// When the status last changed; nobody knows of a user that never had another.
+    #[serde(default, deserialize_with = "converge::moment")]
+    status_changed: Option<Timestamp>,
+    #[serde(default, deserialize_with = "converge::moment")]
+    password_changed: Option<Timestamp>,
     #[serde(default)]
     profile: UserProfile,
 }

@@ -2,7 +2,7 @@
 
 use crate::domain::answer::{ErrorCode, Failure};
 use crate::domain::http::Request;
-use crate::domain::ids::{UserId, UserKey, excerpt};
+use crate::domain::ids::{PathSegment, UserId, UserKey, excerpt};
 
 use super::{Dialogue, Reply, Stop, UserState};
 
@@ -62,11 +62,13 @@ fn by_reading(key: &UserKey, okta: &mut Dialogue<'_>) -> Result<UserId, Stop> {
 }
 
 /// Reads a user by a key that may stand in a path.
-pub(super) fn read<'a>(
-    key: &impl crate::domain::ids::PathSegment,
-    okta: &mut Dialogue<'a>,
-) -> Result<Reply<'a>, Stop> {
-    okta.ask(Request::get("/api/v1/users/{userId}", &[key]))
+pub(super) fn read<'a>(key: &impl PathSegment, okta: &mut Dialogue<'a>) -> Result<Reply<'a>, Stop> {
+    okta.ask(reading(key))
+}
+
+/// The request that reads a user.
+pub(super) fn reading(key: &impl PathSegment) -> Request {
+    Request::get("/api/v1/users/{userId}", &[key])
 }
 
 /// Logins are unique whatever their case.

@@ -1,127 +1,28 @@
-//! Users: create, read, list, update, delete.
+//! Users: read, list, update, delete.
 
+use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::domain::answer::{ErrorCode, Failure};
 use crate::domain::http::Request;
-use crate::domain::ids::{GroupId, UserId, UserKey, excerpt};
+use crate::domain::ids::{UserId, UserKey, excerpt};
 use crate::domain::json::{self, Object};
 use crate::domain::secret::Secrets;
 
+use super::converge::{has_all, is_since, look_for, moment};
 use super::list::{Limit, Rules, follow};
 use super::output::{AppLink, Empty, Group, List, User};
 use super::{
-    Dialogue, Done, Kind, LAG_PAUSE, Manifest, Repeat, Step, Stop, Subtool, UserState, resolve, yes,
+    Dialogue, Done, Kind, LAG_PAUSE, Manifest, Repeat, Reply, Step, Stop, Subtool, UserState, resolve,
 };
 
 /// The best page of users Okta gives ("List users": at most 200).
 const USERS_PAGE: u32 = 200;
 
-/// What may happen at the next sign-in of a user created with a password.
-#[derive(Debug, Clone, Copy, Deserialize, Serialize, JsonSchema)]
-pub enum NextLogin {
-    /// The user must choose a new password.
-    #[serde(rename = "changePassword")]
-    ChangePassword,
-}
-
-/// Creates a user.
-#[derive(Debug, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct CreateUser {
-    /// Okta's own profile attributes, custom ones included; `login` and `email` at least.
-    profile: Object,
-    /// Whether the user may sign in at once. Without a password Okta then mails an activation link.
-    #[serde(default = "yes")]
-    activate: bool,
-    /// Okta's credentials object: `password`, `recovery_question`, `provider`.
-    credentials: Option<Object>,
-    /// Groups to put the user into, at most 20.
-    #[serde(default)]
-    #[schemars(length(max = GROUP_IDS_MAX))]
-    group_ids: Vec<GroupId>,
-    /// What the user must do at the first sign-in; needs `activate` and a password.
-    next_login: Option<NextLogin>,
-    /// Whether `credentials.provider` counts; Okta ignores it otherwise.
-    #[serde(default)]
-    provider: bool,
-    /// The id of a user type other than the default.
-    type_id: Option<String>,
-    /// The id of the realm.
-    realm_id: Option<String>,
-}
-
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct NewUser<'a> {
-    profile: &'a Object,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    credentials: Option<&'a Object>,
-    #[serde(skip_serializing_if = "<[GroupId]>::is_empty")]
-    group_ids: &'a [GroupId],
-    #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
-    kind: Option<TypeId<'a>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    realm_id: Option<&'a str>,
-}
-
-#[derive(Serialize)]
-struct TypeId<'a> {
-    id: &'a str,
-}
-
-/// The most groups Okta takes with a new user (E0000093 beyond).
-const GROUP_IDS_MAX: usize = 20;
-
-impl Subtool for CreateUser {
-    type Output = User;
-    const MANIFEST: Manifest = Manifest {
-        name: "create_user",
-        kind: Kind::Write,
-        scope: "okta.users.manage",
-        summary: "Creates a user. `activate: false` creates it silently; otherwise, without a password, Okta mails \
-                  the user an activation link. A login that is taken answers `already_exists`.",
-        examples: &[
-            r#"{"profile":{"firstName":"Jane","lastName":"Doe","email":"jane@example.com","login":"jane@example.com"}}"#,
-            r#"{"profile":{"firstName":"Joe","lastName":"Roe","email":"joe@example.com","login":"joe@example.com","department":"Sales"},"activate":false,"group_ids":["00g1emaKYZTWRYYRRTSK"]}"#,
-            r#"{"profile":{"firstName":"Ann","lastName":"Poe","email":"ann@example.com","login":"ann@example.com"},"credentials":{"password":{"value":"correct horse battery staple"}},"next_login":"changePassword"}"#,
-        ],
-    };
-
-    fn repeat(&self) -> Repeat {
-        Repeat::Create
-    }
-
-    fn secrets(&self, secrets: &mut Secrets) {
-        credential_secrets(self.credentials.as_ref(), secrets);
-    }
-
-    fn converse(&self, okta: &mut Dialogue<'_>) -> Step<User> {
-        if self.group_ids.len() > GROUP_IDS_MAX {
-            let message = format!("at most {GROUP_IDS_MAX} groups, not {}", self.group_ids.len());
-            return Err(Stop::argument("group_ids", message));
-        }
-        let next_login = self.next_login.map(|NextLogin::ChangePassword| "changePassword");
-        let body = NewUser {
-            profile: &self.profile,
-            credentials: self.credentials.as_ref(),
-            group_ids: &self.group_ids,
-            kind: self.type_id.as_deref().map(|id| TypeId { id }),
-            realm_id: self.realm_id.as_deref(),
-        };
-        let request = Request::post("/api/v1/users", &[])
-            .query("activate", self.activate)
-            .query_opt("provider", self.provider.then_some(true))
-            .query_opt("nextLogin", next_login)
-            .json(&body);
-        Ok(Done::applied(User(okta.ask(request)?.json()?)))
-    }
-}
-
 /// Every text in a credentials object is masked, the recovery question and names of providers too: a
 /// few words too many are hidden, never one too few.
-fn credential_secrets(credentials: Option<&Object>, secrets: &mut Secrets) {
+pub(super) fn credential_secrets(credentials: Option<&Object>, secrets: &mut Secrets) {
     for (_, value) in credentials.iter().flat_map(|object| object.iter()) {
         json::texts(value).iter().for_each(|text| secrets.add(text));
     }
@@ -324,6 +225,12 @@ impl Subtool for UpdateUser {
         }
         let user = resolve::user(&self.user_id, okta)?;
         let body = UserChange { profile: self.profile.as_ref(), credentials: self.credentials.as_ref() };
+        if okta.doubt().is_some()
+            && let Some(reply) = look_for(okta, resolve::reading(&user))?
+            && self.is_done(okta.doubt(), &reply)?
+        {
+            return Ok(Done::applied(User(reply.json()?)));
+        }
         // POST merges; PUT would clear every attribute that is not in the body (recorded).
         let reply = okta.ask(Request::post("/api/v1/users/{userId}", &[&user]).json(&body))?;
         if reply.is_success() {
@@ -340,6 +247,29 @@ impl Subtool for UpdateUser {
             }
         }
         Err(Stop::Refused(Box::new(refusal)))
+    }
+}
+
+/// The part of a user that an update changes.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Updated {
+    #[serde(default)]
+    profile: Object,
+    #[serde(default, deserialize_with = "moment")]
+    password_changed: Option<Timestamp>,
+}
+
+impl UpdateUser {
+    /// Whether a user has all that this would change already, so that an update that may have run before
+    /// does not take back what somebody changed since.
+    fn is_done(&self, since: Option<Timestamp>, reply: &Reply<'_>) -> Result<bool, Stop> {
+        let user: Updated = reply.read()?;
+        let profile = self.profile.as_ref().is_none_or(|sent| has_all(Some(&user.profile), sent));
+        // Nobody can read a password: it counts as set when one was set since.
+        let credentials =
+            self.credentials.is_none() || since.is_some_and(|since| is_since(user.password_changed, since));
+        Ok(profile && credentials)
     }
 }
 
@@ -371,20 +301,35 @@ impl Subtool for DeleteUser {
 
     fn converse(&self, okta: &mut Dialogue<'_>) -> Step<Empty> {
         let key = resolve::user(&self.user_id, okta)?;
-        let user: UserState = resolve::read(&key, okta)?.read()?;
-        if user.status != "DEPROVISIONED" {
-            let message = format!(
-                "failed to delete user `{}`: it is {}, deactivate it first",
-                excerpt(key.as_str()),
-                excerpt(&user.status)
-            );
-            return Err(Stop::precondition(message, None));
-        }
-        // By id, so that a login given to somebody else in between is not hit. Okta's DELETE of a user
-        // that is not deactivated deactivates it and says 204 just the same (recorded), hence the read
-        // before and the reads after.
-        let id = UserId::from_okta(&user.id).map_err(|_| Stop::unreadable())?;
-        okta.ask(Request::delete("/api/v1/users/{userId}", &[&id]))?.success()?;
+        let mut known: Option<UserId> = None;
+        let id = loop {
+            let read = known.as_ref().map_or_else(|| resolve::reading(&key), resolve::reading);
+            let reply = okta.ask(read)?;
+            if okta.doubt().is_some() && !reply.is_success() && reply.error().status == 404 {
+                return Ok(Done::applied(Empty {}));
+            }
+            let user: UserState = reply.read()?;
+            if user.status != "DEPROVISIONED" {
+                let message = format!(
+                    "failed to delete user `{}`: it is {}, deactivate it first",
+                    excerpt(key.as_str()),
+                    excerpt(&user.status)
+                );
+                return Err(Stop::precondition(message, None));
+            }
+            // By id, so that a login given to somebody else in between is not hit. Okta's DELETE of a user
+            // that is not deactivated deactivates it and says 204 just the same (recorded), hence the read
+            // before, each time anew, and the reads after.
+            let id = UserId::from_okta(&user.id).map_err(|_| Stop::unreadable())?;
+            match okta.attempt(Request::delete("/api/v1/users/{userId}", &[&id]))? {
+                Some(reply) if okta.doubt().is_some() && reply.error().status == 404 => break id,
+                Some(reply) => {
+                    reply.success()?;
+                    break id;
+                }
+                None => known = Some(id),
+            }
+        };
         for read in 0..DELETE_READS_MAX {
             let mut request = Request::get("/api/v1/users/{userId}", &[&id]);
             if read > 0 {

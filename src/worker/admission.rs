@@ -16,7 +16,7 @@ use crate::domain::secret::Secrets;
 use crate::policy::permit::AllowList;
 use crate::policy::provenance;
 use crate::tools::catalogue::{self, Entry};
-use crate::tools::{Bounds, Move, Tool};
+use crate::tools::{Bounds, Move, Repeat, Setting, Tool};
 
 use super::letter::Letter;
 use super::{Connection, RESULT_BYTES_MAX, Rules};
@@ -47,10 +47,19 @@ pub(super) struct Job<'a> {
     pub tool: Box<dyn Tool>,
     /// The name of it.
     pub subtool: &'static str,
+    /// The OAuth scope it needs.
+    pub scope: &'static str,
     /// How to answer.
     pub envelope: Envelope,
     /// When work must have begun.
     pub deadline: Option<Deadline>,
+}
+
+impl Job<'_> {
+    /// Whether it changes nothing.
+    pub fn is_read(&self) -> bool {
+        self.tool.repeat() == Repeat::Read
+    }
 }
 
 /// A moment by which work must have begun.
@@ -100,6 +109,11 @@ impl Reading {
         self.envelope.as_ref().ok()?.options.reason.as_deref()
     }
 
+    /// Whether it asks for a change.
+    pub fn is_write(&self) -> bool {
+        matches!(&self.tool, Some(Ok(tool)) if tool.repeat() != Repeat::Read)
+    }
+
     /// Judges the message; the first check that fails answers.
     pub fn judge<'a>(self, letter: &'a Letter, rules: &Rules) -> Result<Job<'a>, Failure> {
         let deadline = self.verdict(letter, rules)?;
@@ -110,6 +124,7 @@ impl Reading {
             lane: lane.expect("checked: the lane is known"),
             tool: tool.expect("checked: the subtool is known").expect("checked: the arguments fit"),
             subtool: entry.expect("checked: the subtool is known").manifest.name,
+            scope: entry.expect("checked: the subtool is known").manifest.scope,
             envelope: envelope.expect("checked: the body is readable"),
             deadline,
         })
@@ -201,7 +216,7 @@ impl Reading {
                 Err(Failure::new(ErrorCode::InvalidArguments, message.clone()).at(path.clone()))
             }
             // Some faults show only when the subtool makes its first move.
-            Ok(tool) => match tool.next(&[], bounds(envelope, false)) {
+            Ok(tool) => match tool.next(&[], Setting::first(bounds(envelope, false))) {
                 Move::Fail(failure) => Err(*failure),
                 Move::Send(_) | Move::Done(_) | Move::Refused(_) => Ok(()),
             },
@@ -286,14 +301,14 @@ mod tests {
 
     use super::*;
     use crate::domain::answer::{Effect, Outcome};
-    use crate::domain::http::{Exchange, NoAnswer, Request, Response};
+    use crate::domain::http::{NoAnswer, Request, Response};
     use crate::domain::ids::ConnectionName;
     use crate::domain::mail::{Post, Posted, Properties, Receipt, Source, Unposted};
     use crate::policy::budget::window::Share;
     use crate::policy::permit::Callers;
     use crate::policy::reply_to::ReplyPolicy;
     use crate::policy::retry::RetryRules;
-    use crate::tools::{Kind, Repeat};
+    use crate::tools::{Kind, Turn};
     use crate::worker::clock::Clock;
     use crate::worker::event::{Observers, ParkReason};
     use crate::worker::gate::{Gate, Terms};
@@ -306,7 +321,7 @@ mod tests {
     }
 
     impl Tool for Buggy {
-        fn next(&self, history: &[Exchange], _: Bounds<'_>) -> Move {
+        fn next(&self, history: &[Turn], _: Setting<'_>) -> Move {
             assert!(history.len() < self.sound_moves, "a bug in the subtool");
             Move::Send(Box::new(Request::post("/api/v1/groups", &[])))
         }
@@ -355,12 +370,8 @@ mod tests {
         let share = Share { capacity_percent: 100, length: Duration::from_secs(60) };
         let terms = Terms::new(prod.clone(), share);
         let gate = Gate::new(terms, observer.clone());
-        let connection = Arc::new(Connection {
-            name: prod.clone(),
-            okta: Arc::new(Nowhere),
-            budget: Arc::new(gate),
-            subtools: AllowList::all(),
-        });
+        let connection = Connection::new(prod.clone(), Arc::new(Nowhere), Arc::new(gate), AllowList::all());
+        let connection = Arc::new(connection);
         let rules = Rules {
             connections: HashMap::from([(prod.clone(), Arc::clone(&connection))]),
             callers: Callers::default(),

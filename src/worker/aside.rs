@@ -1,4 +1,5 @@
-//! Putting a message aside: a copy of it waits in a delay tier and comes back into its lane.
+//! Putting a message aside: a copy of it waits in a delay tier and comes back into its lane, or goes back to
+//! its queue at once.
 //!
 //! Why it must wait is not known here. Invariant: a copy of a copy looks like a copy of the original, and
 //! it is confirmed before anybody may acknowledge the delivery that it stands for.
@@ -9,12 +10,12 @@ use bytes::Bytes;
 use jiff::Timestamp;
 
 use crate::domain::mail::{Address, HeaderValue, Headers, Post, Posted, Properties, Receipt};
-use crate::domain::topology::{DELAY_TIERS, work_key};
+use crate::domain::topology::{DELAY_TIERS, INVOCATIONS, work_key};
 use crate::policy::provenance::X_DEATH;
 
 use super::Rules;
 use super::admission::Job;
-use super::docket::Docket;
+use super::docket::{Docket, RESENT};
 use super::letter::Letter;
 use super::ports::Postbox;
 
@@ -22,7 +23,7 @@ use super::ports::Postbox;
 const OURS: &str = "okta-";
 
 /// The headers of that kind that a producer may set.
-const PRODUCERS_OWN: [&str; 2] = ["okta-resent", "okta-progress"];
+const PRODUCERS_OWN: [&str; 2] = [RESENT, "okta-progress"];
 
 /// What RabbitMQ writes into a message or acts upon when one is published: how often it was delivered,
 /// from where it was dead-lettered, and further routing keys.
@@ -60,21 +61,33 @@ impl Aside<'_> {
     /// Puts the message aside for about so long. `attempts` were spent on it by now, and it has `waited`
     /// for the budget, by all deliveries together.
     pub async fn put(&self, wait: Duration, attempts: u32, waited: Duration) -> Put {
-        let Self { job, rules, .. } = self;
-        let Some(own_user) = &rules.own_user else { return Put::Stays };
-        let now = rules.clock.now();
-        let left = job.deadline.map(|deadline| deadline.at.duration_since(now));
+        let left = self.job.deadline.map(|deadline| deadline.at.duration_since(self.rules.clock.now()));
         let left = left.map(|left| Duration::try_from(left).unwrap_or_default());
         let Some((tier, time)) = tier(wait, left) else { return Put::Stays };
-        let docket = Docket { attempts, waited, ..job.letter.docket.clone() };
-        let properties = copy(job.letter, &docket, own_user, now);
-        if table_bytes(&properties.headers) > HEADERS_BYTES_MAX {
+        let docket = Docket { attempts, waited, ..self.job.letter.docket.clone() };
+        self.publish(tier, &docket, time).await
+    }
+
+    /// Hands the message back to the end of its queue. Whoever takes it must look first when it is `in_doubt`
+    /// what this delivery has changed.
+    pub async fn hand_back(&self, attempts: u32, waited: Duration, in_doubt: bool) -> Put {
+        let docket = self.job.letter.docket.clone();
+        let redeliveries = docket.redeliveries.saturating_add(in_doubt.into());
+        let docket = Docket { attempts, waited, redeliveries, ..docket };
+        self.publish(INVOCATIONS, &docket, Duration::ZERO).await
+    }
+
+    async fn publish(&self, exchange: &'static str, docket: &Docket, time: Duration) -> Put {
+        let Self { job, rules, .. } = self;
+        let Some(own_user) = &rules.own_user else { return Put::Stays };
+        let properties = copy(job.letter, docket, own_user, rules.clock.now());
+        if !job.letter.docket.may_be_copied() || table_bytes(&properties.headers) > HEADERS_BYTES_MAX {
             return Put::Stays;
         }
         if !self.receipt.is_live() {
             return Put::Stale;
         }
-        let to = Address::Exchange(tier, work_key(&job.connection.name, job.lane));
+        let to = Address::Exchange(exchange, work_key(&job.connection.name, job.lane));
         match self.postbox.post(&Post { to, properties, body: self.body.clone() }).await {
             Ok(Posted::Confirmed) => Put::ComesBack(time),
             Ok(Posted::Unroutable | Posted::Refused) => Put::Stays,
@@ -211,12 +224,7 @@ mod tests {
         let address = (source, "okta.invocations".to_owned(), "prod.bulk".to_owned());
         let who = (&rules.reply_to, own_user);
         let letter = Letter::new(address, Properties::default(), false, Timestamp::now(), who);
-        let connection = Connection {
-            name: prod,
-            okta: Arc::new(Unasked),
-            budget: Arc::new(Unasked),
-            subtools: AllowList::all(),
-        };
+        let connection = Connection::new(prod, Arc::new(Unasked), Arc::new(Unasked), AllowList::all());
         let envelope = Envelope::decode(br#"{"subtool":"list_groups"}"#).unwrap();
         let entry = catalogue::find("list_groups").unwrap();
         let job = Job {
@@ -225,6 +233,7 @@ mod tests {
             lane: Lane::Bulk,
             tool: entry.read(&envelope.arguments).ok().unwrap(),
             subtool: "list_groups",
+            scope: "okta.groups.read",
             envelope,
             deadline: None,
         };

@@ -36,6 +36,16 @@ const WAITED: &str = "okta-waited-ms";
 /// When the copy was put aside.
 const ASIDE_SINCE: &str = "okta-aside-since";
 
+/// The producer is unsure whether it has sent the message before.
+pub(super) const RESENT: &str = "okta-resent";
+
+/// How old a redelivered message is taken to be that does not say when it was sent: as long as RabbitMQ lets
+/// a delivery go unacknowledged.
+const UNDATED_AGE: Duration = Duration::from_secs(30 * 60);
+
+/// Redeliveries after which there are no more copies of a message.
+const REDELIVERIES_MAX: u32 = 2;
+
 /// The history of one invocation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Docket {
@@ -49,8 +59,12 @@ pub(super) struct Docket {
     pub expires: Option<Timestamp>,
     /// Attempts that earlier deliveries have spent.
     pub attempts: u32,
+    /// Whether anybody said when it was first sent.
+    pub is_dated: bool,
     /// Deliveries, this one included, before which another may have begun without our knowing its end.
     pub redeliveries: u32,
+    /// Whether the producer sends it again because it is unsure.
+    pub is_resent: bool,
     /// Time spent waiting for the budget before this delivery.
     pub waited: Duration,
 }
@@ -84,11 +98,30 @@ impl Docket {
             id_generated: properties.message_id.is_none()
                 || own(ID_GENERATED).is_some_and(HeaderValue::is_true),
             first_sent: sent.or_else(|| time(FIRST_SENT)).unwrap_or(received),
+            is_dated: sent.or_else(|| time(FIRST_SENT)).is_some(),
             expires: time(EXPIRES).into_iter().chain(expiry(properties, received)).min(),
             attempts: count(ATTEMPTS),
             redeliveries: count(REDELIVERIES).saturating_add(redelivered.into()),
+            is_resent: properties.headers.get(RESENT).is_some_and(HeaderValue::is_true),
             waited: millis(WAITED).unwrap_or_default() + aside.unwrap_or_default(),
         }
+    }
+
+    /// Since when another delivery may have run it, wholly or in part; `None`: this is the first.
+    pub fn maybe_since(&self) -> Option<Timestamp> {
+        let may_have_run = self.redeliveries > 0 || self.is_resent;
+        let first_sent = match self.is_dated {
+            true => self.first_sent,
+            false => self.first_sent.saturating_sub(UNDATED_AGE).unwrap_or(Timestamp::MIN),
+        };
+        may_have_run.then_some(first_sent)
+    }
+
+    /// Whether copies may stand for it. One of unknown age would look as if it were sent with the copy; and
+    /// the broker counts the deliveries of each copy anew, so that one that brings workers down would never
+    /// come to its delivery limit.
+    pub fn may_be_copied(&self) -> bool {
+        (self.is_dated || self.maybe_since().is_none()) && self.redeliveries <= REDELIVERIES_MAX
     }
 
     /// The headers of a copy that is put aside now.
@@ -132,8 +165,10 @@ mod tests {
             id_generated: true,
             first_sent: at(1000),
             expires: Some(at(2000)),
+            is_dated: true,
             attempts: 2,
             redeliveries: 1,
+            is_resent: false,
             waited: Duration::from_secs(7),
         }
     }
@@ -166,9 +201,11 @@ mod tests {
                 caller: Some("mallory".to_owned()),
                 id_generated: false,
                 first_sent: at(1160),
+                is_dated: false,
                 expires: None,
                 attempts: 0,
                 redeliveries: 0,
+                is_resent: false,
                 waited: Duration::ZERO,
             };
             assert_eq!(read, expected);

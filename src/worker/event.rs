@@ -7,6 +7,8 @@ use crate::domain::bucket::{Bucket, RateHeaders};
 use crate::domain::ids::{ConnectionName, Lane};
 pub use crate::policy::classify::{Limit as LimitKind, Trouble as RetryReason};
 
+pub use super::pulse::Reason as PauseReason;
+
 /// Why a message was parked in `okta.dead`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ParkReason {
@@ -173,6 +175,29 @@ pub enum Event<'a> {
         bucket: Bucket,
         /// For how long.
         wait: Duration,
+    },
+    /// A message went back to its queue: the worker stops, or its connection is paused.
+    HandedBack {
+        /// Whose lane.
+        connection: &'a ConnectionName,
+        /// Which lane.
+        lane: Lane,
+        /// The invocation's id.
+        id: &'a str,
+    },
+    /// All of a connection fails: its bulk lane is left alone until a probe gets through.
+    Paused {
+        /// The connection.
+        connection: &'a ConnectionName,
+        /// Why.
+        reason: PauseReason,
+    },
+    /// A paused connection works again.
+    Resumed {
+        /// The connection.
+        connection: &'a ConnectionName,
+        /// Why it was paused.
+        reason: PauseReason,
     },
     /// An invocation was answered and its answer is in the broker.
     Answered(Ending<'a>),

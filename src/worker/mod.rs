@@ -11,9 +11,11 @@ pub mod clock;
 mod conversation;
 mod docket;
 pub mod event;
+mod fresh;
 pub mod gate;
 mod letter;
 pub mod ports;
+pub mod pulse;
 
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -24,10 +26,11 @@ use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::FutureExt as _;
+use tokio::sync::{Semaphore, watch};
 use tokio::time::Instant;
 
-use crate::domain::answer::{ErrorCode, Failure, Outcome};
-use crate::domain::ids::ConnectionName;
+use crate::domain::answer::{Effect, ErrorCode, Failure, Outcome};
+use crate::domain::ids::{ConnectionName, Lane};
 use crate::domain::mail::{Delivery, Receipt, Source};
 use crate::domain::secret::Secrets;
 use crate::policy::permit::{AllowList, Callers};
@@ -39,10 +42,12 @@ use admission::{Job, Reading};
 use answering::Answering;
 use aside::{Aside, Put};
 use clock::Clock;
-use conversation::{Conversation, Cost, End};
+use conversation::{Company, Conversation, Cost, End};
 use event::{Event, Observer, ParkReason};
+use fresh::Fresh;
 use letter::Letter;
 use ports::{Budget, Inbox, Okta, Postbox};
+use pulse::Pulse;
 
 /// The largest result, in bytes: RabbitMQ 4 refuses messages over 16 MiB, and an agent long before.
 const RESULT_BYTES_MAX: usize = 1024 * 1024;
@@ -57,6 +62,22 @@ pub struct Connection {
     pub budget: Arc<dyn Budget>,
     /// What it enables.
     pub subtools: AllowList,
+    /// Whether it works.
+    pub pulse: Arc<Pulse>,
+    /// What was just created there.
+    fresh: Fresh,
+}
+
+impl Connection {
+    /// A connection of which nothing is known yet.
+    pub fn new(
+        name: ConnectionName,
+        okta: Arc<dyn Okta>,
+        budget: Arc<dyn Budget>,
+        subtools: AllowList,
+    ) -> Self {
+        Self { name, okta, budget, subtools, pulse: Arc::default(), fresh: Fresh::default() }
+    }
 }
 
 /// What the worker goes by.
@@ -78,7 +99,7 @@ pub struct Rules {
     /// Where the time of day is read.
     pub clock: Clock,
     /// Turns true when the worker is to stop: what has not begun is left to others.
-    pub stopping: tokio::sync::watch::Receiver<bool>,
+    pub stopping: watch::Receiver<bool>,
 }
 
 /// Takes messages, runs them, answers them.
@@ -86,7 +107,12 @@ pub struct Worker {
     rules: ArcSwap<Rules>,
     postbox: Arc<dyn Postbox>,
     observer: Arc<dyn Observer>,
+    /// Room for those that mail or mint something.
+    emitting: Semaphore,
 }
+
+/// So many at once: what was on its way when a worker died, nobody can be sure of.
+const EMITTING_MAX: usize = 4;
 
 /// How the worker came to the end of a delivery.
 #[expect(clippy::large_enum_variant, reason = "there is one for each message, and it is nearly always that")]
@@ -148,7 +174,8 @@ impl Identity {
 impl Worker {
     /// A worker with these rules that answers through this postbox.
     pub fn new(rules: Rules, postbox: Arc<dyn Postbox>, observer: Arc<dyn Observer>) -> Self {
-        Self { rules: ArcSwap::from_pointee(rules), postbox, observer }
+        let emitting = Semaphore::new(EMITTING_MAX);
+        Self { rules: ArcSwap::from_pointee(rules), postbox, observer, emitting }
     }
 
     /// Goes by other rules from now on. A message that was taken before ends by those it was taken under.
@@ -173,8 +200,14 @@ impl Worker {
         }
         // A message that cannot be read and names nobody to tell is kept for people to look at.
         let is_kept = reading.envelope.is_err() && letter.reply_to.is_none();
+        let may_have_changed = reading.is_write() && letter.docket.maybe_since().is_some();
         match catch_unwind(AssertUnwindSafe(|| reading.judge(letter, rules))) {
             Ok(Ok(job)) => self.converse(rules, &job, body, receipt).await,
+            // A write that an earlier delivery may have begun: too late to look.
+            Ok(Err(failure)) if failure.code == ErrorCode::DeadlineExceeded && may_have_changed => {
+                let outcome = Outcome::Failed { effect: Effect::Unknown, failure };
+                Ended::Concluded(Conclusion { outcome, cost: Cost::default(), park: None })
+            }
             Ok(Err(failure)) => Ended::refused(failure, is_kept.then_some(ParkReason::Unreadable)),
             Err(_) => Ended::crashed(),
         }
@@ -182,14 +215,28 @@ impl Worker {
 
     /// Talks with Okta, or puts the message aside when the line is long.
     async fn converse(&self, rules: &Rules, job: &Job<'_>, body: &Bytes, receipt: &dyn Receipt) -> Ended {
-        let postbox = &*self.postbox;
-        let mut conversation = Conversation::new(job, rules, &*self.observer, receipt);
+        let (postbox, observer) = (&*self.postbox, &self.observer);
+        let company = Company { rules, observer, receipt, emitting: &self.emitting };
+        let mut conversation = Conversation::new(job, company);
         let aside = Aside { job, body, receipt, rules, postbox };
         let (outcome, park) = loop {
             match AssertUnwindSafe(conversation.hold()).catch_unwind().await {
                 Ok(End::Outcome(outcome)) => break (outcome, None),
                 Err(_) => break (conversation.crashed(), Some(ParkReason::Internal)),
                 Ok(End::Stale) => return Ended::Stale,
+                Ok(End::HandBack) => {
+                    let (attempts, waited) = (conversation.attempts(), conversation.waited());
+                    let is_stopping = *rules.stopping.borrow();
+                    match aside.hand_back(attempts, waited, conversation.is_in_doubt()).await {
+                        Put::ComesBack(_) => {
+                            let (connection, lane, id) = (&job.connection.name, job.lane, &*job.letter.id);
+                            self.observer.note(&Event::HandedBack { connection, lane, id });
+                            return Ended::PutAside;
+                        }
+                        Put::Stays if !is_stopping => conversation.stay(),
+                        Put::Stays | Put::Stale => return Ended::Stale,
+                    }
+                }
                 Ok(End::ComeAgain { bucket, wait }) => {
                     match aside.put(wait, conversation.attempts(), conversation.waited()).await {
                         Put::ComesBack(wait) => {
@@ -258,6 +305,18 @@ impl Inbox for Worker {
         };
         if !is_safe || !receipt.ack().await {
             self.observer.note(&Event::Stale { id: &letter.id });
+        }
+    }
+
+    /// While a connection is paused, what nobody waits for stays in its queue.
+    fn wants(&self, source: &Source) -> watch::Receiver<bool> {
+        let rules = self.rules.load();
+        match source {
+            Source::Work { connection, lane: Lane::Bulk } => match rules.connections.get(connection) {
+                Some(connection) => connection.pulse.wants_bulk(),
+                None => watch::channel(true).1,
+            },
+            Source::Work { .. } | Source::Unrouted | Source::Undelivered => watch::channel(true).1,
         }
     }
 }

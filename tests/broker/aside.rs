@@ -100,12 +100,9 @@ impl Running {
         let share = Share { capacity_percent: 90, length: Duration::from_secs(60) };
         let gate = Gate::new(Terms::new(prod.clone(), share), Arc::clone(&observer));
         let gossips = HashMap::from([(prod.clone(), Arc::<Gate>::clone(&gate) as Arc<dyn Gossip>)]);
-        let connection = Connection {
-            name: prod.clone(),
-            okta: Arc::new(SimulatedOkta::new(org, "token", Clock::Machine, Duration::ZERO)),
-            budget: Arc::new(Crowded { left: AtomicUsize::new(turns_away), gate }),
-            subtools: AllowList::all(),
-        };
+        let okta = Arc::new(SimulatedOkta::new(org, "token", Clock::Machine, Duration::ZERO));
+        let budget = Arc::new(Crowded { left: AtomicUsize::new(turns_away), gate });
+        let connection = Connection::new(prod.clone(), okta, budget, AllowList::all());
         let (stop, stopping) = watch::channel(false);
         let rules = Rules {
             connections: HashMap::from([(prod.clone(), Arc::new(connection))]),

@@ -165,8 +165,8 @@ fn every_request_is_one_that_okta_documents() {
         for mood in MOODS {
             let (mut deleted, mut pages) = (false, 0);
             let (asked, _) = drive(&*tool, |request| answer(mood, name, request, (&mut deleted, &mut pages)));
-            for (at, exchange) in asked.iter().enumerate() {
-                let request = &exchange.request;
+            for (at, turn) in asked.iter().enumerate() {
+                let request = turn.request();
                 let verdict = validator.request(
                     request.method.as_str(),
                     &request.path,

@@ -59,7 +59,7 @@ impl Judge {
         let tool = tool(subtool, &arguments.to_string());
         let (history, _) = drive(&*tool, |request| self.answer(subtool, request));
         let last = history.last().expect("something was asked");
-        serde_json::from_slice(&last.response.body).unwrap_or_default()
+        serde_json::from_slice(&last.response().expect("Okta answers").body).unwrap_or_default()
     }
 }
 

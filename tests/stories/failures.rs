@@ -58,7 +58,8 @@ async fn attempts_used_up_are_okta_unavailable() {
     +0.400s prod user_read asked GET: 502
     +0.400s prod attempt 4 failed: gateway, next in 0.000s
     +0.500s prod user_read asked GET: 502
-    +0.500s m1 get_user failed okta_unavailable, effect none, attempts 5, calls 5
+    +0.600s prod users asked GET: 200
+    +0.600s m1 get_user failed okta_unavailable, effect none, attempts 5, calls 5
     ");
     let error = world.answer()["error"].clone();
     assert_eq!((&error["code"], &error["retryable"]), (&json!("okta_unavailable"), &json!(true)));
@@ -66,7 +67,7 @@ async fn attempts_used_up_are_okta_unavailable() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_create_whose_answer_is_lost_is_never_repeated() {
+async fn a_create_whose_answer_is_lost_is_found_again() {
     let mut world = hasty().open();
     world.fault(Fault::next(Trouble::Lost).after_effect());
     world.ask("create_user", jane());
@@ -74,15 +75,18 @@ async fn a_create_whose_answer_is_lost_is_never_repeated() {
     insta::assert_snapshot!(world.tape(), @"
     +0.000s prod interactive received
     +0.100s prod users asked POST: no answer
-    +0.100s m1 create_user failed outcome_unknown, effect unknown, attempts 1, calls 1
+    +0.100s prod attempt 1 failed: no_answer, next in 0.000s
+    +0.200s prod users asked POST: 400
+    +0.300s prod user_read asked GET: 200
+    +0.300s m1 create_user succeeded, effect applied, attempts 2, calls 3
     ");
-    assert_eq!(world.answers(1), ["m1 failed outcome_unknown unknown"]);
+    assert_eq!(world.answers(1), ["m1 succeeded applied"]);
     assert_eq!(world.effects().iter().filter(|effect| **effect == "user.created").count(), 1);
     world.close();
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_create_that_met_a_500_is_never_repeated() {
+async fn a_create_that_met_a_500_and_did_not_happen_is_sent_once_more() {
     let mut world = hasty().open();
     world.fault(Fault::next(Trouble::Status(500)));
     world.ask("create_user", jane());
@@ -90,10 +94,12 @@ async fn a_create_that_met_a_500_is_never_repeated() {
     insta::assert_snapshot!(world.tape(), @"
     +0.000s prod interactive received
     +0.100s prod users asked POST: 500
-    +0.100s m1 create_user failed outcome_unknown, effect unknown, attempts 1, calls 1
+    +0.100s prod attempt 1 failed: server_error, next in 0.000s
+    +0.200s prod users asked POST: 200
+    +0.200s m1 create_user succeeded, effect applied, attempts 2, calls 2
     ");
-    assert_eq!(world.answers(1), ["m1 failed outcome_unknown unknown"]);
-    assert!(world.effects().is_empty());
+    assert_eq!(world.answers(1), ["m1 succeeded applied"]);
+    assert_eq!(world.effects().iter().filter(|effect| **effect == "user.created").count(), 1);
     world.close();
 }
 
@@ -169,7 +175,7 @@ async fn what_surely_was_not_sent_is_always_repeated() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_write_refused_in_read_only_mode_is_repeated() {
+async fn a_write_refused_in_read_only_mode_tells_who_waits_when_to_come_again() {
     let mut world = hasty().open();
     world.fault(Fault::next(Trouble::ReadOnly));
     world.ask("create_user", jane());
@@ -177,11 +183,11 @@ async fn a_write_refused_in_read_only_mode_is_repeated() {
     insta::assert_snapshot!(world.tape(), @"
     +0.000s prod interactive received
     +0.100s prod users asked POST: 503
-    +0.100s prod attempt 1 failed: read_only, next in 0.000s
-    +0.200s prod users asked POST: 200
-    +0.200s m1 create_user succeeded, effect applied, attempts 2, calls 2
+    +0.100s prod paused: read_only
+    +0.100s m1 create_user failed okta_unavailable, effect none, attempts 1, calls 1
     ");
-    assert_eq!(world.answers(1), ["m1 succeeded applied"]);
+    let error = world.answer()["error"].clone();
+    assert_eq!((&error["retryable"], error["retry_at"].is_string()), (&json!(true), true));
     world.close();
 }
 

@@ -65,7 +65,7 @@ impl House {
             let simulated = Arc::new(Mutex::new(Org::new(settings.clone())));
             let okta = Arc::new(SimulatedOkta::new(simulated, "token", clock, Duration::from_millis(100)));
             let budget = Arc::new(gate);
-            let connection = Connection { name: org.clone(), okta, budget, subtools: AllowList::all() };
+            let connection = Connection::new(org.clone(), okta, budget, AllowList::all());
             connections.insert(org, Arc::new(connection));
         }
         let (stop, stopping) = watch::channel(false);

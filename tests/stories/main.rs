@@ -5,6 +5,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on says so by panicking")]
 
+mod converging;
 mod counted;
 mod crowd;
 mod tape;
@@ -20,6 +21,7 @@ mod isolation;
 mod keys;
 mod ledgers;
 mod limits;
+mod pausing;
 mod refusals;
 mod rules;
 mod stopping;

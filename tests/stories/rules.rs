@@ -38,12 +38,8 @@ fn silent() -> Arc<dyn Observer> {
 
 fn rules(okta: &Arc<SimulatedOkta>, clock: Clock, attempts_max: u32) -> Rules {
     let share = Share { capacity_percent: 100, length: Duration::from_secs(60) };
-    let connection = Connection {
-        name: prod(),
-        okta: Arc::<SimulatedOkta>::clone(okta),
-        budget: Arc::new(Gate::new(Terms::new(prod(), share), silent())),
-        subtools: AllowList::all(),
-    };
+    let budget = Arc::new(Gate::new(Terms::new(prod(), share), silent()));
+    let connection = Connection::new(prod(), Arc::<SimulatedOkta>::clone(okta), budget, AllowList::all());
     Rules {
         connections: HashMap::from([(prod(), Arc::new(connection))]),
         callers: Callers::default(),

@@ -187,6 +187,10 @@ impl Inbox for Door {
         worker.take(delivery).await;
         self.inside.fetch_sub(1, Ordering::Relaxed);
     }
+
+    fn wants(&self, source: &Source) -> watch::Receiver<bool> {
+        self.workers.lock().unwrap().last().expect("there is a worker").wants(source)
+    }
 }
 
 /// A story's world.
@@ -243,12 +247,9 @@ impl World {
         let observer: Arc<dyn Observer> = Arc::<Tape>::clone(&self.tape);
         let share = Share { capacity_percent: self.setup.capacity_percent, length: self.setup.org.window };
         let terms = Terms { prefetch: self.setup.prefetch, ..Terms::new(prod(), share) };
-        let connection = Connection {
-            name: prod(),
-            okta: Arc::<Wire>::clone(&self.wire),
-            budget: Arc::new(self.crowd.before(Arc::new(Gate::new(terms, Arc::clone(&observer))))),
-            subtools: self.setup.subtools.clone(),
-        };
+        let budget = Arc::new(self.crowd.before(Arc::new(Gate::new(terms, Arc::clone(&observer)))));
+        let (okta, subtools) = (Arc::<Wire>::clone(&self.wire), self.setup.subtools.clone());
+        let connection = Connection::new(prod(), okta, budget, subtools);
         let rules = Rules {
             connections: HashMap::from([(prod(), Arc::new(connection))]),
             callers: self.setup.callers.clone(),

@@ -176,6 +176,9 @@ impl Observer for Screen {
             | Event::Left { .. }
             | Event::Retried { .. }
             | Event::PutAside { .. }
+            | Event::HandedBack { .. }
+            | Event::Paused { .. }
+            | Event::Resumed { .. }
             | Event::Undeliverable { .. }
             | Event::Parked { .. }
             | Event::Stale { .. }

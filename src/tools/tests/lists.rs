@@ -238,13 +238,13 @@ fn a_list_out_of_time_ends_with_every_page_it_has() {
     assert!(matches!(waiting, Move::Send(_)));
 
     let late = Bounds { is_overdue: true, ..WHOLE };
-    let listed = listed(&told(&history, &tool.next(&history, late)));
+    let listed = listed(&told(&history, &tool.next(&history, Setting::first(late))));
     assert_eq!((listed.texts(), listed.complete), (vec!["1", "2"], false));
     let (asked, _) = list("list_users", &at("{}", &listed.next.unwrap()), &[ok("[]")]);
     assert_eq!(asked, ["GET /users?after=c2&limit=200"]);
 
     // Even a list that is late from the start gives its first page.
-    assert!(matches!(tool.next(&[], late), Move::Send(_)));
+    assert!(matches!(tool.next(&[], Setting::first(late)), Move::Send(_)));
 }
 
 #[test]

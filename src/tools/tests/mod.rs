@@ -11,7 +11,7 @@ use http::{HeaderMap, HeaderName};
 use serde_json::value::RawValue;
 
 use super::catalogue::{self, Entry};
-use super::{Bounds, Move, Tool};
+use super::{Bounds, Move, Setting, Tool, Turn};
 use crate::domain::http::{Exchange, Request, Response};
 use crate::domain::json::Fields;
 
@@ -111,12 +111,12 @@ fn drive(
     tool: &dyn Tool,
     bounds: Bounds<'_>,
     mut answers: impl FnMut(&Request) -> Option<Response>,
-) -> (Vec<Exchange>, Move) {
+) -> (Vec<Turn>, Move) {
     let mut history = Vec::new();
     loop {
-        match tool.next(&history, bounds) {
+        match tool.next(&history, Setting::first(bounds)) {
             Move::Send(request) => match answers(&request) {
-                Some(response) => history.push(Exchange { request: *request, response }),
+                Some(response) => history.push(Turn::Said(Exchange { request: *request, response })),
                 None => return (history, Move::Send(request)),
             },
             end => return (history, end),
@@ -124,8 +124,8 @@ fn drive(
     }
 }
 
-fn told(asked: &[Exchange], end: &Move) -> Told {
-    let mut asked: Vec<String> = asked.iter().map(|exchange| line(&exchange.request)).collect();
+fn told(asked: &[Turn], end: &Move) -> Told {
+    let mut asked: Vec<String> = asked.iter().map(|turn| line(turn.request())).collect();
     let end = match end {
         Move::Send(request) => {
             asked.push(line(request));

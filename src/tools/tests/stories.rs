@@ -280,7 +280,7 @@ fn only_the_later_reads_after_a_deletion_wait() {
     let mut script =
         [user("DEPROVISIONED"), no_content(), user("DEPROVISIONED"), refusal(404, "E0000007")].into_iter();
     let (asked, _) = drive(&*tool, WHOLE, |_| script.next().map(|answer| answer.response()));
-    let pauses: Vec<u128> = asked.iter().map(|exchange| exchange.request.pause.as_millis()).collect();
+    let pauses: Vec<u128> = asked.iter().map(|turn| turn.request().pause.as_millis()).collect();
     assert_eq!(pauses, [0, 0, 0, 500]);
 }
 

@@ -1,0 +1,180 @@
+//! Finding out whether a write was executed whose answer never came.
+//!
+//! Okta has no keys of idempotence, so a write is not repeated blindly: the object is read first, and where
+//! that leaves room for "it was done, and undone by somebody since", the System Log. Invariant: a write
+//! goes out again only after a look that found nothing of it.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Deserializer};
+use serde_json::Value;
+use serde_json::value::RawValue;
+
+use crate::domain::answer::{Effect, ErrorCode, Failure};
+use crate::domain::http::Request;
+use crate::domain::ids::UserId;
+use crate::domain::json::Object;
+use crate::domain::link;
+use crate::domain::okta_error::OktaError;
+
+use super::{Dialogue, Reply, Stop};
+
+/// How a write ended.
+pub(super) enum Settled<'a, T> {
+    /// Okta answered it.
+    Said(Reply<'a>),
+    /// No answer came, but a look has found it done.
+    Found(T),
+}
+
+/// Sends a write, again as long as no answer comes and a look finds that it was not executed. Of an
+/// invocation that may have run before, the look comes first.
+pub(super) fn settle<'a, T>(
+    okta: &mut Dialogue<'a>,
+    write: &Request,
+    mut look: impl FnMut(&mut Dialogue<'a>, Timestamp) -> Result<Option<T>, Stop>,
+) -> Result<Settled<'a, T>, Stop> {
+    loop {
+        if let Some(since) = okta.doubt()
+            && let Some(found) = look(okta, since)?
+        {
+            return Ok(Settled::Found(found));
+        }
+        if let Some(reply) = okta.attempt(write.clone())? {
+            return Ok(Settled::Said(reply));
+        }
+    }
+}
+
+/// Asks for something that a look needs: `None` when it is not there.
+pub(super) fn look_for<'a>(okta: &mut Dialogue<'a>, read: Request) -> Result<Option<Reply<'a>>, Stop> {
+    let reply = okta.ask(read)?;
+    if reply.is_success() {
+        return Ok(Some(reply));
+    }
+    let error = reply.error();
+    if error.status == 404 {
+        return Ok(None);
+    }
+    let message = "the write may have happened, and Okta refuses to show whether it has";
+    Err(Stop::Fail(Box::new(Failure::new(ErrorCode::OutcomeUnknown, message).with_okta(error))))
+}
+
+/// What a look found at the place where the write leads: ours when it has changed since the write may have
+/// been sent, and otherwise there before.
+pub(super) fn effect(changed: Option<Timestamp>, since: Option<Timestamp>) -> Effect {
+    match (changed, since) {
+        (Some(changed), Some(since)) if changed >= since => Effect::Applied,
+        _ => Effect::Unchanged,
+    }
+}
+
+/// Whether something changed since a moment.
+pub(super) fn is_since(changed: Option<Timestamp>, since: Timestamp) -> bool {
+    changed.is_some_and(|changed| changed >= since)
+}
+
+/// How often the System Log is asked for an event, which may come late.
+const LOG_READS: u32 = 3;
+
+/// The pause between.
+const LOG_PAUSE: Duration = Duration::from_secs(1);
+
+/// Whether the System Log has an event of this type about all of these since then; `None` when Okta does not
+/// show it.
+pub(super) fn logged(
+    okta: &mut Dialogue<'_>,
+    kind: &str,
+    about: &[&str],
+    since: Timestamp,
+) -> Result<Option<bool>, Stop> {
+    let mut filter = format!("eventType eq {}", literal(kind));
+    for id in about {
+        filter.push_str(&format!(" and target.id eq {}", literal(id)));
+    }
+    for read in 0..LOG_READS {
+        let request = Request::get("/api/v1/logs", &[])
+            .query("since", since)
+            .query("filter", &filter)
+            .query("sortOrder", "DESCENDING")
+            .query("limit", 1);
+        let request = if read > 0 { request.after(LOG_PAUSE) } else { request };
+        let reply = okta.ask(request)?;
+        if !reply.is_success() {
+            return Ok(None);
+        }
+        let events: Vec<Value> = reply.read()?;
+        if !events.is_empty() {
+            return Ok(Some(true));
+        }
+    }
+    Ok(Some(false))
+}
+
+/// A text as Okta's expressions take it.
+pub(super) fn literal(text: &str) -> String {
+    Value::from(text).to_string()
+}
+
+/// Whether an object has everything that was sent; what was cleared may be absent or `null`.
+pub(super) fn has_all(found: Option<&Object>, sent: &Object) -> bool {
+    sent.iter().all(|(name, wanted)| {
+        let there = found.and_then(|found| found.get(name)).map_or(Value::Null, value);
+        is_equal(&value(wanted), &there)
+    })
+}
+
+fn value(raw: &RawValue) -> Value {
+    serde_json::from_str(raw.get()).unwrap_or(Value::Null)
+}
+
+/// Whether two values are the same to Okta, which stores 1e3 as 1000.
+fn is_equal(one: &Value, other: &Value) -> bool {
+    match (one, other) {
+        (Value::Number(one), Value::Number(other)) => one.as_f64() == other.as_f64(),
+        (Value::Array(one), Value::Array(other)) => {
+            one.len() == other.len() && one.iter().zip(other).all(|(one, other)| is_equal(one, other))
+        }
+        _ => one == other,
+    }
+}
+
+/// Whether Okta refused because an object with this natural key is there.
+pub(super) fn is_taken(error: &OktaError, attribute: &str) -> bool {
+    error.is("E0000001")
+        && error.causes.iter().any(|cause| {
+            cause.strip_prefix(attribute).is_some_and(|rest| rest.starts_with(':'))
+                && cause.contains("already exists")
+        })
+}
+
+/// The ids of the groups that a user is in.
+pub(super) fn groups_of(okta: &mut Dialogue<'_>, user: &UserId) -> Result<Vec<String>, Stop> {
+    #[derive(Deserialize)]
+    struct Listed {
+        id: String,
+    }
+    let first = Request::get("/api/v1/users/{userId}/groups", &[user]);
+    let (mut request, mut groups) = (first.clone(), Vec::new());
+    loop {
+        let Some(reply) = look_for(okta, request)? else { return Ok(groups) };
+        let page: Vec<Listed> = reply.read()?;
+        groups.extend(page.into_iter().map(|group| group.id));
+        match link::next(&reply.0.response.headers) {
+            Some(link) => request = first.follow(link, &[]),
+            None => return Ok(groups),
+        }
+    }
+}
+
+/// Stops because nobody can say whether it happened.
+pub(super) fn unknown(message: impl Into<String>) -> Stop {
+    Stop::fail(ErrorCode::OutcomeUnknown, message)
+}
+
+/// Reads a moment; what is none counts as unknown.
+pub(super) fn moment<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Timestamp>, D::Error> {
+    let value = Value::deserialize(deserializer)?;
+    Ok(value.as_str().and_then(|text| text.parse().ok()))
+}

@@ -1,0 +1,448 @@
+//! One admitted invocation talking with Okta until it has ended.
+//!
+//! The subtool says its next move, the budget lets it go, the answer is classified. What Okta said goes
+//! back to the subtool; what failed for now is sent again where that is safe, and of a write that must not
+//! be repeated blindly the subtool hears that its outcome is unclear, and looks.
+
+mod setbacks;
+mod verdict;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::SignedDuration;
+use serde::Deserialize;
+use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::time::Instant;
+
+use crate::domain::answer::{Outcome, RateLimit};
+use crate::domain::bucket::{Bucket, RateHeaders};
+use crate::domain::http::{Exchange, NoAnswer, Request, Response};
+use crate::domain::mail::Receipt;
+use crate::domain::okta_error::OktaError;
+use crate::policy::budget::window::Told;
+use crate::policy::classify::{Meaning, Trouble, classify};
+use crate::policy::refusal;
+use crate::policy::retry::LAG;
+use crate::tools::{Move, Repeat, Setting, Turn};
+
+use super::Rules;
+use super::admission::{Job, bounds, too_late};
+use super::event::{Event, Observer};
+use super::ports::{Ask, NotNow, Patience, Permit};
+use super::pulse::{self, Reason, told};
+
+/// What this delivery's conversation cost, known also when it failed.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Cost {
+    /// Attempts, failed ones included.
+    pub attempts: u32,
+    /// Requests sent.
+    pub okta_calls: u32,
+    /// Time spent waiting for the budget.
+    pub waited: Duration,
+    /// The window of the last bucket asked.
+    pub rate_limit: Option<RateLimit>,
+    /// Okta's ids of the requests.
+    pub okta_request_ids: Vec<String>,
+}
+
+/// How a talk ended.
+#[derive(Debug)]
+pub(super) enum End {
+    /// There is something to answer.
+    Outcome(Outcome),
+    /// Nothing was sent, and the line is long: the message is to make room and come again.
+    ComeAgain {
+        /// The bucket it would wait for.
+        bucket: Bucket,
+        /// After how long.
+        wait: Duration,
+    },
+    /// The worker stops or the connection is paused: the message is to go back to its queue.
+    HandBack,
+    /// The delivery's connection to the broker is gone: somebody else will have the message.
+    Stale,
+}
+
+/// Who may have had a request executed that changes something, without our knowing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Doubt {
+    /// Nobody.
+    None,
+    /// An earlier delivery.
+    Before,
+    /// This one.
+    Now,
+}
+
+/// What a conversation needs besides its job.
+#[derive(Clone, Copy)]
+pub(super) struct Company<'a> {
+    pub rules: &'a Rules,
+    pub observer: &'a Arc<dyn Observer>,
+    pub receipt: &'a dyn Receipt,
+    /// What mails or mints something is started by few at once, so that a crash leaves few in doubt.
+    pub emitting: &'a Semaphore,
+}
+
+/// The talk of one job.
+pub(super) struct Conversation<'a> {
+    job: &'a Job<'a>,
+    rules: &'a Rules,
+    company: Company<'a>,
+    history: Vec<Turn>,
+    throttled_in_a_row: u32,
+    begun: Instant,
+    /// What it does in a long line as long as nothing has been sent.
+    patience: Patience,
+    /// Whether the message may be handed back to its queue.
+    may_hand_back: bool,
+    /// A wait that is still to be taken before the next request.
+    owed: Duration,
+    /// Whether Okta has let a request through: from then on the work is finished, whatever the deadline.
+    has_begun: bool,
+    /// Whether a request that changes something may have been executed without our knowing.
+    doubt: Doubt,
+    /// The failure of the last write whose outcome is unclear, until it is sent again.
+    unclear: Option<Result<Response, NoAnswer>>,
+    /// How far Okta's clock is ahead of ours, once an answer told.
+    okta_ahead: Option<SignedDuration>,
+    /// Attempts spent on what may fail for the whole connection.
+    attempts_everywhere: u32,
+    /// Okta's good answers on this connection when the first of those failed.
+    beats_before: Option<u64>,
+    /// Looks for what was just created and is not known everywhere.
+    lags: u32,
+    /// What it cost so far.
+    pub cost: Cost,
+}
+
+impl<'a> Conversation<'a> {
+    pub fn new(job: &'a Job<'a>, company: Company<'a>) -> Self {
+        let rules = company.rules;
+        Self {
+            job,
+            rules,
+            company,
+            history: Vec::new(),
+            throttled_in_a_row: 0,
+            begun: Instant::now(),
+            // Without a user of its own the worker would not know its copies again.
+            patience: if rules.own_user.is_some() { Patience::ComeAgain } else { Patience::Wait },
+            may_hand_back: true,
+            owed: Duration::ZERO,
+            has_begun: false,
+            doubt: match job.letter.docket.maybe_since() {
+                Some(_) if !job.is_read() => Doubt::Before,
+                _ => Doubt::None,
+            },
+            unclear: None,
+            okta_ahead: None,
+            attempts_everywhere: 0,
+            beats_before: None,
+            lags: 0,
+            cost: Cost::default(),
+        }
+    }
+
+    /// Talks until the invocation has ended, or must be left to another delivery.
+    pub async fn hold(&mut self) -> End {
+        self.talk().await.unwrap_or_else(|end| end)
+    }
+
+    /// There is no copy of the message: what it waits for, it waits for here.
+    pub fn stay(&mut self) {
+        self.patience = Patience::Wait;
+        self.may_hand_back = false;
+    }
+
+    /// Attempts spent so far, by earlier deliveries too.
+    pub fn attempts(&self) -> u32 {
+        self.job.letter.docket.attempts.saturating_add(self.cost.attempts)
+    }
+
+    /// Time spent waiting for the budget so far, by earlier deliveries too.
+    pub fn waited(&self) -> Duration {
+        self.job.letter.docket.waited + self.cost.waited
+    }
+
+    /// Whether whoever has the message next must look first, because of this delivery.
+    pub fn is_in_doubt(&self) -> bool {
+        !self.has_changed_nothing()
+    }
+
+    async fn talk(&mut self) -> Result<End, End> {
+        loop {
+            let is_overdue = self.begun.elapsed() > self.rules.list_time_max;
+            let setting = Setting {
+                bounds: bounds(&self.job.envelope, is_overdue),
+                maybe_since: self.job.letter.docket.maybe_since(),
+                okta_ahead: self.okta_ahead.unwrap_or_default(),
+            };
+            let request = match self.job.tool.next(&self.history, setting) {
+                Move::Send(request) => request,
+                Move::Done(done) => {
+                    return Ok(End::Outcome(Outcome::Succeeded { effect: done.effect, result: done.output }));
+                }
+                Move::Refused(error) => return Ok(self.judged(refusal::name(self.job.subtool, *error))),
+                Move::Fail(failure) => return Ok(self.judged(*failure)),
+            };
+            if !request.is_read() {
+                self.write_again().await?;
+            }
+            let turn = self.turn(*request).await?;
+            if let Some(Turn::Said(last)) = self.history.last_mut() {
+                last.response.forget_read_body();
+            }
+            self.history.push(turn);
+        }
+    }
+
+    /// A write goes out after one whose outcome was unclear: one more attempt, if there is one.
+    async fn write_again(&mut self) -> Result<(), End> {
+        let Some(answer) = self.unclear.take() else { return Ok(()) };
+        // A look has shown that the one before was not executed.
+        if !self.is_unclear() {
+            self.doubt = Doubt::None;
+        }
+        if self.attempts() >= self.rules.retry.attempts_max {
+            self.exhausted(&answer).await?;
+        }
+        self.cost.attempts += 1;
+        Ok(())
+    }
+
+    /// Sends one request as often as it takes and may.
+    async fn turn(&mut self, request: Request) -> Result<Turn, End> {
+        if !request.pause.is_zero() {
+            self.rest(request.pause).await?;
+        }
+        loop {
+            let was = self.doubt;
+            let sent = self.rules.clock.now();
+            let answer = self.send(&request).await?;
+            match classify(answer.as_ref()) {
+                Meaning::Said => {
+                    let response = answer.expect("only an answer says something");
+                    self.throttled_in_a_row = 0;
+                    if let Some(reason) = self.fails_everywhere(&response) {
+                        self.doubt = was;
+                        self.pause(reason).await?;
+                        continue;
+                    }
+                    if self.is_lag(&response) {
+                        self.doubt = was;
+                        self.lags += 1;
+                        self.wait_before(Trouble::Lag, self.lags, LAG.wait(self.lags, 1.0)).await?;
+                        continue;
+                    }
+                    self.heard_well(&request, &response);
+                    // A write that succeeds now leaves no doubt about the one whose answer was lost.
+                    let is_settled = !request.is_read() && response.is_success();
+                    self.doubt = if is_settled { Doubt::None } else { was };
+                    return Ok(Turn::Said(Exchange { request, response }));
+                }
+                Meaning::Limited(limit) => {
+                    self.doubt = was;
+                    self.back_off(&request, limit).await?;
+                }
+                Meaning::Failed(trouble) => {
+                    let may_have_happened = trouble.may_have_happened();
+                    self.has_begun |= may_have_happened;
+                    let is_unclear = may_have_happened && !request.is_read();
+                    self.doubt = if is_unclear { Doubt::Now } else { was };
+                    if trouble == Trouble::ReadOnly {
+                        self.pause(Reason::ReadOnly).await?;
+                    } else if is_unclear && !self.job.tool.repeat().is_safe() {
+                        self.note_trouble(trouble);
+                        let wait = self.wait_after(trouble, &answer);
+                        self.wait_before(trouble, self.attempts(), wait).await?;
+                        self.unclear = Some(answer);
+                        return Ok(Turn::Unclear { request, sent });
+                    } else {
+                        self.retry(&request, trouble, &answer).await?;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Takes note of a good answer: the connection works, its clock is known, and what was created.
+    fn heard_well(&mut self, request: &Request, response: &Response) {
+        #[derive(Deserialize)]
+        struct Created {
+            id: String,
+        }
+        self.has_begun = true;
+        self.beats_before = None;
+        let connection = &self.job.connection;
+        if response.is_success() {
+            connection.pulse.beat(self.job.scope);
+        }
+        let date = response.headers.get(http::header::DATE).and_then(|date| date.to_str().ok());
+        if let Some(date) = date.and_then(|date| jiff::fmt::rfc2822::parse(date).ok()) {
+            self.okta_ahead.get_or_insert(date.timestamp().duration_since(self.rules.clock.now()));
+        }
+        if request.method == http::Method::POST
+            && response.is_success()
+            && self.job.tool.repeat() == Repeat::Create
+            && let Some(Created { id }) = response.read()
+        {
+            connection.fresh.add(id);
+        }
+    }
+
+    /// Whether Okta does not find what this worker has just created.
+    fn is_lag(&self, response: &Response) -> bool {
+        response.status == 404
+            && self.lags < LAG.attempts_max
+            && OktaError::read(response).missing().is_some_and(|(id, _)| self.job.connection.fresh.has(id))
+    }
+
+    /// Whether an answer says that the credential is no good, or has lost a scope that worked.
+    fn fails_everywhere(&self, response: &Response) -> Option<Reason> {
+        if pulse::is_unauthorized(response) {
+            return Some(Reason::Unauthorized);
+        }
+        let has_lost = pulse::lacks_scope(response) && self.job.connection.pulse.has_worked(self.job.scope);
+        has_lost.then_some(Reason::Forbidden)
+    }
+
+    /// Waits for the budget.
+    async fn admitted(&mut self, request: &Request) -> Result<Permit, End> {
+        let Job { connection, lane, letter, .. } = self.job;
+        let bucket = request.bucket();
+        // Work that has begun is finished, whatever the deadline says.
+        let not_after = self.job.deadline.filter(|_| !self.has_begun);
+        let not_after = not_after.map(|deadline| self.rules.clock.instant_of(deadline.at));
+        let asked = Instant::now();
+        let ask = Ask {
+            method: &request.method,
+            route: request.route,
+            lane: *lane,
+            caller: letter.docket.caller.as_deref(),
+            not_after,
+            patience: self.patience(),
+        };
+        let admitted = self.unless_stopping(connection.budget.admit(ask)).await?;
+        let waited = asked.elapsed();
+        self.cost.waited += waited;
+        let admitted = match admitted {
+            Ok(permit) => Ok(permit),
+            Err(NotNow::ComeAgain(wait)) if ask.patience == Patience::ComeAgain => {
+                return Err(End::ComeAgain { bucket, wait });
+            }
+            Err(NotNow::ComeAgain(_)) => unreachable!("only who would come again is told to"),
+            Err(NotNow::Passed) => Err(too_late(self.deadline()).retry_at(self.rules.clock.now())),
+            Err(NotNow::NotBefore(until)) => Err(self.cannot_make_it(until)),
+        };
+        self.company.observer.note(&Event::Waited {
+            connection: &connection.name,
+            bucket,
+            lane: *lane,
+            waited,
+        });
+        admitted.map_err(|failure| self.failed(failure))
+    }
+
+    /// What to do in a long line: an invocation that has begun goes on here.
+    fn patience(&self) -> Patience {
+        let nothing_was_sent = self.cost.okta_calls == 0 && self.attempts() == 0;
+        if nothing_was_sent && self.job.letter.docket.may_be_copied() {
+            self.patience
+        } else {
+            Patience::Wait
+        }
+    }
+
+    /// Waits for the budget and sends once.
+    async fn send(&mut self, request: &Request) -> Result<Result<Response, NoAnswer>, End> {
+        if !self.owed.is_zero() {
+            let owed = std::mem::take(&mut self.owed);
+            self.rest(owed).await?;
+        }
+        let (permit, _emitting) = loop {
+            self.check_pause().await?;
+            let mut watch = self.job.connection.pulse.watch();
+            let job = self.job;
+            let stopped =
+                watch.wait_for(|pause| pause.is_some_and(|pause| pause.stops(job.scope, job.is_read())));
+            tokio::pin!(stopped);
+            // A message that waits for the budget of a paused connection would be in the way of those
+            // that are answered at once.
+            let ready = async {
+                let emitting = self.emitting(request).await?;
+                Ok((self.admitted(request).await?, emitting))
+            };
+            tokio::select! {
+                biased;
+                _ = &mut stopped => {}
+                ready = ready => break ready?,
+            }
+        };
+        if !self.company.receipt.is_live() {
+            // Nothing is sent, so those who are in line behind must not wait as if it were.
+            permit.heard(Told::Uncounted);
+            return Err(End::Stale);
+        }
+        let (connection, bucket) = (&self.job.connection, request.bucket());
+        let sent = Instant::now();
+        self.cost.okta_calls += 1;
+        self.cost.attempts = self.cost.attempts.max(1);
+        // Until the answer says otherwise, for whatever may happen meanwhile.
+        if !request.is_read() {
+            self.doubt = Doubt::Now;
+        }
+        let answer = connection.okta.send(request).await;
+        let rate = answer.as_ref().ok().and_then(|response| RateHeaders::read(&response.headers));
+        let window = rate.filter(|rate| !rate.is_concurrency());
+        permit.heard(told(&answer));
+        if let Ok(response) = &answer {
+            self.remember(bucket, window, response.request_id());
+        }
+        self.company.observer.note(&Event::Requested {
+            connection: &connection.name,
+            bucket,
+            method: &request.method,
+            http_status: answer.as_ref().ok().map(|response| response.status),
+            took: sent.elapsed(),
+            rate,
+        });
+        Ok(answer)
+    }
+
+    /// Room among the few that mail or mint something at once.
+    async fn emitting(&self, request: &Request) -> Result<Option<SemaphorePermit<'a>>, End> {
+        if request.is_read() || self.job.tool.repeat() != Repeat::Emit {
+            return Ok(None);
+        }
+        let room = self.unless_stopping(self.company.emitting.acquire()).await?;
+        Ok(Some(room.expect("the room is never closed")))
+    }
+
+    /// Whether everything so far only read, so that somebody else may begin anew.
+    fn has_changed_nothing(&self) -> bool {
+        self.doubt != Doubt::Now && self.history.iter().all(|turn| turn.request().is_read())
+    }
+
+    /// Whether the last write is unclear and nothing was looked at since.
+    fn is_unclear(&self) -> bool {
+        matches!(self.history.last(), Some(Turn::Unclear { .. }))
+    }
+
+    fn remember(&mut self, bucket: Bucket, told: Option<RateHeaders>, request_id: Option<&str>) {
+        /// Enough to find an invocation in the System Log; a list of 500 pages needs not name each.
+        const REQUEST_IDS_MAX: usize = 100;
+        let window = |rate: RateHeaders| {
+            let reset = jiff::Timestamp::from_second(rate.reset).ok()?;
+            Some(RateLimit { bucket, limit: rate.limit, remaining: rate.remaining, reset })
+        };
+        self.cost.rate_limit = told.and_then(window).or(self.cost.rate_limit);
+        if let Some(id) = request_id
+            && self.cost.okta_request_ids.len() < REQUEST_IDS_MAX
+        {
+            self.cost.okta_request_ids.push(id.to_owned());
+        }
+    }
+}

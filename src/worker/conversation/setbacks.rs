@@ -1,0 +1,204 @@
+//! What an invocation does when something fails for now: wait and try again, hand itself back, give up.
+
+use std::time::Duration;
+
+use tokio::time::{sleep, timeout};
+
+use crate::domain::answer::{ErrorCode, Failure};
+use crate::domain::http::{NoAnswer, Request, Response};
+use crate::domain::ids::Lane;
+use crate::policy::classify::{Limit, Trouble, concurrency_wait};
+use crate::policy::retry::{BUSY, WAIT_IN_HAND_MAX, retry_after};
+use crate::worker::event::Event;
+use crate::worker::ports::Patience;
+use crate::worker::pulse::{self, Pause, Reason};
+
+use super::verdict::{describe, with_okta};
+use super::{Conversation, End};
+
+/// How long a message that cannot be handed back is held while its connection is paused: RabbitMQ takes a
+/// delivery back after 30 minutes.
+const HELD_MAX: Duration = Duration::from_secs(10 * 60);
+
+impl Conversation<'_> {
+    /// The whole connection fails: it is paused, and so is this invocation.
+    pub(super) async fn pause(&mut self, reason: Reason) -> Result<(), End> {
+        if reason != Reason::Unreachable {
+            self.attempts_everywhere += 1; // the others were counted as they failed
+        }
+        pulse::pause(&self.job.connection, reason, self.job.scope, self.company.observer);
+        // A probe may have got through in the same moment, and then this would be sent again at once.
+        self.rest(Duration::from_millis(1)).await
+    }
+
+    /// Waits for a paused connection, hands the message back, or tells who waits for an answer.
+    pub(super) async fn check_pause(&mut self) -> Result<(), End> {
+        let Some(pause) = self.pause_that_stops() else { return Ok(()) };
+        if self.job.lane == Lane::Interactive {
+            return Err(self.failed(self.paused(pause)));
+        }
+        // What failed for the whole connection was no attempt of this invocation's.
+        self.cost.attempts = self.cost.attempts.saturating_sub(std::mem::take(&mut self.attempts_everywhere));
+        self.beats_before = None;
+        if self.may_hand_back && self.has_changed_nothing() {
+            return Err(End::HandBack);
+        }
+        let (mut watch, job) = (self.job.connection.pulse.watch(), self.job);
+        let is_over =
+            watch.wait_for(|pause| pause.is_none_or(|pause| !pause.stops(job.scope, job.is_read())));
+        let mut stopping = self.rules.stopping.clone();
+        tokio::select! {
+            _ = timeout(HELD_MAX, is_over) => {}
+            _ = stopping.wait_for(|stopping| *stopping), if self.may_hand_back => {}
+        }
+        match self.pause_that_stops() {
+            None => Ok(()),
+            Some(_) if self.may_hand_back => Err(End::HandBack),
+            Some(_) => Ok(()), // it will be told once more
+        }
+    }
+
+    pub(super) fn pause_that_stops(&self) -> Option<Pause> {
+        let pause = self.job.connection.pulse.pause()?;
+        pause.stops(self.job.scope, self.job.is_read()).then_some(pause)
+    }
+
+    /// What somebody who waits is told of a pause.
+    pub(super) fn paused(&self, pause: Pause) -> Failure {
+        let (name, why) = (&self.job.connection.name, pause.reason.in_words());
+        let mut failure = Failure::new(pause.reason.code(), format!("connection `{name}` is paused: {why}"));
+        failure.retryable = true;
+        failure.retry_at(self.rules.clock.time_of(pause.next_probe))
+    }
+
+    /// Waits for something, or hands the message back when the worker stops meanwhile and nothing has been
+    /// changed.
+    pub(super) async fn unless_stopping<T>(&self, awaited: impl Future<Output = T>) -> Result<T, End> {
+        if !self.has_changed_nothing() {
+            return Ok(awaited.await);
+        }
+        let mut stopping = self.rules.stopping.clone();
+        let told = async {
+            if stopping.wait_for(|stopping| *stopping).await.is_err() {
+                std::future::pending::<()>().await; // nobody can tell any more
+            }
+        };
+        tokio::select! {
+            biased;
+            () = told => Err(End::HandBack),
+            done = awaited => Ok(done),
+        }
+    }
+
+    /// Waits, unless the connection is paused meanwhile: then there is something else to do.
+    pub(super) async fn rest(&self, pause: Duration) -> Result<(), End> {
+        let mut watch = self.job.connection.pulse.watch();
+        let job = self.job;
+        let paused = async {
+            let stops = |pause: &Option<Pause>| pause.is_some_and(|it| it.stops(job.scope, job.is_read()));
+            let _ = watch.wait_for(stops).await;
+        };
+        self.unless_stopping(async {
+            tokio::select! {
+                () = sleep(pause) => {}
+                () = paused => {}
+            }
+        })
+        .await
+    }
+
+    /// Waits after a 429, by its kind. Nothing was executed and no attempt is spent.
+    pub(super) async fn back_off(&mut self, request: &Request, kind: Limit) -> Result<(), End> {
+        let (connection, bucket) = (&self.job.connection.name, request.bucket());
+        self.company.observer.note(&Event::RateLimited { connection, bucket, kind });
+        match kind {
+            // The budget has heard it and admits nobody before the window's end.
+            Limit::Window => {
+                self.throttled_in_a_row = 0;
+                Ok(())
+            }
+            Limit::Concurrency => {
+                self.throttled_in_a_row += 1;
+                let wait = concurrency_wait(self.throttled_in_a_row, fastrand::f64());
+                self.cost.waited += wait;
+                self.rest(wait).await
+            }
+        }
+    }
+
+    /// Waits before the next attempt, if there is one.
+    pub(super) async fn retry(
+        &mut self,
+        request: &Request,
+        trouble: Trouble,
+        answer: &Result<Response, NoAnswer>,
+    ) -> Result<(), End> {
+        self.note_trouble(trouble);
+        let attempt = self.attempts();
+        if attempt >= self.rules.retry.attempts_max {
+            return self.exhausted(answer).await;
+        }
+        let wait = self.wait_after(trouble, answer);
+        let may_come_again = self.patience == Patience::ComeAgain && self.job.letter.docket.may_be_copied();
+        if wait > WAIT_IN_HAND_MAX && self.has_changed_nothing() && may_come_again {
+            self.note_retry(trouble, attempt, wait);
+            self.cost.attempts += 1;
+            self.owed = wait; // if there can be no copy
+            return Err(End::ComeAgain { bucket: request.bucket(), wait });
+        }
+        self.wait_before(trouble, attempt, wait).await?;
+        self.cost.attempts += 1;
+        Ok(())
+    }
+
+    pub(super) fn note_trouble(&mut self, trouble: Trouble) {
+        if trouble.may_be_everywhere() {
+            self.attempts_everywhere += 1;
+            self.beats_before.get_or_insert(self.job.connection.pulse.beats());
+        }
+    }
+
+    /// How long to wait after a failure.
+    pub(super) fn wait_after(&self, trouble: Trouble, answer: &Result<Response, NoAnswer>) -> Duration {
+        let (attempt, jitter) = (self.attempts(), fastrand::f64());
+        let usual = match trouble {
+            // It is a matter of minutes; to try at once would be an attempt for nothing.
+            Trouble::Busy => BUSY.wait(attempt, 0.5 + jitter / 2.0),
+            _ => self.rules.retry.wait(attempt, jitter),
+        };
+        let asked = answer.as_ref().ok().and_then(|response| retry_after(&response.headers));
+        usual.max(asked.unwrap_or_default())
+    }
+
+    pub(super) async fn wait_before(
+        &self,
+        trouble: Trouble,
+        attempt: u32,
+        wait: Duration,
+    ) -> Result<(), End> {
+        self.note_retry(trouble, attempt, wait);
+        self.rest(wait).await
+    }
+
+    pub(super) fn note_retry(&self, reason: Trouble, attempt: u32, wait: Duration) {
+        let connection = &self.job.connection.name;
+        self.company.observer.note(&Event::Retried { connection, reason, attempt, wait });
+    }
+
+    /// The attempts are used up: a failure, or the whole connection's when a probe fails too.
+    pub(super) async fn exhausted(&mut self, answer: &Result<Response, NoAnswer>) -> Result<(), End> {
+        let job = self.job;
+        let connection = &job.connection;
+        if self.beats_before == Some(connection.pulse.beats()) {
+            if !pulse::probe(connection, Reason::Unreachable, job.scope, self.company.observer).await {
+                self.pause(Reason::Unreachable).await?;
+                return self.check_pause().await;
+            }
+            connection.pulse.beat(job.scope);
+        }
+        let (attempt, most) = (self.attempts(), self.rules.retry.attempts_max);
+        let message =
+            format!("failed to run `{}` (attempt {attempt} of {most}): {}", job.subtool, describe(answer));
+        Err(self.failed(with_okta(Failure::new(ErrorCode::OktaUnavailable, message), answer)))
+    }
+}

@@ -1,0 +1,300 @@
+//! Writes whose answer never came, and messages that come twice: each has its effect once.
+
+use std::time::Duration;
+
+use okta_worker::domain::mail::{HeaderValue, Properties};
+use okta_worker::sandbox::{Fault, Status, Trouble};
+use okta_worker::tools::Kind;
+use okta_worker::tools::catalogue;
+use serde_json::{Value, json};
+
+use crate::world::{REPLIES, SAM, Setup, World, brief};
+
+/// How the user stands before.
+#[derive(Debug, Clone, Copy)]
+enum Before {
+    As(Status),
+    LockedOut,
+    /// In the group and assigned to the app.
+    Member,
+}
+
+/// One write: subtool, arguments, what comes before, and what Okta does.
+type Row = (&'static str, &'static str, Before, &'static [&'static str]);
+
+const ACTIVE: Before = Before::As(Status::Active);
+
+const ROWS: [Row; 20] = [
+    (
+        "create_user",
+        r#"{"profile":{"firstName":"J","lastName":"D","login":"j@example.com","email":"j@example.com"},"activate":false}"#,
+        ACTIVE,
+        &["user.created"],
+    ),
+    (
+        "create_user",
+        r#"{"profile":{"firstName":"J","lastName":"D","login":"j@example.com","email":"j@example.com"},"group_ids":["$G"]}"#,
+        ACTIVE,
+        &["user.created", "user.activated", "mail.activation", "member.added"],
+    ),
+    ("update_user", r#"{"user_id":"$U","profile":{"title":"Night Owl"}}"#, ACTIVE, &["user.updated"]),
+    ("delete_user", r#"{"user_id":"$U"}"#, Before::As(Status::Deprovisioned), &["user.deleted"]),
+    (
+        "activate_user",
+        r#"{"user_id":"$U"}"#,
+        Before::As(Status::Staged),
+        &["user.activated", "mail.activation"],
+    ),
+    ("deactivate_user", r#"{"user_id":"$U"}"#, ACTIVE, &["user.deactivated"]),
+    ("suspend_user", r#"{"user_id":"$U"}"#, ACTIVE, &["user.suspended"]),
+    ("unsuspend_user", r#"{"user_id":"$U"}"#, Before::As(Status::Suspended), &["user.unsuspended"]),
+    ("unlock_user", r#"{"user_id":"$U"}"#, Before::LockedOut, &["user.unlocked"]),
+    ("reset_user_password", r#"{"user_id":"$U"}"#, ACTIVE, &["user.password_reset", "mail.password_reset"]),
+    ("expire_user_password", r#"{"user_id":"$U"}"#, ACTIVE, &["user.password_expired"]),
+    ("create_group", r#"{"name":"Night shift","description":"They watch"}"#, ACTIVE, &["group.created"]),
+    ("update_group", r#"{"group_id":"$G","description":"They sleep"}"#, ACTIVE, &["group.updated"]),
+    ("delete_group", r#"{"group_id":"$G"}"#, ACTIVE, &["group.deleted"]),
+    ("add_user_to_group", r#"{"group_id":"$G","user_id":"$U"}"#, ACTIVE, &["member.added"]),
+    ("remove_user_from_group", r#"{"group_id":"$G","user_id":"$U"}"#, Before::Member, &["member.removed"]),
+    ("assign_user_to_app", r#"{"app_id":"$A","user_id":"$U"}"#, ACTIVE, &["app.assigned"]),
+    ("remove_user_from_app", r#"{"app_id":"$A","user_id":"$U"}"#, Before::Member, &["app.unassigned"]),
+    // By login, as people name each other.
+    ("suspend_user", r#"{"user_id":"$L"}"#, ACTIVE, &["user.suspended"]),
+    ("delete_user", r#"{"user_id":"$L"}"#, Before::As(Status::Deprovisioned), &["user.deleted"]),
+];
+
+/// A world before a row, and the row's arguments in it.
+async fn before(row: &Row) -> (World, Value, usize) {
+    let mut world = Setup::default().open();
+    let (user, group) = {
+        let org = world.org();
+        (org.user_id(SAM).unwrap(), org.group_id("Sales").unwrap())
+    };
+    let app = world.org().create_app("Nightly");
+    match row.2 {
+        Before::As(status) => drop(world.org().set_status(user, status)),
+        Before::LockedOut => drop(world.org().lock_out(user)),
+        Before::Member => {
+            let (user, group, app) = (user.to_string(), group.to_string(), app.to_string());
+            world.ask("add_user_to_group", json!({ "group_id": group, "user_id": user }));
+            world.ask("assign_user_to_app", json!({ "app_id": app, "user_id": user }));
+            world.rest().await;
+            world.answers(2);
+        }
+    }
+    world.run_for(Duration::from_secs(3600)).await; // long before
+    world.tape();
+    let arguments = row.1.replace("$U", user.as_str()).replace("$G", group.as_str());
+    let arguments = arguments.replace("$A", app.as_str()).replace("$L", SAM);
+    let done = world.effects().len();
+    (world, serde_json::from_str(&arguments).unwrap(), done)
+}
+
+/// What Okta did since, in any order.
+fn done_since(world: &World, before: usize) -> Vec<&'static str> {
+    let mut effects = world.effects()[before..].to_vec();
+    effects.sort_unstable();
+    effects
+}
+
+fn sorted(effects: &[&'static str]) -> Vec<&'static str> {
+    let mut effects = effects.to_vec();
+    effects.sort_unstable();
+    effects
+}
+
+const WRITES: [&str; 3] = ["POST", "PUT", "DELETE"];
+
+#[test]
+fn every_write_has_a_row() {
+    for entry in &catalogue::CATALOGUE {
+        let is_there = ROWS.iter().any(|row| row.0 == entry.manifest.name);
+        assert_eq!(is_there, entry.manifest.kind != Kind::Read, "{}", entry.manifest.name);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_write_whose_answer_was_lost_had_its_effect_once() {
+    for trouble in [Trouble::Bare(504), Trouble::Html(502), Trouble::Lost, Trouble::Status(500)] {
+        for row in &ROWS {
+            for is_done in [true, false] {
+                let (mut world, arguments, begin) = before(row).await;
+                let write = WRITES.into_iter().map(|method| {
+                    let fault = Fault::next(trouble.clone());
+                    let fault = Fault { method: Some(method.to_owned()), ..fault };
+                    if is_done { fault.after_effect() } else { fault }
+                });
+                // One of them strikes; the others never see a request of their method.
+                let method = method_of(row.0);
+                write
+                    .filter(|fault| fault.method.as_deref() == Some(method))
+                    .for_each(|fault| world.fault(fault));
+                world.ask(row.0, arguments);
+                world.rest().await;
+                let tape = world.tape();
+                let answer = brief(&world.answer());
+                let what = format!("{} {trouble:?} done: {is_done}: {answer}\n{tape}", row.0);
+                assert!(answer.ends_with("succeeded applied"), "{what}");
+                assert_eq!(done_since(&world, begin), sorted(row.3), "{what}");
+                world.close();
+            }
+        }
+    }
+}
+
+fn method_of(subtool: &str) -> &'static str {
+    match subtool {
+        "delete_user" | "delete_group" | "remove_user_from_group" | "remove_user_from_app" => "DELETE",
+        "update_group" | "add_user_to_group" => "PUT",
+        _ => "POST",
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_message_sent_again_by_an_unsure_producer_has_its_effect_once() {
+    for row in &ROWS {
+        let (mut world, arguments, begin) = before(row).await;
+        let body = json!({ "subtool": row.0, "arguments": arguments }).to_string();
+        let sent = Some(u64::try_from(world.now().as_second()).unwrap());
+        let to_replies =
+            || Properties { reply_to: Some(REPLIES.to_owned()), timestamp: sent, ..Properties::default() };
+        world.send_raw("prod", to_replies(), body.clone());
+        world.rest().await;
+        assert!(brief(&world.answer()).ends_with("succeeded applied"), "{}", row.0);
+        world.run_for(Duration::from_secs(20)).await;
+        world.replace_worker(); // one that remembers nothing
+        let resent = [("okta-resent".to_owned(), HeaderValue::Bool(true))].into();
+        world.send_raw("prod", Properties { headers: resent, ..to_replies() }, body);
+        world.rest().await;
+        let (tape, answer) = (world.tape(), brief(&world.answer()));
+        let what = format!("{}: {answer}\n{tape}", row.0);
+        assert!(answer.ends_with("succeeded applied"), "{what}");
+        assert_eq!(done_since(&world, begin), sorted(row.3), "{what}");
+        world.close();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_somebody_undid_since_is_not_done_again() {
+    let rows = [
+        ("suspend_user", "unsuspend_user", ACTIVE),
+        ("deactivate_user", "activate_user", ACTIVE),
+        ("add_user_to_group", "remove_user_from_group", ACTIVE),
+        ("remove_user_from_group", "add_user_to_group", Before::Member),
+        ("remove_user_from_app", "assign_user_to_app", Before::Member),
+    ];
+    for (first, then, stands) in rows {
+        let row = ROWS.iter().find(|row| row.0 == first).unwrap();
+        let (mut world, arguments, begin) = before(&(row.0, row.1, stands, row.3)).await;
+        let sent = Some(u64::try_from(world.now().as_second()).unwrap());
+        let to_replies =
+            || Properties { reply_to: Some(REPLIES.to_owned()), timestamp: sent, ..Properties::default() };
+        let body = json!({ "subtool": first, "arguments": arguments }).to_string();
+        world.send_raw("prod", to_replies(), body.clone());
+        world.rest().await;
+        world.run_for(Duration::from_secs(5)).await;
+        world.ask(then, arguments);
+        world.rest().await;
+        world.answers(2);
+        let both = world.effects().len();
+        world.replace_worker();
+        let resent = [("okta-resent".to_owned(), HeaderValue::Bool(true))].into();
+        world.send_raw("prod", Properties { headers: resent, ..to_replies() }, body);
+        world.rest().await;
+        let (tape, answer) = (world.tape(), brief(&world.answer()));
+        assert!(answer.ends_with("succeeded applied"), "{first}: {answer}\n{tape}");
+        assert!(both > begin && world.effects().len() == both, "{first}:\n{tape}");
+        world.close();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_login_that_was_taken_before_is_somebody_elses() {
+    let jane = json!({ "profile": { "firstName": "J", "lastName": "D", "login": "j@example.com", "email": "j@example.com" } });
+    let mut world = Setup::default().open();
+    world.ask("create_user", jane.clone());
+    world.rest().await;
+    assert_eq!(world.answers(1), ["m1 succeeded applied"]);
+    world.run_for(Duration::from_secs(60)).await;
+    world.fault(Fault::next(Trouble::Bare(504)).on("POST", "/api/v1/users"));
+    world.ask("create_user", jane.clone());
+    world.rest().await;
+    world.tape();
+    assert_eq!(world.answers(1), ["m2 failed already_exists none"]);
+    // Created since, but with something else in it.
+    let mut other = jane;
+    other["profile"]["lastName"] = json!("Doe");
+    other["profile"]["login"] = json!("k@example.com");
+    world.fault(Fault::next(Trouble::Bare(504)).on("POST", "/api/v1/users").after_effect());
+    world.ask("create_user", other.clone());
+    world.rest().await;
+    assert_eq!(world.answers(1), ["m3 succeeded applied"]);
+    other["profile"]["firstName"] = json!("K");
+    world.fault(Fault::next(Trouble::Bare(504)).on("POST", "/api/v1/users"));
+    world.ask("create_user", other);
+    world.rest().await;
+    world.tape();
+    assert_eq!(world.answers(1), ["m4 failed already_exists none"]);
+    world.close();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_secret_that_was_lost_is_minted_anew_where_that_is_harmless_and_else_unknown() {
+    let rows = [
+        (
+            "activate_user",
+            json!({ "user_id": SAM, "send_email": false }),
+            Status::Staged,
+            "succeeded applied",
+        ),
+        (
+            "reset_user_password",
+            json!({ "user_id": SAM, "send_email": false }),
+            Status::Active,
+            "failed outcome_unknown unknown",
+        ),
+        (
+            "expire_user_password",
+            json!({ "user_id": SAM, "temp_password": true }),
+            Status::Active,
+            "failed outcome_unknown unknown",
+        ),
+    ];
+    for (subtool, arguments, status, expected) in rows {
+        let mut world = Setup::default().open();
+        let sam = world.org().user_id(SAM).unwrap();
+        world.org().set_status(sam, status);
+        world.run_for(Duration::from_secs(60)).await;
+        world.fault(Fault { method: Some("POST".to_owned()), ..Fault::next(Trouble::Lost) }.after_effect());
+        world.ask(subtool, arguments);
+        world.rest().await;
+        let (tape, answer) = (world.tape(), world.answer());
+        assert_eq!(brief(&answer), format!("m1 {expected}"), "{tape}");
+        let changes = world.effects().iter().filter(|effect| effect.starts_with("user.")).count();
+        assert!(changes <= 2, "{:?}", world.effects());
+        world.close();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_mail_that_nobody_can_be_sure_of_is_not_sent_again() {
+    let mut world = Setup::default().open();
+    let sam = world.org().user_id(SAM).unwrap();
+    world.org().set_status(sam, Status::Recovery);
+    world.run_for(Duration::from_secs(60)).await;
+    // In recovery already, so that the status tells nothing, and the log is shut.
+    world.fault(
+        Fault::next(Trouble::Lost)
+            .on("POST", "/api/v1/users/{userId}/lifecycle/reset_password")
+            .after_effect(),
+    );
+    world.fault(
+        Fault::next(Trouble::Code { status: 403, code: "E0000006".to_owned() }).on("GET", "/api/v1/logs"),
+    );
+    world.ask("reset_user_password", json!({ "user_id": SAM }));
+    world.rest().await;
+    world.tape();
+    assert_eq!(world.answers(1), ["m1 failed outcome_unknown unknown"]);
+    assert_eq!(world.effects().iter().filter(|effect| **effect == "mail.password_reset").count(), 1);
+    world.close();
+}

@@ -1,0 +1,140 @@
+//! What fails for a whole connection: it is paused, nothing is spent, and it goes on by itself.
+
+use std::time::Duration;
+
+use okta_worker::sandbox::{Fault, Trouble};
+use serde_json::{Value, json};
+
+use crate::world::{SAM, Setup, brief};
+
+/// Every request from now on fails like this.
+fn always(trouble: Trouble) -> Fault {
+    Fault::next(trouble).times(u32::MAX, 0)
+}
+
+fn bulk(body: &Value) -> Value {
+    body.clone()
+}
+
+fn read() -> Value {
+    json!({ "subtool": "get_user", "arguments": { "user_id": SAM } })
+}
+
+#[tokio::test(start_paused = true)]
+async fn okta_down_for_ten_minutes_costs_no_attempt_and_no_message() {
+    const BACKLOG: usize = 1000;
+    let mut world = Setup::default().open();
+    let begin = world.effects().len();
+    for number in 0..BACKLOG {
+        let name = format!("Team {number}");
+        world.send("prod.bulk", json!({ "subtool": "create_group", "arguments": { "name": name } }));
+    }
+    world.run_for(Duration::from_millis(1550)).await; // some are on their way
+    let before = world.org().effects().len();
+    assert!(before > begin && before < begin + BACKLOG);
+    // What is on its way is executed and loses its answer, all that comes later is not executed.
+    world.fault(Fault::next(Trouble::Lost).after_effect().times(10, 0));
+    world.fault(always(Trouble::Lost));
+    world.run_for(Duration::from_secs(600)).await;
+    let tape = world.tape();
+    assert!(tape.contains("prod paused: unreachable"), "{tape}");
+    let asked =
+        tape.lines().rev().take_while(|line| !line.contains("paused")).filter(|line| line.contains("asked"));
+    assert!(asked.count() < 60, "it is probed, and not hammered:\n{tape}");
+    world.org().clear_faults();
+    world.run_for(Duration::from_secs(31)).await;
+    assert!(world.tape().contains("prod resumed: unreachable"), "one probe is enough");
+    world.rest().await;
+    world.tape();
+    for _ in 0..BACKLOG {
+        let answer = world.answer();
+        assert!(brief(&answer).ends_with("succeeded applied"), "{answer}");
+        assert_eq!(answer["attempts"], 1, "{answer}");
+    }
+    assert_eq!(world.effects().len(), begin + BACKLOG, "each once");
+    world.close();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_bad_credential_pauses_until_it_is_good_again() {
+    let mut world = Setup::default().open();
+    world.fault(always(Trouble::Code { status: 401, code: "E0000011".to_owned() }));
+    world.send("prod.bulk", bulk(&read()));
+    world.run_for(Duration::from_secs(60)).await;
+    assert!(world.tape().contains("prod paused: unauthorized"));
+    world.ask("get_user", json!({ "user_id": SAM }));
+    world.run_for(Duration::from_millis(50)).await;
+    let answer = world.answer();
+    assert_eq!(brief(&answer), "m2 failed unauthorized none");
+    let error = &answer["error"];
+    assert!(error["retryable"] == true && error["retry_at"].is_string(), "{answer}");
+    world.org().clear_faults();
+    world.rest().await;
+    let tape = world.tape();
+    assert!(tape.contains("prod resumed: unauthorized"), "{tape}");
+    assert_eq!(world.answer()["attempts"], 1);
+    world.close();
+}
+
+#[tokio::test(start_paused = true)]
+async fn read_only_mode_ends_when_a_write_gets_through_and_reads_go_on() {
+    let mut world = Setup::default().open();
+    let group = json!({ "subtool": "create_group", "arguments": { "name": "Night shift" } });
+    for method in ["POST", "PUT", "DELETE"] {
+        let fault = Fault { method: Some(method.to_owned()), ..always(Trouble::ReadOnly) };
+        world.fault(fault);
+    }
+    world.send("prod.bulk", group);
+    world.run_for(Duration::from_secs(60)).await;
+    world.ask("get_user", json!({ "user_id": SAM }));
+    world.run_for(Duration::from_secs(1)).await;
+    assert_eq!(world.answers(1), ["m2 succeeded none"]);
+    let tape = world.tape();
+    assert!(
+        tape.contains("paused: read_only") && !tape.contains("resumed"),
+        "a read proves nothing:\n{tape}"
+    );
+    world.org().clear_faults();
+    world.rest().await;
+    world.tape();
+    let answer = world.answer();
+    assert_eq!((brief(&answer), &answer["attempts"]), ("m1 succeeded applied".to_owned(), &json!(1)));
+    world.close();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_messages_own_500_pauses_nothing() {
+    let mut world = Setup::default().open();
+    world.fault(Fault::next(Trouble::Status(500)).on("GET", "/api/v1/users/{userId}").times(5, 0));
+    world.send("prod.bulk", bulk(&read()));
+    world.rest().await;
+    assert!(!world.tape().contains("paused"));
+    assert_eq!(world.answers(1), ["m1 failed okta_unavailable none"]);
+    world.close();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_scope_that_is_taken_away_pauses_and_one_that_never_worked_does_not() {
+    let mut world = Setup::default().open();
+    let lost = || Trouble::InsufficientScope("okta.groups.manage".to_owned());
+    let group = |name: &str| json!({ "subtool": "create_group", "arguments": { "name": name } });
+    world.fault(Fault::next(lost()).on("POST", "/api/v1/groups"));
+    world.send("prod.bulk", group("One"));
+    world.rest().await;
+    assert!(!world.tape().contains("paused"));
+    assert_eq!(world.answers(1), ["m1 failed forbidden none"]);
+    world.send("prod.bulk", group("Two"));
+    world.rest().await;
+    assert_eq!(world.answers(1), ["m2 succeeded applied"]);
+    for method in ["GET", "POST"] {
+        world.fault(Fault { method: Some(method.to_owned()), ..always(lost()) }.on(method, "/api/v1/groups"));
+    }
+    world.send("prod.bulk", group("Three"));
+    world.run_for(Duration::from_secs(60)).await;
+    assert!(world.tape().contains("paused: forbidden"));
+    world.org().clear_faults();
+    world.rest().await;
+    world.tape();
+    assert_eq!(world.answers(1), ["m3 succeeded applied"]);
+    world.close();
+}
