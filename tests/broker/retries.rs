@@ -31,25 +31,25 @@ async fn a_read_that_failed_is_sent_again() {
 }
 
 #[tokio::test]
-async fn a_create_that_may_have_happened_is_not_sent_again() {
+async fn a_create_that_may_have_happened_is_sent_once_more_and_recognized() {
     let world = World::new().await;
     let _worker = world.worker();
     let mut caller = world.caller().await;
-    for (login, when, effects) in [("a@example.com", "before", 0), ("b@example.com", "after", 2)] {
-        world.org.fault(&json!({"method": "POST", "when": when, "what": {"status": 500}}));
+    for (login, when, requests) in [("a@example.com", "before", 2), ("b@example.com", "after", 3)] {
+        world.org.fault(&json!({"method": "POST", "when": when, "what": {"bare": 504}}));
         let profile = json!({"firstName": "A", "lastName": "B", "login": login, "email": login});
         let credentials = json!({"password": {"value": "Hunter2-Hunter2"}});
         let arguments = json!({"profile": profile, "credentials": credentials});
-        let before = world.org.requests();
+        let (before, done) = (world.org.requests(), world.org.effects().len());
         let body = caller.call(&Message::new("prod", "create_user", &arguments)).await.body();
+        assert_eq!((&body["status"], &body["effect"]), (&json!("succeeded"), &json!("applied")), "{body}");
         assert_eq!(
-            (&body["error"]["code"], &body["effect"]),
-            (&json!("outcome_unknown"), &json!("unknown")),
+            (&body["result"]["profile"]["login"], &body["attempts"]),
+            (&json!(login), &json!(2)),
             "{body}"
         );
-        assert_eq!((&body["error"]["retryable"], &body["attempts"]), (&json!(false), &json!(1)), "{body}");
-        assert_eq!(world.org.requests(), before + 1);
-        assert_eq!(world.org.effects().len(), effects, "{when}");
+        assert_eq!(world.org.requests(), before + requests);
+        assert_eq!(world.org.effects()[done..], ["user.created", "user.activated"], "{when}");
     }
 }
 
