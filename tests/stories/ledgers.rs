@@ -18,6 +18,9 @@ use crate::counted::{BEGIN, Counted, LENGTH, ours};
 /// How often everybody asks, in milliseconds.
 const STEP: u64 = 40;
 
+/// The same where answers come soon.
+const SWIFT_STEP: u64 = 2;
+
 /// Three windows and the beginning of a fourth, in milliseconds.
 const RUN: u64 = 200_000;
 
@@ -44,6 +47,8 @@ enum Others {
     Quiet,
     /// Take so many percent of the limit at once, now and then.
     Bursts(u32),
+    /// Take so many percent of the limit at once, soon after the beginning, and nothing ever after.
+    Once(u32),
     /// Lower the limit by so many percent late in the first window.
     Lower(u32),
 }
@@ -57,6 +62,8 @@ struct Plan {
     others: Others,
     /// Whether requests get lost, vanish or are answered without headers.
     is_rough: bool,
+    /// Whether answers come within some hundredths of a second, and all work is bulk work without end.
+    is_swift: bool,
     seed: u64,
 }
 
@@ -122,6 +129,9 @@ impl Run {
 
     /// Mostly a fraction of a second, sometimes many.
     fn latency(&mut self) -> u64 {
+        if self.plan.is_swift {
+            return self.rng.u64(2..20);
+        }
         match self.rng.u32(0..100) {
             0 => self.rng.u64(0..20_000),
             1..=5 => self.rng.u64(0..4_000),
@@ -172,6 +182,10 @@ impl Run {
 
     /// Somebody asks; whoever is refused until a moment is refused just before it and admitted at it.
     fn ask(&mut self, worker: usize, lane: Lane, backlog: Backlog) {
+        while self.is_admitted(worker, lane, backlog) && self.plan.is_swift {}
+    }
+
+    fn is_admitted(&mut self, worker: usize, lane: Lane, backlog: Backlog) -> bool {
         let now = self.instant(self.now);
         match self.ledgers[worker].admit(now, lane, backlog) {
             Ok(()) => {
@@ -180,13 +194,15 @@ impl Run {
                 let (there, back) = (self.latency() / 2, self.latency() / 2);
                 let sent = self.now;
                 self.at(self.now + there, Due::Arrival { worker, sent, back });
+                true
             }
-            Err(NotUntil::NextAnswer) => {}
+            Err(NotUntil::NextAnswer) => false,
             Err(NotUntil::At(until)) => {
                 assert!(until > now, "{:?} at {}", self.plan, self.now);
                 if self.plan.workers == 1 {
                     self.keeps_its_word(worker, lane, backlog, until);
                 }
+                false
             }
         }
     }
@@ -251,11 +267,12 @@ impl Run {
             Others::Quiet => {}
             Others::Bursts(percent) => {
                 if self.rng.u64(0..20_000 / STEP) == 0 {
-                    let (used_max, refused) = (self.counted.used_max, self.counted.refused);
-                    for _ in 0..self.plan.limit * percent / 100 {
-                        self.counted.take(self.now);
-                    }
-                    (self.counted.used_max, self.counted.refused) = (used_max, refused);
+                    self.burst(percent);
+                }
+            }
+            Others::Once(percent) => {
+                if self.now == 5 * STEP {
+                    self.burst(percent);
                 }
             }
             Others::Lower(percent) => {
@@ -266,8 +283,17 @@ impl Run {
         }
     }
 
+    fn burst(&mut self, percent: u32) {
+        let (used_max, refused) = (self.counted.used_max, self.counted.refused);
+        for _ in 0..self.plan.limit * percent / 100 {
+            self.counted.take(self.now);
+        }
+        (self.counted.used_max, self.counted.refused) = (used_max, refused);
+    }
+
     fn run(mut self) -> Self {
-        for now in (0..RUN).step_by(STEP as usize) {
+        let step = if self.plan.is_swift { SWIFT_STEP } else { STEP };
+        for now in (0..RUN).step_by(step as usize) {
             while let Some(entry) = self.due.first_entry().filter(|entry| entry.key().0 <= now) {
                 let ((at, _), due) = entry.remove_entry();
                 self.now = at;
@@ -278,12 +304,17 @@ impl Run {
             for worker in 0..self.plan.workers {
                 // Somebody who waits takes a fiftieth of the limit, in all.
                 let rare = 50 * LENGTH / STEP * self.plan.workers as u64 / u64::from(self.plan.limit);
-                if self.rng.u64(0..if self.plan.workers == 1 { 8 } else { rare }) == 0 {
+                let is_asked = self.rng.u64(0..if self.plan.workers == 1 { 8 } else { rare }) == 0;
+                if is_asked && !self.plan.is_swift {
                     self.ask(worker, Lane::Interactive, None);
                 }
                 // Alone, any count is as good as another; several are told that there is work without end.
                 let alone = [None, Some(1), Some(u64::from(self.plan.limit))];
-                let backlog = if self.plan.workers == 1 { alone[self.rng.usize(0..3)] } else { None };
+                let backlog = if self.plan.workers == 1 && !self.plan.is_swift {
+                    alone[self.rng.usize(0..3)]
+                } else {
+                    None
+                };
                 self.ask(worker, Lane::Bulk, backlog);
                 if now % TELL_EVERY == 0 {
                     self.signal(worker);
@@ -322,7 +353,7 @@ proptest! {
         limit in 1..200_u32, capacity_percent in 1..=100_u8, is_rough: bool, seed: u64,
     ) {
         let plan = Plan {
-            limit, capacity_percent, workers: 1, signals: Signals::Silent, others: Others::Quiet, is_rough, seed,
+            limit, capacity_percent, workers: 1, signals: Signals::Silent, others: Others::Quiet, is_rough, is_swift: false, seed,
         };
         let run = Run::new(plan).run();
         let share = ours(limit, capacity_percent);
@@ -332,12 +363,25 @@ proptest! {
     }
 
     #[test]
+    fn what_is_over_holds_nobody_back_for_long(
+        limit in 4..200_u32, capacity_percent in 80..=100_u8, percent in 0..60_u32, seed: u64,
+    ) {
+        let plan = Plan {
+            limit, capacity_percent, workers: 1, signals: Signals::Silent, others: Others::Once(percent),
+            is_rough: false, is_swift: true, seed,
+        };
+        let run = Run::new(plan).run();
+        let share = ours(limit, capacity_percent);
+        prop_assert!(run.sent * 10 >= share * 20, "{} of {}", run.sent, share * 3);
+    }
+
+    #[test]
     fn ledgers_that_are_counted_truly_are_never_refused(
         workers in 2..8_usize, part in 1..60_u32, signals in honest(), seed: u64,
     ) {
         let limit = workers as u32 * part;
         let plan = Plan {
-            limit, capacity_percent: 100, workers, signals, others: Others::Quiet, is_rough: false, seed,
+            limit, capacity_percent: 100, workers, signals, others: Others::Quiet, is_rough: false, is_swift: false, seed,
         };
         let run = Run::new(plan).run();
         // Of what is told late or not at all, the last ones of a window may be taken twice.
@@ -353,7 +397,7 @@ proptest! {
     ) {
         let others = if is_lowered { Others::Lower(percent) } else { Others::Bursts(percent) };
         let limit = workers as u32 * part;
-        let plan = Plan { limit, capacity_percent: 100, workers, signals, others, is_rough: false, seed };
+        let plan = Plan { limit, capacity_percent: 100, workers, signals, others, is_rough: false, is_swift: false, seed };
         let run = Run::new(plan).run();
         prop_assert!(run.all_are_excused(), "{:?}", run.overshoot);
     }
@@ -364,7 +408,7 @@ proptest! {
     ) {
         let plan = Plan {
             limit, capacity_percent: 100, workers: 1, signals: Signals::Lies, others: Others::Quiet,
-            is_rough: false, seed,
+            is_rough: false, is_swift: false, seed,
         };
         let run = Run::new(plan).run();
         // One when a lie ends the window at hand, and what else was on its way then: in each of three.

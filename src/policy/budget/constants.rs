@@ -78,6 +78,10 @@ pub const FLOW_SECONDS_MIN: f64 = 10.0;
 /// The longest memory, in seconds.
 pub const FLOW_SECONDS_MAX: f64 = 90.0;
 
+/// The shortest time, in seconds, over which a rate of others is told: one request of theirs within some
+/// milliseconds of ours is no hundreds a second.
+pub const FLOW_SPAN_MIN: f64 = 1.0;
+
 /// A bucket is stale when nobody asked it for so long, in seconds, and for this many times the usual gap.
 pub const STALE_SECONDS: f64 = 2.0;
 /// See [`STALE_SECONDS`].

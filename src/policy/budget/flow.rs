@@ -2,11 +2,13 @@
 //!
 //! Between two answers of one window `remaining` falls by what we sent and by what others sent; the
 //! difference is theirs. Counts and time fade together, so the quotient is a rate that follows changes.
+//! Requests may arrive in another order than they were sent in, so one difference alone may be wrong by as
+//! much as the next one is the other way: only their sum counts.
 
 use std::collections::VecDeque;
 use std::time::Instant;
 
-use super::constants::{FLOW_REQUESTS, FLOW_SECONDS_MAX, FLOW_SECONDS_MIN};
+use super::constants::{FLOW_REQUESTS, FLOW_SECONDS_MAX, FLOW_SECONDS_MIN, FLOW_SPAN_MIN};
 
 /// The latest answer of the current window.
 #[derive(Debug, Clone, Copy)]
@@ -45,7 +47,7 @@ impl Flow {
         }
         let own = f64::from(self.take_sends(sent));
         let span = sent.duration_since(seen.sent).as_secs_f64();
-        let others = (f64::from(used - seen.used) - own).max(0.0);
+        let others = f64::from(used - seen.used) - own;
         let rate = (self.own + own) / (self.span + span).max(f64::EPSILON);
         let memory = (FLOW_REQUESTS / rate.max(f64::EPSILON)).clamp(FLOW_SECONDS_MIN, FLOW_SECONDS_MAX);
         let kept = (-span / memory).exp();
@@ -82,7 +84,7 @@ impl Flow {
 
     /// Requests per second of all others, siblings included.
     pub fn others_rate(&self) -> f64 {
-        if self.span > 0.0 { self.others / self.span } else { 0.0 }
+        self.others.max(0.0) / self.span.max(FLOW_SPAN_MIN)
     }
 }
 
@@ -104,6 +106,31 @@ mod tests {
         }
         assert!((flow.own_rate() - 1.0).abs() < 0.01, "{}", flow.own_rate());
         assert!((flow.others_rate() - 2.0).abs() < 0.01, "{}", flow.others_rate());
+    }
+
+    #[test]
+    fn requests_that_arrive_in_another_order_are_not_somebody_elses() {
+        let start = Instant::now();
+        let ms = |ms: u64| start + Duration::from_millis(ms);
+        let mut flow = Flow::default();
+        for at in [0, 1, 2, 3] {
+            flow.send(ms(at));
+        }
+        flow.learn(ms(0), 1);
+        flow.learn(ms(2), 2); // before the one sent before it
+        flow.learn(ms(1), 3);
+        flow.learn(ms(3), 4);
+        assert!(flow.others_rate() < 0.001, "{}", flow.others_rate());
+    }
+
+    #[test]
+    fn one_request_of_others_in_a_moment_is_no_rate() {
+        let start = Instant::now();
+        let mut flow = Flow::default();
+        flow.learn(start, 1);
+        flow.send(start + Duration::from_millis(5));
+        flow.learn(start + Duration::from_millis(5), 3);
+        assert_eq!(flow.others_rate(), 1.0);
     }
 
     #[test]

@@ -279,13 +279,17 @@ impl Ledger {
             return false;
         }
         let Some(view) = self.window.view(at) else { return true };
+        if self.may_probe(&view, at, lane) {
+            return true; // what nobody has asked for long has no pace to keep
+        }
         let credit = if self.window.has_ended(at) && self.opens(at) { 1.0 } else { self.credit_at(at) };
         if lane == Lane::Bulk && credit < 1.0 {
             return false;
         }
         if !view.is_confirmed {
             // Nobody knows yet whether the old window is over: a few find out for all.
-            let pace = self.pace.rate.unwrap_or(0.0);
+            // How fast they will go after its end is not planned yet.
+            let pace = self.pace.rate.filter(|_| !self.window.has_ended(at)).unwrap_or(0.0);
             return f64::from(self.window.in_flight()) < (UNCONFIRMED_SECONDS * pace).max(1.0);
         }
         let z = match lane {
@@ -293,7 +297,7 @@ impl Ledger {
             Lane::Interactive => Z_INTERACTIVE,
         };
         let age = seconds(view.as_of, at);
-        self.left(&view, at) - z * self.deviation(age, at) >= 1.0 || self.may_probe(&view, at, lane)
+        self.left(&view, at) - z * self.deviation(age, at) >= 1.0
     }
 
     /// Whether what is known is so old that one request may find out what is left.
@@ -302,7 +306,8 @@ impl Ledger {
             Lane::Bulk => STALE_PART_BULK,
             Lane::Interactive => STALE_PART_INTERACTIVE,
         };
-        self.window.in_flight() == 0
+        view.is_confirmed
+            && self.window.in_flight() == 0
             && at >= self.stale_at(view)
             && view.room as f64 >= part * f64::from(view.limit)
     }
