@@ -81,19 +81,26 @@ async fn send(
 
 #[test]
 fn a_worker_learns_what_an_org_counts_together_and_is_not_refused() {
-    on_virtual_time(async {
+    for senders in [8, 16, 32] {
+        learns_what_is_counted_together(senders);
+    }
+}
+
+/// With so many that send by each route at once.
+fn learns_what_is_counted_together(senders: u64) {
+    on_virtual_time(async move {
         let share = Share { capacity_percent: 100, length: LENGTH };
         let gate = Gate::new(Terms::new(prod(), share), Arc::new(Observers(Vec::new())));
         let [together, suspending] = [(); 2].map(|()| Arc::new(Mutex::new(Counter::default())));
         let begun = Instant::now();
-        let mut senders = tokio::task::JoinSet::new();
-        for seed in 0..16 {
+        let mut sending = tokio::task::JoinSet::new();
+        for seed in 0..senders {
             for (route, counter) in [(LIST, &together), (UPDATE, &together), (SUSPEND, &suspending)] {
-                senders.spawn(send(Arc::clone(&gate), Arc::clone(counter), route, begun, seed));
+                sending.spawn(send(Arc::clone(&gate), Arc::clone(counter), route, begun, seed));
             }
             sleep(Duration::from_millis(1700)).await; // or all windows would open together
         }
-        let done = tokio::time::timeout(LENGTH * 13, senders.join_all()).await;
+        let done = tokio::time::timeout(LENGTH * 13, sending.join_all()).await;
         assert!(done.is_ok(), "nobody waits for ever");
         let signals = gate.tell();
         assert!(signals.iter().all(|signal| signal.ledger != "user_write"), "it is counted with the others");

@@ -153,5 +153,6 @@ pub const MERGE_TURNS: u32 = 6;
 /// In so many windows, without a word against it in between: the first may be chance.
 pub const MERGE_WINDOWS: u32 = 2;
 
-/// A rise of `remaining` that undoes a merge: of 959 recorded steps some were a request or three off.
+/// A rise of `remaining` within a window that no one counter shows: of 959 recorded steps some were a
+/// request or three off.
 pub const RISE_MIN: u32 = 4;

@@ -1,10 +1,11 @@
 //! Which routes Okta counts together: the published table, corrected by what the answers show.
 //!
 //! Two proofs, both over requests of which one was answered before the other was sent, so that late answers
-//! prove nothing. A counter has one window and one limit at a time: what shows an old one again after
-//! another was shown is counted elsewhere, and is split off. A counter falls with each request: what falls
-//! by turns, window for window, is one, and is merged. In doubt nothing is: two ledgers of one bucket are
-//! harmless, they take each other for somebody else. Knows nothing of ledgers and lines but their numbers.
+//! prove nothing. A counter has one window and one limit at a time and never rises within it: what shows an
+//! old one again after another was shown, or more than was left, is counted elsewhere, and is split off. A
+//! counter falls with each request: what falls by turns, window for window, is one, and is merged. In doubt
+//! nothing is: two ledgers of one bucket are harmless, they take each other for somebody else. Knows nothing
+//! of ledgers and lines but their numbers.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
@@ -94,12 +95,32 @@ pub struct Keys {
     /// Pairs of lines of which one was split off the other.
     apart: BTreeSet<(usize, usize)>,
     latest: [Option<(usize, Answer)>; LINES_MAX],
-    /// How many answers of its latest window each line has heard, and which window that is.
-    heard: [(i64, u32); LINES_MAX],
+    /// What each line has heard of its latest window.
+    heard: [Heard; LINES_MAX],
     /// Pairs of routes of one line that showed something different.
     doubts: BTreeMap<(usize, usize), Doubt>,
     /// Pairs of lines that show the same.
     likes: BTreeMap<(usize, usize), Likeness>,
+}
+
+/// One window, named by its reset: how many answers came, and the most that was used by one of them.
+#[derive(Debug, Clone, Copy, Default)]
+struct Heard {
+    reset: i64,
+    answers: u32,
+    used: u32,
+}
+
+impl Heard {
+    fn learn(&mut self, rate: RateHeaders) {
+        if rate.reset > self.reset {
+            *self = Self { reset: rate.reset, ..Self::default() };
+        }
+        if rate.reset == self.reset {
+            self.answers += 1;
+            self.used = self.used.max(rate.limit.saturating_sub(rate.remaining));
+        }
+    }
 }
 
 #[derive(Debug, Clone)]
@@ -118,6 +139,8 @@ struct Doubt {
     last_at: Instant,
     /// What the two routes showed last.
     shown: [Option<RateHeaders>; 2],
+    /// Whether it began with a rise, within one window.
+    rose: bool,
     contradictions: u32,
     first_at: Instant,
 }
@@ -158,7 +181,7 @@ impl Keys {
             barred: BTreeSet::new(),
             apart: BTreeSet::new(),
             latest: [None; LINES_MAX],
-            heard: [(0, 0); LINES_MAX],
+            heard: [Heard::default(); LINES_MAX],
             doubts: BTreeMap::new(),
             likes: BTreeMap::new(),
         }
@@ -191,11 +214,7 @@ impl Keys {
     /// Learns from an answer that was neither a 429 nor without headers.
     pub fn learn(&mut self, route: usize, answer: Answer) -> Option<Change> {
         let line = self.line(route);
-        let (reset, heard) = &mut self.heard[line];
-        if answer.rate.reset > *reset {
-            (*reset, *heard) = (answer.rate.reset, 0);
-        }
-        *heard += u32::from(answer.rate.reset == *reset);
+        self.heard[line].learn(answer.rate);
         let change = self.doubt(route, line, &answer).or_else(|| self.liken(line, &answer));
         if let Some(known) = &mut self.routes[route] {
             known.latest = Some(answer);
@@ -250,20 +269,17 @@ impl Keys {
     fn contradicts(&mut self, route: usize, other: usize, answer: &Answer, latest: &Answer) -> bool {
         let pair = pair(route, other);
         let (own, its) = if pair.0 == route { (0, 1) } else { (1, 0) };
-        // A merge may have been chance: two windows that ended together and were used alike.
-        let was_merged = self.home(route) != self.home(other);
-        let rose = was_merged && rises(latest, answer);
-        let agree = self.agree(&answer.rate, &latest.rate);
-        if agree && !rose {
-            // Those that were merged and fall by turns disagree in one direction only.
-            if !was_merged || (latest.at <= answer.sent && self.is_denied(pair, route)) {
+        let rose = rises(latest, answer);
+        if self.agree(&answer.rate, &latest.rate) && !rose {
+            if self.is_denied(pair, route, latest.at <= answer.sent) {
                 self.doubts.remove(&pair);
             }
             return false;
         }
         let mut shown = [None; 2];
         shown[its] = Some(latest.rate);
-        let begin = Doubt { last: other, last_at: latest.at, shown, contradictions: 0, first_at: answer.at };
+        let (last, last_at, first_at) = (other, latest.at, answer.at);
+        let begin = Doubt { last, last_at, shown, rose, contradictions: 0, first_at };
         let mut doubt = self.doubts.get(&pair).copied().unwrap_or(begin);
         let follows = doubt.last == other && doubt.last_at <= answer.sent;
         let is_same = doubt.shown[own].is_some_and(|shown| self.agree(&shown, &answer.rate));
@@ -282,9 +298,11 @@ impl Keys {
             && answer.at.saturating_duration_since(doubt.first_at) >= self.apart_min()
     }
 
-    /// Whether a fall in the direction of a rise denies it.
-    fn is_denied(&self, pair: (usize, usize), route: usize) -> bool {
-        self.doubts.get(&pair).is_some_and(|doubt| doubt.last == route)
+    /// Whether it speaks against a doubt that two routes show the same window, and that the first fell, by an
+    /// answer that is the later one for sure or not. Two counters whose windows end together rise in one
+    /// direction only.
+    fn is_denied(&self, pair: (usize, usize), route: usize, is_later: bool) -> bool {
+        self.doubts.get(&pair).is_some_and(|doubt| !doubt.rose || (is_later && doubt.last == route))
     }
 
     /// Takes the route, the other one, or all that came with one of them, out of the line.
@@ -354,10 +372,11 @@ impl Keys {
     /// Whether one counter can have counted all that two lines have heard of: two that fall in step look like
     /// one, but then only half of it is used.
     fn may_have_counted(&self, line: usize, other: usize, answer: &Answer) -> bool {
-        let RateHeaders { limit, remaining, reset, .. } = answer.rate;
-        let of_window = |(its, heard): (i64, u32)| if its == reset { heard } else { 0 };
-        let heard = of_window(self.heard[line]) + of_window(self.heard[other]);
-        limit.saturating_sub(remaining) + RISE_MIN > heard
+        let [its, others] = [line, other].map(|line| {
+            let heard = self.heard[line];
+            if heard.reset == answer.rate.reset { heard } else { Heard::default() }
+        });
+        its.used.max(others.used) + RISE_MIN > its.answers + others.answers
     }
 
     /// Whether two lines are proven to be one by one more answer.
