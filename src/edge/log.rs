@@ -189,6 +189,16 @@ impl Log {
                     "gave `{id}` back to its queue"
                 );
             }
+            Event::Suspected { connection, lane, id, redeliveries } => {
+                let id = name(id);
+                warn!(
+                    id = &*id,
+                    connection = connection.as_str(),
+                    lane = lane.as_str(),
+                    redeliveries,
+                    "`{id}` was delivered {redeliveries} times before without an end, and runs alone"
+                );
+            }
             Event::Undeliverable { id, connection } => {
                 let id = name(id);
                 warn!(

@@ -298,6 +298,7 @@ impl Metrics {
             | Event::BucketRecovered { .. }
             | Event::LimitLowered { .. }
             | Event::HandedBack { .. }
+            | Event::Suspected { .. }
             | Event::Undeliverable { .. }
             | Event::Stale { .. }
             | Event::Unserved { .. }

@@ -49,7 +49,7 @@ impl Answering<'_> {
         let answer = self.wrap(conclusion);
         self.post(&answer).await?;
         if let Some(reason) = park {
-            self.park(reason, body).await?;
+            self.park(reason, answer.attempts, body).await?;
         }
         self.note(&answer);
         Ok(())
@@ -134,14 +134,15 @@ impl Answering<'_> {
         }
     }
 
-    /// Keeps the message for people to look at, with the caller's own bytes.
-    async fn park(&self, reason: ParkReason, body: &Bytes) -> Result<(), Unposted> {
+    /// Keeps the message for people to look at, with its history and the caller's own bytes.
+    async fn park(&self, reason: ParkReason, attempts: u32, body: &Bytes) -> Result<(), Unposted> {
         let letter = self.letter;
         let text = |text: &str| HeaderValue::Text(text.to_owned());
         let mut headers = Headers::from([
             (REASON.to_owned(), text(reason.as_str())),
             ("okta-routing-key".to_owned(), text(&letter.routing_key)),
         ]);
+        headers.extend(letter.docket.history(attempts));
         if let Some(caller) = &letter.docket.caller {
             headers.insert(CALLER.to_owned(), text(caller));
         }

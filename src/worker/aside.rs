@@ -72,7 +72,7 @@ impl Aside<'_> {
     /// what this delivery has changed.
     pub async fn hand_back(&self, attempts: u32, waited: Duration, in_doubt: bool) -> Put {
         let docket = self.job.letter.docket.clone();
-        let redeliveries = docket.redeliveries.saturating_add(in_doubt.into());
+        let redeliveries = docket.redeliveries.max(in_doubt.into());
         let docket = Docket { attempts, waited, redeliveries, ..docket };
         self.publish(INVOCATIONS, &docket, Duration::ZERO).await
     }

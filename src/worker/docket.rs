@@ -10,6 +10,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use crate::domain::mail::{HeaderValue, Headers, Properties};
+use crate::domain::topology::DELIVERY_LIMIT;
 
 /// Who asked; empty when the message named nobody.
 pub(super) const CALLER: &str = "okta-caller";
@@ -43,8 +44,12 @@ pub(super) const RESENT: &str = "okta-resent";
 /// a delivery go unacknowledged.
 const UNDATED_AGE: Duration = Duration::from_secs(30 * 60);
 
-/// Redeliveries after which there are no more copies of a message.
-const REDELIVERIES_MAX: u32 = 2;
+/// How often the broker has delivered the message before, by its own count.
+const DELIVERY_COUNT: &str = "x-delivery-count";
+
+/// Redeliveries from which on a message may be what brings workers down: one cut or one rolling restart
+/// makes one of every message in hand, two are seldom chance.
+const SUSPECT_FROM: u32 = 2;
 
 /// The history of one invocation.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -91,6 +96,8 @@ impl Docket {
             let seconds = i64::try_from(seconds).ok()?;
             Timestamp::from_second(seconds).ok()
         });
+        let of_this_copy = properties.headers.get(DELIVERY_COUNT).and_then(HeaderValue::as_int);
+        let of_this_copy = of_this_copy.and_then(|count| u32::try_from(count).ok()).unwrap_or(0);
         let aside =
             time(ASIDE_SINCE).and_then(|since| Duration::try_from(received.duration_since(since)).ok());
         Self {
@@ -101,7 +108,7 @@ impl Docket {
             is_dated: sent.or_else(|| time(FIRST_SENT)).is_some(),
             expires: time(EXPIRES).into_iter().chain(expiry(properties, received)).min(),
             attempts: count(ATTEMPTS),
-            redeliveries: count(REDELIVERIES).saturating_add(redelivered.into()),
+            redeliveries: count(REDELIVERIES).saturating_add(of_this_copy.max(redelivered.into())),
             is_resent: properties.headers.get(RESENT).is_some_and(HeaderValue::is_true),
             waited: millis(WAITED).unwrap_or_default() + aside.unwrap_or_default(),
         }
@@ -117,11 +124,30 @@ impl Docket {
         may_have_run.then_some(first_sent)
     }
 
-    /// Whether copies may stand for it. One of unknown age would look as if it were sent with the copy; and
-    /// the broker counts the deliveries of each copy anew, so that one that brings workers down would never
-    /// come to its delivery limit.
+    /// Whether copies may stand for it: one of unknown age would look as if it were sent with the copy.
     pub fn may_be_copied(&self) -> bool {
-        (self.is_dated || self.maybe_since().is_none()) && self.redeliveries <= REDELIVERIES_MAX
+        self.is_dated || self.maybe_since().is_none()
+    }
+
+    /// Whether it was delivered so often that it may be what brings workers down.
+    pub fn is_suspect(&self) -> bool {
+        self.redeliveries >= SUSPECT_FROM
+    }
+
+    /// Whether it was delivered so often that it is given up. The broker counts the deliveries of each copy
+    /// anew, so one that was copied would never come to the broker's own limit.
+    pub fn is_given_up(&self) -> bool {
+        i64::from(self.redeliveries) > DELIVERY_LIMIT
+    }
+
+    /// The headers that tell whoever looks at a parked message what became of it before.
+    pub fn history(&self, attempts: u32) -> Headers {
+        let history = [
+            (FIRST_SENT, self.first_sent.as_millisecond()),
+            (ATTEMPTS, attempts.into()),
+            (REDELIVERIES, self.redeliveries.into()),
+        ];
+        history.map(|(name, value)| (name.to_owned(), HeaderValue::Int(value))).into()
     }
 
     /// The headers of a copy that is put aside now.
@@ -226,6 +252,22 @@ mod tests {
         assert_eq!(redelivered.redeliveries, 2);
         let again = Docket::read(&copy(&redelivered, WORKER), false, Some(WORKER), at(1160));
         assert_eq!(again.redeliveries, 2);
+    }
+
+    #[test]
+    fn the_brokers_count_of_a_copy_comes_on_top_of_those_before() {
+        let mut counted = copy(&docket(), WORKER);
+        counted.headers.insert(DELIVERY_COUNT.to_owned(), HeaderValue::Int(3));
+        assert_eq!(Docket::read(&counted, true, Some(WORKER), at(1160)).redeliveries, 4);
+        let fresh = Properties { headers: counted.headers, ..Properties::default() };
+        for (count, suspect, given_up) in
+            [(0, false, false), (1, false, false), (2, true, false), (10, true, false), (11, true, true)]
+        {
+            let mut fresh = fresh.clone();
+            fresh.headers.insert(DELIVERY_COUNT.to_owned(), HeaderValue::Int(count));
+            let docket = Docket::read(&fresh, count > 0, Some(WORKER), at(1160));
+            assert_eq!((docket.is_suspect(), docket.is_given_up()), (suspect, given_up), "{count}");
+        }
     }
 
     #[test]

@@ -176,7 +176,8 @@ pub enum Event<'a> {
         /// For how long.
         wait: Duration,
     },
-    /// A message went back to its queue: the worker stops, or its connection is paused.
+    /// A message went back to its queue: the worker stops, its connection is paused, or another
+    /// suspect runs.
     HandedBack {
         /// Whose lane.
         connection: &'a ConnectionName,
@@ -184,6 +185,17 @@ pub enum Event<'a> {
         lane: Lane,
         /// The invocation's id.
         id: &'a str,
+    },
+    /// A message that was delivered so often that it may bring workers down runs alone in its lane.
+    Suspected {
+        /// Whose lane.
+        connection: &'a ConnectionName,
+        /// Which lane.
+        lane: Lane,
+        /// The invocation's id.
+        id: &'a str,
+        /// How often it was delivered before.
+        redeliveries: u32,
     },
     /// All of a connection fails: its bulk lane is left alone until a probe gets through.
     Paused {

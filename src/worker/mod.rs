@@ -14,6 +14,7 @@ pub mod event;
 mod fresh;
 pub mod gate;
 mod letter;
+mod memory;
 pub mod ports;
 pub mod pulse;
 
@@ -26,7 +27,7 @@ use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::FutureExt as _;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Semaphore, SemaphorePermit, watch};
 use tokio::time::Instant;
 
 use crate::domain::answer::{Effect, ErrorCode, Failure, Outcome};
@@ -46,6 +47,7 @@ use conversation::{Company, Conversation, Cost, End};
 use event::{Event, Observer, ParkReason};
 use fresh::Fresh;
 use letter::Letter;
+use memory::{Key, Memory};
 use ports::{Budget, Inbox, Okta, Postbox};
 use pulse::Pulse;
 
@@ -66,6 +68,8 @@ pub struct Connection {
     pub pulse: Arc<Pulse>,
     /// What was just created there.
     fresh: Fresh,
+    /// Room for one message in each lane that may be what brings workers down.
+    quarantine: [Semaphore; Lane::ALL.len()],
 }
 
 impl Connection {
@@ -76,7 +80,8 @@ impl Connection {
         budget: Arc<dyn Budget>,
         subtools: AllowList,
     ) -> Self {
-        Self { name, okta, budget, subtools, pulse: Arc::default(), fresh: Fresh::default() }
+        let quarantine = [Semaphore::new(1), Semaphore::new(1)];
+        Self { name, okta, budget, subtools, pulse: Arc::default(), fresh: Fresh::default(), quarantine }
     }
 }
 
@@ -109,10 +114,15 @@ pub struct Worker {
     observer: Arc<dyn Observer>,
     /// Room for those that mail or mint something.
     emitting: Semaphore,
+    /// What was done lately.
+    memory: Memory,
 }
 
 /// So many at once: what was on its way when a worker died, nobody can be sure of.
 const EMITTING_MAX: usize = 4;
+
+/// How long a message that must run alone waits for another one, at a time.
+const QUARANTINE: Duration = Duration::from_secs(5);
 
 /// How the worker came to the end of a delivery.
 #[expect(clippy::large_enum_variant, reason = "there is one for each message, and it is nearly always that")]
@@ -126,6 +136,7 @@ enum Ended {
 }
 
 /// How an invocation ended, for the answer.
+#[derive(Clone)]
 struct Conclusion {
     outcome: Outcome,
     cost: Cost,
@@ -135,6 +146,12 @@ struct Conclusion {
 impl Ended {
     fn refused(failure: Failure, park: Option<ParkReason>) -> Self {
         Self::Concluded(Conclusion { outcome: failure.into(), cost: Cost::default(), park })
+    }
+
+    /// It was delivered again and again, and no worker came to its end.
+    fn crash_loop() -> Self {
+        let message = "no worker came to the end of the message in too many deliveries";
+        Self::refused(Failure::new(ErrorCode::Internal, message), Some(ParkReason::CrashLoop))
     }
 
     /// A bug of ours ended it before any request.
@@ -175,7 +192,7 @@ impl Worker {
     /// A worker with these rules that answers through this postbox.
     pub fn new(rules: Rules, postbox: Arc<dyn Postbox>, observer: Arc<dyn Observer>) -> Self {
         let emitting = Semaphore::new(EMITTING_MAX);
-        Self { rules: ArcSwap::from_pointee(rules), postbox, observer, emitting }
+        Self { rules: ArcSwap::from_pointee(rules), postbox, observer, emitting, memory: Memory::default() }
     }
 
     /// Goes by other rules from now on. A message that was taken before ends by those it was taken under.
@@ -195,6 +212,9 @@ impl Worker {
         if letter.source == Source::Undelivered {
             return self.give_up(letter);
         }
+        if letter.docket.is_given_up() {
+            return Ended::crash_loop();
+        }
         if letter.lane().is_some_and(|(connection, _)| !rules.connections.contains_key(connection)) {
             return Ended::Stale; // the connection was removed while the message was on its way
         }
@@ -202,7 +222,7 @@ impl Worker {
         let is_kept = reading.envelope.is_err() && letter.reply_to.is_none();
         let may_have_changed = reading.is_write() && letter.docket.maybe_since().is_some();
         match catch_unwind(AssertUnwindSafe(|| reading.judge(letter, rules))) {
-            Ok(Ok(job)) => self.converse(rules, &job, body, receipt).await,
+            Ok(Ok(job)) => self.once(rules, &job, body, receipt).await,
             // A write that an earlier delivery may have begun: too late to look.
             Ok(Err(failure)) if failure.code == ErrorCode::DeadlineExceeded && may_have_changed => {
                 let outcome = Outcome::Failed { effect: Effect::Unknown, failure };
@@ -213,12 +233,31 @@ impl Worker {
         }
     }
 
+    /// Runs an invocation that this worker has not run yet.
+    async fn once(&self, rules: &Rules, job: &Job<'_>, body: &Bytes, receipt: &dyn Receipt) -> Ended {
+        let Some(key) = Key::of(job, body) else { return self.converse(rules, job, body, receipt).await };
+        match self.memory.begin(key, job.letter.docket.redeliveries > 0).await {
+            Err(known) => Ended::Concluded(known),
+            Ok(running) => {
+                let ended = self.converse(rules, job, body, receipt).await;
+                if let Ended::Concluded(conclusion) = &ended {
+                    running.ended(conclusion);
+                }
+                ended
+            }
+        }
+    }
+
     /// Talks with Okta, or puts the message aside when the line is long.
     async fn converse(&self, rules: &Rules, job: &Job<'_>, body: &Bytes, receipt: &dyn Receipt) -> Ended {
         let (postbox, observer) = (&*self.postbox, &self.observer);
         let company = Company { rules, observer, receipt, emitting: &self.emitting };
-        let mut conversation = Conversation::new(job, company);
         let aside = Aside { job, body, receipt, rules, postbox };
+        let _alone = match self.alone(job, &aside).await {
+            Ok(alone) => alone,
+            Err(ended) => return ended,
+        };
+        let mut conversation = Conversation::new(job, company);
         let (outcome, park) = loop {
             match AssertUnwindSafe(conversation.hold()).catch_unwind().await {
                 Ok(End::Outcome(outcome)) => break (outcome, None),
@@ -254,6 +293,34 @@ impl Worker {
         Ended::Concluded(Conclusion { outcome, cost: conversation.cost, park })
     }
 
+    /// A message that may be what brings workers down runs when no other such one does, and waits outside
+    /// the worker until then: whatever is in hand when a worker dies has been delivered once more.
+    async fn alone<'a>(
+        &self,
+        job: &'a Job<'_>,
+        aside: &Aside<'_>,
+    ) -> Result<Option<SemaphorePermit<'a>>, Ended> {
+        let Job { connection, lane, letter: Letter { docket, id, .. }, .. } = job;
+        if !docket.is_suspect() {
+            return Ok(None);
+        }
+        let room = &connection.quarantine[*lane as usize];
+        let alone = match room.try_acquire() {
+            Ok(alone) => alone,
+            Err(_) => match aside.put(QUARANTINE, docket.attempts, docket.waited).await {
+                Put::ComesBack(_) => {
+                    self.observer.note(&Event::HandedBack { connection: &connection.name, lane: *lane, id });
+                    return Err(Ended::PutAside);
+                }
+                Put::Stays => room.acquire().await.expect("the room is never closed"),
+                Put::Stale => return Err(Ended::Stale),
+            },
+        };
+        let redeliveries = docket.redeliveries;
+        self.observer.note(&Event::Suspected { connection: &connection.name, lane: *lane, id, redeliveries });
+        Ok(Some(alone))
+    }
+
     /// Answers what the broker gave up.
     fn give_up(&self, letter: &Letter) -> Ended {
         let headers = &letter.properties.headers;
@@ -268,10 +335,7 @@ impl Worker {
                 let failure = failure.at(Some("properties.expiration")).retry_at(letter.received);
                 Ended::refused(failure, None)
             }
-            Some((_, GivenUp::CrashLoop)) | None => {
-                let message = "the broker gave up on the message after too many deliveries";
-                Ended::refused(Failure::new(ErrorCode::Internal, message), Some(ParkReason::CrashLoop))
-            }
+            Some((_, GivenUp::CrashLoop)) | None => Ended::crash_loop(),
         }
     }
 }

@@ -325,28 +325,6 @@ async fn what_one_worker_put_aside_another_one_runs() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_message_that_was_redelivered_again_and_again_is_put_aside_no_more() {
-    for (redeliveries, is_put_aside) in [(2, true), (3, false)] {
-        let mut world = Setup::default().open();
-        world.come_again(Bucket::UserRead, MINUTE);
-        let since = HeaderValue::Int(world.now().as_millisecond());
-        let history = [("okta-redeliveries", HeaderValue::Int(redeliveries)), ("okta-first-sent", since)];
-        let own = Properties { user_id: Some(WORKER.to_owned()), headers: headers(&history), ..to_replies() };
-        world.send_raw("prod", own, read_sam());
-        world.rest().await;
-        assert_eq!(world.tape().contains("put aside"), is_put_aside, "{redeliveries}");
-        assert_eq!(world.answers(1), ["m1 succeeded none"]);
-        if !is_put_aside {
-            read(&mut world); // for whom it was not meant
-            world.rest().await;
-            assert!(world.tape().contains("put aside"));
-            assert_eq!(world.answers(1), ["m2 succeeded none"]);
-        }
-        world.close();
-    }
-}
-
-#[tokio::test(start_paused = true)]
 async fn without_a_tier_to_lie_in_a_message_waits_in_line() {
     let mut world = Setup::default().open();
     world.without_queue("okta.delay.1m");

@@ -11,6 +11,7 @@ mod crowd;
 mod tape;
 mod world;
 
+mod again;
 mod aside;
 mod budget;
 mod calls;

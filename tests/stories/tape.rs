@@ -70,6 +70,9 @@ fn line(event: &Event<'_>) -> Option<String> {
         Event::Undeliverable { id, .. } => format!("{id} undeliverable"),
         Event::Parked { id, reason, .. } => format!("{id} parked: {}", reason.as_str()),
         Event::HandedBack { id, .. } => format!("{id} handed back"),
+        Event::Suspected { id, redeliveries, .. } => {
+            format!("{id} runs alone after {redeliveries} redeliveries")
+        }
         Event::Paused { connection, reason } => format!("{connection} paused: {}", reason.as_str()),
         Event::Resumed { connection, reason } => format!("{connection} resumed: {}", reason.as_str()),
         Event::Stale { id } => format!("{id} stale"),
