@@ -16,6 +16,7 @@ use crate::domain::topology::{DEAD, RESULTS};
 
 use super::docket::CALLER;
 use super::event::{Ending, Event, ParkReason};
+use super::killpoint::{Point, reached};
 use super::letter::{Letter, TRACEPARENT};
 use super::{Conclusion, Identity, RESULT_BYTES_MAX, Worker};
 
@@ -49,6 +50,7 @@ impl Answering<'_> {
         let answer = self.wrap(conclusion);
         self.post(&answer).await?;
         if let Some(reason) = park {
+            reached(Point::Parking).await;
             self.park(reason, answer.attempts, body).await?;
         }
         self.note(&answer);

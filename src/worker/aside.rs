@@ -16,6 +16,7 @@ use crate::policy::provenance::X_DEATH;
 use super::Rules;
 use super::admission::Job;
 use super::docket::{Docket, RESENT};
+use super::killpoint::{Point, reached};
 use super::letter::Letter;
 use super::ports::Postbox;
 
@@ -88,7 +89,10 @@ impl Aside<'_> {
             return Put::Stale;
         }
         let to = Address::Exchange(exchange, work_key(&job.connection.name, job.lane));
-        match self.postbox.post(&Post { to, properties, body: self.body.clone() }).await {
+        reached(Point::Copying).await;
+        let posted = self.postbox.post(&Post { to, properties, body: self.body.clone() }).await;
+        reached(Point::Copied).await;
+        match posted {
             Ok(Posted::Confirmed) => Put::ComesBack(time),
             Ok(Posted::Unroutable | Posted::Refused) => Put::Stays,
             Err(_) => Put::Stale,

@@ -13,6 +13,7 @@ mod docket;
 pub mod event;
 mod fresh;
 pub mod gate;
+pub mod killpoint;
 mod letter;
 mod memory;
 pub mod ports;
@@ -46,6 +47,7 @@ use clock::Clock;
 use conversation::{Company, Conversation, Cost, End};
 use event::{Event, Observer, ParkReason};
 use fresh::Fresh;
+use killpoint::{Point, reached};
 use letter::Letter;
 use memory::{Key, Memory};
 use ports::{Budget, Inbox, Okta, Postbox};
@@ -257,6 +259,7 @@ impl Worker {
             Ok(alone) => alone,
             Err(ended) => return ended,
         };
+        reached(Point::Judged).await;
         let mut conversation = Conversation::new(job, company);
         let (outcome, park) = loop {
             match AssertUnwindSafe(conversation.hold()).catch_unwind().await {
@@ -351,6 +354,7 @@ impl Inbox for Worker {
         let letter = Letter::new(address, properties, redelivered, rules.clock.now(), who);
         let _inside = Inside::new(&letter, &*self.observer);
 
+        reached(Point::Delivered).await;
         let read = catch_unwind(AssertUnwindSafe(|| {
             let reading = Reading::new(&letter, &body, rules);
             (Identity::of(&reading), reading)
@@ -361,15 +365,18 @@ impl Inbox for Worker {
         };
         let is_safe = match ended {
             Ended::Concluded(conclusion) => {
+                reached(Point::Concluded).await;
                 let answering = Answering { worker: self, letter: &letter, identity: &identity, begun };
                 answering.answer(conclusion, &body).await.is_ok()
             }
             Ended::PutAside => true,
             Ended::Stale => false,
         };
+        reached(Point::Done).await;
         if !is_safe || !receipt.ack().await {
             self.observer.note(&Event::Stale { id: &letter.id });
         }
+        reached(Point::Acknowledged).await;
     }
 
     /// While a connection is paused, what nobody waits for stays in its queue.

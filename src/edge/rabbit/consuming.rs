@@ -11,7 +11,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::StreamExt as _;
-use lapin::options::{BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicQosOptions};
+use lapin::options::{
+    BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicNackOptions, BasicQosOptions,
+};
 use lapin::types::{FieldTable, ShortString};
 use lapin::{Channel, Connection, Consumer};
 use tokio::sync::{Notify, Semaphore, watch};
@@ -230,9 +232,9 @@ impl Consuming {
             source: self.source.clone(),
             redelivered: delivery.redelivered,
             receipt: Box::new(Tag {
-                delivery,
+                delivery: Some(delivery),
                 is_live: Arc::clone(&self.is_live),
-                _channel: self.channel.clone(),
+                channel: self.channel.clone(),
             }),
         }
     }
@@ -248,22 +250,38 @@ impl Drop for Consuming {
 
 /// The right to acknowledge one delivery.
 struct Tag {
-    /// The delivery without its body: it holds lapin's acker, which has no public name.
-    delivery: lapin::message::Delivery,
+    /// The delivery without its body: it holds lapin's acker, which has no public name. Gone with the
+    /// acknowledgement.
+    delivery: Option<lapin::message::Delivery>,
     is_live: Arc<AtomicBool>,
     /// lapin closes a channel with its last handle, and then nothing can be acknowledged on it: while the
     /// worker drains, this is the only one left.
-    _channel: Channel,
+    channel: Channel,
 }
 
 #[async_trait]
 impl Receipt for Tag {
     fn is_live(&self) -> bool {
-        self.is_live.load(Ordering::Acquire) && self.delivery.usable()
+        self.is_live.load(Ordering::Acquire) && self.delivery.as_ref().is_some_and(|it| it.usable())
     }
 
-    async fn ack(self: Box<Self>) -> bool {
+    async fn ack(mut self: Box<Self>) -> bool {
+        let Some(delivery) = self.delivery.take() else { return false };
         // `Ok(false)` is not an error to lapin: the channel is gone and the message will come again.
-        matches!(self.delivery.ack(BasicAckOptions::default()).await, Ok(true))
+        matches!(delivery.ack(BasicAckOptions::default()).await, Ok(true))
+    }
+}
+
+/// A bug that nobody has caught takes the message's task down, and not the channel. The message must come
+/// again, and it is right that it counts as a failed delivery.
+impl Drop for Tag {
+    fn drop(&mut self) {
+        let Some(delivery) = self.delivery.take().filter(|_| std::thread::panicking()) else { return };
+        let (options, channel) =
+            (BasicNackOptions { requeue: true, ..Default::default() }, self.channel.clone());
+        tokio::spawn(async move {
+            let _ = delivery.nack(options).await;
+            drop(channel);
+        });
     }
 }

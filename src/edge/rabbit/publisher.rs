@@ -19,6 +19,7 @@ use tokio::time::{sleep, timeout};
 use crate::domain::mail::{Address, Post, Posted, Unposted};
 use crate::domain::topology::RESULTS;
 use crate::policy::retry::RetryRules;
+use crate::worker::killpoint::{Point, reached};
 use crate::worker::ports::Postbox;
 
 use super::blocked::Blocked;
@@ -134,9 +135,13 @@ impl Postbox for Publisher {
         let (mut refusals, mut tries) = (0, 0);
         loop {
             let lines = self.lines().await?;
+            reached(Point::Publishing).await;
             match lines.publish(post).await {
                 Try::Posted(Posted::Unroutable) if insists => {}
-                Try::Posted(posted) => return Ok(posted),
+                Try::Posted(posted) => {
+                    reached(Point::Confirmed).await;
+                    return Ok(posted);
+                }
                 Try::Refused => {
                     refusals += 1;
                     if refusals >= REFUSALS_MAX && !insists {

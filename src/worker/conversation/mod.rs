@@ -29,6 +29,7 @@ use crate::tools::{Move, Repeat, Setting, Turn};
 use super::Rules;
 use super::admission::{Job, bounds, too_late};
 use super::event::{Event, Observer};
+use super::killpoint::{Point, reached};
 use super::ports::{Ask, NotNow, Patience, Permit};
 use super::pulse::{self, Reason, told};
 
@@ -394,7 +395,9 @@ impl<'a> Conversation<'a> {
         if !request.is_read() {
             self.doubt = Doubt::Now;
         }
+        reached(Point::Admitted).await;
         let answer = connection.okta.send(request).await;
+        reached(Point::Answered).await;
         let rate = answer.as_ref().ok().and_then(|response| RateHeaders::read(&response.headers));
         let window = rate.filter(|rate| !rate.is_concurrency());
         permit.heard(told(&answer));
