@@ -13,7 +13,7 @@ use crate::domain::ids::{UserId, UserKey};
 
 use super::converge::{Settled, effect, is_since, logged, look_for, settle, unknown};
 use super::output::{Activation, Empty, Expiry, PasswordReset};
-use super::steps::{Emitted, Leading, Led, SETTLING, already, emitted, step};
+use super::steps::{Emitted, Leading, Led, already, emitted, step};
 use super::{Dialogue, Done, Kind, Manifest, Repeat, Step, Stop, Subtool, UserState, resolve, yes};
 
 /// Activates a staged or deactivated user.
@@ -105,7 +105,7 @@ const ACTIVATION: Leading<'static> = Leading {
 
 /// Whether an activation that mails was done: who is active since before was so without us.
 fn mailed(okta: &mut Dialogue<'_>, user: &UserId, since: Timestamp) -> Result<Option<Effect>, Stop> {
-    let Some(reply) = look_for(okta, resolve::reading(user).after(SETTLING))? else { return Ok(None) };
+    let Some(reply) = look_for(okta, resolve::reading(user).after(okta.settling()))? else { return Ok(None) };
     let state: UserState = reply.read()?;
     if ACTIVATION.to.contains(&state.status.as_str()) {
         return Ok(Some(effect(state.status_changed, Some(since))));

@@ -234,6 +234,10 @@ pub struct Bounds<'a> {
     pub is_overdue: bool,
 }
 
+/// How long a write without an answer is left alone before the outcome of one that mails is looked for: whoever
+/// sent it may have died with the request on its way.
+pub const SETTLING: Duration = Duration::from_secs(3);
+
 /// What is known of an invocation besides its arguments.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Setting<'a> {
@@ -241,6 +245,8 @@ pub struct Setting<'a> {
     pub bounds: Bounds<'a>,
     /// Since when an earlier delivery may have run it, wholly or in part; `None`: this is the first.
     pub maybe_since: Option<Timestamp>,
+    /// Whether that was [`SETTLING`] ago, or longer.
+    pub is_settled: bool,
     /// How far Okta's clock is ahead of ours, as far as its answers told.
     pub okta_ahead: SignedDuration,
 }
@@ -248,7 +254,7 @@ pub struct Setting<'a> {
 impl<'a> Setting<'a> {
     /// That of a first delivery.
     pub fn first(bounds: Bounds<'a>) -> Self {
-        Self { bounds, maybe_since: None, okta_ahead: SignedDuration::ZERO }
+        Self { bounds, maybe_since: None, is_settled: false, okta_ahead: SignedDuration::ZERO }
     }
 }
 
@@ -313,6 +319,7 @@ impl<'a> Dialogue<'a> {
             Some(Turn::Said(exchange)) => Ok(Some(Reply(exchange))),
             Some(Turn::Unclear { sent, .. }) => {
                 self.doubt.get_or_insert(*sent);
+                self.setting.is_settled = false;
                 Ok(None)
             }
             None => Err(Stop::Send(Box::new(request))),
@@ -324,6 +331,11 @@ impl<'a> Dialogue<'a> {
     pub fn doubt(&self) -> Option<Timestamp> {
         let since = self.doubt?.saturating_add(self.setting.okta_ahead).ok()?;
         since.saturating_sub(CLOCKS_DIFFER).ok()
+    }
+
+    /// How long to wait before a look at what a write may have done.
+    pub fn settling(&self) -> Duration {
+        if self.setting.is_settled { Duration::ZERO } else { SETTLING }
     }
 
     /// Whether the next question has no answer yet.

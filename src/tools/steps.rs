@@ -1,8 +1,6 @@
 //! Steps of a user's lifecycle, recognized afterwards: by the status they lead to, by Okta's refusal to take
 //! them twice, by the System Log.
 
-use std::time::Duration;
-
 use jiff::Timestamp;
 
 use crate::domain::answer::Effect;
@@ -96,10 +94,6 @@ pub(super) enum Emitted {
     Not,
 }
 
-/// How long a write without an answer is left alone before its outcome is looked for: whoever sent it may
-/// have died with the request on its way.
-pub(super) const SETTLING: Duration = Duration::from_secs(3);
-
 /// Whether a step that mails or mints something each time was taken since then.
 pub(super) fn emitted(
     okta: &mut Dialogue<'_>,
@@ -109,7 +103,7 @@ pub(super) fn emitted(
 ) -> Result<Emitted, Stop> {
     let verb = leading.verb;
     let lost = |what: &str| unknown(format!("nobody can say whether Okta took the step to {verb}: {what}"));
-    let Some(reply) = look_for(okta, resolve::reading(user).after(SETTLING))? else {
+    let Some(reply) = look_for(okta, resolve::reading(user).after(okta.settling()))? else {
         return Ok(Emitted::Not); // Okta will say that the user is not there
     };
     let state: UserState = reply.read()?;

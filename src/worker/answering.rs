@@ -50,7 +50,7 @@ impl Answering<'_> {
         let answer = self.wrap(conclusion);
         self.post(&answer).await?;
         if let Some(reason) = park {
-            reached(Point::Parking).await;
+            reached(Point::Parking, Some(&self.letter.id)).await;
             self.park(reason, answer.attempts, body).await?;
         }
         self.note(&answer);

@@ -89,9 +89,9 @@ impl Aside<'_> {
             return Put::Stale;
         }
         let to = Address::Exchange(exchange, work_key(&job.connection.name, job.lane));
-        reached(Point::Copying).await;
+        reached(Point::Copying, Some(&job.letter.id)).await;
         let posted = self.postbox.post(&Post { to, properties, body: self.body.clone() }).await;
-        reached(Point::Copied).await;
+        reached(Point::Copied, Some(&job.letter.id)).await;
         match posted {
             Ok(Posted::Confirmed) => Put::ComesBack(time),
             Ok(Posted::Unroutable | Posted::Refused) => Put::Stays,

@@ -11,6 +11,7 @@ use jiff::Timestamp;
 
 use crate::domain::mail::{HeaderValue, Headers, Properties};
 use crate::domain::topology::DELIVERY_LIMIT;
+use crate::tools::SETTLING;
 
 /// Who asked; empty when the message named nobody.
 pub(super) const CALLER: &str = "okta-caller";
@@ -68,6 +69,8 @@ pub(super) struct Docket {
     pub is_dated: bool,
     /// Deliveries, this one included, before which another may have begun without our knowing its end.
     pub redeliveries: u32,
+    /// Whether it lay aside since the last of them, long enough for whatever that one has sent.
+    pub is_settled: bool,
     /// Whether the producer sends it again because it is unsure.
     pub is_resent: bool,
     /// Time spent waiting for the budget before this delivery.
@@ -109,6 +112,7 @@ impl Docket {
             expires: time(EXPIRES).into_iter().chain(expiry(properties, received)).min(),
             attempts: count(ATTEMPTS),
             redeliveries: count(REDELIVERIES).saturating_add(of_this_copy.max(redelivered.into())),
+            is_settled: of_this_copy == 0 && !redelivered && aside.is_some_and(|aside| aside >= SETTLING),
             is_resent: properties.headers.get(RESENT).is_some_and(HeaderValue::is_true),
             waited: millis(WAITED).unwrap_or_default() + aside.unwrap_or_default(),
         }
@@ -194,6 +198,7 @@ mod tests {
             is_dated: true,
             attempts: 2,
             redeliveries: 1,
+            is_settled: false,
             is_resent: false,
             waited: Duration::from_secs(7),
         }
@@ -214,8 +219,11 @@ mod tests {
         let nameless = Docket { caller: None, id_generated: false, expires: None, ..docket() };
         for before in [docket(), nameless] {
             let after = Docket::read(&copy(&before, WORKER), false, Some(WORKER), at(1160));
-            assert_eq!(after, Docket { waited: Duration::from_secs(67), ..before });
+            assert_eq!(after, Docket { waited: Duration::from_secs(67), is_settled: true, ..before });
         }
+        // Delivered before, or back at once: what was sent meanwhile may still be on its way.
+        assert!(!Docket::read(&copy(&docket(), WORKER), true, Some(WORKER), at(1160)).is_settled);
+        assert!(!Docket::read(&copy(&docket(), WORKER), false, Some(WORKER), at(1101)).is_settled);
     }
 
     #[test]
@@ -231,6 +239,7 @@ mod tests {
                 expires: None,
                 attempts: 0,
                 redeliveries: 0,
+                is_settled: false,
                 is_resent: false,
                 waited: Duration::ZERO,
             };

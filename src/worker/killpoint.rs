@@ -2,7 +2,7 @@
 //!
 //! Only with the feature `chaos`, which no release is built with: without it nothing of this is in the binary.
 //! Where the environment names a point and an address, as in `OKTA_WORKER_CHAOS=answered@127.0.0.1:4711`, a
-//! message that comes there tells that address, and waits for what to do. What kills or cuts is there.
+//! message that comes there tells that address its id, and waits for what to do. What kills or cuts is there.
 
 /// A place in the story.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,14 +36,14 @@ pub enum Point {
 /// A message has come to a point.
 #[cfg(not(feature = "chaos"))]
 #[inline(always)]
-pub async fn reached(_point: Point) {}
+pub async fn reached(_point: Point, _id: Option<&str>) {}
 
 /// A message has come to a point: asks a test what is to happen there.
 ///
 /// # Panics
 /// When the test says so.
 #[cfg(feature = "chaos")]
-pub async fn reached(point: Point) {
+pub async fn reached(point: Point, id: Option<&str>) {
     use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
     use tokio::net::TcpStream;
 
@@ -54,7 +54,7 @@ pub async fn reached(point: Point) {
     }
     let asked = async {
         let mut stream = BufReader::new(TcpStream::connect(address).await?);
-        stream.write_all(b"here\n").await?;
+        stream.write_all(format!("{}\n", id.unwrap_or_default()).as_bytes()).await?;
         let mut told = String::new();
         stream.read_line(&mut told).await?;
         std::io::Result::Ok(told)

@@ -151,9 +151,12 @@ impl Ended {
     }
 
     /// It was delivered again and again, and no worker came to its end.
-    fn crash_loop() -> Self {
+    fn crash_loop(is_write: bool) -> Self {
         let message = "no worker came to the end of the message in too many deliveries";
-        Self::refused(Failure::new(ErrorCode::Internal, message), Some(ParkReason::CrashLoop))
+        let failure = Failure::new(ErrorCode::Internal, message);
+        let outcome =
+            if is_write { Outcome::Failed { effect: Effect::Unknown, failure } } else { failure.into() };
+        Self::Concluded(Conclusion { outcome, cost: Cost::default(), park: Some(ParkReason::CrashLoop) })
     }
 
     /// A bug of ours ended it before any request.
@@ -212,10 +215,10 @@ impl Worker {
         receipt: &dyn Receipt,
     ) -> Ended {
         if letter.source == Source::Undelivered {
-            return self.give_up(letter);
+            return self.give_up(letter, reading.is_write());
         }
         if letter.docket.is_given_up() {
-            return Ended::crash_loop();
+            return Ended::crash_loop(reading.is_write());
         }
         if letter.lane().is_some_and(|(connection, _)| !rules.connections.contains_key(connection)) {
             return Ended::Stale; // the connection was removed while the message was on its way
@@ -259,7 +262,7 @@ impl Worker {
             Ok(alone) => alone,
             Err(ended) => return ended,
         };
-        reached(Point::Judged).await;
+        reached(Point::Judged, Some(&job.letter.id)).await;
         let mut conversation = Conversation::new(job, company);
         let (outcome, park) = loop {
             match AssertUnwindSafe(conversation.hold()).catch_unwind().await {
@@ -308,9 +311,10 @@ impl Worker {
             return Ok(None);
         }
         let room = &connection.quarantine[*lane as usize];
+        // One that comes from aside was not in hand while others ran, and has nothing to wait for in hand.
         let alone = match room.try_acquire() {
-            Ok(alone) => alone,
-            Err(_) => match aside.put(QUARANTINE, docket.attempts, docket.waited).await {
+            Ok(alone) if docket.is_settled => alone,
+            _ => match aside.put(QUARANTINE, docket.attempts, docket.waited).await {
                 Put::ComesBack(_) => {
                     self.observer.note(&Event::HandedBack { connection: &connection.name, lane: *lane, id });
                     return Err(Ended::PutAside);
@@ -325,7 +329,7 @@ impl Worker {
     }
 
     /// Answers what the broker gave up.
-    fn give_up(&self, letter: &Letter) -> Ended {
+    fn give_up(&self, letter: &Letter, is_write: bool) -> Ended {
         let headers = &letter.properties.headers;
         let checked = provenance::check(&letter.source, &letter.exchange, &letter.routing_key, headers);
         if let Err(failure) = checked {
@@ -338,7 +342,7 @@ impl Worker {
                 let failure = failure.at(Some("properties.expiration")).retry_at(letter.received);
                 Ended::refused(failure, None)
             }
-            Some((_, GivenUp::CrashLoop)) | None => Ended::crash_loop(),
+            Some((_, GivenUp::CrashLoop)) | None => Ended::crash_loop(is_write),
         }
     }
 }
@@ -354,7 +358,7 @@ impl Inbox for Worker {
         let letter = Letter::new(address, properties, redelivered, rules.clock.now(), who);
         let _inside = Inside::new(&letter, &*self.observer);
 
-        reached(Point::Delivered).await;
+        reached(Point::Delivered, Some(&letter.id)).await;
         let read = catch_unwind(AssertUnwindSafe(|| {
             let reading = Reading::new(&letter, &body, rules);
             (Identity::of(&reading), reading)
@@ -365,18 +369,18 @@ impl Inbox for Worker {
         };
         let is_safe = match ended {
             Ended::Concluded(conclusion) => {
-                reached(Point::Concluded).await;
+                reached(Point::Concluded, Some(&letter.id)).await;
                 let answering = Answering { worker: self, letter: &letter, identity: &identity, begun };
                 answering.answer(conclusion, &body).await.is_ok()
             }
             Ended::PutAside => true,
             Ended::Stale => false,
         };
-        reached(Point::Done).await;
+        reached(Point::Done, Some(&letter.id)).await;
         if !is_safe || !receipt.ack().await {
             self.observer.note(&Event::Stale { id: &letter.id });
         }
-        reached(Point::Acknowledged).await;
+        reached(Point::Acknowledged, Some(&letter.id)).await;
     }
 
     /// While a connection is paused, what nobody waits for stays in its queue.

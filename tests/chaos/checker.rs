@@ -55,8 +55,8 @@ pub struct History {
     pub parked: Vec<String>,
     /// In the org's order.
     pub effects: Vec<Effect>,
-    /// Messages still in a queue of work at the end.
-    pub left: u32,
+    /// Queues of work that are not empty at the end, and how many messages are there.
+    pub left: Vec<(&'static str, u32)>,
 }
 
 /// What is wrong, and what merely happened.
@@ -79,7 +79,7 @@ pub struct Verdict {
     /// `outcome_unknown` or `effect: unknown` of what can be looked up.
     pub unknown: Vec<String>,
     /// Messages left.
-    pub left: u32,
+    pub left: Vec<(&'static str, u32)>,
     /// `outcome_unknown` of what mails or mints: allowed, and counted.
     pub unknown_emits: usize,
     /// Invocations that were answered more than once: allowed, and counted.
@@ -99,7 +99,7 @@ impl Verdict {
             &self.contradictions,
             &self.unknown,
         ];
-        self.left == 0 && lists.iter().all(|list| list.is_empty())
+        self.left.is_empty() && lists.iter().all(|list| list.is_empty())
     }
 }
 
@@ -111,7 +111,7 @@ pub fn check(history: &History) -> Verdict {
         answers.entry(&answer.id).or_default().push(answer);
     }
     let parked: BTreeSet<&str> = history.parked.iter().map(String::as_str).collect();
-    let mut verdict = Verdict { left: history.left, ..Verdict::default() };
+    let mut verdict = Verdict { left: history.left.clone(), ..Verdict::default() };
     for (id, asked) in &asked {
         let said = answers.get(id).map(Vec::as_slice).unwrap_or_default();
         if asked.confirmed && said.is_empty() && !(asked.is_poison && parked.contains(id)) {
@@ -320,6 +320,6 @@ mod tests {
 
     #[test]
     fn a_backlog_that_does_not_end_is_wrong() {
-        assert!(!check(&History { left: 1, ..good() }).is_good());
+        assert!(!check(&History { left: vec![("q", 1)], ..good() }).is_good());
     }
 }

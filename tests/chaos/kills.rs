@@ -1,1 +1,232 @@
-//! Workers that are killed at random.
+//! Workers are killed and restarted at random while others work on, and the broker is, too.
+
+use std::time::{Duration, Instant};
+
+use fastrand::Rng;
+use serde_json::json;
+
+use super::caller::Message;
+use super::checker::{Asked, Verdict};
+use super::judge::{CHAOS, Judge};
+use super::load::{ANSWERS, Invocation, org_arguments, prepare, resets};
+use super::node::{Place, ours};
+use super::proxy::Which;
+use super::report::report;
+use super::run::{Run, in_hand};
+use super::world::{BROKER_URL, Start, Worker, World};
+
+/// How long anything may take, the machine being slow.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// The workers of one org.
+struct Crew<'a> {
+    world: &'a World,
+    workers: Vec<Worker>,
+    rng: Rng,
+    /// Those that interrupted work.
+    kills: usize,
+}
+
+impl<'a> Crew<'a> {
+    fn new(world: &'a World, seed: u64) -> Self {
+        let workers = (0..3).map(|_| world.worker()).collect();
+        Self { world, workers, rng: Rng::with_seed(seed), kills: 0 }
+    }
+
+    /// One of them is gone from one moment to the next, and another takes its place.
+    fn kill(&mut self) {
+        let which = self.rng.usize(..self.workers.len());
+        self.kills += usize::from(in_hand(&self.workers[which]) > 0);
+        self.workers[which] = self.world.start(&Start::default());
+    }
+
+    /// One of them is told to stop, and is replaced; the next time it is another's turn.
+    fn roll(&mut self) {
+        let mut leaving = self.workers.remove(0);
+        self.workers.push(self.world.worker());
+        leaving.process.signal("TERM");
+        let told = Instant::now();
+        assert_eq!(leaving.process.wait().code(), Some(0), "{}", leaving.process.stderr());
+        assert!(told.elapsed() < Duration::from_secs(30), "within the time an orchestrator gives");
+    }
+}
+
+fn org(limit: u32) -> Vec<String> {
+    org_arguments(limit)
+}
+
+fn texts(arguments: &[String]) -> Vec<&str> {
+    arguments.iter().map(String::as_str).collect()
+}
+
+/// Sends a load and kills a worker every so often until all is answered; the verdict, and how many of the
+/// kills interrupted work.
+async fn killing(world: &World, count: usize, pause: Duration, seed: u64) -> (Verdict, usize) {
+    let load = prepare(&world.org, "k", count, seed).await;
+    let mut crew = Crew::new(world, seed);
+    let mut run = Run::begin(world).await;
+    run.send(load).await;
+    let is_long = report().is_long();
+    let deadline = Instant::now() + Duration::from_secs(600);
+    let mut answered = 0;
+    let (mut is_killed, mut is_stopped) = (!is_long, !is_long);
+    while answered < count {
+        assert!(Instant::now() < deadline, "{answered} of {count} answered, {} kills", crew.kills);
+        tokio::time::sleep(pause).await;
+        answered = run.gather().await;
+        crew.kill();
+        if let Some(node) = ours().filter(|_| !is_killed && 3 * answered > count) {
+            node.run("kill", &[]);
+            node.run("start", &[]);
+            run.connect().await;
+            is_killed = true;
+        } else if let Some(node) = ours().filter(|_| !is_stopped && 3 * answered > 2 * count) {
+            node.run("stop", &[]);
+            node.run("start", &[]);
+            run.connect().await;
+            is_stopped = true;
+        }
+    }
+    assert!(is_killed && is_stopped, "the broker was killed once and stopped once");
+    let (verdict, _) = run.end(crew.workers, 0, PATIENCE).await;
+    (verdict, crew.kills)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn workers_are_killed_at_random_and_nothing_is_lost_or_done_twice() {
+    let Some(node) = ours() else { return };
+    let seed = fastrand::u64(..);
+    println!("seed {seed}");
+    let (verdict, kills, count) = if report().is_long() {
+        let alone = node.alone().await;
+        let world = World::at(Place::take_alone(node, &alone), &texts(&org(80)));
+        let (verdict, kills) = killing(&world, 5_000, Duration::from_secs(2), seed).await;
+        assert!(kills >= 50, "{kills} kills interrupted work");
+        (verdict, kills, 5_000)
+    } else {
+        let world = World::with(&texts(&org(20))).await;
+        let (verdict, kills) = killing(&world, 200, Duration::from_secs(1), seed).await;
+        assert!(kills > 0, "no kill interrupted work");
+        (verdict, kills, 200)
+    };
+    assert!(verdict.is_good(), "seed {seed}: {verdict:#?}");
+    assert!(100 * verdict.unknown_emits <= count, "seed {seed}: {verdict:#?}");
+    let Verdict { unknown_emits, answered_again, .. } = verdict;
+    let figures = format!(
+        "{count} invocations, {kills} kills that interrupted work: lost 0, parked 0, twice 0, unexpected 0; \
+         {unknown_emits} `outcome_unknown`, {answered_again} answered more than once; seed {seed}"
+    );
+    report().row("2", "SIGKILL of a random one of 3 workers, the broker killed and stopped", &figures);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rolling_restarts_under_load_park_nothing_and_lose_nothing() {
+    if ours().is_none() {
+        return;
+    }
+    let (count, restarts) = if report().is_long() { (1_000, 20) } else { (60, 3) };
+    let seed = fastrand::u64(..);
+    println!("seed {seed}");
+    let world = World::with(&texts(&org(20))).await;
+    let load = prepare(&world.org, "r", count, seed).await;
+    let mut crew = Crew::new(&world, seed);
+    let mut run = Run::begin(&world).await;
+    run.send(load).await;
+    for _ in 0..restarts {
+        crew.roll();
+    }
+    let (verdict, history) = run.end(crew.workers, 0, PATIENCE).await;
+    assert!(verdict.is_good(), "seed {seed}: {verdict:#?}");
+    assert_eq!((verdict.unknown_emits, verdict.answered_again), (0, 0), "who stops in order leaves no doubt");
+    let figures =
+        format!("{restarts} restarts, {} answers, exit code 0 each; seed {seed}", history.answered.len());
+    report().row("3", "SIGTERM under load, one worker after the other", &figures);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn only_the_message_that_kills_workers_is_parked_and_its_caller_is_told() {
+    if ours().is_none() {
+        return;
+    }
+    const KILLER: &str = "killer";
+    let count = if report().is_long() { 200 } else { 60 };
+    let seed = fastrand::u64(..);
+    let world = World::with(&texts(&org(50))).await;
+    let mut load = prepare(&world.org, "g", count, seed).await;
+    let message = Message::new("prod.bulk", "get_user", &json!({ "user_id": "nobody@chaos.example" }));
+    let message = message.id(KILLER).answer_to(ANSWERS);
+    let asked = Asked { id: KILLER.to_owned(), is_poison: true, ..Asked::default() };
+    load.insert(count / 2, Invocation { asked, message });
+    let judge = Judge::new().await;
+    let order = judge.order("judged");
+    // Few share its fate, or each of them would have to run alone, too, before it is over.
+    let few = ("OKTA_WORKER__BROKER__PREFETCH", "4");
+    let start = Start { variables: &[(CHAOS, &*order), few], ..Start::default() };
+    let mut worker = world.worker_with(&start);
+    let mut run = Run::begin(&world).await;
+    run.send(load).await;
+    let mut deaths = 0;
+    let expected = count + 1;
+    let deadline = Instant::now() + PATIENCE;
+    while run.gather().await < expected {
+        assert!(Instant::now() < deadline, "{deaths} deaths, and {} answers", run.gather().await);
+        let Ok(standing) = tokio::time::timeout(Duration::from_millis(100), judge.next()).await else {
+            continue;
+        };
+        if standing.id == KILLER {
+            worker = world.start(&start); // the one before by SIGKILL
+            deaths += 1;
+        } else {
+            standing.go().await;
+        }
+    }
+    let passing = tokio::spawn(std::sync::Arc::new(judge).let_pass());
+    let (verdict, history) = run.end(vec![worker], 0, PATIENCE).await;
+    passing.abort();
+    assert!(verdict.is_good(), "seed {seed}: {verdict:#?}");
+    assert_eq!(history.parked, [KILLER]);
+    let told: Vec<_> = history.answered.iter().filter(|answer| answer.id == KILLER).collect();
+    assert!(told.iter().all(|answer| answer.code.as_deref() == Some("internal")), "{told:?}");
+    let figures = format!("{count} good ones answered, {deaths} deaths, one message parked, its caller told");
+    report().row("18", "a message that kills every worker", &figures);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cut_amid_prefetched_password_resets_mails_nobody_twice() {
+    const RESETS: usize = 64;
+    let Some(node) = ours() else { return };
+    let world =
+        World::with(&texts(&[org(200), vec!["--latency".to_owned(), "100".to_owned()]].concat())).await;
+    let load = resets(&world.org, RESETS).await;
+    // Times of Okta's have a second's precision: what was set up must not look like what is asked for.
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    let (proxy, url) = world.proxied(node);
+    let many = [(BROKER_URL, &*url), ("OKTA_WORKER__BROKER__PREFETCH", "64")];
+    let worker = world.worker_with(&Start { variables: &many, ..Start::default() });
+    let mut run = Run::begin(&world).await;
+    run.send(load).await;
+    while run.gather().await < RESETS / 8 {
+        tokio::time::sleep(super::child::LOOK_AGAIN).await;
+    }
+    proxy.cut(Which::All);
+    let (verdict, history) = run.end(vec![worker], 0, PATIENCE).await;
+    assert!(verdict.is_good(), "{verdict:#?}");
+    let mut succeeded: Vec<_> = history
+        .answered
+        .iter()
+        .filter(|answer| answer.status == "succeeded")
+        .map(|answer| &answer.id)
+        .collect();
+    succeeded.sort_unstable();
+    succeeded.dedup();
+    assert!(
+        10 * succeeded.len() >= 9 * RESETS,
+        "{} of {RESETS} succeeded: {:#?}",
+        succeeded.len(),
+        history.answered
+    );
+    let mails = history.effects.iter().filter(|(kind, _)| kind == "mail.password_reset").count();
+    assert!(mails <= RESETS, "{mails} mails");
+    let figures = format!("{} of {RESETS} succeeded, {mails} mails, nobody got two", succeeded.len());
+    report().row("27", "a cut amid 64 prefetched password resets", &figures);
+}

@@ -186,6 +186,19 @@ pub async fn prepare(org: &Org, prefix: &str, count: usize, seed: u64) -> Vec<In
     made.buffered(16).collect().await
 }
 
+/// So many password resets, each of a user of its own.
+pub async fn resets(org: &Org, count: usize) -> Vec<Invocation> {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let maker = &Maker { org, client: Client::new() };
+    let row = *WRITES.iter().find(|row| row.subtool == "reset_user_password").expect("it is one of them");
+    let made = stream::iter(0..count).map(|number| async move {
+        let id = maker.user(&format!("reset{number}"), State::Active).await;
+        let arguments = json!({ "user_id": id });
+        invocation(&format!("reset{number}"), row, Some(id), true, &arguments, &mut Rng::with_seed(0))
+    });
+    made.buffered(16).collect().await
+}
+
 /// The invocation of this name: each write comes by turns, so that none is left out.
 async fn make(maker: &Maker<'_>, common: &Common, name: &str, number: usize, mut rng: Rng) -> Invocation {
     if rng.u32(0..4) == 0 {
@@ -271,10 +284,7 @@ fn invocation(
     if rng.u32(0..3) > 0 {
         write!(key, ".bulk").expect("a text grows");
     }
-    let now = jiff::Timestamp::now().as_second();
-    let message = Message::new(&key, row.subtool, arguments).id(id).answer_to(ANSWERS).with(|properties| {
-        properties.with_delivery_mode(2).with_timestamp(u64::try_from(now).expect("it is after 1970"))
-    });
+    let message = Message::new(&key, row.subtool, arguments).id(id).answer_to(ANSWERS);
     let asked = Asked {
         id: id.to_owned(),
         confirmed: false,

@@ -12,6 +12,7 @@ mod checker;
 #[path = "../broker/child.rs"]
 #[expect(dead_code, reason = "the broker tests use more of it")]
 mod child;
+mod judge;
 mod kills;
 mod load;
 #[path = "../broker/node.rs"]

@@ -4,11 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::{StreamExt as _, stream};
-use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
-use tokio::net::{TcpListener, TcpStream};
 
 use super::caller::Message;
 use super::checker::{Asked, Verdict};
+use super::judge::{CHAOS, Judge};
 use super::load::{Invocation, org_arguments, prepare};
 use super::node::ours;
 use super::proxy::Which;
@@ -46,49 +45,8 @@ const LIMIT: u32 = 50;
 /// The same where messages must be put aside.
 const LIMIT_CROWDED: u32 = 4;
 
-/// The variable that names the point and whom to ask there.
-const CHAOS: &str = "OKTA_WORKER_CHAOS";
-
 /// How long a run may take, the machine being slow.
 const PATIENCE: Duration = Duration::from_secs(90);
-
-/// Where workers say that a message has come to the point.
-struct Judge {
-    listener: TcpListener,
-}
-
-impl Judge {
-    async fn new() -> (Self, String) {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
-        let address = listener.local_addr().expect("it has an address").to_string();
-        (Self { listener }, address)
-    }
-
-    /// Lets so many pass, then returns the one that stands at the point.
-    async fn stop(&self, pass: usize) -> BufReader<TcpStream> {
-        for _ in 0..pass {
-            self.next().await.write_all(b"go\n").await.expect("it waits");
-        }
-        self.next().await
-    }
-
-    async fn next(&self) -> BufReader<TcpStream> {
-        let (stream, _) = self.listener.accept().await.expect("it listens");
-        let mut stream = BufReader::new(stream);
-        let mut said = String::new();
-        stream.read_line(&mut said).await.expect("it speaks");
-        stream
-    }
-
-    /// From now on everybody may pass.
-    async fn let_pass(self: Arc<Self>) {
-        loop {
-            let mut stream = self.next().await;
-            // One that has been killed meanwhile hears nothing.
-            let _ = stream.write_all(b"go\n").await;
-        }
-    }
-}
 
 /// One message that is there to be parked, because nobody can read it and nobody is to be told.
 fn poison(id: &str) -> Invocation {
@@ -104,34 +62,29 @@ async fn at(point: &str, deed: Deed, count: usize, seed: u64) -> Verdict {
     let world = World::with(&arguments.iter().map(String::as_str).collect::<Vec<_>>()).await;
     let mut load = prepare(&world.org, "p", count, seed).await;
     load.insert(count / 2, poison("poison"));
-    let (judge, address) = Judge::new().await;
+    let judge = Judge::new().await;
     let (proxy, url) = world.proxied(node);
-    let chaos = format!("{point}@{address}");
+    let chaos = judge.order(point);
     let settings = [(BROKER_URL, &*url), ("OKTA_WORKER__BROKER__PREFETCH", "8"), (CHAOS, &*chaos)];
-    let mut worker = Some(world.worker_with(&Start { variables: &settings, ..Start::default() }));
+    let mut worker = world.worker_with(&Start { variables: &settings, ..Start::default() });
     let mut run = Run::begin(&world).await;
     run.send(load).await;
     // Only the poison is parked, and few are put aside; at other points some go before.
     let pass =
         if is_crowded || point == "parking" { 0 } else { usize::try_from(seed % 4).expect("it is below 4") };
-    let waiting = tokio::time::timeout(PATIENCE, judge.stop(pass)).await;
-    let mut stream = waiting.unwrap_or_else(|_| panic!("no message came to {point}: {:?}", proxy.accepted()));
-    let mut next = None;
+    let standing = tokio::time::timeout(PATIENCE, judge.stop(pass)).await;
+    let standing = standing.unwrap_or_else(|_| panic!("no message came to {point}: {:?}", proxy.accepted()));
     match deed {
-        Deed::Kill => {
-            drop(worker.take()); // by SIGKILL
-            next = Some(world.worker());
-        }
-        Deed::Panic => stream.write_all(b"panic\n").await.expect("it waits"),
+        Deed::Kill => worker = world.start(&Start::default()), // the first one by SIGKILL
+        Deed::Panic => standing.panic().await,
         Deed::Cut => {
             proxy.cut(Which::All);
-            stream.write_all(b"go\n").await.expect("it waits");
+            standing.go().await;
         }
     }
     let judge = tokio::spawn(Arc::new(judge).let_pass());
-    let (verdict, history) = run.end(1, PATIENCE).await;
+    let (verdict, history) = run.end(vec![worker], 1, PATIENCE).await;
     judge.abort();
-    drop((worker, next));
     // A bug while an invocation talks with Okta is answered, and kept for people to look at.
     let is_kept = deed == Deed::Panic && ["admitted", "answered"].contains(&point);
     let internal = history.answered.iter().filter(|answer| answer.code.as_deref() == Some("internal"));
@@ -155,15 +108,16 @@ async fn at_every_point_a_kill_a_panic_and_a_cut_lose_nothing_and_do_nothing_twi
     let cells =
         POINTS.into_iter().flat_map(|point| [Deed::Kill, Deed::Panic, Deed::Cut].map(|deed| (point, deed)));
     let cells: Vec<_> = cells.map(|(point, deed)| (point, deed, rng.u64(..))).collect();
-    let runs = stream::iter(cells).map(|(point, deed, seed)| {
-        tokio::spawn(async move { (point, deed, seed, at(point, deed, count, seed).await) })
+    let runs = stream::iter(cells).map(|(point, deed, seed)| async move {
+        (point, deed, seed, tokio::spawn(at(point, deed, count, seed)).await)
     });
-    let verdicts: Vec<_> = runs.buffer_unordered(4).collect().await;
+    let verdicts: Vec<_> = runs.buffer_unordered(6).collect().await;
     let mut bad = Vec::new();
-    for ran in verdicts {
-        let (point, deed, seed, verdict) = ran.expect("a run comes to its end");
-        if !verdict.is_good() {
-            bad.push(format!("{point} {deed:?}, seed {seed}: {verdict:?}"));
+    for (point, deed, seed, ended) in verdicts {
+        match ended {
+            Ok(verdict) if verdict.is_good() => {}
+            Ok(verdict) => bad.push(format!("{point} {deed:?}, seed {seed}: {verdict:?}")),
+            Err(_) => bad.push(format!("{point} {deed:?}, seed {seed}: a panic, as above")),
         }
     }
     assert!(bad.is_empty(), "{bad:#?}");

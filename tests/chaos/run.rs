@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use lapin::BasicProperties;
 use lapin::types::FieldTable;
 use okta_worker::domain::topology::{DEAD, DELAY_TIERS, UNDELIVERED, UNROUTED};
 use serde_json::Value;
@@ -10,12 +11,14 @@ use super::caller::Caller;
 use super::checker::{Answered, History, Verdict, check};
 use super::child::{LOOK_AGAIN, http};
 use super::load::{ANSWERS, Invocation};
-use super::node::ours;
-use super::world::World;
+use super::world::{Worker, World};
 
 /// The queues in which work waits.
 const WORK: [&str; 4] =
     ["okta.invocations.prod.interactive", "okta.invocations.prod.bulk", UNROUTED, UNDELIVERED];
+
+/// How soon a broker makes ready again what a connection had in hand when it ended.
+const GIVEN_BACK_WITHIN: Duration = Duration::from_millis(500);
 
 /// A run that is under way.
 pub struct Run<'a> {
@@ -34,10 +37,12 @@ impl<'a> Run<'a> {
         Self { world, caller, history: History::default(), before: effects(world).len() }
     }
 
-    /// Publishes, and waits for each confirm.
+    /// Publishes, persistent and dated as a producer should, and waits for each confirm.
     pub async fn send(&mut self, load: Vec<Invocation>) {
         for Invocation { mut asked, message } in load {
-            self.caller.send(&message).await;
+            let now = u64::try_from(jiff::Timestamp::now().as_second()).expect("it is after 1970");
+            let dated = |properties: BasicProperties| properties.with_delivery_mode(2).with_timestamp(now);
+            self.caller.send(&message.with(dated)).await;
             asked.confirmed = true;
             self.history.asked.push(asked);
         }
@@ -54,16 +59,32 @@ impl<'a> Run<'a> {
         ids.len()
     }
 
-    /// Waits until all but so many are answered and nothing waits any more, and has the checker look.
-    pub async fn end(mut self, unanswered: usize, patience: Duration) -> (Verdict, History) {
+    /// Waits until all but so many are answered and nothing waits any more, stops the workers, and has the
+    /// checker look.
+    pub async fn end(
+        mut self,
+        mut workers: Vec<Worker>,
+        unanswered: usize,
+        patience: Duration,
+    ) -> (Verdict, History) {
         let deadline = Instant::now() + patience;
         let expected = self.history.asked.len() - unanswered;
         while Instant::now() < deadline {
-            if self.gather().await >= expected && self.left().await == 0 && self.in_hand() == 0 {
+            let are_idle = || workers.iter().all(|worker| in_hand(worker) == 0);
+            if self.gather().await >= expected && self.left().await.is_empty() && are_idle() {
                 break;
             }
             tokio::time::sleep(5 * LOOK_AGAIN).await;
         }
+        // What a worker still has in hand it finishes or gives back, and the broker shows what it got back.
+        for worker in &mut workers {
+            worker.await_ready(); // one that has only just begun does not know the signal yet
+            worker.process.signal("TERM");
+        }
+        for mut worker in workers {
+            assert_eq!(worker.process.wait().code(), Some(0), "{}", worker.process.stderr());
+        }
+        tokio::time::sleep(GIVEN_BACK_WITHIN).await;
         self.gather().await;
         self.history.left = self.left().await;
         while let Some(parked) = self.caller.look(DEAD).await {
@@ -74,19 +95,32 @@ impl<'a> Run<'a> {
         (check(&self.history), self.history)
     }
 
-    async fn left(&self) -> u32 {
-        let mut left = 0;
+    /// Connects again: the broker was away.
+    pub async fn connect(&mut self) {
+        self.caller = self.world.caller().await;
+    }
+
+    /// Messages that wait in queues of work.
+    async fn left(&self) -> Vec<(&'static str, u32)> {
+        let mut left = Vec::new();
         for queue in WORK.into_iter().chain(DELAY_TIERS.map(|(tier, _)| tier)) {
-            left += self.caller.count(queue).await.unwrap_or(0);
+            let count = self.caller.count(queue).await.unwrap_or(0);
+            if count > 0 {
+                left.push((queue, count));
+            }
         }
         left
     }
+}
 
-    /// Messages that a worker has in hand.
-    fn in_hand(&self) -> usize {
-        let node = ours().expect("asked before");
-        WORK.iter().map(|queue| node.unacknowledged(&self.world.place, queue)).sum()
+/// How many messages a worker has in hand, as its metrics say.
+pub fn in_hand(worker: &Worker) -> u64 {
+    if !worker.is_ready() {
+        return 0; // nobody to ask, or nothing consumed yet
     }
+    let metrics = worker.metrics();
+    let values = metrics.lines().filter(|line| line.starts_with("okta_worker_in_flight{"));
+    values.filter_map(|line| line.rsplit_once(' ')?.1.parse::<u64>().ok()).sum()
 }
 
 fn answered(body: &Value) -> Answered {

@@ -133,19 +133,22 @@ async fn of_those_that_were_delivered_too_often_one_runs_and_the_others_wait_out
     world.rest().await;
     insta::assert_snapshot!(world.tape(), @"
     +0.000s prod interactive received
-    +0.000s a runs alone after 2 redeliveries
+    +0.000s a handed back
     +0.000s prod interactive received
     +0.000s b handed back
     +0.000s prod interactive received
     +0.100s prod user_read asked GET: 200
-    +0.100s a get_user succeeded, effect none, attempts 1, calls 1
-    +0.100s prod user_read interactive waited 0.100s
-    +0.200s prod user_read asked GET: 200
-    +0.200s c get_user succeeded, effect none, attempts 1, calls 1
+    +0.100s c get_user succeeded, effect none, attempts 1, calls 1
     +5.000s prod interactive received
-    +5.000s b runs alone after 2 redeliveries
+    +5.000s a runs alone after 2 redeliveries
+    +5.000s prod interactive received
+    +5.000s b handed back
     +5.100s prod user_read asked GET: 200
-    +5.100s b get_user succeeded, effect none, attempts 1, calls 1
+    +5.100s a get_user succeeded, effect none, attempts 1, calls 1
+    +10.000s prod interactive received
+    +10.000s b runs alone after 2 redeliveries
+    +10.100s prod user_read asked GET: 200
+    +10.100s b get_user succeeded, effect none, attempts 1, calls 1
     ");
     assert_eq!(world.answers(3).len(), 3);
     world.close();
@@ -156,7 +159,7 @@ async fn one_that_no_worker_came_to_the_end_of_is_answered_and_parked_without_a_
     let mut world = Setup::default().open();
     send_redelivered(&mut world, "k", &reset(), 11);
     world.rest().await;
-    assert_eq!(world.answers(1), ["k failed internal none"]);
+    assert_eq!(world.answers(1), ["k failed internal unknown"]);
     let parked = world.parked();
     let header = |name: &str| parked.properties.headers.get(name).cloned();
     assert_eq!(header("okta-reason"), Some(HeaderValue::Text("crash_loop".to_owned())));

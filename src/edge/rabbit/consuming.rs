@@ -248,6 +248,9 @@ impl Drop for Consuming {
     }
 }
 
+/// How long lapin may take to write an acknowledgement to the socket.
+const SETTLED_MAX: Duration = Duration::from_secs(5);
+
 /// The right to acknowledge one delivery.
 struct Tag {
     /// The delivery without its body: it holds lapin's acker, which has no public name. Gone with the
@@ -267,8 +270,10 @@ impl Receipt for Tag {
 
     async fn ack(mut self: Box<Self>) -> bool {
         let Some(delivery) = self.delivery.take() else { return false };
-        // `Ok(false)` is not an error to lapin: the channel is gone and the message will come again.
-        matches!(delivery.ack(BasicAckOptions::default()).await, Ok(true))
+        // `Ok(false)` is not an error to lapin: the channel is gone and the message will come again. Where the
+        // connection breaks at that very moment, lapin never says anything.
+        let acknowledged = timeout(SETTLED_MAX, delivery.ack(BasicAckOptions::default())).await;
+        matches!(acknowledged, Ok(Ok(true)))
     }
 }
 
@@ -280,7 +285,7 @@ impl Drop for Tag {
         let (options, channel) =
             (BasicNackOptions { requeue: true, ..Default::default() }, self.channel.clone());
         tokio::spawn(async move {
-            let _ = delivery.nack(options).await;
+            let _ = timeout(SETTLED_MAX, delivery.nack(options)).await;
             drop(channel);
         });
     }

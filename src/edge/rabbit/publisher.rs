@@ -135,11 +135,11 @@ impl Postbox for Publisher {
         let (mut refusals, mut tries) = (0, 0);
         loop {
             let lines = self.lines().await?;
-            reached(Point::Publishing).await;
+            reached(Point::Publishing, post.properties.message_id.as_deref()).await;
             match lines.publish(post).await {
                 Try::Posted(Posted::Unroutable) if insists => {}
                 Try::Posted(posted) => {
-                    reached(Point::Confirmed).await;
+                    reached(Point::Confirmed, post.properties.message_id.as_deref()).await;
                     return Ok(posted);
                 }
                 Try::Refused => {

@@ -179,6 +179,7 @@ impl<'a> Conversation<'a> {
             let setting = Setting {
                 bounds: bounds(&self.job.envelope, is_overdue),
                 maybe_since: self.job.letter.docket.maybe_since(),
+                is_settled: self.job.letter.docket.is_settled,
                 okta_ahead: self.okta_ahead.unwrap_or_default(),
             };
             let request = match self.job.tool.next(&self.history, setting) {
@@ -395,9 +396,9 @@ impl<'a> Conversation<'a> {
         if !request.is_read() {
             self.doubt = Doubt::Now;
         }
-        reached(Point::Admitted).await;
+        reached(Point::Admitted, Some(&self.job.letter.id)).await;
         let answer = connection.okta.send(request).await;
-        reached(Point::Answered).await;
+        reached(Point::Answered, Some(&self.job.letter.id)).await;
         let rate = answer.as_ref().ok().and_then(|response| RateHeaders::read(&response.headers));
         let window = rate.filter(|rate| !rate.is_concurrency());
         permit.heard(told(&answer));
