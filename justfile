@@ -26,6 +26,14 @@ quick:
 quota:
     QUOTA=all cargo test --release --test quota -- --nocapture
 
+# All that is broken on purpose, the long forms too: writes docs/chaos.md (needs RabbitMQ; close to an hour).
+chaos:
+    tests/scenarios
+
+# Each guard against a trap of the client library taken out: its test must fail (needs RabbitMQ; some ten minutes).
+unguarded *NAMES:
+    tests/unguarded {{NAMES}}
+
 # The dependencies' licences, bans and sources (needs cargo-deny).
 deny:
     cargo deny check bans licenses sources

@@ -182,3 +182,50 @@ fn tls_is_ring_and_nothing_else() {
         assert!(!lock.contains(&format!("name = \"{unwanted}\"")), "{unwanted} is in Cargo.lock");
     }
 }
+
+#[test]
+fn nobody_calls_what_the_client_library_does_badly() {
+    /// What it is, and the name it goes by.
+    const TRAPS: [(&str, &str); 6] = [
+        (
+            "after its own recovery a consumer may wait for ever, and what was delivered before comes out again",
+            "auto_recover",
+        ),
+        ("the same", "wait_for_recovery"),
+        ("the same", "with_auto_recover"),
+        ("it tells of returned messages alone, and not of refused ones", "wait_for_confirms"),
+        ("without its flag a nack discards the message", "BasicNackOptions::default"),
+        ("without its flag a rejection discards the message", "BasicRejectOptions::default"),
+    ];
+    for (path, text) in sources() {
+        for (why, name) in TRAPS {
+            assert!(!without_comments(&text).contains(name), "{path} uses `{name}`: {why}");
+        }
+    }
+}
+
+#[test]
+fn what_takes_the_guards_out_still_fits() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut fitting = 0;
+    for entry in fs::read_dir(root.join("tests/unguarded.d")).expect("the folder is readable") {
+        let path = entry.expect("the entry is readable").path();
+        let patch = fs::read_to_string(&path).expect("the file is readable");
+        let name = path.display();
+        assert!(patch.contains("\nred: --"), "{name} does not say which test must fail");
+        let (mut old, mut file) = (String::new(), String::new());
+        for line in patch.lines().skip_while(|line| !line.starts_with("--- ")) {
+            if let Some(path) = line.strip_prefix("--- a/") {
+                file = fs::read_to_string(root.join(path)).expect("the file is there");
+            } else if line.starts_with("@@") {
+                assert!(file.contains(&std::mem::take(&mut old)), "{name} no longer fits");
+            } else if !line.starts_with("+++ ") && !line.starts_with('+') {
+                old.push_str(line.get(1..).unwrap_or_default());
+                old.push('\n');
+            }
+        }
+        assert!(!old.is_empty() && file.contains(&old), "{name} no longer fits");
+        fitting += 1;
+    }
+    assert!(fitting >= 7, "{fitting} patches");
+}

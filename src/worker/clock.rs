@@ -1,6 +1,8 @@
 //! The time of day, and how far it has moved.
 
-use jiff::Timestamp;
+use std::sync::atomic::{AtomicI64, Ordering};
+
+use jiff::{SignedDuration, Timestamp};
 
 /// Where the worker reads the time of day. Waiting is tokio's business: under its paused clock a virtual
 /// clock moves along.
@@ -14,20 +16,33 @@ pub enum Clock {
         base: Timestamp,
         /// The beginning.
         start: tokio::time::Instant,
+        /// By how many seconds it was set forward since.
+        set: &'static AtomicI64,
     },
 }
 
 impl Clock {
     /// A virtual clock that begins now.
     pub fn starting_at(base: Timestamp) -> Self {
-        Self::Virtual { base, start: tokio::time::Instant::now() }
+        static NEVER: AtomicI64 = AtomicI64::new(0);
+        Self::Virtual { base, start: tokio::time::Instant::now(), set: &NEVER }
+    }
+
+    /// A virtual clock that begins now and is set forward, or back, by so many seconds, as somebody may do with a
+    /// machine's.
+    pub fn set_by(base: Timestamp, set: &'static AtomicI64) -> Self {
+        Self::Virtual { base, start: tokio::time::Instant::now(), set }
     }
 
     /// The time of day.
     pub fn now(&self) -> Timestamp {
         match self {
             Self::Machine => Timestamp::now(),
-            Self::Virtual { base, start } => base.saturating_add(start.elapsed()).unwrap_or(Timestamp::MAX),
+            Self::Virtual { base, start, set } => {
+                let set = SignedDuration::from_secs(set.load(Ordering::Relaxed));
+                let now = base.saturating_add(start.elapsed()).and_then(|now| now.saturating_add(set));
+                now.unwrap_or(Timestamp::MAX)
+            }
         }
     }
 

@@ -36,5 +36,6 @@ mod tls;
 mod topology;
 mod traps;
 mod unreadable;
+mod upgrade;
 mod wanted;
 mod unroutable;

@@ -11,7 +11,7 @@ use super::judge::{CHAOS, Judge};
 use super::load::{ANSWERS, Invocation, org_arguments, prepare, resets};
 use super::node::{Place, ours};
 use super::proxy::Which;
-use super::report::report;
+use super::report::{is_long, passed};
 use super::run::{Run, in_hand};
 use super::world::{BROKER_URL, Start, Worker, World};
 
@@ -66,10 +66,9 @@ async fn killing(world: &World, count: usize, pause: Duration, seed: u64) -> (Ve
     let mut crew = Crew::new(world, seed);
     let mut run = Run::begin(world).await;
     run.send(load).await;
-    let is_long = report().is_long();
     let deadline = Instant::now() + Duration::from_secs(600);
     let mut answered = 0;
-    let (mut is_killed, mut is_stopped) = (!is_long, !is_long);
+    let (mut is_killed, mut is_stopped) = (!is_long(), !is_long());
     while answered < count {
         assert!(Instant::now() < deadline, "{answered} of {count} answered, {} kills", crew.kills);
         tokio::time::sleep(pause).await;
@@ -97,9 +96,9 @@ async fn workers_are_killed_at_random_and_nothing_is_lost_or_done_twice() {
     let Some(node) = ours() else { return };
     let seed = fastrand::u64(..);
     println!("seed {seed}");
-    let (verdict, kills, count) = if report().is_long() {
+    let (verdict, kills, count) = if is_long() {
         let alone = node.alone().await;
-        let world = World::at(Place::take_alone(node, &alone), &texts(&org(80)));
+        let world = World::at(Place::take_alone(node, &alone), &texts(&org(30)));
         let (verdict, kills) = killing(&world, 5_000, Duration::from_secs(2), seed).await;
         assert!(kills >= 50, "{kills} kills interrupted work");
         (verdict, kills, 5_000)
@@ -116,7 +115,7 @@ async fn workers_are_killed_at_random_and_nothing_is_lost_or_done_twice() {
         "{count} invocations, {kills} kills that interrupted work: lost 0, parked 0, twice 0, unexpected 0; \
          {unknown_emits} `outcome_unknown`, {answered_again} answered more than once; seed {seed}"
     );
-    report().row("2", "SIGKILL of a random one of 3 workers, the broker killed and stopped", &figures);
+    passed("2", &figures);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -124,7 +123,7 @@ async fn rolling_restarts_under_load_park_nothing_and_lose_nothing() {
     if ours().is_none() {
         return;
     }
-    let (count, restarts) = if report().is_long() { (1_000, 20) } else { (60, 3) };
+    let (count, restarts) = if is_long() { (1_000, 20) } else { (60, 3) };
     let seed = fastrand::u64(..);
     println!("seed {seed}");
     let world = World::with(&texts(&org(20))).await;
@@ -140,7 +139,7 @@ async fn rolling_restarts_under_load_park_nothing_and_lose_nothing() {
     assert_eq!((verdict.unknown_emits, verdict.answered_again), (0, 0), "who stops in order leaves no doubt");
     let figures =
         format!("{restarts} restarts, {} answers, exit code 0 each; seed {seed}", history.answered.len());
-    report().row("3", "SIGTERM under load, one worker after the other", &figures);
+    passed("3", &figures);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -149,7 +148,7 @@ async fn only_the_message_that_kills_workers_is_parked_and_its_caller_is_told() 
         return;
     }
     const KILLER: &str = "killer";
-    let count = if report().is_long() { 200 } else { 60 };
+    let count = if is_long() { 200 } else { 60 };
     let seed = fastrand::u64(..);
     let world = World::with(&texts(&org(50))).await;
     let mut load = prepare(&world.org, "g", count, seed).await;
@@ -188,7 +187,7 @@ async fn only_the_message_that_kills_workers_is_parked_and_its_caller_is_told() 
     let told: Vec<_> = history.answered.iter().filter(|answer| answer.id == KILLER).collect();
     assert!(told.iter().all(|answer| answer.code.as_deref() == Some("internal")), "{told:?}");
     let figures = format!("{count} good ones answered, {deaths} deaths, one message parked, its caller told");
-    report().row("18", "a message that kills every worker", &figures);
+    passed("18", &figures);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -228,5 +227,44 @@ async fn a_cut_amid_prefetched_password_resets_mails_nobody_twice() {
     let mails = history.effects.iter().filter(|(kind, _)| kind == "mail.password_reset").count();
     assert!(mails <= RESETS, "{mails} mails");
     let figures = format!("{} of {RESETS} succeeded, {mails} mails, nobody got two", succeeded.len());
-    report().row("27", "a cut amid 64 prefetched password resets", &figures);
+    passed("27", &figures);
+}
+
+/// A backlog, and a broker that goes away for each of these times: first in order, then by SIGKILL.
+async fn away_for(times: &[Duration]) -> String {
+    const MESSAGES: usize = 30;
+    let node = ours().expect("asked before");
+    let alone = node.alone().await;
+    let world = World::at(Place::take_alone(node, &alone), &texts(&org(10)));
+    let mut figures = Vec::new();
+    for (number, time) in times.iter().enumerate() {
+        let worker = world.worker();
+        let load = prepare(&world.org, &format!("away{number}x"), MESSAGES, fastrand::u64(..)).await;
+        let mut run = Run::begin(&world).await;
+        run.send(load).await;
+        node.run(if number % 2 == 0 { "stop" } else { "kill" }, &[]);
+        tokio::time::sleep(*time).await;
+        node.run("start", &[]);
+        let back = Instant::now();
+        while !worker.is_ready() {
+            assert!(back.elapsed() < PATIENCE, "the worker does not come back: {}", worker.process.stderr());
+            tokio::time::sleep(super::child::LOOK_AGAIN).await;
+        }
+        figures.push(format!("{} s away, ready after {:.1} s", time.as_secs(), back.elapsed().as_secs_f64()));
+        run.connect().await;
+        let (verdict, _) = run.end(vec![worker], 0, PATIENCE).await;
+        assert!(verdict.is_good(), "{time:?}: {verdict:#?}");
+    }
+    figures.join("; ")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_broker_that_goes_away_with_a_backlog_is_found_again_and_every_message_answered() {
+    if ours().is_none() {
+        return;
+    }
+    let long = [2, 2, 30, 600].map(Duration::from_secs);
+    let figures = away_for(if is_long() { &long } else { &long[1..3] }).await;
+    passed("4", &figures);
+    passed("5", "the second time it was killed");
 }

@@ -3,7 +3,7 @@
 //! A seeded load of all writes and some reads runs against a real RabbitMQ and the simulated org over HTTP
 //! while something goes wrong on purpose; then a checker compares what was confirmed, answered and parked
 //! with what the org says was really done. The short form runs with `tests/run`; `CHAOS=all` runs the long
-//! one and writes docs/chaos.md.
+//! one with more of everything.
 
 #[path = "../broker/caller.rs"]
 #[expect(dead_code, reason = "the broker tests use more of it")]

@@ -11,7 +11,7 @@ use super::judge::{CHAOS, Judge};
 use super::load::{Invocation, org_arguments, prepare};
 use super::node::ours;
 use super::proxy::Which;
-use super::report::report;
+use super::report::{is_long, passed};
 use super::run::Run;
 use super::world::{BROKER_URL, Start, World};
 
@@ -102,7 +102,7 @@ async fn at_every_point_a_kill_a_panic_and_a_cut_lose_nothing_and_do_nothing_twi
     if ours().is_none() {
         return;
     }
-    let (count, seed) = if report().is_long() { (500, fastrand::u64(..)) } else { (24, fastrand::u64(..)) };
+    let (count, seed) = if is_long() { (500, fastrand::u64(..)) } else { (24, fastrand::u64(..)) };
     println!("seed {seed}, {count} invocations at each point");
     let mut rng = fastrand::Rng::with_seed(seed);
     let cells =
@@ -121,9 +121,5 @@ async fn at_every_point_a_kill_a_panic_and_a_cut_lose_nothing_and_do_nothing_twi
         }
     }
     assert!(bad.is_empty(), "{bad:#?}");
-    report().row(
-        "1",
-        "SIGKILL, panic and cut at each of 12 points",
-        &format!("36 runs of {count}, seed {seed}"),
-    );
+    passed("1", &format!("36 runs of {count}, seed {seed}"));
 }

@@ -15,7 +15,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use okta::Kind;
-use rows::{Row, rows};
+use rows::{Chance, Row, rows};
 use run::{Outcome, WARM_UP, run};
 
 /// Fixed before the first run, never exchanged for others.
@@ -27,11 +27,10 @@ const SEEDS_SHORT: u64 = 2;
 /// Windows of each seed and row in a short measurement, warm-up aside.
 const WINDOWS_SHORT: u32 = 60;
 
-/// Two seeds are off the mean of twenty by so many points at most; measured on all pairs of them.
-const USED_LESS_SHORT: f64 = 0.25;
-
-/// Chance may put the refusals of a million requests into the few of a short measurement.
-const REFUSED_MORE_SHORT: f64 = 2.0;
+/// What chance may do to a short measurement. Two seeds are off the mean of twenty by so many points at most,
+/// measured on all pairs of them; the refusals of a million requests may fall into a few of them; and the hundredth
+/// part of a few hundred that somebody waits for is two or three, all of one bad window.
+const CHANCE_SHORT: Chance = Chance { used_less: 0.25, refused_more: 2.0, quick: 0.98 };
 
 /// All kinds of windows in each seed, so many windows of each.
 fn measure(row: &Row, seeds: impl Iterator<Item = u64>, windows: u32) -> Outcome {
@@ -76,7 +75,7 @@ fn every_row_comes_to_what_it_must() {
         // The sixty windows are divided among the three kinds of windows.
         let windows = row.windows.min(WARM_UP + WINDOWS_SHORT / 3);
         let outcome = measure(row, SEEDS.take(SEEDS_SHORT as usize), windows);
-        let missed = row.target.misses(&outcome, USED_LESS_SHORT, REFUSED_MORE_SHORT);
+        let missed = row.target.misses(&outcome, CHANCE_SHORT);
         missed.into_iter().map(|miss| format!("{}: {miss}", row.name)).collect::<Vec<_>>()
     });
     assert!(misses.concat().is_empty(), "{:#?}", misses.concat());

@@ -3,7 +3,7 @@
 use okta_worker::policy::budget::constants;
 
 use crate::okta::Kind;
-use crate::rows::Row;
+use crate::rows::{Chance, Row};
 use crate::run::{Outcome, Setup, Trouble, run};
 use crate::{SEEDS, each_row, measure};
 
@@ -17,7 +17,7 @@ pub fn write() {
         // A cold start is one window: a million requests would be 560 seeds, so it runs more of them.
         let seeds = if row.setup.trouble == Trouble::ColdStart { 1..=560 } else { SEEDS };
         let outcome = measure(row, seeds, row.windows);
-        let missed = row.target.misses(&outcome, 0.0, 0.0);
+        let missed = row.target.misses(&outcome, Chance::NONE);
         let line = line(row, &outcome, missed.is_empty());
         eprintln!("{line}    {:.0} s", begun.elapsed().as_secs_f64());
         (line, missed.into_iter().map(|miss| format!("{}: {miss}", row.name)).collect::<Vec<_>>())

@@ -110,10 +110,26 @@ pub fn rows() -> Vec<Row> {
     ]
 }
 
+/// What chance may do to a measurement.
+#[derive(Debug, Clone, Copy)]
+pub struct Chance {
+    /// Points of use that may be missing.
+    pub used_less: f64,
+    /// Refusals there may be more.
+    pub refused_more: f64,
+    /// The share of those that somebody waits for that must be quick.
+    pub quick: f64,
+}
+
+impl Chance {
+    /// None: the measurement is long enough.
+    pub const NONE: Self = Self { used_less: 0.0, refused_more: 0.0, quick: 0.99 };
+}
+
 impl Target {
-    /// What a row does not come to, in words. A short measurement allows for its chance: `used_less` points
-    /// less, and `refused_more` refusals more.
-    pub fn misses(&self, outcome: &Outcome, used_less: f64, refused_more: f64) -> Vec<String> {
+    /// What a row does not come to, in words, with what chance may do to a short measurement.
+    pub fn misses(&self, outcome: &Outcome, chance: Chance) -> Vec<String> {
+        let Chance { used_less, refused_more, quick } = chance;
         let mut misses = Vec::new();
         let used = outcome.utilisation();
         if used < self.used_min - used_less {
@@ -126,8 +142,9 @@ impl Target {
         if outcome.refused_in_window_max > self.in_window_max {
             misses.push(format!("{} refused in one window", outcome.refused_in_window_max));
         }
-        if outcome.wait(0.99) > self.wait_p99_max {
-            misses.push(format!("one in a hundred waited longer than {} ms", outcome.wait(0.99)));
+        if outcome.wait(quick) > self.wait_p99_max {
+            let slow = 100.0 * (1.0 - quick);
+            misses.push(format!("{slow:.0} in a hundred waited longer than {} ms", outcome.wait(quick)));
         }
         if outcome.others_refused as f64 > allowed(self.others_refused_max, outcome.others) {
             misses.push(format!("{} of others' {} refused", outcome.others_refused, outcome.others));

@@ -16,6 +16,7 @@ mod aside;
 mod budget;
 mod calls;
 mod ceilings;
+mod clocks;
 mod failures;
 mod fit;
 mod isolation;

@@ -5,7 +5,7 @@
 //! left unread, or any message unsettled.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -202,7 +202,11 @@ pub struct World {
     door: Arc<Door>,
     crowd: Arc<Crowd>,
     tape: Arc<Tape>,
+    /// Okta's.
     clock: Clock,
+    /// The worker's.
+    machine: Clock,
+    set: &'static AtomicI64,
     stop: watch::Sender<bool>,
     sent: u32,
     closed: bool,
@@ -212,7 +216,9 @@ pub struct World {
 impl World {
     fn new(setup: Setup) -> Self {
         fastrand::seed(28);
-        let clock = Clock::starting_at(BEGIN.parse::<Timestamp>().unwrap());
+        let begin = BEGIN.parse::<Timestamp>().unwrap();
+        let clock = Clock::starting_at(begin);
+        let set: &'static AtomicI64 = Box::leak(Box::default());
         let org = Arc::new(Mutex::new(Org::new(setup.org.clone())));
         let okta = SimulatedOkta::new(Arc::clone(&org), "token", clock, setup.latency);
         let headers = setup.headers;
@@ -231,6 +237,8 @@ impl World {
             crowd: Arc::default(),
             tape: Arc::new(Tape::new()),
             clock,
+            machine: Clock::set_by(begin, set),
+            set,
             stop: watch::channel(false).0,
             sent: 0,
             closed: false,
@@ -258,7 +266,7 @@ impl World {
             interactive_deadline: Duration::from_secs(600),
             list_time_max: Duration::from_secs(600),
             retry: self.setup.retry,
-            clock: self.clock,
+            clock: self.machine,
             stopping,
         };
         let worker = Worker::new(rules, Arc::<Broker>::clone(&self.broker), observer);
@@ -313,7 +321,12 @@ impl World {
         }
     }
 
-    /// The time of day.
+    /// Somebody sets the clock of the worker's machine forward by so many seconds, or back.
+    pub fn set_clock(&self, seconds: i64) {
+        self.set.fetch_add(seconds, Ordering::Relaxed);
+    }
+
+    /// The time of day, by Okta's clock.
     pub fn now(&self) -> Timestamp {
         self.clock.now()
     }

@@ -2,6 +2,7 @@
 //!
 //! Knows nothing of what is said on it. The URI holds a password, so no error quotes it.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use lapin::tcp::OwnedTLSConfig;
@@ -34,7 +35,7 @@ const REPLY_SUCCESS: u16 = 200;
 /// The way to the broker.
 pub(super) struct Way {
     uri: AMQPUri,
-    tls: OwnedTLSConfig,
+    ca_file: Option<PathBuf>,
 }
 
 impl Way {
@@ -43,9 +44,15 @@ impl Way {
     /// # Errors
     /// When they cannot be used.
     pub fn new(settings: &Settings) -> Result<Self, Ended> {
-        let certificates = settings.ca_file.as_ref().map(std::fs::read_to_string).transpose();
-        let tls = OwnedTLSConfig { cert_chain: certificates.map_err(Ended::Ca)?, identity: None };
-        Ok(Self { uri: uri(settings.url.expose())?, tls })
+        let way = Self { uri: uri(settings.url.expose())?, ca_file: settings.ca_file.clone() };
+        way.trusted().map_err(Ended::Ca)?;
+        Ok(way)
+    }
+
+    /// The certificates to trust as they are now: the file may be written anew while the worker runs.
+    fn trusted(&self) -> std::io::Result<OwnedTLSConfig> {
+        let certificates = self.ca_file.as_ref().map(std::fs::read_to_string).transpose()?;
+        Ok(OwnedTLSConfig { cert_chain: certificates, identity: None })
     }
 
     /// Opens one connection, which the broker lists under its role.
@@ -55,9 +62,10 @@ impl Way {
     pub async fn connect(&self, role: &str) -> Result<Connection, String> {
         let options =
             ConnectionProperties::default().with_connection_name(format!("okta-worker {role}").into());
+        let tls = self.trusted().map_err(|error| format!("cannot read `broker.ca_file`: {error}"))?;
         let connecting = async {
             let runtime = lapin::runtime::default_runtime()?;
-            Connection::connect_uri_with_config(self.uri.clone(), options, self.tls.clone(), runtime).await
+            Connection::connect_uri_with_config(self.uri.clone(), options, tls, runtime).await
         };
         match timeout(CONNECT_TIMEOUT, connecting).await {
             Ok(connected) => connected.map_err(|error| explain(&error)),
