@@ -4,17 +4,19 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
+use jiff::{SignedDuration, Timestamp};
 use lapin::options::{ExchangeDeleteOptions, QueueDeleteOptions};
 use lapin::types::{AMQPValue, FieldTable};
 use okta_worker::domain::ids::ConnectionName;
 use okta_worker::domain::mail::{Delivery, HeaderValue, Headers, Properties};
 use okta_worker::domain::secret::Secret;
+use okta_worker::domain::topology::INVOCATIONS;
 use okta_worker::edge::rabbit::{Publisher, Settings, Supervisor, own_user};
 use okta_worker::embedded::okta::SimulatedOkta;
 use okta_worker::policy::budget::window::Share;
@@ -32,6 +34,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use super::caller::{Caller, Message, text, texts};
+use super::child::LOOK_AGAIN;
 use super::node::{Place, User};
 
 const TIER: &str = "okta.delay.1s";
@@ -60,11 +63,18 @@ impl Budget for Crowded {
 struct Seen {
     worker: Worker,
     properties: Mutex<Vec<Properties>>,
+    /// By how much the time that a copy lay aside was off what its tier says.
+    errors: Mutex<Vec<SignedDuration>>,
 }
 
 #[async_trait]
 impl Inbox for Seen {
     async fn take(&self, delivery: Delivery) {
+        let headers = &delivery.properties.headers;
+        if let Some(since) = headers.get("okta-aside-since").and_then(HeaderValue::as_int) {
+            let lay = Timestamp::now().duration_since(Timestamp::from_millisecond(since).unwrap());
+            self.errors.lock().unwrap().push(lay - SignedDuration::from_secs(1));
+        }
         self.properties.lock().unwrap().push(delivery.properties.clone());
         self.worker.take(delivery).await;
     }
@@ -117,7 +127,7 @@ impl Running {
         };
         let publisher = Arc::new(Publisher::new(stopping.clone()));
         let worker = Worker::new(rules, Arc::<Publisher>::clone(&publisher), Arc::clone(&observer));
-        let seen = Arc::new(Seen { worker, properties: Mutex::default() });
+        let seen = Arc::new(Seen { worker, properties: Mutex::default(), errors: Mutex::default() });
         let settings = Settings {
             url: Secret::new(&url),
             ca_file: None,
@@ -240,5 +250,78 @@ async fn a_tier_that_is_gone_keeps_messages_in_the_worker_and_loses_none() {
     channel.exchange_delete(TIER.into(), ExchangeDeleteOptions::default()).await.unwrap();
     assert_eq!(caller.call(&message).await.body()["status"], "succeeded");
     assert_eq!(worker.seen().len(), 2);
+    worker.stop().await;
+}
+
+#[tokio::test]
+#[ignore = "takes some minutes"]
+async fn ten_thousand_rounds_through_a_tier_drop_nothing_and_take_the_time_they_should() {
+    const MESSAGES: usize = 200;
+    const ROUNDS: usize = 10_000;
+    let place = Place::take().await;
+    let worker = Running::start(&place, ROUNDS);
+    let caller = worker.caller(&place).await;
+    caller.queue("answers", FieldTable::default(), None).await;
+    for number in 0..MESSAGES {
+        let message =
+            Message::new("prod.bulk", "list_groups", &json!({"limit": 1})).id(&format!("m{number}"));
+        caller.send(&message.answer_to("answers").with(|it| it.with_delivery_mode(2))).await;
+    }
+    let mut answered = HashSet::new();
+    let deadline = Instant::now() + Duration::from_secs(900);
+    while answered.len() < MESSAGES {
+        assert!(Instant::now() < deadline, "{} of {MESSAGES} came back", answered.len());
+        let Some(reply) = caller.look("answers").await else {
+            tokio::time::sleep(LOOK_AGAIN).await;
+            continue;
+        };
+        assert_eq!(reply.body()["status"], "succeeded", "{}", reply.body());
+        assert!(answered.insert(reply.body()["id"].to_string()), "answered twice: {}", reply.body());
+    }
+    let errors = worker.seen.errors.lock().unwrap().clone();
+    assert_eq!(errors.len(), ROUNDS);
+    let worst = errors.into_iter().max().unwrap();
+    println!("scenario 19: {ROUNDS} rounds of {MESSAGES} messages, none dropped, at most {worst:#} late");
+    assert!(worst < SignedDuration::from_millis(1100), "{worst:#}");
+    worker.stop().await;
+}
+
+#[tokio::test]
+#[ignore = "takes some minutes"]
+async fn what_comes_out_of_a_tier_while_its_target_is_missing_arrives_when_it_is_back() {
+    const MESSAGES: usize = 50;
+    let place = Place::take().await;
+    let worker = Running::start(&place, 0);
+    let caller = worker.caller(&place).await;
+    worker.stop().await; // everything is declared
+    caller.queue("answers", FieldTable::default(), None).await;
+    let fellow = Caller::new(&place.url(User::Worker)).await;
+    for number in 0..MESSAGES {
+        let mut copy =
+            Message::new("prod.bulk", "list_groups", &json!({"limit": 1})).id(&format!("m{number}"));
+        TIER.clone_into(&mut copy.exchange);
+        let own = own_user(&place.url(User::Worker)).unwrap();
+        let copy = copy.answer_to("answers").header("okta-caller", text("operator"));
+        fellow.send(&copy.with(|it| it.with_delivery_mode(2).with_user_id(own.into()))).await;
+    }
+    let channel = caller.open_channel().await;
+    channel.exchange_delete(INVOCATIONS.into(), ExchangeDeleteOptions::default()).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(60)).await; // what is to be seen is that nothing is lost meanwhile
+    let back = Instant::now();
+    let worker = Running::start(&place, 0);
+    let mut answered = HashSet::new();
+    while answered.len() < MESSAGES {
+        assert!(back.elapsed() < Duration::from_secs(300), "{} of {MESSAGES} came back", answered.len());
+        let Some(reply) = caller.look("answers").await else {
+            tokio::time::sleep(LOOK_AGAIN).await;
+            continue;
+        };
+        assert_eq!(reply.body()["status"], "succeeded", "{}", reply.body());
+        answered.insert(reply.body()["id"].to_string());
+    }
+    println!(
+        "scenario 20: {MESSAGES} arrived, the last {:.0} s after the exchange was back",
+        back.elapsed().as_secs_f64()
+    );
     worker.stop().await;
 }
