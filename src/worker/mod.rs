@@ -312,9 +312,9 @@ impl Worker {
         }
         let room = &connection.quarantine[*lane as usize];
         // One that comes from aside was not in hand while others ran, and has nothing to wait for in hand.
-        let alone = match room.try_acquire() {
-            Ok(alone) if docket.is_settled => alone,
-            _ => match aside.put(QUARANTINE, docket.attempts, docket.waited).await {
+        let alone = match room.try_acquire().ok().filter(|_| docket.is_settled) {
+            Some(alone) => alone,
+            None => match aside.put(QUARANTINE, docket.attempts, docket.waited).await {
                 Put::ComesBack(_) => {
                     self.observer.note(&Event::HandedBack { connection: &connection.name, lane: *lane, id });
                     return Err(Ended::PutAside);

@@ -155,6 +155,21 @@ async fn of_those_that_were_delivered_too_often_one_runs_and_the_others_wait_out
 }
 
 #[tokio::test(start_paused = true)]
+async fn one_delivered_too_often_that_must_not_be_copied_runs_alone_in_the_worker() {
+    let mut world = Setup::default().open();
+    for id in ["a", "b"] {
+        let (message_id, reply_to) = (Some(id.to_owned()), Some(REPLIES.to_owned()));
+        let headers = [("x-delivery-count".to_owned(), HeaderValue::Int(2))].into_iter().collect();
+        let properties = Properties { message_id, reply_to, headers, ..Properties::default() };
+        world.send_raw("prod", properties, read().to_string());
+    }
+    world.rest().await;
+    assert_eq!(world.answers(2), ["a succeeded none", "b succeeded none"]);
+    assert_eq!(world.tape().matches("runs alone").count(), 2);
+    world.close();
+}
+
+#[tokio::test(start_paused = true)]
 async fn one_that_no_worker_came_to_the_end_of_is_answered_and_parked_without_a_request() {
     let mut world = Setup::default().open();
     send_redelivered(&mut world, "k", &reset(), 11);
