@@ -26,11 +26,11 @@ quick:
 quota:
     QUOTA=all cargo test --release --test quota -- --nocapture
 
-# All that is broken on purpose, the long forms too: writes docs/chaos.md (needs RabbitMQ; close to an hour).
+# All that is broken on purpose, the long forms too: writes docs/chaos.md (needs RabbitMQ).
 chaos:
     tests/scenarios
 
-# Each guard against a trap of the client library taken out: its test must fail (needs RabbitMQ; some ten minutes).
+# Each guard against a trap of the client library taken out: its test must fail (needs RabbitMQ).
 unguarded *NAMES:
     tests/unguarded {{NAMES}}
 

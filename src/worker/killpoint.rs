@@ -1,7 +1,7 @@
 //! Places in the story of a message where a test may have the worker die, panic or lose its connections.
 //!
 //! Only with the feature `chaos`, which no release is built with: without it nothing of this is in the binary.
-//! Where the environment names a point and an address, as in `OKTA_WORKER_CHAOS=answered@127.0.0.1:4711`, a
+//! Where the environment names a point and an address, as in `OKTA_WORKER_CHAOS=Answered@127.0.0.1:4711`, a
 //! message that comes there tells that address its id, and waits for what to do. What kills or cuts is there.
 
 /// A place in the story.
@@ -49,7 +49,7 @@ pub async fn reached(point: Point, id: Option<&str>) {
 
     let Ok(order) = std::env::var("OKTA_WORKER_CHAOS") else { return };
     let Some((name, address)) = order.split_once('@') else { return };
-    if !format!("{point:?}").eq_ignore_ascii_case(name) {
+    if format!("{point:?}") != name {
         return;
     }
     let asked = async {

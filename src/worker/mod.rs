@@ -123,8 +123,9 @@ pub struct Worker {
 /// So many at once: what was on its way when a worker died, nobody can be sure of.
 const EMITTING_MAX: usize = 4;
 
-/// How long a message that must run alone waits for another one, at a time.
-const QUARANTINE: Duration = Duration::from_secs(5);
+/// How long a message that must run alone lies aside before: one of these, by chance. Those that went aside together
+/// would come back together, and one that brings the worker down would take the others with it each time.
+const QUARANTINE: [Duration; 2] = [Duration::from_secs(5), Duration::from_secs(15)];
 
 /// How the worker came to the end of a delivery.
 #[expect(clippy::large_enum_variant, reason = "there is one for each message, and it is nearly always that")]
@@ -314,7 +315,7 @@ impl Worker {
         // One that comes from aside was not in hand while others ran, and has nothing to wait for in hand.
         let alone = match room.try_acquire().ok().filter(|_| docket.is_settled) {
             Some(alone) => alone,
-            None => match aside.put(QUARANTINE, docket.attempts, docket.waited).await {
+            None => match aside.put(QUARANTINE[fastrand::usize(..2)], docket.attempts, docket.waited).await {
                 Put::ComesBack(_) => {
                     self.observer.note(&Event::HandedBack { connection: &connection.name, lane: *lane, id });
                     return Err(Ended::PutAside);

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use okta_worker::worker::killpoint::Point;
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -47,8 +48,8 @@ impl Judge {
     }
 
     /// What a worker's environment says, to have its messages come here at a point.
-    pub fn order(&self, point: &str) -> String {
-        format!("{point}@{}", self.address)
+    pub fn order(&self, point: Point) -> String {
+        format!("{point:?}@{}", self.address)
     }
 
     /// The next message that has come.

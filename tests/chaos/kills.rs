@@ -3,12 +3,13 @@
 use std::time::{Duration, Instant};
 
 use fastrand::Rng;
+use okta_worker::worker::killpoint::Point;
 use serde_json::json;
 
 use super::caller::Message;
 use super::checker::{Asked, Verdict};
 use super::judge::{CHAOS, Judge};
-use super::load::{ANSWERS, Invocation, org_arguments, prepare, resets};
+use super::load::{ANSWERS, Invocation, org_arguments, prepare, resets, texts};
 use super::node::{Place, ours};
 use super::proxy::Which;
 use super::report::{is_long, passed};
@@ -51,14 +52,6 @@ impl<'a> Crew<'a> {
     }
 }
 
-fn org(limit: u32) -> Vec<String> {
-    org_arguments(limit)
-}
-
-fn texts(arguments: &[String]) -> Vec<&str> {
-    arguments.iter().map(String::as_str).collect()
-}
-
 /// Sends a load and kills a worker every so often until all is answered; the verdict, and how many of the
 /// kills interrupted work.
 async fn killing(world: &World, count: usize, pause: Duration, seed: u64) -> (Verdict, usize) {
@@ -98,12 +91,12 @@ async fn workers_are_killed_at_random_and_nothing_is_lost_or_done_twice() {
     println!("seed {seed}");
     let (verdict, kills, count) = if is_long() {
         let alone = node.alone().await;
-        let world = World::at(Place::take_alone(node, &alone), &texts(&org(30)));
+        let world = World::at(Place::take_alone(node, &alone), &texts(&org_arguments(30)));
         let (verdict, kills) = killing(&world, 5_000, Duration::from_secs(2), seed).await;
         assert!(kills >= 50, "{kills} kills interrupted work");
         (verdict, kills, 5_000)
     } else {
-        let world = World::with(&texts(&org(20))).await;
+        let world = World::with(&texts(&org_arguments(20))).await;
         let (verdict, kills) = killing(&world, 200, Duration::from_secs(1), seed).await;
         assert!(kills > 0, "no kill interrupted work");
         (verdict, kills, 200)
@@ -126,7 +119,7 @@ async fn rolling_restarts_under_load_park_nothing_and_lose_nothing() {
     let (count, restarts) = if is_long() { (1_000, 20) } else { (60, 3) };
     let seed = fastrand::u64(..);
     println!("seed {seed}");
-    let world = World::with(&texts(&org(20))).await;
+    let world = World::with(&texts(&org_arguments(20))).await;
     let load = prepare(&world.org, "r", count, seed).await;
     let mut crew = Crew::new(&world, seed);
     let mut run = Run::begin(&world).await;
@@ -150,14 +143,14 @@ async fn only_the_message_that_kills_workers_is_parked_and_its_caller_is_told() 
     const KILLER: &str = "killer";
     let count = if is_long() { 200 } else { 60 };
     let seed = fastrand::u64(..);
-    let world = World::with(&texts(&org(50))).await;
+    let world = World::with(&texts(&org_arguments(50))).await;
     let mut load = prepare(&world.org, "g", count, seed).await;
     let message = Message::new("prod.bulk", "get_user", &json!({ "user_id": "nobody@chaos.example" }));
     let message = message.id(KILLER).answer_to(ANSWERS);
     let asked = Asked { id: KILLER.to_owned(), is_poison: true, ..Asked::default() };
     load.insert(count / 2, Invocation { asked, message });
     let judge = Judge::new().await;
-    let order = judge.order("judged");
+    let order = judge.order(Point::Judged);
     // Few share its fate, or each of them would have to run alone, too, before it is over.
     let few = ("OKTA_WORKER__BROKER__PREFETCH", "4");
     let start = Start { variables: &[(CHAOS, &*order), few], ..Start::default() };
@@ -166,7 +159,8 @@ async fn only_the_message_that_kills_workers_is_parked_and_its_caller_is_told() 
     run.send(load).await;
     let mut deaths = 0;
     let expected = count + 1;
-    let deadline = Instant::now() + PATIENCE;
+    // It lies aside before each delivery, for up to a quarter of a minute.
+    let deadline = Instant::now() + 2 * PATIENCE;
     while run.gather().await < expected {
         assert!(Instant::now() < deadline, "{deaths} deaths, and {} answers", run.gather().await);
         let Ok(standing) = tokio::time::timeout(Duration::from_millis(100), judge.next()).await else {
@@ -185,7 +179,8 @@ async fn only_the_message_that_kills_workers_is_parked_and_its_caller_is_told() 
     assert!(verdict.is_good(), "seed {seed}: {verdict:#?}");
     assert_eq!(history.parked, [KILLER]);
     let told: Vec<_> = history.answered.iter().filter(|answer| answer.id == KILLER).collect();
-    assert!(told.iter().all(|answer| answer.code.as_deref() == Some("internal")), "{told:?}");
+    let are_internal = told.iter().all(|answer| answer.code.as_deref() == Some("internal"));
+    assert!(!told.is_empty() && are_internal, "{told:?}");
     let figures = format!("{count} good ones answered, {deaths} deaths, one message parked, its caller told");
     passed("18", &figures);
 }
@@ -195,10 +190,9 @@ async fn a_cut_amid_prefetched_password_resets_mails_nobody_twice() {
     const RESETS: usize = 64;
     let Some(node) = ours() else { return };
     let world =
-        World::with(&texts(&[org(200), vec!["--latency".to_owned(), "100".to_owned()]].concat())).await;
+        World::with(&texts(&[org_arguments(200), vec!["--latency".to_owned(), "100".to_owned()]].concat()))
+            .await;
     let load = resets(&world.org, RESETS).await;
-    // Times of Okta's have a second's precision: what was set up must not look like what is asked for.
-    tokio::time::sleep(Duration::from_secs(4)).await;
     let (proxy, url) = world.proxied(node);
     let many = [(BROKER_URL, &*url), ("OKTA_WORKER__BROKER__PREFETCH", "64")];
     let worker = world.worker_with(&Start { variables: &many, ..Start::default() });
@@ -225,7 +219,6 @@ async fn a_cut_amid_prefetched_password_resets_mails_nobody_twice() {
         history.answered
     );
     let mails = history.effects.iter().filter(|(kind, _)| kind == "mail.password_reset").count();
-    assert!(mails <= RESETS, "{mails} mails");
     let figures = format!("{} of {RESETS} succeeded, {mails} mails, nobody got two", succeeded.len());
     passed("27", &figures);
 }
@@ -235,7 +228,7 @@ async fn away_for(times: &[Duration]) -> String {
     const MESSAGES: usize = 30;
     let node = ours().expect("asked before");
     let alone = node.alone().await;
-    let world = World::at(Place::take_alone(node, &alone), &texts(&org(10)));
+    let world = World::at(Place::take_alone(node, &alone), &texts(&org_arguments(10)));
     let mut figures = Vec::new();
     for (number, time) in times.iter().enumerate() {
         let worker = world.worker();

@@ -1,12 +1,14 @@
 //! The load: all seventeen writes and some reads, on targets of their own and on shared ones, from a seed.
 
 use std::fmt::Write as _;
+use std::time::Duration;
 
 use fastrand::Rng;
 use futures_util::{StreamExt as _, stream};
 use okta_worker::domain::bucket::Bucket;
 use reqwest::{Client, Method};
 use serde_json::{Value, json};
+use tokio::time::sleep;
 
 use super::caller::Message;
 use super::checker::Asked;
@@ -22,6 +24,9 @@ pub struct Invocation {
     /// For the broker.
     pub message: Message,
 }
+
+/// Okta's times have whole seconds, and clocks may differ by two: what was set up must not look like what is asked for.
+const SETTLED: Duration = Duration::from_secs(4);
 
 /// What is done to a target of its own before, and then by the invocation.
 #[derive(Clone, Copy)]
@@ -96,7 +101,8 @@ const UNTOLD: [&str; 5] =
 const READS: [&str; 6] =
     ["get_user", "list_users", "list_groups", "list_user_groups", "get_group", "list_apps"];
 
-/// Those that are also done to what all share: whatever was done before, they succeed.
+/// Those that are also done to what all share. All of a kind want the same of it, so that whoever comes first has the
+/// effect and nobody's comes again: where two want different things, the later of them may be overridden, as is promised.
 const SHARED: [&str; 4] =
     ["update_user", "add_user_to_group", "remove_user_from_group", "assign_user_to_app"];
 
@@ -107,6 +113,11 @@ pub fn org_arguments(limit: u32) -> Vec<String> {
         arguments.extend(["--limit".to_owned(), format!("{bucket}={limit}")]);
     }
     arguments
+}
+
+/// The same as a command takes them.
+pub fn texts(arguments: &[String]) -> Vec<&str> {
+    arguments.iter().map(String::as_str).collect()
 }
 
 /// Another client of the org, that makes the targets.
@@ -156,6 +167,10 @@ impl Maker<'_> {
         group["id"].as_str().expect("a group has an id").to_owned()
     }
 
+    async fn join(&self, group: &str, user: &str) {
+        self.ask(Method::PUT, &format!("/api/v1/groups/{group}/users/{user}"), json!({})).await;
+    }
+
     async fn app(&self) -> String {
         let apps = self.ask(Method::GET, "/api/v1/apps?limit=1", json!({})).await;
         apps[0]["id"].as_str().expect("there is an app").to_owned()
@@ -165,7 +180,10 @@ impl Maker<'_> {
 /// What is shared.
 struct Common {
     user: String,
+    /// The user joins it.
     group: String,
+    /// The user leaves it.
+    other_group: String,
     app: String,
 }
 
@@ -176,14 +194,36 @@ pub async fn prepare(org: &Org, prefix: &str, count: usize, seed: u64) -> Vec<In
     let common = &Common {
         user: maker.user(&format!("{prefix}shared"), State::Active).await,
         group: maker.group(&format!("{prefix}shared")).await,
+        other_group: maker.group(&format!("{prefix}other")).await,
         app: maker.app().await,
     };
+    maker.join(&common.other_group, &common.user).await;
     let mut rng = Rng::with_seed(seed);
     let drawn: Vec<_> = (0..count).map(|number| (number, rng.u64(..))).collect();
     let made = stream::iter(drawn).map(|(number, seed)| async move {
         make(maker, common, &format!("{prefix}{number}"), number, Rng::with_seed(seed)).await
     });
-    made.buffered(16).collect().await
+    let made = made.buffered(16).collect().await;
+    sleep(SETTLED).await;
+    made
+}
+
+/// So many reads of one bucket, in the lane of those nobody waits for: more than may be in line for it.
+pub fn crowd(count: usize) -> impl Iterator<Item = Invocation> {
+    let row = row("list_groups", Nothing, &[]);
+    let read = move |number| {
+        let mut invocation = invocation(
+            &format!("crowd{number}"),
+            row,
+            None,
+            true,
+            &json!({ "limit": 2 }),
+            &mut Rng::with_seed(0),
+        );
+        invocation.message.key = "prod.bulk".to_owned();
+        invocation
+    };
+    (0..count).map(read)
 }
 
 /// So many password resets, each of a user of its own.
@@ -196,7 +236,9 @@ pub async fn resets(org: &Org, count: usize) -> Vec<Invocation> {
         let arguments = json!({ "user_id": id });
         invocation(&format!("reset{number}"), row, Some(id), true, &arguments, &mut Rng::with_seed(0))
     });
-    made.buffered(16).collect().await
+    let made = made.buffered(16).collect().await;
+    sleep(SETTLED).await;
+    made
 }
 
 /// The invocation of this name: each write comes by turns, so that none is left out.
@@ -213,12 +255,14 @@ async fn make(maker: &Maker<'_>, common: &Common, name: &str, number: usize, mut
     }
     let row = WRITES[number % WRITES.len()];
     if SHARED.contains(&row.subtool) && rng.bool() {
-        let Common { user, group, app } = common;
-        let title = format!("Title {name}");
+        let Common { user, group, other_group, app } = common;
+        let in_group =
+            |group: &str| (format!("{group}/{user}"), json!({ "group_id": group, "user_id": user }));
         let (subject, arguments) = match row.subtool {
-            "update_user" => (user.clone(), json!({ "user_id": user, "profile": { "title": title } })),
+            "update_user" => (user.clone(), json!({ "user_id": user, "profile": { "title": "Shared" } })),
             "assign_user_to_app" => (format!("{app}/{user}"), json!({ "app_id": app, "user_id": user })),
-            _ => (format!("{group}/{user}"), json!({ "group_id": group, "user_id": user })),
+            "remove_user_from_group" => in_group(other_group),
+            _ => in_group(group),
         };
         return invocation(name, row, Some(subject), true, &arguments, &mut rng);
     }
@@ -260,7 +304,7 @@ async fn pair(
     let user = maker.user(name, State::Active).await;
     let Common { group, app, .. } = common;
     if member {
-        maker.ask(Method::PUT, &format!("/api/v1/groups/{group}/users/{user}"), json!({})).await;
+        maker.join(group, &user).await;
     }
     if assigned {
         let body = json!({ "id": user, "scope": "USER" });

@@ -4,11 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::{StreamExt as _, stream};
+use okta_worker::worker::killpoint::Point;
 
 use super::caller::Message;
 use super::checker::{Asked, Verdict};
 use super::judge::{CHAOS, Judge};
-use super::load::{Invocation, org_arguments, prepare};
+use super::load::{Invocation, crowd, org_arguments, prepare, texts};
 use super::node::ours;
 use super::proxy::Which;
 use super::report::{is_long, passed};
@@ -23,21 +24,24 @@ enum Deed {
     Cut,
 }
 
-/// The points, by the names that the worker gives them.
-const POINTS: [&str; 12] = [
-    "delivered",
-    "judged",
-    "admitted",
-    "answered",
-    "concluded",
-    "publishing",
-    "confirmed",
-    "parking",
-    "copying",
-    "copied",
-    "done",
-    "acknowledged",
+/// All of them.
+const POINTS: [Point; 12] = [
+    Point::Delivered,
+    Point::Judged,
+    Point::Admitted,
+    Point::Answered,
+    Point::Concluded,
+    Point::Publishing,
+    Point::Confirmed,
+    Point::Parking,
+    Point::Copying,
+    Point::Copied,
+    Point::Done,
+    Point::Acknowledged,
 ];
+
+/// Invocations of a run of the short form, and of each in which messages must be put aside: those take their time.
+const COUNT: usize = 24;
 
 /// So many may be asked for in a window of each bucket.
 const LIMIT: u32 = 50;
@@ -55,13 +59,16 @@ fn poison(id: &str) -> Invocation {
 }
 
 /// One run; the verdict of the checker.
-async fn at(point: &str, deed: Deed, count: usize, seed: u64) -> Verdict {
+async fn at(point: Point, deed: Deed, count: usize, seed: u64) -> Verdict {
     let node = ours().expect("asked before");
-    let is_crowded = point.starts_with("cop");
-    let arguments = org_arguments(if is_crowded { LIMIT_CROWDED } else { LIMIT });
-    let world = World::with(&arguments.iter().map(String::as_str).collect::<Vec<_>>()).await;
+    let is_crowded = matches!(point, Point::Copying | Point::Copied);
+    let (count, limit) = if is_crowded { (COUNT, LIMIT_CROWDED) } else { (count, LIMIT) };
+    let world = World::with(&texts(&org_arguments(limit))).await;
     let mut load = prepare(&world.org, "p", count, seed).await;
     load.insert(count / 2, poison("poison"));
+    if is_crowded {
+        load.extend(crowd(COUNT));
+    }
     let judge = Judge::new().await;
     let (proxy, url) = world.proxied(node);
     let chaos = judge.order(point);
@@ -70,10 +77,11 @@ async fn at(point: &str, deed: Deed, count: usize, seed: u64) -> Verdict {
     let mut run = Run::begin(&world).await;
     run.send(load).await;
     // Only the poison is parked, and few are put aside; at other points some go before.
-    let pass =
-        if is_crowded || point == "parking" { 0 } else { usize::try_from(seed % 4).expect("it is below 4") };
+    let are_few = is_crowded || point == Point::Parking;
+    let pass = if are_few { 0 } else { usize::try_from(seed % 4).expect("it is below 4") };
     let standing = tokio::time::timeout(PATIENCE, judge.stop(pass)).await;
-    let standing = standing.unwrap_or_else(|_| panic!("no message came to {point}: {:?}", proxy.accepted()));
+    let standing =
+        standing.unwrap_or_else(|_| panic!("no message came to {point:?}: {:?}", proxy.accepted()));
     match deed {
         Deed::Kill => worker = world.start(&Start::default()), // the first one by SIGKILL
         Deed::Panic => standing.panic().await,
@@ -83,14 +91,13 @@ async fn at(point: &str, deed: Deed, count: usize, seed: u64) -> Verdict {
         }
     }
     let judge = tokio::spawn(Arc::new(judge).let_pass());
-    let (verdict, history) = run.end(vec![worker], 1, PATIENCE).await;
+    let (mut verdict, history) = run.end(vec![worker], 1, PATIENCE).await;
     judge.abort();
     // A bug while an invocation talks with Okta is answered, and kept for people to look at.
-    let is_kept = deed == Deed::Panic && ["admitted", "answered"].contains(&point);
+    let is_kept = deed == Deed::Panic && matches!(point, Point::Admitted | Point::Answered);
     let internal = history.answered.iter().filter(|answer| answer.code.as_deref() == Some("internal"));
     let internal: Vec<_> = internal.map(|answer| answer.id.clone()).collect();
-    assert_eq!(internal.len(), usize::from(is_kept), "{point} {deed:?}, seed {seed}: {internal:?}");
-    let mut verdict = verdict;
+    assert_eq!(internal.len(), usize::from(is_kept), "{point:?} {deed:?}, seed {seed}: {internal:?}");
     for list in [&mut verdict.parked, &mut verdict.failed, &mut verdict.unknown] {
         list.retain(|id| !internal.contains(id));
     }
@@ -102,7 +109,7 @@ async fn at_every_point_a_kill_a_panic_and_a_cut_lose_nothing_and_do_nothing_twi
     if ours().is_none() {
         return;
     }
-    let (count, seed) = if is_long() { (500, fastrand::u64(..)) } else { (24, fastrand::u64(..)) };
+    let (count, seed) = (if is_long() { 500 } else { COUNT }, fastrand::u64(..));
     println!("seed {seed}, {count} invocations at each point");
     let mut rng = fastrand::Rng::with_seed(seed);
     let cells =
@@ -116,8 +123,8 @@ async fn at_every_point_a_kill_a_panic_and_a_cut_lose_nothing_and_do_nothing_twi
     for (point, deed, seed, ended) in verdicts {
         match ended {
             Ok(verdict) if verdict.is_good() => {}
-            Ok(verdict) => bad.push(format!("{point} {deed:?}, seed {seed}: {verdict:?}")),
-            Err(_) => bad.push(format!("{point} {deed:?}, seed {seed}: a panic, as above")),
+            Ok(verdict) => bad.push(format!("{point:?} {deed:?}, seed {seed}: {verdict:?}")),
+            Err(_) => bad.push(format!("{point:?} {deed:?}, seed {seed}: a panic, as above")),
         }
     }
     assert!(bad.is_empty(), "{bad:#?}");

@@ -139,16 +139,16 @@ async fn of_those_that_were_delivered_too_often_one_runs_and_the_others_wait_out
     +0.000s prod interactive received
     +0.100s prod user_read asked GET: 200
     +0.100s c get_user succeeded, effect none, attempts 1, calls 1
-    +5.000s prod interactive received
-    +5.000s a runs alone after 2 redeliveries
-    +5.000s prod interactive received
-    +5.000s b handed back
-    +5.100s prod user_read asked GET: 200
-    +5.100s a get_user succeeded, effect none, attempts 1, calls 1
-    +10.000s prod interactive received
-    +10.000s b runs alone after 2 redeliveries
-    +10.100s prod user_read asked GET: 200
-    +10.100s b get_user succeeded, effect none, attempts 1, calls 1
+    +15.000s prod interactive received
+    +15.000s a runs alone after 2 redeliveries
+    +15.000s prod interactive received
+    +15.000s b handed back
+    +15.100s prod user_read asked GET: 200
+    +15.100s a get_user succeeded, effect none, attempts 1, calls 1
+    +20.000s prod interactive received
+    +20.000s b runs alone after 2 redeliveries
+    +20.100s prod user_read asked GET: 200
+    +20.100s b get_user succeeded, effect none, attempts 1, calls 1
     ");
     assert_eq!(world.answers(3).len(), 3);
     world.close();

@@ -29,7 +29,7 @@ async fn took(world: &World) -> Duration {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_waits_for_a_window_waits_no_longer_and_no_shorter_when_the_clock_is_set() {
+async fn who_waits_for_a_window_waits_no_longer_when_the_clock_is_set_and_no_wait_is_negative() {
     let still = crowded();
     let expected = took(&still).await;
     drop((still.answers(10), still.tape()));
@@ -41,22 +41,10 @@ async fn who_waits_for_a_window_waits_no_longer_and_no_shorter_when_the_clock_is
         let took = took(&world).await + Duration::from_secs(5);
         // Those in line go by tokio's clock; those put aside by the broker's.
         assert!(took <= 2 * expected, "{by}: {took:?} rather than {expected:?}");
-        assert_eq!(world.answers(10).iter().filter(|answer| answer.ends_with("succeeded none")).count(), 10);
         assert!(world.org().counters().iter().all(|counter| counter.refused == 0), "{by}");
-        world.tape();
-        world.close();
-    }
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_clock_that_is_set_makes_no_wait_negative() {
-    for by in [HOUR, -HOUR] {
-        let world = crowded();
-        world.run_for(Duration::from_secs(5)).await;
-        world.set_clock(by);
-        world.rest().await;
         for _ in 0..10 {
             let answer = world.answer();
+            assert_eq!(answer["status"], "succeeded", "{by}: {answer}");
             let (waited, duration) = (answer["waited_ms"].as_i64(), answer["duration_ms"].as_i64());
             assert!(waited.is_some_and(|waited| (0..10 * 60_000).contains(&waited)), "{by}: {answer}");
             assert!(duration.is_some_and(|duration| duration >= 0), "{by}: {answer}");

@@ -356,6 +356,7 @@ async fn carry(
             return Err(Cut::Ordered);
         }
         let length = tokio::select! {
+            biased; // an order holds for whatever comes after it
             changed = orders.changed() => match changed {
                 Ok(()) => continue,
                 Err(_) => return Err(Cut::Ordered),
