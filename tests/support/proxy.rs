@@ -230,6 +230,7 @@ async fn accept(
             }
         };
         tokio::select! {
+            biased; // an order holds for whoever comes after it
             changed = orders.changed() => if changed.is_err() { return },
             accepted = accepted => {
                 let Ok((client, _)) = accepted else { continue };
