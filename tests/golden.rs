@@ -1,13 +1,12 @@
 //! What the 28 subtools say first, on one page.
 
-use okta_worker::domain::json::Fields;
 use okta_worker::tools::catalogue::CATALOGUE;
 use okta_worker::tools::{Bounds, Move, Setting};
 use serde_json::value::RawValue;
 
 #[test]
 fn first_requests() {
-    let bounds = Bounds { fields: &Fields::Whole, bytes_max: 1 << 20, is_overdue: false };
+    let bounds = Bounds::whole(1 << 20);
     let mut page = String::new();
     for entry in &CATALOGUE {
         for example in entry.manifest.examples {

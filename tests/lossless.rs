@@ -67,7 +67,7 @@ fn object(value: impl Strategy<Value = String>) -> impl Strategy<Value = String>
 
 /// What a subtool makes of one answer.
 fn result(name: &str, arguments: &str, fields: &Fields, body: &str) -> Box<RawValue> {
-    let bounds = Bounds { fields, bytes_max: 1 << 20, is_overdue: false };
+    let bounds = Bounds { fields, ..Bounds::whole(1 << 20) };
     let entry = catalogue::find(name).expect("a subtool of that name");
     let arguments = RawValue::from_string(arguments.to_owned()).expect("arguments are JSON");
     let tool = entry.read(&arguments).expect("arguments are read");
@@ -76,7 +76,7 @@ fn result(name: &str, arguments: &str, fields: &Fields, body: &str) -> Box<RawVa
     match tool
         .next(&[Turn::Said(Exchange { request: Request::clone(&request), response })], Setting::first(bounds))
     {
-        Move::Done(done) => done.output,
+        Move::Done(done, _) => done.output,
         other => panic!("{name} does not end with {body}: {other:?}"),
     }
 }

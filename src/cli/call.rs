@@ -17,7 +17,7 @@ use crate::worker::event::{Observer, Observers};
 use crate::worker::ports::Inbox;
 
 use super::assembly::{self, Ground, Orgs};
-use super::{DONE, FAILED, REFUSED, Refusal, load, not_supported_yet};
+use super::{DONE, FAILED, REFUSED, Refusal, load};
 
 /// Where the answer waits for us.
 const REPLIES: &str = "stdout";
@@ -32,7 +32,7 @@ pub(super) struct Arguments {
     /// The arguments as JSON; `-` reads them from standard input, `@FILE` from a file.
     #[arg(long, value_name = "JSON|-|@FILE", default_value = "{}")]
     args: String,
-    /// Shows what would be done (not supported yet).
+    /// Shows what a write would do, found out by reads alone.
     #[arg(long)]
     dry_run: bool,
 }
@@ -42,6 +42,12 @@ pub(super) struct Arguments {
 struct Body<'a> {
     subtool: &'a str,
     arguments: &'a RawValue,
+    options: Options,
+}
+
+#[derive(serde::Serialize)]
+struct Options {
+    dry_run: bool,
 }
 
 /// The parts of a result that decide the exit code.
@@ -57,9 +63,6 @@ struct Failure {
 }
 
 pub(super) async fn run(source: Option<PathBuf>, arguments: Arguments) -> Result<u8, Refusal> {
-    if arguments.dry_run {
-        return Err(not_supported_yet("--dry-run"));
-    }
     let text = read(&arguments.args)?;
     let raw = serde_json::from_str::<&RawValue>(&text)
         .map_err(|error| Refusal(format!("`--args` is not JSON: {error}")))?;
@@ -79,7 +82,8 @@ pub(super) async fn run(source: Option<PathBuf>, arguments: Arguments) -> Result
     let worker: Arc<dyn Inbox> = Arc::new(Worker::new(rules, Arc::<Broker>::clone(&broker), observer));
     let _consuming = broker.consume(&worker, 1);
 
-    let body = json::to_vec(&Body { subtool: &arguments.subtool, arguments: raw });
+    let options = Options { dry_run: arguments.dry_run };
+    let body = json::to_vec(&Body { subtool: &arguments.subtool, arguments: raw, options });
     let properties = Properties { reply_to: Some(REPLIES.to_owned()), ..Properties::default() };
     broker.publish(name.as_str(), properties, body);
     let answer = broker.take(REPLIES).await.body;

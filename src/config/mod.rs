@@ -22,7 +22,6 @@ mod tree;
 use std::path::Path;
 use std::time::Duration;
 
-use crate::domain::envelope::NotYet;
 use crate::edge::rabbit::Settings;
 use crate::policy::permit::Callers;
 use crate::policy::reply_to::ReplyPolicy;
@@ -41,6 +40,15 @@ use tree::Table;
 
 /// Every key with its default and what it means; also the layer below all others.
 pub const DEFAULT: &str = include_str!("../../config/worker.toml");
+
+/// A setting that the contract names and this version refuses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NotYet {
+    /// Its path.
+    pub path: &'static str,
+    /// A value, as TOML.
+    pub example: &'static str,
+}
 
 /// The settings that the contract names and this version refuses rather than ignores. `*` stands for
 /// any name.

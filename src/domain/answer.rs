@@ -213,6 +213,8 @@ pub enum Outcome {
         /// The result, as the contract's table says for the subtool.
         result: Box<RawValue>,
     },
+    /// It would be done like this.
+    Planned(Box<RawValue>),
     /// It was not done.
     Failed {
         /// `none`, or `unknown` when a write may have happened.
@@ -230,6 +232,15 @@ impl From<Failure> for Outcome {
         };
         Self::Failed { effect, failure }
     }
+}
+
+/// Where a page of a list stands among the others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct PageMark {
+    /// Counted from 0; 0 again means that the list begins anew, and that earlier pages are to be forgotten.
+    pub index: u32,
+    /// Whether no other follows.
+    pub last: bool,
 }
 
 /// The body of a result message.
@@ -252,6 +263,9 @@ pub struct Answer {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<serde_json::Value>")]
     pub result: Option<Box<RawValue>>,
+    /// Which page of a list that comes in pages.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub page: Option<PageMark>,
     /// True when the result is a single object too large to send; `result` is then `null`.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub result_omitted: bool,
@@ -268,6 +282,6 @@ pub struct Answer {
     pub duration_ms: u64,
     /// The bucket of the last request; `null` when Okta was not asked.
     pub rate_limit: Option<RateLimit>,
-    /// Okta's ids of the requests, in order.
+    /// Okta's ids of the last requests, in order.
     pub okta_request_ids: Vec<String>,
 }

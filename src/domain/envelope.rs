@@ -34,34 +34,44 @@ pub struct Envelope {
     pub options: Options,
 }
 
+/// The largest `options.max_bytes`: RabbitMQ 4 refuses messages over 16 MiB.
+pub const RESULT_BYTES_MAX: u32 = 8 * 1024 * 1024;
+
+/// The largest result of who says nothing about it.
+pub const RESULT_BYTES_USUAL: u32 = 1024 * 1024;
+
 /// How an invocation wants to be run and answered.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Options {
     /// Work that has not begun by then is not begun.
     pub deadline: Option<Timestamp>,
+    /// Whether a write is only planned.
+    pub dry_run: bool,
     /// What is kept of each object in the result.
     pub fields: Fields,
+    /// Whether a list is only counted.
+    pub count_only: bool,
+    /// The largest result message, in bytes.
+    pub bytes_max: u32,
+    /// Whether each page of a list is a message of its own.
+    pub stream: bool,
     /// Free text for the audit trail.
     pub reason: Option<String>,
 }
 
-/// The options that the contract names and this version refuses rather than ignores.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct NotYet {
-    /// The path of the option, property or setting.
-    pub path: &'static str,
-    /// A value that asks for it, as JSON.
-    pub example: &'static str,
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            deadline: None,
+            dry_run: false,
+            fields: Fields::Whole,
+            count_only: false,
+            bytes_max: RESULT_BYTES_USUAL,
+            stream: false,
+            reason: None,
+        }
+    }
 }
-
-/// What producers may ask for one day.
-pub const NOT_YET: [NotYet; 5] = [
-    NotYet { path: "options.dry_run", example: "true" },
-    NotYet { path: "options.count_only", example: "true" },
-    NotYet { path: "options.max_bytes", example: "65536" },
-    NotYet { path: "options.stream", example: "true" },
-    NotYet { path: "properties.headers.okta-progress", example: "true" },
-];
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -82,7 +92,7 @@ struct RawOptions {
     fields: Option<Vec<String>>,
     #[serde(default)]
     count_only: bool,
-    max_bytes: Option<u64>,
+    max_bytes: Option<u32>,
     #[serde(default)]
     stream: bool,
     reason: Option<String>,
@@ -135,14 +145,13 @@ impl Options {
             ));
         }
         let raw: RawOptions = parse(text, "options", &NAMES)?;
-        let asked = [
-            ("options.dry_run", raw.dry_run),
-            ("options.count_only", raw.count_only),
-            ("options.max_bytes", raw.max_bytes.is_some()),
-            ("options.stream", raw.stream),
-        ];
-        if let Some((path, _)) = asked.into_iter().find(|(_, asked)| *asked) {
-            return Err(not_supported_yet(path));
+        if raw.max_bytes.is_some_and(|bytes| !(1..=RESULT_BYTES_MAX).contains(&bytes)) {
+            let message = format!("must be between 1 and {RESULT_BYTES_MAX}");
+            return Err(invalid(message, Some("options.max_bytes".into())));
+        }
+        if raw.count_only && raw.stream {
+            let message = "`stream` sends the items that `count_only` leaves out: give one of them";
+            return Err(invalid(message.into(), Some("options.stream".into())));
         }
         let deadline = raw.deadline.as_deref().map(deadline).transpose()?;
         let paths = raw.fields;
@@ -160,14 +169,10 @@ impl Options {
             let message = format!("the reason is longer than {REASON_CHARS_MAX} characters");
             return Err(invalid(message, Some("options.reason".into())));
         }
-        Ok(Self { deadline, fields, reason: raw.reason })
+        let RawOptions { dry_run, count_only, max_bytes, stream, reason, .. } = raw;
+        let bytes_max = max_bytes.unwrap_or(RESULT_BYTES_USUAL);
+        Ok(Self { deadline, dry_run, fields, count_only, bytes_max, stream, reason })
     }
-}
-
-/// Refuses what the contract names and this version does not build.
-pub fn not_supported_yet(path: &str) -> Failure {
-    let name = path.rsplit('.').next().unwrap_or(path);
-    invalid(format!("`{name}` is not supported yet"), Some(path.to_owned()))
 }
 
 fn deadline(text: &str) -> Result<Timestamp, Failure> {
@@ -363,9 +368,9 @@ mod tests {
                 Some("options.fields.1"),
             ),
             (
-                r#"{"subtool":"x","options":{"stream":true}}"#,
-                "`stream` is not supported yet",
-                Some("options.stream"),
+                r#"{"subtool":"x","options":{"max_bytes":0}}"#,
+                "must be between 1 and 8388608",
+                Some("options.max_bytes"),
             ),
             (r#"{"subtool":"x","subtool":"y"}"#, "`subtool` stands there twice", Some("subtool")),
             (r#"{"subtool":"x"} {}"#, "the body is not JSON (trailing characters, line 1)", None),

@@ -4,16 +4,17 @@ use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::domain::answer::Effect;
+use crate::domain::answer::{Effect, ErrorCode};
 use crate::domain::http::Request;
-use crate::domain::ids::{AppId, UserKey};
+use crate::domain::ids::{AppId, UserKey, excerpt};
 use crate::domain::json::{self, Object};
 use crate::domain::secret::Secrets;
 
 use super::converge::{Settled, has_all, is_since, logged, look_for, moment, settle, unknown};
 use super::list::{Limit, Rules, follow};
 use super::output::{App, AppUser, Empty, List};
-use super::{Dialogue, Done, Kind, Manifest, Repeat, Reply, Step, Stop, Subtool, resolve};
+use super::plan::{ATTRIBUTES, Forecast, Losses, Lost};
+use super::{Dialogue, Done, Kind, Manifest, Repeat, Reply, Step, Stop, Subtool, UserState, resolve};
 
 /// The largest page of applications ("List applications").
 const APPS_PAGE: u32 = 200;
@@ -236,6 +237,34 @@ impl Subtool for AssignUserToApp {
         }
         Err(Stop::Refused(Box::new(refusal)))
     }
+
+    fn foresee(&self, okta: &mut Dialogue<'_>) -> Result<Forecast, Stop> {
+        #[derive(Deserialize)]
+        struct AppState {
+            #[serde(default)]
+            status: String,
+        }
+        let app: AppState = okta.ask(Request::get("/api/v1/apps/{appId}", &[&self.app_id]))?.read()?;
+        let app_id = excerpt(self.app_id.as_str());
+        if app.status != "ACTIVE" {
+            // Okta says "not found" of an application that is not active.
+            let message = format!("failed to find application `{app_id}`: it is {}", excerpt(&app.status));
+            return Err(Stop::fail(ErrorCode::NotFound, message));
+        }
+        let user = resolve::id(&self.user_id, okta)?;
+        let state: UserState = resolve::read(&user, okta)?.read()?;
+        if state.status == "DEPROVISIONED" {
+            let user = excerpt(user.as_str());
+            let message =
+                format!("failed to assign application `{app_id}` to user `{user}`: it is DEPROVISIONED");
+            return Err(Stop::precondition(message, None));
+        }
+        Ok(Forecast::applied().without(&[
+            ATTRIBUTES,
+            "whether the application takes these credentials",
+            "whether the account in the application can be made",
+        ]))
+    }
 }
 
 /// What the System Log calls an assignment, and its end.
@@ -326,5 +355,42 @@ impl Subtool for RemoveUserFromApp {
         okta.ask(Request::get("/api/v1/apps/{appId}", &[&self.app_id]))?.success()?;
         let effect = if okta.doubt().is_some() { Effect::Applied } else { Effect::Unchanged };
         Ok(Done { effect, output: Empty {} })
+    }
+
+    fn foresee(&self, okta: &mut Dialogue<'_>) -> Result<Forecast, Stop> {
+        let user = resolve::id(&self.user_id, okta)?;
+        let app = Request::get("/api/v1/apps/{appId}", &[&self.app_id]);
+        let route = "/api/v1/apps/{appId}/users/{userId}";
+        let assignment = okta.ask(Request::get(route, &[&self.app_id, &user]))?;
+        if assignment.is_success() {
+            let there: Assigned = assignment.read()?;
+            if there.scope == "GROUP" {
+                let message = "failed to take the application away: a group gives it to the user";
+                return Err(Stop::fail(ErrorCode::OktaRejected, message));
+            }
+            let app: Lost = okta.ask(app)?.read::<Labelled>()?.into();
+            let losses = Losses { groups: Vec::new(), apps: vec![app] };
+            return Ok(Forecast::applied().losing(losses).without(&["what becomes of the account there"]));
+        }
+        let error = assignment.error();
+        if error.status != 404 {
+            return Err(Stop::Refused(Box::new(error)));
+        }
+        resolve::read(&user, okta)?.success()?;
+        okta.ask(app.clone())?.success()?;
+        Ok(Forecast::unchanged(resolve::reading(&user)).then(app))
+    }
+}
+
+/// The part of an application that people know it by.
+#[derive(Deserialize)]
+struct Labelled {
+    id: String,
+    label: Option<String>,
+}
+
+impl From<Labelled> for Lost {
+    fn from(Labelled { id, label }: Labelled) -> Self {
+        Self { id, name: label }
     }
 }

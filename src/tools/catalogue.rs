@@ -6,6 +6,7 @@ use serde_json::value::RawValue;
 
 use crate::domain::envelope::{self, Fault};
 
+use super::output::Output as _;
 use super::{Manifest, Repeat, Subtool, Tool, apps, create_user, events, groups, lifecycle, members, users};
 
 /// One row: a subtool without its arguments.
@@ -17,11 +18,19 @@ pub struct Entry {
     pub arguments: fn() -> Schema,
     /// The JSON Schema (2020-12) of its result.
     pub result: fn() -> Schema,
+    /// Whether its result is a list.
+    pub is_list: bool,
 }
 
 impl Entry {
     const fn of<T: Subtool>() -> Self {
-        Self { manifest: &T::MANIFEST, read: read::<T>, arguments: schema::<T>, result: schema::<T::Output> }
+        Self {
+            manifest: &T::MANIFEST,
+            read: read::<T>,
+            arguments: schema::<T>,
+            result: schema::<T::Output>,
+            is_list: T::Output::IS_LIST,
+        }
     }
 
     /// The most careful repeat class among the examples, which show every case.

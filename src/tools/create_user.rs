@@ -5,15 +5,19 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
+use crate::domain::answer::ErrorCode;
 use crate::domain::http::Request;
-use crate::domain::ids::{GroupId, UserId, UserKey};
+use crate::domain::ids::{GroupId, UserId, UserKey, excerpt};
 use crate::domain::json::Object;
 use crate::domain::secret::Secrets;
 
 use super::converge::{groups_of, has_all, is_since, is_taken, look_for, moment, unknown};
 use super::output::User;
+use super::plan::{ATTRIBUTES, Forecast, PASSWORD_POLICY, UNIQUE};
 use super::users::credential_secrets;
-use super::{Dialogue, Done, Kind, LAG_PAUSE, Manifest, Repeat, Reply, Step, Stop, Subtool, resolve, yes};
+use super::{
+    Dialogue, Done, Kind, LAG_PAUSE, Manifest, Repeat, Reply, Step, Stop, Subtool, groups, resolve, yes,
+};
 
 /// What may happen at the next sign-in of a user created with a password.
 #[derive(Debug, Clone, Copy, Deserialize, Serialize, JsonSchema)]
@@ -124,6 +128,28 @@ impl Subtool for CreateUser {
             }
             _ => Ok(Done::applied(User(reply.json()?))),
         }
+    }
+
+    fn foresee(&self, okta: &mut Dialogue<'_>) -> Result<Forecast, Stop> {
+        let refused = |why: &str| Err(Stop::fail(ErrorCode::OktaRejected, why));
+        let has_password =
+            self.credentials.as_ref().is_some_and(|credentials| credentials.get("password").is_some());
+        if self.next_login.is_some() && !(self.activate && has_password) {
+            return refused("failed to create the user: `next_login` needs `activate` and a password");
+        }
+        let Some(login) = self.profile.text("login") else {
+            return refused("failed to create the user: `profile.login` is missing");
+        };
+        if let Ok(key) = UserKey::try_from(login.clone())
+            && resolve::is_there(&key, okta)?.is_some()
+        {
+            let message = format!("failed to create the user: login `{}` is taken", excerpt(&login));
+            return Err(Stop::fail(ErrorCode::AlreadyExists, message));
+        }
+        for group in &self.group_ids {
+            groups::foresee_member(okta, group, "create_user")?;
+        }
+        Ok(Forecast::applied().without(&[PASSWORD_POLICY, ATTRIBUTES, UNIQUE]))
     }
 }
 

@@ -5,6 +5,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 
+use crate::domain::answer::ErrorCode;
 use crate::domain::http::Request;
 use crate::domain::ids::{GroupId, excerpt};
 use crate::domain::json::{Object, to_raw};
@@ -12,6 +13,7 @@ use crate::domain::json::{Object, to_raw};
 use super::converge::{has_all, is_since, is_taken, literal, look_for, moment};
 use super::list::{Limit, Rules, follow};
 use super::output::{Empty, Group, List};
+use super::plan::{ATTRIBUTES, Forecast, Losses, lost};
 use super::users::{SortOrder, check_choice};
 use super::{Dialogue, Done, Kind, LAG_PAUSE, Manifest, Repeat, Reply, Step, Stop, Subtool};
 
@@ -225,6 +227,48 @@ impl Subtool for CreateGroup {
             _ => Ok(Done::applied(Group(reply.json()?))),
         }
     }
+
+    fn foresee(&self, okta: &mut Dialogue<'_>) -> Result<Forecast, Stop> {
+        check_free(okta, &self.name, None)?;
+        Ok(Forecast::applied().without(&[ATTRIBUTES, LATELY]))
+    }
+}
+
+/// What no read shows of names.
+const LATELY: &str =
+    "groups that were created or renamed in the last moments, which searches do not show yet";
+
+/// Refuses a name that another group has.
+fn check_free(okta: &mut Dialogue<'_>, name: &str, own: Option<&GroupId>) -> Result<(), Stop> {
+    #[derive(Deserialize)]
+    struct Named {
+        id: String,
+        #[serde(default)]
+        profile: Object,
+    }
+    let search = format!("profile.name eq {}", literal(name));
+    let request = Request::get("/api/v1/groups", &[]).query("search", &search).query("limit", 10);
+    let found: Vec<Named> = okta.ask(request)?.read()?;
+    let is_taken = found.iter().any(|group| {
+        group.profile.text("name").as_deref() == Some(name) && own.is_none_or(|own| own.as_str() != group.id)
+    });
+    if is_taken {
+        let message = format!("a group with the name `{}` is there already", excerpt(name));
+        return Err(Stop::fail(ErrorCode::AlreadyExists, message));
+    }
+    Ok(())
+}
+
+/// Stops where Okta would refuse to change the members of a group: only those of its own kind can be.
+pub(super) fn foresee_member(okta: &mut Dialogue<'_>, group_id: &GroupId, subtool: &str) -> Result<(), Stop> {
+    let group: GroupState = okta.ask(Request::get("/api/v1/groups/{groupId}", &[group_id]))?.read()?;
+    if group.kind == "OKTA_GROUP" {
+        return Ok(());
+    }
+    let (id, kind) = (excerpt(group_id.as_str()), excerpt(&group.kind));
+    let message =
+        format!("failed to run `{subtool}`: nobody may change who is in group `{id}` of type {kind}");
+    Err(Stop::fail(ErrorCode::Forbidden, message))
 }
 
 /// Searches for a group that was just created, which searches lag behind.
@@ -342,6 +386,13 @@ impl Subtool for UpdateGroup {
         let request = Request::put(route, &[&self.group_id]).json(&GroupBody { profile: &profile });
         Ok(Done::applied(Group(okta.ask(request)?.json()?)))
     }
+
+    fn foresee(&self, okta: &mut Dialogue<'_>) -> Result<Forecast, Stop> {
+        if let Some(name) = &self.name {
+            check_free(okta, name, Some(&self.group_id))?;
+        }
+        Ok(Forecast::applied().without(&[ATTRIBUTES, LATELY]))
+    }
 }
 
 /// A group that is not managed in Okta.
@@ -392,5 +443,14 @@ impl Subtool for DeleteGroup {
             }
             return Ok(Done::applied(Empty {}));
         }
+    }
+
+    fn foresee(&self, okta: &mut Dialogue<'_>) -> Result<Forecast, Stop> {
+        let mut not_checked = Vec::new();
+        let filter = format!("group.id eq {}", literal(self.group_id.as_str()));
+        let apps = Request::get("/api/v1/apps", &[]).query("filter", filter).query("limit", 200);
+        let apps = lost(okta, apps, &mut not_checked)?;
+        not_checked.push("group rules and policies that name the group");
+        Ok(Forecast::applied().losing(Losses { groups: Vec::new(), apps }).without(&not_checked))
     }
 }

@@ -13,7 +13,8 @@ use crate::domain::ids::{UserId, UserKey};
 
 use super::converge::{Settled, effect, is_since, logged, look_for, settle, unknown};
 use super::output::{Activation, Empty, Expiry, PasswordReset};
-use super::steps::{Emitted, Leading, Led, already, emitted, step};
+use super::plan::{Forecast, Losses, MASTERED, lost};
+use super::steps::{Emitted, Leading, Led, already, emitted, foresee, foresee_password, step};
 use super::{Dialogue, Done, Kind, Manifest, Repeat, Step, Stop, Subtool, UserState, resolve, yes};
 
 /// Activates a staged or deactivated user.
@@ -93,12 +94,18 @@ impl Subtool for ActivateUser {
         let Activated { activation_url, activation_token } = reply.read()?;
         Ok(Done::applied(Activation { activation_url, activation_token }))
     }
+
+    fn foresee(&self, okta: &mut Dialogue<'_>) -> Result<Forecast, Stop> {
+        let user = resolve::user(&self.user_id, okta)?;
+        foresee(okta, &user, &ACTIVATION)
+    }
 }
 
 /// Activating leads to `PROVISIONED`, or with a password to `ACTIVE`.
 const ACTIVATION: Leading<'static> = Leading {
     verb: "activate",
     refusal: "E0000016",
+    from: &["STAGED", "DEPROVISIONED"],
     to: &["ACTIVE", "PROVISIONED"],
     event: "user.lifecycle.activate",
 };
@@ -149,18 +156,39 @@ impl Subtool for DeactivateUser {
         let user = resolve::user(&self.user_id, okta)?;
         let write = Request::post("/api/v1/users/{userId}/lifecycle/deactivate", &[&user])
             .query("sendEmail", self.send_email);
-        let leading = Leading {
-            verb: "deactivate",
-            // Of a user that is deactivated already Okta says "not found" (okta-sdk-java issue 721).
-            refusal: "E0000007",
-            to: &["DEPROVISIONED"],
-            event: "user.lifecycle.deactivate",
-        };
-        match step(okta, &user, &write, &leading)? {
+        match step(okta, &user, &write, &DEACTIVATION)? {
             Led::Did(_) => Ok(Done::applied(Empty {})),
             Led::There(effect, _) => Ok(Done { effect, output: Empty {} }),
         }
     }
+
+    fn foresee(&self, okta: &mut Dialogue<'_>) -> Result<Forecast, Stop> {
+        let user = resolve::user(&self.user_id, okta)?;
+        let forecast = foresee(okta, &user, &DEACTIVATION)?;
+        if !forecast.is_applied() {
+            return Ok(forecast);
+        }
+        losses(okta, &user, forecast)
+    }
+}
+
+/// Deactivating leads to `DEPROVISIONED`, from everywhere else.
+const DEACTIVATION: Leading<'static> = Leading {
+    verb: "deactivate",
+    // Of a user that is deactivated already Okta says "not found" (okta-sdk-java issue 721).
+    refusal: "E0000007",
+    from: &["STAGED", "PROVISIONED", "ACTIVE", "RECOVERY", "PASSWORD_EXPIRED", "LOCKED_OUT", "SUSPENDED"],
+    to: &["DEPROVISIONED"],
+    event: "user.lifecycle.deactivate",
+};
+
+/// What a user has that goes with it.
+pub(super) fn losses(okta: &mut Dialogue<'_>, user: &UserId, forecast: Forecast) -> Result<Forecast, Stop> {
+    let mut not_checked = Vec::new();
+    let groups = lost(okta, Request::get("/api/v1/users/{userId}/groups", &[user]), &mut not_checked)?;
+    let apps = lost(okta, Request::get("/api/v1/users/{userId}/appLinks", &[user]), &mut not_checked)?;
+    not_checked.dedup();
+    Ok(forecast.losing(Losses { groups, apps }).without(&not_checked))
 }
 
 /// A lifecycle step without arguments or answer: the type, its manifest, the route, the refusal that may
@@ -168,7 +196,7 @@ impl Subtool for DeactivateUser {
 macro_rules! plain_step {
     (
         $(#[$doc:meta])* $name:ident, $tool:literal, $verb:literal, $route:literal,
-        already: $code:literal, $statuses:expr, $event:literal, $summary:literal
+        from: $from:literal, already: $code:literal, $statuses:expr, $event:literal, $summary:literal
     ) => {
         $(#[$doc])*
         #[derive(Debug, Deserialize, JsonSchema)]
@@ -194,12 +222,21 @@ macro_rules! plain_step {
 
             fn converse(&self, okta: &mut Dialogue<'_>) -> Step<Empty> {
                 let user = resolve::user(&self.user_id, okta)?;
-                let leading = Leading { verb: $verb, refusal: $code, to: $statuses, event: $event };
-                match step(okta, &user, &Request::post($route, &[&user]), &leading)? {
+                match step(okta, &user, &Request::post($route, &[&user]), &Self::LEADING)? {
                     Led::Did(_) => Ok(Done::applied(Empty {})),
                     Led::There(effect, _) => Ok(Done { effect, output: Empty {} }),
                 }
             }
+
+            fn foresee(&self, okta: &mut Dialogue<'_>) -> Result<Forecast, Stop> {
+                let user = resolve::user(&self.user_id, okta)?;
+                Ok(foresee(okta, &user, &Self::LEADING)?.without(&[MASTERED]))
+            }
+        }
+
+        impl $name {
+            const LEADING: Leading<'static> =
+                Leading { verb: $verb, refusal: $code, from: &[$from], to: $statuses, event: $event };
         }
     };
 }
@@ -207,14 +244,14 @@ macro_rules! plain_step {
 plain_step!(
     /// Suspends an active user.
     SuspendUser, "suspend_user", "suspend", "/api/v1/users/{userId}/lifecycle/suspend",
-    already: "E0000001", &["SUSPENDED"], "user.lifecycle.suspend",
+    from: "ACTIVE", already: "E0000001", &["SUSPENDED"], "user.lifecycle.suspend",
     "Suspends an ACTIVE user: sign-in ends, groups and applications stay. `unsuspend_user` takes it back."
 );
 plain_step!(
     /// Ends a suspension.
     UnsuspendUser, "unsuspend_user", "unsuspend", "/api/v1/users/{userId}/lifecycle/unsuspend",
     // Everything that is neither suspended nor deactivated is "not suspended" already.
-    already: "E0000001",
+    from: "SUSPENDED", already: "E0000001",
     &["ACTIVE", "STAGED", "PROVISIONED", "RECOVERY", "PASSWORD_EXPIRED", "LOCKED_OUT"],
     "user.lifecycle.unsuspend",
     "Ends a suspension. The status afterwards is the one before it, not always ACTIVE."
@@ -223,7 +260,7 @@ plain_step!(
     /// Unlocks a user that was locked out.
     UnlockUser, "unlock_user", "unlock", "/api/v1/users/{userId}/lifecycle/unlock",
     // After unlocking, a user whose password expired meanwhile is PASSWORD_EXPIRED (recorded).
-    already: "E0000032", &["ACTIVE", "PASSWORD_EXPIRED"], "user.account.unlock_by_admin",
+    from: "LOCKED_OUT", already: "E0000032", &["ACTIVE", "PASSWORD_EXPIRED"], "user.account.unlock_by_admin",
     "Unlocks a LOCKED_OUT user; the password stays. Users mastered by Active Directory are unlocked there."
 );
 
@@ -273,13 +310,7 @@ impl Subtool for ResetUserPassword {
         let write = Request::post("/api/v1/users/{userId}/lifecycle/reset_password", &[&user])
             .query("sendEmail", self.send_email)
             .query_opt("revokeSessions", self.revoke_sessions.then_some(true));
-        let leading = Leading {
-            verb: "reset the password",
-            refusal: "",
-            to: &["RECOVERY"],
-            event: "user.account.reset_password",
-        };
-        let look = |okta: &mut Dialogue<'_>, since| match emitted(okta, &user, &leading, since)? {
+        let look = |okta: &mut Dialogue<'_>, since| match emitted(okta, &user, &RESET, since)? {
             Emitted::Not => Ok(None),
             Emitted::Surely if self.send_email => Ok(Some(())),
             Emitted::Surely => Err(unknown(
@@ -297,7 +328,21 @@ impl Subtool for ResetUserPassword {
         let Reset { reset_password_url } = reply.read()?;
         Ok(Done::applied(PasswordReset { reset_password_url }))
     }
+
+    fn foresee(&self, okta: &mut Dialogue<'_>) -> Result<Forecast, Stop> {
+        let user = resolve::user(&self.user_id, okta)?;
+        Ok(foresee_password(okta, &user, &RESET)?.without(&[MASTERED]))
+    }
 }
+
+/// Resetting a password leads to `RECOVERY`.
+const RESET: Leading<'static> = Leading {
+    verb: "reset the password of",
+    refusal: "",
+    from: &["ACTIVE", "RECOVERY", "PASSWORD_EXPIRED", "LOCKED_OUT"],
+    to: &["RECOVERY"],
+    event: "user.account.reset_password",
+};
 
 /// Expires a password, optionally replacing it by a temporary one.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -349,8 +394,7 @@ impl Subtool for ExpireUserPassword {
             let route = "/api/v1/users/{userId}/lifecycle/expire_password_with_temp_password";
             let write = Request::post(route, &[&user])
                 .query_opt("revokeSessions", self.revoke_sessions.then_some(true));
-            let leading = Leading { verb: "set a temporary password", refusal: "", ..EXPIRY };
-            let look = |okta: &mut Dialogue<'_>, since| match emitted(okta, &user, &leading, since)? {
+            let look = |okta: &mut Dialogue<'_>, since| match emitted(okta, &user, &EXPIRY, since)? {
                 Emitted::Not => Ok(None::<Temporary>),
                 Emitted::Surely => Err(unknown(
                     "a temporary password was set, and it was lost with Okta's answer; ask for another",
@@ -372,12 +416,18 @@ impl Subtool for ExpireUserPassword {
             }
         }
     }
+
+    fn foresee(&self, okta: &mut Dialogue<'_>) -> Result<Forecast, Stop> {
+        let user = resolve::user(&self.user_id, okta)?;
+        Ok(foresee_password(okta, &user, &EXPIRY)?.without(&[MASTERED]))
+    }
 }
 
 /// Expiring a password leads to `PASSWORD_EXPIRED`.
 const EXPIRY: Leading<'static> = Leading {
     verb: "expire the password of",
     refusal: "E0000038",
+    from: &["ACTIVE", "RECOVERY", "PASSWORD_EXPIRED"],
     to: &["PASSWORD_EXPIRED"],
     event: "user.account.expire_password",
 };

@@ -12,39 +12,43 @@ use sha2::{Digest, Sha256};
 use crate::domain::http::Request;
 use crate::domain::page::Page;
 
-use super::output::List;
-use super::{Dialogue, Done, Step, Stop};
+use super::output::{List, Rest};
+use super::{Dialogue, Done, Listing, Step, Stop};
 
 /// The most items of one list.
 const LIMIT_MAX: u32 = 100_000;
 
-/// The bytes of a list around its items: names, counts, the cursor.
-const FRAME_BYTES: usize = 1024;
+/// The most items of a list of which nobody says how many.
+const LIMIT_USUAL: u32 = 200;
 
-/// The most items in all.
-#[derive(Debug, Clone, Copy, Deserialize)]
+/// The bytes of a result message around the items of a list: names, ids, counts, the cursor.
+const FRAME_BYTES: usize = 4 * 1024;
+
+/// The most items in all; many when they are only counted and nobody says how many.
+#[derive(Debug, Clone, Copy, Default, Deserialize)]
 #[serde(try_from = "u32")]
-pub(super) struct Limit(u32);
+pub(super) struct Limit(Option<u32>);
+
+impl Limit {
+    fn items(self, listing: Listing<'_>) -> usize {
+        let usual = if listing == Listing::Counted { LIMIT_MAX } else { LIMIT_USUAL };
+        self.0.unwrap_or(usual) as usize
+    }
+}
 
 impl TryFrom<u32> for Limit {
     type Error = String;
     fn try_from(limit: u32) -> Result<Self, String> {
         match limit {
-            1..=LIMIT_MAX => Ok(Self(limit)),
+            1..=LIMIT_MAX => Ok(Self(Some(limit))),
             _ => Err(format!("must be between 1 and {LIMIT_MAX}, not {limit}")),
         }
     }
 }
 
-impl Default for Limit {
-    fn default() -> Self {
-        Self(200)
-    }
-}
-
 impl Serialize for Limit {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_u32(self.0)
+        serializer.serialize_u32(self.0.unwrap_or(LIMIT_USUAL))
     }
 }
 
@@ -141,25 +145,32 @@ pub(super) fn follow<T: JsonSchema>(
     rules: Rules,
 ) -> Step<List<T>> {
     let bounds = okta.bounds();
+    let listing = bounds.listing;
     let of = fingerprint(first);
-    let start = after.map(|text| Cursor::decode(text, &of)).transpose()?;
+    let rest = if let Listing::Paged(rest) = listing { rest } else { None };
+    let start = rest.map(|rest| rest.after.as_str()).or(after);
+    let start = start.map(|text| Cursor::decode(text, &of)).transpose()?;
     let (mut after, mut skip) = start.map_or((None, 0), |cursor| (cursor.after, cursor.skip));
     let mut request = resume(first, after.as_deref(), rules);
     let mut seen_cursors: HashSet<String> = after.iter().cloned().collect();
-    let mut seen_keys: HashSet<&str> = HashSet::new();
-    let mut items = Vec::new();
-    let (wanted, room) = (limit.0 as usize, bounds.bytes_max.saturating_sub(FRAME_BYTES));
-    let mut bytes = 0;
+    let mut seen_keys: HashSet<&str> = rest.iter().flat_map(|rest| &rest.seen).map(String::as_str).collect();
+    let given = rest.map_or(0, |rest| rest.given);
+    let wanted = limit.items(listing).saturating_sub(given);
+    let room = match listing {
+        Listing::Counted => usize::MAX,
+        Listing::Whole | Listing::Paged(_) => bounds.bytes_max - FRAME_BYTES.min(bounds.bytes_max / 2),
+    };
+    let (mut items, mut count, mut bytes) = (Vec::new(), 0, 0);
     let cursor = |after: Option<String>, skip| Cursor { after, skip, of: of.clone() }.encode();
 
     let (complete, next) = loop {
-        let missing = wanted - items.len();
+        let missing = wanted - count;
         let size = rules.page_max.map(|max| max.min(u32::try_from(skip + missing).unwrap_or(max)));
         let (mut page, mut link) = ask(okta, &sized(&request, size), bounds.fields, rules)?;
         let mut fitting = fit(page, skip, missing, room.saturating_sub(bytes));
         let is_cut = fitting < page.items.len().saturating_sub(skip).min(missing);
         if is_cut {
-            if fitting == 0 && !items.is_empty() {
+            if fitting == 0 && count > 0 {
                 break (false, Some(cursor(after, skip)));
             }
             fitting = fitting.max(1); // one item always goes, however large, or nobody gets past it
@@ -173,7 +184,11 @@ pub(super) fn follow<T: JsonSchema>(
             }
         }
         for (at, item) in page.items.iter().enumerate().skip(skip).take(fitting) {
-            if page.keys.get(at).is_none_or(|key| key.is_empty() || seen_keys.insert(key)) {
+            if !page.keys.get(at).is_none_or(|key| key.is_empty() || seen_keys.insert(key)) {
+                continue;
+            }
+            count += 1;
+            if listing != Listing::Counted {
                 bytes += item.get().len() + 1;
                 items.push(item.clone());
             }
@@ -193,12 +208,20 @@ pub(super) fn follow<T: JsonSchema>(
             break (false, None); // a cursor that points at itself: Okta shows no more
         }
         let is_overdue = bounds.is_overdue && okta.is_caught_up();
-        if items.len() >= wanted || is_cut || is_overdue {
+        let is_page = matches!(listing, Listing::Paged(_));
+        if count >= wanted || is_cut || is_overdue || is_page {
             break (false, Some(cursor(Some(following), 0)));
         }
         (request, after, skip) = (link, Some(following), 0);
     };
-    Ok(Done::read(List { items, complete, next, left_out: rules.left_out, of: PhantomData }))
+    let goes_on = matches!(listing, Listing::Paged(_)) && count < wanted && !bounds.is_overdue;
+    let rest = next.clone().filter(|_| goes_on).map(|after| Rest {
+        after,
+        given: given + count,
+        seen: seen_keys.into_iter().map(str::to_owned).collect(),
+    });
+    let left_out = rules.left_out;
+    Ok(Done::read(List { items, count, complete, next, left_out, rest, of: PhantomData }))
 }
 
 /// One page, and the request of the page behind it.

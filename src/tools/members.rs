@@ -3,13 +3,16 @@
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use crate::domain::answer::ErrorCode;
 use crate::domain::http::Request;
-use crate::domain::ids::{GroupId, UserId, UserKey};
+use crate::domain::ids::{GroupId, UserId, UserKey, excerpt};
 
 use super::converge::{groups_of, logged};
+use super::groups::foresee_member;
 use super::list::{Limit, Rules, follow};
 use super::output::{Empty, List, User};
-use super::{Dialogue, Done, Kind, Manifest, Repeat, Step, Stop, Subtool, resolve};
+use super::plan::Forecast;
+use super::{Dialogue, Done, Kind, Manifest, Repeat, Step, Stop, Subtool, UserState, resolve};
 
 /// Okta's own default page of members ("List member users"): the fewest requests.
 const MEMBERS_PAGE: u32 = 1000;
@@ -97,6 +100,18 @@ impl Subtool for AddUserToGroup {
         }
         Ok(Done::applied(Empty {}))
     }
+
+    fn foresee(&self, okta: &mut Dialogue<'_>) -> Result<Forecast, Stop> {
+        foresee_member(okta, &self.group_id, Self::MANIFEST.name)?;
+        let user = resolve::id(&self.user_id, okta)?;
+        let state: UserState = resolve::read(&user, okta)?.read()?;
+        if state.status == "DEPROVISIONED" {
+            // Okta says "not found" of a deactivated user.
+            let message = format!("failed to find user `{}`: it is DEPROVISIONED", excerpt(user.as_str()));
+            return Err(Stop::fail(ErrorCode::NotFound, message));
+        }
+        Ok(Forecast::applied())
+    }
 }
 
 /// Takes a user out of a group; doing it twice changes nothing.
@@ -131,5 +146,12 @@ impl Subtool for RemoveUserFromGroup {
             okta.ask(write)?.success()?;
         }
         Ok(Done::applied(Empty {}))
+    }
+
+    fn foresee(&self, okta: &mut Dialogue<'_>) -> Result<Forecast, Stop> {
+        foresee_member(okta, &self.group_id, Self::MANIFEST.name)?;
+        let user = resolve::id(&self.user_id, okta)?;
+        resolve::read(&user, okta)?.success()?;
+        Ok(Forecast::applied())
     }
 }

@@ -16,6 +16,7 @@ mod lifecycle;
 mod list;
 mod members;
 pub mod output;
+pub mod plan;
 mod resolve;
 mod steps;
 #[cfg(test)]
@@ -30,12 +31,14 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use crate::domain::answer::{Effect, ErrorCode, Failure};
+use crate::domain::bucket::Bucket;
 use crate::domain::http::{Exchange, Request, Response};
 use crate::domain::json::Fields;
 use crate::domain::okta_error::OktaError;
 use crate::domain::secret::Secrets;
 
-use output::Output;
+use output::{Output, Rest};
+use plan::{Forecast, Plan};
 
 /// What kind of power a subtool needs; allow-lists name kinds or subtools.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -142,6 +145,12 @@ pub trait Subtool: DeserializeOwned + JsonSchema + Send + Sync + 'static {
 
     /// The whole conversation with Okta, from the first question to the result.
     fn converse(&self, okta: &mut Dialogue<'_>) -> Step<Self::Output>;
+
+    /// How its first write would end, as far as reads tell: asked after the reads of [`Self::converse`]
+    /// have shown no reason not to write. A stop is the failure that Okta would give.
+    fn foresee(&self, _okta: &mut Dialogue<'_>) -> Result<Forecast, Stop> {
+        Ok(Forecast::applied())
+    }
 }
 
 /// Where a conversation stands: ended well, or stopped at something.
@@ -215,8 +224,10 @@ impl Stop {
 pub enum Move {
     /// Send this.
     Send(Box<Request>),
-    /// Ended well, with the result as JSON.
-    Done(Done<Box<serde_json::value::RawValue>>),
+    /// Ended well, with the result as JSON, and what is left of a list that comes in pages.
+    Done(Done<Box<serde_json::value::RawValue>>, Option<Rest>),
+    /// What it would do, if it were not for show.
+    Planned(Box<Plan>),
     /// Okta's refusal is the failure.
     Refused(Box<OktaError>),
     /// The subtool's own judgement.
@@ -230,8 +241,28 @@ pub struct Bounds<'a> {
     pub fields: &'a Fields,
     /// The largest result, in bytes.
     pub bytes_max: usize,
+    /// What becomes of a list.
+    pub listing: Listing<'a>,
     /// Whether a list has used up its time and must end with what it has.
     pub is_overdue: bool,
+}
+
+impl Bounds<'static> {
+    /// Whole objects, and as much as fits into so many bytes.
+    pub const fn whole(bytes_max: usize) -> Self {
+        Self { fields: &Fields::Whole, bytes_max, listing: Listing::Whole, is_overdue: false }
+    }
+}
+
+/// What becomes of a list.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Listing<'a> {
+    /// One result with all items.
+    Whole,
+    /// One result with their number.
+    Counted,
+    /// One page of Okta's: what an earlier one left of the list, or its beginning.
+    Paged(Option<&'a Rest>),
 }
 
 /// How long a write without an answer is left alone before the outcome of one that mails is looked for: whoever
@@ -249,12 +280,20 @@ pub struct Setting<'a> {
     pub is_settled: bool,
     /// How far Okta's clock is ahead of ours, as far as its answers told.
     pub okta_ahead: SignedDuration,
+    /// Whether it is for show: nothing is written.
+    pub is_dry_run: bool,
 }
 
 impl<'a> Setting<'a> {
     /// That of a first delivery.
     pub fn first(bounds: Bounds<'a>) -> Self {
-        Self { bounds, maybe_since: None, is_settled: false, okta_ahead: SignedDuration::ZERO }
+        Self {
+            bounds,
+            maybe_since: None,
+            is_settled: false,
+            okta_ahead: SignedDuration::ZERO,
+            is_dry_run: false,
+        }
     }
 }
 
@@ -297,12 +336,14 @@ pub struct Dialogue<'a> {
     setting: Setting<'a>,
     /// Since when a write of this invocation may have been executed, by our clock.
     doubt: Option<Timestamp>,
+    /// Where each answered question of a dry run is counted.
+    asked: Vec<Bucket>,
 }
 
 impl<'a> Dialogue<'a> {
     /// A conversation with this history.
     pub fn new(history: &'a [Turn], setting: Setting<'a>) -> Self {
-        Self { past: history.iter(), setting, doubt: setting.maybe_since }
+        Self { past: history.iter(), setting, doubt: setting.maybe_since, asked: Vec::new() }
     }
 
     /// The answer to the next question; stops when it has none yet.
@@ -315,6 +356,9 @@ impl<'a> Dialogue<'a> {
 
     /// The answer to a write; `None` when nobody knows whether it was executed.
     pub fn attempt(&mut self, request: Request) -> Result<Option<Reply<'a>>, Stop> {
+        if self.setting.is_dry_run {
+            return self.look_up(request).map(Some);
+        }
         match self.past.next() {
             Some(Turn::Said(exchange)) => Ok(Some(Reply(exchange))),
             Some(Turn::Unclear { sent, .. }) => {
@@ -324,6 +368,17 @@ impl<'a> Dialogue<'a> {
             }
             None => Err(Stop::Send(Box::new(request))),
         }
+    }
+
+    /// The answer to a question of a dry run: nothing is written, so the same question has the same answer.
+    fn look_up(&mut self, request: Request) -> Result<Reply<'a>, Stop> {
+        let exchange = self.past.as_slice().iter().find_map(|turn| match turn {
+            Turn::Said(exchange) => (exchange.request == request).then_some(exchange),
+            Turn::Unclear { .. } => None,
+        });
+        let exchange = exchange.ok_or_else(|| Stop::Send(Box::new(request)))?;
+        self.asked.push(exchange.request.bucket());
+        Ok(Reply(exchange))
     }
 
     /// Since when a write of this invocation may have been executed, by Okta's clock and with what clocks
@@ -418,9 +473,13 @@ pub trait Tool: Send + Sync {
 
 impl<T: Subtool> Tool for T {
     fn next(&self, history: &[Turn], setting: Setting<'_>) -> Move {
+        if setting.is_dry_run && Subtool::repeat(self) != Repeat::Read {
+            return plan::next(self, history, setting);
+        }
         match self.converse(&mut Dialogue::new(history, setting)) {
-            Ok(Done { effect, output }) => {
-                Move::Done(Done { effect, output: output.into_raw(setting.bounds.fields) })
+            Ok(Done { effect, mut output }) => {
+                let rest = output.rest();
+                Move::Done(Done { effect, output: output.into_raw(setting.bounds.fields) }, rest)
             }
             Err(Stop::Send(request)) => Move::Send(request),
             Err(Stop::Refused(error)) => Move::Refused(error),

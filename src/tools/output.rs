@@ -1,6 +1,8 @@
 //! What subtools answer with: Okta's own objects, passed on byte for byte, and our few frames around
 //! them.
 
+use std::collections::HashSet;
+
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Serialize;
 use serde_json::value::RawValue;
@@ -9,8 +11,27 @@ use crate::domain::json::{Fields, to_raw};
 
 /// The result of a subtool.
 pub trait Output: JsonSchema {
+    /// Whether it is a list, which can be counted and come in pages.
+    const IS_LIST: bool = false;
+
     /// The result as JSON, cut to the wanted fields.
     fn into_raw(self, fields: &Fields) -> Box<RawValue>;
+
+    /// What is left of a list of which this is a page.
+    fn rest(&mut self) -> Option<Rest> {
+        None
+    }
+}
+
+/// What is left of a list that comes in pages.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rest {
+    /// The cursor to go on at.
+    pub(super) after: String,
+    /// How many items came so far.
+    pub(super) given: usize,
+    /// What tells those items from others, in lists that may repeat one.
+    pub(super) seen: HashSet<String>,
 }
 
 /// An object of Okta's, passed on byte for byte: `(type name, doc, [property: schema …])`.
@@ -144,14 +165,18 @@ impl JsonSchema for Expiry {
 /// Items of a list, and how it ended.
 #[derive(Debug)]
 pub struct List<T> {
-    /// The items, cut to the wanted fields.
+    /// The items, cut to the wanted fields; none when they are only counted.
     pub items: Vec<Box<RawValue>>,
+    /// How many items.
+    pub count: usize,
     /// Whether nothing is missing.
     pub complete: bool,
     /// Where to go on; `None` with `complete: false` means that Okta shows no more.
     pub next: Option<String>,
     /// Statuses that Okta left out.
     pub left_out: &'static [&'static str],
+    /// What is left when this is a page and not the last.
+    pub rest: Option<Rest>,
     /// What kind of items.
     pub of: std::marker::PhantomData<T>,
 }
@@ -160,7 +185,7 @@ pub struct List<T> {
 #[derive(Serialize, JsonSchema)]
 #[schemars(deny_unknown_fields)]
 struct Frame<'a> {
-    /// The items.
+    /// The items; empty when `options.count_only` asked for their number alone.
     #[schemars(skip)]
     items: &'a [Box<RawValue>],
     /// How many items.
@@ -176,15 +201,21 @@ struct Frame<'a> {
 }
 
 impl<T: JsonSchema> Output for List<T> {
+    const IS_LIST: bool = true;
+
     /// The items are already cut.
     fn into_raw(self, _: &Fields) -> Box<RawValue> {
         to_raw(&Frame {
             items: &self.items,
-            count: self.items.len(),
+            count: self.count,
             complete: self.complete,
             next: self.next.as_deref(),
             left_out: self.left_out,
         })
+    }
+
+    fn rest(&mut self) -> Option<Rest> {
+        self.rest.take()
     }
 }
 

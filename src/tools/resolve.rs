@@ -37,12 +37,16 @@ pub(super) fn id(key: &UserKey, okta: &mut Dialogue<'_>) -> Result<UserId, Stop>
 
 /// A login with a slash cannot stand in a path (Okta answers 405, okta-sdk-nodejs issue 430), however
 /// it is encoded; a search finds it.
-fn by_search(key: &UserKey, okta: &mut Dialogue<'_>) -> Result<UserId, Stop> {
+fn found_by_search(key: &UserKey, okta: &mut Dialogue<'_>) -> Result<Option<UserState>, Stop> {
     let literal = serde_json::to_string(key).expect("a string serializes");
     let search = format!("profile.login eq {literal}");
     let found: Vec<UserState> =
         okta.ask(Request::get("/api/v1/users", &[]).query("search", search).query("limit", 2))?.read()?;
-    match found.iter().find(|user| is_login(user, key)) {
+    Ok(found.into_iter().find(|user| is_login(user, key)))
+}
+
+fn by_search(key: &UserKey, okta: &mut Dialogue<'_>) -> Result<UserId, Stop> {
+    match found_by_search(key, okta)? {
         Some(user) => UserId::from_okta(&user.id).map_err(|_| Stop::unreadable()),
         None => {
             let message = format!("failed to find user `{}`", excerpt(key.as_str()));
@@ -50,6 +54,20 @@ fn by_search(key: &UserKey, okta: &mut Dialogue<'_>) -> Result<UserId, Stop> {
             Err(Stop::Fail(Box::new(failure)))
         }
     }
+}
+
+/// The user with this login, if there is one.
+pub(super) fn is_there(key: &UserKey, okta: &mut Dialogue<'_>) -> Result<Option<UserState>, Stop> {
+    if key.as_str().contains('/') {
+        return found_by_search(key, okta);
+    }
+    let reply = read(key, okta)?;
+    if !reply.is_success() {
+        let error = reply.error();
+        return if error.status == 404 { Ok(None) } else { Err(Stop::Refused(Box::new(error))) };
+    }
+    let user: UserState = reply.read()?;
+    Ok(is_login(&user, key).then_some(user))
 }
 
 fn by_reading(key: &UserKey, okta: &mut Dialogue<'_>) -> Result<UserId, Stop> {

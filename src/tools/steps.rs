@@ -2,12 +2,16 @@
 //! them twice, by the System Log.
 
 use jiff::Timestamp;
+use serde::Deserialize;
 
 use crate::domain::answer::Effect;
 use crate::domain::http::Request;
 use crate::domain::ids::{UserId, excerpt};
+use crate::domain::json::Object;
+use crate::domain::okta_error::OktaError;
 
 use super::converge::{Settled, effect, is_since, logged, look_for, settle, unknown};
+use super::plan::Forecast;
 use super::{Dialogue, Reply, Stop, UserState, resolve};
 
 /// One step, as far as it must be recognized afterwards.
@@ -16,6 +20,8 @@ pub(super) struct Leading<'s> {
     pub verb: &'s str,
     /// The refusal that may mean "already so".
     pub refusal: &'s str,
+    /// The statuses it can be taken from (okta-sdk and Okta's lifecycle tables, and recordings).
+    pub from: &'s [&'s str],
     /// The statuses it leads to.
     pub to: &'s [&'s str],
     /// What the System Log calls it.
@@ -65,6 +71,50 @@ pub(super) fn look<'a>(
     Ok(was_taken.then_some((Effect::Applied, None)))
 }
 
+/// How a step would end, from the user's status.
+pub(super) fn foresee(
+    okta: &mut Dialogue<'_>,
+    user: &UserId,
+    leading: &Leading<'_>,
+) -> Result<Forecast, Stop> {
+    let state: UserState = resolve::read(user, okta)?.read()?;
+    if leading.from.contains(&state.status.as_str()) {
+        return Ok(Forecast::applied());
+    }
+    if leading.to.contains(&state.status.as_str()) {
+        return Ok(Forecast::unchanged(resolve::reading(user)));
+    }
+    Err(wrong_status(user, &state, leading, None))
+}
+
+/// How a step that needs a password of Okta's own would end.
+pub(super) fn foresee_password(
+    okta: &mut Dialogue<'_>,
+    user: &UserId,
+    leading: &Leading<'_>,
+) -> Result<Forecast, Stop> {
+    #[derive(Deserialize)]
+    struct Holder {
+        #[serde(default)]
+        credentials: Credentials,
+    }
+    #[derive(Default, Deserialize)]
+    struct Credentials {
+        password: Option<Object>,
+    }
+    let reply = resolve::read(user, okta)?;
+    let (state, holder): (UserState, Holder) = (reply.read()?, reply.read()?);
+    if !leading.from.contains(&state.status.as_str()) {
+        return Err(wrong_status(user, &state, leading, None));
+    }
+    // Okta shows an empty object where a password is.
+    if holder.credentials.password.is_none() {
+        let (verb, user) = (leading.verb, excerpt(user.as_str()));
+        return Err(Stop::precondition(format!("failed to {verb} user `{user}`: it has no password"), None));
+    }
+    Ok(Forecast::applied())
+}
+
 /// After a refusal: the user as read, when it is already where the step leads.
 pub(super) fn already<'a>(
     okta: &mut Dialogue<'a>,
@@ -81,9 +131,13 @@ pub(super) fn already<'a>(
     if leading.to.contains(&state.status.as_str()) {
         return Ok((effect(state.status_changed, okta.doubt()), reply));
     }
+    Err(wrong_status(user, &state, leading, Some(error)))
+}
+
+fn wrong_status(user: &UserId, state: &UserState, leading: &Leading<'_>, error: Option<OktaError>) -> Stop {
     let (verb, status) = (leading.verb, excerpt(&state.status));
     let message = format!("failed to {verb} user `{}`: it is {status}", excerpt(user.as_str()));
-    Err(Stop::precondition(message, Some(error)))
+    Stop::precondition(message, error)
 }
 
 /// Whether a mail or a secret surely went out, surely did not, or nobody can say.
@@ -102,7 +156,8 @@ pub(super) fn emitted(
     since: Timestamp,
 ) -> Result<Emitted, Stop> {
     let verb = leading.verb;
-    let lost = |what: &str| unknown(format!("nobody can say whether Okta took the step to {verb}: {what}"));
+    let lost =
+        |what: &str| unknown(format!("nobody can say whether Okta took the step to {verb} the user: {what}"));
     let Some(reply) = look_for(okta, resolve::reading(user).after(okta.settling()))? else {
         return Ok(Emitted::Not); // Okta will say that the user is not there
     };

@@ -13,8 +13,10 @@ use crate::domain::secret::Secrets;
 use super::converge::{has_all, is_since, look_for, moment};
 use super::list::{Limit, Rules, follow};
 use super::output::{AppLink, Empty, Group, List, User};
+use super::plan::{ATTRIBUTES, Forecast, MASTERED, PASSWORD_POLICY, UNIQUE};
 use super::{
-    Dialogue, Done, Kind, LAG_PAUSE, Manifest, Repeat, Reply, Step, Stop, Subtool, UserState, resolve,
+    Dialogue, Done, Kind, LAG_PAUSE, Manifest, Repeat, Reply, Step, Stop, Subtool, UserState, lifecycle,
+    resolve,
 };
 
 /// The best page of users Okta gives ("List users": at most 200).
@@ -248,6 +250,23 @@ impl Subtool for UpdateUser {
         }
         Err(Stop::Refused(Box::new(refusal)))
     }
+
+    fn foresee(&self, okta: &mut Dialogue<'_>) -> Result<Forecast, Stop> {
+        let user = resolve::user(&self.user_id, okta)?;
+        let state: UserState = resolve::read(&user, okta)?.read()?;
+        if state.status == "DEPROVISIONED" {
+            let message = format!("failed to update user `{}`: it is DEPROVISIONED", excerpt(user.as_str()));
+            return Err(Stop::precondition(message, None));
+        }
+        let login = self.profile.as_ref().and_then(|profile| profile.text("login"));
+        if let Some(login) = login.and_then(|login| UserKey::try_from(login).ok())
+            && resolve::is_there(&login, okta)?.is_some_and(|other| other.id != state.id)
+        {
+            let message = format!("failed to update the user: login `{}` is taken", excerpt(login.as_str()));
+            return Err(Stop::fail(ErrorCode::AlreadyExists, message));
+        }
+        Ok(Forecast::applied().without(&[PASSWORD_POLICY, MASTERED, ATTRIBUTES, UNIQUE]))
+    }
 }
 
 /// The part of a user that an update changes.
@@ -349,6 +368,11 @@ impl Subtool for DeleteUser {
         let message =
             format!("user `{}` is still there after Okta accepted to delete it", excerpt(key.as_str()));
         Err(Stop::fail(ErrorCode::OutcomeUnknown, message))
+    }
+
+    fn foresee(&self, okta: &mut Dialogue<'_>) -> Result<Forecast, Stop> {
+        let user = resolve::user(&self.user_id, okta)?;
+        lifecycle::losses(okta, &user, Forecast::applied().then(resolve::reading(&user)))
     }
 }
 

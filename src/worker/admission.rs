@@ -9,17 +9,18 @@ use jiff::Timestamp;
 use serde_json::value::RawValue;
 
 use crate::domain::answer::{ErrorCode, Failure};
-use crate::domain::envelope::{Envelope, Fault, nearest};
+use crate::domain::envelope::{Envelope, Fault, Options, RESULT_BYTES_USUAL, nearest};
 use crate::domain::ids::{Lane, excerpt};
-use crate::domain::json;
+use crate::domain::json::{self, Fields};
 use crate::domain::secret::Secrets;
 use crate::policy::permit::AllowList;
 use crate::policy::provenance;
 use crate::tools::catalogue::{self, Entry};
-use crate::tools::{Bounds, Move, Repeat, Setting, Tool};
+use crate::tools::output::Rest;
+use crate::tools::{Bounds, Listing, Move, Repeat, Setting, Tool};
 
 use super::letter::Letter;
-use super::{Connection, RESULT_BYTES_MAX, Rules};
+use super::{Connection, Rules};
 
 /// A message as far as it could be read.
 pub(super) struct Reading {
@@ -58,7 +59,12 @@ pub(super) struct Job<'a> {
 impl Job<'_> {
     /// Whether it changes nothing.
     pub fn is_read(&self) -> bool {
-        self.tool.repeat() == Repeat::Read
+        self.tool.repeat() == Repeat::Read || self.envelope.options.dry_run
+    }
+
+    /// The secrets in its arguments.
+    pub fn secrets(&self) -> Secrets {
+        secrets(Some(&*self.tool), Some(&self.envelope.arguments))
     }
 }
 
@@ -88,14 +94,9 @@ impl Reading {
 
     /// The secrets in the arguments, readable or not.
     pub fn secrets(&self) -> Secrets {
-        let mut secrets = Secrets::default();
-        if let Some(Ok(tool)) = &self.tool {
-            tool.secrets(&mut secrets);
-        }
-        if let Ok(envelope) = &self.envelope {
-            sensitive(&envelope.arguments).iter().for_each(|text| secrets.add(text));
-        }
-        secrets
+        let tool = self.tool.as_ref().and_then(|tool| tool.as_ref().ok());
+        let arguments = self.envelope.as_ref().ok().map(|envelope| &*envelope.arguments);
+        secrets(tool.map(|tool| &**tool), arguments)
     }
 
     /// The name of the subtool: one of the 28, or what stands there instead, cut short.
@@ -109,9 +110,26 @@ impl Reading {
         self.envelope.as_ref().ok()?.options.reason.as_deref()
     }
 
+    /// The largest answer it wants, in bytes.
+    pub fn bytes_max(&self) -> usize {
+        let options = self.envelope.as_ref().ok().map(|envelope| &envelope.options);
+        options.map_or(RESULT_BYTES_USUAL, |options| options.bytes_max) as usize
+    }
+
+    /// Whether it wants each page of a list for itself.
+    pub fn is_paged(&self) -> bool {
+        self.entry.is_some_and(|entry| entry.is_list)
+            && self.envelope.as_ref().is_ok_and(|envelope| envelope.options.stream)
+    }
+
     /// Whether it asks for a change.
     pub fn is_write(&self) -> bool {
-        matches!(&self.tool, Some(Ok(tool)) if tool.repeat() != Repeat::Read)
+        matches!(&self.tool, Some(Ok(tool)) if tool.repeat() != Repeat::Read) && !self.is_dry_run()
+    }
+
+    /// Whether it is for show.
+    fn is_dry_run(&self) -> bool {
+        self.envelope.as_ref().is_ok_and(|envelope| envelope.options.dry_run)
     }
 
     /// Judges the message; the first check that fails answers.
@@ -154,7 +172,17 @@ impl Reading {
         if let Some(failure) = letter.fault() {
             return Err(failure);
         }
-        let mints = matches!(&self.tool, Some(Ok(tool)) if tool.mints_secret());
+        if let (Some(entry), Ok(Envelope { options, .. })) = (self.entry, &self.envelope)
+            && !entry.is_list
+            && let Some((name, _)) = [("count_only", options.count_only), ("stream", options.stream)]
+                .into_iter()
+                .find(|(_, on)| *on)
+        {
+            let message = format!("`{name}` is for lists, and `{}` is none", entry.manifest.name);
+            let path = Some(format!("options.{name}"));
+            return Err(Failure::new(ErrorCode::InvalidMessage, message).at(path));
+        }
+        let mints = matches!(&self.tool, Some(Ok(tool)) if tool.mints_secret()) && !self.is_dry_run();
         if mints && letter.properties.reply_to.is_none() {
             let message = "the result would hold a one-time secret, so the message must name a `reply_to`";
             let path = Some("properties.reply_to");
@@ -216,9 +244,9 @@ impl Reading {
                 Err(Failure::new(ErrorCode::InvalidArguments, message.clone()).at(path.clone()))
             }
             // Some faults show only when the subtool makes its first move.
-            Ok(tool) => match tool.next(&[], Setting::first(bounds(envelope, false))) {
+            Ok(tool) => match tool.next(&[], Setting::first(bounds(envelope, false, None))) {
                 Move::Fail(failure) => Err(*failure),
-                Move::Send(_) | Move::Done(_) | Move::Refused(_) => Ok(()),
+                Move::Send(_) | Move::Done(..) | Move::Planned(_) | Move::Refused(_) => Ok(()),
             },
         }
     }
@@ -254,8 +282,26 @@ pub(super) fn too_late(Deadline { at, path }: Deadline) -> Failure {
 }
 
 /// The limits of a result.
-pub(super) fn bounds(envelope: &Envelope, is_overdue: bool) -> Bounds<'_> {
-    Bounds { fields: &envelope.options.fields, bytes_max: RESULT_BYTES_MAX, is_overdue }
+pub(super) fn bounds<'a>(envelope: &'a Envelope, is_overdue: bool, rest: Option<&'a Rest>) -> Bounds<'a> {
+    /// Of what is only counted nothing is kept.
+    const NOTHING: &Fields = &Fields::Parts(Vec::new());
+    let Options { fields, bytes_max, count_only, stream, .. } = &envelope.options;
+    let (fields, listing) = match (count_only, stream) {
+        (true, _) => (NOTHING, Listing::Counted),
+        (false, true) => (fields, Listing::Paged(rest)),
+        (false, false) => (fields, Listing::Whole),
+    };
+    Bounds { fields, bytes_max: *bytes_max as usize, listing, is_overdue }
+}
+
+/// The secrets in arguments, readable or not.
+fn secrets(tool: Option<&dyn Tool>, arguments: Option<&RawValue>) -> Secrets {
+    let mut secrets = Secrets::default();
+    if let Some(tool) = tool {
+        tool.secrets(&mut secrets);
+    }
+    arguments.map(sensitive).unwrap_or_default().iter().for_each(|text| secrets.add(text));
+    secrets
 }
 
 /// Words in the names of things that are secret.
@@ -309,11 +355,12 @@ mod tests {
     use crate::policy::reply_to::ReplyPolicy;
     use crate::policy::retry::RetryRules;
     use crate::tools::{Kind, Turn};
+    use crate::worker::answering::Answering;
     use crate::worker::clock::Clock;
     use crate::worker::event::{Observers, ParkReason};
     use crate::worker::gate::{Gate, Terms};
     use crate::worker::ports::{Okta, Postbox};
-    use crate::worker::{Conclusion, Ended, Worker};
+    use crate::worker::{Case, Conclusion, Ended, Identity, Worker};
 
     /// A subtool with a bug: it has so many sound moves, then it panics.
     struct Buggy {
@@ -395,7 +442,10 @@ mod tests {
             tool: Some(Ok(Box::new(tool))),
         };
         let worker = Worker::new(rules, Arc::new(Nowhere), observer);
-        match worker.run(&worker.rules.load(), &letter, reading, &Bytes::new(), &Nowhere).await {
+        let (identity, begun) = (Identity::of(&reading), tokio::time::Instant::now());
+        let answering = Answering { worker: &worker, letter: &letter, identity: &identity, begun };
+        let case = Case { rules: &worker.rules.load(), body: &Bytes::new(), receipt: &Nowhere, answering };
+        match worker.run(reading, case).await {
             Ended::Concluded(conclusion) => conclusion,
             Ended::PutAside | Ended::Stale => panic!("nobody stops the worker"),
         }

@@ -7,18 +7,20 @@ use tokio::time::Instant;
 
 use bytes::Bytes;
 use jiff::Timestamp;
+use serde_json::value::RawValue;
 
-use crate::domain::answer::{Answer, Outcome, Status};
+use crate::domain::answer::{Answer, Effect, Outcome, PageMark, Status};
 use crate::domain::json::{self, Object};
 use crate::domain::mail::{Address, HeaderValue, Headers, Post, Posted, Properties, Unposted};
 use crate::domain::secret::MASK;
 use crate::domain::topology::{DEAD, RESULTS};
 
+use super::conversation::Cost;
 use super::docket::CALLER;
 use super::event::{Ending, Event, ParkReason};
 use super::killpoint::{Point, reached};
 use super::letter::{Letter, TRACEPARENT};
-use super::{Conclusion, Identity, RESULT_BYTES_MAX, Worker};
+use super::{Conclusion, Identity, Worker};
 
 /// The header of a result that could not go where it should.
 const UNDELIVERABLE: &str = "okta-undeliverable";
@@ -32,10 +34,14 @@ const NOBODY: &str = "-";
 /// The longest text AMQP takes as a message id, in bytes.
 const SHORT_TEXT_MAX: usize = 255;
 
+/// What stands around a result is not larger than this, in bytes: some ids and texts of bounded length.
+const FRAME_BYTES_MAX: usize = 16 * 1024;
+
 /// The members of results that hold one-time secrets.
 const ONE_TIME: [&str; 4] = ["activation_url", "activation_token", "reset_password_url", "temp_password"];
 
 /// Everything an answer is made of, but the outcome.
+#[derive(Clone, Copy)]
 pub(super) struct Answering<'a> {
     pub worker: &'a Worker,
     pub letter: &'a Letter,
@@ -46,8 +52,9 @@ pub(super) struct Answering<'a> {
 impl Answering<'_> {
     /// Posts the answer, parks what must be parked, and tells the observers.
     pub async fn answer(self, conclusion: Conclusion, body: &Bytes) -> Result<(), Unposted> {
-        let park = conclusion.park;
-        let answer = self.wrap(conclusion);
+        let Conclusion { outcome, cost, park, pages } = conclusion;
+        let page = self.identity.is_paged.then_some(PageMark { index: pages, last: true });
+        let answer = self.wrap(outcome, cost, page);
         self.post(&answer).await?;
         if let Some(reason) = park {
             reached(Point::Parking, Some(&self.letter.id)).await;
@@ -57,26 +64,32 @@ impl Answering<'_> {
         Ok(())
     }
 
-    fn wrap(&self, conclusion: Conclusion) -> Answer {
-        let Identity { connection, named, secrets, .. } = self.identity;
-        let Conclusion { outcome, cost, .. } = conclusion;
+    /// Posts a page of a list that is not the last.
+    pub async fn page(self, result: Box<RawValue>, cost: Cost, index: u32) -> Result<(), Unposted> {
+        let outcome = Outcome::Succeeded { effect: Effect::None, result };
+        self.post(&self.wrap(outcome, cost, Some(PageMark { index, last: false }))).await
+    }
+
+    fn wrap(&self, outcome: Outcome, cost: Cost, page: Option<PageMark>) -> Answer {
+        let Identity { connection, named, secrets, bytes_max, .. } = self.identity;
         let docket = &self.letter.docket;
         let (status, effect, result, error) = match outcome {
             Outcome::Succeeded { effect, result } => (Status::Succeeded, effect, Some(result), None),
+            Outcome::Planned(plan) => (Status::Planned, Effect::None, Some(plan), None),
             Outcome::Failed { effect, failure } => {
                 (Status::Failed, effect, None, Some(failure.masked(secrets)))
             }
         };
-        let is_too_large = result.as_ref().is_some_and(|result| result.get().len() > RESULT_BYTES_MAX);
-        Answer {
+        let mut answer = Answer {
             id: self.letter.id.clone(),
             id_generated: docket.id_generated,
             connection: connection.as_ref().map(|connection| connection.name.to_string()),
             subtool: named.as_deref().map(|named| secrets.mask(named)),
             status,
             effect,
-            result: if is_too_large { Some(json::to_raw(&())) } else { result },
-            result_omitted: is_too_large,
+            result,
+            page,
+            result_omitted: false,
             error,
             attempts: docket.attempts.saturating_add(cost.attempts),
             okta_calls: cost.okta_calls,
@@ -84,7 +97,16 @@ impl Answering<'_> {
             duration_ms: millis(self.took()),
             rate_limit: cost.rate_limit,
             okta_request_ids: cost.okta_request_ids,
+        };
+        let is_too_large = |answer: &Answer| match answer.result.as_ref().map(|result| result.get().len()) {
+            Some(bytes) if bytes + FRAME_BYTES_MAX > *bytes_max => json::to_vec(answer).len() > *bytes_max,
+            Some(_) | None => false,
+        };
+        if is_too_large(&answer) {
+            answer.result = Some(json::to_raw(&()));
+            answer.result_omitted = true;
         }
+        answer
     }
 
     /// From the first receipt to now: earlier deliveries only waited.
@@ -96,7 +118,7 @@ impl Answering<'_> {
     async fn post(&self, answer: &Answer) -> Result<(), Unposted> {
         let post = |to: Address, headers: Headers, answer: &Answer| Post {
             to,
-            properties: self.properties(headers),
+            properties: self.properties(headers, answer.page),
             body: Bytes::from(json::to_vec_of(answer, length(answer))),
         };
         let postbox = &self.worker.postbox;
@@ -123,11 +145,14 @@ impl Answering<'_> {
         Address::Exchange(RESULTS, format!("{connection}.{subtool}.{}", answer.status.as_str()))
     }
 
-    fn properties(&self, headers: Headers) -> Properties {
+    fn properties(&self, headers: Headers, page: Option<PageMark>) -> Properties {
         let letter = self.letter;
         Properties {
-            message_id: Some(result_id(&letter.id)),
-            correlation_id: letter.properties.correlation_id.clone().or_else(|| Some(letter.id.clone())),
+            message_id: Some(match page {
+                None => result_id(&letter.id, "result"),
+                Some(page) => result_id(&letter.id, &page.index.to_string()),
+            }),
+            correlation_id: letter.correlation_id(),
             kind: Some("okta.result".to_owned()),
             content_type: Some("application/json".to_owned()),
             timestamp: seconds(self.worker.rules.load().clock.now()),
@@ -222,13 +247,13 @@ fn masked(answer: &Answer) -> Answer {
 
 /// The id of a result: the same again for the same invocation. An id too long for AMQP's short texts is
 /// stood for by its digest.
-fn result_id(id: &str) -> String {
-    let result = format!("{id}.result");
+fn result_id(id: &str, which: &str) -> String {
+    let result = format!("{id}.{which}");
     if result.len() <= SHORT_TEXT_MAX {
         return result;
     }
     let digest = Sha256::digest(id.as_bytes());
-    digest.iter().map(|byte| format!("{byte:02x}")).chain([".result".to_owned()]).collect()
+    digest.iter().map(|byte| format!("{byte:02x}")).chain([format!(".{which}")]).collect()
 }
 
 fn millis(duration: Duration) -> u64 {

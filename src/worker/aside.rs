@@ -19,12 +19,13 @@ use super::docket::{Docket, RESENT};
 use super::killpoint::{Point, reached};
 use super::letter::Letter;
 use super::ports::Postbox;
+use super::progress::PROGRESS;
 
 /// What headers of the worker's own begin with.
 const OURS: &str = "okta-";
 
 /// The headers of that kind that a producer may set.
-const PRODUCERS_OWN: [&str; 2] = [RESENT, "okta-progress"];
+const PRODUCERS_OWN: [&str; 2] = [RESENT, PROGRESS];
 
 /// What RabbitMQ writes into a message or acts upon when one is published: how often it was delivered,
 /// from where it was dead-lettered, and further routing keys.

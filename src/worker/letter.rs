@@ -4,7 +4,6 @@ use jiff::Timestamp;
 use uuid::Uuid;
 
 use crate::domain::answer::{ErrorCode, Failure};
-use crate::domain::envelope::NOT_YET;
 use crate::domain::ids::{ConnectionName, Lane, excerpt};
 use crate::domain::mail::{Address, Headers, Properties, Source};
 use crate::domain::topology::DIRECT_REPLY;
@@ -111,11 +110,12 @@ impl Letter {
                 format!("the content encoding `{}` is neither absent nor `utf-8`", excerpt(encoding));
             return invalid(message, "properties.content_encoding");
         }
-        NOT_YET.iter().find_map(|not_yet| {
-            let header = not_yet.path.strip_prefix("properties.headers.")?;
-            let value = self.properties.headers.get(header)?;
-            value.is_true().then(|| crate::domain::envelope::not_supported_yet(not_yet.path))
-        })
+        None
+    }
+
+    /// By what the caller knows its answers.
+    pub fn correlation_id(&self) -> Option<String> {
+        self.properties.correlation_id.clone().or_else(|| Some(self.id.clone()))
     }
 
     /// The trace as headers of an answer.

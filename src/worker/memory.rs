@@ -105,7 +105,7 @@ impl Running {
     pub fn ended(mut self, conclusion: &Conclusion) {
         let is_small = match &conclusion.outcome {
             Outcome::Succeeded { result, .. } => result.get().len() <= RESULT_BYTES_MAX,
-            Outcome::Failed { .. } => true,
+            Outcome::Planned(_) | Outcome::Failed { .. } => true,
         };
         *self.0 = (is_small && conclusion.park.is_none()).then(|| conclusion.clone());
     }
@@ -114,7 +114,9 @@ impl Running {
 impl Conclusion {
     /// Whether it changed anything, or may have.
     fn has_changed(&self) -> bool {
-        let (Outcome::Succeeded { effect, .. } | Outcome::Failed { effect, .. }) = &self.outcome;
-        *effect != Effect::None
+        match &self.outcome {
+            Outcome::Succeeded { effect, .. } | Outcome::Failed { effect, .. } => *effect != Effect::None,
+            Outcome::Planned(_) => false,
+        }
     }
 }

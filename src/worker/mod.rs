@@ -17,6 +17,7 @@ pub mod killpoint;
 mod letter;
 mod memory;
 pub mod ports;
+mod progress;
 pub mod pulse;
 
 use std::collections::HashMap;
@@ -51,10 +52,8 @@ use killpoint::{Point, reached};
 use letter::Letter;
 use memory::{Key, Memory};
 use ports::{Budget, Inbox, Okta, Postbox};
+use progress::Progress;
 use pulse::Pulse;
-
-/// The largest result, in bytes: RabbitMQ 4 refuses messages over 16 MiB, and an agent long before.
-const RESULT_BYTES_MAX: usize = 1024 * 1024;
 
 /// One org as the worker sees it.
 pub struct Connection {
@@ -144,11 +143,20 @@ struct Conclusion {
     outcome: Outcome,
     cost: Cost,
     park: Option<ParkReason>,
+    /// Pages of a list that were answered before.
+    pages: u32,
+}
+
+impl Conclusion {
+    /// It ended before any page.
+    fn new(outcome: Outcome, cost: Cost, park: Option<ParkReason>) -> Self {
+        Self { outcome, cost, park, pages: 0 }
+    }
 }
 
 impl Ended {
     fn refused(failure: Failure, park: Option<ParkReason>) -> Self {
-        Self::Concluded(Conclusion { outcome: failure.into(), cost: Cost::default(), park })
+        Self::Concluded(Conclusion::new(failure.into(), Cost::default(), park))
     }
 
     /// It was delivered again and again, and no worker came to its end.
@@ -157,7 +165,7 @@ impl Ended {
         let failure = Failure::new(ErrorCode::Internal, message);
         let outcome =
             if is_write { Outcome::Failed { effect: Effect::Unknown, failure } } else { failure.into() };
-        Self::Concluded(Conclusion { outcome, cost: Cost::default(), park: Some(ParkReason::CrashLoop) })
+        Self::Concluded(Conclusion::new(outcome, Cost::default(), Some(ParkReason::CrashLoop)))
     }
 
     /// A bug of ours ended it before any request.
@@ -171,6 +179,15 @@ fn a_bug() -> Failure {
     Failure::new(ErrorCode::Internal, "the worker has a bug; the message is parked")
 }
 
+/// One message being worked on.
+#[derive(Clone, Copy)]
+struct Case<'a> {
+    rules: &'a Rules,
+    body: &'a Bytes,
+    receipt: &'a dyn Receipt,
+    answering: Answering<'a>,
+}
+
 /// What is known of a message for its answer, whatever became of it.
 #[derive(Default)]
 struct Identity {
@@ -180,6 +197,9 @@ struct Identity {
     named: Option<String>,
     reason: Option<String>,
     secrets: Secrets,
+    bytes_max: usize,
+    /// Whether its answers are pages.
+    is_paged: bool,
 }
 
 impl Identity {
@@ -190,6 +210,8 @@ impl Identity {
             named: reading.subtool(),
             reason: reading.reason().map(str::to_owned),
             secrets: reading.secrets(),
+            bytes_max: reading.bytes_max(),
+            is_paged: reading.is_paged(),
         }
     }
 }
@@ -207,14 +229,8 @@ impl Worker {
     }
 
     /// Judges and runs a message, panics included.
-    async fn run(
-        &self,
-        rules: &Rules,
-        letter: &Letter,
-        reading: Reading,
-        body: &Bytes,
-        receipt: &dyn Receipt,
-    ) -> Ended {
+    async fn run(&self, reading: Reading, case: Case<'_>) -> Ended {
+        let (rules, letter) = (case.rules, case.answering.letter);
         if letter.source == Source::Undelivered {
             return self.give_up(letter, reading.is_write());
         }
@@ -228,11 +244,11 @@ impl Worker {
         let is_kept = reading.envelope.is_err() && letter.reply_to.is_none();
         let may_have_changed = reading.is_write() && letter.docket.maybe_since().is_some();
         match catch_unwind(AssertUnwindSafe(|| reading.judge(letter, rules))) {
-            Ok(Ok(job)) => self.once(rules, &job, body, receipt).await,
+            Ok(Ok(job)) => self.once(&job, case).await,
             // A write that an earlier delivery may have begun: too late to look.
             Ok(Err(failure)) if failure.code == ErrorCode::DeadlineExceeded && may_have_changed => {
                 let outcome = Outcome::Failed { effect: Effect::Unknown, failure };
-                Ended::Concluded(Conclusion { outcome, cost: Cost::default(), park: None })
+                Ended::Concluded(Conclusion::new(outcome, Cost::default(), None))
             }
             Ok(Err(failure)) => Ended::refused(failure, is_kept.then_some(ParkReason::Unreadable)),
             Err(_) => Ended::crashed(),
@@ -240,12 +256,12 @@ impl Worker {
     }
 
     /// Runs an invocation that this worker has not run yet.
-    async fn once(&self, rules: &Rules, job: &Job<'_>, body: &Bytes, receipt: &dyn Receipt) -> Ended {
-        let Some(key) = Key::of(job, body) else { return self.converse(rules, job, body, receipt).await };
+    async fn once(&self, job: &Job<'_>, case: Case<'_>) -> Ended {
+        let Some(key) = Key::of(job, case.body) else { return self.converse(job, case).await };
         match self.memory.begin(key, job.letter.docket.redeliveries > 0).await {
             Err(known) => Ended::Concluded(known),
             Ok(running) => {
-                let ended = self.converse(rules, job, body, receipt).await;
+                let ended = self.converse(job, case).await;
                 if let Ended::Concluded(conclusion) = &ended {
                     running.ended(conclusion);
                 }
@@ -255,9 +271,11 @@ impl Worker {
     }
 
     /// Talks with Okta, or puts the message aside when the line is long.
-    async fn converse(&self, rules: &Rules, job: &Job<'_>, body: &Bytes, receipt: &dyn Receipt) -> Ended {
+    async fn converse(&self, job: &Job<'_>, case: Case<'_>) -> Ended {
+        let Case { rules, body, receipt, answering } = case;
         let (postbox, observer) = (&*self.postbox, &self.observer);
-        let company = Company { rules, observer, receipt, emitting: &self.emitting };
+        let progress = Progress::new(&self.postbox, job.letter, job.connection.name.as_str(), job.subtool);
+        let company = Company { rules, observer, receipt, emitting: &self.emitting, progress: &progress };
         let aside = Aside { job, body, receipt, rules, postbox };
         let _alone = match self.alone(job, &aside).await {
             Ok(alone) => alone,
@@ -265,11 +283,18 @@ impl Worker {
         };
         reached(Point::Judged, Some(&job.letter.id)).await;
         let mut conversation = Conversation::new(job, company);
+        let mut pages = 0;
         let (outcome, park) = loop {
             match AssertUnwindSafe(conversation.hold()).catch_unwind().await {
                 Ok(End::Outcome(outcome)) => break (outcome, None),
                 Err(_) => break (conversation.crashed(), Some(ParkReason::Internal)),
                 Ok(End::Stale) => return Ended::Stale,
+                Ok(End::Page(result)) => {
+                    if answering.page(result, conversation.cost.clone(), pages).await.is_err() {
+                        return Ended::Stale;
+                    }
+                    pages += 1;
+                }
                 Ok(End::HandBack) => {
                     let (attempts, waited) = (conversation.attempts(), conversation.waited());
                     let is_stopping = *rules.stopping.borrow();
@@ -297,7 +322,7 @@ impl Worker {
             }
         };
         job.connection.budget.concluded(job.lane, conversation.cost.okta_calls);
-        Ended::Concluded(Conclusion { outcome, cost: conversation.cost, park })
+        Ended::Concluded(Conclusion { outcome, cost: conversation.cost, park, pages })
     }
 
     /// A message that may be what brings workers down runs when no other such one does, and waits outside
@@ -364,14 +389,19 @@ impl Inbox for Worker {
             let reading = Reading::new(&letter, &body, rules);
             (Identity::of(&reading), reading)
         }));
-        let (identity, ended) = match read {
-            Ok((identity, reading)) => (identity, self.run(rules, &letter, reading, &body, &*receipt).await),
-            Err(_) => (Identity::default(), Ended::crashed()),
+        let (identity, reading) = match read {
+            Ok((identity, reading)) => (identity, Some(reading)),
+            Err(_) => (Identity::default(), None),
+        };
+        let answering = Answering { worker: self, letter: &letter, identity: &identity, begun };
+        let case = Case { rules, body: &body, receipt: &*receipt, answering };
+        let ended = match reading {
+            Some(reading) => self.run(reading, case).await,
+            None => Ended::crashed(),
         };
         let is_safe = match ended {
             Ended::Concluded(conclusion) => {
                 reached(Point::Concluded, Some(&letter.id)).await;
-                let answering = Answering { worker: self, letter: &letter, identity: &identity, begun };
                 answering.answer(conclusion, &body).await.is_ok()
             }
             Ended::PutAside => true,

@@ -12,7 +12,6 @@ use std::path::PathBuf;
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 use okta_worker::domain::http::{Exchange, Request, Response};
-use okta_worker::domain::json::Fields;
 use okta_worker::tools::{Bounds, Move, Setting, Tool, Turn, catalogue};
 use serde_json::value::RawValue;
 
@@ -26,7 +25,7 @@ fn reference() -> Option<PathBuf> {
 }
 
 /// Whole objects, and room for every recorded list.
-const WHOLE: Bounds<'static> = Bounds { fields: &Fields::Whole, bytes_max: 64 << 20, is_overdue: false };
+const WHOLE: Bounds<'static> = Bounds::whole(64 << 20);
 
 /// More questions than any conversation here has.
 const QUESTIONS_MAX: usize = 20;

@@ -206,7 +206,7 @@ fn run(recorded: &Recorded<'_>) {
     });
     assert!(done, "{}: never asked", recorded.source);
     match end {
-        Move::Done(end) if recorded.is_success() && operation.starts_with("list_") => {
+        Move::Done(end, _) if recorded.is_success() && operation.starts_with("list_") => {
             let list: Items<'_> = serde_json::from_str(end.output.get()).expect("a list");
             let items: Vec<&str> = list.items.iter().map(|item| item.get()).collect();
             let recorded_items: Vec<&RawValue> =
@@ -215,11 +215,11 @@ fn run(recorded: &Recorded<'_>) {
             assert_eq!(items, recorded_items, "{}", recorded.source);
             assert!(list.complete, "{}", recorded.source);
         }
-        Move::Done(end) if recorded.is_success() => {
+        Move::Done(end, _) if recorded.is_success() => {
             assert_eq!(end.output.get(), expected(recorded), "{}", recorded.source);
         }
         // "The user is not locked out", and no assignment where user and application are: done already.
-        Move::Done(end) => {
+        Move::Done(end, _) => {
             assert!(matches!(operation, "unlock_user" | "remove_user_from_app"), "{}", recorded.source);
             assert_eq!((end.effect.as_str(), end.output.get()), ("unchanged", "{}"), "{}", recorded.source);
         }
@@ -290,7 +290,7 @@ fn a_recorded_assignment_is_what_already_assigned_answers_with() {
             true => recorded.response(),
             false => response(409, &[], r#"{"errorCode":"E0000062","errorSummary":"s"}"#),
         });
-        let Move::Done(done) = end else { panic!("{}: {end:?}", recorded.source) };
+        let Move::Done(done, _) = end else { panic!("{}: {end:?}", recorded.source) };
         assert_eq!((done.effect.as_str(), done.output.get()), ("unchanged", &*recorded.body()));
         read += 1;
     });

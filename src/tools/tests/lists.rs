@@ -268,7 +268,7 @@ fn an_item_larger_than_the_result_may_be_goes_alone() {
 
 #[test]
 fn a_cut_list_asks_for_the_smaller_page_and_stops_there() {
-    let bounds = Bounds { bytes_max: 1024 + 20, ..WHOLE };
+    let bounds = Bounds { bytes_max: 2 * 20, ..WHOLE };
     let item = |letter: &str| format!(r#""{}""#, letter.repeat(6));
     let page = |letters: &[&str]| {
         ok(&format!("[{}]", letters.iter().map(|letter| item(letter)).collect::<Vec<_>>().join(",")))
@@ -297,7 +297,7 @@ fn a_cut_list_asks_for_the_smaller_page_and_stops_there() {
 
 #[test]
 fn a_cut_list_by_q_goes_on_behind_what_was_given() {
-    let bounds = Bounds { bytes_max: 1024 + 4, ..WHOLE };
+    let bounds = Bounds { bytes_max: 2 * 4, ..WHOLE };
     let arguments = r#"{"q":"jan","limit":3}"#;
     let cut = listed(&tell_within("list_users", arguments, bounds, &[ok("[1,2,3]")]));
     assert_eq!((cut.texts(), cut.complete), (vec!["1", "2"], false));

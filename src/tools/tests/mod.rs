@@ -13,7 +13,6 @@ use serde_json::value::RawValue;
 use super::catalogue::{self, Entry};
 use super::{Bounds, Move, Setting, Tool, Turn};
 use crate::domain::http::{Exchange, Request, Response};
-use crate::domain::json::Fields;
 
 const IDS: [(&str, &str); 3] =
     [("$U", "00u1abCdEfGhIjKlMnOp"), ("$G", "00g1emaKYZTWRYYRRTSK"), ("$A", "0oa1gjh63g214q0Hq0g4")];
@@ -104,7 +103,7 @@ fn line(request: &Request) -> String {
     shortened(&format!("{} {path}{body}", request.method))
 }
 
-const WHOLE: Bounds<'static> = Bounds { fields: &Fields::Whole, bytes_max: 1 << 20, is_overdue: false };
+const WHOLE: Bounds<'static> = Bounds::whole(1 << 20);
 
 /// Drives a conversation with whoever answers, `None` for nobody.
 fn drive(
@@ -131,7 +130,8 @@ fn told(asked: &[Turn], end: &Move) -> Told {
             asked.push(line(request));
             "waits".to_owned()
         }
-        Move::Done(done) => format!("{} {}", done.effect.as_str(), done.output.get()),
+        Move::Done(done, _) => format!("{} {}", done.effect.as_str(), done.output.get()),
+        Move::Planned(plan) => format!("planned {plan:?}"),
         Move::Refused(error) => {
             format!("refused {} {}", error.status, error.error_code.as_deref().unwrap_or("-"))
         }

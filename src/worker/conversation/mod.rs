@@ -4,6 +4,7 @@
 //! back to the subtool; what failed for now is sent again where that is safe, and of a write that must not
 //! be repeated blindly the subtool hears that its outcome is unclear, and looks.
 
+mod planning;
 mod setbacks;
 mod verdict;
 
@@ -12,6 +13,7 @@ use std::time::Duration;
 
 use jiff::SignedDuration;
 use serde::Deserialize;
+use serde_json::value::RawValue;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::Instant;
 
@@ -24,6 +26,7 @@ use crate::policy::budget::window::Told;
 use crate::policy::classify::{Meaning, Trouble, classify};
 use crate::policy::refusal;
 use crate::policy::retry::LAG;
+use crate::tools::output::Rest;
 use crate::tools::{Move, Repeat, Setting, Turn};
 
 use super::Rules;
@@ -31,6 +34,7 @@ use super::admission::{Job, bounds, too_late};
 use super::event::{Event, Observer};
 use super::killpoint::{Point, reached};
 use super::ports::{Ask, NotNow, Patience, Permit};
+use super::progress::{Progress, WaitingFor};
 use super::pulse::{self, Reason, told};
 
 /// What this delivery's conversation cost, known also when it failed.
@@ -53,6 +57,8 @@ pub(super) struct Cost {
 pub(super) enum End {
     /// There is something to answer.
     Outcome(Outcome),
+    /// A page of a list is to be answered, and the list goes on.
+    Page(Box<RawValue>),
     /// Nothing was sent, and the line is long: the message is to make room and come again.
     ComeAgain {
         /// The bucket it would wait for.
@@ -85,6 +91,8 @@ pub(super) struct Company<'a> {
     pub receipt: &'a dyn Receipt,
     /// What mails or mints something is started by few at once, so that a crash leaves few in doubt.
     pub emitting: &'a Semaphore,
+    /// Who hears that it waits.
+    pub progress: &'a Progress<'a>,
 }
 
 /// The talk of one job.
@@ -115,6 +123,8 @@ pub(super) struct Conversation<'a> {
     beats_before: Option<u64>,
     /// Looks for what was just created and is not known everywhere.
     lags: u32,
+    /// What is left of a list that is answered page by page.
+    rest: Option<Rest>,
     /// What it cost so far.
     pub cost: Cost,
 }
@@ -143,6 +153,7 @@ impl<'a> Conversation<'a> {
             attempts_everywhere: 0,
             beats_before: None,
             lags: 0,
+            rest: None,
             cost: Cost::default(),
         }
     }
@@ -177,16 +188,23 @@ impl<'a> Conversation<'a> {
         loop {
             let is_overdue = self.begun.elapsed() > self.rules.list_time_max;
             let setting = Setting {
-                bounds: bounds(&self.job.envelope, is_overdue),
+                bounds: bounds(&self.job.envelope, is_overdue, self.rest.as_ref()),
                 maybe_since: self.job.letter.docket.maybe_since(),
                 is_settled: self.job.letter.docket.is_settled,
                 okta_ahead: self.okta_ahead.unwrap_or_default(),
+                is_dry_run: self.job.envelope.options.dry_run,
             };
             let request = match self.job.tool.next(&self.history, setting) {
                 Move::Send(request) => request,
-                Move::Done(done) => {
+                Move::Done(done, Some(rest)) => {
+                    self.rest = Some(rest);
+                    self.history.clear();
+                    return Ok(End::Page(done.output));
+                }
+                Move::Done(done, None) => {
                     return Ok(End::Outcome(Outcome::Succeeded { effect: done.effect, result: done.output }));
                 }
+                Move::Planned(plan) => return Ok(End::Outcome(self.planned(*plan))),
                 Move::Refused(error) => return Ok(self.judged(refusal::name(self.job.subtool, *error))),
                 Move::Fail(failure) => return Ok(self.judged(*failure)),
             };
@@ -228,7 +246,7 @@ impl<'a> Conversation<'a> {
                 Meaning::Said => {
                     let response = answer.expect("only an answer says something");
                     self.throttled_in_a_row = 0;
-                    if let Some(reason) = self.fails_everywhere(&response) {
+                    if let Some(reason) = self.fails_everywhere(&request, &response) {
                         self.doubt = was;
                         self.pause(reason).await?;
                         continue;
@@ -279,7 +297,7 @@ impl<'a> Conversation<'a> {
         self.has_begun = true;
         self.beats_before = None;
         let connection = &self.job.connection;
-        if response.is_success() {
+        if response.is_success() && self.is_in_scope(request) {
             connection.pulse.beat(self.job.scope);
         }
         let date = response.headers.get(http::header::DATE).and_then(|date| date.to_str().ok());
@@ -303,12 +321,18 @@ impl<'a> Conversation<'a> {
     }
 
     /// Whether an answer says that the credential is no good, or has lost a scope that worked.
-    fn fails_everywhere(&self, response: &Response) -> Option<Reason> {
+    fn fails_everywhere(&self, request: &Request, response: &Response) -> Option<Reason> {
         if pulse::is_unauthorized(response) {
             return Some(Reason::Unauthorized);
         }
-        let has_lost = pulse::lacks_scope(response) && self.job.connection.pulse.has_worked(self.job.scope);
-        has_lost.then_some(Reason::Forbidden)
+        let has_worked = self.is_in_scope(request) && self.job.connection.pulse.has_worked(self.job.scope);
+        (has_worked && pulse::lacks_scope(response)).then_some(Reason::Forbidden)
+    }
+
+    /// Whether a request needs the scope of its subtool: some look at users for a group's sake.
+    fn is_in_scope(&self, request: &Request) -> bool {
+        let of_what = request.route.trim_start_matches("/api/v1/").split('/').next();
+        of_what == self.job.scope.split('.').nth(1)
     }
 
     /// Waits for the budget.
@@ -327,7 +351,9 @@ impl<'a> Conversation<'a> {
             not_after,
             patience: self.patience(),
         };
-        let admitted = self.unless_stopping(connection.budget.admit(ask)).await?;
+        let room = connection.budget.admit(ask);
+        let room = self.company.progress.during(WaitingFor::RateLimit, Some(bucket), room);
+        let admitted = self.unless_stopping(room).await?;
         let waited = asked.elapsed();
         self.cost.waited += waited;
         let admitted = match admitted {
@@ -436,17 +462,18 @@ impl<'a> Conversation<'a> {
     }
 
     fn remember(&mut self, bucket: Bucket, told: Option<RateHeaders>, request_id: Option<&str>) {
-        /// Enough to find an invocation in the System Log; a list of 500 pages needs not name each.
-        const REQUEST_IDS_MAX: usize = 100;
+        /// Enough to find an invocation in the System Log, and little to read for a model.
+        const REQUEST_IDS_MAX: usize = 10;
         let window = |rate: RateHeaders| {
             let reset = jiff::Timestamp::from_second(rate.reset).ok()?;
             Some(RateLimit { bucket, limit: rate.limit, remaining: rate.remaining, reset })
         };
         self.cost.rate_limit = told.and_then(window).or(self.cost.rate_limit);
-        if let Some(id) = request_id
-            && self.cost.okta_request_ids.len() < REQUEST_IDS_MAX
-        {
-            self.cost.okta_request_ids.push(id.to_owned());
+        let ids = &mut self.cost.okta_request_ids;
+        ids.extend(request_id.map(str::to_owned));
+        let ids_max = if self.job.envelope.options.count_only { 1 } else { REQUEST_IDS_MAX };
+        if ids.len() > ids_max {
+            ids.remove(0);
         }
     }
 }

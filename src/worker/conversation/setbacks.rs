@@ -11,6 +11,7 @@ use crate::policy::classify::{Limit, Trouble, concurrency_wait};
 use crate::policy::retry::{BUSY, WAIT_IN_HAND_MAX, retry_after};
 use crate::worker::event::Event;
 use crate::worker::ports::Patience;
+use crate::worker::progress::WaitingFor;
 use crate::worker::pulse::{self, Pause, Reason};
 
 use super::verdict::{describe, with_okta};
@@ -98,13 +99,13 @@ impl Conversation<'_> {
             let stops = |pause: &Option<Pause>| pause.is_some_and(|it| it.stops(job.scope, job.is_read()));
             let _ = watch.wait_for(stops).await;
         };
-        self.unless_stopping(async {
+        let rested = async {
             tokio::select! {
                 () = sleep(pause) => {}
                 () = paused => {}
             }
-        })
-        .await
+        };
+        self.unless_stopping(self.company.progress.during(WaitingFor::Retry, None, rested)).await
     }
 
     /// Waits after a 429, by its kind. Nothing was executed and no attempt is spent.

@@ -1,0 +1,92 @@
+//! What a dry run is answered with: the plan as JSON, its secrets masked.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::domain::answer::{Effect, Failure, Outcome};
+use crate::domain::http::Request;
+use crate::domain::json;
+use crate::domain::secret::Secrets;
+use crate::policy::refusal;
+use crate::tools::plan::{Losses, Plan, Predicted};
+
+use super::Conversation;
+
+/// The result of a dry run.
+#[derive(Serialize)]
+struct Planned {
+    requests: Vec<Sent>,
+    predicted: Prediction,
+    calls: BTreeMap<&'static str, u32>,
+    loses: Losses,
+    not_checked: Vec<&'static str>,
+}
+
+/// A request as it would be sent.
+#[derive(Serialize)]
+struct Sent {
+    method: String,
+    path: String,
+    query: BTreeMap<String, String>,
+    body: Option<Value>,
+}
+
+/// How it would end.
+#[derive(Serialize)]
+struct Prediction {
+    effect: Effect,
+    error: Option<Failure>,
+}
+
+impl Conversation<'_> {
+    /// The answer to a dry run.
+    pub(super) fn planned(&self, plan: Plan) -> Outcome {
+        let Plan { requests, calls, predicted, loses, not_checked } = plan;
+        let secrets = self.job.secrets();
+        let failed = |failure: Failure| (Effect::None, Some(failure.masked(&secrets)));
+        let (effect, error) = match predicted {
+            Predicted::Well(effect) => (effect, None),
+            Predicted::Refused(error) => failed(refusal::name(self.job.subtool, *error)),
+            Predicted::Failed(failure) => failed(*failure),
+        };
+        Outcome::Planned(json::to_raw(&Planned {
+            requests: requests.into_iter().map(|request| Sent::masked(request, &secrets)).collect(),
+            predicted: Prediction { effect, error },
+            calls: calls.into_iter().map(|(bucket, calls)| (bucket.as_str(), calls)).collect(),
+            loses,
+            not_checked,
+        }))
+    }
+}
+
+impl Sent {
+    fn masked(request: Request, secrets: &Secrets) -> Self {
+        let query = request.query.into_iter().map(|(name, value)| (name, secrets.mask(&value)));
+        let body = request.body.map(|body| serde_json::from_slice(&body).expect("our own body is JSON"));
+        Self {
+            method: request.method.to_string(),
+            path: secrets.mask(&request.path),
+            query: query.collect(),
+            body: body.map(|body| masked(body, secrets)),
+        }
+    }
+}
+
+/// The value with every text and number that holds a secret masked.
+fn masked(value: Value, secrets: &Secrets) -> Value {
+    match value {
+        Value::String(text) => Value::String(secrets.mask(&text)),
+        Value::Number(number) => {
+            let text = number.to_string();
+            let masked = secrets.mask(&text);
+            if masked == text { Value::Number(number) } else { Value::String(masked) }
+        }
+        Value::Array(items) => items.into_iter().map(|item| masked(item, secrets)).collect(),
+        Value::Object(entries) => {
+            entries.into_iter().map(|(name, value)| (name, masked(value, secrets))).collect()
+        }
+        Value::Null | Value::Bool(_) => value,
+    }
+}
