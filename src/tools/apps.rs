@@ -5,16 +5,20 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::domain::answer::{Effect, ErrorCode};
+use crate::domain::bucket::Bucket;
 use crate::domain::http::Request;
 use crate::domain::ids::{AppId, UserKey, excerpt};
 use crate::domain::json::{self, Object};
 use crate::domain::secret::Secrets;
 
 use super::converge::{Settled, has_all, is_since, logged, look_for, moment, settle, unknown};
+use super::cost::A_LOGIN;
 use super::list::{Limit, Rules, follow};
 use super::output::{App, AppUser, Empty, List};
 use super::plan::{ATTRIBUTES, Forecast, Losses, Lost};
-use super::{Dialogue, Done, Kind, Manifest, Repeat, Reply, Step, Stop, Subtool, UserState, resolve};
+use super::{
+    Cost, Dialogue, Done, Kind, Manifest, Repeat, Reply, Step, Stop, Subtool, UserState, or_default, resolve,
+};
 
 /// The largest page of applications ("List applications").
 const APPS_PAGE: u32 = 200;
@@ -45,8 +49,11 @@ impl Subtool for ListApps {
         name: "list_apps",
         kind: Kind::Read,
         scope: "okta.apps.read",
-        summary: "Lists applications by the beginning of their label or by one expression. This bucket is among the \
-                  smallest: ask for what you need.",
+        summary: "Lists applications by the beginning of their name or label (`q`), or by one expression \
+                  (`filter`); without them, all.",
+        not_for: "Not for an application whose id is known (`get_app`), nor for who has it (`list_app_users`).",
+        cost: Cost::one(Bucket::Apps).per(APPS_PAGE, "applications").and("this bucket is among the smallest"),
+        returns: "`items` with applications, `complete`, and `next` to go on with",
         examples: &[r#"{"q":"Sales"}"#, r#"{"filter":"status eq \"ACTIVE\""}"#, "{}"],
     };
 
@@ -78,6 +85,10 @@ impl Subtool for GetApp {
         kind: Kind::Read,
         scope: "okta.apps.read",
         summary: "Reads one application by id, with settings, features and sign-on mode.",
+        not_for: "Not for finding an application by its label (`list_apps`), nor for its users \
+                  (`list_app_users`).",
+        cost: Cost::one(Bucket::App),
+        returns: "the application as Okta sends it",
         examples: &[r#"{"app_id":"0oa1gjh63g214q0Hq0g4"}"#],
     };
 
@@ -121,7 +132,12 @@ impl Subtool for ListAppUsers {
         name: "list_app_users",
         kind: Kind::Read,
         scope: "okta.apps.read",
-        summary: "Lists who is assigned to an application; `scope` tells a direct assignment (USER) from one by group.",
+        summary: "Lists who is assigned to an application; `scope` tells a direct assignment (USER) from one \
+                  by group (GROUP).",
+        not_for: "Not for what one user has: use `list_user_apps`.",
+        cost: Cost::one(Bucket::Apps).per(APP_USERS_PAGE, "users").and("this bucket is among the smallest"),
+        returns: "`items` with assignments, `complete`, and `next` to go on with; the `id` of each is the \
+                  user's",
         examples: &[
             r#"{"app_id":"0oa1gjh63g214q0Hq0g4"}"#,
             r#"{"app_id":"0oa1gjh63g214q0Hq0g4","q":"jan","expand":"user"}"#,
@@ -164,7 +180,8 @@ pub struct AssignUserToApp {
     /// Okta's app credentials object: `userName`, `password`.
     credentials: Option<Object>,
     /// How the assignment is held.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
+    #[schemars(with = "Option<Scope>")]
     scope: Scope,
 }
 
@@ -184,8 +201,12 @@ impl Subtool for AssignUserToApp {
         name: "assign_user_to_app",
         kind: Kind::Write,
         scope: "okta.apps.manage",
-        summary: "Assigns a user to an active application; an assignment that is there is overwritten. The account in the \
-                  application is made in the background.",
+        summary: "Assigns a user to an active application; an assignment that is there is overwritten. The \
+                  account in the application is made in the background.",
+        not_for: "Not for many users, whom a group that has the application serves better: use \
+                  `add_user_to_group`.",
+        cost: Cost::one(Bucket::Apps).and(A_LOGIN),
+        returns: "the assignment",
         examples: &[
             r#"{"app_id":"0oa1gjh63g214q0Hq0g4","user_id":"00u1abCdEfGhIjKlMnOp"}"#,
             r#"{"app_id":"0oa1gjh63g214q0Hq0g4","user_id":"00u1abCdEfGhIjKlMnOp","credentials":{"userName":"jane"},"profile":{"role":"viewer"}}"#,
@@ -307,7 +328,8 @@ pub struct RemoveUserFromApp {
     /// The user's id or login.
     user_id: UserKey,
     /// Whether Okta mails the administrator.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
+    #[schemars(with = "Option<bool>")]
     send_email: bool,
 }
 
@@ -317,8 +339,12 @@ impl Subtool for RemoveUserFromApp {
         name: "remove_user_from_app",
         kind: Kind::Destructive,
         scope: "okta.apps.manage",
-        summary: "Takes an application away from a user; the application profile is lost and the account there may be \
-                  deactivated. Refused while a group gives the access: remove the user from the group instead.",
+        summary: "Takes an application away from a user; the application profile is lost and the account there \
+                  may be deactivated.",
+        not_for: "Not for access that a group gives, which is refused: use `remove_user_from_group`; for all \
+                  applications at once use `deactivate_user`.",
+        cost: Cost::one(Bucket::Apps).and(A_LOGIN),
+        returns: "an empty object; `unchanged` when user and application exist and no assignment does",
         examples: &[r#"{"app_id":"0oa1gjh63g214q0Hq0g4","user_id":"00u1abCdEfGhIjKlMnOp"}"#],
     };
 

@@ -3,11 +3,14 @@
 use schemars::generate::SchemaSettings;
 use schemars::{JsonSchema, Schema};
 use serde_json::value::RawValue;
+use serde_json::{Map, Value};
 
 use crate::domain::envelope::{self, Fault};
 
 use super::output::Output as _;
-use super::{Manifest, Repeat, Subtool, Tool, apps, create_user, events, groups, lifecycle, members, users};
+use super::{
+    Kind, Manifest, Repeat, Subtool, Tool, apps, create_user, events, groups, lifecycle, members, users,
+};
 
 /// One row: a subtool without its arguments.
 pub struct Entry {
@@ -42,6 +45,53 @@ impl Entry {
         self.manifest.examples.iter().map(class).max().expect("every subtool has an example")
     }
 
+    /// A kind of power that some arguments need on top of the manifest's, as an example shows.
+    pub fn may_also_need(&self) -> Option<Kind> {
+        self.manifest.examples.iter().find_map(|example| {
+            let arguments = serde_json::from_str(example).expect("examples are JSON");
+            self.read(arguments).ok()?.also_needs()
+        })
+    }
+
+    /// The cases of arguments that decide the repeat class: first the one without optional arguments, then each
+    /// that an example shows with another class, with just the arguments that make it so.
+    pub fn cases(&self) -> Vec<Case> {
+        let schema = (self.arguments)();
+        let required: Vec<&str> = schema
+            .get("required")
+            .and_then(Value::as_array)
+            .map(|names| names.iter().filter_map(Value::as_str).collect())
+            .unwrap_or_default();
+        let example = |text: &&str| -> Map<String, Value> {
+            serde_json::from_str(text).expect("examples are JSON objects")
+        };
+        let mut plain = self.manifest.examples.first().map(example).expect("every subtool has an example");
+        plain.retain(|name, _| required.contains(&name.as_str()));
+        let class = |optional: &Map<String, Value>| {
+            let mut arguments = plain.clone();
+            arguments.extend(optional.clone());
+            let raw = serde_json::value::to_raw_value(&arguments).expect("a map of JSON is JSON");
+            self.read(&raw).map(|tool| tool.repeat()).expect("a part of an example fits")
+        };
+        let mut cases = vec![Case { with: Map::new(), repeat: class(&Map::new()) }];
+        for mut with in self.manifest.examples.iter().map(example) {
+            with.retain(|name, _| !required.contains(&name.as_str()));
+            let repeat = class(&with);
+            for name in with.keys().cloned().collect::<Vec<_>>() {
+                let mut fewer = with.clone();
+                fewer.remove(&name);
+                if class(&fewer) == repeat {
+                    with = fewer;
+                }
+            }
+            let case = Case { with, repeat };
+            if !cases.contains(&case) {
+                cases.push(case);
+            }
+        }
+        cases
+    }
+
     /// Reads arguments into the subtool.
     ///
     /// # Errors
@@ -49,6 +99,15 @@ impl Entry {
     pub fn read(&self, arguments: &RawValue) -> Result<Box<dyn Tool>, Fault> {
         (self.read)(arguments)
     }
+}
+
+/// A case of a subtool's arguments, as far as the repeat class depends on them.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Case {
+    /// The optional arguments that make it; none: everything that no other case names.
+    pub with: Map<String, Value>,
+    /// What may be done then when nobody knows whether the write was executed.
+    pub repeat: Repeat,
 }
 
 fn read<T: Subtool>(arguments: &RawValue) -> Result<Box<dyn Tool>, Fault> {

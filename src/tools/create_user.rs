@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use crate::domain::answer::ErrorCode;
+use crate::domain::bucket::Bucket;
 use crate::domain::http::Request;
 use crate::domain::ids::{GroupId, UserId, UserKey, excerpt};
 use crate::domain::json::Object;
@@ -16,7 +17,8 @@ use super::output::User;
 use super::plan::{ATTRIBUTES, Forecast, PASSWORD_POLICY, UNIQUE};
 use super::users::credential_secrets;
 use super::{
-    Dialogue, Done, Kind, LAG_PAUSE, Manifest, Repeat, Reply, Step, Stop, Subtool, groups, resolve, yes,
+    Cost, Dialogue, Done, Kind, LAG_PAUSE, Manifest, Repeat, Reply, Step, Stop, Subtool, groups, or_default,
+    or_yes, resolve, yes,
 };
 
 /// What may happen at the next sign-in of a user created with a password.
@@ -34,18 +36,20 @@ pub struct CreateUser {
     /// Okta's own profile attributes, custom ones included; `login` and `email` at least.
     profile: Object,
     /// Whether the user may sign in at once. Without a password Okta then mails an activation link.
-    #[serde(default = "yes")]
+    #[serde(default = "yes", deserialize_with = "or_yes")]
+    #[schemars(with = "Option<bool>")]
     activate: bool,
     /// Okta's credentials object: `password`, `recovery_question`, `provider`.
     credentials: Option<Object>,
     /// Groups to put the user into, at most 20.
-    #[serde(default)]
-    #[schemars(length(max = GROUP_IDS_MAX))]
+    #[serde(default, deserialize_with = "or_default")]
+    #[schemars(with = "Option<Vec<GroupId>>", length(max = GROUP_IDS_MAX))]
     group_ids: Vec<GroupId>,
     /// What the user must do at the first sign-in; needs `activate` and a password.
     next_login: Option<NextLogin>,
     /// Whether `credentials.provider` counts; Okta ignores it otherwise.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
+    #[schemars(with = "Option<bool>")]
     provider: bool,
     /// The id of a user type other than the default.
     type_id: Option<String>,
@@ -81,8 +85,12 @@ impl Subtool for CreateUser {
         name: "create_user",
         kind: Kind::Write,
         scope: "okta.users.manage",
-        summary: "Creates a user. `activate: false` creates it silently; otherwise, without a password, Okta mails \
-                  the user an activation link. A login that is taken answers `already_exists`.",
+        summary: "Creates a user. `activate: false` creates it silently; otherwise, without a password, Okta \
+                  mails the user an activation link.",
+        not_for: "Not for somebody who has an account: a login that is taken, by a deactivated user too, \
+                  answers `already_exists`; use `update_user` or `activate_user`.",
+        cost: Cost::one(Bucket::Users),
+        returns: "the user, with its new `id` and its `status`",
         examples: &[
             r#"{"profile":{"firstName":"Jane","lastName":"Doe","email":"jane@example.com","login":"jane@example.com"}}"#,
             r#"{"profile":{"firstName":"Joe","lastName":"Roe","email":"joe@example.com","login":"joe@example.com","department":"Sales"},"activate":false,"group_ids":["00g1emaKYZTWRYYRRTSK"]}"#,

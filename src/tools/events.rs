@@ -3,11 +3,12 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::domain::bucket::Bucket;
 use crate::domain::http::Request;
 
 use super::list::{Limit, Rules, follow};
 use super::output::{List, LogEvent};
-use super::{Dialogue, Kind, Manifest, Repeat, Step, Subtool};
+use super::{Cost, Dialogue, Kind, Manifest, Repeat, Step, Subtool};
 
 /// The largest page of events ("System Log", `limit`).
 const EVENTS_PAGE: u32 = 1000;
@@ -49,8 +50,12 @@ impl Subtool for ListEvents {
         name: "list_events",
         kind: Kind::Read,
         scope: "okta.logs.read",
-        summary: "Lists events of the System Log: who did what, when. Give `since` and `until`, and a `filter` on \
-                  `eventType` or `target.id`; this bucket is the smallest of all.",
+        summary: "Lists events of the System Log: who did what, when. Give `since` and `until`, and a `filter` \
+                  on `eventType` or `target.id`.",
+        not_for: "Not for how things are now (`get_user`, `get_group`, `get_app`); events may be late, and \
+                  Okta keeps them for 90 days.",
+        cost: Cost::one(Bucket::Logs).per(EVENTS_PAGE, "events").and("this bucket is the smallest of all"),
+        returns: "`items` with events, `complete`, and `next` to go on with, each event once",
         examples: &[
             r#"{"since":"2026-11-01T00:00:00Z","until":"2026-11-02T00:00:00Z","filter":"eventType eq \"user.lifecycle.create\""}"#,
             r#"{"q":"suspend","sort_order":"DESCENDING","limit":20}"#,

@@ -6,6 +6,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 
 use crate::domain::answer::ErrorCode;
+use crate::domain::bucket::Bucket;
 use crate::domain::http::Request;
 use crate::domain::ids::{GroupId, excerpt};
 use crate::domain::json::{Object, to_raw};
@@ -15,7 +16,7 @@ use super::list::{Limit, Rules, follow};
 use super::output::{Empty, Group, List};
 use super::plan::{ATTRIBUTES, Forecast, Losses, lost};
 use super::users::{SortOrder, check_choice};
-use super::{Dialogue, Done, Kind, LAG_PAUSE, Manifest, Repeat, Reply, Step, Stop, Subtool};
+use super::{Cost, Dialogue, Done, Kind, LAG_PAUSE, Manifest, Repeat, Reply, Step, Stop, Subtool};
 
 /// The page of groups that Okta recommends ("List groups": at most 10,000, recommended 200).
 const GROUPS_PAGE: u32 = 200;
@@ -70,8 +71,12 @@ impl Subtool for ListGroups {
         name: "list_groups",
         kind: Kind::Read,
         scope: "okta.groups.read",
-        summary: "Lists groups, chosen by `search` (best), `filter` or `q`. `expand: \"stats\"` adds member counts, which \
-                  is far cheaper than listing the members.",
+        summary: "Lists groups, chosen by `search` (best), `filter` or `q`; without them, all. `expand: \
+                  \"stats\"` adds member counts, which is far cheaper than listing the members.",
+        not_for: "Not for a group whose id is known (`get_group`), nor for the groups of a user \
+                  (`list_user_groups`).",
+        cost: Cost::one(Bucket::Groups).per(GROUPS_PAGE, "groups"),
+        returns: "`items` with groups, `complete`, and `next` to go on with",
         examples: &[
             r#"{"search":"profile.name sw \"Sales\"","expand":"stats"}"#,
             r#"{"q":"Eng","limit":5}"#,
@@ -120,7 +125,11 @@ impl Subtool for GetGroup {
         name: "get_group",
         kind: Kind::Read,
         scope: "okta.groups.read",
-        summary: "Reads one group by id. To find a group by name use `list_groups` with `search`.",
+        summary: "Reads one group by id.",
+        not_for: "Not for finding a group by its name (`list_groups` with `search`), nor for its members \
+                  (`list_group_members`).",
+        cost: Cost::one(Bucket::Group),
+        returns: "the group with `type` and `profile`",
         examples: &[r#"{"group_id":"00g1emaKYZTWRYYRRTSK"}"#],
     };
 
@@ -191,7 +200,11 @@ impl Subtool for CreateGroup {
         name: "create_group",
         kind: Kind::Write,
         scope: "okta.groups.manage",
-        summary: "Creates a group managed in Okta. A name that is taken answers `already_exists`.",
+        summary: "Creates a group managed in Okta, without members.",
+        not_for: "Not for a group that exists: a name that is taken answers `already_exists`; use \
+                  `update_group`.",
+        cost: Cost::one(Bucket::Groups),
+        returns: "the group, with its new `id`",
         examples: &[
             r#"{"name":"Sales EMEA","description":"Everyone who sells in EMEA"}"#,
             r#"{"name":"Support"}"#,
@@ -338,8 +351,12 @@ impl Subtool for UpdateGroup {
         name: "update_group",
         kind: Kind::Write,
         scope: "okta.groups.manage",
-        summary: "Changes what is given of a group and leaves the rest: reads it, merges, replaces it. Only groups \
-                  managed in Okta can be changed; a change made by somebody else in that moment is lost.",
+        summary: "Changes what is given of a group and leaves the rest: reads it, merges, replaces it; a \
+                  change made by somebody else in that moment is lost. Only groups managed in Okta can be \
+                  changed.",
+        not_for: "Not for members: use `add_user_to_group` and `remove_user_from_group`.",
+        cost: Cost { calls: &[(Bucket::Group, 2)], ..Cost::NONE },
+        returns: "the group as it is afterwards",
         examples: &[
             r#"{"group_id":"00g1emaKYZTWRYYRRTSK","description":"Everyone who sells in EMEA"}"#,
             r#"{"group_id":"00g1emaKYZTWRYYRRTSK","name":"Sales","profile":{"costCenter":"42"}}"#,
@@ -416,8 +433,11 @@ impl Subtool for DeleteGroup {
         name: "delete_group",
         kind: Kind::Destructive,
         scope: "okta.groups.manage",
-        summary: "Deletes a group for good, with its memberships and the access they gave. Refuses groups that an \
-                  application or Okta itself owns.",
+        summary: "Deletes a group for good, with its memberships and the access they gave. Refuses groups that \
+                  an application or Okta itself owns.",
+        not_for: "Not for taking single users out: use `remove_user_from_group`.",
+        cost: Cost { calls: &[(Bucket::Group, 2)], ..Cost::NONE },
+        returns: "an empty object",
         examples: &[r#"{"group_id":"00g1emaKYZTWRYYRRTSK"}"#],
     };
 

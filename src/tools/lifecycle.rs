@@ -8,6 +8,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::domain::answer::Effect;
+use crate::domain::bucket::Bucket;
 use crate::domain::http::Request;
 use crate::domain::ids::{UserId, UserKey};
 
@@ -15,7 +16,10 @@ use super::converge::{Settled, effect, is_since, logged, look_for, settle, unkno
 use super::output::{Activation, Empty, Expiry, PasswordReset};
 use super::plan::{Forecast, Losses, MASTERED, lost};
 use super::steps::{Emitted, Leading, Led, already, emitted, foresee, foresee_password, step};
-use super::{Dialogue, Done, Kind, Manifest, Repeat, Step, Stop, Subtool, UserState, resolve, yes};
+use super::{
+    Cost, Dialogue, Done, Kind, Manifest, Repeat, Step, Stop, Subtool, UserState, or_default, or_yes,
+    resolve, yes,
+};
 
 /// Activates a staged or deactivated user.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -24,7 +28,8 @@ pub struct ActivateUser {
     /// The user's id or login.
     user_id: UserKey,
     /// Whether Okta mails the activation link; otherwise the result holds it, to `reply_to` alone.
-    #[serde(default = "yes")]
+    #[serde(default = "yes", deserialize_with = "or_yes")]
+    #[schemars(with = "Option<bool>")]
     send_email: bool,
 }
 
@@ -34,8 +39,12 @@ impl Subtool for ActivateUser {
         name: "activate_user",
         kind: Kind::Write,
         scope: "okta.users.manage",
-        summary: "Activates a STAGED or DEPROVISIONED user and has Okta mail the link. With `send_email: false` no \
-                  mail goes out and the result holds the link: a one-time secret, so `reply_to` is required.",
+        summary: "Activates a STAGED or DEPROVISIONED user and has Okta mail the link. With `send_email: \
+                  false` no mail goes out and the result holds the link: a one-time secret, so `reply_to` is \
+                  required.",
+        not_for: "Not for a suspended user (`unsuspend_user`) nor a locked-out one (`unlock_user`).",
+        cost: Cost::one(Bucket::Users),
+        returns: "an empty object, or `activation_url` and `activation_token` with `send_email: false`",
         examples: &[
             r#"{"user_id":"jane@example.com"}"#,
             r#"{"user_id":"00u1abCdEfGhIjKlMnOp","send_email":false}"#,
@@ -133,7 +142,8 @@ pub struct DeactivateUser {
     /// The user's id or login.
     user_id: UserKey,
     /// Whether Okta mails the administrator.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
+    #[schemars(with = "Option<bool>")]
     send_email: bool,
 }
 
@@ -143,8 +153,12 @@ impl Subtool for DeactivateUser {
         name: "deactivate_user",
         kind: Kind::Destructive,
         scope: "okta.users.manage",
-        summary: "Deactivates a user: sign-in ends and application assignments are taken away. For a pause that keeps \
-                  them use `suspend_user`.",
+        summary: "Deactivates a user: sign-in ends, application assignments are taken away, and API tokens the \
+                  user has made die.",
+        not_for: "Not for a pause that keeps them: use `suspend_user`; to delete the account as well call \
+                  `delete_user` afterwards.",
+        cost: Cost::one(Bucket::Users),
+        returns: "an empty object; `unchanged` when the user was deactivated already",
         examples: &[r#"{"user_id":"jane@example.com"}"#],
     };
 
@@ -196,7 +210,8 @@ pub(super) fn losses(okta: &mut Dialogue<'_>, user: &UserId, forecast: Forecast)
 macro_rules! plain_step {
     (
         $(#[$doc:meta])* $name:ident, $tool:literal, $verb:literal, $route:literal,
-        from: $from:literal, already: $code:literal, $statuses:expr, $event:literal, $summary:literal
+        from: $from:literal, already: $code:literal, $statuses:expr, $event:literal,
+        $summary:literal, $not_for:literal, $returns:literal
     ) => {
         $(#[$doc])*
         #[derive(Debug, Deserialize, JsonSchema)]
@@ -213,6 +228,9 @@ macro_rules! plain_step {
                 kind: Kind::Write,
                 scope: "okta.users.manage",
                 summary: $summary,
+                not_for: $not_for,
+                cost: Cost::one(Bucket::Users),
+                returns: $returns,
                 examples: &[r#"{"user_id":"jane@example.com"}"#],
             };
 
@@ -245,7 +263,9 @@ plain_step!(
     /// Suspends an active user.
     SuspendUser, "suspend_user", "suspend", "/api/v1/users/{userId}/lifecycle/suspend",
     from: "ACTIVE", already: "E0000001", &["SUSPENDED"], "user.lifecycle.suspend",
-    "Suspends an ACTIVE user: sign-in ends, groups and applications stay. `unsuspend_user` takes it back."
+    "Suspends an ACTIVE user: sign-in ends, groups and applications stay. `unsuspend_user` takes it back.",
+    "Not for somebody who leaves for good: use `deactivate_user`.",
+    "an empty object; `unchanged` when the user was suspended already"
 );
 plain_step!(
     /// Ends a suspension.
@@ -254,14 +274,18 @@ plain_step!(
     from: "SUSPENDED", already: "E0000001",
     &["ACTIVE", "STAGED", "PROVISIONED", "RECOVERY", "PASSWORD_EXPIRED", "LOCKED_OUT"],
     "user.lifecycle.unsuspend",
-    "Ends a suspension. The status afterwards is the one before it, not always ACTIVE."
+    "Ends a suspension. The status afterwards is the one before it, not always ACTIVE.",
+    "Not for a locked-out user (`unlock_user`) nor a deactivated one (`activate_user`).",
+    "an empty object; `unchanged` when the user was not suspended"
 );
 plain_step!(
     /// Unlocks a user that was locked out.
     UnlockUser, "unlock_user", "unlock", "/api/v1/users/{userId}/lifecycle/unlock",
     // After unlocking, a user whose password expired meanwhile is PASSWORD_EXPIRED (recorded).
     from: "LOCKED_OUT", already: "E0000032", &["ACTIVE", "PASSWORD_EXPIRED"], "user.account.unlock_by_admin",
-    "Unlocks a LOCKED_OUT user; the password stays. Users mastered by Active Directory are unlocked there."
+    "Unlocks a LOCKED_OUT user; the password stays. Users mastered by Active Directory are unlocked there.",
+    "Not for a suspended user (`unsuspend_user`) nor for a forgotten password (`reset_user_password`).",
+    "an empty object; `unchanged` when the user was not locked out"
 );
 
 /// Sends or mints a password reset.
@@ -271,10 +295,12 @@ pub struct ResetUserPassword {
     /// The user's id or login.
     user_id: UserKey,
     /// Whether Okta mails the link; otherwise the result holds it, to `reply_to` alone.
-    #[serde(default = "yes")]
+    #[serde(default = "yes", deserialize_with = "or_yes")]
+    #[schemars(with = "Option<bool>")]
     send_email: bool,
     /// Whether the user is signed out everywhere.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
+    #[schemars(with = "Option<bool>")]
     revoke_sessions: bool,
 }
 
@@ -284,8 +310,13 @@ impl Subtool for ResetUserPassword {
         name: "reset_user_password",
         kind: Kind::Credentials,
         scope: "okta.users.manage",
-        summary: "Starts a password reset: the user cannot sign in until it is done, and each call sends another mail. \
-                  With `send_email: false` the result holds the link: a one-time secret, so `reply_to` is required.",
+        summary: "Starts a password reset: the user cannot sign in until it is done, and each call sends \
+                  another mail. With `send_email: false` the result holds the link: a one-time secret, so \
+                  `reply_to` is required.",
+        not_for: "Not for a user who is only locked out (`unlock_user`), was never activated \
+                  (`activate_user`), or may use the old password once more (`expire_user_password`).",
+        cost: Cost::one(Bucket::Users),
+        returns: "an empty object, or `reset_password_url` with `send_email: false`",
         examples: &[
             r#"{"user_id":"jane@example.com"}"#,
             r#"{"user_id":"00u1abCdEfGhIjKlMnOp","send_email":false,"revoke_sessions":true}"#,
@@ -351,10 +382,12 @@ pub struct ExpireUserPassword {
     /// The user's id or login.
     user_id: UserKey,
     /// Whether Okta sets a temporary password, given in the result to `reply_to` alone.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
+    #[schemars(with = "Option<bool>")]
     temp_password: bool,
     /// Whether the user is signed out everywhere; needs `temp_password`.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
+    #[schemars(with = "Option<bool>")]
     revoke_sessions: bool,
 }
 
@@ -364,8 +397,12 @@ impl Subtool for ExpireUserPassword {
         name: "expire_user_password",
         kind: Kind::Credentials,
         scope: "okta.users.manage",
-        summary: "Makes the user choose a new password at the next sign-in. With `temp_password: true` the result holds \
-                  a temporary one: a one-time secret, so `reply_to` is required.",
+        summary: "Makes the user choose a new password at the next sign-in. With `temp_password: true` a \
+                  temporary one replaces it and is in the result: a one-time secret, so `reply_to` is \
+                  required.",
+        not_for: "Not for a forgotten password: use `reset_user_password`.",
+        cost: Cost::one(Bucket::Users),
+        returns: "the user, or only `temp_password` with `temp_password: true`",
         examples: &[
             r#"{"user_id":"jane@example.com"}"#,
             r#"{"user_id":"00u1abCdEfGhIjKlMnOp","temp_password":true,"revoke_sessions":true}"#,

@@ -26,7 +26,7 @@ const FRAME_BYTES: usize = 4 * 1024;
 
 /// The most items in all; many when they are only counted and nobody says how many.
 #[derive(Debug, Clone, Copy, Default, Deserialize)]
-#[serde(try_from = "u32")]
+#[serde(try_from = "Option<u32>")]
 pub(super) struct Limit(Option<u32>);
 
 impl Limit {
@@ -36,12 +36,13 @@ impl Limit {
     }
 }
 
-impl TryFrom<u32> for Limit {
+impl TryFrom<Option<u32>> for Limit {
     type Error = String;
-    fn try_from(limit: u32) -> Result<Self, String> {
+    fn try_from(limit: Option<u32>) -> Result<Self, String> {
         match limit {
-            1..=LIMIT_MAX => Ok(Self(Some(limit))),
-            _ => Err(format!("must be between 1 and {LIMIT_MAX}, not {limit}")),
+            None => Ok(Self(None)),
+            Some(1..=LIMIT_MAX) => Ok(Self(limit)),
+            Some(limit) => Err(format!("must be between 1 and {LIMIT_MAX}, not {limit}")),
         }
     }
 }
@@ -60,7 +61,7 @@ impl JsonSchema for Limit {
         "Limit".into()
     }
     fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
-        schemars::json_schema!({ "type": "integer", "minimum": 1, "maximum": LIMIT_MAX })
+        schemars::json_schema!({ "type": ["integer", "null"], "minimum": 1, "maximum": LIMIT_MAX })
     }
 }
 

@@ -4,15 +4,17 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::domain::answer::ErrorCode;
+use crate::domain::bucket::Bucket;
 use crate::domain::http::Request;
 use crate::domain::ids::{GroupId, UserId, UserKey, excerpt};
 
 use super::converge::{groups_of, logged};
+use super::cost::A_LOGIN;
 use super::groups::foresee_member;
 use super::list::{Limit, Rules, follow};
 use super::output::{Empty, List, User};
 use super::plan::Forecast;
-use super::{Dialogue, Done, Kind, Manifest, Repeat, Step, Stop, Subtool, UserState, resolve};
+use super::{Cost, Dialogue, Done, Kind, Manifest, Repeat, Step, Stop, Subtool, UserState, resolve};
 
 /// Okta's own default page of members ("List member users"): the fewest requests.
 const MEMBERS_PAGE: u32 = 1000;
@@ -36,7 +38,11 @@ impl Subtool for ListGroupMembers {
         name: "list_group_members",
         kind: Kind::Read,
         scope: "okta.groups.read",
-        summary: "Lists the users in a group. For the number alone use `list_groups` with `expand: \"stats\"`.",
+        summary: "Lists the users in a group, those not yet active included.",
+        not_for: "Not for the number alone, which `list_groups` tells with `expand: \"stats\"`, nor for the \
+                  groups of a user (`list_user_groups`).",
+        cost: Cost::one(Bucket::Groups).per(MEMBERS_PAGE, "users"),
+        returns: "`items` with users, `complete`, and `next` to go on with",
         examples: &[r#"{"group_id":"00g1emaKYZTWRYYRRTSK"}"#],
     };
 
@@ -83,8 +89,12 @@ impl Subtool for AddUserToGroup {
         name: "add_user_to_group",
         kind: Kind::Write,
         scope: "okta.groups.manage",
-        summary: "Puts a user into a group managed in Okta; a member already stays one. The user gains what the group \
-                  gives.",
+        summary: "Puts a user into a group managed in Okta; a member already stays one. The user gains what \
+                  the group gives.",
+        not_for: "Not for one application alone (`assign_user_to_app`), nor for a new user, whom `create_user` \
+                  puts into groups itself.",
+        cost: Cost::one(Bucket::Groups).and(A_LOGIN),
+        returns: "an empty object, whether or not the user was a member before",
         examples: &[r#"{"group_id":"00g1emaKYZTWRYYRRTSK","user_id":"00u1abCdEfGhIjKlMnOp"}"#],
     };
 
@@ -130,8 +140,12 @@ impl Subtool for RemoveUserFromGroup {
         name: "remove_user_from_group",
         kind: Kind::Write,
         scope: "okta.groups.manage",
-        summary: "Takes a user out of a group managed in Okta; who is not in it stays out. The user loses what the group \
-                  gave.",
+        summary: "Takes a user out of a group managed in Okta; who is not in it stays out. The user loses what \
+                  the group gave.",
+        not_for: "Not for an application that was assigned directly (`remove_user_from_app`), nor for somebody \
+                  who leaves (`deactivate_user`).",
+        cost: Cost::one(Bucket::Groups).and(A_LOGIN),
+        returns: "an empty object, whether or not the user was a member before",
         examples: &[r#"{"group_id":"00g1emaKYZTWRYYRRTSK","user_id":"00u1abCdEfGhIjKlMnOp"}"#],
     };
 

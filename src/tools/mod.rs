@@ -9,6 +9,7 @@
 mod apps;
 pub mod catalogue;
 mod converge;
+mod cost;
 mod create_user;
 mod events;
 mod groups;
@@ -27,8 +28,8 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use schemars::JsonSchema;
-use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Deserializer};
 
 use crate::domain::answer::{Effect, ErrorCode, Failure};
 use crate::domain::bucket::Bucket;
@@ -37,6 +38,7 @@ use crate::domain::json::Fields;
 use crate::domain::okta_error::OktaError;
 use crate::domain::secret::Secrets;
 
+pub use cost::Cost;
 use output::{Output, Rest};
 use plan::{Forecast, Plan};
 
@@ -113,10 +115,24 @@ pub struct Manifest {
     pub kind: Kind,
     /// The OAuth scope it needs.
     pub scope: &'static str,
-    /// What it does, in a sentence or three for whoever must choose among the 28.
+    /// What it does, in a sentence or two for whoever must choose among the 28.
     pub summary: &'static str,
+    /// When not to choose it, and what instead: a sentence.
+    pub not_for: &'static str,
+    /// What it costs.
+    pub cost: Cost,
+    /// What a success answers with, as the end of a sentence.
+    pub returns: &'static str,
     /// Arguments that make sense, as JSON; the first is the plainest.
     pub examples: &'static [&'static str],
+}
+
+impl Manifest {
+    /// All that whoever chooses among the 28 should know of it, in three to five sentences.
+    pub fn description(&self) -> String {
+        let Self { summary, not_for, cost, returns, .. } = self;
+        format!("{summary} {not_for} Costs {cost}. Returns {returns}.")
+    }
 }
 
 /// One of the 28, read from its arguments.
@@ -529,4 +545,17 @@ struct UserProfile {
 /// What is true when nothing is said.
 fn yes() -> bool {
     true
+}
+
+/// Reads an argument for which `null` is as good as absent. Models that must name every argument send it so
+/// (function tools in strict mode).
+fn or_default<'de, T: Deserialize<'de> + Default, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<T, D::Error> {
+    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
+}
+
+/// The same, where nothing said means yes.
+fn or_yes<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
+    Ok(Option::deserialize(deserializer)?.unwrap_or_else(yes))
 }

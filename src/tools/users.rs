@@ -5,6 +5,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::domain::answer::{ErrorCode, Failure};
+use crate::domain::bucket::Bucket;
 use crate::domain::http::Request;
 use crate::domain::ids::{UserId, UserKey, excerpt};
 use crate::domain::json::{self, Object};
@@ -15,8 +16,8 @@ use super::list::{Limit, Rules, follow};
 use super::output::{AppLink, Empty, Group, List, User};
 use super::plan::{ATTRIBUTES, Forecast, MASTERED, PASSWORD_POLICY, UNIQUE};
 use super::{
-    Dialogue, Done, Kind, LAG_PAUSE, Manifest, Repeat, Reply, Step, Stop, Subtool, UserState, lifecycle,
-    resolve,
+    Cost, Dialogue, Done, Kind, LAG_PAUSE, Manifest, Repeat, Reply, Step, Stop, Subtool, UserState,
+    lifecycle, or_default, resolve,
 };
 
 /// The best page of users Okta gives ("List users": at most 200).
@@ -44,8 +45,11 @@ impl Subtool for GetUser {
         name: "get_user",
         kind: Kind::Read,
         scope: "okta.users.read",
-        summary: "Reads one user by id, login or unambiguous short name, deactivated ones included. To find users by \
-                  anything else use `list_users`.",
+        summary: "Reads one user by id, login or unambiguous short name, deactivated ones included; what was \
+                  just written shows at once.",
+        not_for: "Not for finding users by anything else, or several at once: use `list_users`.",
+        cost: Cost::one(Bucket::UserRead),
+        returns: "the user with `status` and the whole `profile`",
         examples: &[r#"{"user_id":"jane@example.com"}"#, r#"{"user_id":"00u1abCdEfGhIjKlMnOp"}"#],
     };
 
@@ -116,7 +120,8 @@ pub struct ListUsers {
     /// The order; needs `search`.
     sort_order: Option<SortOrder>,
     /// Whether deactivated users are listed too; only without `search`, `filter` and `q`.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
+    #[schemars(with = "Option<bool>")]
     include_deprovisioned: bool,
     /// The most users in all.
     #[serde(default)]
@@ -135,8 +140,12 @@ impl Subtool for ListUsers {
         name: "list_users",
         kind: Kind::Read,
         scope: "okta.users.read",
-        summary: "Lists users, chosen by `search` (best), `filter` or `q`. Without them it lists everybody except \
-                  deactivated users. Searches lag writes by about a second: read one user with `get_user` instead.",
+        summary: "Lists users, chosen by `search` (best), `filter` or `q`; without them, everybody except \
+                  deactivated users.",
+        not_for: "Not for one user whose id or login is known, nor right after a write, which lists lag by \
+                  about a second: use `get_user`; for the members of a group use `list_group_members`.",
+        cost: Cost::one(Bucket::Users).per(USERS_PAGE, "users"),
+        returns: "`items` with users, `complete`, and `next` to go on with",
         examples: &[
             r#"{"search":"profile.department eq \"Sales\" and status eq \"ACTIVE\"","sort_by":"profile.lastName","sort_order":"asc"}"#,
             r#"{"filter":"status eq \"LOCKED_OUT\"","limit":1000}"#,
@@ -201,8 +210,12 @@ impl Subtool for UpdateUser {
         name: "update_user",
         kind: Kind::Write,
         scope: "okta.users.manage",
-        summary: "Changes the given attributes of a user and leaves the others alone; `null` clears one. Setting a \
-                  password through `credentials` needs the kind `credentials` too.",
+        summary: "Changes the given attributes of a user and leaves the others alone; `null` clears one. \
+                  Setting a password through `credentials` needs the kind `credentials` too.",
+        not_for: "Not for a deactivated user, nor for a status, which has subtools of its own (`suspend_user`, \
+                  `deactivate_user`, `activate_user`); memberships are `add_user_to_group`'s.",
+        cost: Cost::one(Bucket::UserWrite),
+        returns: "the whole user as it is afterwards",
         examples: &[
             r#"{"user_id":"jane@example.com","profile":{"department":"Support","mobilePhone":null}}"#,
             r#"{"user_id":"00u1abCdEfGhIjKlMnOp","credentials":{"password":{"value":"correct horse battery staple"}}}"#,
@@ -309,8 +322,12 @@ impl Subtool for DeleteUser {
         name: "delete_user",
         kind: Kind::Destructive,
         scope: "okta.users.manage",
-        summary: "Deletes a user for good; there is no way back. The user must be DEPROVISIONED: call \
-                  `deactivate_user` first. Answers `precondition_failed` otherwise, and changes nothing.",
+        summary: "Deletes a user for good; there is no way back. A user that is not DEPROVISIONED is left \
+                  alone and answers `precondition_failed`: call `deactivate_user` first.",
+        not_for: "Not for offboarding, which is `deactivate_user`, nor for a pause, which is `suspend_user`.",
+        cost: Cost { calls: &[(Bucket::UserRead, 2), (Bucket::UserWrite, 1)], ..Cost::NONE }
+            .and("up to 2 more in `user_read` until the deletion shows"),
+        returns: "an empty object, after a read has shown that the user is gone",
         examples: &[r#"{"user_id":"00u1abCdEfGhIjKlMnOp"}"#],
     };
 
@@ -396,6 +413,10 @@ impl Subtool for ListUserGroups {
         kind: Kind::Read,
         scope: "okta.users.read",
         summary: "Lists the groups a user is in, the built-in Everyone included.",
+        not_for: "Not for the members of a group (`list_group_members`) nor for finding groups \
+                  (`list_groups`).",
+        cost: Cost::one(Bucket::Users).and("more for a user in hundreds of groups"),
+        returns: "`items` with groups, `complete`, and `next` to go on with",
         examples: &[r#"{"user_id":"jane@example.com"}"#],
     };
 
@@ -429,8 +450,13 @@ impl Subtool for ListUserApps {
         name: "list_user_apps",
         kind: Kind::Read,
         scope: "okta.users.read",
-        summary: "Lists the links on a user's dashboard. An application with several links comes several times, and \
-                  `appInstanceId` is its id.",
+        summary: "Lists the links on a user's dashboard; an application with several links comes several \
+                  times.",
+        not_for: "Not for how an access is held, by the user itself or by a group: use `list_app_users`; \
+                  `list_apps` with a `filter` on `user.id` names each application once.",
+        cost: Cost::one(Bucket::Users),
+        returns: "`items` with links, `complete`, and `next` to go on with; `appInstanceId` is the \
+                  application's id",
         examples: &[r#"{"user_id":"jane@example.com"}"#],
     };
 

@@ -279,3 +279,29 @@ fn secrets_among_the_arguments_are_known() {
         assert_eq!(secrets.mask("hunter22 of jane is rosebud"), "*** of jane is ***", "{name}");
     }
 }
+
+#[test]
+fn null_is_as_good_as_absent_where_it_does_not_clear() {
+    for entry in &CATALOGUE {
+        let name = entry.manifest.name;
+        let schema = arguments_schema(entry);
+        let required = schema["required"].as_array().cloned().unwrap_or_default();
+        let plain = example(entry);
+        let only_required: Map<String, Value> =
+            plain.into_iter().filter(|(argument, _)| required.contains(&json!(argument))).collect();
+        let said = |arguments: &Map<String, Value>| {
+            let end = tell(name, &Value::Object(arguments.clone()).to_string(), &[]);
+            (end.asked, end.end)
+        };
+        let mut with_nulls = only_required.clone();
+        for argument in schema["properties"].as_object().into_iter().flatten().map(|(argument, _)| argument) {
+            if !required.contains(&json!(argument))
+                && (name, argument.as_str()) != ("update_group", "description")
+            {
+                with_nulls.insert(argument.clone(), Value::Null);
+            }
+        }
+        assert_eq!(said(&with_nulls), said(&only_required), "{name}");
+        assert!(check_schema(entry, &Value::Object(with_nulls)), "{name}");
+    }
+}
