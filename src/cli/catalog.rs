@@ -3,8 +3,9 @@
 use clap::ValueEnum;
 
 use crate::catalog;
+use crate::tools::catalogue::CATALOGUE;
 
-use super::{DONE, Refusal, not_supported_yet};
+use super::{DONE, Refusal};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -17,11 +18,11 @@ pub(super) struct Arguments {
 enum Format {
     /// One JSON Schema (2020-12) for invocations, results and each subtool.
     JsonSchema,
-    /// Tool definitions for MCP (not supported yet).
+    /// Tools of the Model Context Protocol, as `tools/list` answers.
     Mcp,
-    /// Function tools for OpenAI's Responses API (not supported yet).
+    /// Function tools of OpenAI's Responses API, for its field `tools`.
     Openai,
-    /// AsyncAPI 3.0 with AMQP bindings (not supported yet).
+    /// AsyncAPI 3.0 with AMQP bindings: exchanges, queues and messages.
     Asyncapi,
     /// A page for people.
     Markdown,
@@ -31,9 +32,9 @@ pub(super) fn run(arguments: &Arguments) -> Result<u8, Refusal> {
     match arguments.format {
         Format::JsonSchema => println!("{:#}", catalog::json_schema()),
         Format::Markdown => print!("{}", catalog::markdown()),
-        Format::Mcp => return Err(not_supported_yet("catalog --format mcp")),
-        Format::Openai => return Err(not_supported_yet("catalog --format openai")),
-        Format::Asyncapi => return Err(not_supported_yet("catalog --format asyncapi")),
+        Format::Mcp => println!("{:#}", catalog::mcp::tools(&CATALOGUE)),
+        Format::Openai => println!("{:#}", catalog::openai::tools(&CATALOGUE)),
+        Format::Asyncapi => println!("{:#}", catalog::asyncapi()),
     }
     Ok(DONE)
 }

@@ -30,13 +30,10 @@ subtools = ["read"]
 
 #[test]
 fn each_command_that_is_not_supported_yet_says_so_with_exit_code_2() {
-    let rows: [&[&str]; 6] = [
+    let rows: [&[&str]; 3] = [
         &["submit", "people.csv", "--connection", "prod"],
         &["dead", "list"],
         &["mcp", "--connection", "prod"],
-        &["catalog", "--format", "mcp"],
-        &["catalog", "--format", "openai"],
-        &["catalog", "--format", "asyncapi"],
     ];
     for arguments in rows {
         let (code, stdout, stderr) = ran(command().args(arguments));

@@ -1,0 +1,186 @@
+//! The result message as a schema, and what agents see of it.
+
+use schemars::generate::SchemaSettings;
+use schemars::{JsonSchema, Schema};
+use serde_json::{Map, Value, json};
+
+use crate::domain::answer::{Answer, Effect, ErrorCode, Failure, Status};
+use crate::domain::bucket::Bucket;
+use crate::tools::Kind;
+use crate::tools::catalogue::{CATALOGUE, Entry};
+
+use super::schema::{bare, plain, silent};
+
+/// The body of a result message; `at` is where the document keeps the definition of that name.
+pub(super) fn result(at: impl Fn(&str) -> String) -> Value {
+    let mut message = bare(written::<Answer>());
+    let properties = message["properties"].as_object_mut().expect("a message is an object");
+    properties.insert("result".into(), json!({
+        "description": "Of a success the subtool's result, of a plan the plan; `null` when it was too large (`result_omitted`).",
+        "type": ["object", "null"],
+    }));
+    properties.entry("page").or_insert_with(page);
+    let mut rules = vec![
+        json!({ "if": status(Status::Failed), "then": { "required": ["error"] } }),
+        json!({
+            "if": status(Status::Planned),
+            "then": { "properties": { "result": { "$ref": at("plan") } }, "required": ["result"] },
+        }),
+        json!({ "if": status(Status::Succeeded), "then": { "required": ["result"] } }),
+    ];
+    for entry in &CATALOGUE {
+        let name = entry.manifest.name;
+        let mut of_this = status(Status::Succeeded);
+        of_this["properties"]["subtool"] = json!({ "const": name });
+        let result = json!({ "anyOf": [{ "$ref": at(&format!("{name}.result")) }, { "type": "null" }] });
+        rules.push(json!({ "if": of_this, "then": { "properties": { "result": result } } }));
+    }
+    message["allOf"] = rules.into();
+    message
+}
+
+/// Which messages have this status.
+fn status(status: Status) -> Value {
+    json!({ "properties": { "status": { "const": status.as_str() } }, "required": ["status"] })
+}
+
+/// Which page of a streamed list a message is.
+fn page() -> Value {
+    json!({
+        "type": "object",
+        "description": "Which page of a list this is, with `stream`; `index` 0 seen again means: forget the earlier ones.",
+        "properties": {
+            "index": { "type": "integer", "minimum": 0, "description": "The number of the page, from 0." },
+            "last": { "type": "boolean", "description": "Whether no other follows." },
+        },
+        "required": ["index", "last"],
+    })
+}
+
+/// What a dry run of a write answers with.
+pub(super) fn plan() -> Value {
+    let mut error = plain(bare(written::<Failure>()));
+    error["type"] = json!(["object", "null"]);
+    plan_with(&error)
+}
+
+fn plan_with(error: &Value) -> Value {
+    let mut error = error.clone();
+    error["description"] = json!("The failure it would end with, as far as reading shows.");
+    let buckets: Vec<&str> = Bucket::ALL.into_iter().map(Bucket::as_str).collect();
+    json!({
+        "type": "object",
+        "description": "What would be done; nothing was written. Secrets are masked.",
+        "properties": {
+            "requests": {
+                "type": "array",
+                "description": "The writes that would be sent, in order.",
+                "items": {
+                    "type": "object",
+                    "properties": {
+                        "method": { "type": "string" },
+                        "path": { "type": "string" },
+                        "query": { "description": "The query, if there is one." },
+                        "body": { "description": "The body, if there is one." },
+                    },
+                    "required": ["method", "path"],
+                },
+            },
+            "predicted": {
+                "type": "object",
+                "description": "How it would end.",
+                "properties": { "effect": effect(), "error": error },
+                "required": ["effect"],
+            },
+            "calls": {
+                "type": "object",
+                "description": "Requests to Okta, by bucket.",
+                "propertyNames": { "enum": buckets },
+                "additionalProperties": { "type": "integer", "minimum": 0 },
+            },
+            "loses": {
+                "type": "object",
+                "description": "What the user or group would lose.",
+                "properties": { "groups": { "type": "array" }, "apps": { "type": "array" } },
+            },
+            "not_checked": {
+                "type": "array", "items": { "type": "string" },
+                "description": "What only Okta itself can tell.",
+            },
+        },
+        "required": ["requests", "predicted", "calls"],
+    })
+}
+
+fn effect() -> Value {
+    let effects = [Effect::None, Effect::Applied, Effect::Unchanged, Effect::Unknown];
+    json!({
+        "type": "string",
+        "enum": effects.map(Effect::as_str),
+        "description": "What changed: `applied` means that Okta changed it or accepted to, `unchanged` that it was so already, `unknown` that nobody can tell.",
+    })
+}
+
+/// What an agent sees of a result message, as an object in itself: how it ended, and the result or the error.
+pub(super) fn of_a_tool(entry: &Entry) -> Value {
+    let is_write = entry.manifest.kind != Kind::Read;
+    let mut statuses = vec![Status::Succeeded, Status::Failed];
+    let mut results = vec![silent_but_first(plain(bare((entry.result)())))];
+    if is_write {
+        statuses.push(Status::Planned);
+        results.push(silent_but_first(plan_with(&json!({ "type": ["object", "null"] }))));
+    }
+    results.push(json!({ "type": "null" }));
+    let statuses: Vec<&str> = statuses.into_iter().map(Status::as_str).collect();
+    let mut error = silent(plain(bare(written::<Failure>())));
+    error["properties"]["code"] = json!({ "type": "string", "enum": ErrorCode::ALL.iter().map(|code| code.as_str()).collect::<Vec<_>>() });
+    error["description"] = json!("Why it failed, and whether the same call may succeed later.");
+    let planned = if is_write { ", of a dry run the plan" } else { "" };
+    json!({
+        "type": "object",
+        "properties": {
+            "status": { "type": "string", "enum": statuses },
+            "effect": effect(),
+            "result": {
+                "anyOf": results,
+                "description": format!("Of a success the result{planned}; `null` when it was too large (`result_omitted`)."),
+            },
+            "result_omitted": { "type": "boolean" },
+            "error": error,
+        },
+        "required": ["status", "effect"],
+    })
+}
+
+/// A schema that says what it is, and no more.
+fn silent_but_first(schema: Value) -> Value {
+    let said = schema.get("description").cloned();
+    let mut schema = silent(schema);
+    if let Some((said, part)) = said.zip(schema.as_object_mut()) {
+        part.insert("description".into(), said);
+    }
+    schema
+}
+
+/// The schema of what the worker writes.
+fn written<T: JsonSchema>() -> Schema {
+    let settings = SchemaSettings::draft2020_12().with(|settings| {
+        settings.inline_subschemas = true;
+        settings.contract = schemars::generate::Contract::Serialize;
+    });
+    settings.into_generator().into_root_schema_for::<T>()
+}
+
+/// The definitions that a document needs, by name: options, the plan, the result message, and arguments and
+/// result of each subtool. `at` is where it keeps the definition of a name.
+pub(super) fn definitions(at: impl Fn(&str) -> String) -> Map<String, Value> {
+    let mut all = Map::new();
+    all.insert("options".into(), super::options::all());
+    all.insert("plan".into(), plan());
+    all.insert("result".into(), result(at));
+    for entry in &CATALOGUE {
+        all.insert(format!("{}.arguments", entry.manifest.name), bare((entry.arguments)()));
+        all.insert(format!("{}.result", entry.manifest.name), bare((entry.result)()));
+    }
+    all
+}

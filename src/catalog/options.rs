@@ -1,0 +1,82 @@
+//! The options of an invocation as schemas: all of them, and those that are an agent's to choose.
+
+use serde_json::{Map, Value, json};
+
+use crate::domain::envelope::{FIELDS_MAX, REASON_CHARS_MAX};
+use crate::tools::Kind;
+use crate::tools::catalogue::Entry;
+
+/// The largest result body that may be asked for, in bytes.
+const BYTES_MAX: u32 = 8 * 1024 * 1024;
+
+/// The largest result body of who asks for nothing else.
+const BYTES_DEFAULT: u32 = 1024 * 1024;
+
+/// How an invocation wants to be run and answered.
+pub(super) fn all() -> Value {
+    object(&["deadline", "dry_run", "fields", "count_only", "max_bytes", "stream", "reason"])
+}
+
+/// Those of a subtool that whoever calls it as a tool may choose. When and how it is answered is its server's
+/// business.
+pub(super) fn of_a_tool(entry: &Entry) -> Value {
+    let mut names = vec!["fields"];
+    if is_list(entry) {
+        names.push("count_only");
+    }
+    names.push("max_bytes");
+    if entry.manifest.kind != Kind::Read {
+        names.push("dry_run");
+    }
+    names.push("reason");
+    object(&names)
+}
+
+/// Whether it answers with a list that can be gone on with.
+fn is_list(entry: &Entry) -> bool {
+    (entry.arguments)().get("properties").is_some_and(|properties| properties.get("after").is_some())
+}
+
+fn object(names: &[&str]) -> Value {
+    let properties: Map<String, Value> = names.iter().map(|name| ((*name).to_owned(), one(name))).collect();
+    json!({
+        "type": "object",
+        "description": "How to run it and what to answer; each may be absent, none may be `null`.",
+        "properties": properties,
+        "additionalProperties": false,
+    })
+}
+
+fn one(name: &str) -> Value {
+    match name {
+        "deadline" => json!({
+            "type": "string", "format": "date-time",
+            "description": "Work that has not begun by then is not begun: `deadline_exceeded`, or `rate_limited` at once when the budget cannot make it.",
+        }),
+        "dry_run" => json!({
+            "type": "boolean", "default": false,
+            "description": "Whether a write is only planned: it reads what it needs, writes nothing and answers `planned`. A read is simply done.",
+        }),
+        "fields" => json!({
+            "type": "array", "items": { "type": "string", "minLength": 1 }, "maxItems": FIELDS_MAX,
+            "description": "Dotted paths kept of each object in the result, such as `profile.email`; the rest is dropped.",
+        }),
+        "count_only" => json!({
+            "type": "boolean", "default": false,
+            "description": "Of a list only `count`, and no items; `limit` is then 100000 by default.",
+        }),
+        "max_bytes" => json!({
+            "type": "integer", "minimum": 1, "maximum": BYTES_MAX, "default": BYTES_DEFAULT,
+            "description": "The largest result. A list that would be larger is cut at an item and goes on at `next`; a single object is left out (`result_omitted`).",
+        }),
+        "stream" => json!({
+            "type": "boolean", "default": false,
+            "description": "Of a list one result message per page, with `page.index` and `page.last`.",
+        }),
+        "reason" => json!({
+            "type": "string", "maxLength": REASON_CHARS_MAX,
+            "description": "Free text for the audit trail: a ticket number, an HR event.",
+        }),
+        other => unreachable!("`{other}` is no option"),
+    }
+}
