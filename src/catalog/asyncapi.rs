@@ -281,7 +281,7 @@ fn messages() -> Value {
             "name": "okta.parked",
             "title": "Parked message",
             "summary": "A message kept for people to look at.",
-            "description": "The body is the producer's own bytes, which may be no JSON; it may hold secrets. So are the properties, but `user_id`.",
+            "description": "The body is the producer's own bytes, which may be no JSON and may hold secrets. The properties are the producer's own too, except `user_id`.",
             "contentType": "application/octet-stream",
             "headers": {
                 "type": "object",
