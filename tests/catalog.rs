@@ -72,6 +72,7 @@ fn what_the_worker_refuses_the_schema_refuses_too() {
         with("options", json!({"max_bytes": 0})),
         with("options", json!({"max_bytes": 8_388_609})),
         with("options", json!({"dry_run": null})),
+        with("options", json!({"count_only": true, "stream": true})),
         with("options", json!({"fields": "id"})),
         with("options", Value::Null),
     ];
@@ -80,7 +81,7 @@ fn what_the_worker_refuses_the_schema_refuses_too() {
     }
     let all = json!({
         "deadline": "2026-11-23T12:00:00Z", "dry_run": true, "fields": ["id"], "count_only": true,
-        "max_bytes": 8_388_608, "stream": true, "reason": "HR-1",
+        "max_bytes": 8_388_608, "reason": "HR-1",
     });
     assert!(validator.is_valid(&with("options", all)));
 }
@@ -113,7 +114,7 @@ fn messages() -> [(bool, Value); 17] {
         "code": "not_found", "message": "m", "retryable": false, "retry_at": null, "path": null, "okta": null,
     });
     let plan = json!({
-        "requests": [{ "method": "POST", "path": "/api/v1/users/00u1/lifecycle/suspend", "query": null, "body": null }],
+        "requests": [{ "method": "POST", "path": "/api/v1/users/00u1/lifecycle/suspend", "query": {}, "body": null }],
         "predicted": { "effect": "applied", "error": null }, "calls": { "users": 1 },
         "loses": { "groups": [], "apps": [] }, "not_checked": [],
     });

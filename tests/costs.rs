@@ -6,7 +6,6 @@ use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue};
 use jiff::Timestamp;
 use okta_worker::domain::bucket::Bucket;
 use okta_worker::domain::http::{Exchange, Request, Response};
-use okta_worker::domain::json::Fields;
 use okta_worker::sandbox::{Answer, Call, Org, Settings, Status};
 use okta_worker::tools::catalogue::{CATALOGUE, Entry};
 use okta_worker::tools::{Bounds, Move, Setting, Turn};
@@ -52,7 +51,7 @@ impl World {
     /// Runs an invocation to its end: what it asked, in order.
     fn run(&mut self, entry: &Entry, arguments: &RawValue) -> Vec<Request> {
         let tool = entry.read(arguments).unwrap_or_else(|fault| panic!("{arguments}: {fault:?}"));
-        let bounds = Bounds { fields: &Fields::Whole, bytes_max: 1 << 20, is_overdue: false };
+        let bounds = Bounds::whole(1 << 20);
         let mut history: Vec<Turn> = Vec::new();
         loop {
             match tool.next(&history, Setting::first(bounds)) {
@@ -60,7 +59,7 @@ impl World {
                     let response = self.send(&request);
                     history.push(Turn::Said(Exchange { request: *request, response }));
                 }
-                Move::Done(_) => return history.iter().map(|turn| turn.request().clone()).collect(),
+                Move::Done(..) => return history.iter().map(|turn| turn.request().clone()).collect(),
                 other => panic!("{} {arguments}: {other:?}", entry.manifest.name),
             }
         }

@@ -69,7 +69,19 @@ fn schemas() -> Map<String, Value> {
         .insert("invocation".into(), json!({ "description": "The body of an invocation.", "oneOf": bodies }));
     schemas.insert("progress".into(), json!({
         "type": "object",
-        "description": "Where an invocation stands that waits; which one, the property `correlation_id` says.",
+        "description": "What an invocation waits for.",
+        "properties": {
+            "id": { "type": "string", "description": "The invocation's id." },
+            "connection": { "type": "string" },
+            "subtool": { "type": "string" },
+            "waiting_for": {
+                "type": "string", "enum": ["rate_limit", "retry"],
+                "description": "Room in the budget, or the next attempt after a failure.",
+            },
+            "bucket": { "type": ["string", "null"], "description": "The bucket there is no room in." },
+            "waited_ms": { "type": "integer", "minimum": 0, "description": "How long it has waited so far." },
+        },
+        "required": ["id", "connection", "subtool", "waiting_for", "bucket", "waited_ms"],
     }));
     schemas
 }

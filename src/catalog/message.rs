@@ -19,7 +19,6 @@ pub(super) fn result(at: impl Fn(&str) -> String) -> Value {
         "description": "Of a success the subtool's result, of a plan the plan; `null` when it was too large (`result_omitted`).",
         "type": ["object", "null"],
     }));
-    properties.entry("page").or_insert_with(page);
     let mut rules = vec![
         json!({ "if": status(Status::Failed), "then": { "required": ["error"] } }),
         json!({
@@ -44,19 +43,6 @@ fn status(status: Status) -> Value {
     json!({ "properties": { "status": { "const": status.as_str() } }, "required": ["status"] })
 }
 
-/// Which page of a streamed list a message is.
-fn page() -> Value {
-    json!({
-        "type": "object",
-        "description": "Which page of a list this is, with `stream`; `index` 0 seen again means: forget the earlier ones.",
-        "properties": {
-            "index": { "type": "integer", "minimum": 0, "description": "The number of the page, from 0." },
-            "last": { "type": "boolean", "description": "Whether no other follows." },
-        },
-        "required": ["index", "last"],
-    })
-}
-
 /// What a dry run of a write answers with.
 pub(super) fn plan() -> Value {
     let mut error = plain(bare(written::<Failure>()));
@@ -67,6 +53,14 @@ pub(super) fn plan() -> Value {
 fn plan_with(error: &Value) -> Value {
     let mut error = error.clone();
     error["description"] = json!("The failure it would end with, as far as reading shows.");
+    let lost = json!({
+        "type": "array",
+        "items": {
+            "type": "object",
+            "properties": { "id": { "type": "string" }, "name": { "type": ["string", "null"] } },
+            "required": ["id", "name"],
+        },
+    });
     let buckets: Vec<&str> = Bucket::ALL.into_iter().map(Bucket::as_str).collect();
     json!({
         "type": "object",
@@ -80,35 +74,39 @@ fn plan_with(error: &Value) -> Value {
                     "properties": {
                         "method": { "type": "string" },
                         "path": { "type": "string" },
-                        "query": { "description": "The query, if there is one." },
-                        "body": { "description": "The body, if there is one." },
+                        "query": {
+                            "type": "object", "additionalProperties": { "type": "string" },
+                            "description": "The query, by name.",
+                        },
+                        "body": { "description": "The body as JSON; `null` without one." },
                     },
-                    "required": ["method", "path"],
+                    "required": ["method", "path", "query", "body"],
                 },
             },
             "predicted": {
                 "type": "object",
                 "description": "How it would end.",
                 "properties": { "effect": effect(), "error": error },
-                "required": ["effect"],
+                "required": ["effect", "error"],
             },
             "calls": {
                 "type": "object",
-                "description": "Requests to Okta, by bucket.",
+                "description": "Requests to Okta, by bucket, those that only read among them.",
                 "propertyNames": { "enum": buckets },
                 "additionalProperties": { "type": "integer", "minimum": 0 },
             },
             "loses": {
                 "type": "object",
                 "description": "What the user or group would lose.",
-                "properties": { "groups": { "type": "array" }, "apps": { "type": "array" } },
+                "properties": { "groups": lost, "apps": lost },
+                "required": ["groups", "apps"],
             },
             "not_checked": {
                 "type": "array", "items": { "type": "string" },
                 "description": "What only Okta itself can tell.",
             },
         },
-        "required": ["requests", "predicted", "calls"],
+        "required": ["requests", "predicted", "calls", "loses", "not_checked"],
     })
 }
 

@@ -2,26 +2,25 @@
 
 use serde_json::{Map, Value, json};
 
-use crate::domain::envelope::{FIELDS_MAX, REASON_CHARS_MAX};
+use crate::domain::envelope::{FIELDS_MAX, REASON_CHARS_MAX, RESULT_BYTES_MAX, RESULT_BYTES_USUAL};
 use crate::tools::Kind;
 use crate::tools::catalogue::Entry;
 
-/// The largest result body that may be asked for, in bytes.
-const BYTES_MAX: u32 = 8 * 1024 * 1024;
-
-/// The largest result body of who asks for nothing else.
-const BYTES_DEFAULT: u32 = 1024 * 1024;
-
 /// How an invocation wants to be run and answered.
 pub(super) fn all() -> Value {
-    object(&["deadline", "dry_run", "fields", "count_only", "max_bytes", "stream", "reason"])
+    let mut all = object(&["deadline", "dry_run", "fields", "count_only", "max_bytes", "stream", "reason"]);
+    // A list that is only counted has no pages.
+    let yes = json!({ "const": true });
+    all["not"] =
+        json!({ "properties": { "count_only": yes, "stream": yes }, "required": ["count_only", "stream"] });
+    all
 }
 
 /// Those of a subtool that whoever calls it as a tool may choose. When and how it is answered is its server's
 /// business.
 pub(super) fn of_a_tool(entry: &Entry) -> Value {
     let mut names = vec!["fields"];
-    if is_list(entry) {
+    if entry.is_list {
         names.push("count_only");
     }
     names.push("max_bytes");
@@ -30,11 +29,6 @@ pub(super) fn of_a_tool(entry: &Entry) -> Value {
     }
     names.push("reason");
     object(&names)
-}
-
-/// Whether it answers with a list that can be gone on with.
-fn is_list(entry: &Entry) -> bool {
-    (entry.arguments)().get("properties").is_some_and(|properties| properties.get("after").is_some())
 }
 
 fn object(names: &[&str]) -> Value {
@@ -66,7 +60,7 @@ fn one(name: &str) -> Value {
             "description": "Of a list only `count`, and no items; `limit` is then 100000 by default.",
         }),
         "max_bytes" => json!({
-            "type": "integer", "minimum": 1, "maximum": BYTES_MAX, "default": BYTES_DEFAULT,
+            "type": "integer", "minimum": 1, "maximum": RESULT_BYTES_MAX, "default": RESULT_BYTES_USUAL,
             "description": "The largest result. A list that would be larger is cut at an item and goes on at `next`; a single object is left out (`result_omitted`).",
         }),
         "stream" => json!({
