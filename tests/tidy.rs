@@ -15,7 +15,7 @@ const NARROW: [(&str, &[&str]); 2] = [
 ];
 
 /// Which files may name a dependency. ARCHITECTURE.md says why.
-const CONFINED: [(&str, &[&str]); 12] = [
+const CONFINED: [(&str, &[&str]); 13] = [
     ("lapin", &["src/edge/rabbit/"]),
     ("reqwest", &["src/edge/okta.rs", "src/edge/rabbit/management.rs"]),
     ("governor", &["src/worker/gate/ceiling.rs"]),
@@ -24,7 +24,8 @@ const CONFINED: [(&str, &[&str]); 12] = [
     ("axum", &["src/edge/health.rs", "src/sandbox/server.rs"]),
     ("tracing_subscriber", &["src/edge/log.rs"]),
     ("clap", &["src/cli/"]),
-    ("indicatif", &["src/cli/demo/screen.rs"]),
+    ("csv", &["src/cli/submit/rows.rs"]),
+    ("indicatif", &["src/cli/demo/screen.rs", "src/cli/submit/progress.rs"]),
     ("secrecy", &["src/domain/secret.rs"]),
     ("rustls", &["src/cli/mod.rs"]),
     ("toml", &["src/config/"]),

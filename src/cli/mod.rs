@@ -8,6 +8,7 @@ mod demo;
 mod reload;
 mod run;
 mod sandbox;
+mod submit;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -22,6 +23,8 @@ const DONE: u8 = 0;
 const FAILED: u8 = 1;
 /// Nothing was begun: the command, the configuration or the invocation was refused.
 const REFUSED: u8 = 2;
+/// Told to stop before the end.
+const INTERRUPTED: u8 = 3;
 
 /// Runs Okta operations from RabbitMQ, inside Okta's rate limits.
 ///
@@ -50,8 +53,7 @@ enum Command {
     Check(check::Arguments),
     /// Prints the definitions of the 28 subtools.
     Catalog(catalog::Arguments),
-    /// Sends a CSV or JSON Lines file into the queue.
-    Submit(NotYet),
+    Submit(submit::Arguments),
     /// Looks at parked messages.
     Dead(NotYet),
     /// Serves the subtools to a model over MCP.
@@ -77,7 +79,7 @@ pub async fn main() -> ExitCode {
         Command::Call(arguments) => call::run(config, arguments).await,
         Command::Check(arguments) => check::run(config, &arguments).await,
         Command::Catalog(arguments) => catalog::run(&arguments),
-        Command::Submit(_) => Err(not_supported_yet("submit")),
+        Command::Submit(arguments) => submit::run(config, arguments).await,
         Command::Dead(_) => Err(not_supported_yet("dead")),
         Command::Mcp(_) => Err(not_supported_yet("mcp")),
     };
@@ -99,19 +101,33 @@ fn not_supported_yet(name: &str) -> Refusal {
     Refusal(format!("`{name}` is not supported yet"))
 }
 
-/// Reads the configuration under the environment of this process.
-fn read(source: Option<&Path>) -> Result<Loaded, Problems> {
-    // `vars` panics on a variable that is not UTF-8; such a one sets nothing of ours.
+/// The environment of this process. `vars` panics on a variable that is not UTF-8; such a one sets nothing of
+/// ours.
+fn environment() -> impl Iterator<Item = (String, String)> {
     let utf8 = |(name, value): (std::ffi::OsString, std::ffi::OsString)| {
         Some((name.into_string().ok()?, value.into_string().ok()?))
     };
-    config::load(source, std::env::vars_os().filter_map(utf8))
+    std::env::vars_os().filter_map(utf8)
+}
+
+/// Reads the configuration under the environment of this process.
+fn read(source: Option<&Path>) -> Result<Loaded, Problems> {
+    config::load(source, environment())
 }
 
 /// Reads the configuration and prints what is unwise about it.
 fn load(source: Option<&Path>) -> Result<Loaded, Refusal> {
-    let loaded =
-        read(source).map_err(|problems| Refusal(format!("the configuration is refused:\n{problems}")))?;
+    accepted(read(source))
+}
+
+/// The same for commands that send nothing to Okta themselves: they know which connections there are, and start
+/// where no token is.
+fn load_without_tokens(source: Option<&Path>) -> Result<Loaded, Refusal> {
+    accepted(config::load_without_tokens(source, environment()))
+}
+
+fn accepted(loaded: Result<Loaded, Problems>) -> Result<Loaded, Refusal> {
+    let loaded = loaded.map_err(|problems| Refusal(format!("the configuration is refused:\n{problems}")))?;
     for warning in &loaded.warnings {
         eprintln!("okta-worker: warning: {warning}");
     }

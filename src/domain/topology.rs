@@ -62,6 +62,26 @@ pub const DELAY_TIERS: [(&str, Duration); 8] = [
     ("okta.delay.1h", Duration::from_secs(3600)),
 ];
 
+/// How long a reply queue of ours is kept that nobody reads, in milliseconds: 7 days.
+const REPLIES_EXPIRE_MS: i64 = 7 * 24 * 60 * 60 * 1000;
+
+/// RabbitMQ 4 drops what was delivered more than 20 times, and a result counts one whenever its reader dies.
+const REPLIES_DELIVERY_LIMIT: i64 = 1_000_000;
+
+/// A durable queue for the results of one job, which declares it. A quorum queue: where the node of a classic
+/// one is down the worker finds no queue, and the results go elsewhere.
+pub fn reply_queue(name: &str) -> Queue {
+    Queue {
+        name: name.to_owned(),
+        arguments: vec![
+            ("x-queue-type", Argument::Text("quorum")),
+            ("x-expires", Argument::Number(REPLIES_EXPIRE_MS)),
+            ("x-delivery-limit", Argument::Number(REPLIES_DELIVERY_LIMIT)),
+        ],
+        bindings: Vec::new(),
+    }
+}
+
 /// The queue of a connection's lane.
 pub fn work_queue(connection: &ConnectionName, lane: Lane) -> String {
     format!("{INVOCATIONS}.{connection}.{lane}")

@@ -30,8 +30,7 @@ subtools = ["read"]
 
 #[test]
 fn each_command_that_is_not_supported_yet_says_so_with_exit_code_2() {
-    let rows: [&[&str]; 3] = [
-        &["submit", "people.csv", "--connection", "prod"],
+    let rows: [&[&str]; 2] = [
         &["dead", "list"],
         &["mcp", "--connection", "prod"],
     ];

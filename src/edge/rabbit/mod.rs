@@ -10,6 +10,7 @@ mod generation;
 mod inspection;
 mod management;
 mod presence;
+mod producing;
 mod publisher;
 mod quarantine;
 mod roster;
@@ -26,7 +27,8 @@ pub use connecting::own_user;
 pub use declare::Undeclared;
 pub use inspection::{Found, inspect};
 pub use management::{Orphan, orphans};
-pub use publisher::Publisher;
+pub use producing::{Counter, Reply};
+pub use publisher::{Offered, Publisher};
 pub use roster::Gossips;
 pub use supervisor::{Ended, Supervisor};
 

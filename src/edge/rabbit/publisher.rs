@@ -23,7 +23,7 @@ use crate::worker::killpoint::{Point, reached};
 use crate::worker::ports::Postbox;
 
 use super::blocked::Blocked;
-use super::connecting::close;
+use super::connecting::{close, explain};
 use super::convert::properties_out;
 use super::declare::{ACCESS_REFUSED, NOT_FOUND, PRECONDITION_FAILED};
 use super::turned;
@@ -75,8 +75,20 @@ pub(super) enum NoLine {
 /// What one try came to.
 enum Try {
     Posted(Posted),
-    Refused,
+    /// Why.
+    Refused(String),
     Unknown,
+}
+
+/// What became of a message that may not go out twice unless the second says so.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Offered {
+    /// The broker has it.
+    Confirmed,
+    /// The broker would not take it, however often it was asked; in its own words.
+    Refused(String),
+    /// The broker may have it: nobody knows.
+    Unclear,
 }
 
 impl Publisher {
@@ -114,6 +126,26 @@ impl Publisher {
         lines.aside().await
     }
 
+    /// Publishes an invocation, and again only while the broker surely has not taken it: whoever sends one
+    /// again after a doubt must say so in it.
+    pub async fn offer(&self, post: &Post) -> Offered {
+        let mut refusals = 0;
+        loop {
+            let Ok(lines) = self.lines().await else { return Offered::Unclear };
+            let why = match lines.publish(post).await {
+                Try::Posted(Posted::Confirmed) => return Offered::Confirmed,
+                Try::Posted(Posted::Unroutable | Posted::Refused) => "no queue takes it".to_owned(),
+                Try::Refused(why) => why,
+                Try::Unknown => return Offered::Unclear,
+            };
+            refusals += 1;
+            if refusals >= REFUSALS_MAX {
+                return Offered::Refused(why);
+            }
+            sleep(AGAIN.wait(refusals, fastrand::f64())).await;
+        }
+    }
+
     /// The lines of the current generation, waited for.
     async fn lines(&self) -> Result<Arc<Lines>, Unposted> {
         let (mut lines, mut leaving) = (self.lines.subscribe(), self.leaving.clone());
@@ -142,7 +174,7 @@ impl Postbox for Publisher {
                     reached(Point::Confirmed, post.properties.message_id.as_deref()).await;
                     return Ok(posted);
                 }
-                Try::Refused => {
+                Try::Refused(_) => {
                     refusals += 1;
                     if refusals >= REFUSALS_MAX && !insists {
                         return Ok(Posted::Refused);
@@ -246,8 +278,8 @@ impl Lines {
         match self.blocked.within(CONFIRM_TIMEOUT, published).await {
             Some(Ok(Confirmation::Ack(None))) => Try::Posted(Posted::Confirmed),
             Some(Ok(Confirmation::Ack(Some(_)))) => Try::Posted(Posted::Unroutable),
-            Some(Ok(Confirmation::Nack(_))) => Try::Refused,
-            Some(Err(error)) if is_refusal(&error) => Try::Refused,
+            Some(Ok(Confirmation::Nack(_))) => Try::Refused("the queue is full".to_owned()),
+            Some(Err(error)) if is_refusal(&error) => Try::Refused(explain(&error)),
             // Without confirms nothing is known either; they are switched on, so this is a fault.
             Some(Ok(Confirmation::NotRequested) | Err(_)) | None => Try::Unknown,
         }

@@ -1,0 +1,202 @@
+//! Whether every row could be run, found out before the first one is sent: by the worker's own way of reading.
+
+use crate::domain::answer::Failure;
+use crate::domain::envelope::{Envelope, nearest};
+use crate::domain::ids::excerpt;
+use crate::domain::json::{Fields, Object};
+use crate::tools::catalogue::{self, CATALOGUE};
+use crate::tools::{Bounds, Move, Setting};
+
+use super::rows::{Next, Plan, Problem, Row, Rows};
+
+/// More than this is not read by whoever must mend the file.
+const PROBLEMS_MAX: usize = 25;
+
+/// No result comes of checking, so it has no size.
+const RESULT_BYTES_MAX: usize = 1024 * 1024;
+
+/// A file whose rows can all be run.
+#[derive(Debug)]
+pub(super) struct Checked {
+    /// Its SHA-256, in hexadecimal digits.
+    pub sha256: String,
+    /// How many rows it has.
+    pub rows: u64,
+}
+
+/// What is wrong with a file: the first few problems, and how many more there are.
+#[derive(Debug, Default)]
+struct Problems {
+    shown: Vec<Problem>,
+    more: u64,
+}
+
+impl Problems {
+    fn add(&mut self, problem: Problem) {
+        match self.shown.len() < PROBLEMS_MAX {
+            true => self.shown.push(problem),
+            false => self.more += 1,
+        }
+    }
+
+    /// All of it in words; `None`: nothing is wrong.
+    fn words(&self) -> Option<String> {
+        let mut lines: Vec<String> = self.shown.iter().map(|problem| format!("  {problem}")).collect();
+        if self.more > 0 {
+            lines.push(format!("  and {} more", self.more));
+        }
+        (!lines.is_empty()).then(|| lines.join("\n"))
+    }
+}
+
+/// Reads the whole file and checks every row.
+///
+/// # Errors
+/// Everything that is wrong with it, with line and column, in words.
+pub(super) fn check(plan: &Plan) -> Result<Checked, String> {
+    let name = plan.file.display();
+    let failed = |error: std::io::Error| format!("failed to read `{name}`: {error}");
+    let (mut rows, header) = Rows::open(plan).map_err(failed)?;
+    let mut problems = Problems::default();
+    header.into_iter().for_each(|problem| problems.add(problem));
+    loop {
+        match rows.next() {
+            Ok(Next::Row(row)) if rows.is_readable() => {
+                if let Err(problem) = check_row(&rows, &row) {
+                    problems.add(problem);
+                }
+            }
+            Ok(Next::Row(_)) => {} // wrong like every other one
+            Ok(Next::Faulty(found)) => found.into_iter().for_each(|problem| problems.add(problem)),
+            Ok(Next::End) => break,
+            Err(error) => {
+                let said = problems.words().map_or_else(String::new, |words| format!("\n{words}"));
+                return Err(format!("{}{said}", failed(error)));
+            }
+        }
+    }
+    if let Some(words) = problems.words() {
+        return Err(format!("`{name}` is refused, nothing was sent:\n{words}"));
+    }
+    let count = rows.count();
+    if count == 0 {
+        return Err(format!("`{name}` has no rows"));
+    }
+    Ok(Checked { sha256: rows.digest().map_err(failed)?, rows: count })
+}
+
+fn check_row(rows: &Rows, row: &Row) -> Result<(), Problem> {
+    let problem = |path: Option<&str>, message: String| {
+        let column = path.and_then(|path| rows.column(path));
+        let what = match (&column, path) {
+            (None, Some(path)) => format!("{message} (`{}`)", excerpt(path)),
+            (Some(_), _) | (None, None) => message,
+        };
+        Problem { line: row.line, column, what }
+    };
+    judge(&row.body).map_err(|failure| problem(failure.path.as_deref(), failure.message))
+}
+
+/// The worker's own checks of a body.
+fn judge(body: &[u8]) -> Result<(), Failure> {
+    use crate::domain::answer::ErrorCode::{InvalidArguments, InvalidMessage, UnknownSubtool};
+
+    if asks_for_pages(body) {
+        let failure = Failure::new(InvalidMessage, "a row has one result, and this asks for one per page");
+        return Err(failure.at(Some("options.stream")));
+    }
+    let envelope = Envelope::decode(body)?;
+    let Some(entry) = catalogue::find(&envelope.subtool) else {
+        let message = unknown_subtool(&envelope.subtool);
+        return Err(Failure::new(UnknownSubtool, message).at(Some("subtool")));
+    };
+    let tool = entry
+        .read(&envelope.arguments)
+        .map_err(|fault| Failure::new(InvalidArguments, fault.message).at(fault.path))?;
+    let bounds = Bounds { fields: &Fields::Whole, bytes_max: RESULT_BYTES_MAX, is_overdue: false };
+    match tool.next(&[], Setting::first(bounds)) {
+        Move::Fail(failure) => Err(*failure),
+        Move::Send(_) | Move::Done(_) | Move::Refused(_) => Ok(()),
+    }
+}
+
+fn asks_for_pages(body: &[u8]) -> bool {
+    const STREAM: &[u8] = b"stream";
+    if !body.windows(STREAM.len()).any(|window| window == STREAM) {
+        return false; // nearly always, and then nothing is parsed
+    }
+    let options = serde_json::from_slice::<Object>(body)
+        .ok()
+        .and_then(|body| serde_json::from_str::<Object>(body.get("options")?.get()).ok());
+    options.is_some_and(|options| options.get("stream").is_some_and(|stream| stream.get() == "true"))
+}
+
+/// There is no such subtool, in words.
+pub(super) fn unknown_subtool(name: &str) -> String {
+    let hint = nearest(name, catalogue::names()).map_or_else(
+        || format!(": `okta-worker catalog` lists the {}", CATALOGUE.len()),
+        |near| format!(", did you mean `{near}`?"),
+    );
+    format!("unknown subtool `{}`{hint}", excerpt(name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::submit::rows::Form;
+
+    fn checked(form: Form, subtool: Option<&str>, text: &str) -> Result<u64, String> {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("people");
+        std::fs::write(&file, text).unwrap();
+        let entry = subtool.map(|name| catalogue::find(name).unwrap());
+        let checked = check(&Plan { file, form, entry });
+        checked.map(|checked| checked.rows).map_err(|said| said.replace(dir.path().to_str().unwrap(), ""))
+    }
+
+    #[test]
+    fn every_problem_is_named_with_line_and_column() {
+        let text = "user_id,profile.title,profile.nick\nana,Boss,\n,x,y\nme,x,\nbo,x\nzoe,,\n";
+        let said = checked(Form::Csv, Some("update_user"), text).unwrap_err();
+        let expected = "`/people` is refused, nothing was sent:\n  \
+            line 3, column 1 (`user_id`): `user_id` is missing\n  \
+            line 4, column 1 (`user_id`): must be an id, not `me`\n  \
+            line 5: it has 2 cells, and the header has 3\n  \
+            line 6: give `profile`, `credentials` or both (`arguments.profile`)";
+        assert_eq!(said, expected);
+    }
+
+    #[test]
+    fn a_bad_header_is_said_once_and_a_crowd_of_problems_is_counted() {
+        let text = format!("usr_id,activate\n{}", "ana,x\n".repeat(50));
+        let said = checked(Form::Csv, Some("get_user"), &text).unwrap_err();
+        assert_eq!(said.lines().count(), 3, "{said}");
+        let text = format!("user_id,send_email\n{}", "ana,x\n".repeat(50));
+        let said = checked(Form::Csv, Some("activate_user"), &text).unwrap_err();
+        assert_eq!(said.lines().count(), 2 + PROBLEMS_MAX, "{said}");
+        assert!(said.ends_with("  and 25 more"), "{said}");
+    }
+
+    #[test]
+    fn whole_bodies_are_judged_as_the_worker_judges_them() {
+        let rows = [
+            (r#"{"subtool":"get_usr"}"#, "unknown subtool `get_usr`, did you mean `get_user`? (`subtool`)"),
+            (r#"{"arguments":{}}"#, "`subtool` is missing (`subtool`)"),
+            (
+                r#"{"subtool":"get_user","arguments":{"user_id":"."}}"#,
+                "must be an id, not `.` (`arguments.user_id`)",
+            ),
+            (
+                r#"{"subtool":"get_user","arguments":{"user_id":"a"},"options":{"stream":true}}"#,
+                "a row has one result, and this asks for one per page (`options.stream`)",
+            ),
+        ];
+        for (body, what) in rows {
+            let said = checked(Form::JsonLines, None, body).unwrap_err();
+            assert!(said.ends_with(&format!("  line 1: {what}")), "{said}");
+        }
+        let good = r#"{"subtool":"get_user","arguments":{"user_id":"a"},"options":{"reason":"T-1"}}"#;
+        assert_eq!(checked(Form::JsonLines, None, good), Ok(1));
+        assert_eq!(checked(Form::JsonLines, None, "\n\n"), Err("`/people` has no rows".to_owned()));
+    }
+}

@@ -1,0 +1,233 @@
+//! `okta-worker submit`: a file of rows goes into the queue, and a file of results comes out.
+//!
+//! The story: read the file and check every row; open journal and results, and see what earlier runs have done;
+//! open the road to a worker; send what is left and write down what comes. It may be killed at any moment and run
+//! again: no row is lost, and none is done twice.
+
+mod checking;
+mod columns;
+mod job;
+mod journal;
+mod lines;
+mod outlook;
+mod progress;
+mod results;
+mod road;
+mod row_set;
+mod rows;
+mod sending;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+
+use crate::config::Config;
+use crate::domain::envelope::{list, nearest};
+use crate::domain::ids::{ConnectionName, Lane, excerpt};
+use crate::edge::rabbit::own_user;
+use crate::tools::catalogue::{self, Entry};
+use crate::worker::event::Observer;
+
+use super::{DONE, FAILED, INTERRUPTED, REFUSED, Refusal, load, load_without_tokens};
+use checking::{check, unknown_subtool};
+use job::{Identity, Job, default_results};
+use journal::Journal;
+use outlook::{Outlook, words};
+use progress::Progress;
+use results::{Results, Tally};
+use road::Road;
+use rows::{Form, Plan};
+use sending::{Ended, Sending};
+
+/// What a connection uses of a limit, and how long Okta counts, where the configuration does not say.
+const USUAL: (u8, Duration) = (90, Duration::from_secs(60));
+
+/// Sends the rows of a file as invocations and collects their results.
+///
+/// CSV: the header names arguments (`user_id`, `profile.department`); an empty cell is absent, `\null` clears, lists
+/// are split at `;`. JSON Lines: one object of arguments a line, or, without `--subtool`, one whole body.
+///
+/// Every row is checked before the first is sent. Killed or stopped, run the same command again: it goes on where it
+/// was, and no row is done twice. What it knows is in FILE.journal and in the results; keep both until it is done.
+///
+/// Exit code: 0 all rows succeeded, 1 some failed, 2 refused, 3 interrupted.
+#[derive(Debug, clap::Args)]
+#[command(verbatim_doc_comment)]
+pub(super) struct Arguments {
+    /// The rows: CSV or JSON Lines.
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+    /// The connection to run them on.
+    #[arg(long, value_name = "NAME")]
+    connection: String,
+    /// The subtool of all rows, such as `create_user`. Without it each line is a whole body with a subtool of its own.
+    #[arg(long, value_name = "S")]
+    subtool: Option<String>,
+    /// `bulk`, or `interactive` when somebody waits.
+    #[arg(long, value_name = "LANE", default_value = "bulk", value_parser = lane)]
+    lane: Lane,
+    /// Where the results go, one JSON object a line [default: FILE.results.jsonl, of a dry run FILE.dry.results.jsonl].
+    #[arg(long, value_name = "FILE")]
+    results: Option<PathBuf>,
+    /// Has the worker plan each row and write nothing.
+    #[arg(long)]
+    dry_run: bool,
+    /// Needs no broker: the worker runs in this process, and the credential is read here.
+    #[arg(long)]
+    embedded: bool,
+}
+
+fn lane(text: &str) -> Result<Lane, String> {
+    Lane::parse(text).ok_or_else(|| "must be `bulk` or `interactive`".to_owned())
+}
+
+pub(super) async fn run(source: Option<PathBuf>, arguments: Arguments) -> Result<u8, Refusal> {
+    let plan = plan(&arguments)?;
+    let loaded =
+        if arguments.embedded { load(source.as_deref()) } else { load_without_tokens(source.as_deref()) };
+    let config = loaded?.config;
+    let connection = connection(&config, &arguments)?;
+    let checked = check(&plan).map_err(Refusal)?;
+    let job = job(&arguments, &plan, connection, checked);
+
+    let (journal, past) = Journal::open(&job).map_err(Refusal)?;
+    let results = Results::open(&job).map_err(Refusal)?;
+    let lost = past.answered.without(&results.done).len();
+    if lost > 0 {
+        return Err(Refusal(format!(
+            "the results file `{}` lacks {lost} results that came already: put it back as it was",
+            job.results.display()
+        )));
+    }
+    let rows = job.identity.rows;
+    if results.done.len() == rows {
+        println!("nothing to do: every row has its result");
+        return Ok(conclude(&job, &results.tally, None, Ended::Complete));
+    }
+
+    let progress = Progress::new(rows, outlook(&config, &job.connection));
+    progress.voice().say(&format!("{rows} rows are good, {} of them are done", results.done.len()));
+    let observer: Arc<dyn Observer> = Arc::new(progress.voice());
+    let awaited = past.confirmed.without(&results.done).len();
+    let (road, user) = match arguments.embedded {
+        true => (Road::inside(&config, &job.connection, observer)?, None),
+        false => {
+            let user = own_user(config.broker.url.expose()).map_err(|ended| Refusal(ended.to_string()))?;
+            let queue = job.identity.reply_queue();
+            (Road::broker(&config, &queue, awaited > 0, observer).await?, Some(user))
+        }
+    };
+    let mut stop = told_to_stop()?;
+    let mut sending = Sending { job: &job, plan: &plan, journal, past, results, road, progress, user };
+    let ended = sending.run(&mut stop).await;
+    let (tally, took) = (&sending.results.tally, sending.progress.took());
+    match ended {
+        Ok(ended) => Ok(conclude(&job, tally, Some(took), ended)),
+        Err(why) => {
+            eprintln!("okta-worker: {why}");
+            conclude(&job, tally, Some(took), Ended::Interrupted);
+            Ok(if tally.rows == 0 { REFUSED } else { FAILED })
+        }
+    }
+}
+
+/// What the arguments say of the file.
+fn plan(arguments: &Arguments) -> Result<Plan, Refusal> {
+    let file = arguments.file.clone();
+    let form =
+        Form::of(&file).map_err(|error| Refusal(format!("failed to read `{}`: {error}", file.display())))?;
+    let entry = arguments.subtool.as_deref().map(entry).transpose()?;
+    if form == Form::Csv && entry.is_none() {
+        let why = "a CSV file needs `--subtool`: its columns are the arguments of one subtool. A row of JSON Lines may name its own";
+        return Err(Refusal(why.to_owned()));
+    }
+    Ok(Plan { file, form, entry })
+}
+
+fn entry(name: &str) -> Result<&'static Entry, Refusal> {
+    catalogue::find(name).ok_or_else(|| Refusal(unknown_subtool(name)))
+}
+
+/// The connection, which must be one of those that are configured; where none is, only the worker knows.
+fn connection(config: &Config, arguments: &Arguments) -> Result<ConnectionName, Refusal> {
+    let name = ConnectionName::parse(&arguments.connection).map_err(Refusal)?;
+    let known: Vec<&str> = config.connections.iter().map(|connection| connection.name.as_str()).collect();
+    if known.contains(&name.as_str()) || known.is_empty() && !arguments.embedded {
+        return Ok(name);
+    }
+    let hint = match nearest(name.as_str(), known.iter().copied()) {
+        Some(near) => format!(", did you mean `{near}`?"),
+        None if known.is_empty() => ": none is configured".to_owned(),
+        None => format!(", known are {}", list(&known)),
+    };
+    Err(Refusal(format!("unknown connection `{}`{hint}", excerpt(name.as_str()))))
+}
+
+fn job(arguments: &Arguments, plan: &Plan, connection: ConnectionName, checked: checking::Checked) -> Job {
+    let Arguments { file, lane, results, dry_run, embedded, .. } = arguments;
+    let results = results.clone().unwrap_or_else(|| default_results(file, *dry_run));
+    let identity = Identity {
+        sha256: checked.sha256,
+        rows: checked.rows,
+        subtool: plan.entry.map(|entry| entry.manifest.name.to_owned()),
+        connection: connection.to_string(),
+        lane: lane.to_string(),
+        dry_run: *dry_run,
+        embedded: *embedded,
+    };
+    Job { file: file.clone(), results, connection, lane: *lane, identity }
+}
+
+/// What is known of the budget before any result.
+fn outlook(config: &Config, name: &ConnectionName) -> Outlook {
+    let known = config.connections.iter().find(|connection| connection.name == *name);
+    let (percent, window) =
+        known.map_or(USUAL, |connection| (connection.capacity_percent, connection.rate_limit_window));
+    Outlook::new(percent, window)
+}
+
+/// Counts the requests to stop.
+fn told_to_stop() -> Result<watch::Receiver<u32>, Refusal> {
+    let failed = |error| Refusal(format!("failed to listen for signals: {error}"));
+    let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
+    let (told, stop) = watch::channel(0);
+    tokio::spawn(async move {
+        loop {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+            told.send_modify(|count| *count += 1);
+        }
+    });
+    Ok(stop)
+}
+
+/// Says what came of it all, and the exit code for that.
+fn conclude(job: &Job, tally: &Tally, took: Option<Duration>, ended: Ended) -> u8 {
+    let took = took.map_or_else(String::new, |took| format!(" in {}", words(took)));
+    let counts = Some(tally.words()).filter(|counts| !counts.is_empty());
+    let counts = counts.map_or_else(String::new, |counts| format!(": {counts}"));
+    let rows = job.identity.rows;
+    match ended {
+        Ended::Complete => println!("done{took}, {rows} rows{counts}"),
+        Ended::Interrupted => {
+            println!("interrupted{took}, {} of {rows} rows have a result{counts}", tally.rows);
+            println!("  go on    the same command again");
+        }
+    }
+    if !tally.errors.is_empty() {
+        let errors: Vec<_> = tally.errors.iter().map(|(code, count)| format!("{count} {code}")).collect();
+        println!("  failed   {}", errors.join(", "));
+    }
+    println!("  results  {}", job.results.display());
+    match ended {
+        Ended::Interrupted => INTERRUPTED,
+        Ended::Complete if tally.failed > 0 => FAILED,
+        Ended::Complete => DONE,
+    }
+}

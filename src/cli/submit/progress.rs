@@ -1,0 +1,134 @@
+//! What somebody sees while a job runs: a bar on a terminal, a line now and then elsewhere, all on standard error.
+
+use std::io::IsTerminal as _;
+use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use jiff::Timestamp;
+use tokio::time::Instant;
+
+use crate::worker::event::{Event, Observer};
+
+use super::outlook::{Outlook, words};
+use super::results::{Answered, Tally};
+
+/// How often a line says where the job is, off a terminal: a log is read later.
+const LINE_EVERY: Duration = Duration::from_secs(10);
+
+/// The screen of a job.
+pub(super) struct Progress {
+    voice: Voice,
+    rows: u64,
+    outlook: Outlook,
+    began: Instant,
+    said: Instant,
+}
+
+/// Says something without tearing the bar.
+#[derive(Clone)]
+pub(super) struct Voice(ProgressBar);
+
+impl Voice {
+    /// A line about the job.
+    pub fn say(&self, line: &str) {
+        if self.0.is_hidden() {
+            eprintln!("submit: {line}");
+        } else {
+            self.0.println(line);
+        }
+    }
+}
+
+impl Progress {
+    /// The screen of a job with so many rows.
+    pub fn new(rows: u64, outlook: Outlook) -> Self {
+        let is_terminal = std::io::stderr().is_terminal();
+        let target = if is_terminal { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
+        let is_plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+        let bar = if is_plain { "{bar:28}" } else { "{bar:28.green}" };
+        let style = ProgressStyle::with_template(&format!("{bar} {{pos}}/{{len}} {{msg}}"))
+            .expect("the template is well-formed");
+        let now = Instant::now();
+        let bar = ProgressBar::with_draw_target(Some(rows), target).with_style(style);
+        Self { voice: Voice(bar), rows, outlook, began: now, said: now }
+    }
+
+    /// Whoever else has something to say.
+    pub fn voice(&self) -> Voice {
+        self.voice.clone()
+    }
+
+    /// A row has its result.
+    pub fn note(&mut self, answered: &Answered) {
+        self.outlook.note(answered);
+    }
+
+    /// Shows where the job is.
+    pub fn show(&mut self, tally: &Tally) {
+        let Voice(bar) = &self.voice;
+        if bar.is_hidden() && self.said.elapsed() < LINE_EVERY {
+            return;
+        }
+        let elapsed = self.began.elapsed();
+        let rate = self.outlook.rate(elapsed).map(|rate| format!("{rate:.1} rows/s"));
+        let left = self.outlook.left(self.rows.saturating_sub(tally.rows), Timestamp::now(), elapsed);
+        let left = left.filter(|left| !left.is_zero()).map(|left| format!("about {} left", words(left)));
+        let counts = Some(tally.words()).filter(|counts| !counts.is_empty());
+        let parts: Vec<_> = [rate, left, counts].into_iter().flatten().collect();
+        if bar.is_hidden() {
+            self.said = Instant::now();
+            self.voice.say(&format!("{} of {} rows, {}", tally.rows, self.rows, parts.join(", ")));
+        } else {
+            bar.set_position(tally.rows);
+            bar.set_message(parts.join(", "));
+        }
+    }
+
+    /// The job is over or left.
+    pub fn end(&self) {
+        self.voice.0.finish_and_clear();
+    }
+
+    /// How long it has taken.
+    pub fn took(&self) -> Duration {
+        self.began.elapsed()
+    }
+}
+
+/// Says what holds a job up.
+impl Observer for Voice {
+    fn note(&self, event: &Event<'_>) {
+        match event {
+            Event::Broker { connected: false, why } => {
+                self.say(&format!("lost the broker ({why}), trying again"));
+            }
+            Event::Broker { connected: true, .. } => self.say("the broker is there again"),
+            Event::Blocked { blocked: true, why } => {
+                self.say(&format!("the broker takes nothing now ({why})"))
+            }
+            Event::Blocked { blocked: false, .. } => self.say("the broker takes messages again"),
+            Event::Paused { connection, reason } => {
+                self.say(&format!("connection `{connection}` is paused: {}", reason.as_str()));
+            }
+            Event::Resumed { connection, .. } => self.say(&format!("connection `{connection}` goes on")),
+            Event::Received { .. }
+            | Event::Left { .. }
+            | Event::Waited { .. }
+            | Event::Requested { .. }
+            | Event::RateLimited { .. }
+            | Event::BucketExhausted { .. }
+            | Event::BucketRecovered { .. }
+            | Event::LimitLowered { .. }
+            | Event::Retried { .. }
+            | Event::PutAside { .. }
+            | Event::HandedBack { .. }
+            | Event::Suspected { .. }
+            | Event::Answered(_)
+            | Event::Undeliverable { .. }
+            | Event::Parked { .. }
+            | Event::Stale { .. }
+            | Event::Unserved { .. }
+            | Event::SignalsRefused { .. } => {}
+        }
+    }
+}

@@ -1,0 +1,237 @@
+//! A producer's side of the broker: invocations go out by a [`Publisher`], and their results come in through a
+//! durable queue that the producer declares.
+//!
+//! Two connections, as a worker has, and rebuilt whole in the same way: a result that was not acknowledged by
+//! then comes again. Knows nothing of what is asked or answered.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures_util::StreamExt as _;
+use lapin::options::{BasicAckOptions, BasicConsumeOptions, BasicQosOptions};
+use lapin::types::{FieldTable, ShortString};
+use lapin::{Channel, Connection, Consumer, ErrorKind};
+use tokio::sync::{Notify, mpsc, watch};
+use tokio::task::JoinHandle;
+use tokio::time::{sleep, timeout};
+
+use crate::domain::mail::Receipt;
+use crate::domain::topology::{Queue, Topology};
+use crate::worker::event::{Event, Observer};
+
+use super::blocked::Blocked;
+use super::connecting::{RECONNECT, RECONNECT_MIN, Way, close, explain};
+use super::declare::{DECLARE_TIMEOUT, NOT_FOUND, declare, look};
+use super::publisher::Publisher;
+use super::{Settings, turned};
+
+/// Results in memory that are not acknowledged yet. Most are small, and one has a few MiB at most.
+const PREFETCH: u16 = 128;
+
+/// How long a reader that died may still stand in the broker's books.
+const OTHER_READER_MAX: Duration = Duration::from_secs(10);
+
+/// How often it is looked whether it still does.
+const LOOK_AGAIN: Duration = Duration::from_millis(250);
+
+/// How long leaving may take.
+const CLOSE_MAX: Duration = Duration::from_secs(3);
+
+/// How long lapin may take to write an acknowledgement to the socket.
+const SETTLED_MAX: Duration = Duration::from_secs(5);
+
+/// One result.
+pub struct Reply {
+    /// The body.
+    pub body: Bytes,
+    /// Acknowledges it, and with it every result that came before.
+    pub receipt: Box<dyn Receipt>,
+}
+
+/// Where invocations are handed in and results handed out.
+pub struct Counter {
+    /// The way out.
+    pub publisher: Arc<Publisher>,
+    /// The results as they come.
+    pub replies: mpsc::Receiver<Reply>,
+    /// How many results waited when the counter opened.
+    pub waiting: u32,
+    keeping: JoinHandle<()>,
+    leave: watch::Sender<bool>,
+}
+
+impl Counter {
+    /// Connects, and declares the queue. With `must_be_there` it only looks for it, because results are expected
+    /// in it.
+    ///
+    /// # Errors
+    /// When the broker cannot be reached or refuses, or somebody else reads the queue, in words.
+    pub async fn open(
+        settings: &Settings,
+        queue: Queue,
+        must_be_there: bool,
+        observer: Arc<dyn Observer>,
+    ) -> Result<Self, String> {
+        let (leave, leaving) = watch::channel(false);
+        let way = Way::new(settings).map_err(|ended| ended.to_string())?;
+        let publisher = Arc::new(Publisher::new(leaving.clone()));
+        let keeper = Keeper { way, queue, observer, publisher: Arc::clone(&publisher), leaving };
+        let waiting = keeper.first_look(must_be_there).await?;
+        let generation = keeper.connect().await?;
+        let (came, replies) = mpsc::channel(1);
+        let keeping = tokio::spawn(keeper.keep(generation, came));
+        Ok(Self { publisher, replies, waiting, keeping, leave })
+    }
+
+    /// Closes the connections in order, as far as the broker answers.
+    pub async fn close(&mut self) {
+        self.leave.send_replace(true);
+        let _ = timeout(CLOSE_MAX, &mut self.keeping).await;
+    }
+}
+
+impl Drop for Counter {
+    fn drop(&mut self) {
+        self.keeping.abort();
+    }
+}
+
+/// Keeps the connections.
+struct Keeper {
+    way: Way,
+    queue: Queue,
+    publisher: Arc<Publisher>,
+    observer: Arc<dyn Observer>,
+    leaving: watch::Receiver<bool>,
+}
+
+/// One life of the connections.
+struct Generation {
+    connection: Connection,
+    channel: Channel,
+    consumer: Consumer,
+    doubt: Arc<Notify>,
+}
+
+impl Keeper {
+    /// Looks for the queue and waits until nobody else reads it; how many results wait there.
+    async fn first_look(&self, must_be_there: bool) -> Result<u32, String> {
+        let failed = |why: String| format!("failed to reach the broker: {why}");
+        let connection = self.way.connect("looking").await.map_err(failed)?;
+        let name = &*self.queue.name;
+        let mut tries = OTHER_READER_MAX.as_millis() / LOOK_AGAIN.as_millis();
+        let found = loop {
+            let channel = connection.create_channel().await.map_err(|error| failed(error.to_string()))?;
+            match timeout(DECLARE_TIMEOUT, look(&channel, name)).await {
+                Ok(Ok(queue)) if queue.consumer_count() == 0 => break Ok(queue.message_count()),
+                Ok(Ok(_)) if tries == 0 => {
+                    break Err(format!("another process reads the results in the queue `{name}`"));
+                }
+                Ok(Ok(_)) => {}
+                Ok(Err(error)) if !is_missing(&error) => break Err(failed(explain(&error))),
+                Ok(Err(_)) if must_be_there => {
+                    break Err(format!(
+                        "the queue `{name}`, where results are expected, is not there any more"
+                    ));
+                }
+                Ok(Err(_)) => break Ok(0),
+                Err(_) => break Err(failed("it does not answer".to_owned())),
+            }
+            tries -= 1;
+            sleep(LOOK_AGAIN).await;
+        };
+        close(&connection).await;
+        found
+    }
+
+    /// A new life.
+    async fn connect(&self) -> Result<Generation, String> {
+        let generation = timeout(DECLARE_TIMEOUT, async {
+            let connection = self.way.connect("collecting").await?;
+            let channel = connection.create_channel().await.map_err(|error| error.to_string())?;
+            let topology = Topology { exchanges: Vec::new(), queues: vec![self.queue.clone()] };
+            declare(&channel, &topology, false).await.map_err(|undeclared| undeclared.to_string())?;
+            let consumer = consume(&channel, &self.queue.name).await.map_err(|error| error.to_string())?;
+            let publishing = self.way.connect("submitting").await?;
+            let (blocked, doubt) = (Blocked::new(&self.observer), Arc::new(Notify::new()));
+            tokio::spawn(blocked.clone().follow(publishing.events_listener(), |_| {}));
+            self.publisher.attach(publishing, blocked, Arc::clone(&doubt));
+            Ok(Generation { connection, channel, consumer, doubt })
+        });
+        generation.await.unwrap_or_else(|_| Err("the broker does not answer".to_owned()))
+    }
+
+    /// Hands results over, one life of the connections after the other, until it is time to leave.
+    async fn keep(self, mut generation: Generation, came: mpsc::Sender<Reply>) {
+        loop {
+            let mut leaving = self.leaving.clone();
+            let ended = tokio::select! {
+                ended = generation.serve(&came) => ended,
+                () = turned(&mut leaving) => None,
+            };
+            self.publisher.detach().await;
+            close(&generation.connection).await;
+            let Some(mut why) = ended else { return };
+            let mut failures = 0;
+            generation = loop {
+                self.observer.note(&Event::Broker { connected: false, why: &why });
+                failures += 1;
+                sleep(RECONNECT.wait(failures, fastrand::f64()).max(RECONNECT_MIN)).await;
+                match self.connect().await {
+                    Ok(generation) => break generation,
+                    Err(again) => why = again,
+                }
+            };
+            self.observer.note(&Event::Broker { connected: true, why: "connected again" });
+        }
+    }
+}
+
+impl Generation {
+    /// Hands results over until the connections are in doubt: why. `None`: nobody takes them any more.
+    async fn serve(&mut self, came: &mpsc::Sender<Reply>) -> Option<String> {
+        loop {
+            let next = tokio::select! {
+                next = self.consumer.next() => next,
+                () = self.doubt.notified() => return Some("failed to publish".to_owned()),
+            };
+            let Some(Ok(mut delivery)) = next else { return Some("the queue of results ended".to_owned()) };
+            let body = Bytes::from(std::mem::take(&mut delivery.data));
+            let receipt = Box::new(UpTo { delivery, _channel: self.channel.clone() });
+            came.send(Reply { body, receipt }).await.ok()?;
+        }
+    }
+}
+
+/// Whether the broker says that there is no such queue.
+fn is_missing(error: &lapin::Error) -> bool {
+    matches!(error.kind(), ErrorKind::ProtocolError(refusal) if refusal.get_id() == NOT_FOUND)
+}
+
+async fn consume(channel: &Channel, queue: &str) -> lapin::Result<Consumer> {
+    channel.basic_qos(PREFETCH, BasicQosOptions::default()).await?;
+    let (queue, tag) = (ShortString::from(queue), ShortString::default());
+    channel.basic_consume(queue, tag, BasicConsumeOptions::default(), FieldTable::default()).await
+}
+
+/// The right to acknowledge a result and all before it.
+struct UpTo {
+    /// Without its body.
+    delivery: lapin::message::Delivery,
+    /// lapin closes a channel with its last handle.
+    _channel: Channel,
+}
+
+#[async_trait]
+impl Receipt for UpTo {
+    fn is_live(&self) -> bool {
+        self.delivery.usable()
+    }
+
+    async fn ack(self: Box<Self>) -> bool {
+        let all = BasicAckOptions { multiple: true };
+        matches!(timeout(SETTLED_MAX, self.delivery.ack(all)).await, Ok(Ok(true)))
+    }
+}
