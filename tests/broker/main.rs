@@ -31,6 +31,7 @@ mod retries;
 mod secrets;
 mod signals;
 mod slow;
+mod submit;
 mod subtools;
 mod tls;
 mod topology;

@@ -26,6 +26,7 @@ mod points;
 mod proxy;
 mod report;
 mod run;
+mod submit;
 #[path = "../broker/world.rs"]
 #[expect(dead_code, reason = "the broker tests use more of it")]
 mod world;

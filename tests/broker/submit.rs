@@ -1,0 +1,139 @@
+//! `submit` by the broker: under a user of its own, without any secret of Okta's.
+
+use std::path::PathBuf;
+use std::process::Command;
+
+use serde_json::Value;
+
+use super::caller::until;
+use super::child::{Process, command, ran};
+use super::node::{User, ours};
+use super::world::{BROKER_URL, Start, World};
+
+/// What the broker user of a submit needs: configure, write, read.
+const RIGHTS: [&str; 3] =
+    ["^okta\\.replies\\.submit\\.", "^okta\\.invocations$", "^okta\\.replies\\.submit\\."];
+
+/// A submit of a file with this text, and the file.
+fn submit(world: &World, url: &str, name: &str, text: &str) -> (Command, PathBuf) {
+    let (file, settings) = (world.file(name), world.file("submit.toml"));
+    std::fs::write(&file, text).expect("a file can be written");
+    let text = format!(
+        "broker.url = {{ env = \"{BROKER_URL}\" }}\n[connections.prod]\ndomain = \"acme.okta.com\"\nsubtools = [\"read\"]\n"
+    );
+    std::fs::write(&settings, text).expect("a file can be written");
+    let mut command = command();
+    command.arg("--config").arg(settings).arg("submit").arg(&file);
+    command.args(["--connection", "prod"]).env(BROKER_URL, url);
+    (command, file)
+}
+
+fn results(file: &std::path::Path, ending: &str) -> Vec<Value> {
+    let text = std::fs::read_to_string(format!("{}{ending}", file.display())).unwrap_or_default();
+    text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
+}
+
+#[tokio::test]
+async fn a_user_with_few_rights_and_no_secret_submits_and_the_worker_knows_who_it_is() {
+    let Some(node) = ours() else { return };
+    let world = World::new().await;
+    let url = world.place.url_with(node, RIGHTS);
+    let user = url.split(['/', ':']).nth(3).expect("the URL names a user");
+    let callers = format!("[callers.\"{user}\"]\nconnections = [\"prod\"]\nsubtools = [\"create_group\"]\n");
+    let _worker = world.worker_with(&Start { settings: &callers, ..Start::default() });
+
+    let rows = "name,description\nAlpha,first\nBeta,\n\"Gam\nma\",third\n";
+    let (mut command, file) = submit(&world, &url, "groups.csv", rows);
+    let (code, stdout, stderr) = ran(command.args(["--subtool", "create_group"]));
+    assert_eq!(code, 0, "{stdout}{stderr}");
+    assert!(stdout.contains("3 rows: 3 applied"), "{stdout}");
+    let mut names: Vec<_> = results(&file, ".results.jsonl")
+        .iter()
+        .map(|it| (it["row"].as_u64(), it["result"]["profile"]["name"].to_string()))
+        .collect();
+    names.sort();
+    let expected = [(1, "\"Alpha\""), (2, "\"Beta\""), (3, "\"Gam\\nma\"")];
+    assert_eq!(names, expected.map(|(row, name)| (Some(row), name.to_owned())));
+
+    // What the caller may not do, the worker refuses; the rows have failed and the command says so.
+    let (mut command, file) = submit(&world, &url, "users.csv", "user_id\nana@x.example\n");
+    let (code, stdout, stderr) = ran(command.args(["--subtool", "get_user"]));
+    assert_eq!(code, 1, "{stdout}{stderr}");
+    assert!(stdout.contains("1 not_permitted"), "{stdout}");
+    assert_eq!(results(&file, ".results.jsonl")[0]["error"]["code"], "not_permitted");
+}
+
+#[tokio::test]
+async fn a_dry_run_has_ids_files_and_a_queue_of_its_own_and_changes_nothing() {
+    let world = World::new().await;
+    let _worker = world.worker();
+    let url = world.place.url(User::Operator);
+    let (mut command, file) = submit(&world, &url, "groups.csv", "name\nAlpha\nBeta\n");
+    let (_, stdout, stderr) = ran(command.args(["--subtool", "create_group", "--dry-run"]));
+    let dry = results(&file, ".dry.results.jsonl");
+    assert_eq!(dry.len(), 2, "{stdout}{stderr}");
+    for result in &dry {
+        assert!(result["id"].as_str().unwrap().ends_with(&format!(".{}.dry", result["row"])), "{result}");
+        assert_ne!(result["effect"], "applied", "{result}");
+    }
+    assert!(!world.org.effects().iter().any(|kind| kind == "group.created"), "{:?}", world.org.effects());
+    // Then for real.
+    let (mut command, file) = submit(&world, &url, "groups.csv", "name\nAlpha\nBeta\n");
+    let (code, stdout, stderr) = ran(command.args(["--subtool", "create_group"]));
+    assert_eq!(code, 0, "{stdout}{stderr}");
+    assert_eq!(results(&file, ".results.jsonl").len(), 2);
+}
+
+#[tokio::test]
+async fn what_the_broker_has_is_awaited_and_not_sent_again() {
+    let world = World::new().await;
+    let caller = world.caller().await;
+    drop(world.worker()); // it declares the queues, and is gone
+    let url = world.place.url(User::Operator);
+    let rows = (0..20).fold("name\n".to_owned(), |text, row| format!("{text}group {row}\n"));
+    let run = || {
+        let (mut command, _) = submit(&world, &url, "groups.csv", &rows);
+        command.args(["--subtool", "create_group"]);
+        command
+    };
+    let lane = "okta.invocations.prod.bulk";
+    let mut first = Process::start("submit", &mut run());
+    until("all are in the queue", async || caller.count(lane).await == Some(20)).await;
+    // Nobody else may collect the results meanwhile.
+    let (code, _, stderr) = ran(&mut run());
+    assert!(code == 2 && stderr.contains("another `submit`"), "{code}: {stderr}");
+    first.signal("INT");
+    assert_eq!(first.wait().code(), Some(3), "{}", first.stderr());
+    assert!(first.stdout().contains("0 of 20 rows have a result"), "{}", first.stdout());
+
+    let mut second = Process::start("submit", &mut run());
+    let _worker = world.worker();
+    assert_eq!(second.wait().code(), Some(0), "{}", second.stderr());
+    let created = world.org.effects().iter().filter(|kind| *kind == "group.created").count();
+    assert_eq!(created, 20);
+    assert_eq!(world.org.requests(), 20, "no row was looked for: none was sent again");
+}
+
+#[tokio::test]
+async fn results_that_can_no_longer_come_are_not_waited_for() {
+    let world = World::new().await;
+    let caller = world.caller().await;
+    drop(world.worker());
+    let url = world.place.url(User::Operator);
+    let run = || {
+        let (mut command, file) = submit(&world, &url, "groups.csv", "name\nAlpha\n");
+        command.args(["--subtool", "create_group"]);
+        (command, file)
+    };
+    let mut first = Process::start("submit", &mut run().0);
+    until("it is in the queue", async || caller.count("okta.invocations.prod.bulk").await == Some(1)).await;
+    first.signal("TERM");
+    assert_eq!(first.wait().code(), Some(3), "{}", first.stderr());
+    let journal = std::fs::read_to_string(format!("{}.journal", run().1.display())).unwrap();
+    let job: Value = serde_json::from_str(journal.lines().next().unwrap()).unwrap();
+    let queue = format!("okta.replies.submit.{}", &job["job"]["sha256"].as_str().unwrap()[..16]);
+    let channel = caller.open_channel().await;
+    channel.queue_delete(queue.as_str().into(), Default::default()).await.unwrap();
+    let (code, _, stderr) = ran(&mut run().0);
+    assert!(code == 2 && stderr.contains(&queue), "{code}: {stderr}");
+}

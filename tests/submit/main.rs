@@ -1,0 +1,246 @@
+//! `submit` as a process, with the worker inside and the simulated org over HTTP: what it refuses, what it writes, and
+//! how it goes on after it was stopped or killed.
+
+#[path = "../broker/child.rs"]
+#[expect(dead_code, reason = "the broker tests use more of it")]
+mod child;
+#[path = "../broker/org.rs"]
+#[expect(dead_code, reason = "the broker tests use more of it")]
+mod org;
+
+use std::collections::BTreeSet;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Instant;
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use child::{LOOK_AGAIN, Process, WAIT_MAX, command, ran};
+use org::{Org, TOKEN};
+
+/// A folder with a configuration, and an org.
+struct World {
+    org: Org,
+    dir: TempDir,
+}
+
+impl World {
+    fn new(org: &[&str]) -> Self {
+        let arguments = [&["--window", "2", "--limit", "all=20000"], org].concat();
+        let world = Self { org: Org::start(&arguments), dir: tempfile::tempdir().unwrap() };
+        let settings = format!(
+            "[connections.prod]\nbase_url = \"{}\"\napi_token = {{ env = \"TEST_OKTA_TOKEN\" }}\n\
+             subtools = [\"all\"]\nrate_limit_window = \"2s\"\n",
+            world.org.url()
+        );
+        world.write("worker.toml", &settings);
+        world
+    }
+
+    fn file(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    fn write(&self, name: &str, text: &str) {
+        std::fs::write(self.file(name), text).unwrap();
+    }
+
+    fn read(&self, name: &str) -> String {
+        std::fs::read_to_string(self.file(name)).unwrap_or_default()
+    }
+
+    /// A submit in that folder, without any secret.
+    fn submit(&self, arguments: &[&str]) -> Command {
+        let mut command = command();
+        command.current_dir(self.dir.path()).args(["--config", "worker.toml", "submit"]).args(arguments);
+        command
+    }
+
+    /// The same with the worker inside.
+    fn embedded(&self, arguments: &[&str]) -> Command {
+        let mut command = self.submit(arguments);
+        command.args(["--connection", "prod", "--embedded"]).env("TEST_OKTA_TOKEN", TOKEN);
+        command
+    }
+
+    fn results(&self, name: &str) -> Vec<Value> {
+        let text = self.read(name);
+        let whole = text.rfind('\n').map_or("", |end| &text[..end]);
+        whole.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
+
+    fn created(&self) -> usize {
+        self.org.effects().iter().filter(|kind| *kind == "group.created").count()
+    }
+
+    fn until(&self, what: &str, holds: impl Fn() -> bool) {
+        let deadline = Instant::now() + WAIT_MAX;
+        while !holds() {
+            assert!(Instant::now() < deadline, "{what}: not within {WAIT_MAX:?}");
+            std::thread::sleep(LOOK_AGAIN);
+        }
+    }
+}
+
+/// So many groups to be created.
+fn groups(count: usize) -> String {
+    (0..count).fold("name\n".to_owned(), |text, row| format!("{text}group {row}\n"))
+}
+
+#[test]
+fn what_cannot_be_run_is_refused_before_anything_is_sent() {
+    let world = World::new(&[]);
+    world.write("good.csv", "user_id\nana@x.example\n");
+    world.write("bad.csv", "user_id,send_emial\nana@x.example,x\nme,\n");
+    world.write("bad.jsonl", "{\"user_id\":\"ana@x.example\"}\n{\"user_id\":1}\n{\"user\":\"x\"}\n");
+    world.write("empty.csv", "user_id\n");
+    let rows: [(&[&str], &[&str]); 9] = [
+        (&["good.csv"], &["a CSV file needs `--subtool`"]),
+        (&["good.csv", "--subtool", "get_usr"], &["unknown subtool `get_usr`, did you mean `get_user`?"]),
+        (&["none.csv", "--subtool", "get_user"], &["failed to read `none.csv`"]),
+        (&["empty.csv", "--subtool", "get_user"], &["has no rows"]),
+        (&["good.csv", "--subtool", "get_user", "--lane", "fast"], &["must be `bulk` or `interactive`"]),
+        (
+            &["bad.csv", "--subtool", "activate_user"],
+            &[
+                "line 1, column 2 (`send_emial`): `activate_user` has no such argument, did you mean `send_email`?",
+            ],
+        ),
+        (
+            &["bad.jsonl", "--subtool", "get_user"],
+            &["line 2: ", "line 3: unknown field `user`, did you mean `user_id`? (`arguments.user`)"],
+        ),
+        (&["bad.jsonl"], &["line 1: unknown field `user_id`", "line 2: ", "line 3: "]),
+        (
+            &["good.csv", "--subtool", "get_user", "--results", "good.csv"],
+            &["the results file `good.csv`: line 1: it is no result"],
+        ),
+    ];
+    for (arguments, words) in rows {
+        let (code, stdout, stderr) = ran(&mut world.embedded(arguments));
+        assert_eq!((code, stdout.as_str()), (2, ""), "{arguments:?}: {stderr}");
+        for words in words {
+            assert!(stderr.contains(words), "{arguments:?}: {stderr}");
+        }
+    }
+    let other = ["good.csv", "--subtool", "get_user", "--connection", "prd"];
+    let (code, _, stderr) = ran(&mut world.submit(&other));
+    assert!(code == 2 && stderr.contains("unknown connection `prd`, did you mean `prod`?"), "{stderr}");
+    assert_eq!(world.org.requests(), 0);
+    assert!(!world.file("bad.csv.journal").exists() && !world.file("bad.csv.results.jsonl").exists());
+}
+
+#[test]
+fn by_the_broker_no_secret_of_okta_is_needed_and_inside_it_is() {
+    let world = World::new(&[]);
+    world.write("good.csv", "user_id\nana@x.example\n");
+    let arguments = ["good.csv", "--subtool", "get_user", "--connection", "prod"];
+    let mut nobody_there = world.submit(&arguments);
+    nobody_there.env("OKTA_WORKER__BROKER__URL", format!("amqp://127.0.0.1:{}", child::free_port()));
+    let (code, _, stderr) = ran(&mut nobody_there);
+    assert!(code == 2 && stderr.contains("failed to reach the broker"), "{code}: {stderr}");
+    let (code, _, stderr) = ran(world.submit(&arguments).arg("--embedded"));
+    assert!(code == 2 && stderr.contains("TEST_OKTA_TOKEN"), "{code}: {stderr}");
+}
+
+#[test]
+fn each_row_has_a_line_of_result_for_its_owner_alone() {
+    let world = World::new(&["--users", "5"]);
+    let rows = "{\"subtool\":\"create_group\",\"arguments\":{\"name\":\"A\"},\"options\":{\"fields\":[\"id\"]}}\n\n\
+                {\"subtool\":\"get_group\",\"arguments\":{\"group_id\":\"00gNobody0000000000\"}}\n\
+                {\"subtool\":\"list_users\",\"arguments\":{\"limit\":2}}\n";
+    world.write("rows.jsonl", rows);
+    let (code, stdout, stderr) = ran(&mut world.embedded(&["rows.jsonl", "--results", "out"]));
+    assert_eq!(code, 1, "{stdout}{stderr}");
+    assert!(stdout.contains("3 rows: 1 applied, 1 read, 1 failed\n  failed   1 not_found\n"), "{stdout}");
+    assert!(stderr.contains("submit: 3 rows are good, 0 of them are done"), "{stderr}");
+    assert!(!stderr.contains('\u{1b}') && !stdout.contains('\u{1b}'), "no colour off a terminal");
+    let mut results = world.results("out");
+    results.sort_by_key(|result| result["row"].as_u64());
+    let seen: Vec<_> = results.iter().map(|it| (it["row"].as_u64(), it["subtool"].as_str())).collect();
+    assert_eq!(
+        seen,
+        [(Some(1), Some("create_group")), (Some(2), Some("get_group")), (Some(3), Some("list_users"))]
+    );
+    for name in ["out", "rows.jsonl.journal"] {
+        let mode = world.file(name).metadata().unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600, "{name}");
+    }
+    // Again: nothing is left to do, and it still says that one has failed.
+    let before = world.org.requests();
+    let (code, stdout, _) = ran(&mut world.embedded(&["rows.jsonl", "--results", "out"]));
+    assert_eq!((code, world.org.requests()), (1, before), "{stdout}");
+}
+
+#[test]
+fn a_job_that_is_not_the_same_is_refused_until_its_files_are_as_they_were() {
+    let world = World::new(&[]);
+    world.write("groups.csv", &groups(3));
+    let arguments = ["groups.csv", "--subtool", "create_group"];
+    assert_eq!(ran(&mut world.embedded(&arguments)).0, 0);
+    let refused = |command: &mut Command, words: &str| {
+        let (code, _, stderr) = ran(command);
+        assert!(code == 2 && stderr.contains(words), "{code}: {stderr}");
+    };
+    refused(&mut world.embedded(&["groups.csv", "--subtool", "update_group"]), "is missing");
+    refused(
+        world.embedded(&arguments).args(["--lane", "interactive"]),
+        "another lane (`bulk`, not `interactive`)",
+    );
+    refused(world.submit(&arguments).args(["--connection", "prod"]), "another way");
+    let (results, rows) = (world.read("groups.csv.results.jsonl"), world.read("groups.csv"));
+    world.write("groups.csv", &groups(4));
+    refused(&mut world.embedded(&arguments), "the file has changed since");
+    world.write("groups.csv", &rows);
+    world.write("groups.csv.results.jsonl", results.split_inclusive('\n').next().unwrap());
+    refused(&mut world.embedded(&arguments), "lacks 2 results that came already");
+    world.write("groups.csv.results.jsonl", &results);
+    assert_eq!(ran(&mut world.embedded(&arguments)).0, 0);
+    assert_eq!(world.created(), 3);
+}
+
+#[test]
+fn a_job_that_is_stopped_ends_with_3_and_goes_on_where_it_was() {
+    const ROWS: usize = 300;
+    let world = World::new(&["--latency", "50"]);
+    world.write("groups.csv", &groups(ROWS));
+    let arguments = ["groups.csv", "--subtool", "create_group"];
+    for signal in ["INT", "TERM"] {
+        let before = world.results("groups.csv.results.jsonl").len();
+        let mut running = Process::start("submit", &mut world.embedded(&arguments));
+        world.until("some have results", || world.results("groups.csv.results.jsonl").len() > before + 30);
+        running.signal(signal);
+        assert_eq!(running.wait().code(), Some(3), "{}", running.stderr());
+        let after = world.results("groups.csv.results.jsonl").len();
+        assert!(running.stdout().contains(&format!("{after} of {ROWS} rows")), "{}", running.stdout());
+        assert_eq!(world.created(), after, "what was begun was finished and written");
+    }
+    let (code, stdout, stderr) = ran(&mut world.embedded(&arguments));
+    assert_eq!(code, 0, "{stdout}{stderr}");
+    assert_eq!((world.results("groups.csv.results.jsonl").len(), world.created()), (ROWS, ROWS));
+}
+
+#[test]
+fn a_job_that_is_killed_with_torn_files_goes_on_and_does_nothing_twice() {
+    const ROWS: usize = 200;
+    let world = World::new(&["--latency", "50"]);
+    world.write("groups.csv", &groups(ROWS));
+    let arguments = ["groups.csv", "--subtool", "create_group"];
+    for kill in 1..=2 {
+        let running = Process::start("submit", &mut world.embedded(&arguments));
+        world.until("some have results", || world.results("groups.csv.results.jsonl").len() > kill * 50);
+        drop(running); // by SIGKILL
+        // A machine that fails may have written half a line.
+        let torn = |name: &str, tail: &str| world.write(name, &format!("{}{tail}", world.read(name)));
+        torn("groups.csv.journal", "{\"answered\":[[1");
+        torn("groups.csv.results.jsonl", "{\"row\":7,\"id\":\"");
+    }
+    let (code, stdout, stderr) = ran(&mut world.embedded(&arguments));
+    assert_eq!(code, 0, "{stdout}{stderr}");
+    let results = world.results("groups.csv.results.jsonl");
+    let rows: BTreeSet<_> = results.iter().map(|result| result["row"].as_u64().unwrap()).collect();
+    assert_eq!((results.len(), rows.len(), world.created()), (ROWS, ROWS, ROWS));
+    assert!(results.iter().all(|result| result["effect"] == "applied"));
+}
