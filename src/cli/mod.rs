@@ -5,6 +5,7 @@ mod call;
 mod catalog;
 mod check;
 mod demo;
+mod mcp;
 mod reload;
 mod run;
 mod sandbox;
@@ -56,8 +57,7 @@ enum Command {
     Submit(submit::Arguments),
     /// Looks at parked messages.
     Dead(NotYet),
-    /// Serves the subtools to a model over MCP.
-    Mcp(NotYet),
+    Mcp(mcp::Arguments),
 }
 
 /// A command of the contract that this version does not build.
@@ -81,7 +81,7 @@ pub async fn main() -> ExitCode {
         Command::Catalog(arguments) => catalog::run(&arguments),
         Command::Submit(arguments) => submit::run(config, arguments).await,
         Command::Dead(_) => Err(not_supported_yet("dead")),
-        Command::Mcp(_) => Err(not_supported_yet("mcp")),
+        Command::Mcp(arguments) => mcp::run(config, arguments).await,
     };
     match ended {
         Ok(code) => ExitCode::from(code),

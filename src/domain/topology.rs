@@ -24,6 +24,8 @@ pub const UNCLAIMED: &str = "okta.results.unclaimed";
 pub const SIGNALS: &str = "okta.signals";
 /// What every reply queue of our own commands begins with.
 pub const REPLIES: &str = "okta.replies.";
+/// The name by which a caller consumes direct replies.
+pub const DIRECT: &str = "amq.rabbitmq.reply-to";
 /// What direct reply-to names begin with.
 pub const DIRECT_REPLY: &str = "amq.rabbitmq.reply-to.";
 

@@ -189,6 +189,15 @@ impl Log {
                     "gave `{id}` back to its queue"
                 );
             }
+            Event::Cancelled { connection, lane, id } => {
+                let id = name(id);
+                info!(
+                    id = &*id,
+                    connection = connection.as_str(),
+                    lane = lane.as_str(),
+                    "dropped `{id}`, which its caller has cancelled"
+                );
+            }
             Event::Suspected { connection, lane, id, redeliveries } => {
                 let id = name(id);
                 warn!(

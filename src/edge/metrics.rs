@@ -298,6 +298,7 @@ impl Metrics {
             | Event::BucketRecovered { .. }
             | Event::LimitLowered { .. }
             | Event::HandedBack { .. }
+            | Event::Cancelled { .. }
             | Event::Suspected { .. }
             | Event::Undeliverable { .. }
             | Event::Stale { .. }

@@ -186,6 +186,15 @@ pub enum Event<'a> {
         /// The invocation's id.
         id: &'a str,
     },
+    /// A message was dropped before anything was sent, because its caller wants it no more.
+    Cancelled {
+        /// Whose lane.
+        connection: &'a ConnectionName,
+        /// Which lane.
+        lane: Lane,
+        /// The invocation's id.
+        id: &'a str,
+    },
     /// A message that was delivered so often that it may bring workers down runs alone in its lane.
     Suspected {
         /// Whose lane.

@@ -7,6 +7,7 @@
 mod admission;
 mod answering;
 mod aside;
+pub mod cancelling;
 pub mod clock;
 mod conversation;
 mod docket;
@@ -44,6 +45,7 @@ use crate::policy::retry::RetryRules;
 use admission::{Job, Reading};
 use answering::Answering;
 use aside::{Aside, Put};
+use cancelling::{CANCEL, Cancelled, Mark};
 use clock::Clock;
 use conversation::{Company, Conversation, Cost, End};
 use event::{Event, Observer, ParkReason};
@@ -117,6 +119,8 @@ pub struct Worker {
     emitting: Semaphore,
     /// What was done lately.
     memory: Memory,
+    /// What nobody wants any more.
+    cancelled: Cancelled,
 }
 
 /// So many at once: what was on its way when a worker died, nobody can be sure of.
@@ -133,6 +137,8 @@ enum Ended {
     Concluded(Conclusion),
     /// A copy of the message is in the broker and comes again later.
     PutAside,
+    /// Nobody waits for an answer.
+    Dropped,
     /// Somebody else will have the message.
     Stale,
 }
@@ -220,7 +226,8 @@ impl Worker {
     /// A worker with these rules that answers through this postbox.
     pub fn new(rules: Rules, postbox: Arc<dyn Postbox>, observer: Arc<dyn Observer>) -> Self {
         let emitting = Semaphore::new(EMITTING_MAX);
-        Self { rules: ArcSwap::from_pointee(rules), postbox, observer, emitting, memory: Memory::default() }
+        let (memory, cancelled) = (Memory::default(), Cancelled::default());
+        Self { rules: ArcSwap::from_pointee(rules), postbox, observer, emitting, memory, cancelled }
     }
 
     /// Goes by other rules from now on. A message that was taken before ends by those it was taken under.
@@ -236,6 +243,12 @@ impl Worker {
         }
         if letter.docket.is_given_up() {
             return Ended::crash_loop(reading.is_write());
+        }
+        if letter.properties.kind.as_deref() == Some(CANCEL) {
+            if let Some(mark) = Mark::of(letter) {
+                self.cancelled.add(mark, &*self.postbox, rules.own_user.as_deref()).await;
+            }
+            return Ended::Dropped;
         }
         if letter.lane().is_some_and(|(connection, _)| !rules.connections.contains_key(connection)) {
             return Ended::Stale; // the connection was removed while the message was on its way
@@ -275,7 +288,8 @@ impl Worker {
         let Case { rules, body, receipt, answering } = case;
         let (postbox, observer) = (&*self.postbox, &self.observer);
         let progress = Progress::new(&self.postbox, job.letter, job.connection.name.as_str(), job.subtool);
-        let company = Company { rules, observer, receipt, emitting: &self.emitting, progress: &progress };
+        let (emitting, cancelled) = (&self.emitting, &self.cancelled);
+        let company = Company { rules, observer, receipt, emitting, progress: &progress, cancelled };
         let aside = Aside { job, body, receipt, rules, postbox };
         let _alone = match self.alone(job, &aside).await {
             Ok(alone) => alone,
@@ -289,6 +303,11 @@ impl Worker {
                 Ok(End::Outcome(outcome)) => break (outcome, None),
                 Err(_) => break (conversation.crashed(), Some(ParkReason::Internal)),
                 Ok(End::Stale) => return Ended::Stale,
+                Ok(End::Cancelled) => {
+                    let (connection, lane, id) = (&job.connection.name, job.lane, &*job.letter.id);
+                    self.observer.note(&Event::Cancelled { connection, lane, id });
+                    return Ended::Dropped;
+                }
                 Ok(End::Page(result)) => {
                     if answering.page(result, conversation.cost.clone(), pages).await.is_err() {
                         return Ended::Stale;
@@ -404,7 +423,7 @@ impl Inbox for Worker {
                 reached(Point::Concluded, Some(&letter.id)).await;
                 answering.answer(conclusion, &body).await.is_ok()
             }
-            Ended::PutAside => true,
+            Ended::PutAside | Ended::Dropped => true,
             Ended::Stale => false,
         };
         reached(Point::Done, Some(&letter.id)).await;
@@ -412,6 +431,10 @@ impl Inbox for Worker {
             self.observer.note(&Event::Stale { id: &letter.id });
         }
         reached(Point::Acknowledged, Some(&letter.id)).await;
+    }
+
+    fn hear(&self, told: &[u8]) {
+        self.cancelled.hear(told);
     }
 
     /// While a connection is paused, what nobody waits for stays in its queue.

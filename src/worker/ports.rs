@@ -44,6 +44,9 @@ pub trait Inbox: Send + Sync {
     /// settled or given up.
     async fn take(&self, delivery: Delivery);
 
+    /// Another worker has told what a caller wants no more.
+    fn hear(&self, _told: &[u8]) {}
+
     /// Whether messages of this source are wanted now. While it is false its queue is not consumed.
     fn wants(&self, _source: &Source) -> watch::Receiver<bool> {
         watch::channel(true).1

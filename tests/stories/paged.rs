@@ -159,6 +159,30 @@ async fn only_lists_are_counted_and_streamed() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_nobody_wants_any_more_is_dropped_unless_it_has_begun() {
+    let mut world = Setup::default().limit(okta_worker::domain::bucket::Bucket::UserRead, 1).open();
+    world.others_read(1);
+    world.ask("get_user", json!({ "user_id": crate::world::SAM }));
+    world.rest().await;
+    drop((world.tape(), world.answer()));
+    let cancel = |id: &str, user: Option<&str>| Properties {
+        message_id: Some(id.to_owned()),
+        kind: Some("okta.cancel".to_owned()),
+        user_id: user.map(str::to_owned),
+        ..Properties::default()
+    };
+    world.ask("get_user", json!({ "user_id": crate::world::SAM }));
+    world.ask("get_user", json!({ "user_id": crate::world::SAM }));
+    world.send_raw("prod.interactive", cancel("m2", None), "");
+    world.send_raw("prod.interactive", cancel("m3", Some("somebody else")), "");
+    world.rest().await;
+    let tape = world.tape();
+    assert!(tape.contains("m2 cancelled") && !tape.contains("m3 cancelled"), "{tape}");
+    assert_eq!(world.answers(1), ["m3 succeeded none"]);
+    world.close();
+}
+
+#[tokio::test(start_paused = true)]
 async fn who_asks_for_it_hears_of_a_wait_once_a_second() {
     let mut world = Setup::default().limit(okta_worker::domain::bucket::Bucket::UserRead, 1).open();
     world.others_read(1);

@@ -70,6 +70,7 @@ fn line(event: &Event<'_>) -> Option<String> {
         Event::Undeliverable { id, .. } => format!("{id} undeliverable"),
         Event::Parked { id, reason, .. } => format!("{id} parked: {}", reason.as_str()),
         Event::HandedBack { id, .. } => format!("{id} handed back"),
+        Event::Cancelled { id, .. } => format!("{id} cancelled"),
         Event::Suspected { id, redeliveries, .. } => {
             format!("{id} runs alone after {redeliveries} redeliveries")
         }

@@ -177,6 +177,7 @@ impl Observer for Screen {
             | Event::Retried { .. }
             | Event::PutAside { .. }
             | Event::HandedBack { .. }
+            | Event::Cancelled { .. }
             | Event::Suspected { .. }
             | Event::Paused { .. }
             | Event::Resumed { .. }

@@ -3,7 +3,7 @@
 use crate::domain::answer::Failure;
 use crate::domain::envelope::{Envelope, nearest};
 use crate::domain::ids::excerpt;
-use crate::domain::json::{Fields, Object};
+use crate::domain::json::Object;
 use crate::tools::catalogue::{self, CATALOGUE};
 use crate::tools::{Bounds, Move, Setting};
 
@@ -113,10 +113,10 @@ fn judge(body: &[u8]) -> Result<(), Failure> {
     let tool = entry
         .read(&envelope.arguments)
         .map_err(|fault| Failure::new(InvalidArguments, fault.message).at(fault.path))?;
-    let bounds = Bounds { fields: &Fields::Whole, bytes_max: RESULT_BYTES_MAX, is_overdue: false };
+    let bounds = Bounds::whole(RESULT_BYTES_MAX);
     match tool.next(&[], Setting::first(bounds)) {
         Move::Fail(failure) => Err(*failure),
-        Move::Send(_) | Move::Done(_) | Move::Refused(_) => Ok(()),
+        Move::Send(_) | Move::Done(..) | Move::Planned(_) | Move::Refused(_) => Ok(()),
     }
 }
 

@@ -122,6 +122,7 @@ impl Observer for Voice {
             | Event::Retried { .. }
             | Event::PutAside { .. }
             | Event::HandedBack { .. }
+            | Event::Cancelled { .. }
             | Event::Suspected { .. }
             | Event::Answered(_)
             | Event::Undeliverable { .. }

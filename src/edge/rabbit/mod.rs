@@ -1,5 +1,6 @@
 //! RabbitMQ through lapin: one supervisor, two connections, rebuilt whole on any doubt.
 
+mod asking;
 mod blocked;
 mod connecting;
 mod consuming;
@@ -23,6 +24,7 @@ use std::time::Duration;
 
 use crate::domain::secret::Secret;
 
+pub use asking::{Asked, Asker, Heard};
 pub use connecting::own_user;
 pub use declare::Undeclared;
 pub use inspection::{Found, inspect};

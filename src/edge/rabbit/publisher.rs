@@ -298,7 +298,7 @@ impl Lines {
 
 /// Whether the broker has closed the channel over this message: its exchange is not there, must not be
 /// written to, or takes offence at a property.
-fn is_refusal(error: &lapin::Error) -> bool {
+pub(super) fn is_refusal(error: &lapin::Error) -> bool {
     let ErrorKind::ProtocolError(refusal) = error.kind() else { return false };
     [ACCESS_REFUSED, NOT_FOUND, PRECONDITION_FAILED].contains(&refusal.get_id())
 }

@@ -18,8 +18,9 @@ use tokio::time::{sleep, timeout};
 use crate::domain::ids::ConnectionName;
 use crate::domain::topology::SIGNALS;
 use crate::policy::budget::signal::Signal;
+use crate::worker::cancelling::CANCEL;
 use crate::worker::event::{Event, Observer};
-use crate::worker::ports::Gossip;
+use crate::worker::ports::{Gossip, Inbox};
 
 use super::connecting::explain;
 use super::doubt::Doubt;
@@ -51,6 +52,8 @@ pub(super) struct Signals {
     /// The worker's own broker user.
     user: ShortString,
     roster: Roster,
+    /// Who hears what is not about Okta's windows.
+    inbox: Arc<dyn Inbox>,
     observer: Arc<dyn Observer>,
     /// Whether it was said that the broker lets this worker hear nothing.
     is_deaf: AtomicBool,
@@ -60,10 +63,11 @@ pub(super) struct Signals {
 
 impl Signals {
     /// The signals between these and their namesakes in other workers.
-    pub fn new(user: &str, roster: Roster, observer: Arc<dyn Observer>) -> Self {
+    pub fn new(user: &str, roster: Roster, inbox: Arc<dyn Inbox>, observer: Arc<dyn Observer>) -> Self {
         // A user with a longer name cannot be named in a message, and so is mute.
         let user = ShortString::try_new(user).unwrap_or_default();
-        Self { user, roster, observer, is_deaf: AtomicBool::new(false), is_mute: AtomicBool::new(false) }
+        let (is_deaf, is_mute) = (AtomicBool::new(false), AtomicBool::new(false));
+        Self { user, roster, inbox, observer, is_deaf, is_mute }
     }
 
     /// Begins to listen; `None` when the broker does not permit it, because the work goes on without.
@@ -160,14 +164,16 @@ impl Signals {
         key: &str,
         body: &[u8],
     ) -> Option<(Arc<dyn Gossip>, Signal)> {
-        let is = |property: &Option<ShortString>, text: &str| {
-            property.as_ref().is_some_and(|property| property.as_str() == text)
-        };
-        if !is(properties.user_id(), self.user.as_str()) || !is(properties.kind(), KIND) {
+        if !self.is_ours(properties) || !is(properties.kind(), KIND) {
             return None;
         }
         let gossip = self.roster.gossip(key)?;
         Some((gossip, Signal::decode(body)?))
+    }
+
+    /// Whether a message comes from a worker: RabbitMQ has verified the user.
+    fn is_ours(&self, properties: &BasicProperties) -> bool {
+        is(properties.user_id(), self.user.as_str())
     }
 
     fn say_once(&self, said: &AtomicBool, why: &str) {
@@ -188,13 +194,21 @@ impl Listening {
     /// Hears signals until that fails.
     pub async fn keep(mut self) -> Doubt {
         while let Some(Ok(delivery)) = self.consumer.next().await {
-            let key = delivery.routing_key.as_str();
-            if let Some((gossip, signal)) = self.signals.read(&delivery.properties, key, &delivery.data) {
+            let (properties, key) = (&delivery.properties, delivery.routing_key.as_str());
+            if self.signals.is_ours(properties) && is(properties.kind(), CANCEL) {
+                self.signals.inbox.hear(&delivery.data);
+                continue;
+            }
+            if let Some((gossip, signal)) = self.signals.read(properties, key, &delivery.data) {
                 gossip.hear(&signal);
             }
         }
         Doubt::Lost("signals are no longer heard")
     }
+}
+
+fn is(property: &Option<ShortString>, text: &str) -> bool {
+    property.as_ref().is_some_and(|property| property.as_str() == text)
 }
 
 /// Declares and consumes a queue that is this connection's own and goes away with it.
@@ -219,8 +233,17 @@ mod tests {
     use async_trait::async_trait;
 
     use super::*;
+    use crate::domain::mail::Delivery;
     use crate::worker::event::Observers;
     use crate::worker::ports::Census;
+
+    /// Takes nothing.
+    struct Nobody;
+
+    #[async_trait]
+    impl Inbox for Nobody {
+        async fn take(&self, _: Delivery) {}
+    }
 
     /// Has nothing to tell.
     struct Silent;
@@ -257,7 +280,7 @@ mod tests {
         let gossips: Gossips =
             [(ConnectionName::parse("prod").unwrap(), Arc::new(Silent) as Arc<dyn Gossip>)].into();
         let roster = Roster::new(tokio::sync::watch::channel(gossips).1);
-        let signals = Signals::new("worker", roster, Arc::new(Observers(Vec::new())));
+        let signals = Signals::new("worker", roster, Arc::new(Nobody), Arc::new(Observers(Vec::new())));
         let by = |user: &str| BasicProperties::default().with_user_id(user.into()).with_type(KIND.into());
         let nameless = BasicProperties::default().with_type(KIND.into());
         let body = signal().encode();

@@ -82,7 +82,7 @@ impl Supervisor {
         Ok(Self {
             way: Way::new(&settings)?,
             shared: Topology::shared(settings.dead_ttl),
-            signals: Arc::new(Signals::new(&user, roster.clone(), Arc::clone(&observer))),
+            signals: Arc::new(Signals::new(&user, roster.clone(), Arc::clone(&inbox), Arc::clone(&observer))),
             roster,
             means: Means {
                 inbox,

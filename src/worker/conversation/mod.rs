@@ -31,6 +31,7 @@ use crate::tools::{Move, Repeat, Setting, Turn};
 
 use super::Rules;
 use super::admission::{Job, bounds, too_late};
+use super::cancelling::Cancelled;
 use super::event::{Event, Observer};
 use super::killpoint::{Point, reached};
 use super::ports::{Ask, NotNow, Patience, Permit};
@@ -68,6 +69,8 @@ pub(super) enum End {
     },
     /// The worker stops or the connection is paused: the message is to go back to its queue.
     HandBack,
+    /// Nothing was sent, and nobody wants it any more.
+    Cancelled,
     /// The delivery's connection to the broker is gone: somebody else will have the message.
     Stale,
 }
@@ -93,6 +96,8 @@ pub(super) struct Company<'a> {
     pub emitting: &'a Semaphore,
     /// Who hears that it waits.
     pub progress: &'a Progress<'a>,
+    /// What nobody wants any more.
+    pub cancelled: &'a Cancelled,
 }
 
 /// The talk of one job.
@@ -397,6 +402,8 @@ impl<'a> Conversation<'a> {
             let stopped =
                 watch.wait_for(|pause| pause.is_some_and(|pause| pause.stops(job.scope, job.is_read())));
             tokio::pin!(stopped);
+            let is_untouched = self.cost.okta_calls == 0 && self.attempts() == 0 && self.doubt == Doubt::None;
+            let cancelled = self.company.cancelled.wait(job.letter);
             // A message that waits for the budget of a paused connection would be in the way of those
             // that are answered at once.
             let ready = async {
@@ -406,6 +413,7 @@ impl<'a> Conversation<'a> {
             tokio::select! {
                 biased;
                 _ = &mut stopped => {}
+                () = cancelled, if is_untouched => return Err(End::Cancelled),
                 ready = ready => break ready?,
             }
         };

@@ -1,0 +1,103 @@
+//! `okta-worker mcp`: the subtools of one connection as tools for a model, over stdin and stdout.
+//!
+//! Each call is an invocation through the queue, so that a hundred agents share one budget; nothing is sent to Okta
+//! from here and no Okta credential is read. What is said to people goes to stderr: stdout belongs to the protocol.
+
+mod server;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rmcp::ServiceExt as _;
+use rmcp::transport::stdio;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::config::{Config, Connection};
+use crate::domain::envelope::nearest;
+use crate::domain::ids::{ConnectionName, Lane};
+use crate::edge::rabbit::{Asker, own_user};
+use crate::tools::catalogue::{CATALOGUE, Entry};
+use crate::worker::event::{Event, Observer};
+
+use super::{DONE, Refusal, load_without_tokens};
+use server::Server;
+
+/// Serves the subtools of a connection to a model, over MCP on stdin and stdout.
+///
+/// The tools are those that the connection enables, and that `[callers]` gives to the broker user, if there are
+/// any. Each call goes through the queue to a running worker. Name this command in your MCP client's settings:
+///
+///   { "command": "okta-worker", "args": ["--config", "/etc/okta-worker.toml", "mcp", "--connection", "prod"] }
+#[derive(Debug, clap::Args)]
+#[command(verbatim_doc_comment)]
+pub(super) struct Arguments {
+    /// The connection whose subtools are served.
+    #[arg(long, value_name = "NAME")]
+    connection: String,
+    /// How long a call may wait before it begins, in seconds: what your client allows a tool.
+    #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u32).range(1..))]
+    timeout: u32,
+}
+
+pub(super) async fn run(source: Option<PathBuf>, arguments: Arguments) -> Result<u8, Refusal> {
+    let config = load_without_tokens(source.as_deref())?.config;
+    let connection = named(&config, &arguments.connection)?;
+    let user = own_user(config.broker.url.expose()).map_err(|ended| Refusal(ended.to_string()))?;
+    let enabled = enabled(&config, connection, &user)?;
+    let asker = Asker::open(&config.broker, Arc::new(Stderr)).await.map_err(Refusal)?;
+    let timeout = Duration::from_secs(arguments.timeout.into());
+    let server = Server::new(connection.name.clone(), enabled, user, timeout, asker);
+    let failed = |why: String| Refusal(format!("failed to serve: {why}"));
+    let serving = server.serve(stdio()).await.map_err(|error| failed(error.to_string()))?;
+    let mut terminated = signal(SignalKind::terminate()).map_err(|error| failed(error.to_string()))?;
+    tokio::select! {
+        ended = serving.waiting() => drop(ended.map_err(|error| failed(error.to_string()))?),
+        _ = terminated.recv() => {}
+        _ = tokio::signal::ctrl_c() => {}
+    }
+    Ok(DONE)
+}
+
+fn named<'a>(config: &'a Config, name: &str) -> Result<&'a Connection, Refusal> {
+    let names = || config.connections.iter().map(|connection| connection.name.as_str());
+    let found = config.connections.iter().find(|connection| connection.name.as_str() == name);
+    found.ok_or_else(|| {
+        let hint = nearest(name, names()).map(|near| format!(", did you mean `{near}`?")).unwrap_or_default();
+        Refusal(format!("unknown connection `{name}`{hint}"))
+    })
+}
+
+/// The subtools that the connection enables and the caller may use.
+fn enabled(config: &Config, connection: &Connection, user: &str) -> Result<Vec<&'static Entry>, Refusal> {
+    let mut lists = vec![&connection.subtools];
+    if !config.callers.is_open() {
+        let Some(caller) = config.callers.0.get(user) else {
+            return Err(Refusal(format!(
+                "`callers.{user}` is missing: the broker user `{user}` may call nothing"
+            )));
+        };
+        let may = |name: &ConnectionName| caller.connections.contains(name);
+        if !may(&connection.name) || !caller.lanes.contains(&Lane::Interactive) {
+            let name = &connection.name;
+            let message =
+                format!("`callers.{user}` may not use connection `{name}` and its lane `interactive`");
+            return Err(Refusal(message));
+        }
+        lists.push(&caller.subtools);
+    }
+    let is_given = |entry: &&Entry| lists.iter().all(|list| list.allows(entry.manifest));
+    Ok(CATALOGUE.iter().filter(is_given).collect())
+}
+
+/// Tells people what holds the calls up.
+struct Stderr;
+
+impl Observer for Stderr {
+    fn note(&self, event: &Event<'_>) {
+        if let Event::Broker { connected, why } = event {
+            let what = if *connected { "the broker is there again" } else { "lost the broker" };
+            eprintln!("okta-worker mcp: {what} ({why})");
+        }
+    }
+}

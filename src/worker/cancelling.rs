@@ -1,0 +1,110 @@
+//! Invocations that nobody wants any more: what has not begun is dropped, what has begun is finished.
+//!
+//! A caller cancels by a message of type [`CANCEL`] with the invocation's id, by the way the invocation went.
+//! Whichever worker gets it tells the others, because any of them may hold the invocation. Invariant: only who
+//! asked can cancel.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use crate::domain::json;
+use crate::domain::mail::{Address, Post, Properties};
+use crate::domain::topology::SIGNALS;
+
+use super::letter::Letter;
+use super::ports::Postbox;
+
+/// The AMQP `type` of a message that cancels, and of what workers tell each other of it.
+pub const CANCEL: &str = "okta.cancel";
+
+/// How long it is remembered: what lies aside comes back within the hour, most of it within minutes.
+const KEPT: Duration = Duration::from_secs(15 * 60);
+
+/// The most that are remembered.
+const KEPT_MAX: usize = 10_000;
+
+/// Whose invocation it is.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub(super) struct Mark {
+    connection: String,
+    caller: Option<String>,
+    id: String,
+}
+
+impl Mark {
+    /// The invocation of a letter, or the one that it cancels: it has the same id.
+    pub fn of(letter: &Letter) -> Option<Self> {
+        let (connection, _) = letter.lane()?;
+        let caller = letter.docket.caller.clone();
+        Some(Self { connection: connection.to_string(), caller, id: letter.id.clone() })
+    }
+}
+
+/// What was cancelled lately.
+pub(super) struct Cancelled {
+    marks: Mutex<HashMap<Mark, Instant>>,
+    /// Changes with each.
+    news: watch::Sender<()>,
+}
+
+impl Default for Cancelled {
+    fn default() -> Self {
+        Self { marks: Mutex::default(), news: watch::Sender::new(()) }
+    }
+}
+
+impl Cancelled {
+    /// A caller has cancelled: every worker is to know.
+    pub async fn add(&self, mark: Mark, postbox: &dyn Postbox, own_user: Option<&str>) {
+        let post = Post {
+            to: Address::Exchange(SIGNALS, mark.connection.clone()),
+            properties: Properties {
+                user_id: own_user.map(str::to_owned),
+                kind: Some(CANCEL.to_owned()),
+                ..Properties::default()
+            },
+            body: json::to_vec(&mark).into(),
+        };
+        self.keep(mark);
+        // A courtesy: where it gets lost the invocation is run, and its answer finds nobody.
+        let _ = postbox.post(&post).await;
+    }
+
+    /// Another worker has told what was cancelled.
+    pub fn hear(&self, told: &[u8]) {
+        if let Ok(mark) = serde_json::from_slice(told) {
+            self.keep(mark);
+        }
+    }
+
+    fn keep(&self, mark: Mark) {
+        {
+            let mut marks = self.marks.lock().unwrap_or_else(PoisonError::into_inner);
+            marks.retain(|_, at| at.elapsed() < KEPT);
+            if marks.len() < KEPT_MAX {
+                marks.insert(mark, Instant::now());
+            }
+        }
+        self.news.send_replace(());
+    }
+
+    fn has(&self, mark: &Mark) -> bool {
+        self.marks.lock().unwrap_or_else(PoisonError::into_inner).contains_key(mark)
+    }
+
+    /// Waits until an invocation is cancelled.
+    pub async fn wait(&self, letter: &Letter) {
+        let Some(mark) = Mark::of(letter) else { return std::future::pending().await };
+        let mut news = self.news.subscribe();
+        while !self.has(&mark) {
+            if news.changed().await.is_err() {
+                return std::future::pending().await;
+            }
+        }
+    }
+}
