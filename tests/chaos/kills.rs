@@ -231,7 +231,9 @@ async fn away_for(times: &[Duration]) -> String {
     let world = World::at(Place::take_alone(node, &alone), &texts(&org_arguments(10)));
     let mut figures = Vec::new();
     for (number, time) in times.iter().enumerate() {
-        let worker = world.worker();
+        // Somebody who waits does so for ten minutes, unless told otherwise.
+        let patient = [("OKTA_WORKER__BROKER__INTERACTIVE_DEADLINE", "1h")];
+        let worker = world.worker_with(&Start { variables: &patient, ..Start::default() });
         let load = prepare(&world.org, &format!("away{number}x"), MESSAGES, fastrand::u64(..)).await;
         let mut run = Run::begin(&world).await;
         run.send(load).await;
