@@ -15,7 +15,8 @@ const NARROW: [(&str, &[&str]); 2] = [
 ];
 
 /// Which files may name a dependency. ARCHITECTURE.md says why.
-const CONFINED: [(&str, &[&str]); 13] = [
+const CONFINED: [(&str, &[&str]); 14] = [
+    ("rmcp", &["src/cli/mcp/"]),
     ("lapin", &["src/edge/rabbit/"]),
     ("reqwest", &["src/edge/okta.rs", "src/edge/rabbit/management.rs"]),
     ("governor", &["src/worker/gate/ceiling.rs"]),

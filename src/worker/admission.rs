@@ -447,7 +447,7 @@ mod tests {
         let case = Case { rules: &worker.rules.load(), body: &Bytes::new(), receipt: &Nowhere, answering };
         match worker.run(reading, case).await {
             Ended::Concluded(conclusion) => conclusion,
-            Ended::PutAside | Ended::Stale => panic!("nobody stops the worker"),
+            Ended::PutAside | Ended::Dropped | Ended::Stale => panic!("nobody stops the worker"),
         }
     }
 

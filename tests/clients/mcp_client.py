@@ -8,51 +8,16 @@ Needs the package `mcp`, from version 2. FOLDER is for its files. Called by `tes
 import asyncio
 import json
 import os
-import random
-import socket
-import subprocess
 import sys
 import time
-import urllib.request
 from pathlib import Path
 
 from mcp import ClientSession, StdioServerParameters
 from mcp.client.stdio import stdio_client
+from stand import effects, stand
 
-LISTEN_MAX = 30  # seconds until a process listens
 LIMIT = 5  # reads of one user in a window
 WINDOW = 5  # seconds
-
-
-def free_port():
-    """A port below the ephemeral range, where no client's connection can take it."""
-    while True:
-        port = random.randrange(10_000, 32_000)
-        with socket.socket() as probe:
-            try:
-                probe.bind(("127.0.0.1", port))
-                return port
-            except OSError:
-                continue
-
-
-def ready(url):
-    """Waits until something answers 200."""
-    end = time.monotonic() + LISTEN_MAX
-    while time.monotonic() < end:
-        try:
-            with urllib.request.urlopen(url, timeout=1) as answer:
-                if answer.status == 200:
-                    return
-        except OSError:
-            time.sleep(0.1)
-    raise SystemExit(f"nothing answers at {url}")
-
-
-def effects(org):
-    """What the org has done so far."""
-    with urllib.request.urlopen(f"{org}/sandbox/effects") as answer:
-        return [effect["kind"] for effect in json.load(answer)]
 
 
 async def talk(session, org):
@@ -121,48 +86,17 @@ async def talk(session, org):
 
 
 async def main(binary, folder):
-    """Starts org and worker, and has the client talk with the server."""
-    url = os.environ["AMQP_URL"]
-    org_port, worker_port = free_port(), free_port()
-    org = f"http://127.0.0.1:{org_port}"
-    config = folder / "mcp.toml"
-    config.write_text(
-        f"""
-[broker]
-url = "{url}"
-[connections.agents]
-base_url = "{org}"
-domain = "sandbox.okta.example"
-rate_limit_window = "{WINDOW}s"
-api_token = {{ env = "MCP_TEST_TOKEN" }}
-subtools = ["read", "write"]
-[telemetry]
-listen = "127.0.0.1:{worker_port}"
-"""
-    )
-    sandbox = [binary, "sandbox", "--listen", f"127.0.0.1:{org_port}", "--token", "a-token", "--users", "20"]
-    sandbox += ["--limit", f"user_read={LIMIT}", "--window", str(WINDOW)]
-    log = (folder / "mcp.log").open("w")
-    worker = [binary, "run", "--config", str(config)]
-    environment = {**os.environ, "MCP_TEST_TOKEN": "a-token"}
-    with (
-        subprocess.Popen(sandbox, stdout=log, stderr=log) as first,
-        subprocess.Popen(worker, stdout=log, stderr=log, env=environment) as second,
-    ):
-        try:
-            ready(f"http://127.0.0.1:{worker_port}/readyz")
-            # The server starts without any credential of Okta's.
-            arguments = ["--config", str(config), "mcp", "--connection", "agents"]
-            server = StdioServerParameters(command=binary, args=arguments, env={"PATH": os.environ["PATH"]})
-            async with stdio_client(server) as (read, write):
-                async with ClientSession(read, write, read_timeout_seconds=60) as session:
-                    await talk(session, org)
-            time.sleep(1)
-            dropped = "has cancelled" in (folder / "mcp.log").read_text()
-            assert dropped, "the worker has not dropped the call that was cancelled"
-        finally:
-            first.terminate()
-            second.terminate()
+    """Has the client talk with the server."""
+    with stand(binary, folder, "agents", ["read", "write"], WINDOW, f"user_read={LIMIT}") as (org, config, log):
+        # The server starts without any credential of Okta's.
+        environment = {"PATH": os.environ["PATH"], "AMQP_URL": os.environ["AMQP_URL"]}
+        arguments = ["--config", str(config), "mcp", "--connection", "agents"]
+        server = StdioServerParameters(command=binary, args=arguments, env=environment)
+        async with stdio_client(server) as (read, write):
+            async with ClientSession(read, write, read_timeout_seconds=60) as session:
+                await talk(session, org)
+        time.sleep(1)
+        assert "has cancelled" in log.read_text(), "the worker has not dropped the call that was cancelled"
 
 
 if __name__ == "__main__":
