@@ -2,12 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use okta_worker::worker::killpoint::Point;
 use serde_json::{Value, json};
 
-use super::child::{LOOK_AGAIN, Process, command, http, ran};
+use super::child::{LOOK_AGAIN, Process, command, http};
 use super::judge::{CHAOS, Judge};
 use super::load::{org_arguments, texts};
 use super::node::{User, ours};
@@ -68,6 +69,10 @@ rate_limit_window = "2s"
 
     /// Runs it, with a killpoint or none.
     fn start(&self, chaos: Option<&str>) -> Process {
+        Process::start("submit", &mut self.command(chaos))
+    }
+
+    fn command(&self, chaos: Option<&str>) -> Command {
         let mut command = command();
         command.arg("--config").arg(&self.settings).arg("submit").arg(&self.file);
         command.args(["--connection", "prod"]).env(BROKER_URL, &self.url);
@@ -77,7 +82,7 @@ rate_limit_window = "2s"
         if let Some(order) = chaos {
             command.env(CHAOS, order);
         }
-        Process::start("submit", &mut command)
+        command
     }
 
     /// Waits for its end, and for exit code 0 or, where something could not be known, 1.
@@ -175,9 +180,8 @@ fn bodies(world: &World, rows: usize) -> Vec<Value> {
     let arguments = json!({"search": "status eq \"ACTIVE\"", "limit": 1000}).to_string();
     call.arg("--config").arg(&settings);
     call.args(["call", "list_users", "--connection", "prod", "--args", &arguments]);
-    let (code, stdout, stderr) = ran(&mut call);
-    assert_eq!(code, 0, "{stderr}");
-    let listed: Value = serde_json::from_str(&stdout).expect("a result is JSON");
+    let called = call.output().expect("it can be run");
+    let listed: Value = serde_json::from_slice(&called.stdout).expect("a result is JSON");
     let mut people = listed["result"]["items"].as_array().expect("a list has items").iter();
     let body = |row: usize| {
         if row % 4 == 3 {
@@ -270,16 +274,21 @@ async fn a_submit_that_is_cut_off_from_the_broker_goes_on_and_has_every_row_done
     passed("37", &format!("{ROWS} rows, cut off twice"));
 }
 
-/// The most memory that a process has had, in KiB, as it was seen last.
-fn peak(process: &mut Process) -> u64 {
+/// Runs a command to its end: the most memory it has had, in KiB, as it was seen last.
+fn peak(command: &mut Command) -> u64 {
+    let mut child = command.stdin(Stdio::null()).stdout(Stdio::null()).spawn().expect("it can be run");
     let mut peak = 0;
-    while process.ended().is_none() {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", process.id())).unwrap_or_default();
+    let status = loop {
+        if let Some(status) = child.try_wait().expect("a child of ours can be waited for") {
+            break status;
+        }
+        let status = std::fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap_or_default();
         let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
         let now = line.and_then(|line| line.trim().strip_suffix(" kB")?.trim().parse().ok());
         peak = now.unwrap_or(peak);
         std::thread::sleep(LOOK_AGAIN);
-    }
+    };
+    assert_eq!(status.code(), Some(0));
     peak
 }
 
@@ -304,9 +313,7 @@ async fn a_hundred_times_the_rows_take_no_more_memory() {
         for file in ["journal", "results.jsonl"] {
             let _ = std::fs::remove_file(format!("{}.{file}", job.file.display()));
         }
-        let mut process = job.start(None);
-        peaks.push(peak(&mut process));
-        job.end(process);
+        peaks.push(peak(&mut job.command(None)));
         assert_eq!(job.results().len(), rows);
     }
     println!("peaks: {peaks:?} KiB");

@@ -94,7 +94,7 @@ fn what_cannot_be_run_is_refused_before_anything_is_sent() {
     let world = World::new(&[]);
     world.write("good.csv", "user_id\nana@x.example\n");
     world.write("bad.csv", "user_id,send_emial\nana@x.example,x\nme,\n");
-    world.write("bad.jsonl", "{\"user_id\":\"ana@x.example\"}\n{\"user_id\":1}\n{\"user\":\"x\"}\n");
+    world.write("bad.jsonl", "{\"user_id\":\"ana@x.example\"}\n{\"user_id\":1}\n{\"usr_id\":\"x\"}\n");
     world.write("empty.csv", "user_id\n");
     let rows: [(&[&str], &[&str]); 9] = [
         (&["good.csv"], &["a CSV file needs `--subtool`"]),
@@ -110,7 +110,7 @@ fn what_cannot_be_run_is_refused_before_anything_is_sent() {
         ),
         (
             &["bad.jsonl", "--subtool", "get_user"],
-            &["line 2: ", "line 3: unknown field `user`, did you mean `user_id`? (`arguments.user`)"],
+            &["line 2: ", "line 3: unknown field `usr_id`, did you mean `user_id`? (`arguments.usr_id`)"],
         ),
         (&["bad.jsonl"], &["line 1: unknown field `user_id`", "line 2: ", "line 3: "]),
         (
@@ -184,7 +184,7 @@ fn a_job_that_is_not_the_same_is_refused_until_its_files_are_as_they_were() {
         let (code, _, stderr) = ran(command);
         assert!(code == 2 && stderr.contains(words), "{code}: {stderr}");
     };
-    refused(&mut world.embedded(&["groups.csv", "--subtool", "update_group"]), "is missing");
+    refused(&mut world.embedded(&["groups.csv", "--subtool", "update_group"]), "no column `group_id`");
     refused(
         world.embedded(&arguments).args(["--lane", "interactive"]),
         "another lane (`bulk`, not `interactive`)",

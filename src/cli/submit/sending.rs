@@ -12,7 +12,7 @@ use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
 use jiff::Timestamp;
 use tokio::sync::watch;
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until, timeout};
 
 use crate::domain::mail::{Address, HeaderValue, Headers, Post, Properties, Receipt};
 use crate::domain::topology::{INVOCATIONS, work_key};
@@ -41,6 +41,9 @@ const FLUSH_EVERY: Duration = Duration::from_millis(200);
 
 /// How long the first of those results that waited before may take to come.
 const WAITING_MAX: Duration = Duration::from_secs(10);
+
+/// How long a row whose way is in doubt waits: its result may come, and the broker is hardly back at once.
+const SEND_AGAIN: Duration = Duration::from_millis(500);
 
 /// The header that says that the message may have been sent before.
 const RESENT: &str = "okta-resent";
@@ -133,7 +136,6 @@ impl Sending<'_> {
                 }
             }
             tokio::select! {
-                biased;
                 told = stop.changed() => {
                     let patience = if leave_at.is_none() { self.road.grace() } else { Duration::ZERO };
                     leave_at = Some(Instant::now() + patience);
@@ -194,7 +196,7 @@ impl Sending<'_> {
             let before = self.past.first_sent(row);
             let post = self.post(row, body, before.unwrap_or(now), before.is_some());
             state.out.insert(row);
-            state.sends.push(self.hand_over(row, post));
+            state.sends.push(self.hand_over(row, post, Duration::ZERO));
         }
         Ok(())
     }
@@ -247,9 +249,10 @@ impl Sending<'_> {
         Post { to, properties, body: Bytes::from(body) }
     }
 
-    fn hand_over(&self, row: u64, post: Post) -> BoxFuture<'static, Sent> {
+    fn hand_over(&self, row: u64, post: Post, wait: Duration) -> BoxFuture<'static, Sent> {
         let out = self.road.out();
         Box::pin(async move {
+            sleep(wait).await;
             reached(Point::Publishing, post.properties.message_id.as_deref()).await;
             let handed = out.hand_over(&post).await;
             reached(Point::Confirmed, post.properties.message_id.as_deref()).await;
@@ -268,7 +271,7 @@ impl Sending<'_> {
             Handed::Unclear if is_leaving || self.results.done.contains(row) => {}
             Handed::Unclear => {
                 post.properties.headers = resent();
-                state.sends.push(self.hand_over(row, post));
+                state.sends.push(self.hand_over(row, post, SEND_AGAIN));
             }
         }
         Ok(())
