@@ -30,6 +30,10 @@ quota:
 chaos:
     tests/scenarios
 
+# The most memory that `submit` takes for 100,000 rows, beside 1,000 (needs RabbitMQ; some minutes).
+submit-memory:
+    CHAOS=all cargo test --features chaos --test chaos a_hundred_times -- --nocapture
+
 # Each guard against a trap of the client library taken out: its test must fail (needs RabbitMQ).
 unguarded *NAMES:
     tests/unguarded {{NAMES}}

@@ -590,6 +590,11 @@ fn commands_that_send_nothing_to_okta_start_without_its_tokens() {
     let loaded = config::load_without_tokens(Some(directory.path()), []).unwrap();
     assert!(loaded.config.connections[0].endpoint.token.is_empty());
     assert!(config::load(Some(directory.path()), []).is_err());
+    // Nor need it be said where one would be.
+    let bare = PROD.replace("api_token = { env = \"TOKEN\" }\n", "");
+    let directory = self::directory(&[("worker.toml", &bare)]);
+    assert!(config::load_without_tokens(Some(directory.path()), []).is_ok());
+    assert!(config::load(Some(directory.path()), [("TOKEN".to_owned(), "x".to_owned())]).is_err());
 }
 
 #[test]

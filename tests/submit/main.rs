@@ -2,7 +2,6 @@
 //! how it goes on after it was stopped or killed.
 
 #[path = "../broker/child.rs"]
-#[expect(dead_code, reason = "the broker tests use more of it")]
 mod child;
 #[path = "../broker/org.rs"]
 #[expect(dead_code, reason = "the broker tests use more of it")]
@@ -29,7 +28,10 @@ struct World {
 impl World {
     fn new(org: &[&str]) -> Self {
         let arguments = [&["--window", "2", "--limit", "all=20000"], org].concat();
-        let world = Self { org: Org::start(&arguments), dir: tempfile::tempdir().unwrap() };
+        let world = Self {
+            org: Org::start(&arguments),
+            dir: tempfile::tempdir().expect("a temporary directory can be made"),
+        };
         let settings = format!(
             "[connections.prod]\nbase_url = \"{}\"\napi_token = {{ env = \"TEST_OKTA_TOKEN\" }}\n\
              subtools = [\"all\"]\nrate_limit_window = \"2s\"\n",
@@ -44,7 +46,7 @@ impl World {
     }
 
     fn write(&self, name: &str, text: &str) {
-        std::fs::write(self.file(name), text).unwrap();
+        std::fs::write(self.file(name), text).expect("a file can be written");
     }
 
     fn read(&self, name: &str) -> String {
@@ -68,7 +70,7 @@ impl World {
     fn results(&self, name: &str) -> Vec<Value> {
         let text = self.read(name);
         let whole = text.rfind('\n').map_or("", |end| &text[..end]);
-        whole.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+        whole.lines().map(|line| serde_json::from_str(line).expect("a result is JSON")).collect()
     }
 
     fn created(&self) -> usize {
