@@ -136,4 +136,14 @@ async fn results_that_can_no_longer_come_are_not_waited_for() {
     channel.queue_delete(queue.as_str().into(), Default::default()).await.unwrap();
     let (code, _, stderr) = ran(&mut run().0);
     assert!(code == 2 && stderr.contains(&queue), "{code}: {stderr}");
+    // As it says itself: without the lines of what was confirmed the row is in doubt, and is sent once more.
+    let doubtful: String = journal
+        .lines()
+        .filter(|line| !line.contains("confirmed"))
+        .fold(String::new(), |text, line| format!("{text}{line}\n"));
+    std::fs::write(format!("{}.journal", run().1.display()), doubtful).unwrap();
+    let _worker = world.worker();
+    let (code, stdout, stderr) = ran(&mut run().0);
+    assert_eq!(code, 0, "{stdout}{stderr}");
+    assert_eq!(world.org.effects().iter().filter(|kind| *kind == "group.created").count(), 1);
 }

@@ -198,7 +198,7 @@ pub(super) fn make_private(file: &File) -> Result<(), String> {
 const PRIVATE: u32 = 0o600;
 
 /// Makes sure that a new file is found again after the machine failed.
-fn sync_folder(path: &Path) -> Result<(), String> {
+pub(super) fn sync_folder(path: &Path) -> Result<(), String> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let synced = File::open(folder).and_then(|folder| folder.sync_all());
     synced.map_err(|error| format!("failed to write `{}`: {error}", folder.display()))

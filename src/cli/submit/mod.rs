@@ -27,7 +27,8 @@ use tokio::sync::watch;
 use crate::config::Config;
 use crate::domain::envelope::{list, nearest};
 use crate::domain::ids::{ConnectionName, Lane, excerpt};
-use crate::edge::rabbit::own_user;
+use crate::domain::topology::UNCLAIMED;
+use crate::edge::rabbit::{Unopened, own_user};
 use crate::tools::catalogue::{self, Entry};
 use crate::worker::event::Observer;
 
@@ -117,7 +118,12 @@ pub(super) async fn run(source: Option<PathBuf>, arguments: Arguments) -> Result
         false => {
             let user = own_user(config.broker.url.expose()).map_err(|ended| Refusal(ended.to_string()))?;
             let queue = job.identity.reply_queue();
-            (Road::broker(&config, &queue, awaited > 0, observer).await?, Some(user))
+            if !config.reply_to.allows(&queue) {
+                let why = format!("`broker.reply_to` lets no results go to `{queue}`: add `okta.replies.*`");
+                return Err(Refusal(why));
+            }
+            let road = Road::broker(&config, &queue, awaited > 0, observer).await;
+            (road.map_err(|why| unopened(&job, awaited, &why))?, Some(user))
         }
     };
     let mut stop = told_to_stop()?;
@@ -179,6 +185,19 @@ fn job(arguments: &Arguments, plan: &Plan, connection: ConnectionName, checked: 
         embedded: *embedded,
     };
     Job { file: file.clone(), results, connection, lane: *lane, identity }
+}
+
+/// Why there is no road, and, where results are lost, what can be done.
+fn unopened(job: &Job, awaited: u64, why: &Unopened) -> Refusal {
+    match why {
+        Unopened::Failed(why) => Refusal(why.clone()),
+        Unopened::Missing(_) => Refusal(format!(
+            "{why}: nobody read it for 7 days, or somebody deleted it. What came since is in `{UNCLAIMED}` for 7 days. \
+             To have the {awaited} rows sent once more, marked as sent before, take the lines with `confirmed` out of \
+             `{}`",
+            job.journal().display()
+        )),
+    }
 }
 
 /// What is known of the budget before any result.

@@ -79,8 +79,8 @@ impl Progress {
             self.said = Instant::now();
             self.voice.say(&format!("{} of {} rows, {}", tally.rows, self.rows, parts.join(", ")));
         } else {
-            bar.set_position(tally.rows);
             bar.set_message(parts.join(", "));
+            bar.set_position(tally.rows);
         }
     }
 

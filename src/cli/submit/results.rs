@@ -10,7 +10,7 @@ use serde::Deserialize;
 use crate::domain::answer::{Effect, ErrorCode, RateLimit, Status};
 
 use super::job::Job;
-use super::journal::{make_private, open_private};
+use super::journal::{make_private, open_private, sync_folder};
 use super::lines;
 use super::row_set::RowSet;
 
@@ -136,7 +136,7 @@ impl Results {
             }
             Ok(())
         });
-        mended.and_then(|()| make_private(&file)).map_err(named)?;
+        mended.and_then(|()| make_private(&file)).and_then(|()| sync_folder(&path)).map_err(named)?;
         Ok(Self { file, path, done, tally })
     }
 

@@ -14,7 +14,7 @@ use crate::config::Config;
 use crate::domain::ids::ConnectionName;
 use crate::domain::mail::{Address, Post, Receipt};
 use crate::domain::topology::reply_queue;
-use crate::edge::rabbit::{Counter, Offered, Publisher, Reply};
+use crate::edge::rabbit::{Counter, Offered, Publisher, Reply, Unopened};
 use crate::embedded::broker::Broker;
 use crate::worker::Worker;
 use crate::worker::event::Observer;
@@ -100,9 +100,8 @@ impl Road {
         queue: &str,
         must_be_there: bool,
         observer: Arc<dyn Observer>,
-    ) -> Result<Self, Refusal> {
-        let counter = Counter::open(&config.broker, reply_queue(queue), must_be_there, observer).await;
-        counter.map(Self::Broker).map_err(Refusal)
+    ) -> Result<Self, Unopened> {
+        Counter::open(&config.broker, reply_queue(queue), must_be_there, observer).await.map(Self::Broker)
     }
 
     /// The road inside the process, to one connection.

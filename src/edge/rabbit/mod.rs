@@ -29,7 +29,7 @@ pub use connecting::own_user;
 pub use declare::Undeclared;
 pub use inspection::{Found, inspect};
 pub use management::{Orphan, orphans};
-pub use producing::{Counter, Reply};
+pub use producing::{Counter, Reply, Unopened};
 pub use publisher::{Offered, Publisher};
 pub use roster::Gossips;
 pub use supervisor::{Ended, Supervisor};

@@ -50,6 +50,23 @@ pub struct Reply {
     pub receipt: Box<dyn Receipt>,
 }
 
+/// Why the counter does not open.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Unopened {
+    /// Results are expected in a queue that is gone.
+    #[error("the queue `{0}`, where results are expected, is not there any more")]
+    Missing(String),
+    /// The broker cannot be reached or refuses, or somebody else reads the queue.
+    #[error("{0}")]
+    Failed(String),
+}
+
+impl From<String> for Unopened {
+    fn from(why: String) -> Self {
+        Self::Failed(why)
+    }
+}
+
 /// Where invocations are handed in and results handed out.
 pub struct Counter {
     /// The way out.
@@ -67,13 +84,13 @@ impl Counter {
     /// in it.
     ///
     /// # Errors
-    /// When the broker cannot be reached or refuses, or somebody else reads the queue, in words.
+    /// When it cannot be opened.
     pub async fn open(
         settings: &Settings,
         queue: Queue,
         must_be_there: bool,
         observer: Arc<dyn Observer>,
-    ) -> Result<Self, String> {
+    ) -> Result<Self, Unopened> {
         let (leave, leaving) = watch::channel(false);
         let way = Way::new(settings).map_err(|ended| ended.to_string())?;
         let publisher = Arc::new(Publisher::new(leaving.clone()));
@@ -117,8 +134,8 @@ struct Generation {
 
 impl Keeper {
     /// Looks for the queue and waits until nobody else reads it; how many results wait there.
-    async fn first_look(&self, must_be_there: bool) -> Result<u32, String> {
-        let failed = |why: String| format!("failed to reach the broker: {why}");
+    async fn first_look(&self, must_be_there: bool) -> Result<u32, Unopened> {
+        let failed = |why: String| Unopened::Failed(format!("failed to reach the broker: {why}"));
         let connection = self.way.connect("looking").await.map_err(failed)?;
         let name = &*self.queue.name;
         let mut tries = OTHER_READER_MAX.as_millis() / LOOK_AGAIN.as_millis();
@@ -127,15 +144,12 @@ impl Keeper {
             match timeout(DECLARE_TIMEOUT, look(&channel, name)).await {
                 Ok(Ok(queue)) if queue.consumer_count() == 0 => break Ok(queue.message_count()),
                 Ok(Ok(_)) if tries == 0 => {
-                    break Err(format!("another process reads the results in the queue `{name}`"));
+                    let why = format!("another process reads the results in the queue `{name}`");
+                    break Err(Unopened::Failed(why));
                 }
                 Ok(Ok(_)) => {}
                 Ok(Err(error)) if !is_missing(&error) => break Err(failed(explain(&error))),
-                Ok(Err(_)) if must_be_there => {
-                    break Err(format!(
-                        "the queue `{name}`, where results are expected, is not there any more"
-                    ));
-                }
+                Ok(Err(_)) if must_be_there => break Err(Unopened::Missing(name.to_owned())),
                 Ok(Err(_)) => break Ok(0),
                 Err(_) => break Err(failed("it does not answer".to_owned())),
             }
