@@ -385,7 +385,11 @@ impl Worker {
                 let message = "the message expired in its queue before work began";
                 let failure = Failure::new(ErrorCode::DeadlineExceeded, message);
                 let failure = failure.at(Some("properties.expiration")).retry_at(letter.received);
-                Ended::refused(failure, None)
+                // An earlier delivery may have begun it.
+                let is_unknown = is_write && letter.docket.maybe_since().is_some();
+                let effect = if is_unknown { Effect::Unknown } else { Effect::None };
+                let outcome = Outcome::Failed { effect, failure };
+                Ended::Concluded(Conclusion::new(outcome, Cost::default(), None))
             }
             Some((_, GivenUp::CrashLoop)) | None => Ended::crash_loop(is_write),
         }

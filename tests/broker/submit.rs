@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::process::Command;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::caller::until;
 use super::child::{Process, command, ran};
@@ -69,12 +69,12 @@ async fn a_dry_run_has_ids_files_and_a_queue_of_its_own_and_changes_nothing() {
     let _worker = world.worker();
     let url = world.place.url(User::Operator);
     let (mut command, file) = submit(&world, &url, "groups.csv", "name\nAlpha\nBeta\n");
-    let (_, stdout, stderr) = ran(command.args(["--subtool", "create_group", "--dry-run"]));
+    let (code, stdout, stderr) = ran(command.args(["--subtool", "create_group", "--dry-run"]));
     let dry = results(&file, ".dry.results.jsonl");
-    assert_eq!(dry.len(), 2, "{stdout}{stderr}");
+    assert_eq!((code, dry.len()), (0, 2), "{stdout}{stderr}");
     for result in &dry {
         assert!(result["id"].as_str().unwrap().ends_with(&format!(".{}.dry", result["row"])), "{result}");
-        assert_ne!(result["effect"], "applied", "{result}");
+        assert_eq!((&result["status"], &result["effect"]), (&json!("planned"), &json!("none")), "{result}");
     }
     assert!(!world.org.effects().iter().any(|kind| kind == "group.created"), "{:?}", world.org.effects());
     // Then for real.
