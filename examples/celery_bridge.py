@@ -5,10 +5,10 @@
         celery -A celery_bridge worker --pool solo     # in examples/
     python3 -c 'from celery_bridge import okta; print(okta.delay("get_user", {"user_id": "…"}).get())'
 
-okta-worker does not speak Celery's protocol itself: a task of Celery's names a Python function and pickles or
-lists its arguments, and its retries would repeat what must not be repeated. So a small Celery worker takes the
-task, hands it to the queue of invocations and waits there for the answer; Okta's limits, retries and never doing
-a thing twice stay with okta-worker. The task's id is the invocation's: a task that Celery delivers again is the
+okta-worker does not speak Celery's protocol itself: a task of Celery's names a Python function and its
+arguments, and its retries would repeat what must not be repeated. So a small Celery worker takes the task,
+hands it to the queue of invocations and waits there for the answer; Okta's limits, retries and never doing a
+thing twice stay with okta-worker. The task's id is the invocation's: a task that Celery delivers again is the
 same invocation, and says so.
 
 Needs `celery` (pip install celery), which brings kombu.

@@ -17,6 +17,7 @@ mod world;
 
 mod aside;
 mod callers;
+mod cancelled;
 mod cut;
 mod credentials;
 mod cuts;

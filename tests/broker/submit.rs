@@ -42,7 +42,7 @@ async fn a_user_with_few_rights_and_no_secret_submits_and_the_worker_knows_who_i
     let callers = format!("[callers.\"{user}\"]\nconnections = [\"prod\"]\nsubtools = [\"create_group\"]\n");
     let _worker = world.worker_with(&Start { settings: &callers, ..Start::default() });
 
-    let rows = "name,description\nAlpha,first\nBeta,\n\"Gam\nma\",third\n";
+    let rows = "name,description\nAlpha,first\nBeta,\n\"Del\nta\",third\n";
     let (mut command, file) = submit(&world, &url, "groups.csv", rows);
     let (code, stdout, stderr) = ran(command.args(["--subtool", "create_group"]));
     assert_eq!(code, 0, "{stdout}{stderr}");
@@ -52,7 +52,7 @@ async fn a_user_with_few_rights_and_no_secret_submits_and_the_worker_knows_who_i
         .map(|it| (it["row"].as_u64(), it["result"]["profile"]["name"].to_string()))
         .collect();
     names.sort();
-    let expected = [(1, "\"Alpha\""), (2, "\"Beta\""), (3, "\"Gam\\nma\"")];
+    let expected = [(1, "\"Alpha\""), (2, "\"Beta\""), (3, "\"Del\\nta\"")];
     assert_eq!(names, expected.map(|(row, name)| (Some(row), name.to_owned())));
 
     // What the caller may not do, the worker refuses; the rows have failed and the command says so.

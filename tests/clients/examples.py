@@ -1,9 +1,10 @@
-"""Runs the examples that need npm or PyPI, against a real worker, RabbitMQ and the simulated org.
+"""Runs the examples, against a real worker, RabbitMQ and the simulated org.
 
     AMQP_URL=… python3 tests/clients/examples.py target/release/okta-worker FOLDER NODE_MODULES
 
-Needs the package `celery`, and `amqplib` in NODE_MODULES. FOLDER is for its files. Called by
-`tests/outside examples`; with UPDATE_DOCS in the environment it writes what was said to docs/examples.md.
+Needs the packages `celery`, `pika` and `aio-pika`, and `amqplib` in NODE_MODULES. FOLDER is for its files.
+Called by `tests/outside examples`; with UPDATE_DOCS in the environment it writes what was said to
+docs/examples.md.
 """
 
 import json
@@ -41,6 +42,40 @@ def run(shown, command, expect=0, cwd=None, **environment):
     return done.stdout
 
 
+def python(connection):
+    """Those that know RabbitMQ alone."""
+    examples = TREE / "examples"
+    agent = [sys.executable, str(examples / "agent_call.py"), "--connection", connection]
+    run(
+        "examples/agent_call.py list_users '{\"limit\": 1}' --connection sandbox",
+        [*agent, "list_users", '{"limit": 1}'],
+    )
+    bulk = [sys.executable, str(examples / "bulk_onboarding.py"), str(examples / "onboard.csv"), "--declare"]
+    run(
+        "examples/bulk_onboarding.py examples/onboard.csv --connection sandbox --declare",
+        [*bulk, "--connection", connection, "--seconds", "30"],
+    )
+    termination = [sys.executable, "-u", str(examples / "hr_termination.py")]
+    watch = [*termination, "watch", "--connection", connection, "--count", "1"]
+    with subprocess.Popen(watch, stdout=subprocess.PIPE, text=True) as watcher:
+        first = watcher.stdout.readline()  # its queue is bound
+        run(
+            "examples/hr_termination.py send ana.almeida@acme.example --ticket HR-4711 --connection sandbox",
+            [
+                *termination,
+                "send",
+                "ana.almeida@acme.example",
+                "--ticket",
+                "HR-4711",
+                "--connection",
+                connection,
+            ],
+        )
+        rest = watcher.communicate(timeout=RUN_MAX)[0]
+    assert watcher.returncode == 0, rest
+    said.append(("examples/hr_termination.py watch --connection sandbox --count 1", first + rest))
+
+
 def node(folder, modules):
     """The agent in Node.js, next to the modules it needs."""
     place = folder / "node"
@@ -56,7 +91,7 @@ def node(folder, modules):
     )
     assert listed["result"]["count"] == 1, listed
     run(
-        "node examples/agent_call.mjs get_user '{\"user_id\": \"nobody@acme.example\"}' sandbox",
+        'node examples/agent_call.mjs get_user \'{"user_id": "nobody@acme.example"}\' sandbox',
         [*asks, "get_user", '{"user_id": "nobody@acme.example"}', "sandbox"],
         expect=1,
     )
@@ -66,7 +101,18 @@ def celery():
     """A Celery worker takes tasks and hands them on."""
     examples = TREE / "examples"
     environment = {**os.environ, "OKTA_CONNECTION": "sandbox", "PYTHONDONTWRITEBYTECODE": "1"}
-    worker = [sys.executable, "-m", "celery", "-A", "celery_bridge", "worker", "--pool", "solo", "-l", "WARNING"]
+    worker = [
+        sys.executable,
+        "-m",
+        "celery",
+        "-A",
+        "celery_bridge",
+        "worker",
+        "--pool",
+        "solo",
+        "-l",
+        "WARNING",
+    ]
     with subprocess.Popen(
         worker, cwd=examples, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     ) as process:
@@ -122,7 +168,10 @@ def main(binary, folder, modules):
     """All of them, one after the other."""
     binary = str(Path(binary).resolve())
     with stand(binary, folder, "sandbox", ["all"], 2) as (org, config, _):
+        python("sandbox")
         node(folder, modules)
+    # Another org: in this one they are on board already.
+    with stand(binary, folder, "sandbox", ["all"], 2) as (org, config, _):
         files(binary, config, folder, org)
         celery()
         time.sleep(0.1)

@@ -26,10 +26,14 @@ async def talk(session, org):
     tools = {tool.name: tool for tool in (await session.list_tools()).tools}
     assert "get_user" in tools and "suspend_user" in tools, sorted(tools)
     assert "delete_user" not in tools, "a destructive tool is offered that is not enabled"
-    assert tools["get_user"].annotations.read_only_hint and not tools["suspend_user"].annotations.read_only_hint
+    assert (
+        tools["get_user"].annotations.read_only_hint and not tools["suspend_user"].annotations.read_only_hint
+    )
     print(f"{len(tools)} tools, none of them destructive")
 
-    found = await session.call_tool("list_users", {"limit": 1, "options": {"fields": ["id", "profile.login"]}})
+    found = await session.call_tool(
+        "list_users", {"limit": 1, "options": {"fields": ["id", "profile.login"]}}
+    )
     assert not found.is_error, found
     user = found.structured_content["result"]["items"][0]
     assert sorted(user) == ["id", "profile"], user
@@ -87,7 +91,11 @@ async def talk(session, org):
 
 async def main(binary, folder):
     """Has the client talk with the server."""
-    with stand(binary, folder, "agents", ["read", "write"], WINDOW, f"user_read={LIMIT}") as (org, config, log):
+    with stand(binary, folder, "agents", ["read", "write"], WINDOW, f"user_read={LIMIT}") as (
+        org,
+        config,
+        log,
+    ):
         # The server starts without any credential of Okta's.
         environment = {"PATH": os.environ["PATH"], "AMQP_URL": os.environ["AMQP_URL"]}
         arguments = ["--config", str(config), "mcp", "--connection", "agents"]
