@@ -4,6 +4,7 @@ mod assembly;
 mod call;
 mod catalog;
 mod check;
+mod dead;
 mod demo;
 mod mcp;
 mod reload;
@@ -55,8 +56,7 @@ enum Command {
     /// Prints the definitions of the 28 subtools.
     Catalog(catalog::Arguments),
     Submit(submit::Arguments),
-    /// Looks at parked messages.
-    Dead(NotYet),
+    Dead(dead::Arguments),
     Mcp(mcp::Arguments),
 }
 
@@ -80,7 +80,7 @@ pub async fn main() -> ExitCode {
         Command::Check(arguments) => check::run(config, &arguments).await,
         Command::Catalog(arguments) => catalog::run(&arguments),
         Command::Submit(arguments) => submit::run(config, arguments).await,
-        Command::Dead(_) => Err(not_supported_yet("dead")),
+        Command::Dead(arguments) => dead::run(config, arguments).await,
         Command::Mcp(arguments) => mcp::run(config, arguments).await,
     };
     match ended {

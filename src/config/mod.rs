@@ -30,6 +30,7 @@ use crate::policy::retry::RetryRules;
 pub use crate::edge::log::LogFormat;
 pub use change::Change;
 pub use connection::Connection;
+pub use duration::parse as duration;
 pub use problem::{Problem, Problems};
 pub use telemetry::Telemetry;
 

@@ -295,7 +295,7 @@ pub(super) fn bounds<'a>(envelope: &'a Envelope, is_overdue: bool, rest: Option<
 }
 
 /// The secrets in arguments, readable or not.
-fn secrets(tool: Option<&dyn Tool>, arguments: Option<&RawValue>) -> Secrets {
+pub(super) fn secrets(tool: Option<&dyn Tool>, arguments: Option<&RawValue>) -> Secrets {
     let mut secrets = Secrets::default();
     if let Some(tool) = tool {
         tool.secrets(&mut secrets);
@@ -307,13 +307,15 @@ fn secrets(tool: Option<&dyn Tool>, arguments: Option<&RawValue>) -> Secrets {
 /// Words in the names of things that are secret.
 const SENSITIVE: [&str; 5] = ["credential", "password", "secret", "token", "answer"];
 
+/// Whether a name speaks of secrets.
+pub(super) fn speaks_of_secrets(text: &str) -> bool {
+    let text = text.to_ascii_lowercase();
+    SENSITIVE.iter().any(|word| text.contains(word))
+}
+
 /// Texts below names that speak of secrets, wherever they stand: arguments that do not fit are quoted in
 /// error messages too.
 fn sensitive(arguments: &RawValue) -> Vec<String> {
-    let speaks_of_secrets = |text: &str| {
-        let text = text.to_ascii_lowercase();
-        SENSITIVE.iter().any(|word| text.contains(word))
-    };
     // Most arguments hold none, and then nothing is parsed; an escaped name is parsed to be seen.
     if arguments.get().contains('\\') || speaks_of_secrets(arguments.get()) {
         json::texts_below(arguments, speaks_of_secrets)

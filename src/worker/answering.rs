@@ -16,7 +16,7 @@ use crate::domain::secret::MASK;
 use crate::domain::topology::{DEAD, RESULTS};
 
 use super::conversation::Cost;
-use super::docket::CALLER;
+use super::docket::{CALLER, ID_GENERATED};
 use super::event::{Ending, Event, ParkReason};
 use super::killpoint::{Point, reached};
 use super::letter::{Letter, TRACEPARENT};
@@ -26,7 +26,13 @@ use super::{Conclusion, Identity, Worker};
 const UNDELIVERABLE: &str = "okta-undeliverable";
 
 /// The header that says why a message was parked.
-const REASON: &str = "okta-reason";
+pub(super) const REASON: &str = "okta-reason";
+
+/// The header with the key that it was published with.
+pub(super) const ROUTING_KEY: &str = "okta-routing-key";
+
+/// The header that says when it was parked, in milliseconds since 1970.
+pub(super) const PARKED_AT: &str = "okta-parked-at";
 
 /// What stands for a connection or subtool that is not ours.
 const NOBODY: &str = "-";
@@ -167,11 +173,15 @@ impl Answering<'_> {
         let text = |text: &str| HeaderValue::Text(text.to_owned());
         let mut headers = Headers::from([
             (REASON.to_owned(), text(reason.as_str())),
-            ("okta-routing-key".to_owned(), text(&letter.routing_key)),
+            (ROUTING_KEY.to_owned(), text(&letter.routing_key)),
+            (PARKED_AT.to_owned(), HeaderValue::Int(self.worker.rules.load().clock.now().as_millisecond())),
         ]);
         headers.extend(letter.docket.history(attempts));
         if let Some(caller) = &letter.docket.caller {
             headers.insert(CALLER.to_owned(), text(caller));
+        }
+        if letter.docket.id_generated {
+            headers.insert(ID_GENERATED.to_owned(), HeaderValue::Bool(true));
         }
         if let Some(trace) = letter.traceparent() {
             headers.insert(TRACEPARENT.to_owned(), text(trace));

@@ -125,11 +125,16 @@ fn copy(letter: &Letter, docket: &Docket, own_user: &str, now: Timestamp) -> Pro
 }
 
 /// Whether a header is the producer's business.
-fn is_kept(name: &str) -> bool {
+pub(super) fn is_kept(name: &str) -> bool {
     if name.starts_with(OURS) {
         return PRODUCERS_OWN.contains(&name);
     }
-    !BROKERS_OWN.contains(&name) && !BROKERS_OWN_BEGIN.iter().any(|begin| name.starts_with(begin))
+    !is_brokers_own(name)
+}
+
+/// Whether RabbitMQ writes or reads a header of this name.
+pub(super) fn is_brokers_own(name: &str) -> bool {
+    BROKERS_OWN.contains(&name) || BROKERS_OWN_BEGIN.iter().any(|begin| name.starts_with(begin))
 }
 
 /// About how long a table of headers is on the wire, and never shorter than it is.

@@ -17,20 +17,20 @@ use crate::tools::SETTLING;
 pub(super) const CALLER: &str = "okta-caller";
 
 /// That the worker made the id.
-const ID_GENERATED: &str = "okta-id-generated";
+pub(super) const ID_GENERATED: &str = "okta-id-generated";
 
 /// When the invocation was first sent. Times are in milliseconds since 1970.
-const FIRST_SENT: &str = "okta-first-sent";
+pub(super) const FIRST_SENT: &str = "okta-first-sent";
 
 /// When the producer's `expiration` passes; the copy itself has none, or the broker would drop it with the
 /// time of the tier counted anew.
 const EXPIRES: &str = "okta-expires";
 
 /// Attempts spent.
-const ATTEMPTS: &str = "okta-attempts";
+pub(super) const ATTEMPTS: &str = "okta-attempts";
 
 /// Redeliveries, whatever became of those before them.
-const REDELIVERIES: &str = "okta-redeliveries";
+pub(super) const REDELIVERIES: &str = "okta-redeliveries";
 
 /// Time spent waiting for the budget, put aside or not, in milliseconds.
 const WAITED: &str = "okta-waited-ms";
@@ -46,11 +46,11 @@ pub(super) const RESENT: &str = "okta-resent";
 const UNDATED_AGE: Duration = Duration::from_secs(30 * 60);
 
 /// How often the broker has delivered the message before, by its own count.
-const DELIVERY_COUNT: &str = "x-delivery-count";
+pub(super) const DELIVERY_COUNT: &str = "x-delivery-count";
 
 /// Redeliveries from which on a message may be what brings workers down: one cut or one rolling restart
 /// makes one of every message in hand, two are seldom chance.
-const SUSPECT_FROM: u32 = 2;
+pub(super) const SUSPECT_FROM: u32 = 2;
 
 /// The history of one invocation.
 #[derive(Debug, Clone, PartialEq, Eq)]

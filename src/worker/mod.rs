@@ -17,6 +17,7 @@ pub mod gate;
 pub mod killpoint;
 mod letter;
 mod memory;
+pub mod parked;
 pub mod ports;
 mod progress;
 pub mod pulse;

@@ -21,6 +21,7 @@ mod cancelled;
 mod cut;
 mod credentials;
 mod cuts;
+mod dead;
 mod given_up;
 mod not_yet;
 mod outages;

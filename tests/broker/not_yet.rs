@@ -27,13 +27,3 @@ subtools = ["read"]
         assert!(stderr.contains(&path) && stderr.contains("not supported yet"), "{path}: {stderr}");
     }
 }
-
-#[test]
-fn each_command_that_is_not_supported_yet_says_so_with_exit_code_2() {
-    let rows: [&[&str]; 1] = [&["dead", "list"]];
-    for arguments in rows {
-        let (code, stdout, stderr) = ran(command().args(arguments));
-        assert_eq!((code, stdout.as_str()), (2, ""), "{arguments:?}: {stderr}");
-        assert!(stderr.contains("not supported yet"), "{arguments:?}: {stderr}");
-    }
-}

@@ -16,6 +16,7 @@ mod publisher;
 mod quarantine;
 mod roster;
 mod serving;
+mod shelf;
 mod signals;
 mod supervisor;
 
@@ -32,6 +33,7 @@ pub use management::{Orphan, orphans};
 pub use producing::{Counter, Reply, Unopened};
 pub use publisher::{Offered, Publisher};
 pub use roster::Gossips;
+pub use shelf::{Found as Parked, Shelf, Slip};
 pub use supervisor::{Ended, Supervisor};
 
 /// How to reach and use the broker.

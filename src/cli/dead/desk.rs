@@ -1,0 +1,166 @@
+//! What the commands share: the walk along the shelf, renewing what was looked at often, being told to stop.
+
+use std::io::Write as _;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use serde::Serialize;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+
+use crate::config::Config;
+use crate::domain::json;
+use crate::domain::mail::{Address, Post, Posted};
+use crate::domain::topology::DEAD;
+use crate::edge::rabbit::{Shelf, own_user};
+use crate::worker::event::{Event, Observer};
+
+use super::choice::Choice;
+use super::entry::Entry;
+use super::{DONE, FAILED, INTERRUPTED, Refusal};
+
+/// A message that was returned so often is not returned again, but a copy of it takes its place at the end of the
+/// queue. RabbitMQ 4 drops it at the 21st delivery; a walk that is killed counts too, so most of them are left.
+const RENEWED_FROM: u32 = 8;
+
+/// Why a walk ended before its end.
+pub(super) enum Stop {
+    /// Told so.
+    Interrupted,
+    /// Nobody reads what is printed.
+    Unread,
+    /// The broker gives no more.
+    Lost(String),
+}
+
+impl Stop {
+    /// Says why, and what the exit code is.
+    pub fn code(&self) -> u8 {
+        match self {
+            Self::Interrupted => {
+                eprintln!("okta-worker: interrupted; what was not done is parked as before");
+                INTERRUPTED
+            }
+            Self::Unread => DONE,
+            Self::Lost(why) => {
+                eprintln!("okta-worker: {why}; what was not done is parked as before");
+                FAILED
+            }
+        }
+    }
+}
+
+/// The walk.
+pub(super) struct Desk {
+    /// The queue.
+    pub shelf: Shelf,
+    /// The worker's own broker user.
+    pub own_user: String,
+    kept: Duration,
+    stopping: watch::Receiver<bool>,
+}
+
+/// Says when the broker takes nothing.
+struct Voice;
+
+impl Observer for Voice {
+    fn note(&self, event: &Event<'_>) {
+        if let Event::Blocked { blocked: true, why } = event {
+            eprintln!("okta-worker: the broker takes no messages ({why}): waiting");
+        }
+    }
+}
+
+impl Desk {
+    /// Connects.
+    pub async fn open(config: &Config) -> Result<Self, Refusal> {
+        let own_user = own_user(config.broker.url.expose()).map_err(|ended| Refusal(ended.to_string()))?;
+        let failed = |error| Refusal(format!("failed to listen for signals: {error}"));
+        let [mut terminate, mut interrupt] = [
+            signal(SignalKind::terminate()).map_err(failed)?,
+            signal(SignalKind::interrupt()).map_err(failed)?,
+        ];
+        let (stop, stopping) = watch::channel(false);
+        tokio::spawn(async move {
+            loop {
+                tokio::select! {
+                    _ = terminate.recv() => {}
+                    _ = interrupt.recv() => {}
+                }
+                if stop.send_replace(true) {
+                    std::process::exit(INTERRUPTED.into()); // told twice: the broker returns what was taken
+                }
+            }
+        });
+        let observer: Arc<dyn Observer> = Arc::new(Voice);
+        let shelf = Shelf::open(&config.broker, &observer).await.map_err(Refusal)?;
+        Ok(Self { shelf, own_user, kept: config.broker.dead_ttl, stopping })
+    }
+
+    /// The next message that is chosen; the others are left alone.
+    pub async fn next(&mut self, choice: &mut Choice) -> Result<Option<Entry>, Stop> {
+        while !choice.is_spent() {
+            let mut stopping = self.stopping.clone();
+            let found = tokio::select! {
+                biased;
+                _ = stopping.wait_for(|is_told| *is_told) => return Err(Stop::Interrupted),
+                found = self.shelf.next() => found.map_err(Stop::Lost)?,
+            };
+            let Some(found) = found else { return Ok(None) };
+            let entry = Entry::new(found, &self.own_user);
+            if choice.takes(&entry) {
+                return Ok(Some(entry));
+            }
+            self.leave_alone(entry).await;
+        }
+        Ok(None)
+    }
+
+    /// Leaves a message parked: in its place, or by a copy that is not counted yet.
+    pub async fn leave_alone(&mut self, entry: Entry) {
+        if entry.parked.looks >= RENEWED_FROM {
+            let properties = entry.parked.renewed(&self.own_user, self.kept, Timestamp::now());
+            let to = Address::Queue(DEAD.to_owned());
+            let posted = self.shelf.post(&Post { to, properties, body: entry.body }).await;
+            if posted == Ok(Posted::Confirmed) {
+                entry.slip.take_off().await; // killed before this, there are two of it: better than none
+                return;
+            }
+        }
+        self.shelf.leave_alone(entry.slip);
+    }
+
+    /// Waits, unless told to stop.
+    pub async fn wait_until(&self, at: tokio::time::Instant) -> Result<(), Stop> {
+        let mut stopping = self.stopping.clone();
+        tokio::select! {
+            biased;
+            _ = stopping.wait_for(|is_told| *is_told) => Err(Stop::Interrupted),
+            () = tokio::time::sleep_until(at) => Ok(()),
+        }
+    }
+}
+
+/// Prints a line.
+pub(super) fn print(line: &str) -> Result<(), Stop> {
+    writeln!(std::io::stdout(), "{line}").map_err(|_| Stop::Unread)
+}
+
+/// Prints a value as a line of JSON.
+pub(super) fn print_json(value: &impl Serialize) -> Result<(), Stop> {
+    print(&String::from_utf8_lossy(&json::to_vec(value)))
+}
+
+/// Names ids that were asked for and not found: whether there were any.
+pub(super) fn name_missing(choice: &Choice) -> bool {
+    let mut any = false;
+    for id in choice.missing() {
+        eprintln!(
+            "okta-worker: no parked message that was asked for has the id `{}`",
+            super::entry::plain(id)
+        );
+        any = true;
+    }
+    any
+}

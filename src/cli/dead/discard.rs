@@ -1,0 +1,62 @@
+//! `okta-worker dead discard`: parked messages go for good.
+
+use serde_json::json;
+
+use super::choice::{Choice, Filters};
+use super::desk::{Desk, Stop, name_missing, print, print_json};
+use super::{DONE, FAILED, Form, Refusal};
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Arguments {
+    /// Ids of invocations, as `list` shows them.
+    #[arg(value_name = "ID")]
+    ids: Vec<String>,
+    #[command(flatten)]
+    filters: Filters,
+    /// All that is parked.
+    #[arg(long)]
+    all: bool,
+    /// Really discards; without it, only says what would go.
+    #[arg(long)]
+    yes: bool,
+    #[command(flatten)]
+    form: Form,
+}
+
+impl Arguments {
+    pub fn choice(&self) -> Result<Choice, Refusal> {
+        Choice::deliberate(&self.ids, &self.filters, self.all)
+    }
+}
+
+pub(super) async fn run(desk: &mut Desk, arguments: &Arguments, mut choice: Choice) -> Result<u8, Stop> {
+    let Arguments { yes, form, .. } = arguments;
+    let (mut gone, mut failed) = (0_u32, 0_u32);
+    while let Some(entry) = desk.next(&mut choice).await? {
+        let (id, name) = (entry.parked.id.clone(), entry.name());
+        let action = match yes {
+            false => {
+                desk.leave_alone(entry).await;
+                "would_discard"
+            }
+            true if entry.slip.take_off().await => "discarded",
+            true => "failed",
+        };
+        if action == "failed" {
+            failed += 1
+        } else {
+            gone += 1
+        }
+        if form.json {
+            print_json(&json!({ "id": id, "action": action }))?;
+        } else {
+            print(&format!("{name}  {}", action.replace('_', " ")))?;
+        }
+    }
+    let is_missing = name_missing(&choice);
+    match yes {
+        true => eprintln!("okta-worker: {gone} discarded, {failed} failed"),
+        false => eprintln!("okta-worker: {gone} would be discarded; nothing was: `--yes` does it"),
+    }
+    Ok(if failed > 0 || is_missing { FAILED } else { DONE })
+}

@@ -1,0 +1,117 @@
+//! One parked message, for people and for programs. No body is shown here.
+
+use std::fmt::Write as _;
+
+use jiff::Timestamp;
+use serde::Serialize;
+
+use crate::edge::rabbit::{Parked as Found, Slip};
+use crate::worker::parked::{Content, Parked};
+
+/// A parked message.
+pub(super) struct Entry {
+    /// What its properties say.
+    pub parked: Parked,
+    /// What its body says.
+    pub content: Content,
+    /// The body.
+    pub body: bytes::Bytes,
+    /// Takes it off.
+    pub slip: Slip,
+}
+
+/// What a list says of one.
+#[derive(Serialize)]
+pub(super) struct Line<'a> {
+    id: Option<&'a str>,
+    parked: Option<Timestamp>,
+    sent: Option<Timestamp>,
+    connection: Option<&'a str>,
+    lane: Option<&'a str>,
+    subtool: Option<&'a str>,
+    caller: Option<&'a str>,
+    reason: Option<&'a str>,
+    attempts: u32,
+    redeliveries: u32,
+    bytes: usize,
+}
+
+/// The head of a table of lines.
+pub(super) const HEAD: [&str; 7] =
+    ["ID", "PARKED", "CONNECTION.LANE", "SUBTOOL", "CALLER", "REASON", "ATTEMPTS"];
+
+/// The width of each column but the last: ids are mostly UUIDs. What is longer is not cut.
+const WIDTHS: [usize; 6] = [36, 20, 20, 22, 16, 10];
+
+impl Entry {
+    /// Reads what was found.
+    pub fn new(found: Found, own_user: &str) -> Self {
+        let Found { properties, body, slip } = found;
+        Self { parked: Parked::new(properties, own_user), content: Content::read(&body), body, slip }
+    }
+
+    /// What a list says of it.
+    pub fn line(&self) -> Line<'_> {
+        let Parked { id, caller, reason, attempts, redeliveries, sent, parked, .. } = &self.parked;
+        let address = self.parked.address.as_ref().ok();
+        let whole_seconds = |at: Timestamp| Timestamp::from_second(at.as_second()).unwrap_or(at);
+        Line {
+            id: id.as_deref(),
+            parked: parked.map(whole_seconds),
+            sent: sent.map(whole_seconds),
+            connection: address.map(|(name, _)| name.as_str()),
+            lane: address.map(|(_, lane)| lane.as_str()),
+            subtool: self.content.subtool.as_deref(),
+            caller: caller.as_deref(),
+            reason: reason.as_deref(),
+            attempts: *attempts,
+            redeliveries: *redeliveries,
+            bytes: self.body.len(),
+        }
+    }
+
+    /// The same as a row of a table.
+    pub fn row(&self) -> String {
+        let Line { id, parked, sent, connection, lane, subtool, caller, reason, attempts, .. } = self.line();
+        let text = |text: Option<&str>| text.map_or_else(|| "-".to_owned(), plain);
+        let place = connection.zip(lane).map(|(connection, lane)| format!("{connection}.{lane}"));
+        let at = parked.or(sent).map(|at| at.to_string());
+        let cells = [id, at.as_deref(), place.as_deref(), subtool, caller, reason].map(text);
+        row(&cells, &attempts.to_string())
+    }
+
+    /// The id, for a sentence.
+    pub fn name(&self) -> String {
+        self.parked.id.as_deref().map_or_else(|| "(no id)".to_owned(), plain)
+    }
+}
+
+/// The head of a table.
+pub(super) fn head() -> String {
+    let [cells @ .., last] = HEAD;
+    row(&cells.map(str::to_owned), last)
+}
+
+fn row(cells: &[String; 6], last: &str) -> String {
+    let mut row = String::new();
+    for (cell, width) in cells.iter().zip(WIDTHS) {
+        let _ = write!(row, "{cell:<width$}  "); // writing to a text does not fail
+    }
+    row + last
+}
+
+/// A text from outside that does nothing to a terminal.
+pub(super) fn plain(text: &str) -> String {
+    let is_meddling = |c: char| {
+        c.is_control()
+            || matches!(c, '\u{2028}' | '\u{2029}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    };
+    text.chars().fold(String::with_capacity(text.len()), |mut plain, c| {
+        if is_meddling(c) {
+            plain.extend(c.escape_unicode())
+        } else {
+            plain.push(c)
+        }
+        plain
+    })
+}

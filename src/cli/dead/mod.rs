@@ -1,0 +1,100 @@
+//! `okta-worker dead`: what is parked in `okta.dead` is listed, shown, sent back to work or discarded.
+//!
+//! Runs under the worker's own broker user and needs no credential of Okta's.
+
+mod choice;
+mod desk;
+mod discard;
+mod entry;
+mod list;
+mod replay;
+mod show;
+
+use std::path::PathBuf;
+
+use crate::config::Config;
+
+use super::{DONE, FAILED, INTERRUPTED, Refusal, load_without_tokens};
+use desk::{Desk, Stop};
+
+/// Looks at parked messages, sends them back to work, or discards them.
+///
+/// Messages are parked in the queue `okta.dead` when they cannot be read and name nobody to tell, when they bring
+/// workers down (`crash_loop`), or when they meet a bug (`internal`). Whoever sent them was told, if there was
+/// anybody. They are kept for `broker.dead_ttl`.
+///
+/// Needs the configuration of the workers and their broker user, but none of their Okta tokens.
+///
+/// Exit code: 0 done, 1 something could not be done or found, 2 refused before anything was done, 3 interrupted.
+#[derive(Debug, clap::Args)]
+pub(super) struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, clap::Subcommand)]
+#[expect(clippy::large_enum_variant, reason = "there is one of it")]
+enum Command {
+    /// Lists parked messages, the oldest first, without their bodies.
+    ///
+    /// With `--json`, each line is an object with `id`, `parked`, `sent`, `connection`, `lane`, `subtool`, `caller`,
+    /// `reason`, `attempts`, `redeliveries` and `bytes`; what is not known is `null`.
+    List(list::Arguments),
+    /// Shows all of a message, with its secrets masked.
+    ///
+    /// With `--json`, each line is the object that `list` has, and `properties`, `headers`, `address_fault`,
+    /// `body_fault` and `body` with it; `--raw` has `body_text` or `body_base64` instead of `body`.
+    Show(show::Arguments),
+    /// Sends parked messages back to work: they are tried again, in the name of whoever asked.
+    ///
+    /// Each goes to the lane it was for, with its id and where its answer goes, and counts as delivered before: a
+    /// write that may have begun is looked for first. Its caller gets an answer, perhaps for the second time. A
+    /// message whose deadline has passed is answered `deadline_exceeded`; without one of its own, that is ten minutes
+    /// after it was sent in the lane `interactive` (`broker.interactive_deadline`) and never in `bulk`:
+    /// `--lane bulk` gives it time. Interrupted at any moment, the same command goes on; what was replayed twice is
+    /// done once.
+    ///
+    /// With `--json`, each line is an object with `id`, `key` (the routing key), `action` (`replayed`, `failed`; in a
+    /// dry run `would_replay`, `cannot_replay`) and `note`.
+    Replay(replay::Arguments),
+    /// Discards parked messages for good.
+    ///
+    /// With `--json`, each line is an object with `id` and `action` (`discarded`, `failed`; without `--yes`
+    /// `would_discard`).
+    Discard(discard::Arguments),
+}
+
+/// How a command prints.
+#[derive(Debug, Clone, Copy, clap::Args)]
+struct Form {
+    /// Prints JSON Lines for programs.
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) async fn run(source: Option<PathBuf>, arguments: Arguments) -> Result<u8, Refusal> {
+    let config = &load_without_tokens(source.as_deref())?.config;
+    match &arguments.command {
+        Command::List(arguments) => at_a_desk(config, async |desk| list::run(desk, arguments).await).await,
+        Command::Show(arguments) => at_a_desk(config, async |desk| show::run(desk, arguments).await).await,
+        Command::Replay(arguments) => {
+            let choice = arguments.choice()?;
+            at_a_desk(config, async |desk| replay::run(desk, config, arguments, choice).await).await
+        }
+        Command::Discard(arguments) => {
+            let choice = arguments.choice()?;
+            at_a_desk(config, async |desk| discard::run(desk, arguments, choice).await).await
+        }
+    }
+}
+
+/// Whatever a command comes to, what it has taken and left alone is given back.
+async fn at_a_desk(
+    config: &Config,
+    work: impl AsyncFnOnce(&mut Desk) -> Result<u8, Stop>,
+) -> Result<u8, Refusal> {
+    let mut desk = Desk::open(config).await?;
+    let ended = work(&mut desk).await;
+    desk.shelf.close().await;
+    Ok(ended.unwrap_or_else(|stop| stop.code()))
+}

@@ -1,0 +1,299 @@
+//! `okta-worker dead replay`: parked messages go back to work.
+//!
+//! A copy is published and confirmed before the parked message is taken off, so it is never lost. Killed in
+//! between, it is parked and back at work, and may be replayed again: to the worker it is the same invocation, which
+//! was delivered before.
+
+use std::collections::{HashMap, HashSet};
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::str::FromStr;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use serde_json::json;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+use crate::config::Config;
+use crate::domain::ids::{ConnectionName, Lane};
+use crate::domain::mail::{Address, Post, Posted};
+use crate::domain::topology::{INVOCATIONS, work_key, work_queue};
+use crate::edge::rabbit::Slip;
+use crate::worker::ports::Postbox as _;
+
+use super::choice::{Choice, Filters};
+use super::desk::{Desk, Stop, name_missing, print, print_json};
+use super::entry::{Entry, plain};
+use super::{DONE, FAILED, Form, Refusal};
+
+/// Copies on their way at once: as many as the publisher has channels.
+const ON_THEIR_WAY_MAX: usize = 32;
+
+/// So many go back in a minute, unless told otherwise: what a bucket of a small org takes.
+const RATE: &str = "600/min";
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Arguments {
+    /// Ids of invocations, as `list` shows them.
+    #[arg(value_name = "ID")]
+    ids: Vec<String>,
+    #[command(flatten)]
+    filters: Filters,
+    /// All that is parked.
+    #[arg(long)]
+    all: bool,
+    /// Sends them into this lane instead of their own. `bulk` has no deadline but the message's own.
+    #[arg(long, value_name = "LANE", value_parser = lane)]
+    lane: Option<Lane>,
+    /// So many a minute (`600/min`) or a second (`10/s`); `0`: as fast as the broker confirms.
+    #[arg(long, value_name = "N/min", default_value = RATE)]
+    rate: Rate,
+    /// Only says what would go back, and why something cannot.
+    #[arg(long)]
+    dry_run: bool,
+    #[command(flatten)]
+    form: Form,
+}
+
+impl Arguments {
+    pub fn choice(&self) -> Result<Choice, Refusal> {
+        Choice::deliberate(&self.ids, &self.filters, self.all)
+    }
+}
+
+fn lane(text: &str) -> Result<Lane, String> {
+    Lane::parse(text).ok_or_else(|| "known are `interactive` and `bulk`".to_owned())
+}
+
+/// How fast messages go back: the time from one to the next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Rate(Duration);
+
+impl FromStr for Rate {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (number, unit) = match text.split_once('/') {
+            Some((number, "min" | "m")) => (number, Duration::from_secs(60)),
+            Some((number, "s")) => (number, Duration::from_secs(1)),
+            None => (text, Duration::from_secs(60)),
+            Some(_) => return Err("must look like `600/min`, `10/s` or `0`".to_owned()),
+        };
+        let number: u32 = number.parse().map_err(|_| format!("`{number}` is not a number of messages"))?;
+        Ok(Self(unit.checked_div(number).unwrap_or_default()))
+    }
+}
+
+/// A copy's end: what was said of it, and the parked message if it stays.
+type Landed = (Said, Result<(), String>, Option<Slip>);
+
+/// What is printed of a message.
+struct Said {
+    id: Option<String>,
+    name: String,
+    key: Option<String>,
+    note: Option<String>,
+}
+
+pub(super) async fn run(
+    desk: &mut Desk,
+    config: &Config,
+    arguments: &Arguments,
+    choice: Choice,
+) -> Result<u8, Stop> {
+    let mut replay = Replay {
+        config,
+        arguments,
+        on_their_way: JoinSet::new(),
+        queues: HashMap::new(),
+        refused: HashSet::new(),
+        done: 0,
+        failed: 0,
+    };
+    let mut choice = choice;
+    let ended = replay.walk(desk, &mut choice).await;
+    let landed = replay.land(desk, 0).await; // what was begun is finished, whatever stopped the walk
+    let (done, failed) = (replay.done, replay.failed);
+    match arguments.dry_run {
+        true => eprintln!("okta-worker: {done} would be replayed, {failed} cannot be; nothing was"),
+        false => eprintln!("okta-worker: {done} replayed, {failed} failed and stay parked"),
+    }
+    ended.and(landed)?;
+    let is_missing = name_missing(&choice);
+    Ok(if failed > 0 || is_missing { FAILED } else { DONE })
+}
+
+struct Replay<'a> {
+    config: &'a Config,
+    arguments: &'a Arguments,
+    on_their_way: JoinSet<Landed>,
+    /// Which queues are there.
+    queues: HashMap<(ConnectionName, Lane), bool>,
+    /// What was said to be refused: it is met again when a long walk begins anew.
+    refused: HashSet<u64>,
+    done: u32,
+    failed: u32,
+}
+
+impl Replay<'_> {
+    async fn walk(&mut self, desk: &mut Desk, choice: &mut Choice) -> Result<(), Stop> {
+        let mut next = Instant::now();
+        loop {
+            if desk.shelf.is_due() && !self.arguments.dry_run {
+                self.land(desk, 0).await?;
+                desk.shelf.begin_again().await.map_err(Stop::Lost)?;
+            }
+            let Some(entry) = desk.next(choice).await? else { return Ok(()) };
+            match self.plan(desk, &entry).await? {
+                Err(why) => {
+                    if self.refused.insert(fingerprint(&entry)) {
+                        self.failed += 1;
+                        self.say(&Said::of(&entry, None, None), Err(&why))?;
+                    }
+                    desk.leave_alone(entry).await;
+                }
+                Ok((post, said)) if self.arguments.dry_run => {
+                    drop(post);
+                    self.done += 1;
+                    self.say(&said, Ok(()))?;
+                    desk.leave_alone(entry).await;
+                }
+                Ok((post, said)) => {
+                    desk.wait_until(next).await?;
+                    next = Instant::now().max(next + self.arguments.rate.0);
+                    self.land(desk, ON_THEIR_WAY_MAX - 1).await?;
+                    let publisher = desk.shelf.publisher();
+                    self.on_their_way.spawn(async move {
+                        match publisher.post(&post).await {
+                            Ok(Posted::Confirmed) => {
+                                let is_off = entry.slip.take_off().await;
+                                let stays = "it is back at work, and parked as well: the broker is gone";
+                                (said, is_off.then_some(()).ok_or_else(|| stays.to_owned()), None)
+                            }
+                            Ok(Posted::Unroutable | Posted::Refused) => {
+                                (said, Err("the broker refuses it".to_owned()), Some(entry.slip))
+                            }
+                            Err(_) => (said, Err("the broker is gone".to_owned()), Some(entry.slip)),
+                        }
+                    });
+                }
+            }
+        }
+    }
+
+    /// Waits until no more than so many are on their way.
+    async fn land(&mut self, desk: &mut Desk, most: usize) -> Result<(), Stop> {
+        let mut said = Ok(());
+        while self.on_their_way.len() > most {
+            let Some(landed) = self.on_their_way.join_next().await else { break };
+            let Ok((entry, ended, slip)) = landed else { continue };
+            if let Some(slip) = slip {
+                desk.shelf.leave_alone(slip);
+            }
+            if ended.is_ok() {
+                self.done += 1
+            } else {
+                self.failed += 1
+            }
+            said = said.and(self.say(&entry, ended.as_ref().map(|()| ()).map_err(String::as_str)));
+        }
+        said
+    }
+
+    /// What would be published, or why nothing can be.
+    async fn plan(&mut self, desk: &Desk, entry: &Entry) -> Result<Result<(Post, Said), String>, Stop> {
+        let (connection, lane) = match entry.parked.address.clone() {
+            Ok((connection, lane)) => (connection, self.arguments.lane.unwrap_or(lane)),
+            Err(why) => return Ok(Err(why)),
+        };
+        if !self.config.connections.iter().any(|known| known.name == connection) {
+            return Ok(Err(format!("the connection `{connection}` is not configured")));
+        }
+        let properties = match entry.parked.replayed(&desk.own_user) {
+            Ok(properties) => properties,
+            Err(why) => return Ok(Err(why)),
+        };
+        let place = (connection.clone(), lane);
+        let is_there = match self.queues.get(&place) {
+            Some(is_there) => *is_there,
+            None => {
+                let queue = work_queue(&connection, lane);
+                let is_there = desk.shelf.has_queue(&queue).await.map_err(Stop::Lost)?;
+                self.queues.insert(place, is_there);
+                is_there
+            }
+        };
+        if !is_there {
+            let queue = work_queue(&connection, lane);
+            return Ok(Err(format!("there is no queue `{queue}`: no worker has served the connection yet")));
+        }
+        let key = work_key(&connection, lane);
+        let said = Said::of(entry, Some(key.clone()), self.foresee(entry, lane));
+        let to = Address::Exchange(INVOCATIONS, key);
+        Ok(Ok((Post { to, properties, body: entry.body.clone() }, said)))
+    }
+
+    /// What is known already of how the worker will answer.
+    fn foresee(&self, entry: &Entry, lane: Lane) -> Option<String> {
+        if let Some(fault) = &entry.content.fault {
+            return Some(format!("will be refused again: {fault}"));
+        }
+        let by_lane = match lane {
+            Lane::Interactive => {
+                entry.parked.sent.and_then(|sent| sent.checked_add(self.config.interactive_deadline).ok())
+            }
+            Lane::Bulk => None,
+        };
+        let deadline = entry.content.deadline.or(by_lane)?;
+        (deadline <= Timestamp::now())
+            .then(|| format!("will be answered `deadline_exceeded`: its deadline {deadline:.0} has passed"))
+    }
+
+    fn say(&self, entry: &Said, ended: Result<(), &str>) -> Result<(), Stop> {
+        let Arguments { dry_run, form, .. } = self.arguments;
+        let action = match (ended, dry_run) {
+            (Ok(()), true) => "would_replay",
+            (Ok(()), false) => "replayed",
+            (Err(_), true) => "cannot_replay",
+            (Err(_), false) => "failed",
+        };
+        let Said { id, name, key, note } = entry;
+        let why = ended.err().map(str::to_owned).or_else(|| note.clone());
+        if form.json {
+            return print_json(&json!({ "id": id, "key": key, "action": action, "note": why }));
+        }
+        let why = why.map(|why| format!("  {}", plain(&why))).unwrap_or_default();
+        let key = key.as_deref().unwrap_or("-");
+        print(&format!("{name}  {key}  {}{why}", action.replace('_', " ")))
+    }
+}
+
+impl Said {
+    fn of(entry: &Entry, key: Option<String>, note: Option<String>) -> Self {
+        Self { id: entry.parked.id.clone(), name: entry.name(), key, note }
+    }
+}
+
+/// About the same for the same message, and hardly for another.
+fn fingerprint(entry: &Entry) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    entry.parked.id.hash(&mut hasher);
+    entry.body.hash(&mut hasher);
+    hasher.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rate_is_the_time_from_one_message_to_the_next() {
+        let rows = [("600/min", 100), ("600", 100), ("10/s", 100), ("1/min", 60_000), ("0", 0), ("0/min", 0)];
+        for (text, millis) in rows {
+            assert_eq!(text.parse::<Rate>().map(|rate| rate.0.as_millis()), Ok(millis), "{text}");
+        }
+        for text in ["", "fast", "-1", "10/h", "10/", "1/min/s"] {
+            assert!(text.parse::<Rate>().is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,293 @@
+//! The queue of parked messages, walked from its head once: each message is acknowledged, or left in its place.
+//!
+//! Whoever looks takes messages out and gives them back when the walk ends: AMQP has no other way to look. What is
+//! left stays unacknowledged with the broker meanwhile, so this process remembers nothing of it. RabbitMQ counts
+//! each return, by whatever way (closing the channel or the connection, a lost connection, a nack: all measured),
+//! and from 4.0 on drops a message at its 21st delivery unless the queue says otherwise, which `okta.dead` does not
+//! and can no longer. So the walk tells how often a message was returned, and whoever leaves it must renew it in time.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::StreamExt as _;
+use lapin::options::{BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicQosOptions};
+use lapin::types::{FieldTable, ShortString};
+use lapin::{Channel, Connection, Consumer, ErrorKind};
+use tokio::sync::{Notify, watch};
+use tokio::time::{Instant, timeout};
+
+use crate::domain::mail::{Post, Posted, Properties, Unposted};
+use crate::domain::topology::DEAD;
+use crate::worker::event::Observer;
+use crate::worker::ports::Postbox as _;
+
+use super::Settings;
+use super::blocked::Blocked;
+use super::connecting::{Way, close, explain};
+use super::declare::{NOT_FOUND, look};
+use super::publisher::Publisher;
+
+/// Deliveries of one consumer that are not acknowledged. A consumer that has as many is replaced, because they do
+/// not go away; so many bodies are in memory at most.
+const BATCH: u16 = 64;
+
+/// How long nothing may come before it is asked whether there is anything.
+const QUIET: Duration = Duration::from_secs(1);
+
+/// How long nothing may come although there is something.
+const SILENCE_MAX: Duration = Duration::from_secs(30);
+
+/// How long the broker may take for anything it is asked.
+const ANSWER_MAX: Duration = Duration::from_secs(30);
+
+/// How long messages are left unacknowledged, where there is a choice: RabbitMQ closes a channel after half an hour.
+const WALK_MAX: Duration = Duration::from_secs(10 * 60);
+
+/// The queue of parked messages, and the way to wherever they go.
+pub struct Shelf {
+    sorting: Connection,
+    channel: Channel,
+    consumer: Option<Consumer>,
+    /// What a consumer had got before it was cancelled.
+    early: VecDeque<lapin::message::Delivery>,
+    /// How many messages of the consumer's are left where they are.
+    left_alone: u16,
+    /// How many there are still to see.
+    ahead: u32,
+    began: Instant,
+    publisher: Arc<Publisher>,
+    leave: watch::Sender<bool>,
+}
+
+/// A parked message.
+pub struct Found {
+    /// The properties.
+    pub properties: Properties,
+    /// The body, untouched.
+    pub body: Bytes,
+    /// Settles it.
+    pub slip: Slip,
+}
+
+/// The right to take one message off the shelf.
+pub struct Slip {
+    /// Without its body.
+    delivery: lapin::message::Delivery,
+    /// lapin closes a channel with its last handle.
+    _channel: Channel,
+}
+
+impl Slip {
+    /// Takes it off; false when it could not, and the message stays.
+    pub async fn take_off(self) -> bool {
+        matches!(timeout(ANSWER_MAX, self.delivery.ack(BasicAckOptions::default())).await, Ok(Ok(true)))
+    }
+}
+
+impl Shelf {
+    /// Connects, and stands before the first message.
+    ///
+    /// # Errors
+    /// When the broker cannot be reached or the queue may not be read, in words.
+    pub async fn open(settings: &Settings, observer: &Arc<dyn Observer>) -> Result<Self, String> {
+        let failed = |why: String| format!("failed to reach the broker: {why}");
+        let way = Way::new(settings).map_err(|ended| ended.to_string())?;
+        let sorting = way.connect("sorting").await.map_err(failed)?;
+        let (leave, leaving) = watch::channel(false);
+        let publisher = Arc::new(Publisher::new(leaving));
+        let publishing = way.connect("putting back").await.map_err(failed)?;
+        let (blocked, doubt) = (Blocked::new(observer), Arc::new(Notify::new()));
+        tokio::spawn(blocked.clone().follow(publishing.events_listener(), |_| {}));
+        publisher.attach(publishing, blocked, Arc::clone(&doubt));
+        let (lost, told) = (Arc::clone(&publisher), leave.clone());
+        tokio::spawn(async move {
+            doubt.notified().await;
+            told.send_replace(true);
+            lost.detach().await;
+        });
+        let (channel, ahead) = Self::walk(&sorting).await?;
+        Ok(Self {
+            sorting,
+            channel,
+            consumer: None,
+            early: VecDeque::new(),
+            left_alone: 0,
+            ahead,
+            began: Instant::now(),
+            publisher,
+            leave,
+        })
+    }
+
+    /// A channel for a walk, and how many messages there are.
+    async fn walk(connection: &Connection) -> Result<(Channel, u32), String> {
+        let walk = async {
+            let channel = connection.create_channel().await?;
+            channel.basic_qos(BATCH, BasicQosOptions::default()).await?;
+            let queue = look(&channel, DEAD).await?;
+            lapin::Result::Ok((channel, queue.message_count()))
+        };
+        match within(walk).await? {
+            Ok(walk) => Ok(walk),
+            Err(error) if is_missing(&error) => {
+                Err(format!("there is no queue `{DEAD}` yet: `okta-worker run` declares it"))
+            }
+            Err(error) => Err(explain(&error)),
+        }
+    }
+
+    /// How many messages are still to be seen.
+    pub fn ahead(&self) -> u32 {
+        self.ahead
+    }
+
+    /// The next message; none when the walk has come to where the queue ended when it began.
+    ///
+    /// # Errors
+    /// When the broker gives no more, in words.
+    pub async fn next(&mut self) -> Result<Option<Found>, String> {
+        let mut silent = Duration::ZERO;
+        while self.ahead > 0 {
+            if self.left_alone == BATCH {
+                self.cancel().await?;
+            }
+            let Some(delivery) = self.deliver().await? else {
+                silent += QUIET;
+                // Others may look at the same time, and messages may have come to their end.
+                let queue = within(look(&self.channel, DEAD)).await?.map_err(|error| explain(&error))?;
+                if queue.message_count() == 0 {
+                    break;
+                }
+                if silent >= SILENCE_MAX {
+                    return Err(format!("the broker does not deliver what is in `{DEAD}`"));
+                }
+                continue;
+            };
+            self.ahead -= 1;
+            return Ok(Some(self.found(delivery)));
+        }
+        self.ahead = 0;
+        Ok(None)
+    }
+
+    /// What comes next within a moment.
+    async fn deliver(&mut self) -> Result<Option<lapin::message::Delivery>, String> {
+        if let Some(early) = self.early.pop_front() {
+            return Ok(Some(early));
+        }
+        let consumer = match &mut self.consumer {
+            Some(consumer) => consumer,
+            None => {
+                let (queue, tag) = (ShortString::from(DEAD), ShortString::default());
+                let options = BasicConsumeOptions::default();
+                let consume = self.channel.basic_consume(queue, tag, options, FieldTable::default());
+                let consumer = within(consume).await?.map_err(|error| explain(&error))?;
+                self.consumer.insert(consumer)
+            }
+        };
+        match timeout(QUIET, consumer.next()).await {
+            Err(_) => Ok(None),
+            Ok(Some(Ok(delivery))) => Ok(Some(delivery)),
+            Ok(Some(Err(error))) => Err(explain(&error)),
+            Ok(None) => Err("the broker has taken the messages back".to_owned()),
+        }
+    }
+
+    fn found(&self, mut delivery: lapin::message::Delivery) -> Found {
+        Found {
+            properties: super::convert::properties_in(&delivery.properties),
+            body: Bytes::from(std::mem::take(&mut delivery.data)),
+            slip: Slip { delivery, _channel: self.channel.clone() },
+        }
+    }
+
+    /// Leaves a message where it is until the walk ends.
+    pub fn leave_alone(&mut self, slip: Slip) {
+        self.left_alone += 1;
+        drop(slip);
+    }
+
+    /// The consumer has got all that it can have; another one goes on.
+    async fn cancel(&mut self) -> Result<(), String> {
+        self.left_alone = 0;
+        let Some(mut consumer) = self.consumer.take() else { return Ok(()) };
+        let cancelled = self.channel.basic_cancel(consumer.tag(), BasicCancelOptions::default());
+        within(cancelled).await?.map_err(|error| explain(&error))?;
+        while let Some(Ok(delivery)) = consumer.next().await {
+            self.early.push_back(delivery);
+        }
+        Ok(())
+    }
+
+    /// Whether it is time to give back what was left alone and to begin another walk.
+    pub fn is_due(&self) -> bool {
+        self.began.elapsed() >= WALK_MAX
+    }
+
+    /// Gives back what was left alone, and stands before the first message again.
+    ///
+    /// # Errors
+    /// When the broker does not go along, in words.
+    pub async fn begin_again(&mut self) -> Result<(), String> {
+        self.give_back().await;
+        (self.channel, self.ahead) = Self::walk(&self.sorting).await?;
+        self.began = Instant::now();
+        Ok(())
+    }
+
+    /// Closing the channel in order comes after every acknowledgement on it.
+    async fn give_back(&mut self) {
+        self.consumer = None;
+        self.early.clear();
+        self.left_alone = 0;
+        let _ = timeout(ANSWER_MAX, self.channel.close(200, "done".into())).await;
+    }
+
+    /// Publishes a message, and waits until the broker has it.
+    ///
+    /// # Errors
+    /// When the connection is lost, and nothing is known of the message.
+    pub async fn post(&self, post: &Post) -> Result<Posted, Unposted> {
+        self.publisher.post(post).await
+    }
+
+    /// The way out, for several messages at once.
+    pub fn publisher(&self) -> Arc<Publisher> {
+        Arc::clone(&self.publisher)
+    }
+
+    /// Whether a queue is there.
+    ///
+    /// # Errors
+    /// When the broker does not answer.
+    pub async fn has_queue(&self, name: &str) -> Result<bool, String> {
+        let found = async {
+            let channel = self.sorting.create_channel().await?; // a queue that is not there closes it
+            look(&channel, name).await
+        };
+        match within(found).await? {
+            Ok(_) => Ok(true),
+            Err(error) if is_missing(&error) => Ok(false),
+            Err(error) => Err(explain(&error)),
+        }
+    }
+
+    /// Gives back what was left alone, and leaves.
+    pub async fn close(mut self) {
+        self.give_back().await;
+        self.leave.send_replace(true);
+        self.publisher.detach().await;
+        close(&self.sorting).await;
+    }
+}
+
+async fn within<T>(asked: impl Future<Output = T>) -> Result<T, String> {
+    timeout(ANSWER_MAX, asked).await.map_err(|_| "the broker does not answer".to_owned())
+}
+
+/// Whether the broker says that there is no such queue.
+fn is_missing(error: &lapin::Error) -> bool {
+    matches!(error.kind(), ErrorKind::ProtocolError(refusal) if refusal.get_id() == NOT_FOUND)
+}
