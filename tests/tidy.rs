@@ -15,9 +15,10 @@ const NARROW: [(&str, &[&str]); 2] = [
 ];
 
 /// Which files may name a dependency. ARCHITECTURE.md says why.
-const CONFINED: [(&str, &[&str]); 14] = [
+const CONFINED: [(&str, &[&str]); 15] = [
     ("rmcp", &["src/cli/mcp/"]),
     ("lapin", &["src/edge/rabbit/"]),
+    ("async_rs", &["src/edge/rabbit/mending.rs"]),
     ("reqwest", &["src/edge/okta.rs", "src/edge/rabbit/management.rs"]),
     ("governor", &["src/worker/gate/ceiling.rs"]),
     ("backoff", &["src/policy/retry.rs"]),

@@ -10,7 +10,8 @@ use serde_json::{Value, json};
 
 use super::caller::{Caller, Message, Reply, text, until};
 use super::child::{LOOK_AGAIN, Process, WAIT_MAX, command, ran};
-use super::node::User;
+use super::node::{User, ours};
+use super::wire::Wire;
 use super::world::{BROKER_URL, World};
 
 const SECRET: &str = "planted-hunter2-of-the-dead";
@@ -252,6 +253,28 @@ async fn looked_at_again_and_again_nothing_is_lost() {
         copy.properties.expiration().as_ref().expect("a copy has its time").as_str().parse().unwrap();
     assert!(kept < 14 * 86_400_000, "its time goes on: {kept}");
     assert_eq!(copy.properties.reply_to().as_ref().map(|name| name.as_str()), Some("answers"));
+}
+
+#[tokio::test]
+async fn properties_that_no_client_library_reads_are_listed_and_hide_nothing_behind_them() {
+    let Some(node) = ours() else { return };
+    let (world, caller) = world().await;
+    let vhost = world.place.vhost.clone().unwrap();
+    let mut wire = Wire::connect(node.port(), "operator", &vhost);
+    wire.publish("", DEAD, b"\xff\xfe", br#"{"subtool":"list_groups"}"#);
+    caller.send(&parked("behind", "prod.bulk", invocation("list_groups", &json!({})))).await;
+    for _ in 0..2 {
+        let list = lines(&world, &["list"], 0);
+        assert_eq!(list.len(), 2, "{list:?}");
+        assert_eq!((&list[0]["id"], &list[0]["subtool"]), (&Value::Null, &json!("list_groups")));
+        assert_eq!(list[1]["id"], "behind");
+        settled(&caller, 2).await;
+    }
+    let done = lines(&world, &["replay", "--all", "--rate", "0"], 1);
+    assert_eq!((&done[0]["action"], &done[1]["action"]), (&json!("failed"), &json!("replayed")), "{done:?}");
+    settled(&caller, 1).await;
+    assert_eq!(lines(&world, &["discard", "--all", "--yes"], 0).len(), 1);
+    settled(&caller, 0).await;
 }
 
 /// How many are replayed.

@@ -13,6 +13,7 @@ use tokio::time::timeout;
 use crate::policy::retry::RetryRules;
 
 use super::Settings;
+use super::mending;
 use super::supervisor::Ended;
 
 /// How long reaching the broker may take, the AMQP handshake included: a peer that accepts and stays
@@ -60,17 +61,35 @@ impl Way {
     /// # Errors
     /// When there is none in time, in words.
     pub async fn connect(&self, role: &str) -> Result<Connection, String> {
-        let options =
-            ConnectionProperties::default().with_connection_name(format!("okta-worker {role}").into());
-        let tls = self.trusted().map_err(|error| format!("cannot read `broker.ca_file`: {error}"))?;
+        let (options, tls) = (Self::named(role), self.certificates()?);
         let connecting = async {
             let runtime = lapin::runtime::default_runtime()?;
             Connection::connect_uri_with_config(self.uri.clone(), options, tls, runtime).await
         };
-        match timeout(CONNECT_TIMEOUT, connecting).await {
-            Ok(connected) => connected.map_err(|error| explain(&error)),
-            Err(_) => Err(format!("no answer within {CONNECT_TIMEOUT:?}")),
-        }
+        in_time(connecting).await
+    }
+
+    /// The same, for whoever must be able to read every message.
+    ///
+    /// # Errors
+    /// When there is none in time, in words.
+    pub async fn connect_mending(&self, role: &str) -> Result<Connection, String> {
+        in_time(mending::connect(self.uri.clone(), Self::named(role), self.certificates()?)).await
+    }
+
+    fn named(role: &str) -> ConnectionProperties {
+        ConnectionProperties::default().with_connection_name(format!("okta-worker {role}").into())
+    }
+
+    fn certificates(&self) -> Result<OwnedTLSConfig, String> {
+        self.trusted().map_err(|error| format!("cannot read `broker.ca_file`: {error}"))
+    }
+}
+
+async fn in_time(connecting: impl Future<Output = lapin::Result<Connection>>) -> Result<Connection, String> {
+    match timeout(CONNECT_TIMEOUT, connecting).await {
+        Ok(connected) => connected.map_err(|error| explain(&error)),
+        Err(_) => Err(format!("no answer within {CONNECT_TIMEOUT:?}")),
     }
 }
 

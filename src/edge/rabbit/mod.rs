@@ -10,6 +10,7 @@ mod doubt;
 mod generation;
 mod inspection;
 mod management;
+mod mending;
 mod presence;
 mod producing;
 mod publisher;

@@ -94,7 +94,7 @@ impl Shelf {
     pub async fn open(settings: &Settings, observer: &Arc<dyn Observer>) -> Result<Self, String> {
         let failed = |why: String| format!("failed to reach the broker: {why}");
         let way = Way::new(settings).map_err(|ended| ended.to_string())?;
-        let sorting = way.connect("sorting").await.map_err(failed)?;
+        let sorting = way.connect_mending("sorting").await.map_err(failed)?;
         let (leave, leaving) = watch::channel(false);
         let publisher = Arc::new(Publisher::new(leaving));
         let publishing = way.connect("putting back").await.map_err(failed)?;
