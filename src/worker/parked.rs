@@ -343,3 +343,192 @@ pub fn header_shown(name: &str, value: &HeaderValue, secrets: &Secrets) -> Value
         HeaderValue::Void => Value::Null,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    const WORKER: &str = "worker";
+
+    fn text(text: &str) -> HeaderValue {
+        HeaderValue::Text(text.to_owned())
+    }
+
+    fn at(seconds: i64) -> Timestamp {
+        Timestamp::from_second(seconds).unwrap()
+    }
+
+    fn headers<const N: usize>(headers: [(&str, HeaderValue); N]) -> Headers {
+        headers.map(|(name, value)| (name.to_owned(), value)).into()
+    }
+
+    /// As a worker parks.
+    fn by_worker() -> Properties {
+        Properties {
+            message_id: Some("m".into()),
+            reply_to: Some("answers".into()),
+            timestamp: Some(1000),
+            headers: headers([
+                (REASON, text("internal")),
+                (ROUTING_KEY, text("prod.bulk")),
+                (PARKED_AT, HeaderValue::Int(2_000_000)),
+                (CALLER, text("helpdesk")),
+                (FIRST_SENT, HeaderValue::Int(1_000_000)),
+                (ATTEMPTS, HeaderValue::Int(5)),
+                (REDELIVERIES, HeaderValue::Int(0)),
+                ("traceparent", text("00-x")),
+                (DELIVERY_COUNT, HeaderValue::Int(7)),
+            ]),
+            ..Properties::default()
+        }
+    }
+
+    /// As the broker does, with what a producer may have written.
+    fn by_broker(queues: &[&str]) -> Properties {
+        let death = |queue: &&str| {
+            let entry = [("queue", text(queue)), ("time", HeaderValue::Int(1500))];
+            HeaderValue::Table(headers(entry))
+        };
+        Properties {
+            user_id: Some("mallory".into()),
+            headers: headers([
+                (X_DEATH, HeaderValue::List(queues.iter().map(death).collect())),
+                (CALLER, text("admin")),
+                (ROUTING_KEY, text("prod.bulk")),
+                ("okta-resent", HeaderValue::Bool(true)),
+            ]),
+            ..Properties::default()
+        }
+    }
+
+    fn place(connection: &str, lane: Lane) -> Result<(ConnectionName, Lane), String> {
+        Ok((ConnectionName::parse(connection).unwrap(), lane))
+    }
+
+    #[test]
+    fn what_a_worker_has_parked_goes_back_in_the_callers_name_and_is_looked_for_first() {
+        let parked = Parked::new(by_worker(), WORKER);
+        assert_eq!(parked.address, place("prod", Lane::Bulk));
+        assert_eq!((parked.attempts, parked.looks, parked.since()), (5, 7, Some(at(2000))));
+        let copy = parked.replayed(WORKER).unwrap();
+        let expected = headers([
+            (CALLER, text("helpdesk")),
+            (FIRST_SENT, HeaderValue::Int(1_000_000)),
+            (ATTEMPTS, HeaderValue::Int(0)),
+            (REDELIVERIES, HeaderValue::Int(1)),
+            ("traceparent", text("00-x")),
+        ]);
+        assert_eq!(copy, Properties { user_id: Some(WORKER.into()), headers: expected, ..by_worker() });
+    }
+
+    #[test]
+    fn one_that_may_have_brought_workers_down_runs_alone_and_is_not_given_up_at_once() {
+        let mut properties = by_worker();
+        properties.headers.insert(REDELIVERIES.to_owned(), HeaderValue::Int(11));
+        let copy = Parked::new(properties, WORKER).replayed(WORKER).unwrap();
+        assert_eq!(copy.headers[REDELIVERIES], HeaderValue::Int(SUSPECT_FROM.into()));
+    }
+
+    #[test]
+    fn nobody_becomes_somebody_else_by_being_parked_by_the_broker() {
+        let queues = [UNDELIVERED, "okta.invocations.other.bulk"];
+        let parked = Parked::new(by_broker(&queues), WORKER);
+        assert_eq!(parked.caller.as_deref(), Some("mallory"));
+        assert_eq!(parked.address, place("other", Lane::Bulk));
+        let copy = parked.replayed(WORKER).unwrap();
+        assert_eq!(copy.headers[CALLER], text("mallory"));
+        assert!(!copy.headers.contains_key(X_DEATH) && copy.headers.contains_key("okta-resent"));
+        // Nor by being looked at.
+        let renewed = parked.renewed(WORKER, Duration::from_secs(9000), at(1600));
+        let again = Parked::new(renewed, WORKER);
+        assert_eq!((again.caller, again.address), (parked.caller.clone(), parked.address.clone()));
+        assert_eq!((again.parked, again.reason), (parked.parked, parked.reason));
+        let nameless = Parked::new(Properties { user_id: None, ..by_broker(&queues) }, WORKER);
+        assert_eq!(nameless.caller, None);
+        let again = Parked::new(nameless.renewed(WORKER, Duration::from_secs(9000), at(1600)), WORKER);
+        assert_eq!(again.caller, None);
+        let of_ours = Parked::new(Properties { user_id: Some(WORKER.into()), ..by_broker(&queues) }, WORKER);
+        assert_eq!(of_ours.caller.as_deref(), Some("admin"), "a copy of a worker's");
+    }
+
+    #[test]
+    fn where_the_broker_has_it_from_must_be_beyond_doubt() {
+        let (prod, other) = ("okta.invocations.prod.bulk", "okta.invocations.other.bulk");
+        let rows: [(&[&str], bool); 6] = [
+            (&[UNDELIVERED, other, "okta.delay.1s"], true),
+            (&[UNDELIVERED, other, prod], false), // one of them is a lie
+            (&[UNDELIVERED], false),
+            (&["okta.unrouted", prod], false),
+            (&[UNDELIVERED, other, "mine"], false),
+            (&[], false),
+        ];
+        for (queues, is_known) in rows {
+            assert_eq!(Parked::new(by_broker(queues), WORKER).address.is_ok(), is_known, "{queues:?}");
+        }
+    }
+
+    #[test]
+    fn a_renewed_copy_says_the_same_and_is_kept_no_longer() {
+        let parked = Parked::new(by_worker(), WORKER);
+        let renewed = parked.renewed(WORKER, Duration::from_secs(10_000), at(4000));
+        assert_eq!(renewed.expiration.as_deref(), Some("8000000"));
+        let again = Parked::new(renewed.clone(), WORKER);
+        assert_eq!(again.looks, 0);
+        let same = Parked { looks: 7, properties: by_worker(), ..again };
+        assert_eq!(same, parked);
+        let late = parked.renewed(WORKER, Duration::from_secs(10_000), at(1_000_000));
+        assert_eq!(
+            late.expiration.as_deref(),
+            Some("3600000"),
+            "clocks differ, so it is not dropped at once"
+        );
+    }
+
+    #[test]
+    fn a_routing_key_is_a_connection_perhaps_with_a_lane_or_the_name_of_a_queue() {
+        assert_eq!(address("prod"), place("prod", Lane::Interactive));
+        assert_eq!(address("prod.bulk"), place("prod", Lane::Bulk));
+        assert_eq!(address("okta.invocations.prod.bulk"), place("prod", Lane::Bulk));
+        for key in ["", "prod.vip", "Prod", "okta.invocations", "okta.invocations.prod", "a.b.c", "prod."] {
+            assert!(address(key).is_err(), "{key}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_utf_8_does_not_go_back() {
+        let garbled = Properties { reply_to: Some(format!("a{SUBSTITUTE}")), ..by_worker() };
+        assert_eq!(Parked::new(garbled, WORKER).replayed(WORKER), Err("its reply_to is not UTF-8".into()));
+    }
+
+    #[test]
+    fn a_body_is_shown_without_what_its_names_call_secret() {
+        let body = json!({
+            "subtool": "create_user",
+            "arguments": {
+                "profile": { "login": "a@example.com", "nickName": "not hunter22 at all", "pin": 4711 },
+                "credentials": { "password": { "value": "hunter22" }, "recovery_question": { "answer": 4711 } },
+            },
+            "options": { "reason": "hunter22" },
+        });
+        let content = Content::read(body.to_string().as_bytes());
+        let masked = content.masked.unwrap();
+        assert_eq!(masked["arguments"]["credentials"]["password"]["value"], MASK);
+        assert_eq!(masked["arguments"]["credentials"]["recovery_question"]["answer"], MASK);
+        assert_eq!(masked["arguments"]["profile"]["nickName"], "not *** at all");
+        assert_eq!(masked["options"]["reason"], MASK);
+        assert_eq!((content.subtool.as_deref(), content.fault), (Some("create_user"), None));
+    }
+
+    #[test]
+    fn a_body_that_is_no_object_is_not_shown() {
+        for body in ["", "not json hunter22", "[\"hunter22\"]", "\"hunter22\"", "{\"password\": \"hunter22\""]
+        {
+            let content = Content::read(body.as_bytes());
+            assert!(content.masked.is_none() && content.subtool.is_none(), "{body}");
+            assert!(!content.fault.unwrap().contains("hunter22"), "{body}");
+        }
+        assert!(Content::read(b"\xff").masked.is_none());
+    }
+}

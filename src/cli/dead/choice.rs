@@ -34,7 +34,7 @@ pub(super) struct Filters {
     /// Parked since then.
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     newer_than: Option<Duration>,
-    /// No more messages than this, the oldest first.
+    /// No more messages than this: the first ones in the queue.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     limit: Option<u32>,
 }

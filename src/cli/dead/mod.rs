@@ -35,7 +35,9 @@ pub(super) struct Arguments {
 #[derive(Debug, clap::Subcommand)]
 #[expect(clippy::large_enum_variant, reason = "there is one of it")]
 enum Command {
-    /// Lists parked messages, the oldest first, without their bodies.
+    /// Lists parked messages, without their bodies.
+    ///
+    /// They come in the order of the queue: mostly the oldest first, but what was looked at may have gone to its end.
     ///
     /// With `--json`, each line is an object with `id`, `parked`, `sent`, `connection`, `lane`, `subtool`, `caller`,
     /// `reason`, `attempts`, `redeliveries` and `bytes`; what is not known is `null`.

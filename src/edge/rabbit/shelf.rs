@@ -12,11 +12,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::StreamExt as _;
-use lapin::options::{BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicQosOptions};
+use lapin::options::{
+    BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicNackOptions, BasicQosOptions,
+};
 use lapin::types::{FieldTable, ShortString};
 use lapin::{Channel, Connection, Consumer, ErrorKind};
 use tokio::sync::{Notify, watch};
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::domain::mail::{Post, Posted, Properties, Unposted};
 use crate::domain::topology::DEAD;
@@ -42,6 +44,12 @@ const SILENCE_MAX: Duration = Duration::from_secs(30);
 /// How long the broker may take for anything it is asked.
 const ANSWER_MAX: Duration = Duration::from_secs(30);
 
+/// How long the broker is waited for that has been given messages back: 100,000 take it some seconds.
+const GIVEN_BACK_MAX: Duration = Duration::from_secs(10);
+
+/// How often it is looked whether it has them.
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
+
 /// How long messages are left unacknowledged, where there is a choice: RabbitMQ closes a channel after half an hour.
 const WALK_MAX: Duration = Duration::from_secs(10 * 60);
 
@@ -54,6 +62,12 @@ pub struct Shelf {
     early: VecDeque<lapin::message::Delivery>,
     /// How many messages of the consumer's are left where they are.
     left_alone: u16,
+    /// How many messages of all consumers are.
+    taken: u32,
+    /// The last delivery that came.
+    last: u64,
+    /// The last deliveries of consumers before.
+    batches: Vec<u64>,
     /// How many there are still to see.
     ahead: u32,
     began: Instant,
@@ -114,6 +128,9 @@ impl Shelf {
             consumer: None,
             early: VecDeque::new(),
             left_alone: 0,
+            taken: 0,
+            last: 0,
+            batches: Vec::new(),
             ahead,
             began: Instant::now(),
             publisher,
@@ -195,7 +212,8 @@ impl Shelf {
         }
     }
 
-    fn found(&self, mut delivery: lapin::message::Delivery) -> Found {
+    fn found(&mut self, mut delivery: lapin::message::Delivery) -> Found {
+        self.last = delivery.delivery_tag;
         Found {
             properties: super::convert::properties_in(&delivery.properties),
             body: Bytes::from(std::mem::take(&mut delivery.data)),
@@ -206,6 +224,7 @@ impl Shelf {
     /// Leaves a message where it is until the walk ends.
     pub fn leave_alone(&mut self, slip: Slip) {
         self.left_alone += 1;
+        self.taken += 1;
         drop(slip);
     }
 
@@ -216,8 +235,10 @@ impl Shelf {
         let cancelled = self.channel.basic_cancel(consumer.tag(), BasicCancelOptions::default());
         within(cancelled).await?.map_err(|error| explain(&error))?;
         while let Some(Ok(delivery)) = consumer.next().await {
+            self.last = delivery.delivery_tag;
             self.early.push_back(delivery);
         }
+        self.batches.push(self.last);
         Ok(())
     }
 
@@ -237,11 +258,28 @@ impl Shelf {
         Ok(())
     }
 
-    /// Closing the channel in order comes after every acknowledgement on it.
+    /// Gives back what one consumer after the other had, the oldest first: on closing, the broker asks the
+    /// consumers in any order. It counts the same. Of many thousands the order is kept in parts only, because the
+    /// broker sends what it has held up in any order too. The channel is closed in order, which comes after every
+    /// acknowledgement on it.
     async fn give_back(&mut self) {
-        self.consumer = None;
+        let is_cancelled = self.cancel().await.is_ok();
+        let back = self.taken.saturating_add(u32::try_from(self.early.len()).unwrap_or(u32::MAX));
         self.early.clear();
-        self.left_alone = 0;
+        self.taken = 0;
+        for last in std::mem::take(&mut self.batches).into_iter().filter(|last| is_cancelled && *last > 0) {
+            let options = BasicNackOptions { multiple: true, requeue: true };
+            let _ = timeout(ANSWER_MAX, self.channel.basic_nack(last, options)).await;
+        }
+        self.last = 0;
+        // The broker takes its time, and whoever looks meanwhile would find an empty queue.
+        let there = async || look(&self.channel, DEAD).await.map(|queue| queue.message_count());
+        let given_back = async {
+            while there().await.is_ok_and(|count| count < back) {
+                sleep(LOOK_AGAIN).await;
+            }
+        };
+        let _ = timeout(GIVEN_BACK_MAX, given_back).await;
         let _ = timeout(ANSWER_MAX, self.channel.close(200, "done".into())).await;
     }
 
