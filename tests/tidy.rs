@@ -15,7 +15,7 @@ const NARROW: [(&str, &[&str]); 2] = [
 ];
 
 /// Which files may name a dependency. ARCHITECTURE.md says why.
-const CONFINED: [(&str, &[&str]); 15] = [
+const CONFINED: [(&str, &[&str]); 17] = [
     ("rmcp", &["src/cli/mcp/"]),
     ("lapin", &["src/edge/rabbit/"]),
     ("async_rs", &["src/edge/rabbit/mending.rs"]),
@@ -27,6 +27,8 @@ const CONFINED: [(&str, &[&str]); 15] = [
     ("tracing_subscriber", &["src/edge/log.rs"]),
     ("clap", &["src/cli/"]),
     ("csv", &["src/cli/submit/rows.rs"]),
+    ("clap_complete", &["src/cli/completions.rs"]),
+    ("clap_mangen", &["src/cli/man.rs"]),
     ("indicatif", &["src/cli/demo/screen.rs", "src/cli/submit/progress.rs"]),
     ("secrecy", &["src/domain/secret.rs"]),
     ("rustls", &["src/cli/mod.rs"]),

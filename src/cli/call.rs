@@ -24,12 +24,12 @@ const REPLIES: &str = "stdout";
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
-    /// The subtool, such as `get_user`.
+    /// The subtool, such as `get_user`; `okta-worker catalog` describes all of them.
     subtool: String,
-    /// The connection to run it on.
+    /// The connection to run it on, by its name in the configuration.
     #[arg(long, value_name = "NAME")]
     connection: String,
-    /// The arguments as JSON; `-` reads them from standard input, `@FILE` from a file.
+    /// The arguments as a JSON object; `-` reads it from standard input, `@FILE` from a file.
     #[arg(long, value_name = "JSON|-|@FILE", default_value = "{}")]
     args: String,
     /// Shows what a write would do, found out by reads alone.

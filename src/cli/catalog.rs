@@ -5,7 +5,7 @@ use clap::ValueEnum;
 use crate::catalog;
 use crate::tools::catalogue::CATALOGUE;
 
-use super::{DONE, Refusal};
+use super::{DONE, Refusal, say};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -29,12 +29,13 @@ enum Format {
 }
 
 pub(super) fn run(arguments: &Arguments) -> Result<u8, Refusal> {
-    match arguments.format {
-        Format::JsonSchema => println!("{:#}", catalog::json_schema()),
-        Format::Markdown => print!("{}", catalog::markdown()),
-        Format::Mcp => println!("{:#}", catalog::mcp::tools(&CATALOGUE)),
-        Format::Openai => println!("{:#}", catalog::openai::tools(&CATALOGUE)),
-        Format::Asyncapi => println!("{:#}", catalog::asyncapi()),
-    }
+    let text = match arguments.format {
+        Format::JsonSchema => format!("{:#}\n", catalog::json_schema()),
+        Format::Markdown => catalog::markdown(),
+        Format::Mcp => format!("{:#}\n", catalog::mcp::tools(&CATALOGUE)),
+        Format::Openai => format!("{:#}\n", catalog::openai::tools(&CATALOGUE)),
+        Format::Asyncapi => format!("{:#}\n", catalog::asyncapi()),
+    };
+    say(text.as_bytes());
     Ok(DONE)
 }

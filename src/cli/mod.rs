@@ -4,20 +4,26 @@ mod assembly;
 mod call;
 mod catalog;
 mod check;
+mod completions;
 mod dead;
 mod demo;
 mod mcp;
+mod man;
 mod reload;
 mod run;
 mod sandbox;
 mod submit;
 
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
 use crate::config::{self, Loaded, Problems};
+
+/// The name of the program.
+const NAME: &str = "okta-worker";
 
 /// Everything was done.
 const DONE: u8 = 0;
@@ -30,11 +36,17 @@ const INTERRUPTED: u8 = 3;
 
 /// Runs Okta operations from RabbitMQ, inside Okta's rate limits.
 ///
-/// New here? `okta-worker demo` needs no broker and no account.
+/// Others put small JSON messages into a queue; okta-worker does what they ask for in an Okta org, and answers each.
+///
+/// New here? `okta-worker demo` needs no broker and no account. Then write a configuration with one connection, see
+/// what `okta-worker check` says of it, try `okta-worker call`, and leave `okta-worker run` running.
+///
+/// Where `NO_COLOR` is set, and wherever no terminal reads it, nothing is coloured.
 #[derive(Debug, Parser)]
 #[command(version, max_term_width = 100)]
 pub struct Cli {
-    /// A TOML file, or a directory of them. Without it the built-in defaults hold.
+    /// The configuration: a TOML file, or a directory whose `*.toml` are read by name. Without it the built-in
+    /// defaults hold, which have no connection.
     #[arg(long, global = true, value_name = "FILE", env = "OKTA_WORKER_CONFIG")]
     config: Option<PathBuf>,
     #[command(subcommand)]
@@ -44,27 +56,47 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Consumes invocations until SIGTERM or SIGINT, then finishes what it has begun.
+    ///
+    /// This is the worker itself. It needs RabbitMQ (`broker.url`) and at least one connection, declares its queues,
+    /// and takes up a changed configuration while it runs. Told to stop, it ends within 25 seconds; told twice, at
+    /// once. What it could not finish is delivered again to another worker.
     Run,
     /// Onboards and offboards sixty people in a simulated org: no broker, no account, half a minute.
+    ///
+    /// The worker is the real one; only the queue and Okta are inside the process. Nothing is configured or kept.
     Demo,
     /// Serves a simulated Okta org over HTTP.
+    ///
+    /// It has the rate limits, the errors and the habits of a real one, so that producers and settings can be tried
+    /// without an account. Point a connection's `base_url` at it: config/sandbox.toml does.
     Sandbox(sandbox::Arguments),
     /// Runs one invocation straight against Okta, without a broker, and prints the result message.
+    ///
+    /// For trying a subtool or a credential: `okta-worker call get_user --connection prod --args
+    /// '{"user_id":"jane@example.com"}'`. It really does it; `--dry-run` only plans.
+    ///
+    /// Exit code: 0 succeeded or planned, 1 failed, 2 refused before anything was asked of Okta.
     Call(call::Arguments),
     /// Checks configuration, broker and each connection's credential, and says what is wrong.
+    ///
+    /// It only reads. Exit code: 0 all is well, 1 something is wrong, 2 the configuration cannot be read.
     Check(check::Arguments),
     /// Prints the definitions of the 28 subtools.
+    ///
+    /// What each takes, costs and returns: for people, for models that are to call them, and for code generators.
     Catalog(catalog::Arguments),
     Submit(submit::Arguments),
     Dead(dead::Arguments),
     Mcp(mcp::Arguments),
-}
-
-/// A command of the contract that this version does not build.
-#[derive(Debug, clap::Args)]
-struct NotYet {
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true, hide = true)]
-    _rest: Vec<String>,
+    /// Prints a script that completes commands and options in a shell.
+    ///
+    /// For bash: `okta-worker completions bash > ~/.local/share/bash-completion/completions/okta-worker`. For zsh and
+    /// fish, write it to where they look for completions.
+    Completions(completions::Arguments),
+    /// Prints a manual page.
+    ///
+    /// `okta-worker man | man -l -` shows it; each command has one: `okta-worker man dead replay`.
+    Man(man::Arguments),
 }
 
 /// Runs the command of this process and returns its exit code.
@@ -80,6 +112,8 @@ pub async fn main() -> ExitCode {
         Command::Check(arguments) => check::run(config, &arguments).await,
         Command::Catalog(arguments) => catalog::run(&arguments),
         Command::Submit(arguments) => submit::run(config, arguments).await,
+        Command::Completions(arguments) => completions::run(&arguments),
+        Command::Man(arguments) => man::run(&arguments),
         Command::Dead(arguments) => dead::run(config, arguments).await,
         Command::Mcp(arguments) => mcp::run(config, arguments).await,
     };
@@ -96,9 +130,10 @@ pub async fn main() -> ExitCode {
 #[derive(Debug)]
 struct Refusal(String);
 
-/// A command, option or format of the contract that this version does not build.
-fn not_supported_yet(name: &str) -> Refusal {
-    Refusal(format!("`{name}` is not supported yet"))
+/// Prints a text. Whoever stops reading has read enough.
+fn say(text: &[u8]) {
+    let mut out = std::io::stdout();
+    let _ = out.write_all(text).and_then(|()| out.flush());
 }
 
 /// The environment of this process. `vars` panics on a variable that is not UTF-8; such a one sets nothing of

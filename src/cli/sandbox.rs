@@ -19,25 +19,26 @@ const EVERY_BUCKET: &str = "all";
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
-    /// The address and port to serve.
+    /// The address and port to serve on; port 0 takes any that is free and says which.
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8085")]
     listen: SocketAddr,
     /// The only token taken; without it, any is.
     #[arg(long, value_name = "T", env = "OKTA_WORKER_SANDBOX_TOKEN", hide_env_values = true)]
     token: Option<String>,
-    /// Requests per window of a bucket, such as `users=600`; `all=N` sets every bucket.
+    /// Requests per window of a bucket (a group of endpoints that share a rate limit), such as `users=600`; `all=N`
+    /// sets every bucket. May be given several times.
     #[arg(long = "limit", value_name = "BUCKET=N", value_parser = limit)]
     limits: Vec<(Vec<Bucket>, u32)>,
-    /// Seconds that a window lasts.
+    /// Seconds that a rate limit's window lasts; Okta's last 60.
     #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=3600))]
     window: u64,
-    /// Milliseconds that an answer takes.
+    /// Milliseconds that each answer takes.
     #[arg(long, value_name = "MS", default_value_t = 0, value_parser = clap::value_parser!(u64).range(0..=600_000))]
     latency: u64,
-    /// Users in the directory.
+    /// People in the directory at the start.
     #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=1_000_000))]
     users: u32,
-    /// Decides ids and names.
+    /// Decides ids and names: the same seed, the same org.
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
 }

@@ -8,7 +8,6 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
-use serde::Deserialize;
 use serde_json::Value;
 
 use crate::domain::envelope::{BODY_DEPTH_MAX, Envelope};
@@ -269,10 +268,6 @@ pub struct Content {
 impl Content {
     /// Reads a body.
     pub fn read(body: &[u8]) -> Self {
-        #[derive(Deserialize)]
-        struct Named {
-            subtool: Option<Value>,
-        }
         let envelope = Envelope::decode(body);
         let entry = envelope.as_ref().ok().and_then(|envelope| catalogue::find(&envelope.subtool));
         let tool =
@@ -281,10 +276,11 @@ impl Content {
         let whole = std::str::from_utf8(body).ok().filter(|_| is_flat);
         let raw = whole.and_then(|text| serde_json::from_str(text).ok());
         let secrets = secrets(tool.as_deref(), raw);
-        let value = raw.and_then(|raw| serde_json::from_str::<Value>(raw.get()).ok());
-        let masked = value.filter(Value::is_object).map(|value| masked(value, &secrets));
-        let named = raw.and_then(|raw| serde_json::from_str::<Named>(raw.get()).ok());
-        let named = named.and_then(|named| named.subtool?.as_str().map(|name| secrets.mask(&excerpt(name))));
+        let value =
+            raw.and_then(|raw| serde_json::from_str::<Value>(raw.get()).ok()).filter(Value::is_object);
+        let named = value.as_ref().and_then(|value| value.get("subtool")?.as_str());
+        let named = named.map(|name| secrets.mask(&excerpt(name)));
+        let masked = value.map(|value| masked(value, &secrets));
         Self {
             subtool: entry.map(|entry| entry.manifest.name.to_owned()).or(named),
             deadline: envelope.as_ref().ok().and_then(|envelope| envelope.options.deadline),

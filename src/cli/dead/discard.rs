@@ -11,8 +11,6 @@ pub(super) struct Arguments {
     /// Ids of invocations, as `list` shows them.
     #[arg(value_name = "ID")]
     ids: Vec<String>,
-    #[command(flatten)]
-    filters: Filters,
     /// All that is parked.
     #[arg(long)]
     all: bool,
@@ -21,6 +19,8 @@ pub(super) struct Arguments {
     yes: bool,
     #[command(flatten)]
     form: Form,
+    #[command(flatten)]
+    filters: Filters,
 }
 
 impl Arguments {

@@ -8,9 +8,9 @@ use super::{DONE, Form};
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
     #[command(flatten)]
-    filters: Filters,
-    #[command(flatten)]
     form: Form,
+    #[command(flatten)]
+    filters: Filters,
 }
 
 pub(super) async fn run(desk: &mut Desk, arguments: &Arguments) -> Result<u8, Stop> {

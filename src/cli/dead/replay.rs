@@ -37,8 +37,6 @@ pub(super) struct Arguments {
     /// Ids of invocations, as `list` shows them.
     #[arg(value_name = "ID")]
     ids: Vec<String>,
-    #[command(flatten)]
-    filters: Filters,
     /// All that is parked.
     #[arg(long)]
     all: bool,
@@ -53,6 +51,8 @@ pub(super) struct Arguments {
     dry_run: bool,
     #[command(flatten)]
     form: Form,
+    #[command(flatten)]
+    filters: Filters,
 }
 
 impl Arguments {

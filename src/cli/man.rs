@@ -1,0 +1,30 @@
+//! `okta-worker man`: manual pages, from the same words as `--help`.
+
+use clap::CommandFactory as _;
+use clap_mangen::Man;
+
+use super::{Cli, DONE, NAME, Refusal, say};
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Arguments {
+    /// The command whose page it is, such as `dead replay`; without one, the page of okta-worker itself.
+    #[arg(value_name = "COMMAND")]
+    command: Vec<String>,
+}
+
+pub(super) fn run(arguments: &Arguments) -> Result<u8, Refusal> {
+    let mut root = Cli::command().name(NAME);
+    root.build(); // so that each command knows its whole name
+    let mut command = &root;
+    for word in &arguments.command {
+        command = command
+            .find_subcommand(word)
+            .ok_or_else(|| Refusal(format!("`{}` has no command `{word}`", command.get_name())))?;
+    }
+    let mut page = Vec::new();
+    Man::new(command.clone())
+        .render(&mut page)
+        .map_err(|error| Refusal(format!("failed to write the page: {error}")))?;
+    say(&page);
+    Ok(DONE)
+}

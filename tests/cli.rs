@@ -1,0 +1,170 @@
+//! The command line as a newcomer, a shell, a pager and a script meet it.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on says so by panicking")]
+
+use std::process::{Command, Stdio};
+
+use clap::CommandFactory as _;
+use okta_worker::cli::Cli;
+
+/// What begins every code that colours or moves.
+const ESCAPE: char = '\u{1b}';
+
+/// The binary under test, in an environment that says nothing about colours.
+fn command() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_okta-worker"));
+    for (name, _) in std::env::vars_os() {
+        let name = name.to_string_lossy();
+        if name.starts_with("OKTA_")
+            || ["RUST_LOG", "NO_COLOR", "CLICOLOR", "CLICOLOR_FORCE"].contains(&&*name)
+        {
+            command.env_remove(&*name);
+        }
+    }
+    command.stdin(Stdio::null());
+    command
+}
+
+/// Exit code and everything written.
+fn ran(command: &mut Command) -> (Option<i32>, String) {
+    let output = command.output().expect("the binary under test can be run");
+    let text = [output.stdout, output.stderr].concat();
+    (output.status.code(), String::from_utf8(text).expect("it writes UTF-8"))
+}
+
+/// Every command with its words: `dead`, `dead list`, …
+fn commands() -> Vec<Vec<String>> {
+    fn walk(command: &clap::Command, above: &[String], found: &mut Vec<Vec<String>>) {
+        for below in command.get_subcommands() {
+            let words = [above, &[below.get_name().to_owned()]].concat();
+            walk(below, &words, found);
+            found.push(words);
+        }
+    }
+    let mut found = Vec::new();
+    walk(&Cli::command(), &[], &mut found);
+    found
+}
+
+#[test]
+fn the_definition_of_the_command_line_is_sound() {
+    Cli::command().debug_assert();
+    let all = commands();
+    for words in [&["run"][..], &["dead", "replay"], &["completions"], &["man"]] {
+        assert!(all.iter().any(|known| known == words), "{words:?}");
+    }
+}
+
+#[test]
+fn every_command_has_help_of_lines_that_fit_a_terminal() {
+    for words in commands() {
+        let (code, help) = ran(command().args(&words).arg("--help"));
+        assert_eq!(code, Some(0), "{words:?}");
+        if words == ["submit"] || words == ["mcp"] {
+            continue; // they have none yet
+        }
+        let long = help.lines().find(|line| line.chars().count() > 100);
+        assert_eq!(long, None, "{words:?}");
+    }
+}
+
+#[test]
+fn completions_of_every_shell_name_every_command() {
+    for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
+        let (code, script) = ran(command().args(["completions", shell]));
+        assert_eq!(code, Some(0), "{shell}: {script}");
+        for words in commands() {
+            let name = words.last().unwrap();
+            assert!(script.contains(name.as_str()), "{shell} does not name `{}`", words.join(" "));
+        }
+        assert!(script.contains("older-than"), "{shell} does not name options");
+    }
+    let (code, said) = ran(command().args(["completions", "cmd"]));
+    assert!(code == Some(2) && said.contains("bash"), "{said}");
+}
+
+#[test]
+fn a_shell_reads_the_completions() {
+    let (_, script) = ran(command().args(["completions", "bash"]));
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), script).unwrap();
+    let checked = Command::new("bash").arg("-n").arg(file.path()).status().expect("bash is there");
+    assert!(checked.success());
+}
+
+#[test]
+fn the_manual_page_names_every_command_and_each_has_its_own() {
+    let (code, page) = ran(command().arg("man"));
+    assert_eq!(code, Some(0), "{page}");
+    // Roff writes a hyphen with a backslash.
+    let page = page.replace('\\', "");
+    assert!(page.contains(".TH okta-worker 1"), "{page}");
+    for words in commands().iter().filter(|words| words.len() == 1) {
+        assert!(page.contains(&format!("okta-worker-{}(1)", words[0])), "{words:?}");
+    }
+    for words in commands() {
+        let (code, page) = ran(command().arg("man").args(&words));
+        let page = page.replace('\\', "");
+        assert_eq!(code, Some(0), "{words:?}");
+        assert!(page.contains(&format!(".TH okta-worker-{} 1", words.join("-"))), "{words:?}: {page}");
+        assert!(page.contains(&format!("okta-worker {}", words.join(" "))), "{words:?}: {page}");
+    }
+    let (code, said) = ran(command().args(["man", "dance"]));
+    assert!(code == Some(2) && said.contains("`dance`"), "{said}");
+}
+
+#[test]
+fn what_no_terminal_reads_has_no_escape_codes() {
+    let rows: [&[&str]; 7] = [
+        &["--help"],
+        &["dead", "replay", "--help"],
+        &["dance"],
+        &["call", "get_user"],
+        &["call", "get_user", "--connection", "prod"],
+        &["check"],
+        &["man"],
+    ];
+    for arguments in rows {
+        let (_, said) = ran(command().args(arguments));
+        assert!(!said.is_empty() && !said.contains(ESCAPE), "{arguments:?}: {said}");
+        let (_, said) = ran(command().args(arguments).env("NO_COLOR", "1").env("CLICOLOR_FORCE", "1"));
+        assert!(!said.contains(ESCAPE), "{arguments:?}: {said}");
+    }
+}
+
+/// What a command writes to a terminal; nothing where none can be had.
+fn on_a_terminal(arguments: &str, variables: &[(&str, &str)]) -> Option<String> {
+    let mut command = Command::new("script");
+    let line = format!("{} {arguments}", env!("CARGO_BIN_EXE_okta-worker"));
+    for name in ["NO_COLOR", "CLICOLOR", "CLICOLOR_FORCE", "OKTA_WORKER_CONFIG"] {
+        command.env_remove(name);
+    }
+    command.args(["-qec", &line, "/dev/null"]).env("TERM", "xterm").envs(variables.iter().copied());
+    match command.stdin(Stdio::null()).output() {
+        Ok(output) => Some(String::from_utf8_lossy(&output.stdout).into_owned()),
+        Err(_) => {
+            println!("not run: there is no `script` (Debian: bsdutils)");
+            None
+        }
+    }
+}
+
+#[test]
+fn on_a_terminal_there_are_colours_unless_somebody_wants_none() {
+    for arguments in ["--help", "dance"] {
+        let Some(coloured) = on_a_terminal(arguments, &[]) else { return };
+        assert!(coloured.contains(ESCAPE), "{coloured}");
+        let plain = on_a_terminal(arguments, &[("NO_COLOR", "1")]).unwrap();
+        assert!(!plain.is_empty() && !plain.contains(ESCAPE), "{plain}");
+    }
+}
+
+#[test]
+fn whoever_stops_reading_is_not_told_of_a_panic() {
+    for arguments in ["man", "completions zsh", "catalog", "catalog --format asyncapi", "--help"] {
+        let line = format!("{} {arguments} | head -n 1 >/dev/null", env!("CARGO_BIN_EXE_okta-worker"));
+        let output = Command::new("sh").args(["-c", &line]).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(!said.contains("panicked"), "{arguments}: {said}");
+    }
+}
