@@ -1,7 +1,5 @@
 //! The command line as a newcomer, a shell, a pager and a script meet it.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on says so by panicking")]
-
 use std::process::{Command, Stdio};
 
 use clap::CommandFactory as _;

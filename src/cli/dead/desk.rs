@@ -18,7 +18,7 @@ use crate::worker::event::{Event, Observer};
 
 use super::choice::Choice;
 use super::entry::Entry;
-use super::{DONE, FAILED, INTERRUPTED, Refusal};
+use super::{FAILED, INTERRUPTED, Refusal};
 
 /// A message that was returned so often is not returned again, but a copy of it takes its place at the end of the
 /// queue. RabbitMQ 4 drops it at the 21st delivery; a walk that is killed counts too, so most of them are left.
@@ -42,7 +42,7 @@ impl Stop {
                 eprintln!("okta-worker: interrupted; what was not done is parked as before");
                 INTERRUPTED
             }
-            Self::Unread => DONE,
+            Self::Unread => FAILED,
             Self::Lost(why) => {
                 eprintln!("okta-worker: {why}; what was not done is parked as before");
                 FAILED
@@ -131,14 +131,10 @@ impl Desk {
         self.shelf.leave_alone(entry.slip);
     }
 
-    /// Waits, unless told to stop.
-    pub async fn wait_until(&self, at: tokio::time::Instant) -> Result<(), Stop> {
-        let mut stopping = self.stopping.clone();
-        tokio::select! {
-            biased;
-            _ = stopping.wait_for(|is_told| *is_told) => Err(Stop::Interrupted),
-            () = tokio::time::sleep_until(at) => Ok(()),
-        }
+    /// Ends when told to stop.
+    pub async fn told_to_stop(&self) -> Stop {
+        let _ = self.stopping.clone().wait_for(|is_told| *is_told).await;
+        Stop::Interrupted
     }
 }
 

@@ -33,7 +33,6 @@ pub(super) struct Arguments {
 }
 
 #[derive(Debug, clap::Subcommand)]
-#[expect(clippy::large_enum_variant, reason = "there is one of it")]
 enum Command {
     /// Lists parked messages, without their bodies.
     ///

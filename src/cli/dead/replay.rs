@@ -11,8 +11,8 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use serde_json::json;
-use tokio::task::JoinSet;
-use tokio::time::Instant;
+use tokio::task::{JoinError, JoinSet};
+use tokio::time::{Instant, sleep_until};
 
 use crate::config::Config;
 use crate::domain::ids::{ConnectionName, Lane};
@@ -159,7 +159,7 @@ impl Replay<'_> {
                     desk.leave_alone(entry).await;
                 }
                 Ok((post, said)) => {
-                    desk.wait_until(next).await?;
+                    self.wait_until(next, desk).await?;
                     next = Instant::now().max(next + self.arguments.rate.0);
                     self.land(desk, ON_THEIR_WAY_MAX - 1).await?;
                     let publisher = desk.shelf.publisher();
@@ -181,23 +181,45 @@ impl Replay<'_> {
         }
     }
 
+    /// Waits until it is time for the next, and says meanwhile what has become of those before.
+    async fn wait_until(&mut self, at: Instant, desk: &mut Desk) -> Result<(), Stop> {
+        loop {
+            let landed = tokio::select! {
+                biased;
+                stop = desk.told_to_stop() => return Err(stop),
+                Some(landed) = self.on_their_way.join_next() => landed,
+                () = sleep_until(at) => return Ok(()),
+            };
+            self.landed(desk, landed)?;
+        }
+    }
+
     /// Waits until no more than so many are on their way.
     async fn land(&mut self, desk: &mut Desk, most: usize) -> Result<(), Stop> {
         let mut said = Ok(());
         while self.on_their_way.len() > most {
             let Some(landed) = self.on_their_way.join_next().await else { break };
-            let Ok((entry, ended, slip)) = landed else { continue };
-            if let Some(slip) = slip {
-                desk.shelf.leave_alone(slip);
-            }
-            if ended.is_ok() {
-                self.done += 1
-            } else {
-                self.failed += 1
-            }
-            said = said.and(self.say(&entry, ended.as_ref().map(|()| ()).map_err(String::as_str)));
+            said = said.and(self.landed(desk, landed));
         }
         said
+    }
+
+    fn landed(&mut self, desk: &mut Desk, landed: Result<Landed, JoinError>) -> Result<(), Stop> {
+        let (said, ended, slip) =
+            landed.map_err(|_| Stop::Lost("a bug of ours stopped a copy on its way".to_owned()))?;
+        if let Some(slip) = slip {
+            desk.shelf.leave_alone(slip);
+        }
+        match ended {
+            Ok(()) => {
+                self.done += 1;
+                self.say(&said, Ok(()))
+            }
+            Err(why) => {
+                self.failed += 1;
+                self.say(&said, Err(&why))
+            }
+        }
     }
 
     /// What would be published, or why nothing can be.

@@ -180,6 +180,7 @@ impl Shelf {
                 if silent >= SILENCE_MAX {
                     return Err(format!("the broker does not deliver what is in `{DEAD}`"));
                 }
+                self.cancel().await?; // it may have got all that it can have
                 continue;
             };
             self.ahead -= 1;
