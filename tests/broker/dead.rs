@@ -67,7 +67,7 @@ fn run(world: &World, arguments: &[&str]) -> (i32, String, String) {
 }
 
 /// Runs it and reads its lines as JSON.
-fn lines(world: &World, arguments: &[&str], code: i32) -> Vec<Value> {
+pub fn lines(world: &World, arguments: &[&str], code: i32) -> Vec<Value> {
     let (ended, stdout, stderr) = run(world, &[arguments, &["--json"]].concat());
     assert_eq!(ended, code, "{arguments:?}: {stdout}{stderr}");
     stdout.lines().map(|line| serde_json::from_str(line).expect("each line is JSON")).collect()
@@ -274,6 +274,19 @@ async fn properties_that_no_client_library_reads_are_listed_and_hide_nothing_beh
     settled(&caller, 1).await;
     assert_eq!(lines(&world, &["discard", "--all", "--yes"], 0).len(), 1);
     settled(&caller, 0).await;
+}
+
+#[tokio::test]
+async fn what_was_given_up_for_bringing_workers_down_is_tried_again_alone() {
+    let (world, caller) = world().await;
+    let body = invocation("create_group", &json!({ "name": "Once more" }));
+    let message = parked("again", "prod.bulk", body).header("okta-reason", text("crash_loop"));
+    caller.send(&message.header("okta-redeliveries", number(11)).answer_to("answers")).await;
+    let _worker = world.worker();
+    assert_eq!(lines(&world, &["replay", "again"], 0)[0]["action"], "replayed");
+    let answer = caller.take("answers").await.body();
+    assert_eq!((&answer["id"], &answer["status"]), (&json!("again"), &json!("succeeded")), "{answer}");
+    assert_eq!((world.org.effects().len(), caller.count(DEAD).await), (1, Some(0)));
 }
 
 #[tokio::test]

@@ -12,7 +12,7 @@ use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, 
 use tempfile::TempDir;
 
 use super::caller::until;
-use super::child::{LOOK_AGAIN, Process, WAIT_MAX, command, free_port};
+use super::child::{LOOK_AGAIN, Process, WAIT_MAX, command, free_port, ran};
 use super::node::ours;
 use super::org::TOKEN;
 use super::world::{BROKER_URL, Start, World};
@@ -141,5 +141,11 @@ async fn an_authority_that_is_rotated_is_waited_for_without_haste_and_trusted_as
     assert!((1..20).contains(&tries), "{tries} tries: {}", worker.process.stderr());
     std::fs::write(&trusted, next).unwrap();
     worker.await_ready();
+    let file = world.file("dead.toml");
+    std::fs::write(&file, worker.settings()).unwrap();
+    let mut list = command();
+    list.arg("--config").arg(file).args(["dead", "list"]).envs(variables);
+    let (code, stdout, stderr) = ran(&mut list);
+    assert_eq!((code, stdout.as_str()), (0, "no parked message matches\n"), "{stderr}");
     worker.stop();
 }

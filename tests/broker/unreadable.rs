@@ -8,6 +8,7 @@ use serde_json::json;
 use tokio::time::sleep;
 
 use super::caller::{Message, until};
+use super::dead::lines;
 use super::node::ours;
 use super::wire::Wire;
 use super::world::World;
@@ -36,6 +37,11 @@ async fn properties_that_are_not_utf_8_stop_nobody_else_and_end_parked() {
     }
     assert!(answered >= 10, "only {answered} others were answered meanwhile");
     assert!(worker.process.ended().is_none());
+    let list = lines(&world, &["list"], 0);
+    assert_eq!((&list[0]["connection"], &list[0]["lane"]), (&json!("prod"), &json!("bulk")), "{list:?}");
+    assert_eq!((&list[0]["reason"], &list[0]["caller"]), (&json!("crash_loop"), &json!(null)), "{list:?}");
+    assert!(list[0]["parked"].is_string(), "{list:?}");
+    until("it is back", async || caller.count(DEAD).await == Some(1)).await;
     assert!(wire.has(DEAD, b"\xff\xfe"), "it is parked with its own properties");
     caller.ask("prod.bulk", "list_groups", &json!({"limit": 1})).await;
 }
