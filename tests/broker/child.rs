@@ -1,10 +1,11 @@
 //! Processes of the binary under test, killed when the test lets go of them.
 
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::io::{BufRead as _, BufReader, Read, Write as _};
 use std::net::TcpListener;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 /// How long anything may take that is waited for; generous, because a machine of two cores runs a broker,
@@ -116,6 +117,14 @@ impl Drop for Process {
     }
 }
 
+fn read(mut stream: impl Read + Send + 'static) -> JoinHandle<String> {
+    std::thread::spawn(move || {
+        let mut text = String::new();
+        stream.read_to_string(&mut text).expect("it writes UTF-8");
+        text
+    })
+}
+
 /// What a command that ends by itself came to: exit code, standard output, standard error.
 pub fn ran(command: &mut Command) -> (i32, String, String) {
     let mut child = command
@@ -124,6 +133,9 @@ pub fn ran(command: &mut Command) -> (i32, String, String) {
         .stderr(Stdio::piped())
         .spawn()
         .expect("the binary under test can be run");
+    // Read meanwhile: who has much to say waits until it is read.
+    let stdout = read(child.stdout.take().expect("it is piped"));
+    let stderr = read(child.stderr.take().expect("it is piped"));
     let deadline = Instant::now() + WAIT_MAX;
     let status = loop {
         if let Some(status) = child.try_wait().expect("a child of ours can be waited for") {
@@ -134,13 +146,8 @@ pub fn ran(command: &mut Command) -> (i32, String, String) {
         }
         std::thread::sleep(LOOK_AGAIN);
     };
-    let text = |stream: &mut dyn std::io::Read| {
-        let mut text = String::new();
-        stream.read_to_string(&mut text).expect("it writes UTF-8");
-        text
-    };
-    let stdout = text(child.stdout.as_mut().expect("it is piped"));
-    let stderr = text(child.stderr.as_mut().expect("it is piped"));
+    let text = |reading: JoinHandle<String>| reading.join().expect("it writes UTF-8");
+    let (stdout, stderr) = (text(stdout), text(stderr));
     (status.code().unwrap_or(-1), stdout, stderr)
 }
 

@@ -37,6 +37,8 @@ pub struct Answered {
     pub effect: String,
     /// `error.code` of a failure.
     pub code: Option<String>,
+    /// The subtool, and what went wrong, for people.
+    pub why: String,
     /// `result.id` of a success.
     pub created: Option<String>,
 }

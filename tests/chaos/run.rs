@@ -92,7 +92,14 @@ impl<'a> Run<'a> {
             self.history.parked.push(id.unwrap_or_default());
         }
         self.history.effects = effects(self.world).split_off(self.before);
-        (check(&self.history), self.history)
+        let verdict = check(&self.history);
+        if !verdict.is_good() {
+            let in_doubt = |answer: &&Answered| answer.code.is_some() || answer.effect == "unknown";
+            for Answered { id, effect, code, why, .. } in self.history.answered.iter().filter(in_doubt) {
+                println!("{id}: {effect}, {code:?}, {why}");
+            }
+        }
+        (verdict, self.history)
     }
 
     /// Connects again: the broker was away.
@@ -130,6 +137,7 @@ fn answered(body: &Value) -> Answered {
         status: text(&body["status"]).expect("an answer has a status"),
         effect: text(&body["effect"]).expect("an answer has an effect"),
         code: text(&body["error"]["code"]),
+        why: format!("{}: {}", body["subtool"], body["error"]["message"]),
         created: text(&body["result"]["id"]).filter(|_| body["subtool"].as_str() != Some("get_user")),
     }
 }
