@@ -69,6 +69,12 @@ class Agent:
         assert result["okta_calls"] >= 1 and result["okta_request_ids"], result
         return result["result"]
 
+    def planned(self, subtool, arguments):
+        """Asks what a write would do."""
+        result = self.ask(subtool, arguments, {"dry_run": True})
+        assert (result["status"], result["effect"]) == ("planned", "none"), result
+        return result["result"]
+
     def refused(self, code, path, *question, **more):
         """Asks for something that must fail, and change nothing."""
         result = self.ask(*question, **more)
@@ -84,8 +90,9 @@ def main():
     login = f"jane.{tag}@example.com"
     profile = {"login": login, "email": login, "firstName": "Jane", "lastName": "Doe"}
 
-    # What this version does not build is refused, not ignored: nobody wants a dry run that writes.
-    agent.refused("invalid_message", "options.dry_run", "create_user", {}, {"dry_run": True})
+    # A dry run writes nothing, or the real one behind it would find the login taken.
+    plan = agent.planned("create_user", {"profile": profile})
+    assert plan["predicted"] == {"effect": "applied", "error": None}, plan
 
     user = agent.done("applied", "create_user", {"profile": profile})
     assert user["profile"]["login"] == login, user
