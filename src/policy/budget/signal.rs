@@ -43,14 +43,17 @@ impl Signal {
     /// The signal as a message body.
     pub fn encode(&self) -> Vec<u8> {
         let millis = |time: Duration| u32::try_from(time.as_millis()).unwrap_or(u32::MAX);
+        // Bounds: what is rounded down comes back sooner than it went where a signal takes less than a millisecond,
+        // and from worker to worker an end would creep towards now.
+        let at_least = |time: Duration| millis(time + Duration::from_nanos(999_999));
         let wire = Wire(
             self.worker,
             self.ledger.clone(),
             self.reset,
             self.limit,
             self.remaining,
-            millis(self.age),
-            millis(self.to_end),
+            at_least(self.age),
+            at_least(self.to_end),
             self.in_flight,
             millis(Duration::from_secs_f64(self.rate.clamp(0.0, 1e6))),
             u8::from(self.at_work),
@@ -105,6 +108,18 @@ mod tests {
         let body = signal().encode();
         assert_eq!(Signal::decode(&body), Some(signal()));
         assert!(body.len() <= 80, "{} bytes: {}", body.len(), String::from_utf8_lossy(&body));
+    }
+
+    #[test]
+    fn no_end_comes_closer_on_its_way_and_no_knowledge_gets_younger() {
+        let told =
+            Signal { age: Duration::from_nanos(1), to_end: Duration::from_micros(14_950_001), ..signal() };
+        let mut heard = told.clone();
+        for _ in 0..1000 {
+            heard = Signal::decode(&heard.encode()).unwrap();
+            assert!(heard.to_end >= told.to_end && heard.age >= told.age, "{heard:?}");
+        }
+        assert_eq!((heard.age, heard.to_end), (Duration::from_millis(1), Duration::from_millis(14_951)));
     }
 
     #[test]
