@@ -235,16 +235,21 @@ impl Subtool for AssignUserToApp {
         };
         let read = Request::get("/api/v1/apps/{appId}/users/{userId}", &[&self.app_id, &user]);
         if let Some(since) = okta.doubt() {
-            match look_for(okta, read.clone())? {
-                Some(reply) if self.is_done(&reply)? => return Ok(Done::applied(AppUser(reply.json()?))),
-                Some(_) => {}
-                // Given and taken away since: nobody gets it back by our second attempt.
-                None if logged(okta, ASSIGNED, &[user.as_str(), self.app_id.as_str()], since)?
-                    == Some(true) =>
-                {
+            let mut there = look_for(okta, read.clone())?;
+            if there.is_none()
+                && logged(okta, ASSIGNED, &[user.as_str(), self.app_id.as_str()], since)? == Some(true)
+            {
+                // It may have come between the two looks, by somebody who wants the same.
+                there = look_for(okta, read.clone())?;
+                if there.is_none() {
+                    // Given and taken away since: nobody gets it back by our second attempt.
                     return Err(unknown("the user was assigned, and the assignment was taken away since"));
                 }
-                None => {}
+            }
+            if let Some(reply) = there
+                && self.is_done(&reply)?
+            {
+                return Ok(Done::applied(AppUser(reply.json()?)));
             }
         }
         let reply = okta.ask(Request::post("/api/v1/apps/{appId}/users", &[&self.app_id]).json(&body))?;
