@@ -18,7 +18,9 @@ use super::report::{is_long, passed};
 use super::world::{BROKER_URL, World};
 
 /// Rows of the file; one in four resets a password.
-const ROWS: usize = 2_000;
+fn rows_in_all() -> usize {
+    if is_long() { 2_000 } else { 800 }
+}
 
 /// People in the org: enough of them may have their password reset.
 const PEOPLE: &str = "1000";
@@ -213,21 +215,22 @@ async fn a_submit_that_is_killed_twice_has_every_row_done_once() {
     }
     let world = world().await;
     let _worker = world.worker();
-    let bodies = bodies(&world, ROWS);
+    let all = rows_in_all();
+    let bodies = bodies(&world, all);
     let job = Job::new(&world, Road::Broker, &bodies);
     // The broker has confirmed the row, and the journal does not say so.
     killed_at(&job, Point::Confirmed, 301).await;
-    assert!(job.results().len() < ROWS);
+    assert!(job.results().len() < all);
     let process = job.start(None);
-    job.until(ROWS / 2).await;
+    job.until(all / 2).await;
     drop(process);
     let after = job.results().len();
-    assert!(after < ROWS, "it was killed in the middle");
+    assert!(after < all, "it was killed in the middle");
     job.end(job.start(None));
     let unknown = job.check(&bodies);
     passed(
         "35",
-        &format!("{ROWS} rows, killed with {after} results the second time; {unknown} `outcome_unknown`"),
+        &format!("{all} rows, killed with {after} results the second time; {unknown} `outcome_unknown`"),
     );
 }
 
@@ -237,20 +240,21 @@ async fn a_submit_with_the_worker_inside_that_is_killed_twice_has_every_row_done
         return;
     }
     let world = world().await;
-    let bodies = bodies(&world, ROWS);
+    let all = rows_in_all();
+    let bodies = bodies(&world, all);
     let job = Job::new(&world, Road::Embedded, &bodies);
     // Okta has done it, and nobody here knows.
     killed_at(&job, Point::Answered, 301).await;
     let process = job.start(None);
-    job.until(ROWS / 2).await;
+    job.until(all / 2).await;
     drop(process);
     let after = job.results().len();
-    assert!(after < ROWS, "it was killed in the middle");
+    assert!(after < all, "it was killed in the middle");
     job.end(job.start(None));
     let unknown = job.check(&bodies);
     passed(
         "36",
-        &format!("{ROWS} rows, killed with {after} results the second time; {unknown} `outcome_unknown`"),
+        &format!("{all} rows, killed with {after} results the second time; {unknown} `outcome_unknown`"),
     );
 }
 
@@ -259,19 +263,20 @@ async fn a_submit_that_is_cut_off_from_the_broker_goes_on_and_has_every_row_done
     let Some(node) = ours() else { return };
     let world = world().await;
     let _worker = world.worker();
-    let bodies = bodies(&world, ROWS);
+    let all = rows_in_all();
+    let bodies = bodies(&world, all);
     let (proxy, url) = world.proxied(node);
     let mut job = Job::new(&world, Road::Broker, &bodies);
     job.url = url;
     let process = job.start(None);
-    for results in [100, ROWS / 2] {
+    for results in [100, all / 2] {
         job.until(results).await;
         proxy.cut(Which::All);
     }
     job.end(process);
     let unknown = job.check(&bodies);
     assert_eq!(unknown, 0, "the worker that had them remembers");
-    passed("37", &format!("{ROWS} rows, cut off twice"));
+    passed("37", &format!("{all} rows, cut off twice"));
 }
 
 /// Runs a command to its end: the most memory it has had, in KiB, as it was seen last.
