@@ -5,6 +5,7 @@ use serde_json::{Map, Value, json};
 
 use crate::domain::answer::Status;
 use crate::domain::ids::Lane;
+use crate::domain::mail::{CANCEL, PROGRESS, RESENT, RESULT, WANTS_PROGRESS};
 use crate::domain::topology::{DEAD, INVOCATIONS, RESULTS, UNCLAIMED, UNDELIVERED, UNROUTED};
 use crate::tools::catalogue::{CATALOGUE, names};
 
@@ -128,7 +129,7 @@ fn channels() -> Value {
                     "default": Lane::Interactive.as_str(),
                 },
             },
-            "messages": carried(&["invocation"]),
+            "messages": carried(&["invocation", "cancel"]),
             "bindings": through(INVOCATIONS, "topic"),
         },
         "replies": {
@@ -217,6 +218,14 @@ fn operations() -> Value {
     };
     json!({
         "run": receive("invocations", "Run an invocation", "Runs the subtool on the connection and answers; acknowledged after the broker has confirmed the result.", &["result", "progress"]),
+        "cancel": {
+            "action": "receive",
+            "title": "Cancel an invocation",
+            "summary": "Drops an invocation that has not begun, whichever worker holds it; what has begun is finished.",
+            "channel": channel("invocations"),
+            "messages": of("invocations", &["cancel"]),
+            "bindings": { "amqp": { "ack": true, "bindingVersion": BINDINGS } },
+        },
         "refuse_unrouted": receive("unrouted", "Refuse an unrouted invocation", "Answers what was published with a key that is no connection's.", &["result"]),
         "refuse_undelivered": receive("undelivered", "Refuse an undelivered invocation", "Answers what RabbitMQ gave up.", &["result"]),
         "publish_result": send("results", "Publish a result", "Sends the result of an invocation without `reply_to`, one-time secrets never among it.", "result"),
@@ -245,8 +254,8 @@ fn messages() -> Value {
                 "type": "object",
                 "properties": {
                     "traceparent": traceparent,
-                    "okta-resent": { "type": "boolean", "description": "The producer is unsure and sends the same message with the same `timestamp` again." },
-                    "okta-progress": { "type": "boolean", "description": "Messages of type `okta.progress` are wanted on `reply_to` while it waits." },
+                    (RESENT): { "type": "boolean", "description": "The producer is unsure and sends the same message with the same `timestamp` again." },
+                    (WANTS_PROGRESS): { "type": "boolean", "description": "Messages of type `okta.progress` are wanted on `reply_to` while it waits." },
                 },
             },
             "payload": { "$ref": schema_at("invocation") },
@@ -254,8 +263,17 @@ fn messages() -> Value {
             "bindings": { "amqp": { "contentEncoding": "utf-8", "bindingVersion": BINDINGS } },
             "examples": examples,
         },
+        "cancel": {
+            "name": CANCEL,
+            "title": "Cancel",
+            "summary": "Nobody wants this invocation any more: it is dropped unless it has begun, and not answered.",
+            "description": "AMQP properties: `type` says what it is, `message_id` is the invocation's id, `user_id` its caller's. It goes the way the invocation went and has no body.",
+            "contentType": "application/octet-stream",
+            "payload": true,
+            "bindings": { "amqp": { "messageType": CANCEL, "bindingVersion": BINDINGS } },
+        },
         "result": {
-            "name": "okta.result",
+            "name": RESULT,
             "title": "Result",
             "summary": "How an invocation ended.",
             "description": "`message_id` is `<id>.result`, of a page `<id>.<index>`, and the same again when it is sent again: a result may come twice.",
@@ -269,7 +287,7 @@ fn messages() -> Value {
             },
             "payload": { "$ref": schema_at("result") },
             "correlationId": correlation(),
-            "bindings": { "amqp": { "messageType": "okta.result", "bindingVersion": BINDINGS } },
+            "bindings": { "amqp": { "messageType": RESULT, "bindingVersion": BINDINGS } },
             "examples": [{ "name": "not_found", "summary": "A failure.", "payload": {
                 "id": "7d0c", "connection": "prod", "subtool": "get_user", "status": "failed", "effect": "none",
                 "error": {
@@ -281,13 +299,13 @@ fn messages() -> Value {
             } }],
         },
         "progress": {
-            "name": "okta.progress",
+            "name": PROGRESS,
             "title": "Progress",
             "summary": "An invocation with the header `okta-progress` still waits; at most one per second.",
             "contentType": "application/json",
             "payload": { "$ref": schema_at("progress") },
             "correlationId": correlation(),
-            "bindings": { "amqp": { "messageType": "okta.progress", "bindingVersion": BINDINGS } },
+            "bindings": { "amqp": { "messageType": PROGRESS, "bindingVersion": BINDINGS } },
         },
         "parked": {
             "name": "okta.parked",

@@ -17,7 +17,7 @@ use crate::worker::event::{Observer, Observers};
 use crate::worker::ports::Inbox;
 
 use super::assembly::{self, Ground, Orgs};
-use super::{DONE, FAILED, REFUSED, Refusal, load};
+use super::{DONE, FAILED, REFUSED, Refusal, load, unknown_connection};
 
 /// Where the answer waits for us.
 const REPLIES: &str = "stdout";
@@ -74,7 +74,7 @@ pub(super) async fn run(source: Option<PathBuf>, arguments: Arguments) -> Result
     let mut orgs = assembly::orgs(&config, &Ground::new(&config, &observer), &Orgs::new())?;
     orgs.retain(|known, _| *known == name);
     if orgs.is_empty() {
-        return Err(Refusal(format!("unknown connection `{name}`")));
+        return Err(unknown_connection(&config, name.as_str()));
     }
     let broker = Broker::new([&name]);
     broker.declare(REPLIES);

@@ -20,7 +20,9 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::config::{self, Loaded, Problems};
+use crate::config::{self, Config, Loaded, Problems};
+use crate::domain::envelope::{list, nearest};
+use crate::domain::ids::excerpt;
 
 /// The name of the program.
 const NAME: &str = "okta-worker";
@@ -124,6 +126,17 @@ pub async fn main() -> ExitCode {
             ExitCode::from(REFUSED)
         }
     }
+}
+
+/// There is no such connection, and which there are.
+fn unknown_connection(config: &Config, name: &str) -> Refusal {
+    let known: Vec<&str> = config.connections.iter().map(|connection| connection.name.as_str()).collect();
+    let hint = match nearest(name, known.iter().copied()) {
+        Some(near) => format!(", did you mean `{near}`?"),
+        None if known.is_empty() => ": none is configured".to_owned(),
+        None => format!(", known are {}", list(&known)),
+    };
+    Refusal(format!("unknown connection `{}`{hint}", excerpt(name)))
 }
 
 /// Why a command was not begun.

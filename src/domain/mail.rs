@@ -71,6 +71,17 @@ impl HeaderValue {
     }
 }
 
+/// The header by which a producer says that it may have sent the message before.
+pub const RESENT: &str = "okta-resent";
+/// The header by which a caller asks to hear of waits.
+pub const WANTS_PROGRESS: &str = "okta-progress";
+/// The AMQP `type` of a result.
+pub const RESULT: &str = "okta.result";
+/// The AMQP `type` of what tells of a wait.
+pub const PROGRESS: &str = "okta.progress";
+/// The AMQP `type` of what cancels an invocation, and of what workers tell each other of it.
+pub const CANCEL: &str = "okta.cancel";
+
 /// The headers of a message, by name.
 pub type Headers = BTreeMap<String, HeaderValue>;
 

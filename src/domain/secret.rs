@@ -3,6 +3,7 @@
 use std::fmt;
 
 use secrecy::{ExposeSecret, SecretString};
+use serde_json::Value;
 
 /// What stands where a secret was.
 pub const MASK: &str = "***";
@@ -70,6 +71,25 @@ impl Secrets {
             }
         }
         masked
+    }
+}
+
+impl Secrets {
+    /// The value with every text and number in it masked; names stay.
+    pub fn mask_value(&self, value: Value) -> Value {
+        match value {
+            Value::String(text) => Value::String(self.mask(&text)),
+            Value::Number(number) => {
+                let text = number.to_string();
+                let masked = self.mask(&text);
+                if masked == text { Value::Number(number) } else { Value::String(masked) }
+            }
+            Value::Array(items) => items.into_iter().map(|item| self.mask_value(item)).collect(),
+            Value::Object(entries) => {
+                entries.into_iter().map(|(name, value)| (name, self.mask_value(value))).collect()
+            }
+            Value::Null | Value::Bool(_) => value,
+        }
     }
 }
 

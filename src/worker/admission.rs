@@ -9,12 +9,11 @@ use jiff::Timestamp;
 use serde_json::value::RawValue;
 
 use crate::domain::answer::{ErrorCode, Failure};
-use crate::domain::envelope::{Envelope, Fault, Options, RESULT_BYTES_USUAL, nearest};
+use crate::domain::envelope::{Envelope, Fault, Options, RESULT_BYTES_USUAL};
 use crate::domain::ids::{Lane, excerpt};
 use crate::domain::json::{self, Fields};
 use crate::domain::secret::Secrets;
 use crate::policy::permit::AllowList;
-use crate::policy::provenance;
 use crate::tools::catalogue::{self, Entry};
 use crate::tools::output::Rest;
 use crate::tools::{Bounds, Listing, Move, Repeat, Setting, Tool};
@@ -154,7 +153,7 @@ impl Reading {
         self.check_message(letter)?;
         let connection = self.connection.as_ref().ok_or_else(|| unknown_connection(letter))?;
         let entry = self.entry.ok_or_else(|| unknown_subtool(&envelope.subtool))?;
-        provenance::check(&letter.source, &letter.exchange, &letter.routing_key, &letter.properties.headers)?;
+        letter.came_by_a_good_way()?;
         letter.answers_where_it_must_not().map_or(Ok(()), Err)?;
         self.check_permission(letter, entry, connection, rules)?;
         self.check_arguments(envelope)?;
@@ -332,12 +331,7 @@ fn unknown_connection(letter: &Letter) -> Failure {
 }
 
 fn unknown_subtool(name: &str) -> Failure {
-    let hint = nearest(name, catalogue::names()).map_or_else(
-        || ": `okta-worker catalog` lists the 28".to_owned(),
-        |near| format!(", did you mean `{near}`?"),
-    );
-    let message = format!("unknown subtool `{}`{hint}", excerpt(name));
-    Failure::new(ErrorCode::UnknownSubtool, message).at(Some("subtool"))
+    Failure::new(ErrorCode::UnknownSubtool, catalogue::unknown(name)).at(Some("subtool"))
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ use serde_json::value::RawValue;
 
 use crate::domain::answer::{Answer, Effect, Outcome, PageMark, Status};
 use crate::domain::json::{self, Object};
-use crate::domain::mail::{Address, HeaderValue, Headers, Post, Posted, Properties, Unposted};
+use crate::domain::mail::{Address, HeaderValue, Headers, Post, Posted, Properties, RESULT, Unposted};
 use crate::domain::secret::MASK;
 use crate::domain::topology::{DEAD, RESULTS};
 
@@ -159,7 +159,7 @@ impl Answering<'_> {
                 Some(page) => result_id(&letter.id, &page.index.to_string()),
             }),
             correlation_id: letter.correlation_id(),
-            kind: Some("okta.result".to_owned()),
+            kind: Some(RESULT.to_owned()),
             content_type: Some("application/json".to_owned()),
             timestamp: seconds(self.worker.rules.load().clock.now()),
             headers,

@@ -9,23 +9,24 @@ use std::time::Duration;
 use bytes::Bytes;
 use jiff::Timestamp;
 
-use crate::domain::mail::{Address, HeaderValue, Headers, Post, Posted, Properties, Receipt};
+use crate::domain::mail::{
+    Address, HeaderValue, Headers, Post, Posted, Properties, RESENT, Receipt, WANTS_PROGRESS,
+};
 use crate::domain::topology::{DELAY_TIERS, INVOCATIONS, work_key};
 use crate::policy::provenance::X_DEATH;
 
 use super::Rules;
 use super::admission::Job;
-use super::docket::{Docket, RESENT};
+use super::docket::Docket;
 use super::killpoint::{Point, reached};
 use super::letter::Letter;
 use super::ports::Postbox;
-use super::progress::PROGRESS;
 
 /// What headers of the worker's own begin with.
 const OURS: &str = "okta-";
 
 /// The headers of that kind that a producer may set.
-const PRODUCERS_OWN: [&str; 2] = [RESENT, PROGRESS];
+const PRODUCERS_OWN: [&str; 2] = [RESENT, WANTS_PROGRESS];
 
 /// What RabbitMQ writes into a message or acts upon when one is published: how often it was delivered,
 /// from where it was dead-lettered, and further routing keys.

@@ -13,14 +13,11 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::domain::json;
-use crate::domain::mail::{Address, Post, Properties};
+use crate::domain::mail::{Address, CANCEL, Post, Properties};
 use crate::domain::topology::SIGNALS;
 
 use super::letter::Letter;
 use super::ports::Postbox;
-
-/// The AMQP `type` of a message that cancels, and of what workers tell each other of it.
-pub const CANCEL: &str = "okta.cancel";
 
 /// How long it is remembered: what lies aside comes back within the hour, most of it within minutes.
 const KEPT: Duration = Duration::from_secs(15 * 60);

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use crate::domain::mail::{HeaderValue, Headers, Properties};
+use crate::domain::mail::{HeaderValue, Headers, Properties, RESENT};
 use crate::domain::topology::DELIVERY_LIMIT;
 use crate::tools::SETTLING;
 
@@ -37,9 +37,6 @@ const WAITED: &str = "okta-waited-ms";
 
 /// When the copy was put aside.
 const ASIDE_SINCE: &str = "okta-aside-since";
-
-/// The producer is unsure whether it has sent the message before.
-pub(super) const RESENT: &str = "okta-resent";
 
 /// How old a redelivered message is taken to be that does not say when it was sent: as long as RabbitMQ lets
 /// a delivery go unacknowledged.

@@ -7,6 +7,7 @@ use crate::domain::answer::{ErrorCode, Failure};
 use crate::domain::ids::{ConnectionName, Lane, excerpt};
 use crate::domain::mail::{Address, Headers, Properties, Source};
 use crate::domain::topology::DIRECT_REPLY;
+use crate::policy::provenance;
 use crate::policy::reply_to::ReplyPolicy;
 
 use super::docket::Docket;
@@ -89,6 +90,14 @@ impl Letter {
         const TRACE_CHARS_MAX: usize = 256;
         let text = self.properties.headers.get(TRACEPARENT)?.as_text()?;
         (text.len() <= TRACE_CHARS_MAX && text.bytes().all(|byte| byte.is_ascii_graphic())).then_some(text)
+    }
+
+    /// Whether it may have come the way it came.
+    ///
+    /// # Errors
+    /// `not_permitted`, where it may not.
+    pub fn came_by_a_good_way(&self) -> Result<(), Failure> {
+        provenance::check(&self.source, &self.exchange, &self.routing_key, &self.properties.headers)
     }
 
     /// Whether `reply_to` names a place where results must not go.

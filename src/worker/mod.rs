@@ -7,7 +7,7 @@
 mod admission;
 mod answering;
 mod aside;
-pub mod cancelling;
+mod cancelling;
 pub mod clock;
 mod conversation;
 mod docket;
@@ -36,7 +36,7 @@ use tokio::time::Instant;
 
 use crate::domain::answer::{Effect, ErrorCode, Failure, Outcome};
 use crate::domain::ids::{ConnectionName, Lane};
-use crate::domain::mail::{Delivery, Receipt, Source};
+use crate::domain::mail::{CANCEL, Delivery, Receipt, Source};
 use crate::domain::secret::Secrets;
 use crate::policy::permit::{AllowList, Callers};
 use crate::policy::provenance::{self, GivenUp};
@@ -46,7 +46,7 @@ use crate::policy::retry::RetryRules;
 use admission::{Job, Reading};
 use answering::Answering;
 use aside::{Aside, Put};
-use cancelling::{CANCEL, Cancelled, Mark};
+use cancelling::{Cancelled, Mark};
 use clock::Clock;
 use conversation::{Company, Conversation, Cost, End};
 use event::{Event, Observer, ParkReason};
@@ -246,7 +246,7 @@ impl Worker {
             return Ended::crash_loop(reading.is_write());
         }
         if letter.properties.kind.as_deref() == Some(CANCEL) {
-            if let Some(mark) = Mark::of(letter) {
+            if let Some(mark) = Mark::of(letter).filter(|_| letter.came_by_a_good_way().is_ok()) {
                 self.cancelled.add(mark, &*self.postbox, rules.own_user.as_deref()).await;
             }
             return Ended::Dropped;
@@ -376,12 +376,10 @@ impl Worker {
 
     /// Answers what the broker gave up.
     fn give_up(&self, letter: &Letter, is_write: bool) -> Ended {
-        let headers = &letter.properties.headers;
-        let checked = provenance::check(&letter.source, &letter.exchange, &letter.routing_key, headers);
-        if let Err(failure) = checked {
+        if let Err(failure) = letter.came_by_a_good_way() {
             return Ended::refused(failure, None);
         }
-        match provenance::given_up(headers) {
+        match provenance::given_up(&letter.properties.headers) {
             Some((_, GivenUp::Expired)) => {
                 let message = "the message expired in its queue before work began";
                 let failure = Failure::new(ErrorCode::DeadlineExceeded, message);

@@ -294,11 +294,6 @@ impl Content {
 /// The value without its secrets: what stands below a name that speaks of them, and the same texts elsewhere.
 fn masked(value: Value, secrets: &Secrets) -> Value {
     match value {
-        Value::String(text) => Value::String(secrets.mask(&text)),
-        Value::Number(number) => {
-            let text = number.to_string();
-            if secrets.mask(&text) == text { Value::Number(number) } else { Value::String(MASK.to_owned()) }
-        }
         Value::Array(items) => items.into_iter().map(|item| masked(item, secrets)).collect(),
         Value::Object(entries) => {
             let entry = |(name, value): (String, Value)| {
@@ -307,7 +302,7 @@ fn masked(value: Value, secrets: &Secrets) -> Value {
             };
             entries.into_iter().map(entry).collect()
         }
-        Value::Null | Value::Bool(_) => value,
+        Value::String(_) | Value::Number(_) | Value::Null | Value::Bool(_) => secrets.mask_value(value),
     }
 }
 

@@ -12,13 +12,10 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::domain::bucket::Bucket;
 use crate::domain::json;
-use crate::domain::mail::{Address, Post, Properties};
+use crate::domain::mail::{Address, PROGRESS, Post, Properties, WANTS_PROGRESS};
 
 use super::letter::Letter;
 use super::ports::Postbox;
-
-/// The header by which a caller asks for it.
-pub(super) const PROGRESS: &str = "okta-progress";
 
 /// How long an invocation waits before its caller hears of it: shorter waits are none to a caller.
 const FIRST_AFTER: Duration = Duration::from_millis(500);
@@ -67,7 +64,7 @@ impl<'a> Progress<'a> {
         connection: &'a str,
         subtool: &'static str,
     ) -> Self {
-        let is_wanted = letter.properties.headers.get(PROGRESS).is_some_and(|value| value.is_true());
+        let is_wanted = letter.properties.headers.get(WANTS_PROGRESS).is_some_and(|value| value.is_true());
         let to = letter.reply_to.as_ref().filter(|_| is_wanted);
         let (since, told) = (Instant::now(), Mutex::default());
         Self { listener: to.map(|to| (postbox, to)), letter, connection, subtool, since, told }
@@ -116,7 +113,7 @@ impl<'a> Progress<'a> {
         });
         let properties = Properties {
             correlation_id: letter.correlation_id(),
-            kind: Some("okta.progress".to_owned()),
+            kind: Some(PROGRESS.to_owned()),
             content_type: Some("application/json".to_owned()),
             headers: letter.answer_headers(),
             ..Properties::default()

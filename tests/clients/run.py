@@ -9,9 +9,7 @@ everybody is the user of AMQP_URL.
 
 import json
 import os
-import random
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -22,6 +20,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pika
+from stand import free_port
 
 TREE = Path(__file__).resolve().parents[2]
 CLIENTS = TREE / "tests" / "clients"
@@ -38,19 +37,6 @@ ONBOARDING = "replies.onboarding"  # what bulk_onboarding.py reads
 
 class Failed(Exception):
     """Something is not as it should be; the text says what."""
-
-
-def free_port():
-    """A port below the ephemeral range, where no client's connection can take it."""
-    for _ in range(100):
-        port = random.randrange(10_000, 32_000)
-        with socket.socket() as probe:
-            try:
-                probe.bind(("127.0.0.1", port))
-                return port
-            except OSError:
-                continue
-    raise Failed("found no free port")
 
 
 class Process:

@@ -14,13 +14,12 @@ use rmcp::transport::stdio;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::config::{Config, Connection};
-use crate::domain::envelope::nearest;
 use crate::domain::ids::{ConnectionName, Lane};
 use crate::edge::rabbit::{Asker, own_user};
 use crate::tools::catalogue::{CATALOGUE, Entry};
 use crate::worker::event::{Event, Observer};
 
-use super::{DONE, Refusal, load_without_tokens};
+use super::{DONE, Refusal, load_without_tokens, unknown_connection};
 use server::Server;
 
 /// Serves the subtools of a connection to a model, over MCP on stdin and stdout.
@@ -42,7 +41,9 @@ pub(super) struct Arguments {
 
 pub(super) async fn run(source: Option<PathBuf>, arguments: Arguments) -> Result<u8, Refusal> {
     let config = load_without_tokens(source.as_deref())?.config;
-    let connection = named(&config, &arguments.connection)?;
+    let name = &arguments.connection;
+    let connection = config.connections.iter().find(|known| known.name.as_str() == name);
+    let connection = connection.ok_or_else(|| unknown_connection(&config, name))?;
     let user = own_user(config.broker.url.expose()).map_err(|ended| Refusal(ended.to_string()))?;
     let enabled = enabled(&config, connection, &user)?;
     let asker = Asker::open(&config.broker, Arc::new(Stderr)).await.map_err(Refusal)?;
@@ -57,15 +58,6 @@ pub(super) async fn run(source: Option<PathBuf>, arguments: Arguments) -> Result
         _ = tokio::signal::ctrl_c() => {}
     }
     Ok(DONE)
-}
-
-fn named<'a>(config: &'a Config, name: &str) -> Result<&'a Connection, Refusal> {
-    let names = || config.connections.iter().map(|connection| connection.name.as_str());
-    let found = config.connections.iter().find(|connection| connection.name.as_str() == name);
-    found.ok_or_else(|| {
-        let hint = nearest(name, names()).map(|near| format!(", did you mean `{near}`?")).unwrap_or_default();
-        Refusal(format!("unknown connection `{name}`{hint}"))
-    })
 }
 
 /// The subtools that the connection enables and the caller may use.
@@ -99,5 +91,33 @@ impl Observer for Stderr {
             let what = if *connected { "the broker is there again" } else { "lost the broker" };
             eprintln!("okta-worker mcp: {what} ({why})");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The tools that a user is offered, or why none.
+    fn offered(callers: &str, user: &str) -> Result<Vec<&'static str>, String> {
+        let text = format!(
+            "[connections.prod]\ndomain = \"acme.okta.com\"\napi_token = \"x\"\nsubtools = [\"read\", \"write\"]\n{callers}"
+        );
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("a.toml"), text).unwrap();
+        let config = crate::config::load(Some(dir.path()), []).unwrap().config;
+        let entries = enabled(&config, &config.connections[0], user).map_err(|Refusal(why)| why)?;
+        Ok(entries.iter().map(|entry| entry.manifest.name).collect())
+    }
+
+    #[test]
+    fn a_caller_is_offered_what_the_connection_enables_and_it_may_use() {
+        let all = offered("", "anybody").unwrap();
+        assert!(all.contains(&"suspend_user") && !all.contains(&"delete_user"), "{all:?}");
+        let few = "[callers.bot]\nconnections = [\"prod\"]\nsubtools = [\"get_user\", \"delete_user\"]\n";
+        assert_eq!(offered(few, "bot"), Ok(vec!["get_user"]));
+        assert!(offered(few, "somebody").unwrap_err().contains("`callers.somebody` is missing"));
+        let bulk = format!("{few}lanes = [\"bulk\"]\n");
+        assert!(offered(&bulk, "bot").unwrap_err().contains("lane `interactive`"));
     }
 }

@@ -23,11 +23,10 @@ use crate::domain::answer::ErrorCode;
 use crate::domain::envelope::nearest;
 use crate::domain::ids::{ConnectionName, Lane, excerpt};
 use crate::domain::json::to_vec;
-use crate::domain::mail::{HeaderValue, Properties};
+use crate::domain::mail::{CANCEL, HeaderValue, PROGRESS, Properties, WANTS_PROGRESS};
 use crate::domain::topology::{DIRECT, work_key};
 use crate::edge::rabbit::{Asked, Asker, Heard};
 use crate::tools::catalogue::{self, Entry};
-use crate::worker::cancelling::CANCEL;
 
 /// The largest result of who says nothing about it: what a model can afford to read.
 const RESULT_BYTES_USUAL: u32 = 64 * 1024;
@@ -130,7 +129,7 @@ impl Server {
         let token = context.meta.get_progress_token();
         let mut properties = Properties { reply_to: Some(DIRECT.to_owned()), ..Properties::default() };
         if token.is_some() {
-            properties.headers.insert("okta-progress".to_owned(), HeaderValue::Bool(true));
+            properties.headers.insert(WANTS_PROGRESS.to_owned(), HeaderValue::Bool(true));
         }
         let mut heard = self.asker.ask(self.message(&id, properties, body)).await;
         let patience = Instant::now() + self.timeout + BEGUN_MAX;
@@ -146,7 +145,7 @@ impl Server {
                 }
             };
             match next {
-                Ok(Some(Heard::Message { kind, body })) if kind.as_deref() == Some("okta.progress") => {
+                Ok(Some(Heard::Message { kind, body })) if kind.as_deref() == Some(PROGRESS) => {
                     if let (Some(token), Ok(waiting)) = (&token, serde_json::from_slice::<Waiting>(&body)) {
                         let told = waiting.told(ProgressNotificationParam::new(token.clone(), 0.0));
                         let _ = context.peer.notify_progress(told).await;

@@ -1,10 +1,10 @@
 //! Whether every row could be run, found out before the first one is sent: by the worker's own way of reading.
 
 use crate::domain::answer::Failure;
-use crate::domain::envelope::{Envelope, nearest};
+use crate::domain::envelope::Envelope;
 use crate::domain::ids::excerpt;
 use crate::domain::json::Object;
-use crate::tools::catalogue::{self, CATALOGUE};
+use crate::tools::catalogue;
 use crate::tools::{Bounds, Move, Setting};
 
 use super::rows::{Next, Plan, Problem, Row, Rows};
@@ -107,7 +107,7 @@ fn judge(body: &[u8]) -> Result<(), Failure> {
     }
     let envelope = Envelope::decode(body)?;
     let Some(entry) = catalogue::find(&envelope.subtool) else {
-        let message = unknown_subtool(&envelope.subtool);
+        let message = catalogue::unknown(&envelope.subtool);
         return Err(Failure::new(UnknownSubtool, message).at(Some("subtool")));
     };
     let tool = entry
@@ -129,15 +129,6 @@ fn asks_for_pages(body: &[u8]) -> bool {
         .ok()
         .and_then(|body| serde_json::from_str::<Object>(body.get("options")?.get()).ok());
     options.is_some_and(|options| options.get("stream").is_some_and(|stream| stream.get() == "true"))
-}
-
-/// There is no such subtool, in words.
-pub(super) fn unknown_subtool(name: &str) -> String {
-    let hint = nearest(name, catalogue::names()).map_or_else(
-        || format!(": `okta-worker catalog` lists the {}", CATALOGUE.len()),
-        |near| format!(", did you mean `{near}`?"),
-    );
-    format!("unknown subtool `{}`{hint}", excerpt(name))
 }
 
 #[cfg(test)]

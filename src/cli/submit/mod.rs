@@ -25,15 +25,14 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
 use crate::config::Config;
-use crate::domain::envelope::{list, nearest};
-use crate::domain::ids::{ConnectionName, Lane, excerpt};
+use crate::domain::ids::{ConnectionName, Lane};
 use crate::domain::topology::UNCLAIMED;
 use crate::edge::rabbit::{Unopened, own_user};
 use crate::tools::catalogue::{self, Entry};
 use crate::worker::event::Observer;
 
-use super::{DONE, FAILED, INTERRUPTED, REFUSED, Refusal, load, load_without_tokens};
-use checking::{check, unknown_subtool};
+use super::{DONE, FAILED, INTERRUPTED, REFUSED, Refusal, load, load_without_tokens, unknown_connection};
+use checking::check;
 use job::{Identity, Job, default_results};
 use journal::Journal;
 use outlook::{Outlook, words};
@@ -154,7 +153,7 @@ fn plan(arguments: &Arguments) -> Result<Plan, Refusal> {
 }
 
 fn entry(name: &str) -> Result<&'static Entry, Refusal> {
-    catalogue::find(name).ok_or_else(|| Refusal(unknown_subtool(name)))
+    catalogue::find(name).ok_or_else(|| Refusal(catalogue::unknown(name)))
 }
 
 /// The connection, which must be one of those that are configured; where none is, only the worker knows.
@@ -164,12 +163,7 @@ fn connection(config: &Config, arguments: &Arguments) -> Result<ConnectionName, 
     if known.contains(&name.as_str()) || known.is_empty() && !arguments.embedded {
         return Ok(name);
     }
-    let hint = match nearest(name.as_str(), known.iter().copied()) {
-        Some(near) => format!(", did you mean `{near}`?"),
-        None if known.is_empty() => ": none is configured".to_owned(),
-        None => format!(", known are {}", list(&known)),
-    };
-    Err(Refusal(format!("unknown connection `{}`{hint}", excerpt(name.as_str()))))
+    Err(unknown_connection(config, name.as_str()))
 }
 
 fn job(arguments: &Arguments, plan: &Plan, connection: ConnectionName, checked: checking::Checked) -> Job {

@@ -14,7 +14,7 @@ use jiff::Timestamp;
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until, timeout};
 
-use crate::domain::mail::{Address, HeaderValue, Headers, Post, Properties, Receipt};
+use crate::domain::mail::{Address, HeaderValue, Headers, Post, Properties, RESENT, Receipt};
 use crate::domain::topology::{INVOCATIONS, work_key};
 use crate::edge::rabbit::Reply;
 use crate::worker::killpoint::{Point, reached};
@@ -44,9 +44,6 @@ const WAITING_MAX: Duration = Duration::from_secs(10);
 
 /// How long a row whose way is in doubt waits: its result may come, and the broker is hardly back at once.
 const SEND_AGAIN: Duration = Duration::from_millis(500);
-
-/// The header that says that the message may have been sent before.
-const RESENT: &str = "okta-resent";
 
 /// How a run ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

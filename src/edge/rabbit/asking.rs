@@ -14,7 +14,7 @@ use lapin::{Channel, Confirmation, Connection, Consumer};
 use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
 
-use crate::domain::mail::{HeaderValue, Properties};
+use crate::domain::mail::{HeaderValue, PROGRESS, Properties, RESENT};
 use crate::domain::topology::{DIRECT, INVOCATIONS};
 use crate::worker::event::{Event, Observer};
 
@@ -23,9 +23,6 @@ use super::connecting::{RECONNECT, RECONNECT_MIN, Way, close, explain};
 use super::convert::{properties_in, properties_out};
 use super::declare::DECLARE_TIMEOUT;
 use super::publisher::is_refusal;
-
-/// The header that says that a message may have been sent before.
-const RESENT: &str = "okta-resent";
 
 /// Messages on their way in from those who ask.
 const ASKED_MAX: usize = 256;
@@ -232,7 +229,7 @@ impl Exchange {
     fn hear(&mut self, properties: &Properties, body: Bytes) {
         let Some(id) = &properties.correlation_id else { return };
         let kind = properties.kind.clone();
-        let is_progress = kind.as_deref() == Some("okta.progress");
+        let is_progress = kind.as_deref() == Some(PROGRESS);
         let message = Heard::Message { kind, body };
         if is_progress {
             if let Some((_, hears)) = self.waiting.get(id) {

@@ -16,9 +16,9 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 use crate::domain::ids::ConnectionName;
+use crate::domain::mail::CANCEL;
 use crate::domain::topology::SIGNALS;
 use crate::policy::budget::signal::Signal;
-use crate::worker::cancelling::CANCEL;
 use crate::worker::event::{Event, Observer};
 use crate::worker::ports::{Gossip, Inbox};
 

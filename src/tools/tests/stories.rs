@@ -652,3 +652,33 @@ fn a_user_is_created_with_what_was_given_and_no_more() {
         ),
     ]);
 }
+
+#[test]
+fn an_assignment_that_came_between_two_looks_is_no_doubt() {
+    let tool = tool("assign_user_to_app", r#"{"app_id":"$A","user_id":"$U"}"#);
+    let given = ok(r#"{"id":"$U","scope":"USER","status":"ACTIVE","created":"2026-01-01T00:00:00.000Z"}"#);
+    let event = ok(
+        r#"[{"uuid":"1","published":"2026-01-01T00:00:00.000Z","outcome":{"result":"SUCCESS"},"target":[{"id":"$U"},{"id":"$A"}]}]"#,
+    );
+    let setting = Setting {
+        maybe_since: Some("2025-12-31T23:59:00Z".parse().unwrap()),
+        is_settled: true,
+        ..Setting::first(WHOLE)
+    };
+    let end = |last: &Answer| {
+        let mut script = [refusal(404, "E0000007"), event.clone(), last.clone()].into_iter();
+        let mut history = Vec::new();
+        loop {
+            match tool.next(&history, setting) {
+                Move::Send(request) => {
+                    assert!(request.is_read(), "it is not written again");
+                    let response = script.next().expect("it asks no more").response();
+                    history.push(Turn::Said(Exchange { request: *request, response }));
+                }
+                end => return told(&[], &end).end,
+            }
+        }
+    };
+    assert!(end(&given).starts_with("applied "), "{}", end(&given));
+    assert!(end(&refusal(404, "E0000007")).starts_with("outcome_unknown"), "taken away since");
+}

@@ -69,24 +69,7 @@ impl Sent {
             method: request.method.to_string(),
             path: secrets.mask(&request.path),
             query: query.collect(),
-            body: body.map(|body| masked(body, secrets)),
+            body: body.map(|body| secrets.mask_value(body)),
         }
-    }
-}
-
-/// The value with every text and number that holds a secret masked.
-fn masked(value: Value, secrets: &Secrets) -> Value {
-    match value {
-        Value::String(text) => Value::String(secrets.mask(&text)),
-        Value::Number(number) => {
-            let text = number.to_string();
-            let masked = secrets.mask(&text);
-            if masked == text { Value::Number(number) } else { Value::String(masked) }
-        }
-        Value::Array(items) => items.into_iter().map(|item| masked(item, secrets)).collect(),
-        Value::Object(entries) => {
-            entries.into_iter().map(|(name, value)| (name, masked(value, secrets))).collect()
-        }
-        Value::Null | Value::Bool(_) => value,
     }
 }
