@@ -25,11 +25,10 @@ use server::Server;
 /// Serves the subtools of a connection to a model, over MCP on stdin and stdout.
 ///
 /// The tools are those that the connection enables, and that `[callers]` gives to the broker user, if there are
-/// any. Each call goes through the queue to a running worker. Name this command in your MCP client's settings:
+/// any. Each call goes through the queue to a running worker, and no Okta credential is needed here.
 ///
-///   { "command": "okta-worker", "args": ["--config", "/etc/okta-worker.toml", "mcp", "--connection", "prod"] }
+/// In your MCP client's settings: `"command": "okta-worker"`, and as `"args"` what you would type, each word for itself.
 #[derive(Debug, clap::Args)]
-#[command(verbatim_doc_comment)]
 pub(super) struct Arguments {
     /// The connection whose subtools are served.
     #[arg(long, value_name = "NAME")]

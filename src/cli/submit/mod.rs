@@ -55,7 +55,6 @@ const USUAL: (u8, Duration) = (90, Duration::from_secs(60));
 ///
 /// Exit code: 0 all rows succeeded, 1 some failed, 2 refused, 3 interrupted.
 #[derive(Debug, clap::Args)]
-#[command(verbatim_doc_comment)]
 pub(super) struct Arguments {
     /// The rows: CSV or JSON Lines.
     #[arg(value_name = "FILE")]

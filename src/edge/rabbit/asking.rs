@@ -79,7 +79,7 @@ impl Asker {
     /// When the broker cannot be reached now, in words.
     pub async fn open(settings: &Settings, observer: Arc<dyn Observer>) -> Result<Self, String> {
         let way = Way::new(settings).map_err(|ended| ended.to_string())?;
-        let line = Line::open(&way).await.map_err(|why| format!("failed to reach the broker: {why}"))?;
+        let line = Line::open(&way).await.map_err(|why| way.unreached(&why))?;
         let (wants, wanted) = mpsc::channel(ASKED_MAX);
         tokio::spawn(Exchange { way, observer, wanted, waiting: HashMap::new() }.keep(line));
         Ok(Self(wants))

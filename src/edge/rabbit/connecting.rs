@@ -50,6 +50,13 @@ impl Way {
         Ok(way)
     }
 
+    /// That the broker cannot be reached, and which.
+    pub fn unreached(&self, why: &str) -> String {
+        let AMQPUri { authority, .. } = &self.uri;
+        let (host, port) = (&authority.host, authority.port);
+        format!("failed to reach the broker at `{host}:{port}` (`broker.url`): {why}")
+    }
+
     /// The certificates to trust as they are now: the file may be written anew while the worker runs.
     fn trusted(&self) -> std::io::Result<OwnedTLSConfig> {
         let certificates = self.ca_file.as_ref().map(std::fs::read_to_string).transpose()?;

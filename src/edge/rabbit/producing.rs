@@ -135,7 +135,7 @@ struct Generation {
 impl Keeper {
     /// Looks for the queue and waits until nobody else reads it; how many results wait there.
     async fn first_look(&self, must_be_there: bool) -> Result<u32, Unopened> {
-        let failed = |why: String| Unopened::Failed(format!("failed to reach the broker: {why}"));
+        let failed = |why: String| Unopened::Failed(self.way.unreached(&why));
         let connection = self.way.connect("looking").await.map_err(failed)?;
         let name = &*self.queue.name;
         let mut tries = OTHER_READER_MAX.as_millis() / LOOK_AGAIN.as_millis();

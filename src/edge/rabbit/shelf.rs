@@ -106,8 +106,8 @@ impl Shelf {
     /// # Errors
     /// When the broker cannot be reached or the queue may not be read, in words.
     pub async fn open(settings: &Settings, observer: &Arc<dyn Observer>) -> Result<Self, String> {
-        let failed = |why: String| format!("failed to reach the broker: {why}");
         let way = Way::new(settings).map_err(|ended| ended.to_string())?;
+        let failed = |why: String| way.unreached(&why);
         let sorting = way.connect_mending("sorting").await.map_err(failed)?;
         let (leave, leaving) = watch::channel(false);
         let publisher = Arc::new(Publisher::new(leaving));
