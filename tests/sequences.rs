@@ -179,7 +179,7 @@ struct Sequence {
 }
 
 fn recordings() -> Option<Vec<Sequence>> {
-    let folder = PathBuf::from(std::env::var_os("OKTA_REFERENCE")?);
+    let folder = PathBuf::from(std::env::var_os("OKTA_REFERENCE").filter(|name| !name.is_empty())?);
     let path = folder.join("recordings").join("sequences.jsonl");
     let text = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     let read = |line: &str| {

@@ -17,7 +17,7 @@ use serde_json::value::RawValue;
 
 /// The folder with Okta's document and the recordings, if it is there to be read.
 fn reference() -> Option<PathBuf> {
-    let folder = std::env::var_os("OKTA_REFERENCE").map(PathBuf::from);
+    let folder = std::env::var_os("OKTA_REFERENCE").filter(|name| !name.is_empty()).map(PathBuf::from);
     if folder.is_none() {
         eprintln!("not run: OKTA_REFERENCE is not set");
     }

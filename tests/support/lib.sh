@@ -115,6 +115,7 @@ stage_table() {
         [[ ${stage_results[i]} != passed ]] || passed=$((passed + 1))
     done
     printf '%-14s %8s\n\n' total "$SECONDS"
-    printf 'stages: %d passed, %d failed\n' "$passed" $((${#stage_names[@]} - passed))
+    printf 'stages: %d passed, %d failed, %d not run\n' "$passed" "$stages_failed" \
+        $((${#stage_names[@]} - passed - stages_failed))
     ((passed == ${#stage_names[@]}))
 }
