@@ -269,7 +269,7 @@ fn messages() -> Value {
             "summary": "Nobody wants this invocation any more: it is dropped unless it has begun, and not answered.",
             "description": "AMQP properties: `type` says what it is, `message_id` is the invocation's id, `user_id` its caller's. It goes the way the invocation went and has no body.",
             "contentType": "application/octet-stream",
-            "payload": true,
+            "payload": { "description": "Empty; what stands there is not read." },
             "bindings": { "amqp": { "messageType": CANCEL, "bindingVersion": BINDINGS } },
         },
         "result": {
@@ -317,6 +317,7 @@ fn messages() -> Value {
                 "type": "object",
                 "properties": {
                     "okta-reason": { "type": "string", "description": "Why: `unreadable`, `crash_loop` or `internal`." },
+                    "okta-parked-at": { "type": "integer", "description": "When it was parked, in milliseconds since 1970." },
                     "okta-routing-key": { "type": "string", "description": "The key it was published with." },
                     "okta-caller": { "type": "string", "description": "Who asked." },
                     "okta-first-sent": { "type": "integer", "description": "When it was first sent, in milliseconds since 1970." },
