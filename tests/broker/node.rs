@@ -3,12 +3,13 @@
 //! A node of our own is stopped by a small shell that waits for the pipe from us to end: so it goes away
 //! however this process ends.
 
+use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use tokio::sync::{Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use tokio::sync::{Mutex, MutexGuard};
 
 /// A broker user; its name is its password.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -35,15 +36,28 @@ impl User {
 pub struct Node {
     dir: PathBuf,
     port: u16,
-    /// Held by every test that needs the node to stay up; taken whole by whoever stops it.
-    turn: RwLock<()>,
     /// Ends the node when this process ends, and with it the pipe to it.
     _keeper: Option<Child>,
 }
 
+/// A second node, this test's own for as long as this is there: it may be stopped, killed and starved while all
+/// other tests go on.
+pub struct Alone {
+    node: &'static Node,
+    _turn: MutexGuard<'static, ()>,
+}
+
+impl Deref for Alone {
+    type Target = Node;
+
+    fn deref(&self) -> &Node {
+        self.node
+    }
+}
+
 /// The broker that the tests use.
 pub enum Broker {
-    /// Ours: with virtual hosts, users and the power to stop it.
+    /// Ours: with virtual hosts and users.
     Ours(Node),
     /// Somebody's, with one virtual host, so that the tests take turns.
     Given { url: String, turn: Mutex<()> },
@@ -58,7 +72,7 @@ pub fn broker() -> &'static Broker {
         match (given, dir) {
             (Some(_), Some(dir)) => Broker::Ours(Node::found(dir, None)),
             (Some(url), None) => Broker::Given { url, turn: Mutex::new(()) },
-            (None, _) => Broker::Ours(Node::start()),
+            (None, _) => Broker::Ours(Node::start("shared")),
         }
     })
 }
@@ -74,13 +88,22 @@ pub fn ours() -> Option<&'static Node> {
     }
 }
 
+/// The second node, once nobody else has it; none where the broker is not ours, and it says so.
+pub async fn alone() -> Option<Alone> {
+    static TURN: Mutex<()> = Mutex::const_new(());
+    static NODE: OnceLock<Node> = OnceLock::new();
+    ours()?;
+    let turn = TURN.lock().await;
+    Some(Alone { node: NODE.get_or_init(|| Node::start("alone")), _turn: turn })
+}
+
 fn script() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/support/broker")
 }
 
 impl Node {
-    fn start() -> Self {
-        let dir = std::env::temp_dir().join(format!("okta-worker-broker-{}", std::process::id()));
+    fn start(name: &str) -> Self {
+        let dir = std::env::temp_dir().join(format!("okta-worker-broker-{}-{name}", std::process::id()));
         let started = Command::new(script()).arg("start").arg(&dir).stdin(Stdio::null()).output();
         let started = started.expect("`tests/support/broker` can be run");
         assert!(
@@ -104,7 +127,7 @@ impl Node {
         let env = std::fs::read_to_string(dir.join("env")).expect("a started node has its `env`");
         let port = env.lines().find_map(|line| line.strip_prefix("export BROKER_PORT='")?.strip_suffix('\''));
         let port = port.and_then(|port| port.parse().ok()).expect("`env` names the port");
-        Self { dir, port, turn: RwLock::new(()), _keeper: keeper }
+        Self { dir, port, _keeper: keeper }
     }
 
     /// Runs `tests/support/broker` and returns what it says.
@@ -114,11 +137,6 @@ impl Node {
         let said = String::from_utf8_lossy(&ran.stderr).into_owned();
         assert!(ran.status.success(), "{command} {arguments:?}: {said}");
         String::from_utf8(ran.stdout).expect("the broker's tools speak UTF-8")
-    }
-
-    /// Waits until every other test is done with the node, and holds them back.
-    pub async fn alone(&self) -> RwLockWriteGuard<'_, ()> {
-        self.turn.write().await
     }
 
     /// How many messages of a queue are delivered and not acknowledged.
@@ -136,17 +154,17 @@ impl Node {
 }
 
 /// A broker short of memory, until this is dropped.
-pub struct Alarm(&'static Node);
+pub struct Alarm<'a>(&'a Alone);
 
-impl Alarm {
-    /// Raises it; whoever does so has the node for itself.
-    pub fn raise(node: &'static Node) -> Self {
+impl<'a> Alarm<'a> {
+    /// Raises it.
+    pub fn raise(node: &'a Alone) -> Self {
         node.run("ctl", &["-q", "set_vm_memory_high_watermark", "0.000001"]);
         Self(node)
     }
 }
 
-impl Drop for Alarm {
+impl Drop for Alarm<'_> {
     fn drop(&mut self) {
         self.0.run("ctl", &["-q", "set_vm_memory_high_watermark", "0.4"]);
     }
@@ -157,43 +175,29 @@ pub struct Place {
     /// Its name; of a broker that is not ours, none is known.
     pub vhost: Option<String>,
     url: String,
-    _turn: Turn,
-}
-
-enum Turn {
-    Shared {
-        _guard: RwLockReadGuard<'static, ()>,
-    },
-    Alone {
-        _guard: tokio::sync::MutexGuard<'static, ()>,
-    },
-    /// The test holds the whole node already.
-    Held,
+    /// Where there is no more than one place.
+    _turn: Option<MutexGuard<'static, ()>>,
 }
 
 impl Place {
     /// A virtual host that nobody else uses, empty.
     pub async fn take() -> Self {
         match broker() {
-            Broker::Ours(node) => Self::of(node, Turn::Shared { _guard: node.turn.read().await }),
+            Broker::Ours(node) => Self::on(node),
             Broker::Given { url, turn } => {
-                let turn = Turn::Alone { _guard: turn.lock().await };
+                let turn = turn.lock().await;
                 crate::caller::wipe(url).await;
-                Self { vhost: None, url: url.clone(), _turn: turn }
+                Self { vhost: None, url: url.clone(), _turn: Some(turn) }
             }
         }
     }
 
-    /// The same for a test that has the node for itself.
-    pub fn take_alone(node: &'static Node, _held: &RwLockWriteGuard<'_, ()>) -> Self {
-        Self::of(node, Turn::Held)
-    }
-
-    fn of(node: &'static Node, turn: Turn) -> Self {
+    /// The same of this node.
+    pub fn on(node: &Node) -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let vhost = format!("t{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
         let url = node.run("vhost", &[&vhost]).trim().to_owned();
-        Self { vhost: Some(vhost), url, _turn: turn }
+        Self { vhost: Some(vhost), url, _turn: None }
     }
 
     /// The way in for one more broker user, who may configure, write and read these.

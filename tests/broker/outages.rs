@@ -7,14 +7,13 @@ use lapin::types::FieldTable;
 use serde_json::json;
 
 use super::caller::{Caller, Message, until};
-use super::node::{Alarm, Place, User, ours};
+use super::node::{Alarm, Place, User, alone};
 use super::world::{Start, World};
 
 #[tokio::test]
 async fn a_worker_outlives_its_broker_and_answers_what_was_in_flight_and_what_was_queued() {
-    let Some(node) = ours() else { return };
-    let alone = node.alone().await;
-    let world = World::at(Place::take_alone(node, &alone), &["--latency", "1000"]);
+    let Some(node) = alone().await else { return };
+    let world = World::at(Place::on(&node), &["--latency", "1000"]);
     let mut worker = world.worker();
     let caller = world.caller().await;
     caller.queue("answers", FieldTable::default(), None).await;
@@ -42,9 +41,8 @@ async fn a_worker_outlives_its_broker_and_answers_what_was_in_flight_and_what_wa
 #[tokio::test]
 async fn while_the_broker_takes_no_messages_answers_wait_and_then_each_comes_once() {
     const MESSAGES: usize = 40; // more than there are channels for answers
-    let Some(node) = ours() else { return };
-    let alone = node.alone().await;
-    let world = World::at(Place::take_alone(node, &alone), &["--latency", "1500"]);
+    let Some(node) = alone().await else { return };
+    let world = World::at(Place::on(&node), &["--latency", "1500"]);
     let many = Start { variables: &[("OKTA_WORKER__BROKER__PREFETCH", "64")], ..Start::default() };
     let mut worker = world.worker_with(&many);
     let caller = world.caller().await;
@@ -54,7 +52,7 @@ async fn while_the_broker_takes_no_messages_answers_wait_and_then_each_comes_onc
         caller.send(&message.id(&number.to_string()).answer_to("answers")).await;
     }
     until("some are in flight", async || world.org.requests() > 0).await;
-    let alarm = Alarm::raise(node);
+    let alarm = Alarm::raise(&node);
     let is = |value: &str| format!("\nokta_worker_broker_blocked {value}\n");
     until("the worker is told", async || worker.metrics().contains(&is("1"))).await;
     until("all have been asked", async || world.org.requests() == MESSAGES as u64).await;

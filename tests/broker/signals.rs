@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::caller::{Caller, Message, until};
 use super::fellow::{Fellow, Note};
-use super::node::{Alarm, Node, Place, User, ours};
+use super::node::{Alarm, Node, Place, User, alone, ours};
 use super::world::{Start, World};
 
 /// What README.md says that the worker's broker user needs.
@@ -177,9 +177,8 @@ async fn a_worker_whose_user_may_not_tell_hears_and_is_counted_and_says_so_once(
 
 #[tokio::test]
 async fn after_its_broker_was_away_a_worker_is_counted_and_heard_again() {
-    let Some(node) = ours() else { return };
-    let alone = node.alone().await;
-    let place = Place::take_alone(node, &alone);
+    let Some(node) = alone().await else { return };
+    let place = Place::on(&node);
     let url = place.url(User::Worker);
     let [one, two] = gathered([(); 2].map(|()| Fellow::start(&url))).await;
     node.run("stop", &[]);
@@ -198,9 +197,8 @@ async fn after_its_broker_was_away_a_worker_is_counted_and_heard_again() {
 
 #[tokio::test]
 async fn while_the_broker_takes_no_messages_signals_are_dropped_and_workers_counted() {
-    let Some(node) = ours() else { return };
-    let alone = node.alone().await;
-    let place = Place::take_alone(node, &alone);
+    let Some(node) = alone().await else { return };
+    let place = Place::on(&node);
     let url = place.url(User::Worker);
     let [one, two] = gathered([(); 2].map(|()| Fellow::start(&url))).await;
     until("it is heard", async || {
@@ -208,7 +206,7 @@ async fn while_the_broker_takes_no_messages_signals_are_dropped_and_workers_coun
         two.has_heard("prod", &signal(1))
     })
     .await;
-    let alarm = Alarm::raise(node);
+    let alarm = Alarm::raise(&node);
     for worker in 2..20 {
         one.tell("prod", &signal(worker));
         until("nothing waits", async || one.has_told()).await;

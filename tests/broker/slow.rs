@@ -4,22 +4,21 @@ use std::time::{Duration, Instant};
 
 use lapin::types::FieldTable;
 use serde_json::json;
-use tokio::sync::RwLockWriteGuard;
 use tokio::time::sleep;
 
 use super::caller::{Message, until};
 use super::child::free_port;
-use super::node::{Alarm, Node, Place, ours};
+use super::node::{Alarm, Alone, Place, alone};
 use super::proxy::{Flow, Proxy, Which};
 use super::world::{Start, World};
 
 const BULK: &str = "okta.invocations.prod.bulk";
 
 /// Channels that are opened while this is there have 5 seconds for each delivery, instead of half an hour.
-struct Impatience(&'static Node);
+struct Impatience<'a>(&'a Alone);
 
-impl Impatience {
-    fn begin(node: &'static Node) -> Self {
+impl<'a> Impatience<'a> {
+    fn begin(node: &'a Alone) -> Self {
         // How often a channel looks is asked anew each time, and may stay so.
         let settings = "application:set_env(rabbit, channel_tick_interval, 1000), \
                         application:set_env(rabbit, consumer_timeout, 5000).";
@@ -28,7 +27,7 @@ impl Impatience {
     }
 }
 
-impl Drop for Impatience {
+impl Drop for Impatience<'_> {
     fn drop(&mut self) {
         self.0.run("ctl", &["-q", "eval", "application:set_env(rabbit, consumer_timeout, 1800000)."]);
     }
@@ -39,16 +38,14 @@ const AGAIN_WITHIN: Duration = Duration::from_secs(15);
 
 #[tokio::test]
 async fn a_channel_closed_over_a_message_that_took_too_long_is_replaced_and_consumed_again() {
-    let Some(node) = ours() else { return };
-    let alone = node.alone().await;
-    let world = World::at(Place::take_alone(node, &alone), &[]);
+    let Some(node) = alone().await else { return };
+    let world = World::at(Place::on(&node), &[]);
     let okta = Proxy::start(free_port(), world.org.port());
     let base_url = format!("http://127.0.0.1:{}", okta.port());
     let variables = [("OKTA_WORKER__CONNECTIONS__PROD__BASE_URL", &*base_url)];
-    let impatience = Impatience::begin(node);
+    let impatience = Impatience::begin(&node);
     let mut worker = world.worker_with(&Start { variables: &variables, ..Start::default() });
     drop(impatience);
-    let _shared = RwLockWriteGuard::downgrade(alone);
     let caller = world.caller().await;
     caller.queue("answers", FieldTable::default(), None).await;
     okta.flow(Which::All, Flow::Pass, Flow::Hold);
@@ -77,9 +74,8 @@ async fn a_channel_closed_over_a_message_that_took_too_long_is_replaced_and_cons
 /// Answers wait for an alarm of so long at least, and nothing is lost or done again.
 async fn alarmed_for(time: Duration) {
     const MESSAGES: usize = 10;
-    let Some(node) = ours() else { return };
-    let alone = node.alone().await;
-    let world = World::at(Place::take_alone(node, &alone), &["--latency", "3000"]);
+    let Some(node) = alone().await else { return };
+    let world = World::at(Place::on(&node), &["--latency", "3000"]);
     let worker = world.worker();
     let caller = world.caller().await;
     caller.queue("answers", FieldTable::default(), None).await;
@@ -89,7 +85,7 @@ async fn alarmed_for(time: Duration) {
         caller.send(&message.answer_to("answers")).await;
     }
     until("all are in flight", async || world.org.requests() as usize == MESSAGES).await;
-    let alarm = Alarm::raise(node);
+    let alarm = Alarm::raise(&node);
     until("Okta has done all", async || world.org.effects().len() == MESSAGES).await;
     // The broker takes the first message that comes after the alarm, and then reads no more. What it has
     // taken is acknowledged all the same, by the other connection.

@@ -10,7 +10,7 @@ use super::caller::Message;
 use super::checker::{Asked, Verdict};
 use super::judge::{CHAOS, Judge};
 use super::load::{ANSWERS, Invocation, org_arguments, prepare, resets, texts};
-use super::node::{Place, ours};
+use super::node::{Node, Place, alone, ours};
 use super::proxy::Which;
 use super::report::{is_long, passed};
 use super::run::{Run, in_hand};
@@ -52,52 +52,55 @@ impl<'a> Crew<'a> {
     }
 }
 
-/// Sends a load and kills a worker every so often until all is answered; the verdict, and how many of the
-/// kills interrupted work.
-async fn killing(world: &World, count: usize, pause: Duration, seed: u64) -> (Verdict, usize) {
+/// Sends a load and kills a worker every so often until all is answered, and once each stops and kills the node,
+/// if it is ours alone; the verdict, and how many of the kills interrupted work.
+async fn killing(
+    world: &World,
+    node: Option<&Node>,
+    (count, pause, seed): (usize, Duration, u64),
+) -> (Verdict, usize) {
     let load = prepare(&world.org, "k", count, seed).await;
     let mut crew = Crew::new(world, seed);
     let mut run = Run::begin(world).await;
     run.send(load).await;
     let deadline = Instant::now() + Duration::from_secs(600);
     let mut answered = 0;
-    let (mut is_killed, mut is_stopped) = (!is_long(), !is_long());
+    let mut deeds = ["kill", "stop"].into_iter().zip(1..).peekable();
     while answered < count {
         assert!(Instant::now() < deadline, "{answered} of {count} answered, {} kills", crew.kills);
         tokio::time::sleep(pause).await;
         answered = run.gather().await;
         crew.kill();
-        if let Some(node) = ours().filter(|_| !is_killed && 3 * answered > count) {
-            node.run("kill", &[]);
+        if let Some(node) = node
+            && let Some((deed, _)) = deeds.next_if(|(_, third)| 3 * answered > third * count)
+        {
+            node.run(deed, &[]);
             node.run("start", &[]);
             run.connect().await;
-            is_killed = true;
-        } else if let Some(node) = ours().filter(|_| !is_stopped && 3 * answered > 2 * count) {
-            node.run("stop", &[]);
-            node.run("start", &[]);
-            run.connect().await;
-            is_stopped = true;
         }
     }
-    assert!(is_killed && is_stopped, "the broker was killed once and stopped once");
+    assert!(node.is_none() || deeds.next().is_none(), "the broker was killed once and stopped once");
     let (verdict, _) = run.end(crew.workers, 0, PATIENCE).await;
     (verdict, crew.kills)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn workers_are_killed_at_random_and_nothing_is_lost_or_done_twice() {
-    let Some(node) = ours() else { return };
+    if ours().is_none() {
+        return;
+    }
     let seed = fastrand::u64(..);
     println!("seed {seed}");
     let (verdict, kills, count) = if is_long() {
-        let alone = node.alone().await;
-        let world = World::at(Place::take_alone(node, &alone), &texts(&org_arguments(30)));
-        let (verdict, kills) = killing(&world, 5_000, Duration::from_secs(2), seed).await;
+        let Some(node) = alone().await else { return };
+        let world = World::at(Place::on(&node), &texts(&org_arguments(30)));
+        let load = (5_000, Duration::from_secs(2), seed);
+        let (verdict, kills) = killing(&world, Some(&node), load).await;
         assert!(kills >= 50, "{kills} kills interrupted work");
         (verdict, kills, 5_000)
     } else {
         let world = World::with(&texts(&org_arguments(20))).await;
-        let (verdict, kills) = killing(&world, 200, Duration::from_secs(1), seed).await;
+        let (verdict, kills) = killing(&world, None, (200, Duration::from_secs(1), seed)).await;
         assert!(kills > 0, "no kill interrupted work");
         (verdict, kills, 200)
     };
@@ -224,11 +227,9 @@ async fn a_cut_amid_prefetched_password_resets_mails_nobody_twice() {
 }
 
 /// A backlog, and a broker that goes away for each of these times: first in order, then by SIGKILL.
-async fn away_for(times: &[Duration]) -> String {
+async fn away_for(node: &Node, times: &[Duration]) -> String {
     const MESSAGES: usize = 30;
-    let node = ours().expect("asked before");
-    let alone = node.alone().await;
-    let world = World::at(Place::take_alone(node, &alone), &texts(&org_arguments(10)));
+    let world = World::at(Place::on(node), &texts(&org_arguments(10)));
     let mut figures = Vec::new();
     for (number, time) in times.iter().enumerate() {
         // Somebody who waits does so for ten minutes, unless told otherwise.
@@ -255,11 +256,9 @@ async fn away_for(times: &[Duration]) -> String {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_broker_that_goes_away_with_a_backlog_is_found_again_and_every_message_answered() {
-    if ours().is_none() {
-        return;
-    }
+    let Some(node) = alone().await else { return };
     let long = [2, 2, 30, 600].map(Duration::from_secs);
-    let figures = away_for(if is_long() { &long } else { &long[1..3] }).await;
+    let figures = away_for(&node, if is_long() { &long } else { &long[1..3] }).await;
     passed("4", &figures);
     passed("5", "the second time it was killed");
 }
