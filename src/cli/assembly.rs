@@ -3,9 +3,12 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
+use async_trait::async_trait;
 use tokio::sync::watch;
 
 use crate::config::{Config, Connection as Settings};
+use crate::domain::http::{NoAnswer, Request, Response};
 use crate::domain::ids::ConnectionName;
 use crate::edge::okta::OktaClient;
 use crate::edge::rabbit::Gossips;
@@ -48,12 +51,25 @@ pub(super) fn ceilings(callers: &Callers) -> impl Iterator<Item = (String, u32)>
     callers.0.iter().filter_map(most)
 }
 
+/// The way to an org: with another credential from one request to the next, for what is in hand, too.
+struct Way(ArcSwap<Arc<dyn Okta>>);
+
+#[async_trait]
+impl Okta for Way {
+    async fn send(&self, request: &Request) -> Result<Response, NoAnswer> {
+        self.0.load_full().send(request).await
+    }
+}
+
 /// One org behind its gate, and the settings that made it so.
 #[derive(Clone)]
 pub(super) struct Org {
     settings: Settings,
     connection: Arc<Connection>,
     gate: Arc<Gate>,
+    way: Arc<Way>,
+    /// What the way is to lead to.
+    okta: Arc<dyn Okta>,
 }
 
 /// The orgs by name.
@@ -76,21 +92,33 @@ pub(super) fn orgs(config: &Config, ground: &Ground, before: &Orgs) -> Result<Or
 impl Org {
     /// An org that is reached this way.
     pub fn new(settings: &Settings, okta: Arc<dyn Okta>, gate: Arc<Gate>) -> Self {
-        Self::with_pulse(settings, okta, gate, Arc::default())
+        let way = Arc::new(Way(ArcSwap::from_pointee(Arc::clone(&okta))));
+        Self::with(settings, gate, (way, okta), Arc::default())
     }
 
-    fn with_pulse(settings: &Settings, okta: Arc<dyn Okta>, gate: Arc<Gate>, pulse: Arc<Pulse>) -> Self {
+    fn with(
+        settings: &Settings,
+        gate: Arc<Gate>,
+        (way, okta): (Arc<Way>, Arc<dyn Okta>),
+        pulse: Arc<Pulse>,
+    ) -> Self {
         let (name, subtools) = (settings.name.clone(), settings.subtools.clone());
-        let mut connection = Connection::new(name, okta, Arc::new(Arc::clone(&gate)), subtools);
+        let budget = Arc::new(Arc::clone(&gate));
+        let mut connection = Connection::new(name, Arc::<Way>::clone(&way), budget, subtools);
         connection.pulse = pulse;
-        Self { settings: settings.clone(), connection: Arc::new(connection), gate }
+        Self { settings: settings.clone(), connection: Arc::new(connection), gate, way, okta }
     }
 
     /// The same org with other settings.
     fn changed(&self, settings: &Settings, ground: &Ground) -> Result<Self, Refusal> {
         let okta = match settings.endpoint == self.settings.endpoint {
-            true => Arc::clone(&self.connection.okta),
+            true => Arc::clone(&self.okta),
             false => over_https(settings)?,
+        };
+        // What is in hand stays with the org that it began with.
+        let way = match settings.endpoint.base_url == self.settings.endpoint.base_url {
+            true => Arc::clone(&self.way),
+            false => Arc::new(Way(ArcSwap::from_pointee(Arc::clone(&okta)))),
         };
         let gate = match settings.has_budget_of(&self.settings) {
             true => Arc::clone(&self.gate),
@@ -100,10 +128,15 @@ impl Org {
                 gate
             }
         };
-        // Whatever it was paused for may be mended.
-        let pulse = Arc::clone(&self.connection.pulse);
-        pulse.resume();
-        Ok(Self::with_pulse(settings, okta, gate, pulse))
+        Ok(Self::with(settings, gate, (way, okta), Arc::clone(&self.connection.pulse)))
+    }
+
+    /// What was made of its settings holds from now on. Whatever it was paused for under others may be mended.
+    pub fn take_effect(&self, before: Option<&Self>) {
+        self.way.0.store(Arc::new(Arc::clone(&self.okta)));
+        if before.is_some_and(|before| !Arc::ptr_eq(&before.connection, &self.connection)) {
+            self.connection.pulse.resume();
+        }
     }
 }
 

@@ -107,6 +107,9 @@ impl Reloading {
         // Nothing is consumed that the worker does not know: what comes is known first, and of what has gone
         // the worker leaves to others what was still on its way.
         worker.go_by(assembly::rules(&config, &orgs, Some(own_user.clone()), stopping.clone()));
+        for (name, org) in &orgs {
+            org.take_effect(running.orgs.get(name));
+        }
         gossips.send_replace(assembly::gossips(&orgs));
         running.orgs = orgs;
         say(&change);

@@ -14,7 +14,7 @@ use tokio::time::{Instant, sleep_until};
 use crate::domain::answer::ErrorCode;
 use crate::domain::bucket::RateHeaders;
 use crate::domain::http::{NoAnswer, Request, Response};
-use crate::domain::ids::{Lane, UserKey};
+use crate::domain::ids::{ConnectionName, Lane, UserKey};
 use crate::domain::okta_error::OktaError;
 use crate::policy::budget::window::Told;
 use crate::policy::classify::{Limit, Meaning, Trouble, classify};
@@ -146,8 +146,9 @@ impl Pulse {
         self.scopes.lock().unwrap_or_else(PoisonError::into_inner).contains(scope)
     }
 
-    /// Ends any pause: the settings of the connection have changed, so that it may work now.
+    /// Ends any pause: the settings of the connection have changed, so that it may work now, with other scopes.
     pub fn resume(&self) {
+        self.scopes.lock().unwrap_or_else(PoisonError::into_inner).clear();
         self.pause.send_replace(None);
         self.wants_bulk.send_replace(true);
     }
@@ -167,14 +168,16 @@ pub(super) fn pause(
     }
     pulse.wants_bulk.send_replace(false);
     observer.note(&Event::Paused { connection: &connection.name, reason });
-    tokio::spawn(try_again(Arc::downgrade(connection), pause, Arc::clone(observer)));
+    let of_whom = (connection.name.clone(), Arc::clone(pulse), Arc::downgrade(connection));
+    tokio::spawn(try_again(of_whom, pause, Arc::clone(observer)));
 }
 
 /// Probes with growing waits until one gets through, or somebody else has ended the pause.
-async fn try_again(connection: Weak<Connection>, mut pause: Pause, observer: Arc<dyn Observer>) {
-    let Some((name, pulse)) = connection.upgrade().map(|it| (it.name.clone(), Arc::clone(&it.pulse))) else {
-        return;
-    };
+async fn try_again(
+    (name, pulse, connection): (ConnectionName, Arc<Pulse>, Weak<Connection>),
+    mut pause: Pause,
+    observer: Arc<dyn Observer>,
+) {
     let mut watch = pulse.watch();
     let mut failures = 0;
     loop {
@@ -183,9 +186,10 @@ async fn try_again(connection: Weak<Connection>, mut pause: Pause, observer: Arc
             _ = is_over => break,
             () = sleep_until(pause.next_probe) => {}
         }
-        let Some(connection) = connection.upgrade() else { break };
-        let is_through = probe(&connection, pause.reason, pause.scope, &observer).await;
-        drop(connection);
+        let is_through = match connection.upgrade() {
+            Some(connection) => probe(&connection, pause.reason, pause.scope, &observer).await,
+            None => true, // those settings are gone; whoever fails under others pauses anew
+        };
         failures += 1;
         let wait = PROBE.wait(failures, 0.5 + fastrand::f64() / 2.0);
         let next = (!is_through).then(|| Pause { next_probe: Instant::now() + wait, ..pause });
@@ -249,19 +253,26 @@ pub(super) async fn probe(
     }
 }
 
-/// The least that shows it. Only a write shows whether Okta takes writes again; this one names nobody.
+/// The least that shows it. Only a write shows whether Okta takes writes, from anybody or with this scope; these
+/// name nobody.
 fn asking(reason: Reason, scope: &str) -> Request {
     let list = |route| Request::get(route, &[]).query("limit", 1);
-    match (reason, scope.split('.').nth(1)) {
-        (Reason::ReadOnly, _) => {
-            let nobody =
-                UserKey::try_from("00u00000000000000000".to_owned()).expect("it is shaped like an id");
-            Request::post("/api/v1/users/{userId}/lifecycle/unsuspend", &[&nobody])
+    let is_write = match reason {
+        Reason::ReadOnly => true,
+        Reason::Forbidden => scope.ends_with(".manage"),
+        Reason::Unauthorized | Reason::Unreachable => false,
+    };
+    let nobody = UserKey::try_from("00u00000000000000000".to_owned()).expect("it is shaped like an id");
+    match (scope.split('.').nth(1), is_write) {
+        (Some("groups"), true) => {
+            Request::delete("/api/v1/groups/{groupId}/users/{userId}", &[&nobody, &nobody])
         }
-        (Reason::Forbidden, Some("groups")) => list("/api/v1/groups"),
-        (Reason::Forbidden, Some("apps")) => list("/api/v1/apps"),
-        (Reason::Forbidden, Some("logs")) => list("/api/v1/logs"),
-        _ => list("/api/v1/users"),
+        (Some("apps"), true) => Request::delete("/api/v1/apps/{appId}/users/{userId}", &[&nobody, &nobody]),
+        (_, true) => Request::post("/api/v1/users/{userId}/lifecycle/unsuspend", &[&nobody]),
+        (Some("groups"), false) if reason == Reason::Forbidden => list("/api/v1/groups"),
+        (Some("apps"), false) if reason == Reason::Forbidden => list("/api/v1/apps"),
+        (Some("logs"), false) if reason == Reason::Forbidden => list("/api/v1/logs"),
+        (_, false) => list("/api/v1/users"),
     }
 }
 

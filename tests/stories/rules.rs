@@ -111,3 +111,31 @@ async fn a_message_of_a_connection_that_was_removed_meanwhile_is_left_to_others(
     assert!(!is_acknowledged.load(Ordering::Relaxed));
     assert_eq!(broker.waiting(UNCLAIMED), 0);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_pause_under_settings_that_are_gone_ends_by_itself() {
+    let clock = Clock::starting_at(BEGIN.parse().unwrap());
+    let mut org = Org::new(Settings::default());
+    let bad_token = Trouble::Code { status: 401, code: "E0000011".to_owned() };
+    org.script(Fault::next(bad_token).times(u32::MAX, 0));
+    let org = Arc::new(Mutex::new(org));
+    let okta = Arc::new(SimulatedOkta::new(Arc::clone(&org), "token", clock, Duration::ZERO));
+    let broker = Broker::new([&prod()]);
+    let old = rules(&okta, clock, 1);
+    let mut connection = Connection::new(
+        prod(),
+        Arc::<SimulatedOkta>::clone(&okta),
+        Arc::clone(&old.connections[&prod()].budget),
+        AllowList::all(),
+    );
+    connection.pulse = Arc::clone(&old.connections[&prod()].pulse);
+    let new = Rules { connections: HashMap::from([(prod(), Arc::new(connection))]), ..rules(&okta, clock, 1) };
+    let worker = Worker::new(old, Arc::<Broker>::clone(&broker), silent());
+    let (delivery, _) = delivery();
+    worker.take(delivery).await; // it is paused, and the message goes back
+    let source = Source::Work { connection: prod(), lane: Lane::Bulk };
+    assert!(!*worker.wants(&source).borrow());
+    worker.go_by(new);
+    sleep(Duration::from_secs(30)).await;
+    assert!(*worker.wants(&source).borrow(), "nobody probes for it any more");
+}
