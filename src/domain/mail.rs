@@ -177,6 +177,8 @@ pub enum Posted {
     Unroutable,
     /// The queue would not take it, however often it was asked (full, with `reject-publish`).
     Refused,
+    /// The broker is not set up to take messages so large.
+    TooLarge,
 }
 
 /// The broker cannot be reached any more and this process is leaving; nothing is known of the message.

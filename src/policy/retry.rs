@@ -62,10 +62,13 @@ pub const LAG: RetryRules =
 pub const PROBE: RetryRules =
     RetryRules { attempts_max: u32::MAX, base: Duration::from_secs(2), cap: Duration::from_secs(30) };
 
+/// The longest time that is waited because an answer asks for it: nobody knows who has written a longer one.
+const RETRY_AFTER_MAX: Duration = Duration::from_secs(60 * 60);
+
 /// What `Retry-After` asks for, in seconds; Okta has not been seen to send it.
 pub fn retry_after(headers: &http::HeaderMap) -> Option<Duration> {
     let seconds = headers.get(http::header::RETRY_AFTER)?.to_str().ok()?.trim().parse().ok()?;
-    Some(Duration::from_secs(seconds))
+    Some(Duration::from_secs(seconds).min(RETRY_AFTER_MAX))
 }
 
 #[cfg(test)]
@@ -78,6 +81,16 @@ mod tests {
             RetryRules { attempts_max: 5, base: Duration::from_millis(500), cap: Duration::from_secs(3) };
         let waits: Vec<_> = (1..=5).map(|failures| rules.wait(failures, 1.0).as_millis()).collect();
         assert_eq!(waits, [500, 1000, 2000, 3000, 3000]);
+    }
+
+    #[test]
+    fn no_answer_makes_anybody_wait_for_more_than_an_hour() {
+        let asked = |value: &str| {
+            retry_after(&[(http::header::RETRY_AFTER, value.parse().unwrap())].into_iter().collect())
+        };
+        assert_eq!(asked("7"), Some(Duration::from_secs(7)));
+        assert_eq!(asked("18446744073709551615"), Some(RETRY_AFTER_MAX));
+        assert_eq!((asked("soon"), asked("-1")), (None, None));
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! that leaves room for "it was done, and undone by somebody since", the System Log. Invariant: a write
 //! goes out again only after a look that found nothing of it.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -156,13 +157,18 @@ pub(super) fn groups_of(okta: &mut Dialogue<'_>, user: &UserId) -> Result<Vec<St
         id: String,
     }
     let first = Request::get("/api/v1/users/{userId}/groups", &[user]);
-    let (mut request, mut groups) = (first.clone(), Vec::new());
+    let (mut request, mut groups, mut seen) = (first.clone(), Vec::new(), HashSet::new());
     loop {
         let Some(reply) = look_for(okta, request)? else { return Ok(groups) };
         let page: Vec<Listed> = reply.read()?;
         groups.extend(page.into_iter().map(|group| group.id));
         match link::next(&reply.0.response.headers) {
-            Some(link) => request = first.follow(link, &[]),
+            Some(link) => {
+                request = first.follow(link, &[]);
+                if !seen.insert(request.path_and_query()) {
+                    return Err(unknown("Okta's list of the user's groups leads back to itself"));
+                }
+            }
             None => return Ok(groups),
         }
     }

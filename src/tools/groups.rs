@@ -11,7 +11,7 @@ use crate::domain::http::Request;
 use crate::domain::ids::{GroupId, excerpt};
 use crate::domain::json::{Object, to_raw};
 
-use super::converge::{has_all, is_since, is_taken, literal, look_for, moment};
+use super::converge::{has_all, is_since, is_taken, literal, look_for, moment, unknown};
 use super::list::{Limit, Rules, follow};
 use super::output::{Empty, Group, List};
 use super::plan::{ATTRIBUTES, Forecast, Losses, lost};
@@ -304,6 +304,7 @@ fn find(
         profile: Object,
     }
     let search = format!("profile.name eq {}", literal(name));
+    let mut is_there = false;
     for read in 0..CREATE_READS_MAX {
         let request = Request::get("/api/v1/groups", &[]).query("search", &search).query("limit", 10);
         let request = if read > 0 { request.after(LAG_PAUSE) } else { request };
@@ -314,13 +315,16 @@ fn find(
             if made.profile.text("name").as_deref() != Some(name) {
                 continue;
             }
-            return match is_since(made.created, since) && has_all(Some(&made.profile), sent) {
-                true => Ok(group),
-                false => Err(taken.refused()),
-            };
+            if is_since(made.created, since) && has_all(Some(&made.profile), sent) {
+                return Ok(group);
+            }
+            is_there = true;
+        }
+        if is_there {
+            return Err(taken.refused());
         }
     }
-    Err(taken.refused())
+    Err(unknown("a group with this name is there, and searches do not show yet whether it is this one"))
 }
 
 /// Changes name, description or custom attributes of a group.

@@ -12,10 +12,10 @@ use crate::domain::bucket::Bucket;
 use crate::domain::http::Request;
 use crate::domain::ids::{UserId, UserKey};
 
-use super::converge::{Settled, effect, is_since, logged, look_for, settle, unknown};
+use super::converge::{Settled, effect, is_since, logged, settle, unknown};
 use super::output::{Activation, Empty, Expiry, PasswordReset};
 use super::plan::{Forecast, Losses, MASTERED, lost};
-use super::steps::{Emitted, Leading, Led, already, emitted, foresee, foresee_password, step};
+use super::steps::{Emitted, Leading, Led, already, emitted, foresee, foresee_password, settled, step};
 use super::{
     Cost, Dialogue, Done, Kind, Manifest, Repeat, Step, Stop, Subtool, UserState, or_default, or_yes,
     resolve, yes,
@@ -121,10 +121,13 @@ const ACTIVATION: Leading<'static> = Leading {
 
 /// Whether an activation that mails was done: who is active since before was so without us.
 fn mailed(okta: &mut Dialogue<'_>, user: &UserId, since: Timestamp) -> Result<Option<Effect>, Stop> {
-    let Some(reply) = look_for(okta, resolve::reading(user).after(okta.settling()))? else { return Ok(None) };
-    let state: UserState = reply.read()?;
+    let read = resolve::reading(user).after(okta.settling());
+    let Some((state, _)) = settled(okta, read, &ACTIVATION)? else { return Ok(None) };
     if ACTIVATION.to.contains(&state.status.as_str()) {
         return Ok(Some(effect(state.status_changed, Some(since))));
+    }
+    if state.is_on_its_way(&ACTIVATION) {
+        return Ok(Some(Effect::Applied));
     }
     if !is_since(state.status_changed, since) {
         return Ok(None);

@@ -529,6 +529,9 @@ struct UserState {
     /// When the status last changed; nobody knows of a user that never had another.
     #[serde(default, deserialize_with = "converge::moment")]
     status_changed: Option<Timestamp>,
+    /// Where the status is about to change to.
+    #[serde(default)]
+    transitioning_to_status: Option<String>,
     #[serde(default, deserialize_with = "converge::moment")]
     password_changed: Option<Timestamp>,
     #[serde(default)]

@@ -12,7 +12,7 @@ use crate::domain::okta_error::OktaError;
 
 use super::converge::{Settled, effect, is_since, logged, look_for, settle, unknown};
 use super::plan::Forecast;
-use super::{Dialogue, Reply, Stop, UserState, resolve};
+use super::{Dialogue, LAG_PAUSE, Reply, Stop, UserState, resolve};
 
 /// One step, as far as it must be recognized afterwards.
 pub(super) struct Leading<'s> {
@@ -53,6 +53,37 @@ pub(super) fn step<'a>(
     }
 }
 
+/// Reads of a user whose status is changing.
+const READS_MAX: usize = 4;
+
+/// The user as soon as no step like this one is under way any more, or after some reads: Okta activates in the
+/// background.
+pub(super) fn settled<'a>(
+    okta: &mut Dialogue<'a>,
+    read: Request,
+    leading: &Leading<'_>,
+) -> Result<Option<(UserState, Reply<'a>)>, Stop> {
+    let Some(mut reply) = look_for(okta, read)? else { return Ok(None) };
+    let mut state: UserState = reply.read()?;
+    for _ in 1..READS_MAX {
+        if !state.is_on_its_way(leading) {
+            break;
+        }
+        let again = reply.0.request.clone().after(LAG_PAUSE);
+        let Some(next) = look_for(okta, again)? else { return Ok(None) };
+        (reply, state) = (next, next.read()?);
+    }
+    Ok(Some((state, reply)))
+}
+
+impl UserState {
+    /// Whether a step like this one has been taken and is not done yet.
+    pub(super) fn is_on_its_way(&self, leading: &Leading<'_>) -> bool {
+        let to = self.transitioning_to_status.as_deref();
+        to.is_some_and(|to| leading.to.contains(&to) && !leading.to.contains(&self.status.as_str()))
+    }
+}
+
 /// Whether a step that may have been taken was: the user's status, or, if that has changed since, the log.
 pub(super) fn look<'a>(
     okta: &mut Dialogue<'a>,
@@ -60,10 +91,12 @@ pub(super) fn look<'a>(
     leading: &Leading<'_>,
     since: Timestamp,
 ) -> Result<Option<(Effect, Option<Reply<'a>>)>, Stop> {
-    let Some(reply) = look_for(okta, resolve::reading(user))? else { return Ok(None) };
-    let state: UserState = reply.read()?;
+    let Some((state, reply)) = settled(okta, resolve::reading(user), leading)? else { return Ok(None) };
     if leading.to.contains(&state.status.as_str()) {
         return Ok(Some((effect(state.status_changed, Some(since)), Some(reply))));
+    }
+    if state.is_on_its_way(leading) {
+        return Ok(Some((Effect::Applied, Some(reply))));
     }
     // It is elsewhere: never taken, or taken and left again by somebody's later step.
     let was_taken = is_since(state.status_changed, since)

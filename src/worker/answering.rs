@@ -86,7 +86,7 @@ impl Answering<'_> {
                 (Status::Failed, effect, None, Some(failure.masked(secrets)))
             }
         };
-        let mut answer = Answer {
+        let answer = Answer {
             id: self.letter.id.clone(),
             id_generated: docket.id_generated,
             connection: connection.as_ref().map(|connection| connection.name.to_string()),
@@ -108,11 +108,7 @@ impl Answering<'_> {
             Some(bytes) if bytes + FRAME_BYTES_MAX > *bytes_max => json::to_vec(answer).len() > *bytes_max,
             Some(_) | None => false,
         };
-        if is_too_large(&answer) {
-            answer.result = Some(json::to_raw(&()));
-            answer.result_omitted = true;
-        }
-        answer
+        if is_too_large(&answer) { without_result(answer) } else { answer }
     }
 
     /// From the first receipt to now: earlier deliveries only waited.
@@ -122,26 +118,32 @@ impl Answering<'_> {
 
     /// Posts to `reply_to`, else or when nobody is there to `okta.results`.
     async fn post(&self, answer: &Answer) -> Result<(), Unposted> {
-        let post = |to: Address, headers: Headers, answer: &Answer| Post {
-            to,
-            properties: self.properties(headers, answer.page),
+        let mut headers = self.letter.answer_headers();
+        let Some(to) = &self.letter.reply_to else {
+            return confirmed(self.post_to(self.results(answer), headers, answer).await?);
+        };
+        match self.post_to(to.clone(), headers.clone(), answer).await? {
+            Posted::Confirmed => Ok(()),
+            Posted::Unroutable | Posted::Refused | Posted::TooLarge => {
+                let connection = self.identity.connection.as_ref().map(|connection| &connection.name);
+                self.worker.observer.note(&Event::Undeliverable { id: &self.letter.id, connection });
+                headers.insert(UNDELIVERABLE.to_owned(), HeaderValue::Bool(true));
+                confirmed(self.post_to(self.results(answer), headers, &masked(answer)).await?)
+            }
+        }
+    }
+
+    /// Posts an answer, without its result where the broker takes none so large.
+    async fn post_to(&self, to: Address, headers: Headers, answer: &Answer) -> Result<Posted, Unposted> {
+        let post = |answer: &Answer| Post {
+            to: to.clone(),
+            properties: self.properties(headers.clone(), answer.page),
             body: Bytes::from(json::to_vec_of(answer, length(answer))),
         };
         let postbox = &self.worker.postbox;
-        let headers = self.letter.answer_headers();
-        let Some(to) = &self.letter.reply_to else {
-            return postbox.post(&post(self.results(answer), headers, answer)).await.map(drop);
-        };
-        match postbox.post(&post(to.clone(), headers.clone(), answer)).await? {
-            Posted::Confirmed => Ok(()),
-            Posted::Unroutable | Posted::Refused => {
-                let connection = self.identity.connection.as_ref().map(|connection| &connection.name);
-                self.worker.observer.note(&Event::Undeliverable { id: &self.letter.id, connection });
-                let mut headers = headers;
-                headers.insert(UNDELIVERABLE.to_owned(), HeaderValue::Bool(true));
-                let masked = masked(answer);
-                postbox.post(&post(self.results(answer), headers, &masked)).await.map(drop)
-            }
+        match postbox.post(&post(answer)).await? {
+            Posted::TooLarge => postbox.post(&post(&without_result(answer.clone()))).await,
+            posted => Ok(posted),
         }
     }
 
@@ -202,7 +204,7 @@ impl Answering<'_> {
             },
             body: body.clone(),
         };
-        self.worker.postbox.post(&post).await?;
+        confirmed(self.worker.postbox.post(&post).await?)?;
         let connection = self.identity.connection.as_ref().map(|connection| &connection.name);
         self.worker.observer.note(&Event::Parked { id: &letter.id, connection, reason });
         Ok(())
@@ -240,6 +242,23 @@ fn length(answer: &Answer) -> usize {
     /// Ids, numbers and names of the members: 400 to 600 bytes for one request to Okta.
     const FRAME_BYTES_USUAL: usize = 768;
     answer.result.as_ref().map_or(0, |result| result.get().len()) + FRAME_BYTES_USUAL
+}
+
+/// What must not be lost is in the broker, or the delivery stays as it is.
+fn confirmed(posted: Posted) -> Result<(), Unposted> {
+    match posted {
+        Posted::Confirmed => Ok(()),
+        Posted::Unroutable | Posted::Refused | Posted::TooLarge => Err(Unposted),
+    }
+}
+
+/// The answer without a result that is too large.
+fn without_result(answer: Answer) -> Answer {
+    Answer {
+        result_omitted: answer.result.is_some(),
+        result: answer.result.map(|_| json::to_raw(&())),
+        ..answer
+    }
 }
 
 /// The answer without its one-time secrets, for a place that is not the caller's.

@@ -96,7 +96,7 @@ impl Aside<'_> {
         reached(Point::Copied, Some(&job.letter.id)).await;
         match posted {
             Ok(Posted::Confirmed) => Put::ComesBack(time),
-            Ok(Posted::Unroutable | Posted::Refused) => Put::Stays,
+            Ok(Posted::Unroutable | Posted::Refused | Posted::TooLarge) => Put::Stays,
             Err(_) => Put::Stale,
         }
     }

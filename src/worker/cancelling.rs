@@ -91,7 +91,8 @@ impl Cancelled {
     }
 
     fn has(&self, mark: &Mark) -> bool {
-        self.marks.lock().unwrap_or_else(PoisonError::into_inner).contains_key(mark)
+        let marks = self.marks.lock().unwrap_or_else(PoisonError::into_inner);
+        marks.get(mark).is_some_and(|at| at.elapsed() < KEPT)
     }
 
     /// Waits until an invocation is cancelled.

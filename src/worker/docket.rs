@@ -7,7 +7,7 @@
 
 use std::time::Duration;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 use crate::domain::mail::{HeaderValue, Headers, Properties, RESENT};
 use crate::domain::topology::DELIVERY_LIMIT;
@@ -41,6 +41,9 @@ const ASIDE_SINCE: &str = "okta-aside-since";
 /// How old a redelivered message is taken to be that does not say when it was sent: as long as RabbitMQ lets
 /// a delivery go unacknowledged.
 const UNDATED_AGE: Duration = Duration::from_secs(30 * 60);
+
+/// How far a producer's clock may be ahead of ours.
+const CLOCKS_APART: SignedDuration = SignedDuration::from_secs(2);
 
 /// How often the broker has delivered the message before, by its own count.
 pub(super) const DELIVERY_COUNT: &str = "x-delivery-count";
@@ -94,7 +97,8 @@ impl Docket {
         };
         let sent = properties.timestamp.and_then(|seconds| {
             let seconds = i64::try_from(seconds).ok()?;
-            Timestamp::from_second(seconds).ok()
+            // A producer whose clock is fast says nothing that could be relied on.
+            Timestamp::from_second(seconds).ok().filter(|sent| sent.duration_since(received) <= CLOCKS_APART)
         });
         let of_this_copy = properties.headers.get(DELIVERY_COUNT).and_then(HeaderValue::as_int);
         let of_this_copy = of_this_copy.and_then(|count| u32::try_from(count).ok()).unwrap_or(0);
@@ -181,6 +185,17 @@ mod tests {
     use super::*;
 
     const WORKER: &str = "worker";
+
+    #[test]
+    fn a_producer_whose_clock_is_fast_has_said_nothing_of_when() {
+        let sent = |timestamp| {
+            let properties = Properties { timestamp: Some(timestamp), ..Properties::default() };
+            Docket::read(&properties, true, Some(WORKER), at(10_000)).maybe_since()
+        };
+        assert_eq!(sent(9_900), Some(at(9_900)));
+        assert_eq!(sent(10_002), Some(at(10_002)), "no two clocks are the same");
+        assert_eq!(sent(10_060), Some(at(10_000 - 30 * 60)), "another worker may have begun before that");
+    }
 
     fn at(seconds: i64) -> Timestamp {
         Timestamp::from_second(seconds).unwrap()

@@ -68,11 +68,12 @@ pub(super) struct Running(OwnedMutexGuard<Option<Conclusion>>);
 
 impl Memory {
     /// Waits until the same invocation runs nowhere else in this worker, and says how it ended. What failed
-    /// and changed nothing is known of the same message only: a producer that sends it again wants it tried.
+    /// and changed nothing, or may be tried again, is known of the same message only: a producer that sends it
+    /// again wants it tried.
     pub async fn begin(&self, key: Key, is_same_message: bool) -> Result<Running, Conclusion> {
         let running = Running(self.place(key).lock_owned().await);
         match &*running.0 {
-            Some(ended) if is_same_message || ended.has_changed() => Err(ended.clone()),
+            Some(ended) if is_same_message || ended.is_final() => Err(ended.clone()),
             Some(_) | None => Ok(running),
         }
     }
@@ -112,10 +113,11 @@ impl Running {
 }
 
 impl Conclusion {
-    /// Whether it changed anything, or may have.
-    fn has_changed(&self) -> bool {
+    /// Whether it changed something, or may have and is not to be tried again.
+    fn is_final(&self) -> bool {
         match &self.outcome {
-            Outcome::Succeeded { effect, .. } | Outcome::Failed { effect, .. } => *effect != Effect::None,
+            Outcome::Succeeded { effect, .. } => *effect != Effect::None,
+            Outcome::Failed { effect, failure } => *effect != Effect::None && !failure.retryable,
             Outcome::Planned(_) => false,
         }
     }

@@ -116,16 +116,11 @@ pub struct Worker {
     rules: ArcSwap<Rules>,
     postbox: Arc<dyn Postbox>,
     observer: Arc<dyn Observer>,
-    /// Room for those that mail or mint something.
-    emitting: Semaphore,
     /// What was done lately.
     memory: Memory,
     /// What nobody wants any more.
     cancelled: Cancelled,
 }
-
-/// So many at once: what was on its way when a worker died, nobody can be sure of.
-const EMITTING_MAX: usize = 4;
 
 /// How long a message that must run alone lies aside before: one of these, by chance. Those that went aside together
 /// would come back together, and one that brings the worker down would take the others with it each time.
@@ -226,9 +221,8 @@ impl Identity {
 impl Worker {
     /// A worker with these rules that answers through this postbox.
     pub fn new(rules: Rules, postbox: Arc<dyn Postbox>, observer: Arc<dyn Observer>) -> Self {
-        let emitting = Semaphore::new(EMITTING_MAX);
         let (memory, cancelled) = (Memory::default(), Cancelled::default());
-        Self { rules: ArcSwap::from_pointee(rules), postbox, observer, emitting, memory, cancelled }
+        Self { rules: ArcSwap::from_pointee(rules), postbox, observer, memory, cancelled }
     }
 
     /// Goes by other rules from now on. A message that was taken before ends by those it was taken under.
@@ -289,8 +283,7 @@ impl Worker {
         let Case { rules, body, receipt, answering } = case;
         let (postbox, observer) = (&*self.postbox, &self.observer);
         let progress = Progress::new(&self.postbox, job.letter, job.connection.name.as_str(), job.subtool);
-        let (emitting, cancelled) = (&self.emitting, &self.cancelled);
-        let company = Company { rules, observer, receipt, emitting, progress: &progress, cancelled };
+        let company = Company { rules, observer, receipt, progress: &progress, cancelled: &self.cancelled };
         let aside = Aside { job, body, receipt, rules, postbox };
         let _alone = match self.alone(job, &aside).await {
             Ok(alone) => alone,

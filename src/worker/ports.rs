@@ -86,6 +86,9 @@ pub struct Ask<'a> {
     pub caller: Option<&'a str>,
     /// Until when it may wait.
     pub not_after: Option<Instant>,
+    /// Whether it mails or mints something: few such are on their way at once, because what was when a worker died
+    /// nobody can be sure of.
+    pub emits: bool,
     /// What to do in a long line.
     pub patience: Patience,
 }
@@ -106,7 +109,7 @@ pub enum NotNow {
     NotBefore(Instant),
     /// The time passed in line.
     Passed,
-    /// Half of what may be in hand waits for this bucket already: put the message aside for so long.
+    /// Half of what may be in hand waits for the same already: put the message aside for so long.
     ComeAgain(Duration),
 }
 
@@ -148,6 +151,8 @@ pub struct Ticket {
     pub route: usize,
     /// The lane.
     pub lane: Lane,
+    /// Whether it mails or mints something.
+    pub emits: bool,
 }
 
 /// The right to send one request. Dropped without an answer, the request counts as spent.

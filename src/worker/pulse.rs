@@ -228,6 +228,7 @@ pub(super) async fn probe(
         lane: Lane::Interactive,
         caller: None,
         not_after: None,
+        emits: false,
         patience: Patience::Wait,
     };
     let Ok(permit) = connection.budget.admit(ask).await else { return false };

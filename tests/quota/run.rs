@@ -138,7 +138,15 @@ impl World {
     /// One request from its admission to its answer.
     async fn request(&self, gate: &Arc<Gate>, lane: Lane) {
         let (method, route) = (&http::Method::GET, "/api/v1/users/{userId}");
-        let ask = Ask { method, route, lane, caller: None, not_after: None, patience: Patience::Wait };
+        let ask = Ask {
+            method,
+            route,
+            lane,
+            caller: None,
+            not_after: None,
+            emits: false,
+            patience: Patience::Wait,
+        };
         let asked = Instant::now();
         let permit = gate.admit(ask).await.expect("nobody is in a hurry");
         if lane == Lane::Interactive {

@@ -184,3 +184,23 @@ async fn one_that_no_worker_came_to_the_end_of_is_answered_and_parked_without_a_
     assert!(!world.tape().contains("asked"));
     world.close();
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_may_have_changed_something_and_may_be_tried_again_is_tried_for_the_producer() {
+    let mut world = Setup::default().open();
+    let title = json!({ "user_id": SAM, "profile": { "title": "Chief" } });
+    let update = json!({ "subtool": "update_user", "arguments": title });
+    world.fault(Fault::next(Trouble::Status(500)).on("POST", "/api/v1/users/{userId}").times(5, 0));
+    send_as(&mut world, "u", &update);
+    world.rest().await;
+    let answer = world.answer();
+    assert_eq!(
+        (brief(&answer), &answer["error"]["retryable"]),
+        ("u failed okta_unavailable unknown".to_owned(), &json!(true))
+    );
+    send_as(&mut world, "u", &update);
+    world.rest().await;
+    assert_eq!(world.answers(1), ["u succeeded applied"]);
+    world.tape();
+    world.close();
+}

@@ -12,7 +12,7 @@ use okta_worker::worker::gate::{CallerCeilings, Gate, Terms};
 use okta_worker::worker::ports::{Ask, Budget, Census, Gossip, NotNow, Patience};
 use serde_json::json;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::counted::{Counted, LENGTH};
 use crate::world::{Headers, SAM, Setup, prod};
@@ -32,7 +32,7 @@ fn gate(terms: Terms) -> Arc<Gate> {
 
 fn ask(lane: Lane, caller: Option<&'static str>, not_after: Option<Instant>) -> Ask<'static> {
     let (method, route) = (&http::Method::GET, "/api/v1/users/{userId}");
-    Ask { method, route, lane, caller, not_after, patience: Patience::Wait }
+    Ask { method, route, lane, caller, not_after, emits: false, patience: Patience::Wait }
 }
 
 /// An org with plenty, and when requests passed.
@@ -237,4 +237,77 @@ async fn a_ledger_that_always_says_yes_is_held_to_twice_the_limit_in_every_lengt
         assert!(most <= 2 * LIMIT as usize, "{limits:?}: {most}");
         assert!(passed.len() >= 4 * LIMIT as usize, "{limits:?}: {}", passed.len());
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_callers_own_bulk_messages_do_not_delay_those_it_waits_for() {
+    let callers = CallerCeilings::new([("hr".to_owned(), 60)]);
+    let gate = gate(Terms { callers, ..terms() });
+    let (org, end) = (Org::new(PLENTY), Instant::now() + MINUTE);
+    let crowd = org.crowd(&gate, Lane::Bulk, Some("hr"), end);
+    sleep(Duration::from_millis(10_500)).await;
+    for _ in 0..10 {
+        let asked = Instant::now();
+        let permit = gate.admit(ask(Lane::Interactive, Some("hr"), None)).await.unwrap();
+        assert!(asked.elapsed() <= Duration::from_millis(1_100), "{:?}", asked.elapsed());
+        permit.heard(Told::Nothing);
+    }
+    crowd.join_all().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_put_aside_spends_nothing_of_what_its_caller_may_send() {
+    let callers = CallerCeilings::new([("hr".to_owned(), 60)]);
+    let gate = gate(Terms { callers, prefetch: 4, ..terms() });
+    let mine = |patience| Ask { patience, ..ask(Lane::Bulk, Some("hr"), None) };
+    let others = ask(Lane::Bulk, None, None);
+    // The window is spent, and as many wait for the next as may.
+    let counted = Arc::new(Mutex::new(Counted::new(1)));
+    let permit = gate.admit(others).await.unwrap();
+    permit.heard(counted.lock().unwrap().take(0));
+    let mut waiting = JoinSet::new();
+    for _ in 0..2 {
+        let gate = Arc::clone(&gate);
+        waiting.spawn(async move { drop(gate.admit(ask(Lane::Bulk, None, None)).await) });
+    }
+    sleep(Duration::from_millis(100)).await;
+    for _ in 0..100 {
+        let told = gate.admit(mine(Patience::ComeAgain)).await;
+        assert!(matches!(told, Err(NotNow::ComeAgain(_))));
+    }
+    let asked = Instant::now();
+    let (method, route) = (&http::Method::GET, "/api/v1/groups");
+    gate.admit(Ask { method, route, ..mine(Patience::Wait) }).await.unwrap().heard(Told::Nothing);
+    assert_eq!(asked.elapsed(), Duration::ZERO);
+}
+
+#[tokio::test(start_paused = true)]
+async fn few_that_mail_are_on_their_way_at_once_and_each_lane_has_room_of_its_own() {
+    let gate = gate(Terms { prefetch: 4, ..terms() });
+    let mails = |lane, patience| Ask { emits: true, patience, ..ask(lane, None, None) };
+    let soon = |lane, patience| timeout(Duration::from_secs(1), gate.admit(mails(lane, patience)));
+    gate.admit(ask(Lane::Bulk, None, None)).await.unwrap().heard(Counted::new(PLENTY).take(0));
+    let mut on_the_way = Vec::new();
+    for _ in 0..2 {
+        on_the_way.push(soon(Lane::Bulk, Patience::Wait).await.expect("there is room").unwrap());
+    }
+    assert!(soon(Lane::Bulk, Patience::Wait).await.is_err(), "no more at once");
+    soon(Lane::Interactive, Patience::Wait)
+        .await
+        .expect("it waits behind nobody")
+        .unwrap()
+        .heard(Told::Nothing);
+    gate.admit(ask(Lane::Bulk, None, None)).await.unwrap().heard(Told::Nothing); // it mails nothing
+    let mut waiting = JoinSet::new();
+    for _ in 0..2 {
+        let gate = Arc::clone(&gate);
+        let mails = mails(Lane::Bulk, Patience::Wait);
+        waiting.spawn(async move { gate.admit(mails).await.unwrap().heard(Told::Nothing) });
+    }
+    sleep(Duration::from_secs(1)).await;
+    let told = soon(Lane::Bulk, Patience::ComeAgain).await.expect("it is told at once");
+    assert!(matches!(told, Err(NotNow::ComeAgain(_))), "half of a prefetch waits already");
+    drop(on_the_way); // without an answer
+    waiting.join_all().await;
+    soon(Lane::Bulk, Patience::Wait).await.expect("there is room again").unwrap().heard(Told::Nothing);
 }

@@ -6,7 +6,7 @@ use okta_worker::policy::retry::RetryRules;
 use okta_worker::sandbox::{Fault, Status, Trouble};
 use serde_json::{Value, json};
 
-use crate::world::{Mishap, SAM, Setup};
+use crate::world::{Mishap, SAM, Setup, brief};
 
 /// The arguments of a new user.
 fn jane() -> Value {
@@ -254,5 +254,19 @@ async fn a_panic_while_only_reading_has_changed_nothing() {
     ");
     assert_eq!(world.answers(1), ["m1 failed internal none"]);
     drop(world.parked());
+    world.close();
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_attempt_counts_once_though_the_message_lies_aside_before_it() {
+    let minutes = Duration::from_secs(120);
+    let retry = RetryRules { attempts_max: 4, base: minutes, cap: minutes };
+    let mut world = Setup { retry, ..Setup::default() }.open();
+    world.fault(Fault::next(Trouble::Status(500)).on("GET", "/api/v1/users/{userId}").times(3, 0));
+    world.send("prod.bulk", json!({ "subtool": "get_user", "arguments": { "user_id": SAM } }));
+    world.rest().await;
+    let answer = world.answer();
+    assert_eq!((brief(&answer), &answer["attempts"]), ("m1 succeeded none".to_owned(), &json!(4)));
+    assert!(world.tape().contains("aside"), "one of the waits is too long to be taken in hand");
     world.close();
 }

@@ -46,7 +46,15 @@ impl Bucket {
         for call in 0..calls {
             let patience = if call == 0 { first } else { Patience::Wait };
             let (method, route) = (&http::Method::GET, "/api/v1/users/{userId}");
-            let ask = Ask { method, route, lane: Lane::Bulk, caller: None, not_after: None, patience };
+            let ask = Ask {
+                method,
+                route,
+                lane: Lane::Bulk,
+                caller: None,
+                not_after: None,
+                emits: false,
+                patience,
+            };
             let permit = self.gate.admit(ask).await.expect("so few are not put aside");
             self.passed.lock().unwrap().push(self.begun.elapsed());
             sleep(LATENCY / 2).await;

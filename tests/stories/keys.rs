@@ -68,8 +68,15 @@ async fn send(
 ) {
     let mut rng = fastrand::Rng::with_seed(seed);
     let (method, route) = (&route.0, route.1);
-    let ask =
-        Ask { method, route, lane: Lane::Bulk, caller: None, not_after: None, patience: Patience::Wait };
+    let ask = Ask {
+        method,
+        route,
+        lane: Lane::Bulk,
+        caller: None,
+        not_after: None,
+        emits: false,
+        patience: Patience::Wait,
+    };
     while begun.elapsed() < LENGTH * u32::try_from(WINDOWS).unwrap() {
         let permit = gate.admit(ask).await.expect("nobody is in a hurry");
         sleep(Duration::from_millis(rng.u64(20..80))).await;

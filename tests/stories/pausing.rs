@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
+use okta_worker::domain::mail::{HeaderValue, Properties};
 use okta_worker::sandbox::{Fault, Trouble};
 use serde_json::{Value, json};
 
-use crate::world::{SAM, Setup, brief};
+use crate::world::{REPLIES, SAM, Setup, brief};
 
 /// Every request from now on fails like this.
 fn always(trouble: Trouble) -> Fault {
@@ -132,10 +133,37 @@ async fn a_scope_that_is_taken_away_pauses_and_one_that_never_worked_does_not() 
     world.send("prod.bulk", group("Three"));
     world.run_for(Duration::from_secs(60)).await;
     let tape = world.tape();
-    assert!(tape.contains("paused: forbidden") && !tape.contains("resumed"), "a read proves nothing:\n{tape}");
+    assert!(
+        tape.contains("paused: forbidden") && !tape.contains("resumed"),
+        "a read proves nothing:\n{tape}"
+    );
     world.org().clear_faults();
     world.rest().await;
     world.tape();
     assert_eq!(world.answers(1), ["m3 succeeded applied"]);
+    world.close();
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_cannot_go_back_to_its_queue_is_answered_before_the_broker_takes_it_back() {
+    let mut world = Setup::default().open();
+    world.fault(always(Trouble::Code { status: 401, code: "E0000011".to_owned() }));
+    // Of unknown age, and delivered before: a copy of it would look new.
+    let headers = [("x-delivery-count".to_owned(), HeaderValue::Int(1))].into();
+    let reply_to = Some(REPLIES.to_owned());
+    world.send_raw(
+        "prod.bulk",
+        Properties { headers, reply_to, ..Properties::default() },
+        read().to_string(),
+    );
+    world.run_for(Duration::from_secs(9 * 60)).await;
+    assert_eq!(world.answers(0), [""; 0]);
+    world.run_for(Duration::from_secs(2 * 60)).await;
+    let answer = world.answer();
+    assert!(brief(&answer).ends_with("failed unauthorized none"), "{answer}");
+    assert_eq!(answer["error"]["retryable"], json!(true));
+    world.org().clear_faults();
+    world.rest().await;
+    world.tape();
     world.close();
 }

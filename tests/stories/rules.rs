@@ -129,7 +129,8 @@ async fn a_pause_under_settings_that_are_gone_ends_by_itself() {
         AllowList::all(),
     );
     connection.pulse = Arc::clone(&old.connections[&prod()].pulse);
-    let new = Rules { connections: HashMap::from([(prod(), Arc::new(connection))]), ..rules(&okta, clock, 1) };
+    let new =
+        Rules { connections: HashMap::from([(prod(), Arc::new(connection))]), ..rules(&okta, clock, 1) };
     let worker = Worker::new(old, Arc::<Broker>::clone(&broker), silent());
     let (delivery, _) = delivery();
     worker.take(delivery).await; // it is paused, and the message goes back

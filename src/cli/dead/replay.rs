@@ -170,7 +170,7 @@ impl Replay<'_> {
                                 let stays = "it is back at work, and parked as well: the broker is gone";
                                 (said, is_off.then_some(()).ok_or_else(|| stays.to_owned()), None)
                             }
-                            Ok(Posted::Unroutable | Posted::Refused) => {
+                            Ok(Posted::Unroutable | Posted::Refused | Posted::TooLarge) => {
                                 (said, Err("the broker refuses it".to_owned()), Some(entry.slip))
                             }
                             Err(_) => (said, Err("the broker is gone".to_owned()), Some(entry.slip)),

@@ -17,7 +17,7 @@ use tokio::sync::{Mutex, Notify, watch};
 use tokio::time::{sleep, timeout};
 
 use crate::domain::mail::{Address, Post, Posted, Unposted};
-use crate::domain::topology::RESULTS;
+use crate::domain::topology::{DEAD, RESULTS};
 use crate::policy::retry::RetryRules;
 use crate::worker::killpoint::{Point, reached};
 use crate::worker::ports::Postbox;
@@ -77,6 +77,8 @@ enum Try {
     Posted(Posted),
     /// Why.
     Refused(String),
+    /// The broker is not set up to take so much; in its own words.
+    TooLarge(String),
     Unknown,
 }
 
@@ -134,8 +136,10 @@ impl Publisher {
             let Ok(lines) = self.lines().await else { return Offered::Unclear };
             let why = match lines.publish(post).await {
                 Try::Posted(Posted::Confirmed) => return Offered::Confirmed,
-                Try::Posted(Posted::Unroutable | Posted::Refused) => "no queue takes it".to_owned(),
-                Try::Refused(why) => why,
+                Try::Posted(Posted::Unroutable | Posted::Refused | Posted::TooLarge) => {
+                    "no queue takes it".to_owned()
+                }
+                Try::Refused(why) | Try::TooLarge(why) => why,
                 Try::Unknown => return Offered::Unclear,
             };
             refusals += 1;
@@ -161,19 +165,27 @@ impl Publisher {
 #[async_trait]
 impl Postbox for Publisher {
     async fn post(&self, post: &Post) -> Result<Posted, Unposted> {
-        // Results always have a queue (by the alternate exchange): without one the topology is being made
-        // anew, and the message waits for it. Everything else has somewhere else to go.
-        let insists = matches!(post.to, Address::Exchange(RESULTS, _));
+        // Results always have a queue (by the alternate exchange), and so has what is parked: without one the
+        // topology must be made anew, and the message waits for it. Everything else has somewhere else to go.
+        let insists = match &post.to {
+            Address::Exchange(exchange, _) => *exchange == RESULTS,
+            Address::Queue(queue) => queue == DEAD,
+            Address::DirectReply(_) => false,
+        };
         let (mut refusals, mut tries) = (0, 0);
         loop {
             let lines = self.lines().await?;
             reached(Point::Publishing, post.properties.message_id.as_deref()).await;
             match lines.publish(post).await {
+                Try::Posted(Posted::Unroutable) if insists && tries >= REFUSALS_MAX => {
+                    lines.doubt.notify_one()
+                }
                 Try::Posted(Posted::Unroutable) if insists => {}
                 Try::Posted(posted) => {
                     reached(Point::Confirmed, post.properties.message_id.as_deref()).await;
                     return Ok(posted);
                 }
+                Try::TooLarge(_) => return Ok(Posted::TooLarge),
                 Try::Refused(_) => {
                     refusals += 1;
                     if refusals >= REFUSALS_MAX && !insists {
@@ -214,10 +226,15 @@ impl Lines {
             Some(line) => line,
             None => self.mandatory[turn].lock().await,
         };
-        let Some(channel) = self.open(&mut line).await else { return Try::Unknown };
-        let tried = self.once(channel, exchange, key, true, post).await;
-        if matches!(tried, Try::Unknown) {
-            *line = None; // whatever this channel still brings is not to be mixed with later messages
+        if self.open(&mut line).await.is_none() {
+            return Try::Unknown;
+        }
+        // Whatever a channel still brings whose message nobody waits for any more, or of which nothing is known, is
+        // not to be mixed with later ones.
+        let Some(channel) = line.take() else { return Try::Unknown };
+        let tried = self.once(&channel, exchange, key, true, post).await;
+        if !matches!(tried, Try::Unknown) {
+            *line = Some(channel);
         }
         tried
     }
@@ -279,6 +296,7 @@ impl Lines {
             Some(Ok(Confirmation::Ack(None))) => Try::Posted(Posted::Confirmed),
             Some(Ok(Confirmation::Ack(Some(_)))) => Try::Posted(Posted::Unroutable),
             Some(Ok(Confirmation::Nack(_))) => Try::Refused("the queue is full".to_owned()),
+            Some(Err(error)) if is_too_large(&error) => Try::TooLarge(explain(&error)),
             Some(Err(error)) if is_refusal(&error) => Try::Refused(explain(&error)),
             // Without confirms nothing is known either; they are switched on, so this is a fault.
             Some(Ok(Confirmation::NotRequested) | Err(_)) | None => Try::Unknown,
@@ -294,6 +312,12 @@ impl Lines {
         };
         self.blocked.within(CONFIRM_TIMEOUT, opened).await?.ok()
     }
+}
+
+/// Whether the broker has closed the channel because the message has more bytes than it is set up to take.
+fn is_too_large(error: &lapin::Error) -> bool {
+    let ErrorKind::ProtocolError(refusal) = error.kind() else { return false };
+    refusal.get_id() == PRECONDITION_FAILED && refusal.get_message().as_str().contains("message size")
 }
 
 /// Whether the broker has closed the channel over this message: its exchange is not there, must not be

@@ -682,3 +682,80 @@ fn an_assignment_that_came_between_two_looks_is_no_doubt() {
     assert!(end(&given).starts_with("applied "), "{}", end(&given));
     assert!(end(&refusal(404, "E0000007")).starts_with("outcome_unknown"), "taken away since");
 }
+
+/// How a conversation ends in which nobody answers where the script says `None`.
+fn end_of(name: &str, arguments: &str, script: &[Option<Answer>]) -> (Vec<String>, String) {
+    let (tool, mut left, mut history) = (tool(name, arguments), script.iter(), Vec::new());
+    loop {
+        match tool.next(&history, Setting::first(WHOLE)) {
+            Move::Send(request) => match left.next().expect("it asks no more") {
+                Some(answer) => {
+                    history.push(Turn::Said(Exchange { request: *request, response: answer.response() }));
+                }
+                None => {
+                    let sent = "2026-01-01T00:00:00Z".parse().unwrap();
+                    history.push(Turn::Unclear { request: *request, sent });
+                }
+            },
+            end => {
+                assert_eq!(left.len(), 0, "answers are left over: {:?}", told(&history, &end));
+                let Told { asked, end } = told(&history, &end);
+                return (asked, end);
+            }
+        }
+    }
+}
+
+#[test]
+fn an_activation_under_way_is_waited_for_and_not_begun_again() {
+    let changing = ok(r#"{"id":"$U","status":"STAGED","transitioningToStatus":"ACTIVE"}"#);
+    let active = ok(r#"{"id":"$U","status":"ACTIVE","statusChanged":"2026-01-01T00:00:03.000Z"}"#);
+    for send_email in [true, false] {
+        let arguments = format!(r#"{{"user_id":"$U","send_email":{send_email}}}"#);
+        let done = [None, Some(changing.clone()), Some(changing.clone()), Some(active.clone())];
+        let (asked, end) = end_of("activate_user", &arguments, &done);
+        assert_eq!(end, "applied {}", "{asked:?}");
+        let slow = [&[None][..], &[(); 4].map(|()| Some(changing.clone()))].concat();
+        let (asked, end) = end_of("activate_user", &arguments, &slow);
+        assert_eq!(end, "applied {}", "{asked:?}");
+        assert_eq!(asked.iter().filter(|line| line.starts_with("POST")).count(), 1, "{asked:?}");
+    }
+}
+
+#[test]
+fn a_group_that_searches_do_not_show_yet_may_be_ours() {
+    let taken = || {
+        Some(Answer::new(
+            400,
+            r#"{"errorCode":"E0000001","errorSummary":"no","errorCauses":[{"errorSummary":"name: An object with this field already exists in the current organization"}]}"#,
+        ))
+    };
+    let (none, arguments) = (Some(ok("[]")), r#"{"name":"Sales"}"#);
+    let group = |id: &str, created: &str| {
+        format!(r#"{{"id":"{id}","created":"{created}","profile":{{"name":"Sales","description":null}}}}"#)
+    };
+    let lagging = [&[None, taken()][..], &[(); 4].map(|()| none.clone())].concat();
+    assert!(end_of("create_group", arguments, &lagging).1.starts_with("outcome_unknown"));
+    let (old, ours) = (group("old", "2020-01-01T00:00:00.000Z"), group("ours", "2026-01-01T00:00:01.000Z"));
+    let both = [None, taken(), none, Some(ok(&format!("[{old},{ours}]")))];
+    assert!(end_of("create_group", arguments, &both).1.starts_with(r#"applied {"id":"ours""#));
+    let theirs = [None, taken(), Some(ok(&format!("[{old}]")))];
+    assert_eq!(end_of("create_group", arguments, &theirs).1, "refused 400 E0000001");
+}
+
+#[test]
+fn a_list_of_groups_that_leads_back_to_itself_ends() {
+    let page = ok(r#"[{"id":"00g000000000000other"}]"#)
+        .link(r#"<https://x.example/api/v1/users/$U/groups?after=a>; rel="next""#);
+    let user = ok(
+        r#"{"id":"$U","status":"ACTIVE","created":"2026-01-01T00:00:01.000Z","profile":{"login":"j@x.example"}}"#,
+    );
+    let taken = Answer::new(
+        400,
+        r#"{"errorCode":"E0000001","errorSummary":"no","errorCauses":[{"errorSummary":"login: An object with this field already exists in the current organization"}]}"#,
+    );
+    let arguments = r#"{"profile":{"login":"j@x.example"},"group_ids":["$G"]}"#;
+    let script = [None, Some(taken), Some(user), Some(page.clone()), Some(page)];
+    let (asked, end) = end_of("create_user", arguments, &script);
+    assert!(end.starts_with("outcome_unknown"), "{asked:?} {end}");
+}

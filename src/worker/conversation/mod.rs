@@ -14,7 +14,6 @@ use std::time::Duration;
 use jiff::SignedDuration;
 use serde::Deserialize;
 use serde_json::value::RawValue;
-use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::Instant;
 
 use crate::domain::answer::{Outcome, RateLimit};
@@ -92,8 +91,6 @@ pub(super) struct Company<'a> {
     pub rules: &'a Rules,
     pub observer: &'a Arc<dyn Observer>,
     pub receipt: &'a dyn Receipt,
-    /// What mails or mints something is started by few at once, so that a crash leaves few in doubt.
-    pub emitting: &'a Semaphore,
     /// Who hears that it waits.
     pub progress: &'a Progress<'a>,
     /// What nobody wants any more.
@@ -120,6 +117,8 @@ pub(super) struct Conversation<'a> {
     doubt: Doubt,
     /// The failure of the last write whose outcome is unclear, until it is sent again.
     unclear: Option<Result<Response, NoAnswer>>,
+    /// Whether the next request begins another attempt.
+    is_another: bool,
     /// How far Okta's clock is ahead of ours, once an answer told.
     okta_ahead: Option<SignedDuration>,
     /// Attempts spent on what may fail for the whole connection.
@@ -154,6 +153,7 @@ impl<'a> Conversation<'a> {
                 _ => Doubt::None,
             },
             unclear: None,
+            is_another: false,
             okta_ahead: None,
             attempts_everywhere: 0,
             beats_before: None,
@@ -214,7 +214,7 @@ impl<'a> Conversation<'a> {
                 Move::Fail(failure) => return Ok(self.judged(*failure)),
             };
             if !request.is_read() {
-                self.write_again().await?;
+                self.write_again(&request).await?;
             }
             let turn = self.turn(*request).await?;
             if let Some(Turn::Said(last)) = self.history.last_mut() {
@@ -225,16 +225,18 @@ impl<'a> Conversation<'a> {
     }
 
     /// A write goes out after one whose outcome was unclear: one more attempt, if there is one.
-    async fn write_again(&mut self) -> Result<(), End> {
+    async fn write_again(&mut self, request: &Request) -> Result<(), End> {
         let Some(answer) = self.unclear.take() else { return Ok(()) };
-        // A look has shown that the one before was not executed.
-        if !self.is_unclear() {
+        let was_unclear = |turn: &&Turn| matches!(turn, Turn::Unclear { .. });
+        let last = self.history.iter().rfind(was_unclear).map(Turn::request);
+        // The same after a look: it has shown that the one before was not executed.
+        if !self.is_unclear() && last == Some(request) {
             self.doubt = Doubt::None;
         }
         if self.attempts() >= self.rules.retry.attempts_max {
             self.exhausted(&answer).await?;
         }
-        self.cost.attempts += 1;
+        self.is_another = true;
         Ok(())
     }
 
@@ -354,6 +356,7 @@ impl<'a> Conversation<'a> {
             lane: *lane,
             caller: letter.docket.caller.as_deref(),
             not_after,
+            emits: !request.is_read() && self.job.tool.repeat() == Repeat::Emit,
             patience: self.patience(),
         };
         let room = connection.budget.admit(ask);
@@ -393,9 +396,10 @@ impl<'a> Conversation<'a> {
     async fn send(&mut self, request: &Request) -> Result<Result<Response, NoAnswer>, End> {
         if !self.owed.is_zero() {
             let owed = std::mem::take(&mut self.owed);
+            self.is_another = true;
             self.rest(owed).await?;
         }
-        let (permit, _emitting) = loop {
+        let permit = loop {
             self.check_pause().await?;
             let mut watch = self.job.connection.pulse.watch();
             let job = self.job;
@@ -406,15 +410,11 @@ impl<'a> Conversation<'a> {
             let cancelled = self.company.cancelled.wait(job.letter);
             // A message that waits for the budget of a paused connection would be in the way of those
             // that are answered at once.
-            let ready = async {
-                let emitting = self.emitting(request).await?;
-                Ok((self.admitted(request).await?, emitting))
-            };
             tokio::select! {
                 biased;
                 _ = &mut stopped => {}
                 () = cancelled, if is_untouched => return Err(End::Cancelled),
-                ready = ready => break ready?,
+                permit = self.admitted(request) => break permit?,
             }
         };
         if !self.company.receipt.is_live() {
@@ -425,7 +425,10 @@ impl<'a> Conversation<'a> {
         let (connection, bucket) = (&self.job.connection, request.bucket());
         let sent = Instant::now();
         self.cost.okta_calls += 1;
-        self.cost.attempts = self.cost.attempts.max(1);
+        match std::mem::take(&mut self.is_another) {
+            true => self.cost.attempts += 1,
+            false => self.cost.attempts = self.cost.attempts.max(1),
+        }
         // Until the answer says otherwise, for whatever may happen meanwhile.
         if !request.is_read() {
             self.doubt = Doubt::Now;
@@ -448,15 +451,6 @@ impl<'a> Conversation<'a> {
             rate,
         });
         Ok(answer)
-    }
-
-    /// Room among the few that mail or mint something at once.
-    async fn emitting(&self, request: &Request) -> Result<Option<SemaphorePermit<'a>>, End> {
-        if request.is_read() || self.job.tool.repeat() != Repeat::Emit {
-            return Ok(None);
-        }
-        let room = self.unless_stopping(self.company.emitting.acquire()).await?;
-        Ok(Some(room.expect("the room is never closed")))
     }
 
     /// Whether everything so far only read, so that somebody else may begin anew.

@@ -21,6 +21,9 @@ use super::{Conversation, End};
 /// delivery back after 30 minutes.
 const HELD_MAX: Duration = Duration::from_secs(10 * 60);
 
+/// The longest wait of a worker that stops; it has 25 seconds for all that it has begun.
+const REST_WHEN_STOPPING: Duration = Duration::from_secs(2);
+
 impl Conversation<'_> {
     /// The whole connection fails: it is paused, and so is this invocation.
     pub(super) async fn pause(&mut self, reason: Reason) -> Result<(), End> {
@@ -50,12 +53,13 @@ impl Conversation<'_> {
         let mut stopping = self.rules.stopping.clone();
         tokio::select! {
             _ = timeout(HELD_MAX, is_over) => {}
-            _ = stopping.wait_for(|stopping| *stopping), if self.may_hand_back => {}
+            _ = stopping.wait_for(|stopping| *stopping) => {}
         }
+        let may_be_left = self.may_hand_back || *stopping.borrow();
         match self.pause_that_stops() {
             None => Ok(()),
-            Some(_) if self.may_hand_back => Err(End::HandBack),
-            Some(_) => Ok(()), // it will be told once more
+            Some(_) if may_be_left => Err(End::HandBack),
+            Some(pause) => Err(self.failed(self.paused(pause))), // RabbitMQ waits no longer
         }
     }
 
@@ -99,10 +103,19 @@ impl Conversation<'_> {
             let stops = |pause: &Option<Pause>| pause.is_some_and(|it| it.stops(job.scope, job.is_read()));
             let _ = watch.wait_for(stops).await;
         };
+        let mut stopping = self.rules.stopping.clone();
+        // What cannot be left to others is finished before the worker has to go.
+        let hurried = async {
+            if stopping.wait_for(|stopping| *stopping).await.is_err() {
+                std::future::pending::<()>().await; // nobody can tell any more
+            }
+            sleep(REST_WHEN_STOPPING).await;
+        };
         let rested = async {
             tokio::select! {
                 () = sleep(pause) => {}
                 () = paused => {}
+                () = hurried => {}
             }
         };
         self.unless_stopping(self.company.progress.during(WaitingFor::Retry, None, rested)).await
@@ -143,12 +156,11 @@ impl Conversation<'_> {
         let may_come_again = self.patience == Patience::ComeAgain && self.job.letter.docket.may_be_copied();
         if wait > WAIT_IN_HAND_MAX && self.has_changed_nothing() && may_come_again {
             self.note_retry(trouble, attempt, wait);
-            self.cost.attempts += 1;
-            self.owed = wait; // if there can be no copy
+            self.owed = wait.min(WAIT_IN_HAND_MAX); // if there can be no copy
             return Err(End::ComeAgain { bucket: request.bucket(), wait });
         }
         self.wait_before(trouble, attempt, wait).await?;
-        self.cost.attempts += 1;
+        self.is_another = true;
         Ok(())
     }
 
@@ -177,6 +189,7 @@ impl Conversation<'_> {
         attempt: u32,
         wait: Duration,
     ) -> Result<(), End> {
+        let wait = wait.min(WAIT_IN_HAND_MAX);
         self.note_retry(trouble, attempt, wait);
         self.rest(wait).await
     }

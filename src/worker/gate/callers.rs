@@ -10,7 +10,8 @@ use arc_swap::ArcSwap;
 use tokio::sync::{Notify, Semaphore};
 use tokio::time::{Instant, sleep_until};
 
-use crate::worker::ports::{NotNow, Patience};
+use crate::domain::ids::Lane;
+use crate::worker::ports::{Ask, NotNow, Patience};
 
 use super::ceiling::PerMinute;
 
@@ -21,11 +22,13 @@ pub struct CallerCeilings {
     workers: AtomicU32,
 }
 
-struct Caller {
+pub(super) struct Caller {
     ceiling: Mutex<PerMinute>,
-    /// Only the head of the line asks.
-    turn: Semaphore,
-    waiting: AtomicUsize,
+    /// Only the head of a lane asks.
+    turns: [Semaphore; Lane::ALL.len()],
+    waiting: [AtomicUsize; Lane::ALL.len()],
+    /// Somebody waits no longer.
+    left: Notify,
     /// It was found to be full: whoever stands in line may know now that it is in vain.
     full: Notify,
 }
@@ -58,44 +61,18 @@ impl CallerCeilings {
         }
     }
 
-    /// Waits until the caller may send one more request.
-    ///
-    /// # Errors
-    /// When that is too late, or the line is too long to wait in.
-    pub(super) async fn admit(
-        &self,
-        name: Option<&str>,
-        not_after: Option<Instant>,
-        patience: Patience,
-        line_max: usize,
-    ) -> Result<(), NotNow> {
-        let Some(caller) = name.and_then(|name| self.callers.load().get(name).cloned()) else {
-            return Ok(());
-        };
-        let _standing = Standing::new(&caller.waiting);
-        let ahead = caller.waiting.load(Ordering::Relaxed) - 1;
-        if ahead >= line_max && patience == Patience::ComeAgain {
-            let ahead = u32::try_from(ahead).unwrap_or(u32::MAX);
-            return Err(NotNow::ComeAgain(caller.ceiling().each().saturating_mul(ahead)));
-        }
-        let turn = caller.turn.acquire();
-        tokio::pin!(turn);
-        let _turn = loop {
-            let full = caller.full.notified();
-            check_hope(caller.ceiling().full_until(), not_after)?;
-            tokio::select! {
-                biased;
-                turn = &mut turn => break turn.expect("the line is never closed"),
-                () = full => {}
-            }
-        };
-        loop {
-            let asked = caller.ceiling().take();
-            let Err(until) = asked else { return Ok(()) };
-            caller.full.notify_waiters();
-            check_hope(Some(until), not_after)?;
-            sleep_until(until).await;
-        }
+    /// One that has a ceiling.
+    pub(super) fn of(&self, name: &str) -> Option<Arc<Caller>> {
+        self.callers.load().get(name).cloned()
+    }
+}
+
+/// Tells the bulk lane that somebody it yields to has gone, one way or the other.
+struct Leaving<'a>(&'a Notify);
+
+impl Drop for Leaving<'_> {
+    fn drop(&mut self) {
+        self.0.notify_waiters();
     }
 }
 
@@ -105,10 +82,54 @@ impl Caller {
         ceiling.count(workers);
         Arc::new(Self {
             ceiling: Mutex::new(ceiling),
-            turn: Semaphore::new(1),
-            waiting: AtomicUsize::new(0),
+            turns: [Semaphore::new(1), Semaphore::new(1)],
+            waiting: Default::default(),
+            left: Notify::new(),
             full: Notify::new(),
         })
+    }
+
+    /// Waits until it may send one more request; in its bulk lane only while nobody waits in the other.
+    ///
+    /// # Errors
+    /// When that is too late, or the line is too long to wait in.
+    pub async fn admit(&self, ask: &Ask<'_>, line_max: usize) -> Result<(), NotNow> {
+        let waiting = &self.waiting[ask.lane as usize];
+        let _leaving = Leaving(&self.left);
+        let _standing = Standing::new(waiting);
+        let ahead = waiting.load(Ordering::Relaxed) - 1;
+        if ahead >= line_max && ask.patience == Patience::ComeAgain {
+            let ahead = u32::try_from(ahead).unwrap_or(u32::MAX);
+            return Err(NotNow::ComeAgain(self.ceiling().each().saturating_mul(ahead)));
+        }
+        let turn = self.turns[ask.lane as usize].acquire();
+        tokio::pin!(turn);
+        let _turn = loop {
+            let full = self.full.notified();
+            check_hope(self.ceiling().full_until(), ask.not_after)?;
+            tokio::select! {
+                biased;
+                turn = &mut turn => break turn.expect("the line is never closed"),
+                () = full => {}
+            }
+        };
+        loop {
+            let left = self.left.notified();
+            if ask.lane == Lane::Bulk && self.is_waited_for() {
+                left.await;
+                continue;
+            }
+            let asked = self.ceiling().take();
+            let Err(until) = asked else { return Ok(()) };
+            self.full.notify_waiters();
+            check_hope(Some(until), ask.not_after)?;
+            sleep_until(until).await;
+        }
+    }
+
+    /// Whether somebody is waiting for an answer.
+    fn is_waited_for(&self) -> bool {
+        self.waiting[Lane::Interactive as usize].load(Ordering::Relaxed) > 0
     }
 
     fn ceiling(&self) -> MutexGuard<'_, PerMinute> {
@@ -144,13 +165,29 @@ impl Drop for Standing<'_> {
 mod tests {
     use std::time::Duration;
 
+    use http::Method;
+
     use super::*;
 
     /// How many requests of a caller pass in the next minute, counting no further than a hundred.
     async fn passed(ceilings: &CallerCeilings, caller: &str) -> usize {
         let until = Instant::now() + Duration::from_secs(60) - Duration::from_millis(1);
         let mut passed = 0;
-        while passed < 100 && ceilings.admit(Some(caller), Some(until), Patience::Wait, 16).await.is_ok() {
+        let ask = Ask {
+            method: &Method::GET,
+            route: "/api/v1/users",
+            lane: Lane::Bulk,
+            caller: Some(caller),
+            not_after: Some(until),
+            emits: false,
+            patience: Patience::Wait,
+        };
+        while passed < 100
+            && match ceilings.of(caller) {
+                Some(it) => it.admit(&ask, 16).await.is_ok(),
+                None => true,
+            }
+        {
             passed += 1;
         }
         sleep_until(until).await;

@@ -22,6 +22,9 @@ const MINUTE: Duration = Duration::from_secs(60);
 /// What of a quota may go at once where it is spread evenly: a sixtieth, which is a second of a minute.
 const BURST_PART: u32 = 60;
 
+/// A limit beyond any that Okta grants: a larger one bounds nothing, and what is left of it is counted one by one.
+const LIMIT_MAX: u32 = 1_000_000;
+
 /// Tokio's clock for `governor`, so that paused time pauses both.
 #[derive(Debug, Clone, Copy)]
 struct TokioClock(Instant);
@@ -80,7 +83,7 @@ impl Ceiling {
     /// A window's share of an announced limit, all of it at once: the ledger paces, this only bounds what
     /// a fault in it could spend. In no time of a window's length more than twice the share passes.
     pub fn of_window(limit: u32, share: Share) -> Self {
-        let ours = share_of(limit, share);
+        let ours = share_of(limit.min(LIMIT_MAX), share);
         Self::new(ours, share.length / ours)
     }
 
@@ -212,6 +215,15 @@ mod tests {
         let passed = passed(&ceiling).await;
         assert!((300..=305).contains(&most_in_a_minute(&passed)), "{}", most_in_a_minute(&passed));
         assert_eq!(passed.iter().filter(|at| **at == 0).count(), 5);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_limit_beyond_all_reason_is_replaced_without_delay() {
+        let huge = Ceiling::of_window(u32::MAX, SHARE);
+        let begun = std::time::Instant::now();
+        let usual = Ceiling::of_window(600, SHARE).in_place_of(&huge);
+        assert!(begun.elapsed() < Duration::from_secs(30), "its four milliards are counted one by one");
+        usual.take().unwrap();
     }
 
     #[tokio::test(start_paused = true)]

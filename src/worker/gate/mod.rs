@@ -8,6 +8,7 @@
 
 mod callers;
 mod ceiling;
+mod emitting;
 mod line;
 mod lines;
 mod timetable;
@@ -35,6 +36,7 @@ pub use callers::CallerCeilings;
 
 use callers::{Standing, check_hope};
 use ceiling::PerMinute;
+use emitting::Emitting;
 use line::{Line, Turn};
 use lines::{Lines, Settled, has_moved};
 
@@ -88,6 +90,8 @@ pub struct Gate {
     own: Option<Mutex<PerMinute>>,
     /// Bulk requests that stand in any line.
     bulk_waiting: AtomicUsize,
+    /// Room in each lane for those that mail or mint something.
+    emitting: [Emitting; Lane::ALL.len()],
     backlog: Mutex<Counted>,
     admitted: AtomicU64,
     /// There is something to tell the other workers.
@@ -130,6 +134,7 @@ impl Gate {
             freed: Notify::new(),
             own: terms.max_per_minute.map(|most| Mutex::new(PerMinute::new(most))),
             bulk_waiting: AtomicUsize::new(0),
+            emitting: Default::default(),
             backlog: Mutex::new(Counted {
                 census: Census { workers: 1, queued: 0 },
                 at: None,
@@ -158,13 +163,36 @@ impl Gate {
         (self.terms.prefetch / 2).max(1)
     }
 
-    /// Waits for the caller's ceiling, in the bucket's line, and for a slot.
-    async fn let_through(&self, ask: &Ask<'_>) -> Result<usize, NotNow> {
-        let callers = &self.terms.callers;
-        callers.admit(ask.caller, ask.not_after, ask.patience, self.line_max()).await?;
+    /// Waits for the caller's ceiling, for room among those that mail, in the bucket's line, and for a slot.
+    async fn let_through(&self, ask: &Ask<'_>) -> Result<Ticket, NotNow> {
         let route = self.lines.route(ask.method, ask.route);
+        if let Some(caller) = ask.caller.and_then(|name| self.terms.callers.of(name)) {
+            // Whoever does not get further must not spend what its caller may send.
+            let line = self.lines.of(route);
+            self.check_length(line, ask)?;
+            check_hope(Some(self.not_before(line)), ask.not_after)?;
+            caller.admit(ask, self.line_max()).await?;
+        }
+        let emitting = match ask.emits {
+            true => Some(self.emitting[ask.lane as usize].enter(ask, self.lines.of(route), self).await?),
+            false => None,
+        };
         while !self.stand(route, ask).await? {} // what was learned meanwhile may have moved it
-        Ok(route)
+        if let Some(room) = emitting {
+            room.forget(); // until it is settled
+        }
+        Ok(Ticket { route, lane: ask.lane, emits: ask.emits })
+    }
+
+    /// Has a message put aside that would stand in a line which is long enough.
+    fn check_length(&self, line: &Line, ask: &Ask<'_>) -> Result<(), NotNow> {
+        if ask.patience == Patience::ComeAgain
+            && line.waiting(ask.lane).load(Ordering::Relaxed) >= self.line_max()
+            && let Some(wait) = line.aside(ask.lane)
+        {
+            return Err(NotNow::ComeAgain(wait));
+        }
+        Ok(())
     }
 
     /// Stands in the line that the route has now; false when it has another one before its turn came.
@@ -173,12 +201,7 @@ impl Gate {
         if !line.is_waited_for() && self.ask(line, route, ask.lane).is_ok() {
             return Ok(true);
         }
-        if ask.patience == Patience::ComeAgain
-            && line.waiting(ask.lane).load(Ordering::Relaxed) >= self.line_max()
-            && let Some(wait) = line.aside(ask.lane)
-        {
-            return Err(NotNow::ComeAgain(wait));
-        }
+        self.check_length(line, ask)?;
         self.wait(line, route, ask).await
     }
 
@@ -333,12 +356,11 @@ impl Drop for Leaving<'_> {
 impl Budget for Arc<Gate> {
     async fn admit(&self, ask: Ask<'_>) -> Result<Permit, NotNow> {
         let let_through = self.let_through(&ask);
-        let route = match ask.not_after {
+        let ticket = match ask.not_after {
             None => let_through.await?,
             Some(at) if at <= Instant::now() => return Err(NotNow::Passed),
             Some(at) => timeout_at(at, let_through).await.unwrap_or(Err(NotNow::Passed))?,
         };
-        let ticket = Ticket { route, lane: ask.lane };
         Ok(Permit::new(Arc::<Gate>::clone(self), ticket))
     }
 
@@ -361,6 +383,9 @@ impl Account for Gate {
             if heard.told == Told::Crowded {
                 slots.shrink(heard.at, fastrand::f64());
             }
+        }
+        if ticket.emits {
+            self.emitting[ticket.lane as usize].leave();
         }
         self.freed.notify_waiters();
         self.news.notify_one();
