@@ -95,14 +95,17 @@ impl Trouble {
             Self::NoAnswer | Self::ServerError | Self::Gateway | Self::Unavailable => true,
         }
     }
-}
 
-impl Trouble {
-    /// Whether it may be the whole connection that fails, and not this one request.
+    /// Whether it may be the whole connection that fails, and not this one request: a probe tells.
     pub fn may_be_everywhere(self) -> bool {
         match self {
-            Self::NotSent | Self::NoAnswer | Self::Gateway | Self::Unavailable | Self::ReadOnly => true,
-            Self::ServerError | Self::Busy | Self::Lag => false,
+            Self::Busy | Self::Lag => false,
+            Self::NotSent
+            | Self::NoAnswer
+            | Self::ServerError
+            | Self::Gateway
+            | Self::Unavailable
+            | Self::ReadOnly => true,
         }
     }
 }

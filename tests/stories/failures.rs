@@ -212,7 +212,8 @@ async fn a_deletion_that_cannot_be_verified_is_unknown() {
     +0.600s prod user_read asked GET: 500
     +0.600s prod attempt 4 failed: server_error, next in 0.000s
     +0.700s prod user_read asked GET: 500
-    +0.700s m1 delete_user failed outcome_unknown, effect unknown, attempts 5, calls 7
+    +0.800s prod users asked GET: 200
+    +0.800s m1 delete_user failed outcome_unknown, effect unknown, attempts 5, calls 7
     ");
     assert_eq!(world.answers(1), ["m1 failed outcome_unknown unknown"]);
     world.close();

@@ -115,6 +115,29 @@ async fn a_messages_own_500_pauses_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn nothing_but_500s_pauses_and_whoever_met_them_is_told_what_okta_said() {
+    let mut world = Setup::default().open();
+    world.fault(always(Trouble::Status(500)));
+    world.ask("get_user", json!({ "user_id": SAM }));
+    world.run_for(Duration::from_secs(60)).await;
+    let answer = world.answer();
+    assert_eq!(brief(&answer), "m1 failed okta_unavailable none");
+    let error = &answer["error"];
+    assert!(error["retry_at"].is_string() && error["okta"]["status"] == 500, "{answer}");
+    world.send("prod.bulk", bulk(&read()));
+    world.ask("get_user", json!({ "user_id": SAM }));
+    world.run_for(Duration::from_secs(60)).await;
+    let answer = world.answer();
+    assert_eq!(brief(&answer), "m3 failed okta_unavailable none");
+    assert!(answer["error"]["okta"].is_null(), "it was not asked: {answer}");
+    world.org().clear_faults();
+    world.rest().await;
+    assert_eq!(world.answer()["attempts"], 1, "what waited has spent none");
+    assert!(world.tape().contains("prod resumed: unreachable"));
+    world.close();
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_scope_that_is_taken_away_pauses_and_one_that_never_worked_does_not() {
     let mut world = Setup::default().open();
     let lost = || Trouble::InsufficientScope("okta.groups.manage".to_owned());

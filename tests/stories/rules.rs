@@ -83,7 +83,7 @@ fn delivery() -> (Delivery, Arc<AtomicBool>) {
 async fn a_message_ends_by_the_rules_that_it_was_taken_under() {
     let clock = Clock::starting_at(BEGIN.parse().unwrap());
     let mut org = Org::new(Settings::default());
-    org.script(Fault::next(Trouble::Status(500)).times(10, 0));
+    org.script(Fault::next(Trouble::Status(500)).on("GET", "/api/v1/users/{userId}").times(10, 0));
     let okta =
         Arc::new(SimulatedOkta::new(Arc::new(Mutex::new(org)), "token", clock, Duration::from_millis(100)));
     let broker = Broker::new([&prod()]);

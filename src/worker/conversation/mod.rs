@@ -121,6 +121,8 @@ pub(super) struct Conversation<'a> {
     is_another: bool,
     /// How far Okta's clock is ahead of ours, once an answer told.
     okta_ahead: Option<SignedDuration>,
+    /// What Okta said when it failed for the whole connection.
+    refused: Option<OktaError>,
     /// Attempts spent on what may fail for the whole connection.
     attempts_everywhere: u32,
     /// Okta's good answers on this connection when the first of those failed.
@@ -155,6 +157,7 @@ impl<'a> Conversation<'a> {
             unclear: None,
             is_another: false,
             okta_ahead: None,
+            refused: None,
             attempts_everywhere: 0,
             beats_before: None,
             lags: 0,
@@ -255,7 +258,7 @@ impl<'a> Conversation<'a> {
                     self.throttled_in_a_row = 0;
                     if let Some(reason) = self.fails_everywhere(&request, &response) {
                         self.doubt = was;
-                        self.pause(reason).await?;
+                        self.pause(reason, &Ok(response)).await?;
                         continue;
                     }
                     if self.is_lag(&response) {
@@ -280,7 +283,7 @@ impl<'a> Conversation<'a> {
                     let is_unclear = may_have_happened && !request.is_read();
                     self.doubt = if is_unclear { Doubt::Now } else { was };
                     if trouble == Trouble::ReadOnly {
-                        self.pause(Reason::ReadOnly).await?;
+                        self.pause(Reason::ReadOnly, &answer).await?;
                     } else if is_unclear && !self.job.tool.repeat().is_safe() {
                         self.note_trouble(trouble);
                         let wait = self.wait_after(trouble, &answer);

@@ -7,6 +7,7 @@ use tokio::time::{sleep, timeout};
 use crate::domain::answer::{ErrorCode, Failure};
 use crate::domain::http::{NoAnswer, Request, Response};
 use crate::domain::ids::Lane;
+use crate::domain::okta_error::OktaError;
 use crate::policy::classify::{Limit, Trouble, concurrency_wait};
 use crate::policy::retry::{BUSY, WAIT_IN_HAND_MAX, retry_after};
 use crate::worker::event::Event;
@@ -26,7 +27,12 @@ const REST_WHEN_STOPPING: Duration = Duration::from_secs(2);
 
 impl Conversation<'_> {
     /// The whole connection fails: it is paused, and so is this invocation.
-    pub(super) async fn pause(&mut self, reason: Reason) -> Result<(), End> {
+    pub(super) async fn pause(
+        &mut self,
+        reason: Reason,
+        answer: &Result<Response, NoAnswer>,
+    ) -> Result<(), End> {
+        self.refused = answer.as_ref().ok().map(OktaError::read);
         if reason != Reason::Unreachable {
             self.attempts_everywhere += 1; // the others were counted as they failed
         }
@@ -73,6 +79,7 @@ impl Conversation<'_> {
         let (name, why) = (&self.job.connection.name, pause.reason.in_words());
         let mut failure = Failure::new(pause.reason.code(), format!("connection `{name}` is paused: {why}"));
         failure.retryable = true;
+        failure.okta = self.refused.clone();
         failure.retry_at(self.rules.clock.time_of(pause.next_probe))
     }
 
@@ -205,7 +212,7 @@ impl Conversation<'_> {
         let connection = &job.connection;
         if self.beats_before == Some(connection.pulse.beats()) {
             if !pulse::probe(connection, Reason::Unreachable, job.scope, self.company.observer).await {
-                self.pause(Reason::Unreachable).await?;
+                self.pause(Reason::Unreachable, answer).await?;
                 return self.check_pause().await;
             }
             connection.pulse.beat(job.scope);
