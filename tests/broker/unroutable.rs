@@ -2,11 +2,13 @@
 
 use std::collections::BTreeSet;
 
+use lapin::options::QueueDeleteOptions;
 use lapin::types::{AMQPValue, FieldTable};
-use okta_worker::domain::topology::UNCLAIMED;
+use okta_worker::domain::topology::{DEAD, UNCLAIMED};
 use serde_json::json;
 
 use super::caller::{Caller, Message, Reply, until};
+use super::node::{Place, alone};
 use super::world::{Start, World};
 
 const INTERACTIVE: &str = "okta.invocations.prod.interactive";
@@ -114,4 +116,46 @@ async fn an_answer_to_a_caller_who_has_left_is_dropped_and_keeps_nobody_waiting(
     assert_eq!(staying.count(UNCLAIMED).await, Some(0));
     until("both are acknowledged", async || staying.count(INTERACTIVE).await == Some(0)).await;
     assert_eq!((world.org.requests(), worker.lost_so_far()), (2, 0));
+}
+
+#[tokio::test]
+async fn what_must_be_parked_is_not_lost_although_somebody_has_deleted_the_queue_for_it() {
+    let world = World::new().await;
+    let worker = world.worker();
+    let caller = world.caller().await;
+    let channel = caller.open_channel().await;
+    channel.queue_delete(DEAD.into(), QueueDeleteOptions::default()).await.unwrap();
+    caller.send(&Message::of("prod.bulk", "no JSON").id("unreadable")).await;
+    until("it is declared again, and the message in it", async || caller.count(DEAD).await == Some(1)).await;
+    let parked = caller.take(DEAD).await;
+    assert_eq!(
+        parked.properties.message_id().as_ref().map(ToString::to_string).as_deref(),
+        Some("unreadable")
+    );
+    until("it is acknowledged", async || caller.count("okta.invocations.prod.bulk").await == Some(0)).await;
+    worker.stop();
+}
+
+#[tokio::test]
+async fn of_a_result_that_is_too_large_for_the_broker_the_caller_is_told() {
+    let Some(node) = alone().await else { return };
+    let limit = |bytes: u32| {
+        node.run("ctl", &["-q", "eval", &format!("application:set_env(rabbit, max_message_size, {bytes}).")]);
+    };
+    let world = World::at(Place::on(&node), &["--users", "100"]);
+    limit(20_000); // of channels that are opened from now on
+    let worker = world.worker();
+    let caller = world.caller().await;
+    caller.queue("answers", FieldTable::default(), None).await;
+    let list = Message::new("prod", "list_users", &json!({ "limit": 100 }));
+    for message in [list.clone().id("asked").answer_to("answers"), list.id("unclaimed")] {
+        caller.send(&message).await;
+    }
+    for (queue, id) in [("answers", "asked"), (UNCLAIMED, "unclaimed")] {
+        let body = caller.take(queue).await.body();
+        let told = (&body["id"], &body["status"], &body["result"], &body["result_omitted"]);
+        assert_eq!(told, (&json!(id), &json!("succeeded"), &json!(null), &json!(true)));
+    }
+    limit(134_217_728);
+    worker.stop();
 }

@@ -77,7 +77,10 @@ impl Conversation<'_> {
     /// What somebody who waits is told of a pause.
     pub(super) fn paused(&self, pause: Pause) -> Failure {
         let (name, why) = (&self.job.connection.name, pause.reason.in_words());
-        let mut failure = Failure::new(pause.reason.code(), format!("connection `{name}` is paused: {why}"));
+        let said = self.refused.as_ref().and_then(|error| error.summary.as_ref());
+        let said = said.map_or_else(String::new, |said| format!(": {said}"));
+        let message = format!("connection `{name}` is paused: {why}{said}");
+        let mut failure = Failure::new(pause.reason.code(), message);
         failure.retryable = true;
         failure.okta = self.refused.clone();
         failure.retry_at(self.rules.clock.time_of(pause.next_probe))
