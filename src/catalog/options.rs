@@ -61,7 +61,7 @@ fn one(name: &str) -> Value {
         }),
         "max_bytes" => json!({
             "type": "integer", "minimum": 1, "maximum": RESULT_BYTES_MAX, "default": RESULT_BYTES_USUAL,
-            "description": "The largest result. A list that would be larger is cut at an item and goes on at `next`; a single object is left out (`result_omitted`).",
+            "description": "The largest result. A list that would be larger is cut at an item and goes on at `next`, and without room for one item says what it needs (`needs_max_bytes`); a single object is left out (`result_omitted`).",
         }),
         "stream" => json!({
             "type": "boolean", "default": false,

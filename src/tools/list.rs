@@ -21,8 +21,8 @@ const LIMIT_MAX: u32 = 100_000;
 /// The most items of a list of which nobody says how many.
 const LIMIT_USUAL: u32 = 200;
 
-/// The bytes of a result message around the items of a list: names, ids, counts, the cursor.
-const FRAME_BYTES: usize = 4 * 1024;
+/// The bytes of a list around its items and its cursor: names, numbers, what was left out.
+const FRAME_BYTES: usize = 160;
 
 /// The most items in all; many when they are only counted and nobody says how many.
 #[derive(Debug, Clone, Copy, Default, Deserialize)]
@@ -157,32 +157,40 @@ pub(super) fn follow<T: JsonSchema>(
     let mut seen_keys: HashSet<&str> = rest.iter().flat_map(|rest| &rest.seen).map(String::as_str).collect();
     let given = rest.map_or(0, |rest| rest.given);
     let wanted = limit.items(listing).saturating_sub(given);
-    let room = match listing {
-        Listing::Counted => usize::MAX,
-        Listing::Whole | Listing::Paged(_) => bounds.bytes_max - FRAME_BYTES.min(bounds.bytes_max / 2),
-    };
     let (mut items, mut count, mut bytes) = (Vec::new(), 0, 0);
+    let mut needs = None;
     let cursor = |after: Option<String>, skip| Cursor { after, skip, of: of.clone() }.encode();
 
     let (complete, next) = loop {
         let missing = wanted - count;
         let size = rules.page_max.map(|max| max.min(u32::try_from(skip + missing).unwrap_or(max)));
         let (mut page, mut link) = ask(okta, &sized(&request, size), bounds.fields, rules)?;
-        let mut fitting = fit(page, skip, missing, room.saturating_sub(bytes));
+        let around = bounds.frame + FRAME_BYTES + {
+            let following = link.as_ref().and_then(|link| link.query_value("after"));
+            let ahead = following.map_or(0, |after| cursor(Some(after.to_owned()), 0).len());
+            ahead.max(cursor(after.clone(), skip + page.items.len()).len())
+        };
+        let room = match listing {
+            Listing::Counted => usize::MAX,
+            Listing::Whole | Listing::Paged(_) => bounds.bytes_max.saturating_sub(around + bytes),
+        };
+        let mut fitting = fit(page, skip, missing, room);
         let is_cut = fitting < page.items.len().saturating_sub(skip).min(missing);
-        if is_cut {
-            if fitting == 0 && count > 0 {
-                break (false, Some(cursor(after, skip)));
+        if is_cut && fitting > 0 && rules.is_paged && size.is_some() && skip == 0 {
+            // A smaller page of the same place ends with Okta's own cursor, which stays true when
+            // users come and go; counting items to skip would not.
+            let smaller = sized(&request, u32::try_from(fitting).ok());
+            (page, link) = ask(okta, &smaller, bounds.fields, rules)?;
+            fitting = fit(page, 0, fitting, room);
+        }
+        if is_cut
+            && fitting == 0
+            && let Some(item) = page.items.get(skip)
+        {
+            if count == 0 {
+                needs = Some(around + item.get().len() + 1);
             }
-            fitting = fitting.max(1); // one item always goes, however large, or nobody gets past it
-            if rules.is_paged && size.is_some() && skip == 0 {
-                // A smaller page of the same place ends with Okta's own cursor, which stays true when
-                // users come and go; counting items to skip would not.
-                let smaller = sized(&request, u32::try_from(fitting).ok());
-                (page, link) = ask(okta, &smaller, bounds.fields, rules)?;
-                let fits_now = fit(page, 0, fitting, room.saturating_sub(bytes));
-                fitting = fits_now.max(1).min(page.items.len());
-            }
+            break (false, Some(cursor(after, skip)));
         }
         for (at, item) in page.items.iter().enumerate().skip(skip).take(fitting) {
             if !page.keys.get(at).is_none_or(|key| key.is_empty() || seen_keys.insert(key)) {
@@ -215,14 +223,15 @@ pub(super) fn follow<T: JsonSchema>(
         }
         (request, after, skip) = (link, Some(following), 0);
     };
-    let goes_on = matches!(listing, Listing::Paged(_)) && count < wanted && !bounds.is_overdue;
+    let is_stuck = needs.is_some();
+    let goes_on = matches!(listing, Listing::Paged(_)) && count < wanted && !bounds.is_overdue && !is_stuck;
     let rest = next.clone().filter(|_| goes_on).map(|after| Rest {
         after,
         given: given + count,
         seen: seen_keys.into_iter().map(str::to_owned).collect(),
     });
     let left_out = rules.left_out;
-    Ok(Done::read(List { items, count, complete, next, left_out, rest, of: PhantomData }))
+    Ok(Done::read(List { items, count, complete, next, needs, left_out, rest, of: PhantomData }))
 }
 
 /// One page, and the request of the page behind it.

@@ -255,8 +255,10 @@ pub enum Move {
 pub struct Bounds<'a> {
     /// What is kept of each object.
     pub fields: &'a Fields,
-    /// The largest result, in bytes.
+    /// The largest message with the result, in bytes.
     pub bytes_max: usize,
+    /// How much of it stands around the result.
+    pub frame: usize,
     /// What becomes of a list.
     pub listing: Listing<'a>,
     /// Whether a list has used up its time and must end with what it has.
@@ -266,7 +268,7 @@ pub struct Bounds<'a> {
 impl Bounds<'static> {
     /// Whole objects, and as much as fits into so many bytes.
     pub const fn whole(bytes_max: usize) -> Self {
-        Self { fields: &Fields::Whole, bytes_max, listing: Listing::Whole, is_overdue: false }
+        Self { fields: &Fields::Whole, bytes_max, frame: 0, listing: Listing::Whole, is_overdue: false }
     }
 }
 

@@ -173,6 +173,8 @@ pub struct List<T> {
     pub complete: bool,
     /// Where to go on; `None` with `complete: false` means that Okta shows no more.
     pub next: Option<String>,
+    /// The `options.max_bytes` that the first item needs, when even that does not fit.
+    pub needs: Option<usize>,
     /// Statuses that Okta left out.
     pub left_out: &'static [&'static str],
     /// What is left when this is a page and not the last.
@@ -194,6 +196,9 @@ struct Frame<'a> {
     complete: bool,
     /// Where to go on: give it as `after` with the same arguments. `null` and not complete: Okta shows no more.
     next: Option<&'a str>,
+    /// Only where no item fits: the least `options.max_bytes` with which the list goes on at `next`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    needs_max_bytes: Option<usize>,
     /// Statuses that Okta left out.
     #[serde(skip_serializing_if = "<[&str]>::is_empty")]
     #[schemars(default)]
@@ -210,6 +215,7 @@ impl<T: JsonSchema> Output for List<T> {
             count: self.count,
             complete: self.complete,
             next: self.next.as_deref(),
+            needs_max_bytes: self.needs,
             left_out: self.left_out,
         })
     }

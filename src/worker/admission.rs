@@ -126,6 +126,16 @@ impl Reading {
         matches!(&self.tool, Some(Ok(tool)) if tool.repeat() != Repeat::Read) && !self.is_dry_run()
     }
 
+    /// Whether its result holds what is nowhere else.
+    fn mints_secret(&self) -> bool {
+        matches!(&self.tool, Some(Ok(tool)) if tool.mints_secret()) && !self.is_dry_run()
+    }
+
+    /// Whether its result is never left out: a list is cut to fit, and a one-time secret would be lost.
+    pub fn keeps_result(&self) -> bool {
+        self.mints_secret() || (self.entry.is_some_and(|entry| entry.is_list))
+    }
+
     /// Whether it is for show.
     fn is_dry_run(&self) -> bool {
         self.envelope.as_ref().is_ok_and(|envelope| envelope.options.dry_run)
@@ -181,8 +191,7 @@ impl Reading {
             let path = Some(format!("options.{name}"));
             return Err(Failure::new(ErrorCode::InvalidMessage, message).at(path));
         }
-        let mints = matches!(&self.tool, Some(Ok(tool)) if tool.mints_secret()) && !self.is_dry_run();
-        if mints && letter.properties.reply_to.is_none() {
+        if self.mints_secret() && letter.properties.reply_to.is_none() {
             let message = "the result would hold a one-time secret, so the message must name a `reply_to`";
             let path = Some("properties.reply_to");
             return Err(Failure::new(ErrorCode::InvalidMessage, message).at(path));
@@ -243,7 +252,7 @@ impl Reading {
                 Err(Failure::new(ErrorCode::InvalidArguments, message.clone()).at(path.clone()))
             }
             // Some faults show only when the subtool makes its first move.
-            Ok(tool) => match tool.next(&[], Setting::first(bounds(envelope, false, None))) {
+            Ok(tool) => match tool.next(&[], Setting::first(bounds(envelope, 0, false, None))) {
                 Move::Fail(failure) => Err(*failure),
                 Move::Send(_) | Move::Done(..) | Move::Planned(_) | Move::Refused(_) => Ok(()),
             },
@@ -280,8 +289,13 @@ pub(super) fn too_late(Deadline { at, path }: Deadline) -> Failure {
         .at(Some(path))
 }
 
-/// The limits of a result.
-pub(super) fn bounds<'a>(envelope: &'a Envelope, is_overdue: bool, rest: Option<&'a Rest>) -> Bounds<'a> {
+/// The limits of a result with a message of so many bytes around it.
+pub(super) fn bounds<'a>(
+    envelope: &'a Envelope,
+    frame: usize,
+    is_overdue: bool,
+    rest: Option<&'a Rest>,
+) -> Bounds<'a> {
     /// Of what is only counted nothing is kept.
     const NOTHING: &Fields = &Fields::Parts(Vec::new());
     let Options { fields, bytes_max, count_only, stream, .. } = &envelope.options;
@@ -290,7 +304,7 @@ pub(super) fn bounds<'a>(envelope: &'a Envelope, is_overdue: bool, rest: Option<
         (false, true) => (fields, Listing::Paged(rest)),
         (false, false) => (fields, Listing::Whole),
     };
-    Bounds { fields, bytes_max: *bytes_max as usize, listing, is_overdue }
+    Bounds { fields, bytes_max: *bytes_max as usize, frame, listing, is_overdue }
 }
 
 /// The secrets in arguments, readable or not.

@@ -43,6 +43,10 @@ const SHORT_TEXT_MAX: usize = 255;
 /// What stands around a result is not larger than this, in bytes: some ids and texts of bounded length.
 const FRAME_BYTES_MAX: usize = 16 * 1024;
 
+/// What stands around the result of a success, the invocation's id aside, in bytes: names, numbers, the longest
+/// connection and subtool, and one of Okta's request ids, which has 27 characters.
+const FRAME_BYTES: usize = 480;
+
 /// The members of results that hold one-time secrets.
 const ONE_TIME: [&str; 4] = ["activation_url", "activation_token", "reset_password_url", "temp_password"];
 
@@ -77,7 +81,7 @@ impl Answering<'_> {
     }
 
     fn wrap(&self, outcome: Outcome, cost: Cost, page: Option<PageMark>) -> Answer {
-        let Identity { connection, named, secrets, bytes_max, .. } = self.identity;
+        let Identity { connection, named, secrets, .. } = self.identity;
         let docket = &self.letter.docket;
         let (status, effect, result, error) = match outcome {
             Outcome::Succeeded { effect, result } => (Status::Succeeded, effect, Some(result), None),
@@ -86,7 +90,7 @@ impl Answering<'_> {
                 (Status::Failed, effect, None, Some(failure.masked(secrets)))
             }
         };
-        let answer = Answer {
+        let mut answer = Answer {
             id: self.letter.id.clone(),
             id_generated: docket.id_generated,
             connection: connection.as_ref().map(|connection| connection.name.to_string()),
@@ -104,11 +108,26 @@ impl Answering<'_> {
             rate_limit: cost.rate_limit,
             okta_request_ids: cost.okta_request_ids,
         };
-        let is_too_large = |answer: &Answer| match answer.result.as_ref().map(|result| result.get().len()) {
-            Some(bytes) if bytes + FRAME_BYTES_MAX > *bytes_max => json::to_vec(answer).len() > *bytes_max,
-            Some(_) | None => false,
-        };
-        if is_too_large(&answer) { without_result(answer) } else { answer }
+        self.fit(&mut answer);
+        answer
+    }
+
+    /// Makes an answer with a result as large as was asked for at most: what goes first is the older ones of Okta's
+    /// ids, which only help to find it in the System Log.
+    fn fit(&self, answer: &mut Answer) {
+        let Identity { bytes_max, keeps_result, .. } = *self.identity;
+        let Some(result) = &answer.result else { return };
+        if result.get().len() + FRAME_BYTES_MAX <= bytes_max {
+            return;
+        }
+        let mut bytes = json::to_vec(answer).len();
+        while bytes > bytes_max && answer.okta_request_ids.len() > 1 {
+            bytes -= json::to_vec(&answer.okta_request_ids.remove(0)).len() + 1;
+        }
+        if bytes > bytes_max && !keeps_result {
+            answer.result = Some(json::to_raw(&()));
+            answer.result_omitted = true;
+        }
     }
 
     /// From the first receipt to now: earlier deliveries only waited.
@@ -235,6 +254,11 @@ impl Answering<'_> {
             took: self.took(),
         }));
     }
+}
+
+/// The most bytes around the result of this invocation.
+pub(super) fn frame(id: &str) -> usize {
+    FRAME_BYTES + json::to_vec(&id).len()
 }
 
 /// About how long an answer is as JSON: what stands around a result is short.

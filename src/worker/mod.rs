@@ -200,6 +200,8 @@ struct Identity {
     reason: Option<String>,
     secrets: Secrets,
     bytes_max: usize,
+    /// Whether its result is never left out.
+    keeps_result: bool,
     /// Whether its answers are pages.
     is_paged: bool,
 }
@@ -213,6 +215,7 @@ impl Identity {
             reason: reading.reason().map(str::to_owned),
             secrets: reading.secrets(),
             bytes_max: reading.bytes_max(),
+            keeps_result: reading.keeps_result(),
             is_paged: reading.is_paged(),
         }
     }

@@ -86,6 +86,32 @@ async fn a_cut_list_goes_on_without_gap_or_repeat() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_list_never_loses_its_cursor_and_uses_its_room() {
+    let mut world = crowd(20);
+    let mut sizes = Vec::new();
+    for bytes_max in [1, 900, 3000, 6000] {
+        send(&mut world, everybody(), json!({ "max_bytes": bytes_max }));
+        world.rest().await;
+        drop(world.tape());
+        let reply = world.reply();
+        let answer = body(&reply);
+        let result = &answer["result"];
+        assert!(result["next"].is_string() && answer["result_omitted"].is_null(), "{answer}");
+        assert!(result["count"] == 0 || reply.body.len() <= bytes_max, "{} bytes", reply.body.len());
+        assert_eq!(result["needs_max_bytes"].is_number(), result["count"] == 0);
+        sizes.push((bytes_max, result["count"].as_u64()));
+        if let Some(needs) = result["needs_max_bytes"].as_u64() {
+            let mut arguments = everybody();
+            arguments["after"] = result["next"].clone();
+            let answer = list(&mut world, arguments, json!({ "max_bytes": needs })).await;
+            assert_eq!(answer["result"]["count"], 1, "{answer}");
+        }
+    }
+    assert_eq!(sizes, [(1, Some(0)), (900, Some(0)), (3000, Some(3)), (6000, Some(7))]);
+    world.close();
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_stream_comes_page_by_page_in_order() {
     let mut world = crowd(999);
     let mut arguments = everybody();

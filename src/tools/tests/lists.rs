@@ -14,6 +14,8 @@ struct Listed {
     complete: bool,
     next: Option<String>,
     #[serde(default)]
+    needs_max_bytes: Option<usize>,
+    #[serde(default)]
     left_out: Vec<String>,
 }
 
@@ -248,28 +250,47 @@ fn a_list_out_of_time_ends_with_every_page_it_has() {
 }
 
 #[test]
-fn an_item_larger_than_the_result_may_be_goes_alone() {
+fn a_list_whose_next_item_does_not_fit_says_how_much_it_needs() {
     let big = format!(r#"{{"id":"{}"}}"#, "x".repeat(5000));
-    let page = ok(&format!("[1,{big},2]"));
-    let bounds = Bounds { bytes_max: 2048, ..WHOLE };
-    let mut arguments = r#"{"user_id":"$U"}"#.to_owned();
-    let mut seen = Vec::new();
-    for _ in 0..3 {
-        let listed =
-            listed(&tell_within("list_user_groups", &arguments, bounds, std::slice::from_ref(&page)));
-        seen.extend(listed.texts().iter().map(|text| text.len()));
-        match listed.next {
-            Some(next) => arguments = at(r#"{"user_id":"$U"}"#, &next),
-            None => break,
-        }
-    }
-    assert_eq!(seen, [1, big.len(), 1]);
+    let page = [ok(&format!("[1,{big},2]"))];
+    let plain = r#"{"user_id":"$U"}"#;
+    let within = |arguments: &str, bytes_max| {
+        listed(&tell_within("list_user_groups", arguments, Bounds { bytes_max, ..WHOLE }, &page))
+    };
+    let first = within(plain, 2048);
+    assert_eq!((first.texts(), first.complete, first.needs_max_bytes), (vec!["1"], false, None));
+
+    // The big one is next: the list stays where it is until more may be sent.
+    let after = at(plain, &first.next.unwrap());
+    let stuck = within(&after, 2048);
+    assert_eq!((stuck.texts(), stuck.complete), (vec![], false));
+    let needs = stuck.needs_max_bytes.unwrap();
+    assert!(needs > big.len() && needs < big.len() + 500, "{needs}");
+    let after = at(plain, &stuck.next.unwrap());
+    assert_eq!(within(&after, needs - 1).needs_max_bytes, Some(needs));
+    assert_eq!(within(&after, needs).texts(), [&big]);
+    assert_eq!(within(&after, 8192).texts(), [&big, "2"]);
+
+    // As pages of their own, too: that one is the last.
+    let bounds = Bounds { bytes_max: 2048, listing: crate::tools::Listing::Paged(None), ..WHOLE };
+    let tool = tool("list_user_groups", &after);
+    let (_, end) = drive(&*tool, bounds, |_| Some(page[0].response()));
+    assert!(matches!(&end, Move::Done(_, None)), "{end:?}");
+}
+
+#[test]
+fn a_small_result_is_filled() {
+    let item = |letter: &str| format!(r#""{}""#, letter.repeat(2200));
+    let page = [ok(&format!("[{},{},{}]", item("a"), item("b"), item("c")))];
+    let bounds = Bounds { bytes_max: 5000, ..WHOLE };
+    let told = tell_within("list_user_groups", r#"{"user_id":"$U"}"#, bounds, &page);
+    assert_eq!(listed(&told).count, 2);
 }
 
 #[test]
 fn a_cut_list_asks_for_the_smaller_page_and_stops_there() {
-    let bounds = Bounds { bytes_max: 2 * 20, ..WHOLE };
-    let item = |letter: &str| format!(r#""{}""#, letter.repeat(6));
+    let bounds = Bounds { bytes_max: 2500, ..WHOLE };
+    let item = |letter: &str| format!(r#""{}""#, letter.repeat(1000));
     let page = |letters: &[&str]| {
         ok(&format!("[{}]", letters.iter().map(|letter| item(letter)).collect::<Vec<_>>().join(",")))
     };
@@ -287,7 +308,7 @@ fn a_cut_list_asks_for_the_smaller_page_and_stops_there() {
     assert_eq!(asked, ["GET /users?search=status%20pr&after=c2&limit=200"]);
 
     // What has grown between the two questions is cut once more, at an item.
-    let grown = ok(&format!("[{},\"{}\"]", item("a"), "b".repeat(40))).link(link);
+    let grown = ok(&format!("[{},\"{}\"]", item("a"), "b".repeat(2000))).link(link);
     let cut = listed(&tell_within("list_users", arguments, bounds, &[page(&["a", "b", "c"]), grown]));
     assert_eq!((cut.texts(), cut.complete), (vec![&*item("a")], false));
     let (asked, rest) = list("list_users", &at(arguments, &cut.next.unwrap()), &[page(&["a", "b"])]);
@@ -297,13 +318,18 @@ fn a_cut_list_asks_for_the_smaller_page_and_stops_there() {
 
 #[test]
 fn a_cut_list_by_q_goes_on_behind_what_was_given() {
-    let bounds = Bounds { bytes_max: 2 * 4, ..WHOLE };
+    let bounds = Bounds { bytes_max: 2500, ..WHOLE };
+    let items = ["1", "2", "3", "4"].map(|digit| digit.repeat(1000));
+    let page = |count| ok(&format!("[{}]", items[..count].join(",")));
     let arguments = r#"{"q":"jan","limit":3}"#;
-    let cut = listed(&tell_within("list_users", arguments, bounds, &[ok("[1,2,3]")]));
-    assert_eq!((cut.texts(), cut.complete), (vec!["1", "2"], false));
-    let (asked, rest) = list("list_users", &at(arguments, &cut.next.unwrap()), &[ok("[1,2,3,4]")]);
+    let cut = listed(&tell_within("list_users", arguments, bounds, &[page(3)]));
+    assert_eq!((cut.texts(), cut.complete), (vec![&*items[0], &*items[1]], false));
+    let (asked, rest) = list("list_users", &at(arguments, &cut.next.unwrap()), &[page(4)]);
     assert_eq!(asked, ["GET /users?q=jan&limit=5"]);
-    assert_eq!((rest.texts(), rest.complete, rest.next.as_deref()), (vec!["3", "4"], true, None));
+    assert_eq!(
+        (rest.texts(), rest.complete, rest.next.as_deref()),
+        (vec![&*items[2], &*items[3]], true, None)
+    );
 }
 
 #[test]
@@ -364,7 +390,7 @@ proptest! {
             Paging::Fixed(_) => ("list_user_groups", r#"{"user_id":"$U"}"#),
             Paging::First => ("list_users", r#"{"q":"x"}"#),
         };
-        let bounds = Bounds { bytes_max, is_overdue: late, ..WHOLE };
+        let mut bytes_max = bytes_max;
         let mut seen: Vec<String> = Vec::new();
         let mut cursor: Option<String> = None;
         let mut calls = 0;
@@ -377,13 +403,20 @@ proptest! {
                 arguments.insert("after".into(), cursor.as_str().into());
             }
             let tool = tool(name, &serde_json::to_string(&arguments).unwrap());
+            let bounds = Bounds { bytes_max, is_overdue: late, ..WHOLE };
             let (asked, end) = drive(&*tool, bounds, |request| Some(page(&items, request, paging)));
             let told = told(&asked, &end);
             let result = listed(&told);
             calls += 1;
-            prop_assert!(calls <= items.len() + 2, "no end in sight");
+            prop_assert!(calls <= 2 * items.len() + 2, "no end in sight");
             prop_assert!(result.count <= limit as usize);
-            prop_assert!(result.count <= 1 || told.end.len() <= bytes_max.max(1024) + "none ".len());
+            prop_assert!(result.count == 0 || told.end.len() <= bytes_max + "none ".len());
+            if let Some(needs) = result.needs_max_bytes {
+                prop_assert!(needs > bytes_max && result.count == 0 && !result.complete);
+                bytes_max = needs;
+                cursor = result.next;
+                continue;
+            }
             seen.extend(result.items.iter().map(|item| item.get().to_owned()));
             match result.next {
                 Some(next) => {

@@ -30,6 +30,7 @@ use crate::tools::{Move, Repeat, Setting, Turn};
 
 use super::Rules;
 use super::admission::{Job, bounds, too_late};
+use super::answering::frame;
 use super::cancelling::Cancelled;
 use super::event::{Event, Observer};
 use super::killpoint::{Point, reached};
@@ -196,7 +197,12 @@ impl<'a> Conversation<'a> {
         loop {
             let is_overdue = self.begun.elapsed() > self.rules.list_time_max;
             let setting = Setting {
-                bounds: bounds(&self.job.envelope, is_overdue, self.rest.as_ref()),
+                bounds: bounds(
+                    &self.job.envelope,
+                    frame(&self.job.letter.id),
+                    is_overdue,
+                    self.rest.as_ref(),
+                ),
                 maybe_since: self.job.letter.docket.maybe_since(),
                 is_settled: self.job.letter.docket.is_settled,
                 okta_ahead: self.okta_ahead.unwrap_or_default(),
