@@ -53,7 +53,7 @@ fn one(name: &str) -> Value {
         }),
         "fields" => json!({
             "type": "array", "items": { "type": "string", "minLength": 1 }, "maxItems": FIELDS_MAX,
-            "description": "Dotted paths kept of each object in the result, such as `profile.email`; the rest is dropped.",
+            "description": "Dotted paths kept of each object in the result, such as `profile.email`; the rest is dropped, one-time secrets never.",
         }),
         "count_only" => json!({
             "type": "boolean", "default": false,

@@ -88,17 +88,27 @@ okta_object!(
     LogEvent { "uuid": { "type": "string" }, "eventType": { "type": "string" }, "published": { "type": "string" } }
 );
 
-/// A result of our own making.
+/// A result of our own making: empty, or a one-time secret, which is whole whatever fields are wanted, because
+/// nobody can read it again.
 macro_rules! own_object {
     ($($name:ident),*) => {$(
         impl Output for $name {
-            fn into_raw(self, fields: &Fields) -> Box<RawValue> {
-                fields.cut(to_raw(&self))
+            fn into_raw(self, _: &Fields) -> Box<RawValue> {
+                to_raw(&self)
             }
         }
     )*};
 }
-own_object!(Empty, Activation, PasswordReset, Expiry);
+own_object!(Empty, Activation, PasswordReset);
+
+impl Output for Expiry {
+    fn into_raw(self, fields: &Fields) -> Box<RawValue> {
+        match self {
+            Self::User(user) => fields.cut(user),
+            Self::Temporary(_) => to_raw(&self),
+        }
+    }
+}
 
 /// Done, and nothing to tell.
 #[derive(Debug, Serialize, JsonSchema)]

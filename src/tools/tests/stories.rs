@@ -361,6 +361,27 @@ fn a_step_that_okta_takes_is_applied_whatever_the_body() {
 }
 
 #[test]
+fn a_one_time_secret_comes_out_whatever_fields_are_wanted() {
+    let fields = crate::domain::json::Fields::parse(&["id".to_owned()]).unwrap();
+    let bounds = Bounds { fields: &fields, ..WHOLE };
+    let minted = [
+        (
+            "activate_user",
+            r#"{"user_id":"$U","send_email":false}"#,
+            r#"{"activationUrl":"u","activationToken":"t"}"#,
+        ),
+        ("reset_user_password", r#"{"user_id":"$U","send_email":false}"#, r#"{"resetPasswordUrl":"u"}"#),
+        ("expire_user_password", r#"{"user_id":"$U","temp_password":true}"#, r#"{"tempPassword":"p"}"#),
+    ];
+    for (name, arguments, answer) in minted {
+        let whole = tell(name, arguments, &[ok(answer)]);
+        assert_eq!(tell_within(name, arguments, bounds, &[ok(answer)]), whole, "{name}");
+    }
+    let expired = tell_within("expire_user_password", r#"{"user_id":"$U"}"#, bounds, &[user("ACTIVE")]);
+    assert_eq!(expired.end, r#"applied {"id":"$U"}"#);
+}
+
+#[test]
 fn one_time_secrets_come_out_under_our_names_and_only_when_asked_for() {
     let activated =
         ok(r#"{"activationUrl":"https://example.okta.com/tokens/t0k/verify","activationToken":"t0k"}"#);
