@@ -132,6 +132,20 @@ impl Envelope {
     }
 }
 
+/// The subtool that a body names, whatever else is wrong with it; `None`: that cannot be read.
+pub fn named(body: &[u8]) -> Option<String> {
+    #[derive(Deserialize)]
+    struct Named {
+        subtool: String,
+    }
+    let is_small = body.len() <= BODY_BYTES_MAX && !json::is_deeper_than(body, BODY_DEPTH_MAX);
+    let is_object = body.trim_ascii_start().starts_with(b"{");
+    (is_small && is_object)
+        .then(|| serde_json::from_slice(body).ok())
+        .flatten()
+        .map(|Named { subtool }| subtool)
+}
+
 impl Options {
     fn decode(text: &str) -> Result<Self, Failure> {
         const NAMES: [&str; 7] =
@@ -316,6 +330,23 @@ mod tests {
         let failure = Envelope::decode(body.as_bytes()).expect_err(body);
         assert_eq!(failure.code, ErrorCode::InvalidMessage);
         (failure.message, failure.path)
+    }
+
+    #[test]
+    fn the_subtool_is_named_whatever_else_is_wrong() {
+        let read = [
+            r#"{"subtool":"x","arguments":[1]}"#,
+            r#"{"subtool":"x","options":{"max_bytes":0}}"#,
+            r#"{"argument":{},"subtool":"x"}"#,
+        ];
+        for body in read {
+            fault(body);
+            assert_eq!(named(body.as_bytes()).as_deref(), Some("x"), "{body}");
+        }
+        for body in [r#"{"subtool":1}"#, r#"{"subtool":"x","subtool":"y"}"#, r#"{"subtool":"x""#, r#"["x"]"#]
+        {
+            assert_eq!(named(body.as_bytes()), None, "{body}");
+        }
     }
 
     #[test]

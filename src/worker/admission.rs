@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use serde_json::value::RawValue;
 
 use crate::domain::answer::{ErrorCode, Failure};
-use crate::domain::envelope::{Envelope, Fault, Options, RESULT_BYTES_USUAL};
+use crate::domain::envelope::{self, Envelope, Fault, Options, RESULT_BYTES_USUAL};
 use crate::domain::ids::{Lane, excerpt};
 use crate::domain::json::{self, Fields};
 use crate::domain::secret::Secrets;
@@ -29,6 +29,8 @@ pub(super) struct Reading {
     pub lane: Option<Lane>,
     /// The body, or why it cannot be read.
     pub envelope: Result<Envelope, Failure>,
+    /// The subtool it names, cut short; it may be readable where the body is not.
+    pub named: Option<String>,
     /// The row of the subtool it names.
     pub entry: Option<&'static Entry>,
     /// The subtool, or why the arguments do not fit.
@@ -86,9 +88,13 @@ impl Reading {
         };
         let connection = rules.connections.get(name).cloned();
         let envelope = Envelope::decode(body);
-        let entry = envelope.as_ref().ok().and_then(|envelope| catalogue::find(&envelope.subtool));
+        let named = match &envelope {
+            Ok(envelope) => Some(excerpt(&envelope.subtool)),
+            Err(_) => envelope::named(body).as_deref().map(excerpt),
+        };
+        let entry = named.as_deref().and_then(catalogue::find);
         let tool = envelope.as_ref().ok().zip(entry).map(|(envelope, entry)| entry.read(&envelope.arguments));
-        Self { connection, lane, envelope, entry, tool }
+        Self { connection, lane, envelope, named, entry, tool }
     }
 
     /// The secrets in the arguments, readable or not.
@@ -96,12 +102,6 @@ impl Reading {
         let tool = self.tool.as_ref().and_then(|tool| tool.as_ref().ok());
         let arguments = self.envelope.as_ref().ok().map(|envelope| &*envelope.arguments);
         secrets(tool.map(|tool| &**tool), arguments)
-    }
-
-    /// The name of the subtool: one of the 28, or what stands there instead, cut short.
-    pub fn subtool(&self) -> Option<String> {
-        let envelope = self.envelope.as_ref().ok()?;
-        Some(self.entry.map_or_else(|| excerpt(&envelope.subtool), |entry| entry.manifest.name.to_owned()))
     }
 
     /// The caller's free text.
@@ -144,7 +144,7 @@ impl Reading {
     /// Judges the message; the first check that fails answers.
     pub fn judge<'a>(self, letter: &'a Letter, rules: &Rules) -> Result<Job<'a>, Failure> {
         let deadline = self.verdict(letter, rules)?;
-        let Self { connection, lane, envelope, entry, tool } = self;
+        let Self { connection, lane, envelope, named: _, entry, tool } = self;
         Ok(Job {
             letter,
             connection: connection.expect("checked: the connection is known"),
@@ -448,6 +448,7 @@ mod tests {
             connection: Some(connection),
             lane: Some(Lane::Interactive),
             envelope: Envelope::decode(br#"{"subtool":"create_group"}"#),
+            named: Some("create_group".to_owned()),
             entry: catalogue::find("create_group"),
             tool: Some(Ok(Box::new(tool))),
         };

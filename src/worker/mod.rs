@@ -211,7 +211,7 @@ impl Identity {
         Self {
             connection: reading.connection.clone(),
             subtool: reading.entry.map(|entry| entry.manifest.name),
-            named: reading.subtool(),
+            named: reading.named.clone(),
             reason: reading.reason().map(str::to_owned),
             secrets: reading.secrets(),
             bytes_max: reading.bytes_max(),

@@ -77,6 +77,28 @@ async fn an_unknown_subtool_is_named_in_the_answer_and_nowhere_else() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_message_that_cannot_be_read_is_answered_under_the_subtool_it_names() {
+    for body in [
+        r#"{"subtool":"get_user","arguments":[1]}"#,
+        r#"{"subtool":"get_user","options":{"max_bytes":0}}"#,
+        r#"{"subtool":"get_user","extra":1}"#,
+    ] {
+        let mut world = Setup::default().open();
+        world.send_raw("prod", Properties::default(), body);
+        world.rest().await;
+        drop((world.tape(), world.parked()));
+        let result = world.result();
+        assert_eq!(result.routing_key, "prod.get_user.failed", "{body}");
+        let answer = crate::world::body(&result);
+        assert_eq!(
+            (&answer["subtool"], &answer["error"]["code"]),
+            (&json!("get_user"), &json!("invalid_message"))
+        );
+        world.close();
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_one_time_secret_needs_somebody_to_give_it_to() {
     let mut world = Setup::default().open();
     let body =
