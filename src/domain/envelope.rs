@@ -190,12 +190,28 @@ impl Options {
 }
 
 fn deadline(text: &str) -> Result<Timestamp, Failure> {
-    // `Timestamp` also reads bracketed zone names, which RFC 3339 does not have.
-    let stamp = if text.contains('[') { None } else { text.parse().ok() };
-    stamp.ok_or_else(|| {
+    rfc3339(text).ok_or_else(|| {
         let message = format!("`{}` is not an RFC 3339 time such as `2026-11-23T12:00:00Z`", excerpt(text));
         invalid(message, Some("options.deadline".into()))
     })
+}
+
+/// Reads a time as RFC 3339 writes it: `Timestamp` alone also takes other forms of ISO 8601. Letters in either
+/// case, a space for the `T` and any number of decimals are what the RFC allows.
+fn rfc3339(text: &str) -> Option<Timestamp> {
+    const SECONDS: usize = "0000-00-00T00:00:00".len();
+    const DECIMALS_MAX: usize = 9;
+    let digit_as_0 = |c: char| if c.is_ascii_digit() { '0' } else { c.to_ascii_uppercase() };
+    let shape: String = text.chars().map(digit_as_0).collect();
+    let rest =
+        ["0000-00-00T00:00:00", "0000-00-00 00:00:00"].iter().find_map(|date| shape.strip_prefix(date))?;
+    let decimals = rest.strip_prefix('.').map(|rest| rest.len() - rest.trim_start_matches('0').len());
+    let zone = decimals.map_or(rest, |decimals| &rest[1 + decimals..]);
+    if decimals == Some(0) || !matches!(zone, "Z" | "+00:00" | "-00:00") {
+        return None;
+    }
+    let kept = decimals.map_or(SECONDS, |decimals| SECONDS + 1 + decimals.min(DECIMALS_MAX));
+    format!("{}{}", &text[..kept], &text[text.len() - zone.len()..]).parse().ok()
 }
 
 fn object(raw: Option<&RawValue>, path: &str) -> Result<Box<RawValue>, Failure> {
@@ -330,6 +346,45 @@ mod tests {
         let failure = Envelope::decode(body.as_bytes()).expect_err(body);
         assert_eq!(failure.code, ErrorCode::InvalidMessage);
         (failure.message, failure.path)
+    }
+
+    #[test]
+    fn a_deadline_has_the_form_of_rfc_3339_and_no_other() {
+        let noon: Timestamp = "2026-11-23T12:00:00Z".parse().unwrap();
+        for text in [
+            "2026-11-23T12:00:00Z",
+            "2026-11-23t12:00:00z",
+            "2026-11-23 12:00:00Z",
+            "2026-11-23T12:00:00.000Z",
+            "2026-11-23T12:00:00.0000000000009Z",
+            "2026-11-23T13:30:00+01:30",
+            "2026-11-23T12:00:00-00:00",
+        ] {
+            assert_eq!(rfc3339(text), Some(noon), "{text}");
+        }
+        assert!(rfc3339("2016-12-31T23:59:60Z").is_some(), "a leap second");
+        for text in [
+            "20261123T120000Z",
+            "2026-11-23 12:00:00+00",
+            "2026-11-23T12:00:00+0000",
+            "2026-11-23T12:00:00",
+            "2026-11-23T12:00Z",
+            "2026-11-23T12Z",
+            "2026-11-23",
+            "2026-11-23T12:00:00,5Z",
+            "2026-11-23T12:00:00.Z",
+            "2026-11-23T12:00:00Z[UTC]",
+            "2026-11-23T12:00:00+01:00[Europe/Paris]",
+            "+002026-11-23T12:00:00Z",
+            "2026-13-23T12:00:00Z",
+            "2026-11-23T25:00:00Z",
+            "2026-11-23_12:00:00Z",
+            " 2026-11-23T12:00:00Z",
+            "２026-11-23T12:00:00Z",
+            "",
+        ] {
+            assert_eq!(rfc3339(text), None, "{text}");
+        }
     }
 
     #[test]
