@@ -196,6 +196,9 @@ fn an_mcp_tool_takes_the_arguments_and_some_options() {
             input["properties"].as_object().into_iter().flatten().map(|it| it.0).collect();
         assert_eq!(found, expected, "{name}");
 
+        let usual = &input["properties"][mcp::OPTIONS]["properties"]["max_bytes"]["default"];
+        assert_eq!(*usual, mcp::RESULT_BYTES_USUAL, "{name}: what the server asks for");
+
         let validator = validator(input);
         for example in entry.manifest.examples {
             let mut called = arguments(example);

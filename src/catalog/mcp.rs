@@ -15,6 +15,9 @@ use super::schema::{bare, plain};
 /// The property of a tool's input that holds the invocation's options.
 pub const OPTIONS: &str = "options";
 
+/// The largest result of a tool when nobody says how large: what a model can afford to read.
+pub const RESULT_BYTES_USUAL: u32 = 64 * 1024;
+
 /// The result of `tools/list` for these subtools.
 pub fn tools<'a>(entries: impl IntoIterator<Item = &'a Entry>) -> Value {
     json!({ "tools": entries.into_iter().map(tool).collect::<Vec<_>>() })

@@ -2,6 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
+use super::mcp;
 use crate::domain::envelope::{FIELDS_MAX, REASON_CHARS_MAX, RESULT_BYTES_MAX, RESULT_BYTES_USUAL};
 use crate::tools::Kind;
 use crate::tools::catalogue::Entry;
@@ -28,7 +29,9 @@ pub(super) fn of_a_tool(entry: &Entry) -> Value {
         names.push("dry_run");
     }
     names.push("reason");
-    object(&names)
+    let mut options = object(&names);
+    options["properties"]["max_bytes"]["default"] = mcp::RESULT_BYTES_USUAL.into();
+    options
 }
 
 fn object(names: &[&str]) -> Value {

@@ -18,7 +18,7 @@ use tokio::time::{Instant, timeout_at};
 use uuid::Uuid;
 
 use crate::catalog;
-use crate::catalog::mcp::OPTIONS;
+use crate::catalog::mcp::{OPTIONS, RESULT_BYTES_USUAL};
 use crate::domain::answer::ErrorCode;
 use crate::domain::envelope::nearest;
 use crate::domain::ids::{ConnectionName, Lane, excerpt};
@@ -27,9 +27,6 @@ use crate::domain::mail::{CANCEL, HeaderValue, PROGRESS, Properties, WANTS_PROGR
 use crate::domain::topology::{DIRECT, work_key};
 use crate::edge::rabbit::{Asked, Asker, Heard};
 use crate::tools::catalogue::{self, Entry};
-
-/// The largest result of who says nothing about it: what a model can afford to read.
-const RESULT_BYTES_USUAL: u32 = 64 * 1024;
 
 /// How long an answer is waited for after the call's own time is up: work that has begun is finished.
 const BEGUN_MAX: Duration = Duration::from_secs(10 * 60);
