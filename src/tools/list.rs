@@ -90,15 +90,24 @@ impl Cursor {
         URL_SAFE_NO_PAD.encode(crate::domain::json::to_vec(self))
     }
 
+    fn read(text: &str) -> Result<Self, Stop> {
+        let bytes = URL_SAFE_NO_PAD.decode(text).ok();
+        let cursor = bytes.and_then(|bytes| serde_json::from_slice(&bytes).ok());
+        cursor.ok_or_else(|| Stop::argument("after", "not a cursor: give the `next` of an earlier result"))
+    }
+
     fn decode(text: &str, of: &str) -> Result<Self, Stop> {
-        let cursor: Option<Self> =
-            URL_SAFE_NO_PAD.decode(text).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
-        match cursor {
-            Some(cursor) if cursor.of == of => Ok(cursor),
-            Some(_) => Err(Stop::argument("after", "this cursor belongs to a list with other arguments")),
-            None => Err(Stop::argument("after", "not a cursor: give the `next` of an earlier result")),
+        let cursor = Self::read(text)?;
+        match cursor.of == of {
+            true => Ok(cursor),
+            false => Err(Stop::argument("after", "this cursor belongs to a list with other arguments")),
         }
     }
+}
+
+/// Refuses what is no cursor, before anything is asked to find out which list it should belong to.
+pub(super) fn check(after: Option<&str>) -> Result<(), Stop> {
+    after.map_or(Ok(()), |after| Cursor::read(after).map(drop))
 }
 
 /// What kind of list Okta makes of a route.

@@ -12,7 +12,7 @@ use crate::domain::json::{self, Object};
 use crate::domain::secret::Secrets;
 
 use super::converge::{has_all, is_since, look_for, moment};
-use super::list::{Limit, Rules, follow};
+use super::list::{self, Limit, Rules, follow};
 use super::output::{AppLink, Empty, Group, List, User};
 use super::plan::{ATTRIBUTES, Forecast, MASTERED, PASSWORD_POLICY, UNIQUE};
 use super::{
@@ -425,6 +425,7 @@ impl Subtool for ListUserGroups {
     }
 
     fn converse(&self, okta: &mut Dialogue<'_>) -> Step<List<Group>> {
+        list::check(self.after.as_deref())?;
         let user = resolve::user(&self.user_id, okta)?;
         let request = Request::get("/api/v1/users/{userId}/groups", &[&user]);
         follow(okta, &request, self.limit, self.after.as_deref(), Rules::unsized_pages())
@@ -465,6 +466,7 @@ impl Subtool for ListUserApps {
     }
 
     fn converse(&self, okta: &mut Dialogue<'_>) -> Step<List<AppLink>> {
+        list::check(self.after.as_deref())?;
         let user = resolve::user(&self.user_id, okta)?;
         let request = Request::get("/api/v1/users/{userId}/appLinks", &[&user]);
         follow(okta, &request, self.limit, self.after.as_deref(), Rules::unsized_pages())

@@ -228,6 +228,11 @@ fn a_cursor_is_good_only_with_the_arguments_it_came_from() {
             end, "invalid_arguments at arguments.after: not a cursor: give the `next` of an earlier result",
             "{garbage}"
         );
+        // Before anybody is looked for.
+        for name in ["list_user_groups", "list_user_apps"] {
+            let told = tell(name, &at(r#"{"user_id":"jane"}"#, garbage), &[]);
+            assert_eq!(told, Told { asked: vec![], end: end.clone() }, "{name} {garbage}");
+        }
     }
 }
 
