@@ -132,18 +132,20 @@ impl Envelope {
     }
 }
 
+/// A body as JSON, whatever else is wrong with it; `None`: it is none, or too large or too deep to be looked at.
+pub fn raw(body: &[u8]) -> Option<&RawValue> {
+    let is_small = body.len() <= BODY_BYTES_MAX && !json::is_deeper_than(body, BODY_DEPTH_MAX);
+    is_small.then(|| serde_json::from_slice(body).ok()).flatten()
+}
+
 /// The subtool that a body names, whatever else is wrong with it; `None`: that cannot be read.
 pub fn named(body: &[u8]) -> Option<String> {
     #[derive(Deserialize)]
     struct Named {
         subtool: String,
     }
-    let is_small = body.len() <= BODY_BYTES_MAX && !json::is_deeper_than(body, BODY_DEPTH_MAX);
-    let is_object = body.trim_ascii_start().starts_with(b"{");
-    (is_small && is_object)
-        .then(|| serde_json::from_slice(body).ok())
-        .flatten()
-        .map(|Named { subtool }| subtool)
+    let object = raw(body).filter(|raw| raw.get().starts_with('{'))?;
+    serde_json::from_str(object.get()).ok().map(|Named { subtool }| subtool)
 }
 
 impl Options {

@@ -149,36 +149,62 @@ impl schemars::JsonSchema for Object {
     }
 }
 
-/// Every string and number anywhere inside a value, for masking.
-pub fn texts(raw: &RawValue) -> Vec<String> {
-    texts_below(raw, |_| true)
+/// The value with every string and number replaced for which there is another text. What is not replaced stays byte
+/// for byte, and so do names. `change` is told the names that lead to a text, and the text: of a number as it stands
+/// there, and then as it is read, where that differs.
+pub fn rewritten(raw: &RawValue, change: &mut dyn FnMut(&[String], &str) -> Option<String>) -> Box<RawValue> {
+    let mut out = String::with_capacity(raw.get().len());
+    rewrite(raw.get(), &mut Vec::new(), change, &mut out);
+    RawValue::from_string(out).expect("put together along the borders of valid JSON")
 }
 
-/// Every string and number below a key that is chosen, at any depth, for masking.
-pub fn texts_below(raw: &RawValue, is_chosen: impl Fn(&str) -> bool) -> Vec<String> {
-    fn walk(
-        value: serde_json::Value,
-        below: bool,
-        is_chosen: &impl Fn(&str) -> bool,
-        found: &mut Vec<String>,
-    ) {
-        match value {
-            serde_json::Value::String(text) if below => found.push(text),
-            serde_json::Value::Number(number) if below => found.push(number.to_string()),
-            serde_json::Value::Array(items) => {
-                items.into_iter().for_each(|item| walk(item, below, is_chosen, found));
+fn rewrite(
+    text: &str,
+    path: &mut Vec<String>,
+    change: &mut dyn FnMut(&[String], &str) -> Option<String>,
+    out: &mut String,
+) {
+    let changed = match text.as_bytes().first() {
+        Some(b'{') => {
+            let Entries(entries) = serde_json::from_str(text).expect("an object of a valid JSON text");
+            let mut between = '{';
+            for (key, value) in entries {
+                out.push(between);
+                out.push_str(&quoted(&key));
+                out.push(':');
+                path.push(key);
+                rewrite(value.get(), path, change, out);
+                path.pop();
+                between = ',';
             }
-            serde_json::Value::Object(entries) => {
-                entries.into_iter().for_each(|(key, v)| walk(v, below || is_chosen(&key), is_chosen, found));
-            }
-            _ => {}
+            return out.push_str(if between == '{' { "{}" } else { "}" });
         }
+        Some(b'[') => {
+            let Items(items) = serde_json::from_str(text).expect("an array of a valid JSON text");
+            let mut between = '[';
+            for item in items {
+                out.push(between);
+                rewrite(item.get(), path, change, out);
+                between = ',';
+            }
+            return out.push_str(if between == '[' { "[]" } else { "]" });
+        }
+        // A lone surrogate is JSON and no text.
+        Some(b'"') => serde_json::from_str::<String>(text).ok().and_then(|text| change(path, &text)),
+        Some(b'-' | b'0'..=b'9') => change(path, text).or_else(|| {
+            let read = serde_json::from_str::<serde_json::Number>(text).ok()?.to_string();
+            (read != text).then(|| change(path, &read)).flatten()
+        }),
+        _ => None,
+    };
+    match changed {
+        Some(changed) => out.push_str(&quoted(&changed)),
+        None => out.push_str(text),
     }
-    let mut found = Vec::new();
-    if let Ok(value) = serde_json::from_str(raw.get()) {
-        walk(value, is_chosen(""), &is_chosen, &mut found);
-    }
-    found
+}
+
+fn quoted(text: &str) -> String {
+    serde_json::to_string(text).expect("a string serializes")
 }
 
 /// What `options.fields` keeps of a value, as a tree of its dotted paths.
@@ -267,7 +293,7 @@ fn write_parts(parts: &[(String, Fields)], entries: &Entries<'_>, out: &mut Stri
             out.push(',');
         }
         first = false;
-        out.push_str(&serde_json::to_string(key).expect("a string serializes"));
+        out.push_str(&quoted(key));
         out.push(':');
         out.push_str(below.project(value).get());
     }
@@ -340,6 +366,21 @@ mod tests {
             fields(&["n", "profile.big"]).project(&user).get(),
             r#"{"n":1e3,"profile":{"big":12345678901234567890}}"#
         );
+    }
+
+    #[test]
+    fn what_is_not_rewritten_stays_byte_for_byte() {
+        let text =
+            r#"{"b":[1e3,12345678901234567890,"\u00e9",{}],"a":{"b":"x","b":null},"c":[],"d":"\ud800"}"#;
+        assert_eq!(rewritten(&raw(text), &mut |_, _| None).get(), text);
+        let mut heard = Vec::new();
+        let changed = rewritten(&raw(text), &mut |path, text| {
+            heard.push(format!("{} {text}", path.join(".")));
+            (text == "x" || text == "1000.0").then(|| "y".to_owned())
+        });
+        assert_eq!(changed.get(), text.replace("1e3", "\"y\"").replace("\"x\"", "\"y\""));
+        let heard: Vec<&str> = heard.iter().map(String::as_str).collect();
+        assert_eq!(heard, ["b 1e3", "b 1000.0", "b 12345678901234567890", "b é", "a.b x"]);
     }
 
     #[test]

@@ -1,9 +1,13 @@
 //! Texts that may be used and never shown.
 
 use std::fmt;
+use std::ops::Range;
 
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::Value;
+use serde_json::value::RawValue;
+
+use super::json;
 
 /// What stands where a secret was.
 pub const MASK: &str = "***";
@@ -61,20 +65,25 @@ impl Secrets {
 
     /// The text with every secret in it masked.
     pub fn mask(&self, text: &str) -> String {
+        let mut places: Vec<Range<usize>> =
+            self.0.iter().flat_map(|secret| places(text, secret.expose())).collect();
+        // One mask for secrets that overlap: a part of one may be the whole of another.
+        places.sort_by_key(|place| (place.start, place.end));
+        places.dedup_by(|next, place| {
+            let overlaps = next.start < place.end;
+            place.end = if overlaps { place.end.max(next.end) } else { place.end };
+            overlaps
+        });
         let mut masked = text.to_owned();
-        for secret in &self.0 {
-            let secret = secret.expose();
-            if secret.chars().count() >= MASK_INSIDE_CHARS_MIN {
-                masked = masked.replace(secret, MASK);
-            } else if masked.contains(secret) {
-                masked = mask_word(&masked, secret);
-            }
-        }
+        places.into_iter().rev().for_each(|place| masked.replace_range(place, MASK));
         masked
     }
-}
 
-impl Secrets {
+    /// The JSON with every string and number in it masked; all else stays byte for byte.
+    pub fn mask_json(&self, raw: &RawValue) -> Box<RawValue> {
+        json::rewritten(raw, &mut |_, text| Some(self.mask(text)).filter(|masked| masked != text))
+    }
+
     /// The value with every text and number in it masked; names stay.
     pub fn mask_value(&self, value: Value) -> Value {
         match value {
@@ -93,20 +102,21 @@ impl Secrets {
     }
 }
 
-/// Masks `secret` where it is not part of a longer word.
-fn mask_word(text: &str, secret: &str) -> String {
-    let mut masked = String::with_capacity(text.len());
-    let mut rest = text;
-    while let Some(at) = rest.find(secret) {
-        let (before, from) = rest.split_at(at);
-        let after = &from[secret.len()..];
-        let alone = !before.ends_with(char::is_alphanumeric) && !after.starts_with(char::is_alphanumeric);
-        masked.push_str(before);
-        masked.push_str(if alone { MASK } else { secret });
-        rest = after;
+/// Where a secret stands in a text; a tiny one only where it is not part of a longer word.
+fn places(text: &str, secret: &str) -> Vec<Range<usize>> {
+    let is_tiny = secret.chars().count() < MASK_INSIDE_CHARS_MIN;
+    let step = secret.chars().next().map_or(1, char::len_utf8);
+    let (mut places, mut from) = (Vec::new(), 0);
+    while let Some(at) = text[from..].find(secret) {
+        let place = from + at..from + at + secret.len();
+        from = place.start + step;
+        let is_part = text[..place.start].ends_with(char::is_alphanumeric)
+            || text[place.end..].starts_with(char::is_alphanumeric);
+        if !(is_tiny && is_part) {
+            places.push(place);
+        }
     }
-    masked.push_str(rest);
-    masked
+    places
 }
 
 #[cfg(test)]
@@ -126,6 +136,18 @@ mod tests {
         secrets.add("hunter2");
         secrets.add("a");
         assert_eq!(secrets.mask("bad password xhunter2y, answer `a`"), "bad password x***y, answer `***`");
+    }
+
+    #[test]
+    fn a_secret_that_is_part_of_another_leaves_nothing_of_it() {
+        for texts in [["hunter2", "hunter2000"], ["hunter2000", "hunter2"]] {
+            let mut secrets = Secrets::default();
+            texts.iter().for_each(|text| secrets.add(text));
+            assert_eq!(secrets.mask("hunter2000, hunter2hunter2"), "***, ******");
+        }
+        let mut secrets = Secrets::default();
+        ["rose", "rosebud", "budget", "aaaa"].iter().for_each(|text| secrets.add(text));
+        assert_eq!(secrets.mask("a rosebudget in aaaaaa é"), "a *** in *** é");
     }
 
     #[test]

@@ -8,8 +8,7 @@ use crate::domain::answer::{Effect, ErrorCode};
 use crate::domain::bucket::Bucket;
 use crate::domain::http::Request;
 use crate::domain::ids::{AppId, UserKey, excerpt};
-use crate::domain::json::{self, Object};
-use crate::domain::secret::Secrets;
+use crate::domain::json::Object;
 
 use super::converge::{Settled, has_all, is_since, logged, look_for, moment, settle, unknown};
 use super::cost::A_LOGIN;
@@ -215,13 +214,6 @@ impl Subtool for AssignUserToApp {
 
     fn repeat(&self) -> Repeat {
         Repeat::Set
-    }
-
-    fn secrets(&self, secrets: &mut Secrets) {
-        if let Some(password) = self.credentials.as_ref().and_then(|credentials| credentials.get("password"))
-        {
-            json::texts(password).iter().for_each(|text| secrets.add(text));
-        }
     }
 
     fn converse(&self, okta: &mut Dialogue<'_>) -> Step<AppUser> {

@@ -10,12 +10,10 @@ use crate::domain::bucket::Bucket;
 use crate::domain::http::Request;
 use crate::domain::ids::{GroupId, UserId, UserKey, excerpt};
 use crate::domain::json::Object;
-use crate::domain::secret::Secrets;
 
 use super::converge::{groups_of, has_all, is_since, is_taken, look_for, moment, unknown};
 use super::output::User;
 use super::plan::{ATTRIBUTES, Forecast, PASSWORD_POLICY, UNIQUE};
-use super::users::credential_secrets;
 use super::{
     Cost, Dialogue, Done, Kind, LAG_PAUSE, Manifest, Repeat, Reply, Step, Stop, Subtool, groups, or_default,
     or_yes, resolve, yes,
@@ -100,10 +98,6 @@ impl Subtool for CreateUser {
 
     fn repeat(&self) -> Repeat {
         Repeat::Create
-    }
-
-    fn secrets(&self, secrets: &mut Secrets) {
-        credential_secrets(self.credentials.as_ref(), secrets);
     }
 
     fn converse(&self, okta: &mut Dialogue<'_>) -> Step<User> {

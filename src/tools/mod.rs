@@ -36,7 +36,6 @@ use crate::domain::bucket::Bucket;
 use crate::domain::http::{Exchange, Request, Response};
 use crate::domain::json::Fields;
 use crate::domain::okta_error::OktaError;
-use crate::domain::secret::Secrets;
 
 pub use cost::Cost;
 use output::{Output, Rest};
@@ -155,9 +154,6 @@ pub trait Subtool: DeserializeOwned + JsonSchema + Send + Sync + 'static {
     fn mints_secret(&self) -> bool {
         false
     }
-
-    /// Adds the secrets among the arguments.
-    fn secrets(&self, _secrets: &mut Secrets) {}
 
     /// The whole conversation with Okta, from the first question to the result.
     fn converse(&self, okta: &mut Dialogue<'_>) -> Step<Self::Output>;
@@ -485,8 +481,6 @@ pub trait Tool: Send + Sync {
     fn also_needs(&self) -> Option<Kind>;
     /// See [`Subtool::mints_secret`].
     fn mints_secret(&self) -> bool;
-    /// See [`Subtool::secrets`].
-    fn secrets(&self, secrets: &mut Secrets);
 }
 
 impl<T: Subtool> Tool for T {
@@ -515,10 +509,6 @@ impl<T: Subtool> Tool for T {
 
     fn mints_secret(&self) -> bool {
         Subtool::mints_secret(self)
-    }
-
-    fn secrets(&self, secrets: &mut Secrets) {
-        Subtool::secrets(self, secrets);
     }
 }
 

@@ -8,8 +8,7 @@ use crate::domain::answer::{ErrorCode, Failure};
 use crate::domain::bucket::Bucket;
 use crate::domain::http::Request;
 use crate::domain::ids::{UserId, UserKey, excerpt};
-use crate::domain::json::{self, Object};
-use crate::domain::secret::Secrets;
+use crate::domain::json::Object;
 
 use super::converge::{has_all, is_since, look_for, moment};
 use super::list::{self, Limit, Rules, follow};
@@ -22,14 +21,6 @@ use super::{
 
 /// The best page of users Okta gives ("List users": at most 200).
 const USERS_PAGE: u32 = 200;
-
-/// Every text in a credentials object is masked, the recovery question and names of providers too: a
-/// few words too many are hidden, never one too few.
-pub(super) fn credential_secrets(credentials: Option<&Object>, secrets: &mut Secrets) {
-    for (_, value) in credentials.iter().flat_map(|object| object.iter()) {
-        json::texts(value).iter().for_each(|text| secrets.add(text));
-    }
-}
 
 /// Reads a user.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -228,10 +219,6 @@ impl Subtool for UpdateUser {
 
     fn also_needs(&self) -> Option<Kind> {
         self.credentials.as_ref().map(|_| Kind::Credentials)
-    }
-
-    fn secrets(&self, secrets: &mut Secrets) {
-        credential_secrets(self.credentials.as_ref(), secrets);
     }
 
     fn converse(&self, okta: &mut Dialogue<'_>) -> Step<User> {

@@ -35,6 +35,8 @@ pub(super) struct Reading {
     pub entry: Option<&'static Entry>,
     /// The subtool, or why the arguments do not fit.
     tool: Option<Result<Box<dyn Tool>, Fault>>,
+    /// What of it must not be shown.
+    pub secrets: Secrets,
 }
 
 /// An admitted invocation, ready to run.
@@ -55,17 +57,14 @@ pub(super) struct Job<'a> {
     pub envelope: Envelope,
     /// When work must have begun.
     pub deadline: Option<Deadline>,
+    /// What of it must not be shown.
+    pub secrets: Secrets,
 }
 
 impl Job<'_> {
     /// Whether it changes nothing.
     pub fn is_read(&self) -> bool {
         self.tool.repeat() == Repeat::Read || self.envelope.options.dry_run
-    }
-
-    /// The secrets in its arguments.
-    pub fn secrets(&self) -> Secrets {
-        secrets(Some(&*self.tool), Some(&self.envelope.arguments))
     }
 }
 
@@ -94,14 +93,14 @@ impl Reading {
         };
         let entry = named.as_deref().and_then(catalogue::find);
         let tool = envelope.as_ref().ok().zip(entry).map(|(envelope, entry)| entry.read(&envelope.arguments));
-        Self { connection, lane, envelope, named, entry, tool }
-    }
-
-    /// The secrets in the arguments, readable or not.
-    pub fn secrets(&self) -> Secrets {
-        let tool = self.tool.as_ref().and_then(|tool| tool.as_ref().ok());
-        let arguments = self.envelope.as_ref().ok().map(|envelope| &*envelope.arguments);
-        secrets(tool.map(|tool| &**tool), arguments)
+        let secrets = match (&envelope, &tool) {
+            (Ok(envelope), Some(Ok(_))) => secrets(&envelope.arguments, Read::Fully),
+            (Ok(envelope), _) => secrets(&envelope.arguments, Read::InPart),
+            (Err(_), _) => {
+                envelope::raw(body).map_or_else(Secrets::default, |raw| secrets(raw, Read::InPart))
+            }
+        };
+        Self { connection, lane, envelope, named, entry, tool, secrets }
     }
 
     /// The caller's free text.
@@ -144,7 +143,7 @@ impl Reading {
     /// Judges the message; the first check that fails answers.
     pub fn judge<'a>(self, letter: &'a Letter, rules: &Rules) -> Result<Job<'a>, Failure> {
         let deadline = self.verdict(letter, rules)?;
-        let Self { connection, lane, envelope, named: _, entry, tool } = self;
+        let Self { connection, lane, envelope, named: _, entry, tool, secrets } = self;
         Ok(Job {
             letter,
             connection: connection.expect("checked: the connection is known"),
@@ -154,6 +153,7 @@ impl Reading {
             scope: entry.expect("checked: the subtool is known").manifest.scope,
             envelope: envelope.expect("checked: the body is readable"),
             deadline,
+            secrets,
         })
     }
 
@@ -307,34 +307,63 @@ pub(super) fn bounds<'a>(
     Bounds { fields, bytes_max: *bytes_max as usize, frame, listing, is_overdue }
 }
 
-/// The secrets in arguments, readable or not.
-pub(super) fn secrets(tool: Option<&dyn Tool>, arguments: Option<&RawValue>) -> Secrets {
+/// How much of a message is understood.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Read {
+    /// The arguments are those of the subtool.
+    Fully,
+    /// Something does not fit, and error messages quote it: nobody knows what stands where.
+    InPart,
+}
+
+/// The secrets in a message or its arguments: every text below a name that speaks of them, at any depth, but for what
+/// is known to be none.
+pub(super) fn secrets(raw: &RawValue, read: Read) -> Secrets {
     let mut secrets = Secrets::default();
-    if let Some(tool) = tool {
-        tool.secrets(&mut secrets);
+    // Most arguments hold none, and then nothing is parsed; an escaped name is parsed to be seen.
+    if raw.get().contains('\\') || speaks_of_secrets(raw.get()) {
+        json::rewritten(raw, &mut |path, text| {
+            let is_plain = read == Read::Fully && is_plain(path);
+            if !is_plain && path.iter().any(|name| speaks_of_secrets(name)) {
+                secrets.add(text);
+            }
+            None
+        });
     }
-    arguments.map(sensitive).unwrap_or_default().iter().for_each(|text| secrets.add(text));
     secrets
 }
 
 /// Words in the names of things that are secret.
 const SENSITIVE: [&str; 5] = ["credential", "password", "secret", "token", "answer"];
 
+/// A word in the names of people, which begins like one of those.
+const SECRETARY: &str = "secretar";
+
 /// Whether a name speaks of secrets.
 pub(super) fn speaks_of_secrets(text: &str) -> bool {
     let text = text.to_ascii_lowercase();
-    SENSITIVE.iter().any(|word| text.contains(word))
+    let speaks = |text: &str| SENSITIVE.iter().any(|word| text.contains(word));
+    speaks(&text) && (!text.contains(SECRETARY) || speaks(&text.replace(SECRETARY, "-")))
 }
 
-/// Texts below names that speak of secrets, wherever they stand: arguments that do not fit are quoted in
-/// error messages too.
-fn sensitive(arguments: &RawValue) -> Vec<String> {
-    // Most arguments hold none, and then nothing is parsed; an escaped name is parsed to be seen.
-    if arguments.get().contains('\\') || speaks_of_secrets(arguments.get()) {
-        json::texts_below(arguments, speaks_of_secrets)
-    } else {
-        Vec::new()
-    }
+/// What in `credentials` is no secret (Okta's `UserCredentials` and `AppUserCredentials`), by the last two names.
+const PLAIN: [[&str; 2]; 11] = [
+    ["credentials", "userName"],
+    ["provider", "type"],
+    ["provider", "name"],
+    ["recovery_question", "question"],
+    ["hook", "type"],
+    ["hash", "algorithm"],
+    ["hash", "digestAlgorithm"],
+    ["hash", "workFactor"],
+    ["hash", "iterationCount"],
+    ["hash", "keySize"],
+    ["hash", "saltOrder"],
+];
+
+fn is_plain(path: &[String]) -> bool {
+    path.iter().any(|name| name == "credentials")
+        && matches!(path, [.., around, name] if PLAIN.contains(&[around.as_str(), name.as_str()]))
 }
 
 /// Suggests nothing: which other orgs there are is not for every caller to know.
@@ -372,6 +401,42 @@ mod tests {
     use crate::worker::ports::{Okta, Postbox};
     use crate::worker::{Case, Conclusion, Ended, Identity, Worker};
 
+    #[test]
+    fn secrets_are_known_by_where_they_stand() {
+        let masked = |arguments: &str, read| {
+            let raw: Box<RawValue> = serde_json::from_str(arguments).unwrap();
+            secrets(&raw, read).mask_json(&raw).get().to_owned()
+        };
+        let rows = [
+            (
+                r#"{"profile":{"login":"jane","secretary":"Sam","manager":"Sam","apiToken":"abcde"},"credentials":{"password":{"value":"hunter22"},"recovery_question":{"question":"Which?","answer":1e3},"provider":{"type":"OKTA","name":"okta"}}}"#,
+                r#"{"profile":{"login":"jane","secretary":"Sam","manager":"Sam","apiToken":"***"},"credentials":{"password":{"value":"***"},"recovery_question":{"question":"Which?","answer":"***"},"provider":{"type":"OKTA","name":"okta"}}}"#,
+            ),
+            (
+                r#"{"credentials":{"password":{"hash":{"algorithm":"BCRYPT","workFactor":10,"salt":"rosebud","value":"hunter22"},"hook":{"type":"default"}}}}"#,
+                r#"{"credentials":{"password":{"hash":{"algorithm":"BCRYPT","workFactor":10,"salt":"***","value":"***"},"hook":{"type":"default"}}}}"#,
+            ),
+            (
+                r#"{"credentials":{"userName":"jane","password":{"value":"hunter22","x":"rosebud"},"y":"boat"}}"#,
+                r#"{"credentials":{"userName":"jane","password":{"value":"***","x":"***"},"y":"***"}}"#,
+            ),
+            // What is only named alike is no exception, nor what stands deeper than it should.
+            (
+                r#"{"profile":{"mySecretAboutASecretary":"boat","hash":{"passwords":{"hash":{"algorithm":"rosebud"}}}},"credentials":{"userName":{"z":"hunter22"}}}"#,
+                r#"{"profile":{"mySecretAboutASecretary":"***","hash":{"passwords":{"hash":{"algorithm":"***"}}}},"credentials":{"userName":{"z":"***"}}}"#,
+            ),
+        ];
+        for (arguments, expected) in rows {
+            assert_eq!(masked(arguments, Read::Fully), expected);
+        }
+        // Where something does not fit, everything below such a name is hidden.
+        let unfit = r#"{"credentials":{"userName":"jane","provider":{"name":"okta"}}}"#;
+        assert_eq!(
+            masked(unfit, Read::InPart),
+            r#"{"credentials":{"userName":"***","provider":{"name":"***"}}}"#
+        );
+    }
+
     /// A subtool with a bug: it has so many sound moves, then it panics.
     struct Buggy {
         sound_moves: usize,
@@ -391,7 +456,6 @@ mod tests {
         fn mints_secret(&self) -> bool {
             false
         }
-        fn secrets(&self, _: &mut Secrets) {}
     }
 
     /// A world in which everything succeeds and nothing is kept.
@@ -451,6 +515,7 @@ mod tests {
             named: Some("create_group".to_owned()),
             entry: catalogue::find("create_group"),
             tool: Some(Ok(Box::new(tool))),
+            secrets: Secrets::default(),
         };
         let worker = Worker::new(rules, Arc::new(Nowhere), observer);
         let (identity, begun) = (Identity::of(&reading), tokio::time::Instant::now());

@@ -167,6 +167,7 @@ mod tests {
     use crate::domain::http::{NoAnswer, Request, Response};
     use crate::domain::ids::{ConnectionName, Lane};
     use crate::domain::mail::{Source, Unposted};
+    use crate::domain::secret::Secrets;
     use crate::policy::permit::{AllowList, Callers};
     use crate::policy::reply_to::ReplyPolicy;
     use crate::policy::retry::RetryRules;
@@ -247,6 +248,7 @@ mod tests {
             scope: "okta.groups.read",
             envelope,
             deadline: None,
+            secrets: Secrets::default(),
         };
         let world = World { answer, is_live, posted: Mutex::default() };
         let body = Bytes::from_static(b"{}");

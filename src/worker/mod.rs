@@ -213,7 +213,7 @@ impl Identity {
             subtool: reading.entry.map(|entry| entry.manifest.name),
             named: reading.named.clone(),
             reason: reading.reason().map(str::to_owned),
-            secrets: reading.secrets(),
+            secrets: reading.secrets.clone(),
             bytes_max: reading.bytes_max(),
             keeps_result: reading.keeps_result(),
             is_paged: reading.is_paged(),

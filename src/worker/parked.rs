@@ -10,16 +10,15 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde_json::Value;
 
-use crate::domain::envelope::{BODY_DEPTH_MAX, Envelope};
+use crate::domain::envelope::{self, Envelope};
 use crate::domain::ids::{ConnectionName, Lane, excerpt};
-use crate::domain::json;
 use crate::domain::mail::{HeaderValue, Headers, Properties};
 use crate::domain::secret::{MASK, Secrets};
 use crate::domain::topology::{INVOCATIONS, UNDELIVERED, is_own_queue, work_queue};
 use crate::policy::provenance::X_DEATH;
-use crate::tools::catalogue;
+use crate::tools::catalogue::{self, Entry};
 
-use super::admission::{secrets, speaks_of_secrets};
+use super::admission::{Read, secrets, speaks_of_secrets};
 use super::answering::{PARKED_AT, REASON, ROUTING_KEY};
 use super::aside::{is_brokers_own, is_kept};
 use super::docket::{ATTEMPTS, CALLER, DELIVERY_COUNT, FIRST_SENT, ID_GENERATED, REDELIVERIES, SUSPECT_FROM};
@@ -270,12 +269,11 @@ impl Content {
     pub fn read(body: &[u8]) -> Self {
         let envelope = Envelope::decode(body);
         let entry = envelope.as_ref().ok().and_then(|envelope| catalogue::find(&envelope.subtool));
-        let tool =
-            envelope.as_ref().ok().zip(entry).and_then(|(known, entry)| entry.read(&known.arguments).ok());
-        let is_flat = !json::is_deeper_than(body, BODY_DEPTH_MAX);
-        let whole = std::str::from_utf8(body).ok().filter(|_| is_flat);
-        let raw = whole.and_then(|text| serde_json::from_str(text).ok());
-        let secrets = secrets(tool.as_deref(), raw);
+        let fits = |entry: &Entry, known: &Envelope| entry.read(&known.arguments).is_ok();
+        let is_read = envelope.as_ref().ok().zip(entry).is_some_and(|(known, entry)| fits(entry, known));
+        let read = if is_read { Read::Fully } else { Read::InPart };
+        let raw = envelope::raw(body);
+        let secrets = raw.map_or_else(Secrets::default, |raw| secrets(raw, read));
         let value =
             raw.and_then(|raw| serde_json::from_str::<Value>(raw.get()).ok()).filter(Value::is_object);
         let named = value.as_ref().and_then(|value| value.get("subtool")?.as_str());

@@ -258,29 +258,6 @@ fn arguments_decide_what_else_is_needed_and_minted() {
 }
 
 #[test]
-fn secrets_among_the_arguments_are_known() {
-    let rows = [
-        (
-            "create_user",
-            r#"{"profile":{},"credentials":{"password":{"value":"hunter22"},"recovery_question":{"answer":"rosebud"}}}"#,
-        ),
-        (
-            "update_user",
-            r#"{"user_id":"$U","credentials":{"password":{"hash":{"value":"hunter22","salt":"rosebud"}}}}"#,
-        ),
-        (
-            "assign_user_to_app",
-            r#"{"app_id":"$A","user_id":"$U","credentials":{"userName":"jane","password":{"value":"hunter22","x":"rosebud"}}}"#,
-        ),
-    ];
-    for (name, arguments) in rows {
-        let mut secrets = crate::domain::secret::Secrets::default();
-        tool(name, arguments).secrets(&mut secrets);
-        assert_eq!(secrets.mask("hunter22 of jane is rosebud"), "*** of jane is ***", "{name}");
-    }
-}
-
-#[test]
 fn null_is_as_good_as_absent_where_it_does_not_clear() {
     for entry in &CATALOGUE {
         let name = entry.manifest.name;

@@ -44,15 +44,15 @@ impl Conversation<'_> {
     /// The answer to a dry run.
     pub(super) fn planned(&self, plan: Plan) -> Outcome {
         let Plan { requests, calls, predicted, loses, not_checked } = plan;
-        let secrets = self.job.secrets();
-        let failed = |failure: Failure| (Effect::None, Some(failure.masked(&secrets)));
+        let secrets = &self.job.secrets;
+        let failed = |failure: Failure| (Effect::None, Some(failure.masked(secrets)));
         let (effect, error) = match predicted {
             Predicted::Well(effect) => (effect, None),
             Predicted::Refused(error) => failed(refusal::name(self.job.subtool, *error)),
             Predicted::Failed(failure) => failed(*failure),
         };
         Outcome::Planned(json::to_raw(&Planned {
-            requests: requests.into_iter().map(|request| Sent::masked(request, &secrets)).collect(),
+            requests: requests.into_iter().map(|request| Sent::masked(request, secrets)).collect(),
             predicted: Prediction { effect, error },
             calls: calls.into_iter().map(|(bucket, calls)| (bucket.as_str(), calls)).collect(),
             loses,
