@@ -383,3 +383,25 @@ async fn a_dry_run_needs_permission_and_no_reply_queue_and_a_read_is_simply_done
     assert_eq!(crate::world::body(&world.result())["status"], "planned");
     world.close();
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_plan_shows_numbers_as_they_would_be_sent_and_hides_secrets_alone() {
+    let mut world = Setup::default().open();
+    let profile =
+        r#"{"z":1e3,"a":12345678901234567890123,"secretary":"Sam Lee","manager":"Sam Lee","pet":"rex 007"}"#;
+    let credentials = r#"{"password":{"value":"rex 007"},"provider":{"type":"OKTA","name":"OKTA"}}"#;
+    world.send_raw(
+        "prod",
+        Properties::default(),
+        format!(
+            r#"{{"subtool":"update_user","arguments":{{"user_id":"{SAM}","profile":{profile},"credentials":{credentials}}},"options":{{"dry_run":true}}}}"#
+        ),
+    );
+    world.rest().await;
+    drop(world.tape());
+    let result = world.result();
+    let text = std::str::from_utf8(&result.body).unwrap();
+    let sent = format!(r#"{{"profile":{profile},"credentials":{credentials}}}"#).replace("rex 007", "***");
+    assert!(text.contains(&sent), "{text}");
+    world.close();
+}

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde::Serialize;
-use serde_json::Value;
+use serde_json::value::RawValue;
 
 use crate::domain::answer::{Effect, Failure, Outcome};
 use crate::domain::http::Request;
@@ -30,7 +30,7 @@ struct Sent {
     method: String,
     path: String,
     query: BTreeMap<String, String>,
-    body: Option<Value>,
+    body: Option<Box<RawValue>>,
 }
 
 /// How it would end.
@@ -64,12 +64,14 @@ impl Conversation<'_> {
 impl Sent {
     fn masked(request: Request, secrets: &Secrets) -> Self {
         let query = request.query.into_iter().map(|(name, value)| (name, secrets.mask(&value)));
-        let body = request.body.map(|body| serde_json::from_slice(&body).expect("our own body is JSON"));
         Self {
             method: request.method.to_string(),
             path: secrets.mask(&request.path),
             query: query.collect(),
-            body: body.map(|body| secrets.mask_value(body)),
+            body: request
+                .body
+                .as_deref()
+                .map(|body| secrets.mask_json(serde_json::from_slice(body).expect("our own body is JSON"))),
         }
     }
 }
