@@ -6,7 +6,7 @@ use std::fs;
 use std::time::Duration;
 
 use okta_worker::domain::ids::ConnectionName;
-use okta_worker::domain::topology::{Argument, Queue, Topology};
+use okta_worker::domain::topology::{Argument, DEAD_MAX, Queue, Topology};
 use serde_json::{Value, json};
 
 /// The default of `broker.dead_ttl`.
@@ -14,7 +14,7 @@ const DEAD_TTL: Duration = Duration::from_secs(14 * 24 * 60 * 60);
 
 fn topology() -> Topology {
     let prod = ConnectionName::parse("prod").expect("a good name");
-    Topology::of([&prod].into_iter(), DEAD_TTL)
+    Topology::of([&prod].into_iter(), DEAD_TTL, DEAD_MAX)
 }
 
 fn text(argument: &Argument) -> String {

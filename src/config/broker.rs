@@ -32,6 +32,9 @@ const HELD_BYTES_MAX: u64 = 1 << 40;
 /// RabbitMQ refuses a time to live of 2^32 milliseconds (49.7 days) and more.
 const DEAD_TTL_MAX: Duration = Duration::from_secs(49 * 86_400);
 
+/// RabbitMQ holds an entry in memory for each message of a quorum queue, on every node that has it.
+const DEAD_MAX_MAX: u32 = 10_000_000;
+
 /// RabbitMQ closes the channel of a consumer that has not acknowledged a message for 30 minutes, so a
 /// list must be through well before.
 const LIST_TIME_MAX: Duration = Duration::from_secs(25 * 60);
@@ -52,6 +55,7 @@ pub(super) fn read(mut section: Section<'_>, variables: &Variables) -> Option<Br
     let declare = section.need("declare").and_then(|entry| entry.flag());
     let deadline = section.need("interactive_deadline").and_then(|entry| entry.duration(SECOND..=DAY));
     let dead_ttl = section.need("dead_ttl").and_then(|entry| entry.duration(DEAD_TTL_MIN..=DEAD_TTL_MAX));
+    let dead_max = section.need("dead_max").and_then(|entry| entry.integer(1..=DEAD_MAX_MAX));
     let list_time = section.need("list_time_max").and_then(|entry| entry.duration(SECOND..=LIST_TIME_MAX));
     let findings = section.findings;
     let reply_to = section
@@ -67,6 +71,7 @@ pub(super) fn read(mut section: Section<'_>, variables: &Variables) -> Option<Br
         held_bytes_max: held?,
         declare: declare?,
         dead_ttl: dead_ttl?,
+        dead_max: dead_max?,
     };
     Some(Broker { settings, reply_to: reply_to?, interactive_deadline: deadline?, list_time_max: list_time? })
 }

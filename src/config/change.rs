@@ -43,7 +43,7 @@ impl Change {
         });
         // Taken apart by name, so that no new key is forgotten here.
         let Config {
-            broker: Settings { url, ca_file, prefetch, held_bytes_max, declare, dead_ttl },
+            broker: Settings { url, ca_file, prefetch, held_bytes_max, declare, dead_ttl, dead_max },
             reply_to,
             interactive_deadline,
             list_time_max,
@@ -70,6 +70,7 @@ impl Change {
                 ("broker.held_bytes_max", *held_bytes_max == new.broker.held_bytes_max),
                 ("broker.declare", *declare == new.broker.declare),
                 ("broker.dead_ttl", *dead_ttl == new.broker.dead_ttl),
+                ("broker.dead_max", *dead_max == new.broker.dead_max),
                 ("telemetry.listen", *listen == new.telemetry.listen),
                 ("telemetry.log_format", *log_format == new.telemetry.log_format),
             ]),
@@ -179,6 +180,7 @@ declare = false
 interactive_deadline = "11m"
 list_time_max = "11m"
 dead_ttl = "13d"
+dead_max = 99999
 reply_to = "x.*"
 [retry]
 attempts_max = 6
@@ -195,7 +197,7 @@ subtools = "read"
         let change = Change::between(&config(&connection("a", TOKEN)), &config(&text));
         let live = "broker.reply_to broker.interactive_deadline broker.list_time_max callers retry";
         let at_restart = "broker.url broker.ca_file broker.prefetch broker.held_bytes_max broker.declare \
-                          broker.dead_ttl telemetry.listen telemetry.log_format";
+                          broker.dead_ttl broker.dead_max telemetry.listen telemetry.log_format";
         assert_eq!(change.live.join(" "), live);
         assert_eq!(change.at_restart.join(" "), at_restart);
         assert!(!change.is_empty());

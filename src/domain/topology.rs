@@ -47,8 +47,9 @@ pub const UNCLAIMED_TTL_MS: i64 = 7 * 24 * 60 * 60 * 1000;
 /// The most unclaimed results kept; the oldest are dropped.
 pub const UNCLAIMED_MAX: i64 = 100_000;
 
-/// The most parked messages kept; the oldest are dropped (the broker counts them).
-pub const DEAD_MAX: i64 = 100_000;
+/// The most parked messages kept where nobody says how many; beyond it the broker drops the oldest and tells nobody
+/// but its own counter of all queues (`rabbitmq_global_messages_dead_lettered_maxlen_total`).
+pub const DEAD_MAX: u32 = 100_000;
 
 /// The delay tiers, the shortest first: a message that must wait goes to the longest one within its time.
 /// Tiers have one uniform time each, because RabbitMQ looks only at the head of a queue: 300 ms behind 3 s
@@ -211,15 +212,19 @@ fn bounded(name: &str, ttl_ms: i64, length_max: i64, bindings: Vec<(String, Stri
 }
 
 impl Topology {
-    /// What a virtual host with these connections needs. `dead_ttl` is how long parked messages stay.
-    pub fn of<'a>(connections: impl Iterator<Item = &'a ConnectionName>, dead_ttl: Duration) -> Self {
-        let Self { exchanges, mut queues } = Self::shared(dead_ttl);
+    /// What a virtual host with these connections needs. `dead_ttl` is how long parked messages stay, and `dead_max` how many.
+    pub fn of<'a>(
+        connections: impl Iterator<Item = &'a ConnectionName>,
+        dead_ttl: Duration,
+        dead_max: u32,
+    ) -> Self {
+        let Self { exchanges, mut queues } = Self::shared(dead_ttl, dead_max);
         queues.extend(connections.flat_map(|connection| Self::of_connection(connection).queues));
         Self { exchanges, queues }
     }
 
     /// What all connections of a virtual host share.
-    pub fn shared(dead_ttl: Duration) -> Self {
+    pub fn shared(dead_ttl: Duration, dead_max: u32) -> Self {
         let exchange = |name: &str, kind, alternate| Exchange { name: name.to_owned(), kind, alternate };
         let bound = |exchange: &str| vec![(exchange.to_owned(), String::new())];
         let mut exchanges = vec![
@@ -232,7 +237,7 @@ impl Topology {
         ];
         let dead_ttl_ms = i64::try_from(dead_ttl.as_millis()).unwrap_or(i64::MAX);
         let mut queues = vec![
-            bounded(DEAD, dead_ttl_ms, DEAD_MAX, Vec::new()),
+            bounded(DEAD, dead_ttl_ms, dead_max.into(), Vec::new()),
             bounded(UNCLAIMED, UNCLAIMED_TTL_MS, UNCLAIMED_MAX, bound(UNCLAIMED)),
             last_stop(UNROUTED, bound(UNROUTED)),
             last_stop(UNDELIVERED, bound(UNDELIVERED)),
@@ -294,9 +299,18 @@ mod tests {
     }
 
     #[test]
+    fn parked_messages_are_kept_as_long_and_as_many_as_was_said() {
+        let Topology { queues, .. } = Topology::shared(Duration::from_secs(60), 7);
+        let dead = queues.iter().find(|queue| queue.name == DEAD).unwrap();
+        for argument in [("x-message-ttl", Argument::Number(60_000)), ("x-max-length", Argument::Number(7))] {
+            assert!(dead.arguments.contains(&argument), "{:?}", dead.arguments);
+        }
+    }
+
+    #[test]
     fn every_queue_has_one_type_and_dead_letters_at_least_once() {
         let prod = ConnectionName::parse("prod").unwrap();
-        let topology = Topology::of([&prod].into_iter(), Duration::from_secs(60));
+        let topology = Topology::of([&prod].into_iter(), Duration::from_secs(60), DEAD_MAX);
         for queue in &topology.queues {
             assert_eq!(queue.arguments[0].0, "x-queue-type", "{}", queue.name);
             let has = |name| queue.arguments.iter().any(|(known, _)| *known == name);

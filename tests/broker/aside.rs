@@ -135,6 +135,7 @@ impl Running {
             held_bytes_max: 1 << 26,
             declare: true,
             dead_ttl: Duration::from_secs(60),
+            dead_max: okta_worker::domain::topology::DEAD_MAX,
         };
         let inbox: Arc<dyn Inbox> = Arc::<Seen>::clone(&seen);
         let supervisor =

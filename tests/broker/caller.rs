@@ -12,7 +12,7 @@ use lapin::options::{
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::{BasicProperties, Channel, Confirmation, Connection, ConnectionProperties, Consumer, Queue};
 use okta_worker::domain::ids::ConnectionName;
-use okta_worker::domain::topology::{DEAD, INVOCATIONS, Topology};
+use okta_worker::domain::topology::{DEAD, DEAD_MAX, INVOCATIONS, Topology};
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep, timeout};
 
@@ -305,7 +305,7 @@ pub async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
 pub async fn wipe(url: &str) {
     let connection = connect(url).await;
     let names = ["prod", "other"].map(|name| ConnectionName::parse(name).expect("a good name"));
-    let topology = Topology::of(names.iter(), Duration::from_secs(60));
+    let topology = Topology::of(names.iter(), Duration::from_secs(60), DEAD_MAX);
     let own = topology.queues.iter().map(|queue| queue.name.as_str());
     for queue in own.chain([DEAD, "answers", "watch", "mine"]) {
         let channel = connection.create_channel().await.expect("a channel opens");

@@ -140,6 +140,7 @@ impl Fellow {
             held_bytes_max: 1024 * 1024,
             declare: true,
             dead_ttl: Duration::from_secs(14 * 86_400),
+            dead_max: okta_worker::domain::topology::DEAD_MAX,
         };
         let notes = Notes::default();
         let telling = CONNECTIONS.map(|connection| {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use lapin::types::{AMQPValue, FieldTable};
 use okta_worker::domain::ids::ConnectionName;
-use okta_worker::domain::topology::{Argument, DELIVERY_LIMIT, Topology, UNDELIVERED};
+use okta_worker::domain::topology::{Argument, DEAD_MAX, DELIVERY_LIMIT, Topology, UNDELIVERED};
 use serde_json::{Value, json};
 
 use super::caller::{Message, text};
@@ -108,7 +108,7 @@ async fn what_a_worker_declares_is_the_topology() {
         serde_json::from_str(&node.run("ctl", &arguments)).expect("it is JSON")
     };
     let names = ["other", "prod"].map(|name| ConnectionName::parse(name).unwrap());
-    let topology = Topology::of(names.iter(), Duration::from_secs(14 * 86_400));
+    let topology = Topology::of(names.iter(), Duration::from_secs(14 * 86_400), DEAD_MAX);
     let (queues, exchanges, bindings) = expected(&topology);
     // The queue that signals are heard from is the worker's own and goes with it.
     let is_lasting = |name: &str| !name.starts_with("amq.gen");
@@ -152,7 +152,7 @@ fn the_definitions_for_import_are_the_topology() {
         })
         .collect();
     let names: Vec<_> = names.iter().map(|name| ConnectionName::parse(name).unwrap()).collect();
-    let topology = Topology::of(names.iter(), Duration::from_secs(14 * 86_400));
+    let topology = Topology::of(names.iter(), Duration::from_secs(14 * 86_400), DEAD_MAX);
     let (queues, exchanges, bindings) = expected(&topology);
     let found: Declared = rows("queues")
         .iter()

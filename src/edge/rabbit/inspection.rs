@@ -43,7 +43,7 @@ pub async fn inspect(
     let look = async {
         let way = Way::new(settings).map_err(|ended| ended.to_string())?;
         let connection = way.connect("checking").await.map_err(|why| Ended::Unreachable(why).to_string())?;
-        let topology = Topology::of(connections.iter(), settings.dead_ttl);
+        let topology = Topology::of(connections.iter(), settings.dead_ttl, settings.dead_max);
         let mut found = Vec::new();
         for queue in topology.queues {
             let name = queue.name.clone();

@@ -52,6 +52,8 @@ pub struct Settings {
     pub declare: bool,
     /// How long parked messages are kept.
     pub dead_ttl: Duration,
+    /// The most parked messages kept.
+    pub dead_max: u32,
 }
 
 /// Waits until a signal turns true, or nobody can turn it any more.

@@ -81,7 +81,7 @@ impl Supervisor {
         let user = own_user(settings.url.expose())?;
         Ok(Self {
             way: Way::new(&settings)?,
-            shared: Topology::shared(settings.dead_ttl),
+            shared: Topology::shared(settings.dead_ttl, settings.dead_max),
             signals: Arc::new(Signals::new(&user, roster.clone(), Arc::clone(&inbox), Arc::clone(&observer))),
             roster,
             means: Means {
