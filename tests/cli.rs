@@ -67,6 +67,41 @@ fn every_command_has_help_of_lines_that_fit_a_terminal() {
 }
 
 #[test]
+fn who_stops_reading_has_read_enough() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = dir.path().join("worker.toml");
+    std::fs::write(
+        &config,
+        r#"
+[broker]
+url = "amqp://guest:guest@127.0.0.1:1/%2f"
+[connections.prod]
+domain = "acme.okta.com"
+base_url = "http://127.0.0.1:1"
+api_token = "t0k"
+subtools = "all"
+"#,
+    )
+    .unwrap();
+    let rows = [
+        (&["check"][..], 1),
+        (&["call", "get_user", "--connection", "prod", "--args", r#"{"x":1}"#], 2),
+        (&["call", "get_user", "--connection", "prud"], 2),
+        (&["catalog"], 0),
+    ];
+    for (words, expected) in rows {
+        let closed = || {
+            let (reader, writer) = std::io::pipe().unwrap();
+            drop(reader);
+            writer
+        };
+        let mut command = command();
+        command.arg("--config").arg(&config).args(words).stdout(closed()).stderr(closed());
+        assert_eq!(command.status().unwrap().code(), Some(expected), "{words:?}");
+    }
+}
+
+#[test]
 fn completions_of_every_shell_name_every_command() {
     for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
         let (code, script) = ran(command().args(["completions", shell]));

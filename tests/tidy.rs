@@ -181,6 +181,15 @@ fn exceptions_to_lints_have_reasons() {
 }
 
 #[test]
+fn nothing_is_printed_by_what_panics_when_nobody_reads() {
+    for (path, text) in sources() {
+        let text = without_comments(&text);
+        let found = ["println!", "print!"].iter().any(|name| code(&text).contains(name));
+        assert!(!found, "{path} prints by other means than `cli/speech.rs`");
+    }
+}
+
+#[test]
 fn tls_is_ring_and_nothing_else() {
     let lock = fs::read_to_string("Cargo.lock").expect("Cargo.lock is readable");
     for unwanted in ["aws-lc-rs", "aws-lc-sys", "openssl-sys", "native-tls"] {

@@ -87,7 +87,7 @@ pub(super) async fn run(source: Option<PathBuf>, arguments: Arguments) -> Result
     let properties = Properties { reply_to: Some(REPLIES.to_owned()), ..Properties::default() };
     broker.publish(name.as_str(), properties, body);
     let answer = broker.take(REPLIES).await.body;
-    println!("{}", String::from_utf8_lossy(&answer));
+    tell!("{}", String::from_utf8_lossy(&answer));
     Ok(exit_code(&answer))
 }
 

@@ -42,32 +42,32 @@ struct Report {
 
 impl Report {
     fn good(&self, what: &str, text: impl std::fmt::Display) {
-        println!("  ok         {what}: {text}");
+        tell!("  ok         {what}: {text}");
     }
 
     fn bad(&mut self, what: &str, text: impl std::fmt::Display) {
         self.is_good = false;
-        println!("  FAILED     {what}: {text}");
+        tell!("  FAILED     {what}: {text}");
     }
 
     fn unchecked(&self, what: &str, text: impl std::fmt::Display) {
-        println!("  unchecked  {what}: {text}");
+        tell!("  unchecked  {what}: {text}");
     }
 }
 
 pub(super) async fn run(source: Option<PathBuf>, arguments: &Arguments) -> Result<u8, Refusal> {
     let config = load(source.as_deref())?.config;
     let mut report = Report { is_good: true };
-    println!("configuration");
+    tell!("configuration");
     match config.connections.len() {
         0 => report.bad("connections", "none: add a section `[connections.<name>]`"),
         count => report.good("connections", format!("{count}, {} callers", config.callers.0.len())),
     }
-    println!("broker");
+    tell!("broker");
     check_broker(&config, &mut report).await;
     check_orphans(&config, arguments.management.as_deref(), &mut report).await;
     for connection in &config.connections {
-        println!("connection {}", connection.name);
+        tell!("connection {}", connection.name);
         check_connection(connection, &mut report).await;
     }
     Ok(if report.is_good { DONE } else { FAILED })

@@ -1,5 +1,8 @@
 //! The command line: what each command takes, and the file that runs it.
 
+#[macro_use]
+mod speech;
+
 mod assembly;
 mod call;
 mod catalog;
@@ -14,7 +17,6 @@ mod run;
 mod sandbox;
 mod submit;
 
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -23,6 +25,8 @@ use clap::{Parser, Subcommand};
 use crate::config::{self, Config, Loaded, Problems};
 use crate::domain::envelope::{list, nearest};
 use crate::domain::ids::excerpt;
+
+use speech::say;
 
 /// The name of the program.
 const NAME: &str = "okta-worker";
@@ -122,7 +126,7 @@ pub async fn main() -> ExitCode {
     match ended {
         Ok(code) => ExitCode::from(code),
         Err(Refusal(why)) => {
-            eprintln!("okta-worker: {why}");
+            complain!("okta-worker: {why}");
             ExitCode::from(REFUSED)
         }
     }
@@ -142,12 +146,6 @@ fn unknown_connection(config: &Config, name: &str) -> Refusal {
 /// Why a command was not begun.
 #[derive(Debug)]
 struct Refusal(String);
-
-/// Prints a text. Whoever stops reading has read enough.
-fn say(text: &[u8]) {
-    let mut out = std::io::stdout();
-    let _ = out.write_all(text).and_then(|()| out.flush());
-}
 
 /// The environment of this process. `vars` panics on a variable that is not UTF-8; such a one sets nothing of
 /// ours.
@@ -177,7 +175,7 @@ fn load_without_tokens(source: Option<&Path>) -> Result<Loaded, Refusal> {
 fn accepted(loaded: Result<Loaded, Problems>) -> Result<Loaded, Refusal> {
     let loaded = loaded.map_err(|problems| Refusal(format!("the configuration is refused:\n{problems}")))?;
     for warning in &loaded.warnings {
-        eprintln!("okta-worker: warning: {warning}");
+        complain!("okta-worker: warning: {warning}");
     }
     Ok(loaded)
 }

@@ -78,12 +78,12 @@ pub(super) async fn run(arguments: Arguments) -> Result<u8, Refusal> {
         ..Settings::default()
     };
     let org = Arc::new(Mutex::new(Org::new(settings)));
-    println!("sandbox: a simulated Okta org on http://{address}");
+    tell!("sandbox: a simulated Okta org on http://{address}");
     let latency = Duration::from_millis(arguments.latency);
     match serve(listener, org, latency, told_to_stop()).await {
         Ok(()) => Ok(DONE),
         Err(error) => {
-            eprintln!("okta-worker: failed to serve: {error}");
+            complain!("okta-worker: failed to serve: {error}");
             Ok(FAILED)
         }
     }

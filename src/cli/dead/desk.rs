@@ -39,12 +39,12 @@ impl Stop {
     pub fn code(&self) -> u8 {
         match self {
             Self::Interrupted => {
-                eprintln!("okta-worker: interrupted; what was not done is parked as before");
+                complain!("okta-worker: interrupted; what was not done is parked as before");
                 INTERRUPTED
             }
             Self::Unread => FAILED,
             Self::Lost(why) => {
-                eprintln!("okta-worker: {why}; what was not done is parked as before");
+                complain!("okta-worker: {why}; what was not done is parked as before");
                 FAILED
             }
         }
@@ -67,7 +67,7 @@ struct Voice;
 impl Observer for Voice {
     fn note(&self, event: &Event<'_>) {
         if let Event::Blocked { blocked: true, why } = event {
-            eprintln!("okta-worker: the broker takes no messages ({why}): waiting");
+            complain!("okta-worker: the broker takes no messages ({why}): waiting");
         }
     }
 }
@@ -152,7 +152,7 @@ pub(super) fn print_json(value: &impl Serialize) -> Result<(), Stop> {
 pub(super) fn name_missing(choice: &Choice) -> bool {
     let mut any = false;
     for id in choice.missing() {
-        eprintln!(
+        complain!(
             "okta-worker: no parked message that was asked for has the id `{}`",
             super::entry::plain(id)
         );

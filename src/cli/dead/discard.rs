@@ -55,8 +55,8 @@ pub(super) async fn run(desk: &mut Desk, arguments: &Arguments, mut choice: Choi
     }
     let is_missing = name_missing(&choice);
     match yes {
-        true => eprintln!("okta-worker: {gone} discarded, {failed} failed"),
-        false => eprintln!("okta-worker: {gone} would be discarded; nothing was: `--yes` does it"),
+        true => complain!("okta-worker: {gone} discarded, {failed} failed"),
+        false => complain!("okta-worker: {gone} would be discarded; nothing was: `--yes` does it"),
     }
     Ok(if failed > 0 || is_missing { FAILED } else { DONE })
 }

@@ -115,8 +115,8 @@ pub(super) async fn run(
     let landed = replay.land(desk, 0).await; // what was begun is finished, whatever stopped the walk
     let (done, failed) = (replay.done, replay.failed);
     match arguments.dry_run {
-        true => eprintln!("okta-worker: {done} would be replayed, {failed} cannot be; nothing was"),
-        false => eprintln!("okta-worker: {done} replayed, {failed} failed and stay parked"),
+        true => complain!("okta-worker: {done} would be replayed, {failed} cannot be; nothing was"),
+        false => complain!("okta-worker: {done} replayed, {failed} failed and stay parked"),
     }
     ended.and(landed)?;
     let is_missing = name_missing(&choice);

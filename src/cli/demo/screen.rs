@@ -49,8 +49,8 @@ impl Screen {
 
     /// What this is.
     pub fn welcome(&self) {
-        println!("okta-worker demo: the real worker, a queue inside this process, a simulated Okta org.");
-        println!(
+        tell!("okta-worker demo: the real worker, a queue inside this process, a simulated Okta org.");
+        tell!(
             "The org has the rate limits of a Workforce org, in windows of {} s in place of 60 s.\n",
             self.window.as_secs()
         );
@@ -60,7 +60,7 @@ impl Screen {
     pub fn begin(&self, part: &'static str, what: &str, steps: usize) {
         self.end();
         if !self.is_terminal {
-            return println!("{part:<13} {what}");
+            return tell!("{part:<13} {what}");
         }
         let style = ProgressStyle::with_template("{prefix:<13} {msg:<58} {bar:24} {pos:>3}/{len}")
             .expect("the template is well-formed");
@@ -84,40 +84,41 @@ impl Screen {
     /// What was done, and where to go from here.
     pub fn farewell(&self) {
         let seen = self.seen();
-        println!("\ndone in {:.1} s", self.began.elapsed().as_secs_f64());
+        tell!("\ndone in {:.1} s", self.began.elapsed().as_secs_f64());
         let succeeded = seen.invocations - seen.failed_as_asked;
-        println!(
+        tell!(
             "  invocations   {}: {succeeded} succeeded, {} answered `not_found` to prove a deletion",
-            seen.invocations, seen.failed_as_asked
+            seen.invocations,
+            seen.failed_as_asked
         );
         let effects: Vec<_> =
             seen.effects.iter().map(|(effect, count)| format!("{count} {effect}")).collect();
-        println!("  effects       {}", effects.join(", "));
-        println!("  requests      {} to the simulated Okta", seen.requests);
+        tell!("  effects       {}", effects.join(", "));
+        tell!("  requests      {} to the simulated Okta", seen.requests);
         for (bucket, (count, longest)) in &seen.waits {
-            println!(
+            tell!(
                 "  waited        {count} requests for bucket `{bucket}`, {:.1} s at most; other buckets went on",
                 longest.as_secs_f64()
             );
         }
-        println!("  429s          {}", seen.refused);
-        println!("\nNext:");
-        println!("  cargo run --release -- sandbox      the same org over HTTP; config/sandbox.toml fits it");
-        println!("  cargo run --release -- --help       every command");
-        println!("  README.md                           your RabbitMQ, your org");
+        tell!("  429s          {}", seen.refused);
+        tell!("\nNext:");
+        tell!("  cargo run --release -- sandbox      the same org over HTTP; config/sandbox.toml fits it");
+        tell!("  cargo run --release -- --help       every command");
+        tell!("  README.md                           your RabbitMQ, your org");
     }
 
     /// Something went wrong.
     pub fn failed(&self, why: &str) {
         self.end();
-        eprintln!("\nokta-worker: the demo failed: {why}");
+        complain!("\nokta-worker: the demo failed: {why}");
     }
 
     fn say(&self, line: &str) {
         if self.is_terminal {
             self.bar().println(line);
         } else {
-            println!("{line}");
+            tell!("{line}");
         }
     }
 

@@ -88,7 +88,7 @@ impl Observer for Stderr {
     fn note(&self, event: &Event<'_>) {
         if let Event::Broker { connected, why } = event {
             let what = if *connected { "the broker is there again" } else { "lost the broker" };
-            eprintln!("okta-worker mcp: {what} ({why})");
+            complain!("okta-worker mcp: {what} ({why})");
         }
     }
 }

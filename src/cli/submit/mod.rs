@@ -103,7 +103,7 @@ pub(super) async fn run(source: Option<PathBuf>, arguments: Arguments) -> Result
     }
     let rows = job.identity.rows;
     if results.done.len() == rows {
-        println!("nothing to do: every row has its result");
+        tell!("nothing to do: every row has its result");
         return Ok(conclude(&job, &results.tally, None, Ended::Complete));
     }
 
@@ -131,7 +131,7 @@ pub(super) async fn run(source: Option<PathBuf>, arguments: Arguments) -> Result
     match ended {
         Ok(ended) => Ok(conclude(&job, tally, Some(took), ended)),
         Err(why) => {
-            eprintln!("okta-worker: {why}");
+            complain!("okta-worker: {why}");
             conclude(&job, tally, Some(took), Ended::Interrupted);
             Ok(if tally.rows == 0 { REFUSED } else { FAILED })
         }
@@ -226,17 +226,17 @@ fn conclude(job: &Job, tally: &Tally, took: Option<Duration>, ended: Ended) -> u
     let counts = counts.map_or_else(String::new, |counts| format!(": {counts}"));
     let rows = job.identity.rows;
     match ended {
-        Ended::Complete => println!("done{took}, {rows} rows{counts}"),
+        Ended::Complete => tell!("done{took}, {rows} rows{counts}"),
         Ended::Interrupted => {
-            println!("interrupted{took}, {} of {rows} rows have a result{counts}", tally.rows);
-            println!("  go on    the same command again");
+            tell!("interrupted{took}, {} of {rows} rows have a result{counts}", tally.rows);
+            tell!("  go on    the same command again");
         }
     }
     if !tally.errors.is_empty() {
         let errors: Vec<_> = tally.errors.iter().map(|(code, count)| format!("{count} {code}")).collect();
-        println!("  failed   {}", errors.join(", "));
+        tell!("  failed   {}", errors.join(", "));
     }
-    println!("  results  {}", job.results.display());
+    tell!("  results  {}", job.results.display());
     match ended {
         Ended::Interrupted => INTERRUPTED,
         Ended::Complete if tally.failed > 0 => FAILED,

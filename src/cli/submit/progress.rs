@@ -32,7 +32,7 @@ impl Voice {
     /// A line about the job.
     pub fn say(&self, line: &str) {
         if self.0.is_hidden() {
-            eprintln!("submit: {line}");
+            complain!("submit: {line}");
         } else {
             self.0.println(line);
         }
