@@ -14,7 +14,7 @@ pub(super) struct Arguments {
     /// All that is parked.
     #[arg(long)]
     all: bool,
-    /// Really discards; without it, only says what would go.
+    /// Really discards; without it, only says what would go, and the exit code is 1.
     #[arg(long)]
     yes: bool,
     #[command(flatten)]
@@ -56,7 +56,8 @@ pub(super) async fn run(desk: &mut Desk, arguments: &Arguments, mut choice: Choi
     let is_missing = name_missing(&choice);
     match yes {
         true => complain!("okta-worker: {gone} discarded, {failed} failed"),
-        false => complain!("okta-worker: {gone} would be discarded; nothing was: `--yes` does it"),
+        false => complain!("okta-worker: {gone} would be discarded, nothing was: it takes `--yes`"),
     }
-    Ok(if failed > 0 || is_missing { FAILED } else { DONE })
+    let is_undone = !yes && gone > 0;
+    Ok(if failed > 0 || is_missing || is_undone { FAILED } else { DONE })
 }

@@ -2,9 +2,13 @@
 
 use std::fmt::Write as _;
 
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
 use jiff::Timestamp;
 use serde::Serialize;
+use serde_json::{Map, Value};
 
+use crate::domain::json::to_vec;
 use crate::edge::rabbit::{Parked as Found, Slip};
 use crate::worker::parked::{Content, Parked};
 
@@ -22,7 +26,7 @@ pub(super) struct Entry {
 
 /// What a list says of one.
 #[derive(Serialize)]
-pub(super) struct Line<'a> {
+struct Line<'a> {
     id: Option<&'a str>,
     parked: Option<Timestamp>,
     sent: Option<Timestamp>,
@@ -50,8 +54,13 @@ impl Entry {
         Self { parked: Parked::new(properties, own_user), content: Content::read(&body), body, slip }
     }
 
+    /// What a list says of it, for programs.
+    pub fn json(&self) -> Map<String, Value> {
+        serde_json::from_slice(&to_vec(&self.line())).expect("what was written is read")
+    }
+
     /// What a list says of it.
-    pub fn line(&self) -> Line<'_> {
+    fn line(&self) -> Line<'_> {
         let Parked { id, caller, reason, attempts, redeliveries, sent, parked, .. } = &self.parked;
         let address = self.parked.address.as_ref().ok();
         let whole_seconds = |at: Timestamp| Timestamp::from_second(at.as_second()).unwrap_or(at);
@@ -80,6 +89,19 @@ impl Entry {
         row(&cells, &attempts.to_string())
     }
 
+    /// Adds the body as it is to what programs read.
+    pub fn add_raw_body(&self, line: &mut Map<String, Value>) {
+        match std::str::from_utf8(&self.body) {
+            Ok(text) => line.insert("body_text".into(), text.into()),
+            Err(_) => line.insert("body_base64".into(), BASE64_STANDARD.encode(&self.body).into()),
+        };
+    }
+
+    /// The same for people.
+    pub fn raw_body_shown(&self) -> String {
+        indented(&String::from_utf8_lossy(&self.body))
+    }
+
     /// The id, for a sentence.
     pub fn name(&self) -> String {
         self.parked.id.as_deref().map_or_else(|| "(no id)".to_owned(), plain)
@@ -98,6 +120,11 @@ fn row(cells: &[String; 6], last: &str) -> String {
         let _ = write!(row, "{cell:<width$}  "); // writing to a text does not fail
     }
     row + last
+}
+
+/// A text from outside, each line of it harmless to a terminal.
+pub(super) fn indented(text: &str) -> String {
+    text.lines().map(|line| format!("  {}", plain(line))).collect::<Vec<_>>().join("\n")
 }
 
 /// A text from outside that does nothing to a terminal.

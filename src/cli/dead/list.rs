@@ -7,6 +7,9 @@ use super::{DONE, Form};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
+    /// Shows bodies as they are, secrets and all. Mind who looks on, and where the output is kept.
+    #[arg(long)]
+    raw: bool,
     #[command(flatten)]
     form: Form,
     #[command(flatten)]
@@ -14,17 +17,24 @@ pub(super) struct Arguments {
 }
 
 pub(super) async fn run(desk: &mut Desk, arguments: &Arguments) -> Result<u8, Stop> {
-    let Arguments { filters, form } = arguments;
+    let Arguments { filters, form, raw } = arguments;
     let mut choice = Choice::new(&[], filters);
     let mut count = 0_u32;
     while let Some(entry) = desk.next(&mut choice).await? {
         if form.json {
-            print_json(&entry.line())?;
+            let mut line = entry.json();
+            if *raw {
+                entry.add_raw_body(&mut line);
+            }
+            print_json(&line)?;
         } else {
             if count == 0 {
                 print(&head())?;
             }
             print(&entry.row())?;
+            if *raw {
+                print(&entry.raw_body_shown())?;
+            }
         }
         count += 1;
         desk.leave_alone(entry).await;

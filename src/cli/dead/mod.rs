@@ -35,12 +35,13 @@ pub(super) struct Arguments {
 
 #[derive(Debug, clap::Subcommand)]
 enum Command {
-    /// Lists parked messages, without their bodies.
+    /// Lists parked messages, without their bodies unless asked for.
     ///
     /// They come in the order of the queue: mostly the oldest first, but what was looked at may have gone to its end.
     ///
     /// With `--json`, each line is an object with `id`, `parked`, `sent`, `connection`, `lane`, `subtool`, `caller`,
-    /// `reason`, `attempts`, `redeliveries` and `bytes`; what is not known is `null`.
+    /// `reason`, `attempts`, `redeliveries` and `bytes`; what is not known is `null`. `--raw` adds `body_text` or
+    /// `body_base64`.
     List(list::Arguments),
     /// Shows all of a message, with its secrets masked.
     ///
@@ -59,7 +60,7 @@ enum Command {
     /// With `--json`, each line is an object with `id`, `key` (the routing key), `action` (`replayed`, `failed`; in a
     /// dry run `would_replay`, `cannot_replay`) and `note`.
     Replay(replay::Arguments),
-    /// Discards parked messages for good.
+    /// Discards parked messages for good; without `--yes` it only says which, and exits with 1.
     ///
     /// With `--json`, each line is an object with `id` and `action` (`discarded`, `failed`; without `--yes`
     /// `would_discard`).

@@ -1,17 +1,14 @@
 //! `okta-worker dead show`: all of some messages, secrets masked unless asked for.
 
-use base64::Engine as _;
-use base64::prelude::BASE64_STANDARD;
 use serde_json::{Map, Value, json};
 
-use crate::domain::json::to_raw;
 use crate::domain::mail::{HeaderValue, Properties};
 use crate::domain::secret::Secrets;
 use crate::worker::parked::header_shown;
 
 use super::choice::{Choice, Filters};
 use super::desk::{Desk, Stop, name_missing, print, print_json};
-use super::entry::{Entry, plain};
+use super::entry::{Entry, indented, plain};
 use super::{DONE, FAILED, Form};
 
 #[derive(Debug, clap::Args)]
@@ -49,8 +46,7 @@ struct View<'a> {
 
 impl View<'_> {
     fn json(&self) -> Value {
-        let line = serde_json::from_str(to_raw(&self.entry.line()).get()).expect("what was written is read");
-        let Value::Object(mut all) = line else { return line };
+        let mut all = self.entry.json();
         let headers: Map<String, Value> = self.headers().into_iter().collect();
         let properties: Map<String, Value> = self
             .properties()
@@ -64,10 +60,7 @@ impl View<'_> {
         all.insert("body".into(), self.entry.content.masked.clone().unwrap_or(Value::Null));
         if self.raw {
             all.remove("body");
-            match std::str::from_utf8(&self.entry.body) {
-                Ok(text) => all.insert("body_text".into(), json!(text)),
-                Err(_) => all.insert("body_base64".into(), json!(BASE64_STANDARD.encode(&self.entry.body))),
-            };
+            self.entry.add_raw_body(&mut all);
         }
         Value::Object(all)
     }
@@ -106,13 +99,13 @@ impl View<'_> {
     /// The body, each line of it harmless to a terminal.
     fn body(&self) -> String {
         let text = match (&self.entry.content.masked, self.raw) {
-            (_, true) => String::from_utf8_lossy(&self.entry.body).into_owned(),
+            (_, true) => return self.entry.raw_body_shown(),
             (Some(value), false) => format!("{value:#}"),
             (None, false) => {
                 return "  (no JSON object, so nothing in it can be masked: `--raw` shows it)".to_owned();
             }
         };
-        text.lines().map(|line| format!("  {}", plain(line))).collect::<Vec<_>>().join("\n")
+        indented(&text)
     }
 
     fn secrets(&self) -> Secrets {
