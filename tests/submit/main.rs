@@ -145,6 +145,9 @@ fn by_the_broker_no_secret_of_okta_is_needed_and_inside_it_is() {
     assert!(code == 2 && stderr.contains("failed to reach the broker"), "{code}: {stderr}");
     let (code, _, stderr) = ran(world.submit(&arguments).arg("--embedded"));
     assert!(code == 2 && stderr.contains("TEST_OKTA_TOKEN"), "{code}: {stderr}");
+    // Nothing has left yet, so the other way is open.
+    let (code, stdout, stderr) = ran(&mut world.embedded(&arguments[..3]));
+    assert!(code == 1 && stdout.contains("1 not_found"), "{code}: {stdout}{stderr}");
 }
 
 #[test]

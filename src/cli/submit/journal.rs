@@ -6,7 +6,7 @@
 //! leaves before its line is on the disk.
 
 use std::fs::{File, OpenOptions, TryLockError};
-use std::io::{self, Write as _};
+use std::io::{self, Seek as _, Write as _};
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
@@ -56,6 +56,11 @@ pub(super) struct Past {
 }
 
 impl Past {
+    /// Whether no row has ever left.
+    fn is_untouched(&self) -> bool {
+        self.sent.is_empty() && self.confirmed.len() == 0 && self.answered.len() == 0
+    }
+
     /// When a row left for the first time, if it has.
     pub fn first_sent(&self, row: u64) -> Option<u64> {
         let at = self.sent.partition_point(|([_, last], _)| *last < row);
@@ -114,15 +119,25 @@ impl Journal {
             Ok(())
         });
         mended.and_then(|()| make_private(&file)).map_err(named)?;
+        let is_new = begun.is_none();
         let mut journal = Self { file, path: path.clone() };
-        match begun {
-            Some(begun) => job.identity.difference(&begun).map_or(Ok(()), |why| Err(named(why)))?,
-            None => {
-                let begun = journal.write(&[Entry::Job(job.identity.clone())]);
-                begun.and_then(|()| journal.sync()).and_then(|()| sync_folder(&path)).map_err(named)?;
-            }
+        match begun.and_then(|begun| job.identity.difference(&begun)) {
+            // What nothing has left of, as when the broker could not be reached, binds nobody.
+            Some(_) if past.is_untouched() => journal.begin(job).map_err(named)?,
+            Some(why) => return Err(named(why)),
+            None if is_new => journal.begin(job).map_err(named)?,
+            None => {}
         }
         Ok((journal, past))
+    }
+
+    /// Writes down what the job is, in an empty file.
+    fn begin(&mut self, job: &Job) -> Result<(), String> {
+        let emptied = self.file.set_len(0).and_then(|()| self.file.rewind());
+        emptied.map_err(|error| self.failed(&error))?;
+        self.write(&[Entry::Job(job.identity.clone())])?;
+        self.sync()?;
+        sync_folder(&self.path)
     }
 
     /// Writes down that rows leave for the first time, and what else is known by now. When it returns all of it is
@@ -250,6 +265,18 @@ mod tests {
     }
 
     #[test]
+    fn a_journal_of_which_nothing_has_left_is_anybodys() {
+        let dir = tempfile::tempdir().unwrap();
+        let job = job(&dir, "aa");
+        drop(Journal::open(&job).unwrap());
+        let mut inside = job.clone();
+        inside.identity.embedded = true;
+        Journal::open(&inside).unwrap().0.sending(&[1], 1000, &[]).unwrap();
+        assert!(Journal::open(&job).unwrap_err().contains("another way"));
+        assert_eq!(Journal::open(&inside).unwrap().1.first_sent(1), Some(1000));
+    }
+
+    #[test]
     fn a_torn_last_line_is_as_if_it_had_not_been_written() {
         let dir = tempfile::tempdir().unwrap();
         let job = job(&dir, "aa");
@@ -272,6 +299,7 @@ mod tests {
         let held = Journal::open(&job).unwrap();
         assert!(Journal::open(&job).unwrap_err().contains("another `submit`"));
         drop(held);
+        Journal::open(&job).unwrap().0.sending(&[1], 1000, &[]).unwrap();
         assert!(Journal::open(&self::job(&dir, "bb")).unwrap_err().contains("has changed"));
         for text in ["dear diary", "{\"sending\":{\"rows\":[[1,1]],\"at\":1}}\n", "{\"row\":1}\n"] {
             std::fs::write(job.journal(), text).unwrap();
