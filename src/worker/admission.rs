@@ -10,7 +10,7 @@ use serde_json::value::RawValue;
 
 use crate::domain::answer::{ErrorCode, Failure};
 use crate::domain::envelope::{self, Envelope, Fault, Options, RESULT_BYTES_USUAL};
-use crate::domain::ids::{Lane, excerpt};
+use crate::domain::ids::{ConnectionName, Lane, excerpt};
 use crate::domain::json::{self, Fields};
 use crate::domain::secret::Secrets;
 use crate::policy::permit::AllowList;
@@ -166,7 +166,7 @@ impl Reading {
         letter.came_by_a_good_way()?;
         letter.answers_where_it_must_not().map_or(Ok(()), Err)?;
         self.check_permission(letter, entry, connection, rules)?;
-        self.check_arguments(envelope)?;
+        check_arguments(envelope, self.tool())?;
         self.check_deadline(letter, envelope, rules)
     }
 
@@ -181,15 +181,8 @@ impl Reading {
         if let Some(failure) = letter.fault() {
             return Err(failure);
         }
-        if let (Some(entry), Ok(Envelope { options, .. })) = (self.entry, &self.envelope)
-            && !entry.is_list
-            && let Some((name, _)) = [("count_only", options.count_only), ("stream", options.stream)]
-                .into_iter()
-                .find(|(_, on)| *on)
-        {
-            let message = format!("`{name}` is for lists, and `{}` is none", entry.manifest.name);
-            let path = Some(format!("options.{name}"));
-            return Err(Failure::new(ErrorCode::InvalidMessage, message).at(path));
+        if let (Some(entry), Ok(envelope)) = (self.entry, &self.envelope) {
+            check_options(entry, &envelope.options)?;
         }
         if self.mints_secret() && letter.properties.reply_to.is_none() {
             let message = "the result would hold a one-time secret, so the message must name a `reply_to`";
@@ -224,39 +217,14 @@ impl Reading {
                 let message = format!("caller `{who}` may not use this lane");
                 return refuse(message, "properties.routing_key");
             }
-            self.check_list(entry, &caller.subtools, &format!("caller `{who}` may not use"))?;
+            check_list(entry, self.tool(), &caller.subtools, &format!("caller `{who}` may not use"))?;
         }
-        let whose = format!("connection `{}` does not enable", connection.name);
-        self.check_list(entry, &connection.subtools, &whose)
+        check_enabled(entry, self.tool(), &connection.name, &connection.subtools)
     }
 
-    /// Whether an allow-list gives the subtool, and what its arguments need on top.
-    fn check_list(&self, entry: &Entry, list: &AllowList, whose: &str) -> Result<(), Failure> {
-        let refuse = |what: &str, path: &str| {
-            Err(Failure::new(ErrorCode::NotPermitted, format!("{whose} {what}")).at(Some(path)))
-        };
-        if !list.allows(entry.manifest) {
-            return refuse(&format!("`{}`", entry.manifest.name), "subtool");
-        }
-        match &self.tool {
-            Some(Ok(tool)) if tool.also_needs().is_some_and(|kind| !list.allows_kind(kind)) => {
-                refuse("the kind `credentials`, which this argument needs", "arguments.credentials")
-            }
-            _ => Ok(()),
-        }
-    }
-
-    fn check_arguments(&self, envelope: &Envelope) -> Result<(), Failure> {
-        match self.tool.as_ref().expect("read when the subtool is known") {
-            Err(Fault { message, path }) => {
-                Err(Failure::new(ErrorCode::InvalidArguments, message.clone()).at(path.clone()))
-            }
-            // Some faults show only when the subtool makes its first move.
-            Ok(tool) => match tool.next(&[], Setting::first(bounds(envelope, 0, false, None))) {
-                Move::Fail(failure) => Err(*failure),
-                Move::Send(_) | Move::Done(..) | Move::Planned(_) | Move::Refused(_) => Ok(()),
-            },
-        }
+    /// The subtool, read or not, of a row that is known.
+    fn tool(&self) -> &Result<Box<dyn Tool>, Fault> {
+        self.tool.as_ref().expect("read when the subtool is known")
     }
 
     /// The earlier of the deadline in the body, or its default, and the message's `expiration`.
@@ -280,6 +248,77 @@ impl Reading {
             Some(passed) if passed.at <= letter.received => Err(too_late(passed).retry_at(letter.received)),
             _ => Ok(deadline),
         }
+    }
+}
+
+/// Judges a body by itself, without the message around it: as a worker would whose connection of this name enables
+/// these subtools, or all.
+///
+/// # Errors
+/// The first check that fails.
+pub fn check_body(body: &[u8], connection: Option<(&ConnectionName, &AllowList)>) -> Result<(), Failure> {
+    let envelope = Envelope::decode(body)?;
+    let entry = catalogue::find(&envelope.subtool).ok_or_else(|| unknown_subtool(&envelope.subtool))?;
+    check_options(entry, &envelope.options)?;
+    let tool = entry.read(&envelope.arguments);
+    if let Some((name, subtools)) = connection {
+        check_enabled(entry, &tool, name, subtools)?;
+    }
+    check_arguments(&envelope, &tool)
+}
+
+/// Whether the options are for this subtool.
+fn check_options(entry: &Entry, options: &Options) -> Result<(), Failure> {
+    let for_lists = [("count_only", options.count_only), ("stream", options.stream)];
+    match for_lists.into_iter().find(|(_, is_on)| *is_on) {
+        Some((name, _)) if !entry.is_list => {
+            let message = format!("`{name}` is for lists, and `{}` is none", entry.manifest.name);
+            Err(Failure::new(ErrorCode::InvalidMessage, message).at(Some(format!("options.{name}"))))
+        }
+        Some(_) | None => Ok(()),
+    }
+}
+
+fn check_enabled(
+    entry: &Entry,
+    tool: &Result<Box<dyn Tool>, Fault>,
+    connection: &ConnectionName,
+    list: &AllowList,
+) -> Result<(), Failure> {
+    check_list(entry, tool, list, &format!("connection `{connection}` does not enable"))
+}
+
+/// Whether an allow-list gives the subtool, and what its arguments need on top.
+fn check_list(
+    entry: &Entry,
+    tool: &Result<Box<dyn Tool>, Fault>,
+    list: &AllowList,
+    whose: &str,
+) -> Result<(), Failure> {
+    let refuse = |what: &str, path: &str| {
+        Err(Failure::new(ErrorCode::NotPermitted, format!("{whose} {what}")).at(Some(path)))
+    };
+    if !list.allows(entry.manifest) {
+        return refuse(&format!("`{}`", entry.manifest.name), "subtool");
+    }
+    match tool {
+        Ok(tool) if tool.also_needs().is_some_and(|kind| !list.allows_kind(kind)) => {
+            refuse("the kind `credentials`, which this argument needs", "arguments.credentials")
+        }
+        Ok(_) | Err(_) => Ok(()),
+    }
+}
+
+fn check_arguments(envelope: &Envelope, tool: &Result<Box<dyn Tool>, Fault>) -> Result<(), Failure> {
+    match tool {
+        Err(Fault { message, path }) => {
+            Err(Failure::new(ErrorCode::InvalidArguments, message.clone()).at(path.clone()))
+        }
+        // Some faults show only when the subtool makes its first move.
+        Ok(tool) => match tool.next(&[], Setting::first(bounds(envelope, 0, false, None))) {
+            Move::Fail(failure) => Err(*failure),
+            Move::Send(_) | Move::Done(..) | Move::Planned(_) | Move::Refused(_) => Ok(()),
+        },
     }
 }
 

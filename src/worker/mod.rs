@@ -43,6 +43,7 @@ use crate::policy::provenance::{self, GivenUp};
 use crate::policy::reply_to::ReplyPolicy;
 use crate::policy::retry::RetryRules;
 
+pub use admission::check_body;
 use admission::{Job, Reading};
 use answering::Answering;
 use aside::{Aside, Put};

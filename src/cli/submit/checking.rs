@@ -1,19 +1,15 @@
 //! Whether every row could be run, found out before the first one is sent: by the worker's own way of reading.
 
-use crate::domain::answer::Failure;
-use crate::domain::envelope::Envelope;
-use crate::domain::ids::excerpt;
+use crate::domain::answer::{ErrorCode, Failure};
+use crate::domain::ids::{ConnectionName, excerpt};
 use crate::domain::json::Object;
-use crate::tools::catalogue;
-use crate::tools::{Bounds, Move, Setting};
+use crate::policy::permit::AllowList;
+use crate::worker::check_body;
 
 use super::rows::{Next, Plan, Problem, Row, Rows};
 
 /// More than this is not read by whoever must mend the file.
 const PROBLEMS_MAX: usize = 25;
-
-/// No result comes of checking, so it has no size.
-const RESULT_BYTES_MAX: usize = 1024 * 1024;
 
 /// A file whose rows can all be run.
 #[derive(Debug)]
@@ -49,11 +45,14 @@ impl Problems {
     }
 }
 
-/// Reads the whole file and checks every row.
+/// A connection, and what it enables.
+pub(super) type Enabled<'a> = (&'a ConnectionName, &'a AllowList);
+
+/// Reads the whole file and checks every row, for a connection if it is known what that enables.
 ///
 /// # Errors
 /// Everything that is wrong with it, with line and column, in words.
-pub(super) fn check(plan: &Plan) -> Result<Checked, String> {
+pub(super) fn check(plan: &Plan, enabled: Option<Enabled<'_>>) -> Result<Checked, String> {
     let name = plan.file.display();
     let failed = |error: std::io::Error| format!("failed to read `{name}`: {error}");
     let (mut rows, header) = Rows::open(plan).map_err(failed)?;
@@ -62,7 +61,7 @@ pub(super) fn check(plan: &Plan) -> Result<Checked, String> {
     loop {
         match rows.next() {
             Ok(Next::Row(row)) if rows.is_readable() => {
-                if let Err(problem) = check_row(&rows, &row) {
+                if let Err(problem) = check_row(&rows, &row, enabled) {
                     problems.add(problem);
                 }
             }
@@ -85,7 +84,7 @@ pub(super) fn check(plan: &Plan) -> Result<Checked, String> {
     Ok(Checked { sha256: rows.digest().map_err(failed)?, rows: count })
 }
 
-fn check_row(rows: &Rows, row: &Row) -> Result<(), Problem> {
+fn check_row(rows: &Rows, row: &Row, enabled: Option<Enabled<'_>>) -> Result<(), Problem> {
     let problem = |path: Option<&str>, message: String| {
         let column = path.and_then(|path| rows.column(path));
         let what = match (&column, path) {
@@ -94,30 +93,16 @@ fn check_row(rows: &Rows, row: &Row) -> Result<(), Problem> {
         };
         Problem { line: row.line, column, what }
     };
-    judge(&row.body).map_err(|failure| problem(failure.path.as_deref(), failure.message))
+    judge(&row.body, enabled).map_err(|failure| problem(failure.path.as_deref(), failure.message))
 }
 
 /// The worker's own checks of a body.
-fn judge(body: &[u8]) -> Result<(), Failure> {
-    use crate::domain::answer::ErrorCode::{InvalidArguments, InvalidMessage, UnknownSubtool};
-
+fn judge(body: &[u8], enabled: Option<Enabled<'_>>) -> Result<(), Failure> {
     if asks_for_pages(body) {
-        let failure = Failure::new(InvalidMessage, "a row has one result, and this asks for one per page");
-        return Err(failure.at(Some("options.stream")));
+        let message = "a row has one result, and this asks for one per page";
+        return Err(Failure::new(ErrorCode::InvalidMessage, message).at(Some("options.stream")));
     }
-    let envelope = Envelope::decode(body)?;
-    let Some(entry) = catalogue::find(&envelope.subtool) else {
-        let message = catalogue::unknown(&envelope.subtool);
-        return Err(Failure::new(UnknownSubtool, message).at(Some("subtool")));
-    };
-    let tool = entry
-        .read(&envelope.arguments)
-        .map_err(|fault| Failure::new(InvalidArguments, fault.message).at(fault.path))?;
-    let bounds = Bounds::whole(RESULT_BYTES_MAX);
-    match tool.next(&[], Setting::first(bounds)) {
-        Move::Fail(failure) => Err(*failure),
-        Move::Send(_) | Move::Done(..) | Move::Planned(_) | Move::Refused(_) => Ok(()),
-    }
+    check_body(body, enabled)
 }
 
 fn asks_for_pages(body: &[u8]) -> bool {
@@ -135,13 +120,24 @@ fn asks_for_pages(body: &[u8]) -> bool {
 mod tests {
     use super::*;
     use crate::cli::submit::rows::Form;
+    use crate::tools::catalogue;
 
     fn checked(form: Form, subtool: Option<&str>, text: &str) -> Result<u64, String> {
+        checked_for(&AllowList::all(), form, subtool, text)
+    }
+
+    fn checked_for(
+        subtools: &AllowList,
+        form: Form,
+        subtool: Option<&str>,
+        text: &str,
+    ) -> Result<u64, String> {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("people");
         std::fs::write(&file, text).unwrap();
         let entry = subtool.map(|name| catalogue::find(name).unwrap());
-        let checked = check(&Plan { file, form, entry });
+        let prod = ConnectionName::parse("prod").unwrap();
+        let checked = check(&Plan { file, form, entry }, Some((&prod, subtools)));
         checked.map(|checked| checked.rows).map_err(|said| said.replace(dir.path().to_str().unwrap(), ""))
     }
 
@@ -153,7 +149,7 @@ mod tests {
             line 3, column 1 (`user_id`): `user_id` is missing\n  \
             line 4, column 1 (`user_id`): must be an id, not `me`\n  \
             line 5: it has 2 cells, and the header has 3\n  \
-            line 6: give `profile`, `credentials` or both (`arguments.profile`)";
+            line 6, column 2 (`profile.title`): give `profile`, `credentials` or both";
         assert_eq!(said, expected);
     }
 
@@ -169,6 +165,25 @@ mod tests {
     }
 
     #[test]
+    fn a_row_that_the_connection_does_not_enable_is_a_problem() {
+        let writers = AllowList::parse(&["write"]).unwrap();
+        let text = "user_id,profile.title,credentials.password.value\nana,Boss,\nbo,,hunter2\n";
+        let said = checked_for(&writers, Form::Csv, Some("update_user"), text).unwrap_err();
+        let what = "connection `prod` does not enable the kind `credentials`, which this argument needs";
+        assert!(
+            said.ends_with(&format!("\n  line 3, column 3 (`credentials.password.value`): {what}")),
+            "{said}"
+        );
+        assert_eq!(said.lines().count(), 2, "{said}");
+        let body = r#"{"subtool":"delete_group","arguments":{"group_id":"00g1"}}"#;
+        let said = checked_for(&writers, Form::JsonLines, None, body).unwrap_err();
+        assert!(
+            said.ends_with("line 1: connection `prod` does not enable `delete_group` (`subtool`)"),
+            "{said}"
+        );
+    }
+
+    #[test]
     fn whole_bodies_are_judged_as_the_worker_judges_them() {
         let rows = [
             (r#"{"subtool":"get_usr"}"#, "unknown subtool `get_usr`, did you mean `get_user`? (`subtool`)"),
@@ -180,6 +195,10 @@ mod tests {
             (
                 r#"{"subtool":"get_user","arguments":{"user_id":"a"},"options":{"stream":true}}"#,
                 "a row has one result, and this asks for one per page (`options.stream`)",
+            ),
+            (
+                r#"{"subtool":"get_user","arguments":{"user_id":"a"},"options":{"count_only":true}}"#,
+                "`count_only` is for lists, and `get_user` is none (`options.count_only`)",
             ),
         ];
         for (body, what) in rows {

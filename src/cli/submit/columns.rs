@@ -119,12 +119,10 @@ impl Columns {
         if faults.is_empty() { Ok(arguments) } else { Err(faults) }
     }
 
-    /// The column that a path below `arguments` leads to or into.
+    /// The column that a path below `arguments` leads to or into, or the first one of an object it leads to.
     pub fn of_path(&self, path: &str) -> Option<usize> {
         let path: Vec<&str> = path.split('.').collect();
-        let leads = |column: &Column| {
-            column.path.len() <= path.len() && column.path.iter().zip(&path).all(|(own, there)| own == there)
-        };
+        let leads = |column: &Column| column.path.iter().zip(&path).all(|(own, there)| own == there);
         self.columns.iter().find(|(_, column)| leads(column)).map(|(at, _)| *at)
     }
 
@@ -298,8 +296,9 @@ mod tests {
     #[test]
     fn a_path_leads_to_its_column() {
         let (columns, _) = read(&["profile.login", "group_ids"], "create_user");
-        let of = ["profile.login", "group_ids.3", "profile.email"].map(|path| columns.of_path(path));
-        assert_eq!(of, [Some(0), Some(1), None]);
+        let of =
+            ["profile.login", "group_ids.3", "profile.email", "profile"].map(|path| columns.of_path(path));
+        assert_eq!(of, [Some(0), Some(1), None, Some(0)]);
     }
 
     #[test]

@@ -89,7 +89,9 @@ pub(super) async fn run(source: Option<PathBuf>, arguments: Arguments) -> Result
         if arguments.embedded { load(source.as_deref()) } else { load_without_tokens(source.as_deref()) };
     let config = loaded?.config;
     let connection = connection(&config, &arguments)?;
-    let checked = check(&plan).map_err(Refusal)?;
+    let known = config.connections.iter().find(|known| known.name == connection);
+    let enabled = known.map(|known| (&known.name, &known.subtools));
+    let checked = check(&plan, enabled).map_err(Refusal)?;
     let job = job(&arguments, &plan, connection, checked);
 
     let (journal, past) = Journal::open(&job).map_err(Refusal)?;
