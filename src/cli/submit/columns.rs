@@ -64,7 +64,9 @@ struct Column {
 #[derive(Debug)]
 pub(super) struct Columns {
     columns: BTreeMap<usize, Column>,
-    /// How many the header has.
+    /// How many the header names.
+    named: usize,
+    /// How many the header has; spreadsheets leave nameless ones at its end.
     pub count: usize,
     /// Whether a row can be read at all.
     pub are_good: bool,
@@ -79,7 +81,8 @@ impl Columns {
         let schema = (entry.arguments)().to_value();
         let known = schema["properties"].as_object().cloned().unwrap_or_default();
         let (mut columns, mut faults) = (BTreeMap::<usize, Column>::new(), Vec::new());
-        for (at, name) in header.iter().map(|name| name.trim()).enumerate() {
+        let named = header.iter().rposition(|name| !name.trim().is_empty()).map_or(0, |last| last + 1);
+        for (at, name) in header[..named].iter().map(|name| name.trim()).enumerate() {
             let column = column(name, &known, entry.manifest.name);
             let column =
                 column.and_then(|column| match columns.values().find(|other| clash(other, &column)) {
@@ -98,7 +101,12 @@ impl Columns {
                 faults.push((header.len(), format!("no column `{name}`, without which no row can be done")));
             }
         }
-        (Self { columns, count: header.len(), are_good: faults.is_empty() }, faults)
+        (Self { columns, named, count: header.len(), are_good: faults.is_empty() }, faults)
+    }
+
+    /// Whether a row may have so many cells.
+    pub fn fit(&self, cells: usize) -> bool {
+        (self.named..=self.count).contains(&cells)
     }
 
     /// The arguments that the cells of a row are, and what is wrong with them.
@@ -108,7 +116,12 @@ impl Columns {
     ) -> Result<Map<String, Value>, Vec<Fault>> {
         let (mut arguments, mut faults) = (Map::new(), Vec::new());
         for (at, cell) in cells.enumerate() {
-            let Some(column) = self.columns.get(&at) else { continue };
+            let Some(column) = self.columns.get(&at) else {
+                if at >= self.named && !cell.trim_ascii().is_empty() {
+                    faults.push((at, "the header has no name for this column".to_owned()));
+                }
+                continue;
+            };
             let value = std::str::from_utf8(cell).map_err(|_| "is not UTF-8".to_owned());
             match value.and_then(|text| column.kind.value(text)) {
                 Ok(Some(value)) => put(&mut arguments, &column.path, value),
@@ -138,6 +151,10 @@ fn clash(one: &Column, other: &Column) -> bool {
 }
 
 fn column(name: &str, known: &Map<String, Value>, subtool: &str) -> Result<Column, String> {
+    if let Some(wrong) = name.chars().find(|c| matches!(c, ';' | '\t')) {
+        let wrong = if wrong == ';' { "a semicolon" } else { "a tab" };
+        return Err(format!("the separator must be a comma, and here it is {wrong}"));
+    }
     let path: Vec<String> = name.split('.').map(str::to_owned).collect();
     if path.iter().any(String::is_empty) {
         return Err("is not the path of an argument, such as `profile.department`".to_owned());
@@ -256,7 +273,7 @@ mod tests {
 
     #[test]
     fn every_fault_of_a_header_has_its_column_and_a_hint() {
-        let rows: [(&[&str], &str, usize, &str); 8] = [
+        let rows: [(&[&str], &str, usize, &str); 10] = [
             (
                 &["user_id", "usr_id"],
                 "get_user",
@@ -284,13 +301,33 @@ mod tests {
             ),
             (&["profile"], "create_user", 0, "is an object: its attributes are columns, such as `profile.…`"),
             (&["user_id.x"], "get_user", 0, "`user_id` has no attributes"),
-            (&["user_id", ""], "get_user", 1, "is not the path of an argument, such as `profile.department`"),
+            (&["", "user_id"], "get_user", 0, "is not the path of an argument, such as `profile.department`"),
+            (
+                &["user_id;send_email"],
+                "activate_user",
+                0,
+                "the separator must be a comma, and here it is a semicolon",
+            ),
+            (&["user_id\tx"], "get_user", 0, "the separator must be a comma, and here it is a tab"),
         ];
         for (header, subtool, at, why) in rows {
             assert_eq!(read(header, subtool).1, [(at, why.to_owned())], "{header:?}");
         }
         let (_, faults) = read(&["activate"], "create_user");
         assert_eq!(faults, [(1, "no column `profile`, without which no row can be done".to_owned())]);
+    }
+
+    #[test]
+    fn nameless_columns_at_the_end_are_nothing_while_they_are_empty() {
+        let (columns, faults) = read(&["user_id", "", " "], "get_user");
+        assert!(faults.is_empty(), "{faults:?}");
+        let row = |cells: &[&str]| columns.arguments(cells.iter().map(|cell| cell.as_bytes()));
+        assert_eq!(Value::Object(row(&["u", "", " "]).unwrap()), json!({"user_id": "u"}));
+        assert_eq!(
+            row(&["u", "x", ""]).unwrap_err(),
+            [(1, "the header has no name for this column".to_owned())]
+        );
+        assert_eq!([0, 1, 2, 3, 4].map(|cells| columns.fit(cells)), [false, true, true, true, false]);
     }
 
     #[test]

@@ -47,8 +47,8 @@ const USUAL: (u8, Duration) = (90, Duration::from_secs(60));
 
 /// Sends the rows of a file as invocations and collects their results.
 ///
-/// CSV: the header names arguments (`user_id`, `profile.department`); an empty cell is absent, `\null` clears, lists
-/// are split at `;`. JSON Lines: one object of arguments a line, or, without `--subtool`, one whole body.
+/// CSV, with commas: the header names arguments (`user_id`, `profile.department`); an empty cell is absent, `\null`
+/// clears, lists are split at `;`. JSON Lines: one object of arguments a line, or, without `--subtool`, one whole body.
 ///
 /// Every row is checked before the first is sent. Killed or stopped, run the same command again: it goes on where it
 /// was, and no row is done twice. What it knows is in FILE.journal and in the results; keep both until it is done.

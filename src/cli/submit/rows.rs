@@ -230,7 +230,7 @@ fn next_record(
         return Ok(Next::End);
     }
     let line = line_of(record, reader);
-    if record.len() != columns.count {
+    if !columns.fit(record.len()) {
         let what = format!("it has {} cells, and the header has {}", record.len(), columns.count);
         return Ok(Next::Faulty(vec![Problem { line, column: None, what }]));
     }
