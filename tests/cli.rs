@@ -102,6 +102,18 @@ subtools = "all"
 }
 
 #[test]
+fn an_empty_variable_sets_nothing() {
+    let call = ["call", "get_user", "--connection", "prod"];
+    let (code, said) = ran(command().args(call).env("OKTA_WORKER_CONFIG", ""));
+    assert!(code == Some(2) && said.contains("unknown connection `prod`: none is configured"), "{said}");
+    let (code, said) = ran(command().args(call).args(["--config", ""]));
+    assert!(code == Some(2) && said.contains("a value is required"), "{said}");
+    let sandbox = ["sandbox", "--listen", "nowhere"];
+    let (_, said) = ran(command().args(sandbox).env("OKTA_WORKER_SANDBOX_TOKEN", ""));
+    assert!(said.contains("'--listen <ADDR>'") && !said.contains("--token"), "{said}");
+}
+
+#[test]
 fn completions_of_every_shell_name_every_command() {
     for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
         let (code, script) = ran(command().args(["completions", shell]));

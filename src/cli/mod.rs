@@ -20,7 +20,8 @@ mod submit;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::builder::Resettable;
+use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 use crate::config::{self, Config, Loaded, Problems};
 use crate::domain::envelope::{list, nearest};
@@ -105,9 +106,21 @@ enum Command {
     Man(man::Arguments),
 }
 
+/// The command line, for which a variable of the environment that is empty sets nothing.
+fn without_empty_variables(command: clap::Command) -> clap::Command {
+    let is_empty = |name: &std::ffi::OsStr| std::env::var_os(name).is_some_and(|value| value.is_empty());
+    command
+        .mut_args(|arg| match arg.get_env().is_some_and(is_empty) {
+            true => arg.env(Resettable::Reset),
+            false => arg,
+        })
+        .mut_subcommands(without_empty_variables)
+}
+
 /// Runs the command of this process and returns its exit code.
 pub async fn main() -> ExitCode {
-    let Cli { config, command } = Cli::parse();
+    let matches = without_empty_variables(Cli::command()).get_matches();
+    let Cli { config, command } = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     // One TLS provider for the process; lapin and reqwest use whatever is installed.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let ended = match command {
