@@ -492,6 +492,32 @@ fn group_names_are_taken_once_and_put_wipes() {
 }
 
 #[test]
+fn a_list_of_groups_embeds_how_large_they_are_when_asked() {
+    let mut world = World::wide(Settings::default());
+    let group = world.create_group("Chess");
+    let user = world.create_user("jane@example.com", "", None);
+    let app = world.org.create_app("Board");
+    world.org.assign_group_to_app(app, Id::parse(&group).unwrap());
+    world.send("PUT", &format!("/api/v1/groups/{group}/users/{user}"), None);
+    world.now += 60.seconds();
+    let stats = |users, apps| json!({ "usersCount": users, "appsCount": apps, "groupPushMappingsCount": 0, "hasAdminPrivilege": false });
+    let filter = "filter=type+eq+%22OKTA_GROUP%22&limit=100";
+    let response = world.get(&format!("/api/v1/groups?{filter}&expand=stats"));
+    let groups = read(&response);
+    let of =
+        |id: &str| groups.as_array().unwrap().iter().find(|it| it["id"] == id).unwrap()["_embedded"].clone();
+    assert_eq!(of(&group), json!({ "stats": stats(1, 1) }));
+    assert!(response.headers["link"].to_str().unwrap().contains("expand=stats"));
+    let everyone = read(&world.get("/api/v1/groups?q=Everyone&expand=stats"));
+    let everybody = read(&world.get("/api/v1/users")).as_array().unwrap().len();
+    assert_eq!(everyone[0]["_embedded"]["stats"]["usersCount"], everybody);
+    for plain in ["", "&expand=app"] {
+        let groups = read(&world.get(&format!("/api/v1/groups?{filter}{plain}")));
+        assert!(groups[0]["_embedded"].is_null(), "{plain}");
+    }
+}
+
+#[test]
 fn access_through_a_group_cannot_be_taken_from_one_user() {
     let mut world = World::wide(Settings::default());
     let user = world.create_user("jane@example.com", "", None);

@@ -21,7 +21,7 @@ use super::refusal::Refusal;
 use super::reply::{Href, Reply, Stamp, Url};
 use super::search::{Dialect, Query};
 use super::settings::Attribute;
-use super::users::{Form, Status};
+use super::users::{Form, Status, User};
 
 const GROUPS: Sizes = Sizes { default: 10_000, max: 10_000 };
 const GROUPS_BY_Q: Sizes = Sizes { default: 300, max: 10_000 };
@@ -96,6 +96,18 @@ impl Item for Group {
 pub(super) struct GroupView<'a> {
     pub(super) group: &'a Group,
     pub(super) host: &'a str,
+    /// What `expand=stats` embeds.
+    pub(super) stats: Option<Stats>,
+}
+
+/// How large a group is.
+#[derive(Debug, Clone, Copy, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Stats {
+    users_count: usize,
+    apps_count: usize,
+    group_push_mappings_count: usize,
+    has_admin_privilege: bool,
 }
 
 impl Serialize for GroupView<'_> {
@@ -111,6 +123,9 @@ impl Serialize for GroupView<'_> {
         map.serialize_entry("objectClass", &[class])?;
         map.serialize_entry("type", group.kind.as_str())?;
         map.serialize_entry("profile", &group.profile)?;
+        if let Some(stats) = &self.stats {
+            map.serialize_entry("_embedded", &json!({ "stats": stats }))?;
+        }
         map.serialize_entry("_links", &GroupLinks(self))?;
         map.end()
     }
@@ -139,7 +154,37 @@ impl Org {
     }
 
     fn show_group(&self, group: &Group) -> Reply {
-        Reply::json(&GroupView { group, host: &self.settings.host })
+        Reply::json(&GroupView { group, host: &self.settings.host, stats: None })
+    }
+
+    /// A group of a list. No group here comes from an app, so `expand=app` embeds nothing.
+    fn listed_group<'a>(&'a self, group: &'a Group, asked: &Asked<'_>) -> GroupView<'a> {
+        let wants_stats =
+            asked.query("expand").is_some_and(|expand| expand.split(',').any(|it| it == "stats"));
+        let stats = wants_stats.then(|| Stats {
+            users_count: self.group_users(group, None, asked.now).count(),
+            apps_count: self.apps.iter().filter(|(_, app)| app.groups.contains_key(&group.id)).count(),
+            group_push_mappings_count: 0,
+            has_admin_privilege: false,
+        });
+        GroupView { group, host: &self.settings.host, stats }
+    }
+
+    /// Who is in a group, after somebody.
+    fn group_users<'a>(
+        &'a self,
+        group: &Group,
+        after: Option<Id>,
+        now: Timestamp,
+    ) -> Box<dyn Iterator<Item = &'a User> + 'a> {
+        let users = self.users.shelf();
+        if group.kind == GroupKind::BuiltIn {
+            let all = users.seen(after, now).map(|(_, user)| user);
+            return Box::new(all.filter(|user| user.status != Status::Deprovisioned));
+        }
+        let members =
+            self.members.get(&group.id).into_iter().flat_map(move |members| members.seen(after, now));
+        Box::new(members.filter_map(move |(id, ())| users.seen_one(id, now)))
     }
 
     pub(super) fn get_group(&self, asked: &Asked<'_>) -> Result<Reply, Refusal> {
@@ -160,13 +205,13 @@ impl Org {
             let starts = |group: &Group| group.name().to_lowercase().starts_with(&start);
             // Recorded: `q` goes with a filter, and there is no Link header at all.
             let page = query.page(asked, &self.groups, limit, starts)?;
-            let views: Vec<_> = page.items.iter().map(|group| GroupView { group, host }).collect();
+            let views: Vec<_> = page.items.iter().map(|group| self.listed_group(group, asked)).collect();
             return Ok(Reply::json(&views));
         }
         let limit = pages::limit(asked, GROUPS)?;
         let page = query.page(asked, &self.groups, limit, |_| true)?;
-        let views: Vec<_> = page.items.iter().map(|group| GroupView { group, host }).collect();
-        let kept = &["filter", "search", "sortBy", "sortOrder"];
+        let views: Vec<_> = page.items.iter().map(|group| self.listed_group(group, asked)).collect();
+        let kept = &["filter", "search", "expand", "sortBy", "sortOrder"];
         let links = Links { host, path: "/api/v1/groups", limit, kept };
         Ok(links.write(Reply::json(&views), asked, page.next.as_deref()))
     }
@@ -258,15 +303,7 @@ impl Org {
     pub(super) fn list_members(&self, asked: &Asked<'_>) -> Result<Reply, Refusal> {
         let group = self.group_at(&asked.ids[0])?;
         let limit = pages::limit(asked, MEMBERS)?;
-        let after = pages::after(asked)?;
-        let (page, rest) = if group.kind == GroupKind::BuiltIn {
-            let all = self.users.shelf().seen(after, asked.now);
-            pages::cut(all.map(|(_, user)| user).filter(|user| user.status != Status::Deprovisioned), limit)
-        } else {
-            let ids =
-                self.members.get(&group.id).into_iter().flat_map(|members| members.seen(after, asked.now));
-            pages::cut(ids.filter_map(|(id, ())| self.users.shelf().seen_one(id, asked.now)), limit)
-        };
+        let (page, rest) = pages::cut(self.group_users(group, pages::after(asked)?, asked.now), limit);
         let next = page.last().filter(|_| rest == Rest::More).map(|user| user.id.to_string());
         let views: Vec<_> = page.into_iter().map(|user| self.view(user, Form::Listed)).collect();
         let path = format!("/api/v1/groups/{}/users", group.id);

@@ -229,7 +229,7 @@ impl Org {
         let (page, rest) = pages::cut(found, limit);
         let next = page.last().filter(|_| rest == Rest::More).map(|(id, _)| id.to_string());
         let host = &self.settings.host;
-        let views: Vec<_> = page.iter().map(|(_, group)| GroupView { group, host }).collect();
+        let views: Vec<_> = page.iter().map(|(_, group)| GroupView { group, host, stats: None }).collect();
         let path = format!("/api/v1/users/{user}/groups");
         let links = Links { host, path: &path, limit, kept: &[] };
         Ok(links.write(Reply::json(&views), asked, next.as_deref()))
