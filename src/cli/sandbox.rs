@@ -10,7 +10,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::domain::bucket::Bucket;
 use crate::domain::secret::Secret;
-use crate::sandbox::{Org, Settings, serve};
+use crate::sandbox::{Client, Org, PublicKey, Settings, serve};
 
 use super::{DONE, FAILED, Refusal};
 
@@ -22,9 +22,16 @@ pub(super) struct Arguments {
     /// The address and port to serve on; port 0 takes any that is free and says which.
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8085")]
     listen: SocketAddr,
-    /// The only token taken; without it, any is.
+    /// The only token taken; without it, any is, but for access tokens of OAuth 2.0 where there is a client.
     #[arg(long, value_name = "T", env = "OKTA_WORKER_SANDBOX_TOKEN", hide_env_values = true)]
     token: Option<String>,
+    /// A service app and the file of its public key, in PEM or as a JWK. It gets tokens with every scope of Okta's that
+    /// it asks for. May be given several times.
+    #[arg(long = "client", value_name = "ID=PUBLIC_KEY_FILE", value_parser = client)]
+    clients: Vec<Client>,
+    /// Seconds that a service app's token lives; Okta's live 3600.
+    #[arg(long, value_name = "SECONDS", default_value_t = 3600, value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    token_lifetime: u64,
     /// Requests per window of a bucket (a group of endpoints that share a rate limit), such as `users=600`; `all=N`
     /// sets every bucket. May be given several times.
     #[arg(long = "limit", value_name = "BUCKET=N", value_parser = limit)]
@@ -41,6 +48,13 @@ pub(super) struct Arguments {
     /// Decides ids and names: the same seed, the same org.
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
+}
+
+fn client(text: &str) -> Result<Client, String> {
+    let (id, file) = text.split_once('=').ok_or("must look like `0oa1=public-key.pem`")?;
+    let read = std::fs::read_to_string(file).map_err(|error| format!("failed to read `{file}`: {error}"))?;
+    let key = PublicKey::parse(&read).map_err(|why| format!("`{file}` {why}"))?;
+    Ok(Client { id: id.to_owned(), key, scopes: None })
 }
 
 fn limit(text: &str) -> Result<(Vec<Bucket>, u32), String> {
@@ -71,6 +85,8 @@ pub(super) async fn run(arguments: Arguments) -> Result<u8, Refusal> {
     let settings = Settings {
         host: format!("http://{address}"),
         token: arguments.token.as_deref().map(Secret::new),
+        clients: arguments.clients,
+        token_lifetime: Duration::from_secs(arguments.token_lifetime),
         limits,
         window: Duration::from_secs(arguments.window),
         users: arguments.users as usize,

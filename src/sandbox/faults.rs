@@ -28,6 +28,14 @@ pub enum Trouble {
         /// The `errorCode`.
         code: String,
     },
+    /// A status with an error of OAuth 2.0, as the token endpoint answers.
+    #[serde(rename = "oauth")]
+    OAuth {
+        /// The status.
+        status: u16,
+        /// The `error`.
+        error: String,
+    },
     /// A status without a body.
     Bare(u16),
     /// A status with an HTML page, as from a proxy.

@@ -22,6 +22,9 @@ const LIMIT: HeaderName = HeaderName::from_static("x-rate-limit-limit");
 const REMAINING: HeaderName = HeaderName::from_static("x-rate-limit-remaining");
 const RESET: HeaderName = HeaderName::from_static("x-rate-limit-reset");
 
+/// Requests for tokens per window: what a developer's org was seen to announce.
+const TOKENS: u32 = 150;
+
 /// What one bucket has seen.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Counter {
@@ -75,13 +78,15 @@ struct Window {
 pub(super) struct Limits {
     length: Duration,
     windows: [Window; Bucket::ALL.len()],
+    /// Requests for tokens are counted apart.
+    tokens: Window,
     lies: usize,
 }
 
-impl Limits {
-    pub(super) fn new(settings: &Settings) -> Self {
-        let windows = Bucket::ALL.map(|bucket| Window {
-            limit: settings.limit(bucket),
+impl Window {
+    fn of(limit: u32) -> Self {
+        Self {
+            limit,
             opened: None,
             used: 0,
             accepted: 0,
@@ -89,38 +94,52 @@ impl Limits {
             refused_concurrent: 0,
             accepted_max: 0,
             history: History::default(),
-        });
-        Self { length: settings.window, windows, lies: 0 }
+        }
     }
 
-    /// Counts a client's request, or refuses it when its window is spent.
-    pub(super) fn take(&mut self, bucket: Bucket, client: usize, now: Timestamp) -> Result<Rate, Rate> {
-        let length = self.length;
-        let window = &mut self.windows[position(bucket)];
-        let opened = match window.opened {
+    /// Counts a client's request, or refuses it when the window of this length is spent.
+    fn take(&mut self, length: Duration, client: usize, now: Timestamp) -> Result<Rate, Rate> {
+        let opened = match self.opened {
             Some(opened) if now.duration_since(opened).unsigned_abs() < length => opened,
             Some(_) | None => {
-                window.used = 0;
+                self.used = 0;
                 now
             }
         };
         // Whole seconds: a client that trusts the header alone may come up to a second too early.
         let seconds = i64::try_from(length.as_secs_f64().ceil() as u64).unwrap_or(i64::MAX);
         let reset = opened.as_second().saturating_add(seconds);
-        if window.used >= window.limit {
-            window.refused += 1;
-            window.history.note(client, |tally| tally.refused += 1);
-            return Err(Rate { limit: window.limit, remaining: 0, reset });
+        if self.used >= self.limit {
+            self.refused += 1;
+            self.history.note(client, |tally| tally.refused += 1);
+            return Err(Rate { limit: self.limit, remaining: 0, reset });
         }
-        if window.used == 0 {
-            window.history.open(opened, window.limit);
+        if self.used == 0 {
+            self.history.open(opened, self.limit);
         }
-        window.history.note(client, |tally| tally.accepted += 1);
-        window.opened = Some(opened);
-        window.used += 1;
-        window.accepted += 1;
-        window.accepted_max = window.accepted_max.max(window.used);
-        Ok(Rate { limit: window.limit, remaining: window.limit - window.used, reset })
+        self.history.note(client, |tally| tally.accepted += 1);
+        self.opened = Some(opened);
+        self.used += 1;
+        self.accepted += 1;
+        self.accepted_max = self.accepted_max.max(self.used);
+        Ok(Rate { limit: self.limit, remaining: self.limit - self.used, reset })
+    }
+}
+
+impl Limits {
+    pub(super) fn new(settings: &Settings) -> Self {
+        let windows = Bucket::ALL.map(|bucket| Window::of(settings.limit(bucket)));
+        Self { length: settings.window, windows, tokens: Window::of(TOKENS), lies: 0 }
+    }
+
+    /// Counts a client's request, or refuses it when its window is spent.
+    pub(super) fn take(&mut self, bucket: Bucket, client: usize, now: Timestamp) -> Result<Rate, Rate> {
+        self.windows[position(bucket)].take(self.length, client, now)
+    }
+
+    /// The same for a request for a token, whoever's.
+    pub(super) fn take_token(&mut self, now: Timestamp) -> Result<Rate, Rate> {
+        self.tokens.take(self.length, 0, now)
     }
 
     /// Refuses a client's request because too many are in flight: limit and remaining are 0 and the reset lies.
@@ -128,6 +147,11 @@ impl Limits {
         let window = &mut self.windows[position(bucket)];
         window.refused_concurrent += 1;
         window.history.note(client, |tally| tally.refused_concurrent += 1);
+        self.crowd(now)
+    }
+
+    /// The same for a request that is in no bucket.
+    pub(super) fn crowd(&mut self, now: Timestamp) -> Rate {
         self.lies += 1;
         let ahead = CONCURRENCY_RESETS[self.lies % CONCURRENCY_RESETS.len()];
         Rate { limit: 0, remaining: 0, reset: now.as_second() + ahead }

@@ -7,6 +7,7 @@
 //!           still sees them                 limits    buckets, windows, requests in flight
 //! ledger    what was really done            clients   who calls, as numbers
 //! faults    failures on order               history   the last windows, by client
+//! oauth     tokens for service apps         public_key  what their assertions are verified with
 //!
 //! users  profile  lifecycle  people         groups    apps  assignments    log
 //! expression  search  pages                 (the query language, lists, cursors and links)
@@ -31,10 +32,12 @@ mod ledger;
 mod lifecycle;
 mod limits;
 mod log;
+mod oauth;
 mod org;
 mod pages;
 mod people;
 mod profile;
+mod public_key;
 mod refusal;
 mod reply;
 mod search;
@@ -52,7 +55,9 @@ pub use history::{Past, Tally};
 pub use ids::Id;
 pub use ledger::Effect;
 pub use limits::Counter;
+pub use oauth::Client;
 pub use org::Org;
+pub use public_key::PublicKey;
 pub use server::serve;
 pub use settings::{Attribute, AttributeKind, Settings};
 pub use users::Status;

@@ -5,7 +5,6 @@
 
 use std::collections::HashMap;
 
-use http::HeaderMap;
 use http::header::AUTHORIZATION;
 use jiff::Timestamp;
 use serde_json::json;
@@ -23,6 +22,7 @@ use super::ledger::{Change, Effect};
 use super::lifecycle::Expiry;
 use super::limits::{Counter, Limits, Rate};
 use super::log::{Event, Log, Target};
+use super::oauth::{self, Authorizations, Standing};
 use super::people::Update;
 use super::refusal::Refusal;
 use super::reply::Reply;
@@ -52,8 +52,9 @@ pub struct Org {
     /// The latest time heard of.
     pub(super) now: Timestamp,
     clients: Clients,
-    limits: Limits,
-    faults: Faults,
+    pub(super) authorizations: Authorizations,
+    pub(super) limits: Limits,
+    pub(super) faults: Faults,
     effects: Vec<Effect>,
 }
 
@@ -68,6 +69,7 @@ impl Org {
             admin: ids.mint("00u"),
             everyone: ids.mint("00g"),
             clients: Clients::default(),
+            authorizations: Authorizations::default(),
             limits: Limits::new(&settings),
             now: settings.born,
             settings,
@@ -99,6 +101,10 @@ impl Org {
         let request_id = self.ids.request();
         let (path, query) = call.target.split_once('?').unwrap_or((&call.target, ""));
         let said = |reply: Reply, rate: Option<Rate>| Answer::Said(reply.finish(now, &request_id, rate));
+        if path == oauth::TOKEN_PATH {
+            let (reply, rate) = self.token_request(call, now, in_flight);
+            return reply.map_or(Answer::Lost, |reply| said(reply, Some(rate)));
+        }
         if !path.starts_with("/api/v1/") {
             return said(Reply::html(404), None);
         }
@@ -117,8 +123,8 @@ impl Org {
             Ok(rate) => rate,
             Err(rate) => return said(self.refuse(&Refusal::too_many_requests()), Some(rate)),
         };
-        if let Err(refusal) = self.admit(&call.headers) {
-            return said(self.refuse(&refusal), Some(rate));
+        if let Err(reply) = self.admit(call, route, path) {
+            return said(reply, Some(rate));
         }
         let asked = Asked {
             now,
@@ -145,31 +151,45 @@ impl Org {
     }
 
     /// Checks the credential and that the caller speaks JSON.
-    fn admit(&self, headers: &HeaderMap) -> Result<(), Refusal> {
+    fn admit(&mut self, call: &Call, route: &str, path: &str) -> Result<(), Reply> {
+        let headers = &call.headers;
         let given = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok()).unwrap_or_default();
         let (scheme, token) = given.split_once(' ').unwrap_or_default();
         let known = ["SSWS", "Bearer", "DPoP"].iter().any(|known| scheme.eq_ignore_ascii_case(known));
-        let fits = self.settings.token.as_ref().is_none_or(|wanted| wanted.expose() == token);
-        if !known || token.is_empty() || !fits {
-            return Err(Refusal::unauthorized());
+        // An org with service apps knows the access tokens that it has handed out.
+        let takes_any = self.settings.clients.is_empty() || !scheme.eq_ignore_ascii_case("Bearer");
+        let fits = self.settings.token.as_ref().map_or(takes_any, |wanted| wanted.expose() == token);
+        match self.authorizations.standing(token, self.now) {
+            Standing::Good(scopes) => {
+                let [least, wider] = oauth::needed(&call.method, route);
+                if !scopes.contains(&least) && !scopes.contains(&wider) {
+                    return Err(Reply::insufficient_scope(&self.settings.host, &least, path));
+                }
+            }
+            Standing::Ended => return Err(Reply::invalid_token(&self.settings.host)),
+            Standing::Unknown if !known || token.is_empty() || !fits => {
+                return Err(self.refuse(&Refusal::unauthorized()));
+            }
+            Standing::Unknown => {}
         }
         let kind = headers.get(http::header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
         if kind.is_some_and(|kind| !kind.to_ascii_lowercase().starts_with("application/json")) {
-            return Err(Refusal::unsupported_media());
+            return Err(self.refuse(&Refusal::unsupported_media()));
         }
         Ok(())
     }
 
-    fn refuse(&mut self, refusal: &Refusal) -> Reply {
+    pub(super) fn refuse(&mut self, refusal: &Refusal) -> Reply {
         Reply::refusal(refusal, &self.ids.error())
     }
 
     /// What a fault looks like; `None` is no answer at all.
-    fn fail(&mut self, trouble: &Trouble, path: &str) -> Option<Reply> {
+    pub(super) fn fail(&mut self, trouble: &Trouble, path: &str) -> Option<Reply> {
         Some(match trouble {
             Trouble::Lost => return None,
             Trouble::Status(status) => self.refuse(&Refusal::of_status(*status)),
             Trouble::Code { status, code } => self.refuse(&Refusal::new(*status, code, "A scripted fault")),
+            Trouble::OAuth { status, error } => Reply::oauth(*status, error, "A scripted fault."),
             Trouble::Bare(status) => Reply::bare(*status),
             Trouble::Html(status) => Reply::html(*status),
             Trouble::ReadOnly => self.refuse(&Refusal::read_only()),

@@ -68,6 +68,21 @@ impl Reply {
         Self { status: 403, body: Bytes::new(), headers: vec![(header::WWW_AUTHENTICATE, challenge)] }
     }
 
+    /// 401 without a body: the access token has ended, and only a header says so.
+    pub(super) fn invalid_token(host: &str) -> Self {
+        let challenge = format!(
+            "Bearer authorization_uri=\"{host}/oauth2/v1/authorize\", realm=\"{host}\", scope=\"openid\", \
+             error=\"invalid_token\", error_description=\"The access token is invalid.\""
+        );
+        Self { status: 401, body: Bytes::new(), headers: vec![(header::WWW_AUTHENTICATE, challenge)] }
+    }
+
+    /// An error as OAuth 2.0 has it (RFC 6749, section 5.2).
+    pub(super) fn oauth(status: u16, error: &str, description: &str) -> Self {
+        let body = serde_json::json!({ "error": error, "error_description": description });
+        Self { status, ..Self::json(&body) }
+    }
+
     /// An error status and nothing else.
     pub(super) fn bare(status: u16) -> Self {
         Self { status, body: Bytes::new(), headers: Vec::new() }

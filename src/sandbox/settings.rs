@@ -8,6 +8,8 @@ use jiff::Timestamp;
 use crate::domain::bucket::Bucket;
 use crate::domain::secret::Secret;
 
+use super::oauth::Client;
+
 /// The host in links and URLs when nobody names one.
 const HOST: &str = "https://sandbox.okta.example";
 
@@ -43,6 +45,10 @@ pub struct Settings {
     pub host: String,
     /// The only credential taken; without one, any is.
     pub token: Option<Secret>,
+    /// Service apps, which get tokens. As soon as there is one, no access token is taken but those, and `token`.
+    pub clients: Vec<Client>,
+    /// How long their tokens live. Okta's live an hour, and nobody can change that.
+    pub token_lifetime: Duration,
     /// Requests per window of each bucket; see [`Settings::limit`].
     pub limits: BTreeMap<Bucket, u32>,
     /// How long a bucket's window lasts from its first request.
@@ -68,6 +74,8 @@ impl Default for Settings {
         Self {
             host: HOST.to_owned(),
             token: None,
+            clients: Vec::new(),
+            token_lifetime: Duration::from_secs(3600),
             limits: BTreeMap::new(),
             window: Duration::from_secs(60),
             concurrency: CONCURRENCY,

@@ -125,6 +125,11 @@ impl Org {
         true
     }
 
+    /// Takes back every token that a service app has got.
+    pub fn revoke_tokens(&mut self) {
+        self.authorizations.revoke(self.now);
+    }
+
     /// The status of a user.
     pub fn status_of(&self, user: Id) -> Option<Status> {
         Some(self.users.get(user)?.status)

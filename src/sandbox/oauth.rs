@@ -1,0 +1,462 @@
+//! The org's authorization server: a service app proves who it is and gets a token with an end and scopes.
+//!
+//! Okta's own texts where they were seen. Only `client_credentials` with `private_key_jwt` is known, the one way to
+//! `okta.*` scopes.
+
+use std::collections::HashMap;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use http::{HeaderMap, Method, header};
+use jiff::Timestamp;
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::json;
+
+use crate::domain::secret::Secret;
+
+use super::call::{Asked, Call};
+use super::faults::When;
+use super::limits::Rate;
+use super::org::Org;
+use super::public_key::PublicKey;
+use super::refusal::Refusal;
+use super::reply::Reply;
+
+/// Where tokens are asked for.
+pub(super) const TOKEN_PATH: &str = "/oauth2/v1/token";
+
+const ASSERTION_TYPE: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
+
+/// How far ahead the end of an assertion may lie, in seconds.
+const AHEAD_MAX: i64 = 3600;
+
+/// How far ahead of ours the clock of whoever issued an assertion may be, in seconds.
+const CLOCK_OFF_MAX: i64 = 60;
+
+/// Tokens remembered, and assertions: a caller that asks for ever new ones must not fill the memory.
+const REMEMBERED_MAX: usize = 1000;
+
+/// A service app that an administrator has made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Client {
+    /// Its id: `0oa…`.
+    pub id: String,
+    /// What its assertions are verified with.
+    pub key: PublicKey,
+    /// The scopes granted to it; without a list, every one of Okta's.
+    pub scopes: Option<Vec<String>>,
+}
+
+/// What was handed out, and what was shown for it.
+#[derive(Debug, Default)]
+pub(super) struct Authorizations {
+    tokens: Vec<(Secret, Token)>,
+    /// Each assertion once, by client and `jti`, until it has ended.
+    shown: HashMap<(String, String), i64>,
+}
+
+#[derive(Debug)]
+struct Token {
+    scopes: Vec<String>,
+    ends: Timestamp,
+}
+
+/// How it stands with a token.
+pub(super) enum Standing<'a> {
+    /// It was not handed out here.
+    Unknown,
+    /// It has ended, or was taken back.
+    Ended,
+    /// It is good for these scopes.
+    Good(&'a [String]),
+}
+
+/// Why there is no token.
+enum Denied {
+    OAuth(u16, &'static str, &'static str),
+    /// Recorded: an unknown client meets Okta's own error object.
+    UnknownClient,
+}
+
+fn invalid_client(why: &'static str) -> Denied {
+    Denied::OAuth(401, "invalid_client", why)
+}
+
+#[derive(Deserialize)]
+struct Header {
+    alg: String,
+    kid: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Claims {
+    iss: String,
+    sub: String,
+    aud: String,
+    exp: i64,
+    iat: Option<i64>,
+    jti: Option<String>,
+}
+
+/// A part of a JWT.
+fn part<T: DeserializeOwned>(text: &str) -> Option<T> {
+    serde_json::from_slice(&URL_SAFE_NO_PAD.decode(text).ok()?).ok()
+}
+
+impl Authorizations {
+    /// How it stands with a token now.
+    pub(super) fn standing(&self, token: &str, now: Timestamp) -> Standing<'_> {
+        match self.tokens.iter().find(|(known, _)| known.expose() == token) {
+            None => Standing::Unknown,
+            Some((_, token)) if now >= token.ends => Standing::Ended,
+            Some((_, token)) => Standing::Good(&token.scopes),
+        }
+    }
+
+    /// An administrator takes every token back.
+    pub(super) fn revoke(&mut self, now: Timestamp) {
+        for (_, token) in &mut self.tokens {
+            token.ends = token.ends.min(now);
+        }
+    }
+
+    /// Takes note of an assertion; whether it is new.
+    fn is_new(&mut self, client: &str, jti: String, exp: i64, now: Timestamp) -> bool {
+        self.shown.retain(|_, exp| *exp > now.as_second());
+        self.shown.len() < REMEMBERED_MAX && self.shown.insert((client.to_owned(), jti), exp).is_none()
+    }
+
+    fn remember(&mut self, secret: &str, token: Token) {
+        if self.tokens.len() == REMEMBERED_MAX {
+            self.tokens.remove(0);
+        }
+        self.tokens.push((Secret::new(secret), token));
+    }
+}
+
+/// The scope that an operation needs, and the wider one that does as well.
+pub(super) fn needed(method: &Method, route: &str) -> [String; 2] {
+    let of_what = match route.trim_start_matches("/api/v1/").split('/').next() {
+        Some("org") => "orgs",
+        of_what => of_what.unwrap_or_default(),
+    };
+    let manage = format!("okta.{of_what}.manage");
+    let least = if *method == Method::GET { format!("okta.{of_what}.read") } else { manage.clone() };
+    [least, manage]
+}
+
+impl Org {
+    /// Answers a request for a token, while so many requests are in flight; `None` is no answer at all.
+    pub(super) fn token_request(
+        &mut self,
+        call: &Call,
+        now: Timestamp,
+        in_flight: usize,
+    ) -> (Option<Reply>, Rate) {
+        if in_flight > self.settings.concurrency {
+            let rate = self.limits.crowd(now);
+            return (Some(self.refuse(&Refusal::too_many_requests())), rate);
+        }
+        let rate = match self.limits.take_token(now) {
+            Ok(rate) => rate,
+            Err(rate) => return (Some(self.refuse(&Refusal::too_many_requests())), rate),
+        };
+        let reply = match self.faults.strike(call.method.as_str(), TOKEN_PATH) {
+            None => Some(self.hand_out(call, now)),
+            Some((when, trouble)) => {
+                if when == When::After {
+                    let _unheard = self.hand_out(call, now);
+                }
+                self.fail(&trouble, TOKEN_PATH)
+            }
+        };
+        (reply, rate)
+    }
+
+    fn hand_out(&mut self, call: &Call, now: Timestamp) -> Reply {
+        if call.method != Method::POST {
+            return self.refuse(&Refusal::wrong_method());
+        }
+        match self.judge(call, now) {
+            Ok(scopes) => {
+                let token = format!("sandbox-access-token-{}", self.ids.token());
+                let lifetime = self.settings.token_lifetime;
+                let ends = now.saturating_add(lifetime).unwrap_or(Timestamp::MAX);
+                let scope = scopes.join(" ");
+                self.authorizations.remember(&token, Token { scopes, ends });
+                let seconds = lifetime.as_secs();
+                Reply::json(
+                    &json!({"token_type": "Bearer", "expires_in": seconds, "access_token": token, "scope": scope}),
+                )
+                .with(header::CACHE_CONTROL, "no-cache, no-store".to_owned())
+            }
+            Err(Denied::OAuth(status, error, why)) => Reply::oauth(status, error, why),
+            Err(Denied::UnknownClient) => {
+                let refusal = Refusal::new(401, "invalid_client", "Invalid value for 'client_id' parameter.");
+                self.refuse(&refusal)
+            }
+        }
+    }
+
+    /// The scopes for which there is to be a token.
+    fn judge(&mut self, call: &Call, now: Timestamp) -> Result<Vec<String>, Denied> {
+        let body = std::str::from_utf8(&call.body).unwrap_or_default();
+        let form = Asked::read_query(body);
+        let field =
+            |name: &str| form.iter().find(|(known, _)| known == name).map_or("", |(_, value)| value.as_ref());
+        if field("grant_type") != "client_credentials" {
+            return Err(Denied::OAuth(
+                400,
+                "unsupported_grant_type",
+                "The authorization grant type is not supported by the authorization server.",
+            ));
+        }
+        if field("client_assertion_type") != ASSERTION_TYPE {
+            return Err(invalid_client("The client_assertion_type is invalid."));
+        }
+        let client = self.prove(field("client_assertion"), &self.endpoint(&call.headers), now)?;
+        let asked: Vec<&str> = field("scope").split_whitespace().collect();
+        if asked.is_empty() {
+            return Err(Denied::OAuth(
+                400,
+                "invalid_scope",
+                "The authorization server resource does not have any configured default scopes, 'scope' must be provided.",
+            ));
+        }
+        // What was not granted is left out without a word (okta-sdk-golang issue 145).
+        let is_granted = |scope: &&str| match &client.scopes {
+            Some(scopes) => scopes.iter().any(|granted| granted == scope),
+            None => scope.starts_with("okta."),
+        };
+        let granted: Vec<String> = asked.into_iter().filter(is_granted).map(str::to_owned).collect();
+        if granted.is_empty() {
+            return Err(Denied::OAuth(
+                400,
+                "invalid_scope",
+                "One or more scopes are not configured for the authorization server resource.",
+            ));
+        }
+        Ok(granted)
+    }
+
+    /// The client that has signed an assertion for this endpoint.
+    fn prove(&mut self, assertion: &str, endpoint: &str, now: Timestamp) -> Result<Client, Denied> {
+        let unreadable = || invalid_client("The client_assertion token is not a valid JWT.");
+        let (signed, signature) = assertion.rsplit_once('.').ok_or_else(unreadable)?;
+        let (header, claims) = signed.split_once('.').ok_or_else(unreadable)?;
+        let header: Header = part(header).ok_or_else(unreadable)?;
+        let claims: Claims = part(claims).ok_or_else(unreadable)?;
+        let signature = URL_SAFE_NO_PAD.decode(signature).map_err(|_| unreadable())?;
+        let known = self.settings.clients.iter().find(|client| client.id == claims.sub);
+        let client = known.ok_or(Denied::UnknownClient)?.clone();
+        let wrong_key = |kid: &String| client.key.key_id().is_some_and(|registered| registered != kid);
+        let now = now.as_second();
+        let rows = [
+            (header.kid.as_ref().is_some_and(wrong_key), "The client_assertion JWT kid is invalid."),
+            (
+                !client.key.has_signed(&header.alg, signed.as_bytes(), &signature),
+                "The client_assertion signature is invalid.",
+            ),
+            (claims.iss != claims.sub, "The issuer and the subject of client_assertion must be the client."),
+            (
+                claims.aud != endpoint,
+                "The audience claim for client_assertion must be the endpoint invoked for the request.",
+            ),
+            (claims.exp <= now, "The client_assertion token is expired."),
+            (
+                claims.exp > now + AHEAD_MAX,
+                "The client_assertion token has an expiration too far into the future.",
+            ),
+            (
+                claims.iat.is_some_and(|iat| iat > now + CLOCK_OFF_MAX),
+                "The client_assertion token was issued in the future.",
+            ),
+        ];
+        if let Some((_, why)) = rows.into_iter().find(|(is_so, _)| *is_so) {
+            return Err(invalid_client(why));
+        }
+        if let Some(jti) = claims.jti
+            && !self.authorizations.is_new(&client.id, jti, claims.exp, self.now)
+        {
+            return Err(invalid_client("The client_assertion token has already been used."));
+        }
+        Ok(client)
+    }
+
+    /// The URL under which the caller has called: over a wire its `Host` says so.
+    fn endpoint(&self, headers: &HeaderMap) -> String {
+        let scheme = self.settings.host.split("://").next().unwrap_or_default();
+        match headers.get(header::HOST).and_then(|host| host.to_str().ok()) {
+            Some(host) => format!("{scheme}://{host}{TOKEN_PATH}"),
+            None => format!("{}{TOKEN_PATH}", self.settings.host),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::http::Response;
+    use crate::sandbox::{Answer, Settings};
+    use http::HeaderValue;
+    use ring::rand::SystemRandom;
+    use ring::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair};
+    use rustls_pki_types::PrivateKeyDer;
+    use rustls_pki_types::pem::PemObject as _;
+    use serde_json::Value;
+
+    const KEY: &str = include_str!("../../tests/fixtures/test-only-ec-key.pem");
+    const PUBLIC: &str = include_str!("../../tests/fixtures/test-only-ec-key.pub.pem");
+    const NOW: i64 = 1_772_000_000;
+
+    fn org() -> Org {
+        let key = PublicKey::parse(PUBLIC).unwrap();
+        let scopes = Some(["okta.users.read", "okta.groups.manage"].map(str::to_owned).to_vec());
+        let client = Client { id: "0oa1".to_owned(), key, scopes };
+        Org::new(Settings { clients: vec![client], ..Settings::default() })
+    }
+
+    /// An assertion with these claims, signed by the client's key.
+    fn assertion(claims: &Value) -> String {
+        let der = PrivateKeyDer::from_pem_slice(KEY.as_bytes()).unwrap();
+        let random = SystemRandom::new();
+        let pair =
+            EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, der.secret_der(), &random).unwrap();
+        let encode = |value: &Value| URL_SAFE_NO_PAD.encode(value.to_string());
+        let signed = format!("{}.{}", encode(&json!({"alg": "ES256"})), encode(claims));
+        let signature = pair.sign(&random, signed.as_bytes()).unwrap();
+        format!("{signed}.{}", URL_SAFE_NO_PAD.encode(signature))
+    }
+
+    fn claims() -> Value {
+        let aud = "https://sandbox.okta.example/oauth2/v1/token";
+        json!({"iss": "0oa1", "sub": "0oa1", "aud": aud, "iat": NOW, "exp": NOW + 300, "jti": "1"})
+    }
+
+    fn claims_with(name: &str, value: Value) -> String {
+        let mut claims = claims();
+        claims[name] = value;
+        assertion(&claims)
+    }
+
+    fn call(org: &mut Org, method: Method, target: &str, token: &str, body: String, second: i64) -> Response {
+        let mut headers = HeaderMap::new();
+        if !token.is_empty() {
+            headers.insert(header::AUTHORIZATION, HeaderValue::try_from(format!("Bearer {token}")).unwrap());
+        }
+        let call = Call { method, target: target.to_owned(), headers, body: body.into() };
+        match org.answer(&call, Timestamp::from_second(second).unwrap()) {
+            Answer::Said(response) => response,
+            Answer::Lost => panic!("no answer"),
+        }
+    }
+
+    fn ask(org: &mut Org, assertion: &str, scope: &str) -> (u16, Value) {
+        let body = format!(
+            "grant_type=client_credentials&scope={scope}&client_assertion_type={ASSERTION_TYPE}&client_assertion={assertion}"
+        );
+        let response = call(org, Method::POST, TOKEN_PATH, "", body, NOW);
+        (response.status, serde_json::from_slice(&response.body).unwrap())
+    }
+
+    #[test]
+    fn an_assertion_is_judged_by_its_signature_and_every_claim_and_good_once() {
+        let far = 3601;
+        for (assertion, why) in [
+            (claims_with("sub", json!("0oa2")), "Invalid value for 'client_id' parameter."),
+            (
+                claims_with("iss", json!("0oa2")),
+                "The issuer and the subject of client_assertion must be the client.",
+            ),
+            (
+                claims_with("aud", json!("https://sandbox.okta.example/oauth2/default/v1/token")),
+                "The audience claim for client_assertion must be the endpoint invoked for the request.",
+            ),
+            (claims_with("exp", json!(NOW)), "The client_assertion token is expired."),
+            (
+                claims_with("exp", json!(NOW + far)),
+                "The client_assertion token has an expiration too far into the future.",
+            ),
+            (claims_with("iat", json!(NOW + 61)), "The client_assertion token was issued in the future."),
+            (claims_with("exp", json!("soon")), "The client_assertion token is not a valid JWT."),
+            (format!("{}x", &assertion(&claims())[1..]), "The client_assertion token is not a valid JWT."),
+            (
+                format!(
+                    "{}.{}",
+                    assertion(&claims()).rsplit_once('.').unwrap().0,
+                    URL_SAFE_NO_PAD.encode([0; 64])
+                ),
+                "The client_assertion signature is invalid.",
+            ),
+        ] {
+            let (status, body) = ask(&mut org(), &assertion, "okta.users.read");
+            let said = body["error_description"].as_str().or(body["errorSummary"].as_str());
+            assert_eq!((status, said), (401, Some(why)), "{body}");
+        }
+        let (mut org, whole) = (org(), assertion(&claims()));
+        assert_eq!(ask(&mut org, &whole, "okta.users.read").0, 200);
+        let (status, body) = ask(&mut org, &whole, "okta.users.read");
+        let used = json!({
+            "error": "invalid_client", "error_description": "The client_assertion token has already been used."
+        });
+        assert_eq!((status, body), (401, used));
+        assert_eq!(ask(&mut org, &claims_with("jti", json!("2")), "okta.users.read").0, 200);
+    }
+
+    #[test]
+    fn scopes_that_were_not_granted_are_left_out_and_none_is_an_error() {
+        let mut org = org();
+        let (_, body) = ask(&mut org, &assertion(&claims()), "okta.users.read+okta.users.manage");
+        assert_eq!((&body["scope"], &body["token_type"]), (&json!("okta.users.read"), &json!("Bearer")));
+        for (jti, scope) in [("2", ""), ("3", "okta.users.manage")] {
+            let (status, body) = ask(&mut org, &claims_with("jti", json!(jti)), scope);
+            assert_eq!((status, &body["error"]), (400, &json!("invalid_scope")));
+        }
+    }
+
+    #[test]
+    fn a_token_opens_what_its_scopes_name_until_it_ends() {
+        let mut org = org();
+        let (_, body) = ask(&mut org, &assertion(&claims()), "okta.users.read+okta.groups.manage");
+        let token = body["access_token"].as_str().unwrap();
+        let mut status = |method: Method, path: &str, token: &str, second| {
+            call(&mut org, method, path, token, String::from("{}"), second).status
+        };
+        assert_eq!(status(Method::GET, "/api/v1/users", token, NOW), 200);
+        assert_eq!(status(Method::GET, "/api/v1/groups", token, NOW), 200, "whoever manages may read");
+        assert_eq!(
+            status(Method::POST, "/api/v1/groups", token, NOW),
+            400,
+            "the body is refused, and not the token"
+        );
+        assert_eq!(status(Method::POST, "/api/v1/users", token, NOW), 403);
+        assert_eq!(status(Method::GET, "/api/v1/apps", token, NOW), 403);
+        assert_eq!(status(Method::GET, "/api/v1/users", "another", NOW), 401);
+        assert_eq!(status(Method::GET, "/api/v1/users", token, NOW + 3599), 200);
+        assert_eq!(status(Method::GET, "/api/v1/users", token, NOW + 3600), 401);
+    }
+
+    #[test]
+    fn requests_for_tokens_have_a_window_of_their_own() {
+        let mut org = org();
+        let spent = (0..151).map(|_| ask(&mut org, "x", "okta.users.read").0).collect::<Vec<_>>();
+        assert_eq!((spent[149], spent[150]), (401, 429));
+        assert_eq!(org.counters().iter().map(|counter| counter.accepted).sum::<u64>(), 0);
+    }
+
+    #[test]
+    fn neither_tokens_nor_assertions_are_remembered_without_end() {
+        let mut authorizations = Authorizations::default();
+        for number in 0..2 * REMEMBERED_MAX {
+            let token = Token { scopes: Vec::new(), ends: Timestamp::MAX };
+            authorizations.remember(&number.to_string(), token);
+            authorizations.is_new("0oa1", number.to_string(), i64::MAX, Timestamp::UNIX_EPOCH);
+        }
+        assert_eq!(
+            (authorizations.tokens.len(), authorizations.shown.len()),
+            (REMEMBERED_MAX, REMEMBERED_MAX)
+        );
+        assert!(!format!("{authorizations:?}").contains("1999"), "a token is not printed");
+    }
+}
