@@ -7,7 +7,7 @@ use std::time::Duration;
 use okta_worker::config::{self, Config, Connection, Loaded, LogFormat, Problems, Telemetry};
 use okta_worker::domain::ids::{ConnectionName, Lane};
 use okta_worker::domain::secret::Secret;
-use okta_worker::edge::okta::{Endpoint, TokenType};
+use okta_worker::edge::okta::{Credential, Endpoint, ServiceApp, TokenType};
 use okta_worker::edge::rabbit::Settings;
 use okta_worker::policy::permit::{AllowList, Caller, Callers};
 use okta_worker::policy::reply_to::ReplyPolicy;
@@ -20,6 +20,25 @@ domain = "acme.okta.com"
 api_token = { env = "TOKEN" }
 subtools = ["read"]
 "#;
+
+/// The private key of a service app, of these tests alone.
+const KEY: &str = include_str!("fixtures/test-only-ec-key.pem");
+
+/// A connection that a service app opens, with these keys in its section.
+fn app(keys: &str) -> String {
+    let prod = PROD.replace("api_token = { env = \"TOKEN\" }\n", "");
+    format!("{prod}[connections.prod.service_app]\n{keys}\n")
+}
+
+const APP: &str = "client_id = \"0oa1\"\nprivate_key = { env = \"KEY\" }\nscopes = [\"okta.users.read\"]";
+
+/// The token that opens a connection.
+fn token_of(connection: &Connection) -> &str {
+    match &connection.endpoint.credential {
+        Credential::Token { token, .. } => token.expose(),
+        Credential::ServiceApp(app) => panic!("no token opens it, but {app:?}"),
+    }
+}
 
 /// The environment of every test, unless it brings another value.
 const TOKEN: (&str, &str) = ("TOKEN", "00token");
@@ -92,22 +111,30 @@ fn every_example_in_the_default_file_is_a_setting() {
         })
         .map(|line| format!("{line}\n"))
         .collect();
-    let tokens = [("OKTA_API_TOKEN", "00api"), ("OKTA_ACCESS_TOKEN", "access")];
+    let tokens = [("OKTA_API_TOKEN", "00api"), ("OKTA_ACCESS_TOKEN", "access"), ("OKTA_PRIVATE_KEY", KEY)];
     let Loaded { config, warnings } = load(&uncommented, &tokens).unwrap();
     assert_eq!(warnings, Vec::<String>::new());
-    let connection = |name: &str, base_url: &str, token_type, token: &str, subtools: &[&str]| Connection {
+    let connection = |name: &str, base_url: &str, credential, subtools: &[&str]| Connection {
         name: ConnectionName::parse(name).unwrap(),
-        endpoint: Endpoint { base_url: base_url.to_owned(), token_type, token: Secret::new(token) },
+        endpoint: Endpoint { base_url: base_url.to_owned(), credential },
         subtools: AllowList::parse(subtools).unwrap(),
         capacity_percent: 90,
         rate_limit_window: Duration::from_secs(60),
         max_per_minute: (name == "prod").then_some(600),
         concurrent_max: 30,
     };
+    let app = ServiceApp {
+        client_id: "0oab1c2d3e4f5g6h7i8j".to_owned(),
+        private_key: Secret::new(KEY),
+        key_id: Some("key-of-2026".to_owned()),
+        scopes: ["okta.users.manage", "okta.groups.manage"].map(str::to_owned).to_vec(),
+    };
+    let made = |kind, token| Credential::Token { kind, token: Secret::new(token) };
     let expected = [
-        connection("preview", "https://acme.oktapreview.com", TokenType::Bearer, "access", &["read"]),
-        connection("prod", "https://acme.okta.com", TokenType::Ssws, "00api", &["read", "write"]),
-        connection("sandbox", "http://127.0.0.1:8085", TokenType::Ssws, "sandbox-token", &["all"]),
+        connection("acme-eu", "https://acme-eu.okta.com", Credential::ServiceApp(app), &["read", "write"]),
+        connection("preview", "https://acme.oktapreview.com", made(TokenType::Bearer, "access"), &["read"]),
+        connection("prod", "https://acme.okta.com", made(TokenType::Ssws, "00api"), &["read", "write"]),
+        connection("sandbox", "http://127.0.0.1:8085", made(TokenType::Ssws, "sandbox-token"), &["all"]),
     ];
     assert_eq!(config.connections, expected);
     let caller = Caller {
@@ -139,7 +166,7 @@ fn the_sandbox_file_needs_nothing_and_warns_of_nothing() {
     let Loaded { config, warnings } = config::load(Some(&file), []).unwrap();
     assert_eq!(warnings, Vec::<String>::new());
     assert_eq!(config.connections[0].endpoint.base_url, "http://127.0.0.1:8085");
-    assert_eq!(config.connections[0].endpoint.token.expose(), "sandbox-token");
+    assert_eq!(token_of(&config.connections[0]), "sandbox-token");
 }
 
 #[test]
@@ -222,7 +249,7 @@ fn every_bad_setting_is_refused_by_its_path() {
         (
             "connections.x.domain = \"acme.okta.com\"",
             "connections.x.api_token",
-            "is missing, exactly one of `api_token` and `access_token` is needed",
+            "is missing, exactly one of `api_token`, `access_token` and `service_app` is needed",
         ),
         ("connections.x.subtools = []", "connections.x.domain", "is missing"),
         // Callers.
@@ -260,7 +287,12 @@ fn every_bad_key_of_a_connection_is_refused_and_nothing_else() {
         (
             "access_token = \"x\"",
             "access_token",
-            "stands beside `api_token`, exactly one of the two is needed",
+            "stands beside `api_token`, exactly one of `api_token`, `access_token` and `service_app` is needed",
+        ),
+        (
+            "service_app = {}",
+            "service_app",
+            "stands beside `api_token`, exactly one of `api_token`, `access_token` and `service_app` is needed",
         ),
         (
             "rate_limit_window = \"10s\"",
@@ -359,11 +391,84 @@ fn what_is_not_supported_yet_is_refused_rather_than_ignored() {
 }
 
 #[test]
-fn a_service_app_stands_for_a_token_and_is_refused_alone() {
-    let text = r#"connections.prod = { domain = "acme.okta.com", subtools = "read", service_app = { client_id = "0oa" } }"#;
+fn a_service_app_is_read_with_its_key_from_wherever_a_secret_may_be() {
+    let files = directory(&[("key.pem", KEY)]);
+    let file = format!("{{ file = {:?} }}", files.path().join("key.pem").display().to_string());
+    let literal = format!("\"\"\"\n{KEY}\"\"\"");
+    for (key, warnings) in [("{ env = \"KEY\" }", 0), (&file, 0), (&literal, 1)] {
+        let text = app(&APP.replace("{ env = \"KEY\" }", key));
+        let loaded = load(&text, &[("KEY", KEY)]).unwrap_or_else(|problems| panic!("{problems}"));
+        let expected = ServiceApp {
+            client_id: "0oa1".to_owned(),
+            private_key: Secret::new(KEY),
+            key_id: None,
+            scopes: vec!["okta.users.read".to_owned()],
+        };
+        assert_eq!(
+            loaded.config.connections[0].endpoint.credential,
+            Credential::ServiceApp(expected),
+            "{key}"
+        );
+        assert_eq!(loaded.warnings.len(), warnings, "{:?}", loaded.warnings);
+    }
+    let prefix = "OKTA_WORKER__CONNECTIONS__PROD__SERVICE_APP__";
+    let variables =
+        [("CLIENT_ID", "0oa2"), ("PRIVATE_KEY", KEY), ("SCOPES", "okta.users.read, okta.logs.read")]
+            .map(|(key, value)| (format!("{prefix}{key}"), value));
+    let variables = variables.each_ref().map(|(name, value)| (name.as_str(), *value));
+    let config = good(&PROD.replace("api_token = { env = \"TOKEN\" }\n", ""), &variables);
+    let Credential::ServiceApp(read) = &config.connections[0].endpoint.credential else {
+        panic!("it is one")
+    };
+    assert_eq!((read.client_id.as_str(), read.scopes.len()), ("0oa2", 2));
+}
+
+#[test]
+fn every_bad_key_of_a_service_app_is_refused_and_nothing_else() {
+    let name = "must be a name of 1 to 256 visible ASCII characters without blanks";
+    let rows = [
+        ("client_id = \"0oa1\"", "client_id = \"0oa…\"", "client_id", name),
+        ("client_id = \"0oa1\"", "", "client_id", "is missing"),
+        (
+            "[\"okta.users.read\"]",
+            "[]",
+            "scopes",
+            "must name at least one scope, such as `okta.users.manage`",
+        ),
+        ("[\"okta.users.read\"]", "\"okta.users.read okta.logs.read\"", "scopes", name),
+        ("[\"okta.users.read\"]", "[\"okta.users.read\", \"a\\\"b\"]", "scopes.1", name),
+        ("scopes = [\"okta.users.read\"]", "", "scopes", "is missing"),
+        ("private_key = { env = \"KEY\" }", "", "private_key", "is missing"),
+        (
+            "{ env = \"KEY\" }",
+            "{ env = \"NONE\" }",
+            "private_key",
+            "the environment variable `NONE` is not set",
+        ),
+        (
+            "{ env = \"KEY\" }",
+            "{ env = \"TOKEN\" }",
+            "private_key",
+            "must be a private key in PEM (`-----BEGIN PRIVATE KEY-----`) or as a JWK (a JSON object)",
+        ),
+        ("scopes", "key_id = \"\"\nscopes", "key_id", name),
+        ("scopes", "kid = \"x\"\nscopes", "kid", "unknown key"),
+    ];
+    for (there, instead, key, message) in rows {
+        let expected = vec![(format!("connections.prod.service_app.{key}"), message.to_owned())];
+        assert_eq!(bad(&app(&APP.replacen(there, instead, 1)), &[("KEY", KEY)]), expected, "{instead}");
+    }
+    let beside = format!("token_type = \"Bearer\"\n{}", PROD.replace("api_token = { env = \"TOKEN\" }", ""));
+    let beside = beside.replace(
+        "token_type = \"Bearer\"\n\n[connections.prod]",
+        "[connections.prod]\ntoken_type = \"Bearer\"",
+    );
     assert_eq!(
-        bad(text, &[]),
-        [("connections.prod.service_app".to_owned(), "is not supported yet".to_owned())]
+        bad(&format!("{beside}[connections.prod.service_app]\n{APP}"), &[("KEY", KEY)]),
+        [(
+            "connections.prod.token_type".to_owned(),
+            "is for a token: that of a service app is always `Bearer`".to_owned()
+        )]
     );
 }
 
@@ -451,7 +556,7 @@ fn a_later_file_wins_key_by_key_and_tables_merge() {
     let config = load_files(&files, &[]).unwrap().config;
     assert_eq!((config.broker.prefetch, config.broker.declare), (2, false));
     assert_eq!(config.connections[0].endpoint.base_url, "https://a.okta.com");
-    assert_eq!(config.connections[0].endpoint.token.expose(), "00token");
+    assert_eq!(token_of(&config.connections[0]), "00token");
 }
 
 #[test]
@@ -490,11 +595,11 @@ fn any_key_may_come_from_the_environment() {
     assert_eq!(config.telemetry.log_format, LogFormat::Text);
     let [acme, prod] = config.connections.as_slice() else { panic!("{:?}", config.connections) };
     assert_eq!(acme.endpoint.base_url, "https://acme-eu.okta.com");
-    assert_eq!(acme.endpoint.token.expose(), "00acme");
+    assert_eq!(token_of(acme), "00acme");
     assert_eq!(acme.subtools, AllowList::parse(&["read", "create_user"]).unwrap());
     assert_eq!(acme.capacity_percent, 50);
     assert_eq!(prod.endpoint.base_url, "https://new.okta.com");
-    assert_eq!(prod.endpoint.token.expose(), "00literal");
+    assert_eq!(token_of(prod), "00literal");
     assert_eq!(config.callers.0["Help-Desk.Agent"].subtools, AllowList::parse(&["read", "write"]).unwrap());
     assert_eq!(config.callers.0["new-bot"].lanes, Lane::ALL);
 }
@@ -539,7 +644,7 @@ fn a_secret_comes_from_a_variable_a_file_or_the_text_itself_and_is_trimmed() {
         (format!("{{ file = {:?} }}", path("token")), "00file"),
         ("\" 00text \"".to_owned(), "00text"),
     ] {
-        assert_eq!(good(&with(&secret), &[]).connections[0].endpoint.token.expose(), expected, "{secret}");
+        assert_eq!(token_of(&good(&with(&secret), &[]).connections[0]), expected, "{secret}");
     }
     let shape = "must be `{ env = \"NAME\" }`, `{ file = \"/path\" }` or a text";
     for (secret, message) in [
@@ -591,13 +696,22 @@ fn a_literal_secret_in_a_file_is_warned_of_and_nowhere_else() {
 fn commands_that_send_nothing_to_okta_start_without_its_tokens() {
     let directory = directory(&[("worker.toml", PROD)]);
     let loaded = config::load_without_tokens(Some(directory.path()), []).unwrap();
-    assert!(loaded.config.connections[0].endpoint.token.is_empty());
+    assert!(token_of(&loaded.config.connections[0]).is_empty());
     assert!(config::load(Some(directory.path()), []).is_err());
     // Nor need it be said where one would be.
     let bare = PROD.replace("api_token = { env = \"TOKEN\" }\n", "");
     let directory = self::directory(&[("worker.toml", &bare)]);
     assert!(config::load_without_tokens(Some(directory.path()), []).is_ok());
     assert!(config::load(Some(directory.path()), [("TOKEN".to_owned(), "x".to_owned())]).is_err());
+    for keys in [APP, &APP.replace("private_key = { env = \"KEY\" }\n", "")] {
+        let directory = self::directory(&[("worker.toml", &app(keys))]);
+        let loaded = config::load_without_tokens(Some(directory.path()), []).unwrap();
+        let Credential::ServiceApp(app) = &loaded.config.connections[0].endpoint.credential else {
+            panic!("it is one")
+        };
+        assert!(app.private_key.is_empty());
+        assert!(config::load(Some(directory.path()), []).is_err());
+    }
 }
 
 #[test]
@@ -607,8 +721,11 @@ fn no_secret_is_ever_shown() {
     let url = "amqp://worker:PlantedPassword@rabbit.example.com";
     let literal = PROD.replace("{ env = \"TOKEN\" }", "\"00PlantedToken\"");
     let loaded = load(&format!("broker.url = \"{url}\"\n{literal}"), &[]).unwrap();
-    assert_eq!(loaded.config.connections[0].endpoint.token.expose(), "00PlantedToken");
+    assert_eq!(token_of(&loaded.config.connections[0]), "00PlantedToken");
     assert!(!leaks(&format!("{loaded:?} {loaded:#?}")));
+    let loaded = load(&app(APP), &[("KEY", KEY)]).unwrap();
+    let shown = format!("{loaded:?} {loaded:#?}");
+    assert!(!KEY.lines().skip(2).any(|line| shown.contains(line)), "{shown}");
 
     let token = |value: &str| PROD.replace("{ env = \"TOKEN\" }", value);
     let texts = [
@@ -625,6 +742,14 @@ fn no_secret_is_ever_shown() {
         prod_with("api_tokn = \"00PlantedToken\""),
         prod_with("access_token = \"00PlantedToken\""),
         prod_with("service_app = { private_key = \"00PlantedToken\" }"),
+        app("client_id = \"x\"\nscopes = \"x\"\nprivate_key = \"00PlantedToken\""),
+        app("client_id = \"x\"\nscopes = \"x\"\nprivate_key = '{\"kty\": \"RSA\", \"d\": 00PlantedToken}'"),
+        app(
+            "client_id = \"x\"\nscopes = \"x\"\nprivate_key = \"-----BEGIN PRIVATE KEY-----\\n00PlantedToken\"",
+        ),
+        app("client_id = \"x\"\nscopes = \"x\"\nprivate_key = \"-----BEGIN 00PlantedToken\""),
+        app("client_id = \"x\"\nscopes = \"x\"\nprivate_key = [\"00PlantedToken\"]"),
+        app("client_id = \"x\"\nscopes = \"x\"\nprivat_key = \"00PlantedToken\""),
         prod_with("token_type = \"00PlantedToken\""),
         prod_with("base_url = \"https://x:PlantedPassword@acme.okta.com\""),
         PROD.replace("acme.okta.com", "https://x:PlantedPassword@acme.okta.com"),

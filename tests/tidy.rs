@@ -15,11 +15,13 @@ const NARROW: [(&str, &[&str]); 2] = [
 ];
 
 /// Which files may name a dependency. ARCHITECTURE.md says why.
-const CONFINED: [(&str, &[&str]); 17] = [
+const CONFINED: [(&str, &[&str]); 19] = [
     ("rmcp", &["src/cli/mcp/"]),
     ("lapin", &["src/edge/rabbit/"]),
     ("async_rs", &["src/edge/rabbit/mending.rs"]),
-    ("reqwest", &["src/edge/okta.rs", "src/edge/rabbit/management.rs"]),
+    ("reqwest", &["src/edge/okta/wire.rs", "src/edge/rabbit/management.rs"]),
+    ("ring", &["src/edge/okta/key.rs", "src/sandbox/public_key.rs"]),
+    ("rustls_pki_types", &["src/edge/okta/key.rs", "src/sandbox/public_key.rs"]),
     ("governor", &["src/worker/gate/ceiling.rs"]),
     ("backoff", &["src/policy/retry.rs"]),
     ("prometheus", &["src/edge/metrics.rs"]),

@@ -13,7 +13,7 @@ use crate::domain::http::{Request, Response};
 use crate::domain::ids::ConnectionName;
 use crate::domain::okta_error::OktaError;
 use crate::domain::topology::presence_queue;
-use crate::edge::okta::{OktaClient, TokenType};
+use crate::edge::okta::{Credential, Granted, OktaClient, TokenType};
 use crate::edge::rabbit::{Found, Orphan, inspect, orphans};
 use crate::tools::catalogue::CATALOGUE;
 use crate::worker::ports::Okta as _;
@@ -133,9 +133,17 @@ async fn check_connection(connection: &Connection, report: &mut Report) {
         Ok(client) => client,
         Err(why) => return report.bad("credential", why),
     };
-    if !check_credential(connection, &client, report).await {
-        return;
-    }
+    let granted = match client.granted().await {
+        None if check_token(connection, &client, report).await => None,
+        Some(Ok(granted)) => {
+            let minutes = granted.lifetime.as_secs() / 60;
+            report.good("credential", format!("Okta gives the service app tokens for {minutes} minutes"));
+            report.unchecked("role", "a token does not show the role of its application");
+            Some(granted)
+        }
+        Some(Err(why)) => return report.bad("credential", why),
+        None => return,
+    };
     let allowed = CATALOGUE.iter().filter(|entry| connection.subtools.allows(entry.manifest));
     let scopes: BTreeSet<&str> = allowed.map(|entry| entry.manifest.scope).collect();
     if scopes.is_empty() {
@@ -147,22 +155,48 @@ async fn check_connection(connection: &Connection, report: &mut Report) {
             check_read(&client, connection, (scope, route), report).await;
         }
     }
-    for scope in scopes.iter().filter(|scope| scope.ends_with(".manage")) {
-        report.unchecked(scope, "only a write shows it");
+    for scope in scopes {
+        match &granted {
+            Some(granted) => check_scope(connection, granted, scope, report),
+            None if scope.ends_with(".manage") => report.unchecked(scope, "only a write shows it"),
+            None => {}
+        }
     }
 }
 
-/// Whether Okta takes the credential, and whose it is.
-async fn check_credential(connection: &Connection, client: &OktaClient, report: &mut Report) -> bool {
+/// Whether a service app has a scope that its subtools need.
+fn check_scope(connection: &Connection, granted: &Granted, scope: &str, report: &mut Report) {
+    let has = |scopes: &[String]| {
+        let wider = scope.replace(".read", ".manage");
+        scopes.iter().any(|there| there == scope || *there == wider)
+    };
+    let asked = match &connection.endpoint.credential {
+        Credential::ServiceApp(app) => &app.scopes[..],
+        Credential::Token { .. } => &[],
+    };
+    match (has(&granted.scopes), has(asked)) {
+        // What it may read, a read has shown.
+        (true, _) if scope.ends_with(".read") => {}
+        (true, _) => report.good(scope, "granted"),
+        (false, true) => {
+            report.bad(scope, "Okta does not grant it to the app: see `Okta API Scopes` in its console")
+        }
+        (false, false) => {
+            report.bad(scope, "the enabled subtools need it, and `service_app.scopes` does not name it")
+        }
+    }
+}
+
+/// Whether Okta takes the token, and whose it is.
+async fn check_token(connection: &Connection, client: &OktaClient, report: &mut Report) -> bool {
     #[derive(Deserialize)]
     struct Role {
         #[serde(rename = "type")]
         kind: String,
     }
-    let whose = match connection.endpoint.token_type {
-        TokenType::Ssws => "/api/v1/users/me",
-        TokenType::Bearer => "/api/v1/org", // an access token of a service has no user
-    };
+    let is_access_token = is_access_token(connection);
+    // An access token of a service has no user.
+    let whose = if is_access_token { "/api/v1/org" } else { "/api/v1/users/me" };
     match client.send(&Request::get(whose, &[])).await {
         Err(no_answer) => {
             report.bad("credential", no_answer);
@@ -175,7 +209,7 @@ async fn check_credential(connection: &Connection, client: &OktaClient, report: 
         Ok(response) if response.is_success() => report.good("credential", "Okta takes it"),
         Ok(response) => report.unchecked("credential", refusal(&response)),
     }
-    if connection.endpoint.token_type == TokenType::Bearer {
+    if is_access_token {
         report.unchecked("role", "an access token does not show the role of its application");
         return true;
     }
@@ -211,12 +245,19 @@ async fn check_read(
     let limit = RateHeaders::read(&response.headers)
         .map_or_else(|| "no limit announced".to_owned(), |rate| format!("limit {} a window", rate.limit));
     // A service application without an administrator role sees no users, and no error either.
-    let is_blind = connection.endpoint.token_type == TokenType::Bearer
-        && route == "/api/v1/users"
-        && response.body.trim_ascii() == b"[]";
+    let is_blind =
+        is_access_token(connection) && route == "/api/v1/users" && response.body.trim_ascii() == b"[]";
     match is_blind {
         true => report.bad(scope, "no user is visible: does the application have an administrator role?"),
         false => report.good(scope, limit),
+    }
+}
+
+/// Whether an access token of OAuth 2.0 opens the org, whoever got it.
+fn is_access_token(connection: &Connection) -> bool {
+    match &connection.endpoint.credential {
+        Credential::Token { kind, .. } => *kind == TokenType::Bearer,
+        Credential::ServiceApp(_) => true,
     }
 }
 

@@ -15,7 +15,7 @@ use tokio::sync::watch;
 use crate::config;
 use crate::domain::ids::{ConnectionName, Lane};
 use crate::domain::secret::Secret;
-use crate::edge::okta::{Endpoint, TokenType};
+use crate::edge::okta::{Credential, Endpoint, TokenType};
 use crate::embedded::broker::Broker;
 use crate::embedded::okta::SimulatedOkta;
 use crate::policy::budget::constants::CONCURRENT_MAX;
@@ -60,8 +60,7 @@ pub(super) async fn run() -> Result<u8, Refusal> {
         name: ConnectionName::parse(CONNECTION).map_err(Refusal)?,
         endpoint: Endpoint {
             base_url: String::new(),
-            token_type: TokenType::Ssws,
-            token: Secret::new(TOKEN),
+            credential: Credential::Token { kind: TokenType::Ssws, token: Secret::new(TOKEN) },
         },
         subtools: AllowList::all(),
         capacity_percent: 90,

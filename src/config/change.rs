@@ -4,7 +4,7 @@
 
 use super::{Config, Connection, Telemetry};
 use crate::domain::ids::ConnectionName;
-use crate::edge::okta::Endpoint;
+use crate::edge::okta::{Credential, Endpoint, ServiceApp};
 use crate::edge::rabbit::Settings;
 
 /// The difference between the configuration in force and another one.
@@ -88,23 +88,23 @@ impl Connection {
     fn keys_otherwise(&self, other: &Self) -> Vec<&'static str> {
         let Self {
             name: _,
-            endpoint: Endpoint { base_url, token_type, token },
+            endpoint: Endpoint { base_url, credential },
             subtools,
             capacity_percent,
             rate_limit_window,
             max_per_minute,
             concurrent_max,
         } = self;
-        differing([
-            ("domain", *base_url == other.endpoint.base_url),
-            ("token_type", *token_type == other.endpoint.token_type),
-            ("token", *token == other.endpoint.token),
+        let mut keys = differing([("domain", *base_url == other.endpoint.base_url)]);
+        keys.extend(credential.keys_otherwise(&other.endpoint.credential));
+        keys.extend(differing([
             ("subtools", *subtools == other.subtools),
             ("capacity_percent", *capacity_percent == other.capacity_percent),
             ("rate_limit_window", *rate_limit_window == other.rate_limit_window),
             ("max_per_minute", *max_per_minute == other.max_per_minute),
             ("concurrent_max", *concurrent_max == other.concurrent_max),
-        ])
+        ]));
+        keys
     }
 
     /// Whether its budget is that of another one: whoever has followed it may go on.
@@ -112,6 +112,29 @@ impl Connection {
         let budget =
             |of: &Self| (of.capacity_percent, of.rate_limit_window, of.max_per_minute, of.concurrent_max);
         budget(self) == budget(other)
+    }
+}
+
+impl Credential {
+    /// The keys in which it is otherwise than another one.
+    fn keys_otherwise(&self, other: &Self) -> Vec<&'static str> {
+        match (self, other) {
+            (Self::Token { kind, token }, Self::Token { kind: other_kind, token: other_token }) => {
+                differing([("token_type", kind == other_kind), ("token", token == other_token)])
+            }
+            (Self::ServiceApp(app), Self::ServiceApp(other)) => {
+                let ServiceApp { client_id, private_key, key_id, scopes } = app;
+                differing([
+                    ("service_app.client_id", *client_id == other.client_id),
+                    ("service_app.private_key", *private_key == other.private_key),
+                    ("service_app.key_id", *key_id == other.key_id),
+                    ("service_app.scopes", *scopes == other.scopes),
+                ])
+            }
+            (Self::Token { .. }, Self::ServiceApp(_)) | (Self::ServiceApp(_), Self::Token { .. }) => {
+                vec!["token", "service_app"]
+            }
+        }
     }
 }
 
@@ -145,6 +168,25 @@ mod tests {
         assert_eq!(change.changed, [(ConnectionName::parse("c").unwrap(), vec!["token"])]);
         assert!(change.live.is_empty() && change.at_restart.is_empty());
         assert!(Change::between(&old, &old).is_empty());
+    }
+
+    #[test]
+    fn a_service_app_is_compared_key_by_key() {
+        let key = |name: &str| std::fs::read_to_string(format!("tests/fixtures/{name}")).unwrap();
+        let app = |client_id: &str, scope: &str, rest: &str| {
+            let key = key("test-only-ec-key.pem");
+            let rest = format!(
+                "client_id = \"{client_id}\"\nscopes = \"{scope}\"\nprivate_key = \"\"\"{key}\"\"\"\n{rest}"
+            );
+            config(&connection("a", &format!("[connections.a.service_app]\n{rest}")))
+        };
+        let (old, token) = (app("0oa1", "okta.users.read", ""), config(&connection("a", TOKEN)));
+        let keys = |new: &Config| Change::between(&old, new).changed.pop().map(|(_, keys)| keys.join(" "));
+        assert_eq!(keys(&old), None);
+        assert_eq!(keys(&token).as_deref(), Some("token service_app"));
+        assert_eq!(keys(&app("0oa1", "okta.logs.read", "")).as_deref(), Some("service_app.scopes"));
+        let other = app("0oa2", "okta.users.read", "key_id = \"k\"");
+        assert_eq!(keys(&other).as_deref(), Some("service_app.client_id service_app.key_id"));
     }
 
     #[test]

@@ -3,15 +3,13 @@
 use std::time::Duration;
 
 use super::Tokens;
+use super::credential;
 use super::entry::{Entry, parse_words};
 use super::host::{self, Reach};
 use super::layers::Variables;
-use super::secret::{self, Written};
 use super::section::Section;
-use super::tree::Spot;
 use crate::domain::ids::ConnectionName;
-use crate::domain::secret::Secret;
-use crate::edge::okta::{Endpoint, TokenType};
+use crate::edge::okta::Endpoint;
 use crate::policy::budget::constants::CONCURRENT_MAX;
 use crate::policy::permit::AllowList;
 
@@ -64,7 +62,7 @@ pub(super) fn read(
     let mut section = entry.section()?;
     let place = place(&mut section);
     let reach = place.as_ref().map(|place| place.reach);
-    let token = token(&mut section, reach, tokens, variables);
+    let credential = credential::read(&mut section, reach, tokens, variables);
     let subtools = subtools(&mut section);
     let capacity = match section.take("capacity_percent") {
         Some(entry) => entry.integer(1..=100_u8),
@@ -80,10 +78,9 @@ pub(super) fn read(
         None => Some(CONCURRENT_MAX),
     };
     section.close();
-    let (token_type, token) = token?;
     Some(Connection {
         name: parsed_name?,
-        endpoint: Endpoint { base_url: place?.text, token_type, token },
+        endpoint: Endpoint { base_url: place?.text, credential: credential? },
         subtools: subtools?,
         capacity_percent: capacity?,
         rate_limit_window: window?,
@@ -119,70 +116,6 @@ fn place(section: &mut Section<'_>) -> Option<host::BaseUrl> {
             let text = format!("https://{}", domain??);
             Some(host::BaseUrl { text, reach: Reach::Network })
         }
-    }
-}
-
-/// What opens the org: exactly one kind of token.
-fn token(
-    section: &mut Section<'_>,
-    reach: Option<Reach>,
-    tokens: Tokens,
-    variables: &Variables,
-) -> Option<(TokenType, Secret)> {
-    let given = section.take("token_type").map(|entry| entry.parsed(token_type));
-    let refused = section.not_yet("service_app");
-    let findings = section.findings;
-    let (entry, usual) = match (section.take("api_token"), section.take("access_token")) {
-        (Some(entry), None) => (entry, TokenType::Ssws),
-        (None, Some(entry)) => (entry, TokenType::Bearer),
-        (Some(_), Some(entry)) => {
-            entry.fault("stands beside `api_token`, exactly one of the two is needed");
-            return None;
-        }
-        // Whoever sends nothing to Okta need not know what would open it.
-        (None, None) if tokens == Tokens::Leave => return Some((TokenType::Ssws, Secret::new(""))),
-        (None, None) => {
-            if !refused {
-                findings.missing(
-                    &section.spot,
-                    "api_token",
-                    "is missing, exactly one of `api_token` and `access_token` is needed",
-                );
-            }
-            return None;
-        }
-    };
-    let token_type = given.unwrap_or(Some(usual));
-    let token = match tokens {
-        Tokens::Read => {
-            let found = secret::read(entry, variables)?;
-            if !found.secret.expose().bytes().all(|b| b.is_ascii_graphic()) {
-                findings
-                    .fault(&found.spot, "must hold visible ASCII characters only: it travels in a header");
-                return None;
-            }
-            if found.written == Written::Literally && reach != Some(Reach::Loopback) {
-                findings.warn(literal(&found.spot));
-            }
-            found.secret
-        }
-        Tokens::Leave => Secret::new(""),
-    };
-    Some((token_type?, token))
-}
-
-fn literal(spot: &Spot) -> String {
-    format!(
-        "{} is a literal: `{{ env = \"NAME\" }}` or `{{ file = \"/path\" }}` keeps it out of the file",
-        spot.path
-    )
-}
-
-fn token_type(text: &str) -> Result<TokenType, String> {
-    match text {
-        "SSWS" => Ok(TokenType::Ssws),
-        "Bearer" => Ok(TokenType::Bearer),
-        _ => Err("must be `SSWS` or `Bearer`".to_owned()),
     }
 }
 

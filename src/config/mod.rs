@@ -8,6 +8,7 @@ mod broker;
 mod callers;
 mod change;
 mod connection;
+mod credential;
 mod duration;
 mod entry;
 mod host;
@@ -53,10 +54,8 @@ pub struct NotYet {
 
 /// The settings that the contract names and this version refuses rather than ignores. `*` stands for
 /// any name.
-pub const NOT_YET: [NotYet; 2] = [
-    NotYet { path: "connections.*.service_app", example: "{}" },
-    NotYet { path: "telemetry.otlp_endpoint", example: "\"http://127.0.0.1:4317\"" },
-];
+pub const NOT_YET: [NotYet; 1] =
+    [NotYet { path: "telemetry.otlp_endpoint", example: "\"http://127.0.0.1:4317\"" }];
 
 /// Everything that can be set.
 #[derive(Debug, Clone, PartialEq)]
@@ -88,7 +87,7 @@ pub struct Loaded {
     pub warnings: Vec<String>,
 }
 
-/// Whether Okta tokens are looked up.
+/// Whether Okta's tokens and keys are looked up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Tokens {
     Read,
@@ -109,8 +108,8 @@ pub fn load(
     read(source, environment.into_iter().collect(), Tokens::Read)
 }
 
-/// The same for commands that send nothing to Okta and start where its tokens are absent: no token is
-/// looked up, and every [`Endpoint`](crate::edge::okta::Endpoint) holds an empty one.
+/// The same for commands that send nothing to Okta and start where its tokens are absent: no token and no
+/// private key is looked up, and every [`Endpoint`](crate::edge::okta::Endpoint) holds an empty one.
 ///
 /// # Errors
 /// Everything that is wrong.

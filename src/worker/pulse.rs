@@ -278,7 +278,7 @@ fn asking(reason: Reason, scope: &str) -> Request {
 }
 
 /// Whether Okta refuses the credential as such. "Feature not enabled" is no such refusal (75 recordings).
-pub(super) fn is_unauthorized(response: &Response) -> bool {
+pub fn is_unauthorized(response: &Response) -> bool {
     response.status == 401 && !OktaError::read(response).is("E0000015")
 }
 

@@ -5,6 +5,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on says so by panicking")]
 
+mod app;
 mod converging;
 mod counted;
 mod crowd;
@@ -28,4 +29,5 @@ mod pausing;
 mod plans;
 mod refusals;
 mod rules;
+mod service_app;
 mod stopping;

@@ -34,6 +34,7 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+use crate::app::{OrgWire, TestApp};
 use crate::crowd::Crowd;
 use crate::tape::Tape;
 
@@ -91,6 +92,8 @@ impl Headers {
 pub struct Setup {
     /// The org.
     pub org: Settings,
+    /// The service app that the connection is opened by; without one, it has an API token.
+    pub app: Option<TestApp>,
     /// What of the headers reaches the worker.
     pub headers: Headers,
     /// From sending to the whole answer.
@@ -111,6 +114,7 @@ impl Default for Setup {
     fn default() -> Self {
         Self {
             org: Settings::default(),
+            app: None,
             headers: Headers::Whole,
             latency: Duration::from_millis(100),
             capacity_percent: 100,
@@ -256,7 +260,11 @@ impl World {
         let share = Share { capacity_percent: self.setup.capacity_percent, length: self.setup.org.window };
         let terms = Terms { prefetch: self.setup.prefetch, ..Terms::new(prod(), share) };
         let budget = Arc::new(self.crowd.before(Arc::new(Gate::new(terms, Arc::clone(&observer)))));
-        let (okta, subtools) = (Arc::<Wire>::clone(&self.wire), self.setup.subtools.clone());
+        let okta: Arc<dyn Okta> = match &self.setup.app {
+            None => Arc::<Wire>::clone(&self.wire),
+            Some(app) => Arc::new(app.client(OrgWire::new(&self.org, self.clock), self.machine)),
+        };
+        let subtools = self.setup.subtools.clone();
         let connection = Connection::new(prod(), okta, budget, subtools);
         let rules = Rules {
             connections: HashMap::from([(prod(), Arc::new(connection))]),

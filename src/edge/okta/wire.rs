@@ -1,7 +1,8 @@
-//! Okta over HTTPS: one request, one answer, nothing repeated here.
+//! Requests over HTTPS: out once, the whole answer in.
 //!
-//! The credential goes to the configured host alone: redirects are not followed and a link's host is
-//! never taken. No error text holds a URL, because a path may hold a login.
+//! The only file with an HTTP client for Okta. What opens the org goes to the configured host alone: redirects
+//! are not followed and a link's host is never taken. No error text holds a URL, because a path may hold a
+//! login.
 
 use std::error::Error as _;
 use std::time::Duration;
@@ -10,11 +11,11 @@ use async_trait::async_trait;
 use bytes::BytesMut;
 use http::Method;
 use http::header::{ACCEPT, AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderValue};
-use reqwest::Url;
+use reqwest::{RequestBuilder, Url};
 
+use super::Wire;
 use crate::domain::http::{NoAnswer, Request, Response};
 use crate::domain::secret::Secret;
-use crate::worker::ports::Okta;
 
 /// How long to wait for a connection, TLS included.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -23,71 +24,35 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// recorded took 5.4 s, and deactivating a user with many provisioned applications takes longer.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 
+/// How long a form may take: it asks for a token that others wait for, and looks nothing up.
+const FORM_TIMEOUT: Duration = Duration::from_secs(15);
+
 /// The largest answer taken, in bytes: a page of 1,000 users with large profiles has a few MiB.
 const ANSWER_BYTES_MAX: usize = 64 * 1024 * 1024;
 
-/// What stands before the token in the `Authorization` header.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum TokenType {
-    /// An API token made by an administrator.
-    Ssws,
-    /// An OAuth 2.0 access token of the org's own authorization server.
-    Bearer,
-}
-
-impl TokenType {
-    /// The scheme as it stands in the header.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Ssws => "SSWS",
-            Self::Bearer => "Bearer",
-        }
-    }
-}
-
-/// Where an org is and what opens it.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Endpoint {
-    /// Scheme, host and port, without a trailing slash: `https://acme.okta.com`.
-    pub base_url: String,
-    /// The scheme of the token.
-    pub token_type: TokenType,
-    /// The token.
-    pub token: Secret,
-}
-
 /// One org over HTTPS.
-pub struct OktaClient {
+pub(super) struct Https {
     /// Read once: reading a host anew for each request costs more than all the rest of its URL.
     base_url: Url,
     http: reqwest::Client,
 }
 
-impl OktaClient {
-    /// A client for an org.
+impl Https {
+    /// The way to the org at this URL.
     ///
     /// # Errors
-    /// When the token cannot stand in a header, or TLS cannot be set up.
-    pub fn new(endpoint: &Endpoint) -> Result<Self, String> {
-        let authorization = format!("{} {}", endpoint.token_type.as_str(), endpoint.token.expose());
-        let mut authorization = HeaderValue::from_str(&authorization)
-            .map_err(|_| "the token holds a character that cannot stand in a header".to_owned())?;
-        authorization.set_sensitive(true);
+    /// When TLS cannot be set up.
+    pub(super) fn new(base_url: &str) -> Result<Self, String> {
         let json = HeaderValue::from_static("application/json");
-        let headers = HeaderMap::from_iter([
-            (AUTHORIZATION, authorization),
-            (ACCEPT, json.clone()),
-            (CONTENT_TYPE, json),
-        ]);
         let http = reqwest::Client::builder()
-            .default_headers(headers)
+            .default_headers(HeaderMap::from_iter([(ACCEPT, json)]))
             .user_agent(concat!("okta-worker/", env!("CARGO_PKG_VERSION")))
             .redirect(reqwest::redirect::Policy::none())
             .connect_timeout(CONNECT_TIMEOUT)
             .timeout(REQUEST_TIMEOUT)
             .build()
             .map_err(describe)?;
-        let base_url = Url::parse(&endpoint.base_url).map_err(|error| format!("the base URL: {error}"))?;
+        let base_url = Url::parse(base_url).map_err(|error| format!("the base URL: {error}"))?;
         Ok(Self { base_url, http })
     }
 
@@ -100,9 +65,13 @@ impl OktaClient {
 }
 
 #[async_trait]
-impl Okta for OktaClient {
-    async fn send(&self, request: &Request) -> Result<Response, NoAnswer> {
-        let mut building = self.http.request(request.method.clone(), self.url(request));
+impl Wire for Https {
+    async fn send(&self, request: &Request, authorization: &HeaderValue) -> Result<Response, NoAnswer> {
+        let mut building = self
+            .http
+            .request(request.method.clone(), self.url(request))
+            .header(AUTHORIZATION, authorization)
+            .header(CONTENT_TYPE, "application/json");
         building = match &request.body {
             Some(body) => building.body(body.clone()),
             // Without it Okta answers 411 ("Content-Length").
@@ -111,19 +80,34 @@ impl Okta for OktaClient {
             }
             None => building,
         };
-        let mut answer = building.send().await.map_err(no_answer)?;
-        let (status, headers) = (answer.status().as_u16(), std::mem::take(answer.headers_mut()));
-        let mut body = BytesMut::new();
-        while let Some(chunk) = answer.chunk().await.map_err(|error| NoAnswer::MaybeSent(describe(error)))? {
-            if body.len() + chunk.len() > ANSWER_BYTES_MAX {
-                return Err(NoAnswer::MaybeSent(format!(
-                    "the answer has more than {ANSWER_BYTES_MAX} bytes"
-                )));
-            }
-            body.extend_from_slice(&chunk);
-        }
-        Ok(Response::new(status, headers, body))
+        answer_to(building).await
     }
+
+    async fn post_form(&self, path: &str, form: Secret) -> Result<Response, NoAnswer> {
+        let mut url = self.base_url.clone();
+        url.set_path(path);
+        let building = self
+            .http
+            .post(url)
+            .header(CONTENT_TYPE, "application/x-www-form-urlencoded")
+            .timeout(FORM_TIMEOUT)
+            .body(form.expose().to_owned());
+        answer_to(building).await
+    }
+}
+
+/// Sends once and reads the whole answer.
+async fn answer_to(request: RequestBuilder) -> Result<Response, NoAnswer> {
+    let mut answer = request.send().await.map_err(no_answer)?;
+    let (status, headers) = (answer.status().as_u16(), std::mem::take(answer.headers_mut()));
+    let mut body = BytesMut::new();
+    while let Some(chunk) = answer.chunk().await.map_err(|error| NoAnswer::MaybeSent(describe(error)))? {
+        if body.len() + chunk.len() > ANSWER_BYTES_MAX {
+            return Err(NoAnswer::MaybeSent(format!("the answer has more than {ANSWER_BYTES_MAX} bytes")));
+        }
+        body.extend_from_slice(&chunk);
+    }
+    Ok(Response::new(status, headers, body))
 }
 
 /// Whether the request may have been executed: only what failed before a connection stood surely was not.
@@ -155,19 +139,15 @@ mod tests {
     #[test]
     fn a_url_is_the_host_and_what_the_request_says_unchanged() {
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let endpoint = Endpoint {
-            base_url: "https://acme.okta.com:8443".into(),
-            token_type: TokenType::Ssws,
-            token: Secret::new("t"),
-        };
-        let client = OktaClient::new(&endpoint).unwrap();
+        let base_url = "https://acme.okta.com:8443";
+        let https = Https::new(base_url).unwrap();
         let user = UserKey::try_from("a/b#c?d @x".to_owned()).unwrap();
         let plain = Request::get("/api/v1/users/{userId}/groups", &[&user]);
         let search = Request::get("/api/v1/users", &[]).query("search", "a eq \"x&y\"").query("limit", 2);
         for request in [plain, search] {
-            let whole = format!("{}{}", endpoint.base_url, request.path_and_query());
-            assert_eq!(client.url(&request).as_str(), whole);
-            assert_eq!(client.url(&request), Url::parse(&whole).unwrap());
+            let whole = format!("{base_url}{}", request.path_and_query());
+            assert_eq!(https.url(&request).as_str(), whole);
+            assert_eq!(https.url(&request), Url::parse(&whole).unwrap());
         }
     }
 }

@@ -1,0 +1,156 @@
+//! What opens a connection's org: an API token, an access token or a service app, and exactly one of them.
+
+use super::Tokens;
+use super::entry::{Entry, Word};
+use super::host::Reach;
+use super::layers::Variables;
+use super::secret::{self, Found, Written};
+use super::section::Section;
+use super::tree::Spot;
+use crate::domain::secret::Secret;
+use crate::edge::okta::{Credential, ServiceApp, SigningKey, TokenType};
+
+const ONE_OF: &str = "exactly one of `api_token`, `access_token` and `service_app` is needed";
+
+/// Longer than any name of an application, a key or a scope at Okta.
+const NAME_CHARS_MAX: usize = 256;
+
+/// Reads it out of the keys of a connection.
+pub(super) fn read(
+    section: &mut Section<'_>,
+    reach: Option<Reach>,
+    tokens: Tokens,
+    variables: &Variables,
+) -> Option<Credential> {
+    let given = section.take("token_type");
+    let kinds = ["api_token", "access_token", "service_app"].map(|key| (key, section.take(key)));
+    let mut there = kinds.into_iter().filter_map(|(key, entry)| Some((key, entry?)));
+    let Some((key, entry)) = there.next() else {
+        given.and_then(|entry| entry.parsed(token_type));
+        // Whoever sends nothing to Okta need not know what would open it.
+        if tokens == Tokens::Leave {
+            return Some(Credential::Token { kind: TokenType::Ssws, token: Secret::new("") });
+        }
+        section.findings.missing(&section.spot, "api_token", &format!("is missing, {ONE_OF}"));
+        return None;
+    };
+    let others = there.map(|(_, other)| other.fault(format!("stands beside `{key}`, {ONE_OF}"))).count();
+    let credential = match key {
+        "service_app" => {
+            if let Some(given) = &given {
+                given.fault("is for a token: that of a service app is always `Bearer`");
+            }
+            service_app(entry, reach, tokens, variables).map(Credential::ServiceApp)
+        }
+        key => {
+            let usual = if key == "api_token" { TokenType::Ssws } else { TokenType::Bearer };
+            let kind = given.map_or(Some(usual), |entry| entry.parsed(token_type));
+            let token = token(entry, reach, tokens, variables);
+            kind.zip(token).map(|(kind, token)| Credential::Token { kind, token })
+        }
+    };
+    credential.filter(|_| others == 0)
+}
+
+fn token_type(text: &str) -> Result<TokenType, String> {
+    match text {
+        "SSWS" => Ok(TokenType::Ssws),
+        "Bearer" => Ok(TokenType::Bearer),
+        _ => Err("must be `SSWS` or `Bearer`".to_owned()),
+    }
+}
+
+fn token(entry: Entry<'_>, reach: Option<Reach>, tokens: Tokens, variables: &Variables) -> Option<Secret> {
+    let findings = entry.findings;
+    let Found { secret, spot, .. } = secret(entry, reach, tokens, variables)?;
+    if !secret.expose().bytes().all(|b| b.is_ascii_graphic()) {
+        findings.fault(&spot, "must hold visible ASCII characters only: it travels in a header");
+        return None;
+    }
+    Some(secret)
+}
+
+fn service_app(
+    entry: Entry<'_>,
+    reach: Option<Reach>,
+    tokens: Tokens,
+    variables: &Variables,
+) -> Option<ServiceApp> {
+    let mut section = entry.section()?;
+    let client_id = section.need("client_id").and_then(|entry| entry.parsed(name));
+    let key_id = match section.take("key_id") {
+        Some(entry) => entry.parsed(name).map(Some),
+        None => Some(None),
+    };
+    let scopes = section.need("scopes").and_then(scopes);
+    let private_key = match (section.take("private_key"), tokens) {
+        (Some(entry), _) => private_key(entry, reach, tokens, variables),
+        (None, Tokens::Leave) => Some(Secret::new("")),
+        (None, Tokens::Read) => {
+            section.findings.missing(&section.spot, "private_key", "is missing");
+            None
+        }
+    };
+    section.close();
+    Some(ServiceApp { client_id: client_id?, private_key: private_key?, key_id: key_id?, scopes: scopes? })
+}
+
+fn private_key(
+    entry: Entry<'_>,
+    reach: Option<Reach>,
+    tokens: Tokens,
+    variables: &Variables,
+) -> Option<Secret> {
+    let findings = entry.findings;
+    let Found { secret, spot, .. } = secret(entry, reach, tokens, variables)?;
+    if tokens == Tokens::Read
+        && let Err(fault) = SigningKey::parse(secret.expose())
+    {
+        findings.fault(&spot, fault);
+        return None;
+    }
+    Some(secret)
+}
+
+/// A secret, unless it is to be left where it is; one that is written down where it should not be is warned of.
+fn secret(entry: Entry<'_>, reach: Option<Reach>, tokens: Tokens, variables: &Variables) -> Option<Found> {
+    if tokens == Tokens::Leave {
+        return Some(Found { secret: Secret::new(""), written: Written::Elsewhere, spot: entry.spot });
+    }
+    let findings = entry.findings;
+    let found = secret::read(entry, variables)?;
+    if found.written == Written::Literally && reach != Some(Reach::Loopback) {
+        findings.warn(literal(&found.spot));
+    }
+    Some(found)
+}
+
+fn literal(spot: &Spot) -> String {
+    format!(
+        "{} is a literal: `{{ env = \"NAME\" }}` or `{{ file = \"/path\" }}` keeps it out of the file",
+        spot.path
+    )
+}
+
+/// A name as Okta gives it to an application, a key or a scope. The characters are those of a scope (RFC 6749,
+/// section 3.3).
+fn name(text: &str) -> Result<String, String> {
+    let is_fine = |b: u8| b.is_ascii_graphic() && b != b'"' && b != b'\\';
+    match text.len() {
+        1..=NAME_CHARS_MAX if text.bytes().all(is_fine) => Ok(text.to_owned()),
+        _ => Err(format!("must be a name of 1 to {NAME_CHARS_MAX} visible ASCII characters without blanks")),
+    }
+}
+
+fn scopes(entry: Entry<'_>) -> Option<Vec<String>> {
+    let (spot, findings) = (entry.spot.clone(), entry.findings);
+    let words = entry.words()?;
+    if words.is_empty() {
+        findings.fault(&spot, "must name at least one scope, such as `okta.users.manage`");
+        return None;
+    }
+    let scope = |Word { text, spot }: &Word| name(text).map_err(|message| findings.fault(spot, message)).ok();
+    // Collected twice, so that the first wrong one does not hide the others.
+    let scopes: Vec<_> = words.iter().map(scope).collect();
+    scopes.into_iter().collect()
+}
