@@ -31,6 +31,7 @@ mod reload;
 mod replies;
 mod retries;
 mod secrets;
+mod service_app;
 mod signals;
 mod slow;
 mod submit;

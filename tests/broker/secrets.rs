@@ -6,9 +6,10 @@ use okta_worker::config;
 use okta_worker::domain::topology::{DEAD, UNCLAIMED};
 use serde_json::{Value, json};
 
-use super::caller::{Caller, Message, Reply};
+use super::caller::{Caller, Message, Reply, until};
 use super::node::{User, ours};
 use super::org::TOKEN;
+use super::service_app;
 use super::world::{Start, Worker, World};
 
 const BROKER_PASSWORD: &str = "planted-broker-password";
@@ -136,6 +137,37 @@ async fn planted_secrets_show_up_nowhere() {
     node.run("ctl", &["-q", "delete_user", &user]);
 }
 
+#[tokio::test]
+async fn what_a_service_app_proves_itself_with_shows_up_nowhere() {
+    let world = World::with(&service_app::CLIENT).await;
+    let settings = service_app::settings(&world);
+    let mut worker = world.worker_with(&Start { settings: &settings, variables: &LOUD, ..Start::default() });
+    let mut caller = world.caller().await;
+    let message = Message::new("app", "list_groups", &json!({"limit": 1}));
+    let mut said = whole(&caller.call(&message).await);
+    for error in ["invalid_client", "invalid_scope", "invalid_dpop_proof"] {
+        let fault = json!({"status": 400, "error": error});
+        world.org.fault(&json!({"method": "POST", "route": "/oauth2/v1/token", "what": {"oauth": fault}}));
+    }
+    until("all three were heard", async || {
+        said.push_str(&whole(&caller.call(&message).await));
+        let stderr = worker.process.stderr();
+        ["invalid_client", "invalid_scope", "invalid_dpop_proof"].iter().all(|error| stderr.contains(error))
+    })
+    .await;
+    said.push_str(&told(&worker));
+    worker.process.signal("TERM");
+    worker.process.wait();
+    said.push_str(&worker.process.stderr());
+    assert!(said.contains("a token was asked for"), "something was logged at all");
+    // Every token of the simulated org begins so, and every assertion with this header.
+    let header = base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(r#"{"alg":"ES256""#);
+    let mut secrets = vec!["sandbox-access-token", &header[..16], "client_assertion="];
+    secrets.extend(service_app::KEY.lines().filter(|line| line.len() == 64 && !line.contains(' ')));
+    assert_eq!(secrets.len(), 5, "the key has two whole lines");
+    assert_eq!(shown(&said, &secrets), [""; 0]);
+}
+
 /// Has every kind of one-time secret minted. Each stands in its own result, and nowhere else in it.
 async fn one_time_secrets(caller: &mut Caller) -> Vec<String> {
     caller.queue("answers", FieldTable::default(), None).await;
@@ -194,12 +226,18 @@ subtools = ["read"]
 domain = "acme.okta.com"
 access_token = "{STRAY}"
 subtools = ["read"]
+[connections.c]
+domain = "acme.okta.com"
+subtools = ["read"]
+service_app = {{ client_id = "0oa", scopes = "okta.users.read", private_key = {{ env = "KEY" }} }}
 "#,
         secret.display()
     );
     std::fs::write(&file, text).unwrap();
     let url = format!("amqp://worker:{BROKER_PASSWORD}@127.0.0.1/okta");
-    let loaded = config::load(Some(&file), [("URL".to_owned(), url)]).unwrap();
+    let variables = [("URL".to_owned(), url), ("KEY".to_owned(), service_app::KEY.to_owned())];
+    let loaded = config::load(Some(&file), variables).unwrap();
     let printed = format!("{loaded:?} {:?}", loaded.warnings);
-    assert_eq!(shown(&printed, &[TOKEN, BROKER_PASSWORD, STRAY]), [""; 0], "{printed}");
+    let key = service_app::KEY.lines().nth(2).expect("it has lines");
+    assert_eq!(shown(&printed, &[TOKEN, BROKER_PASSWORD, STRAY, key]), [""; 0], "{printed}");
 }
