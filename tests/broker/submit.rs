@@ -19,7 +19,7 @@ fn submit(world: &World, url: &str, name: &str, text: &str) -> (Command, PathBuf
     let (file, settings) = (world.file(name), world.file("submit.toml"));
     std::fs::write(&file, text).expect("a file can be written");
     let text = format!(
-        "broker.url = {{ env = \"{BROKER_URL}\" }}\n[connections.prod]\ndomain = \"acme.okta.com\"\nsubtools = [\"read\"]\n"
+        "broker.url = {{ env = \"{BROKER_URL}\" }}\n[connections.prod]\ndomain = \"acme.okta.com\"\nsubtools = [\"all\"]\n"
     );
     std::fs::write(&settings, text).expect("a file can be written");
     let mut command = command();

@@ -176,7 +176,7 @@ fn bodies(world: &World, rows: usize) -> Vec<Value> {
     let settings = world.file("call.toml");
     let url = world.org.url();
     let text =
-        format!("[connections.prod]\nbase_url = \"{url}\"\napi_token = \"{TOKEN}\"\nsubtools = [\"read\"]\n");
+        format!("[connections.prod]\nbase_url = \"{url}\"\napi_token = \"{TOKEN}\"\nsubtools = [\"all\"]\n");
     std::fs::write(&settings, text).expect("a file can be written");
     let mut call = command();
     let arguments = json!({"search": "status eq \"ACTIVE\"", "limit": 1000}).to_string();
