@@ -6,6 +6,7 @@
 use std::collections::HashMap;
 use std::io::{Read as _, Write as _};
 use std::net::{Shutdown, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::wire::{BODY, HEADER, METHOD, frame, long, method, short};
@@ -15,6 +16,9 @@ const NO_TABLE: [u8; 4] = [0; 4];
 
 /// What it proposes: any number of channels, frames of 128 KiB, no heartbeat.
 const TUNE: [&[u8]; 3] = [&2047_u16.to_be_bytes(), &131_072_u32.to_be_bytes(), &0_u16.to_be_bytes()];
+
+/// How many names it has made up.
+static NAMES: AtomicU32 = AtomicU32::new(0);
 
 /// The broker.
 pub struct Scripted {
@@ -203,9 +207,10 @@ impl Line {
         let arguments = &payload[4..];
         let mut channels = locked(&self.channels);
         let channel = channels.entry(number).or_default();
-        let name = |bytes| {
-            let (name, _) = read_short(bytes);
-            short(if name.is_empty() { b"made-by-the-broker" } else { name })
+        // Two consumers of a channel must not have the same name.
+        let name = |bytes| match read_short(bytes) {
+            ([], _) => short(format!("made-{}", NAMES.fetch_add(1, Ordering::Relaxed)).as_bytes()),
+            (name, _) => short(name),
         };
         match (class, id) {
             (20, 10) => {
