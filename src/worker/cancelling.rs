@@ -106,3 +106,19 @@ impl Cancelled {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_cancellation_is_forgotten_although_none_has_come_since() {
+        let mark = Mark { connection: "prod".to_owned(), caller: None, id: "job".to_owned() };
+        let cancelled = Cancelled::default();
+        cancelled.keep(mark.clone());
+        tokio::time::advance(KEPT / 2).await;
+        assert!(cancelled.has(&mark));
+        tokio::time::advance(KEPT).await;
+        assert!(!cancelled.has(&mark));
+    }
+}

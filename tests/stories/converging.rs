@@ -298,3 +298,25 @@ async fn a_mail_that_nobody_can_be_sure_of_is_not_sent_again() {
     assert_eq!(world.effects().iter().filter(|effect| **effect == "mail.password_reset").count(), 1);
     world.close();
 }
+
+#[tokio::test(start_paused = true)]
+async fn another_write_that_is_refused_proves_nothing_of_the_one_in_doubt() {
+    let mut world = Setup::default().open();
+    let jane = "jane@example.com"; // she has no password yet, so that a link is minted
+    let profile = json!({ "firstName": "J", "lastName": "D", "login": jane, "email": jane });
+    world.ask("create_user", json!({ "profile": profile, "activate": false }));
+    world.run_for(Duration::from_secs(60)).await;
+    assert_eq!(world.answers(1), ["m1 succeeded applied"]);
+    world.fault(
+        Fault::next(Trouble::Bare(504))
+            .on("POST", "/api/v1/users/{userId}/lifecycle/activate")
+            .after_effect(),
+    );
+    let refused = Trouble::Code { status: 403, code: "E0000006".to_owned() };
+    world.fault(Fault::next(refused).on("POST", "/api/v1/users/{userId}/lifecycle/reactivate"));
+    world.ask("activate_user", json!({ "user_id": jane, "send_email": false }));
+    world.rest().await;
+    let tape = world.tape();
+    assert_eq!(world.answers(1), ["m2 failed forbidden unknown"], "it is activated:\n{tape}");
+    world.close();
+}
