@@ -110,6 +110,11 @@ impl Trouble {
     }
 }
 
+/// Whether Okta refuses the credential as such. "Feature not enabled" is no such refusal (75 recordings).
+pub fn is_unauthorized(response: &Response) -> bool {
+    response.status == 401 && !OktaError::read(response).is("E0000015")
+}
+
 /// Says what an answer means.
 pub fn classify(answer: Result<&Response, &NoAnswer>) -> Meaning {
     let response = match answer {

@@ -125,8 +125,7 @@ impl Answering<'_> {
             bytes -= json::to_vec(&answer.okta_request_ids.remove(0)).len() + 1;
         }
         if bytes > bytes_max && !keeps_result {
-            answer.result = Some(json::to_raw(&()));
-            answer.result_omitted = true;
+            omit_result(answer);
         }
     }
 
@@ -161,7 +160,11 @@ impl Answering<'_> {
         };
         let postbox = &self.worker.postbox;
         match postbox.post(&post(answer)).await? {
-            Posted::TooLarge => postbox.post(&post(&without_result(answer.clone()))).await,
+            Posted::TooLarge => {
+                let mut answer = answer.clone();
+                omit_result(&mut answer);
+                postbox.post(&post(&answer)).await
+            }
             posted => Ok(posted),
         }
     }
@@ -276,13 +279,10 @@ fn confirmed(posted: Posted) -> Result<(), Unposted> {
     }
 }
 
-/// The answer without a result that is too large.
-fn without_result(answer: Answer) -> Answer {
-    Answer {
-        result_omitted: answer.result.is_some(),
-        result: answer.result.map(|_| json::to_raw(&())),
-        ..answer
-    }
+/// Leaves out a result that is too large, if there is one.
+fn omit_result(answer: &mut Answer) {
+    answer.result_omitted = answer.result.is_some();
+    answer.result = answer.result.take().map(|_| json::to_raw(&()));
 }
 
 /// The answer without its one-time secrets, for a place that is not the caller's.

@@ -15,9 +15,8 @@ use crate::domain::answer::ErrorCode;
 use crate::domain::bucket::RateHeaders;
 use crate::domain::http::{NoAnswer, Request, Response};
 use crate::domain::ids::{ConnectionName, Lane, UserKey};
-use crate::domain::okta_error::OktaError;
 use crate::policy::budget::window::Told;
-use crate::policy::classify::{Limit, Meaning, Trouble, classify};
+use crate::policy::classify::{Limit, Meaning, Trouble, classify, is_unauthorized};
 use crate::policy::retry::PROBE;
 
 use super::Connection;
@@ -275,11 +274,6 @@ fn asking(reason: Reason, scope: &str) -> Request {
         (Some("logs"), false) if reason == Reason::Forbidden => list("/api/v1/logs"),
         (_, false) => list("/api/v1/users"),
     }
-}
-
-/// Whether Okta refuses the credential as such. "Feature not enabled" is no such refusal (75 recordings).
-pub fn is_unauthorized(response: &Response) -> bool {
-    response.status == 401 && !OktaError::read(response).is("E0000015")
 }
 
 /// Whether Okta says that the credential lacks a scope (`WWW-Authenticate`, "insufficient_scope").

@@ -211,8 +211,8 @@ fn challenge(error: &str, why: &str, scopes: &str) -> HeaderValue {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::policy::classify::is_unauthorized;
     use crate::policy::refusal;
-    use crate::worker::pulse::is_unauthorized;
 
     fn asked() -> Vec<String> {
         vec!["okta.users.manage".to_owned(), "okta.groups.manage".to_owned()]

@@ -21,9 +21,8 @@ use super::{Granted, ServiceApp, TOKEN_PATH, Wire};
 use crate::domain::bucket::date;
 use crate::domain::http::{NoAnswer, Request, Response};
 use crate::domain::secret::Secret;
-use crate::policy::classify::{Meaning, classify};
+use crate::policy::classify::{Meaning, classify, is_unauthorized};
 use crate::worker::clock::Clock;
-use crate::worker::pulse::is_unauthorized;
 
 /// How far the machine's clock may be off before an assertion is refused for it: the `Date` that tells has whole
 /// seconds, and took its time.

@@ -22,7 +22,7 @@ use crate::domain::http::{Exchange, NoAnswer, Request, Response};
 use crate::domain::mail::Receipt;
 use crate::domain::okta_error::OktaError;
 use crate::policy::budget::window::Told;
-use crate::policy::classify::{Meaning, Trouble, classify};
+use crate::policy::classify::{Meaning, Trouble, classify, is_unauthorized};
 use crate::policy::refusal;
 use crate::policy::retry::LAG;
 use crate::tools::output::Rest;
@@ -311,6 +311,7 @@ impl<'a> Conversation<'a> {
             id: String,
         }
         self.has_begun = true;
+        self.refused = None;
         self.beats_before = None;
         let connection = &self.job.connection;
         if response.is_success() && self.is_in_scope(request) {
@@ -338,7 +339,7 @@ impl<'a> Conversation<'a> {
 
     /// Whether an answer says that the credential is no good, or has lost a scope that worked.
     fn fails_everywhere(&self, request: &Request, response: &Response) -> Option<Reason> {
-        if pulse::is_unauthorized(response) {
+        if is_unauthorized(response) {
             return Some(Reason::Unauthorized);
         }
         let has_worked = self.is_in_scope(request) && self.job.connection.pulse.has_worked(self.job.scope);

@@ -68,7 +68,7 @@ impl CallerCeilings {
 }
 
 /// Tells the bulk lane that somebody it yields to has gone, one way or the other.
-struct Leaving<'a>(&'a Notify);
+pub(super) struct Leaving<'a>(pub &'a Notify);
 
 impl Drop for Leaving<'_> {
     fn drop(&mut self) {

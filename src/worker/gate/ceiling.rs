@@ -218,12 +218,10 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_limit_beyond_all_reason_is_replaced_without_delay() {
+    async fn a_limit_beyond_all_reason_is_not_counted_to_its_end() {
         let huge = Ceiling::of_window(u32::MAX, SHARE);
-        let begun = std::time::Instant::now();
-        let usual = Ceiling::of_window(600, SHARE).in_place_of(&huge);
-        assert!(begun.elapsed() < Duration::from_secs(30), "its four milliards are counted one by one");
-        usual.take().unwrap();
+        assert_eq!(huge.quota.burst_size().get(), LIMIT_MAX);
+        Ceiling::of_window(600, SHARE).in_place_of(&huge).take().unwrap();
     }
 
     #[tokio::test(start_paused = true)]

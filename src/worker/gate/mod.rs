@@ -34,7 +34,7 @@ use super::ports::{Account, Ask, Budget, Census, Gossip, NotNow, Patience, Permi
 
 pub use callers::CallerCeilings;
 
-use callers::{Standing, check_hope};
+use callers::{Leaving, Standing, check_hope};
 use ceiling::PerMinute;
 use emitting::Emitting;
 use line::{Line, Turn};
@@ -208,7 +208,7 @@ impl Gate {
     /// Waits in line for a lane's turn and then for the budget, unless that is in vain; false when the route
     /// has another line by now.
     async fn wait(&self, line: &Line, route: usize, ask: &Ask<'_>) -> Result<bool, NotNow> {
-        let _leaving = Leaving(line);
+        let _leaving = Leaving(&line.changed);
         let _standing = Standing::new(line.waiting(ask.lane));
         let _counted = (ask.lane == Lane::Bulk).then(|| Standing::new(&self.bulk_waiting));
         let turn = line.turn(ask.lane).acquire();
@@ -340,15 +340,6 @@ impl Gate {
 
     fn note(&self, event: &Event<'_>) {
         self.observer.note(event);
-    }
-}
-
-/// Tells the bulk lane that somebody it yields to has gone, one way or the other.
-struct Leaving<'a>(&'a Line);
-
-impl Drop for Leaving<'_> {
-    fn drop(&mut self) {
-        self.0.changed.notify_waiters();
     }
 }
 
