@@ -3,11 +3,12 @@
 //! It runs in a thread of its own, so that a test may stop its own clock. It knows nothing of what is said
 //! on its connections, except that a test may mean only those whose client has said a certain word.
 
+use std::io::ErrorKind;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::tcp::{ReadHalf, WriteHalf};
@@ -188,7 +189,15 @@ fn at(port: u16) -> SocketAddr {
 fn bound(address: SocketAddr) -> TcpSocket {
     let socket = TcpSocket::new_v4().expect("a socket can be made");
     socket.set_reuseaddr(true).expect("a port can be used again");
-    socket.bind(address).expect("the port is free");
+    // A process that is just being started holds what was open here until it runs its own program.
+    let deadline = Instant::now() + Duration::from_secs(5);
+    while let Err(error) = socket.bind(address) {
+        assert!(
+            error.kind() == ErrorKind::AddrInUse && Instant::now() < deadline,
+            "the port is free: {error}"
+        );
+        std::thread::sleep(Duration::from_millis(1));
+    }
     socket
 }
 
@@ -393,7 +402,7 @@ async fn carry(
 
 #[cfg(test)]
 mod tests {
-    use std::io::{ErrorKind, Read as _, Write as _};
+    use std::io::{Read as _, Write as _};
     use std::net::{Shutdown, TcpListener, TcpStream};
 
     use super::*;
