@@ -20,6 +20,7 @@ pub mod output;
 pub mod plan;
 mod resolve;
 mod steps;
+pub mod subject;
 #[cfg(test)]
 mod tests;
 mod users;
