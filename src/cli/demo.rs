@@ -83,6 +83,7 @@ pub(super) async fn run() -> Result<u8, Refusal> {
     screen.welcome();
     match story(&desk, &screen).await {
         Ok(()) => {
+            screen.settled().await;
             screen.farewell();
             Ok(DONE)
         }

@@ -6,6 +6,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use tokio::sync::watch;
 
 use crate::domain::answer::{Effect, Status};
 use crate::domain::bucket::Bucket;
@@ -20,6 +21,8 @@ pub(super) struct Screen {
     window: Duration,
     is_terminal: bool,
     seen: Mutex<Seen>,
+    /// Messages that the worker has taken and not let go of.
+    in_hand: watch::Sender<usize>,
     bar: Mutex<ProgressBar>,
 }
 
@@ -43,6 +46,7 @@ impl Screen {
             window,
             is_terminal: std::io::stdout().is_terminal(),
             seen: Mutex::default(),
+            in_hand: watch::Sender::new(0),
             bar: Mutex::new(ProgressBar::hidden()),
         }
     }
@@ -81,7 +85,14 @@ impl Screen {
         self.bar().finish();
     }
 
-    /// What was done, and where to go from here.
+    /// Waits until the worker is done with every message. A caller has its answer a moment before the
+    /// worker counts it, so a summary without this wait could miss the last one.
+    pub async fn settled(&self) {
+        let mut in_hand = self.in_hand.subscribe();
+        in_hand.wait_for(|in_hand| *in_hand == 0).await.expect("the sender is part of the screen");
+    }
+
+    /// Prints what was done, and where to go from here.
     pub fn farewell(&self) {
         let seen = self.seen();
         tell!("\ndone in {:.1} s", self.began.elapsed().as_secs_f64());
@@ -147,6 +158,8 @@ impl Screen {
 impl Observer for Screen {
     fn note(&self, event: &Event<'_>) {
         match event {
+            Event::Received { .. } => self.in_hand.send_modify(|in_hand| *in_hand += 1),
+            Event::Left { .. } => self.in_hand.send_modify(|in_hand| *in_hand -= 1),
             Event::Answered(ending) => self.answered(ending),
             Event::Waited { bucket, waited, .. } if *waited > NOTICEABLE => {
                 let mut seen = self.seen();
@@ -171,10 +184,8 @@ impl Observer for Screen {
                 ));
             }
             Event::Waited { .. }
-            | Event::Received { .. }
             | Event::BucketRecovered { .. }
             | Event::LimitLowered { .. }
-            | Event::Left { .. }
             | Event::Retried { .. }
             | Event::PutAside { .. }
             | Event::HandedBack { .. }
@@ -190,5 +201,24 @@ impl Observer for Screen {
             | Event::Unserved { .. }
             | Event::SignalsRefused { .. } => {}
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt as _;
+
+    use super::*;
+    use crate::domain::ids::{ConnectionName, Lane};
+
+    #[test]
+    fn a_summary_waits_for_messages_that_are_answered_and_not_yet_counted() {
+        let screen = Screen::new(Duration::from_secs(5));
+        let (connection, lane) = (&ConnectionName::parse("demo").unwrap(), Lane::Interactive);
+        assert!(screen.settled().now_or_never().is_some());
+        screen.note(&Event::Received { connection, lane, redelivered: false });
+        assert!(screen.settled().now_or_never().is_none());
+        screen.note(&Event::Left { connection, lane });
+        assert!(screen.settled().now_or_never().is_some());
     }
 }
