@@ -62,9 +62,9 @@ fn sources() -> BTreeMap<String, String> {
     found.iter().map(read).filter(|(path, _)| !path.contains("/tests/")).collect()
 }
 
-/// The code of a file without its tests.
+/// The code of a file without the module of tests at its end.
 fn code(text: &str) -> &str {
-    text.split("#[cfg(test)]").next().unwrap_or(text)
+    text.find("\n#[cfg(test)]\nmod tests {").map_or(text, |end| &text[..end])
 }
 
 /// Whether `word` stands in the text as a path's first segment: `word::`.
@@ -128,6 +128,8 @@ fn the_floor_check_bites() {
     assert_eq!(named_floors("use crate::worker::ports::Okta;").collect::<Vec<_>>(), ["worker"]);
     assert!(names_crate("    lapin::Channel", "lapin"));
     assert!(!names_crate("crate::lapin::x my_lapin::y", "lapin"));
+    let file = "mod a;\n#[cfg(test)]\nmod tests;\nuse b::c;\n\n#[cfg(test)]\nmod tests {\n    use d::e;\n}\n";
+    assert_eq!(code(file), "mod a;\n#[cfg(test)]\nmod tests;\nuse b::c;\n");
 }
 
 #[test]
