@@ -20,6 +20,7 @@ mod ceilings;
 mod clocks;
 mod failures;
 mod fit;
+mod hanging;
 mod isolation;
 mod keys;
 mod ledgers;

@@ -58,6 +58,8 @@ const REST_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 pub enum Mishap {
     /// The request surely did not reach Okta.
     NotSent,
+    /// The request reaches nobody, and after so long the worker gives it up.
+    Hangs(Duration),
     /// Too many other requests are in flight.
     Crowded,
     /// The port has a bug.
@@ -166,6 +168,10 @@ impl Okta for Wire {
         match mishap {
             None => self.okta.send(request).await.map(|response| self.headers.pass(response)),
             Some(Mishap::NotSent) => Err(NoAnswer::NotSent("connection refused".to_owned())),
+            Some(Mishap::Hangs(time)) => {
+                tokio::time::sleep(time).await;
+                Err(NoAnswer::MaybeSent("timed out".to_owned()))
+            }
             Some(Mishap::Crowded) => {
                 let call = call(request);
                 let answer = self.org.lock().unwrap().answer_with(&call, self.clock.now(), usize::MAX);

@@ -290,7 +290,8 @@ impl Ledger {
             // Nobody knows yet whether the old window is over: a few find out for all.
             // How fast they will go after its end is not planned yet.
             let pace = self.pace.rate.filter(|_| !self.window.has_ended(at)).unwrap_or(0.0);
-            return f64::from(self.window.in_flight()) < (UNCONFIRMED_SECONDS * pace).max(1.0);
+            let is_one_of_few = f64::from(self.window.in_flight()) < (UNCONFIRMED_SECONDS * pace).max(1.0);
+            return is_one_of_few || !self.window.is_probed(at);
         }
         let z = match lane {
             Lane::Bulk => Z_BULK,
@@ -307,7 +308,7 @@ impl Ledger {
             Lane::Interactive => STALE_PART_INTERACTIVE,
         };
         view.is_confirmed
-            && self.window.in_flight() == 0
+            && !self.window.is_probed(at)
             && at >= self.stale_at(view)
             && view.room as f64 >= part * f64::from(view.limit)
     }
@@ -318,10 +319,11 @@ impl Ledger {
 
     /// The first moment at which the request may go, among those at which anything changes by itself.
     fn not_until(&self, now: Instant, lane: Lane) -> NotUntil {
-        let [blocked, lost, end] = self.window.turning_points(now);
+        let [blocked, lost, end, probed] = self.window.turning_points(now);
         let credited = self.credited_at(now).unwrap_or(now);
         let stale = self.window.view(now).map_or(now, |view| self.stale_at(&view));
-        let mut moments = [blocked, lost, end, credited, stale, credited.max(blocked)];
+        let after = [blocked, probed].map(|at| at.max(credited));
+        let mut moments = [blocked, lost, end, probed, credited, stale, after[0], after[1]];
         moments.sort_unstable();
         let next = moments.into_iter().find(|at| *at > now && self.permits(*at, lane));
         next.map_or(NotUntil::NextAnswer, NotUntil::At)

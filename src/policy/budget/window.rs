@@ -13,7 +13,8 @@ use std::time::{Duration, Instant};
 use crate::domain::bucket::RateHeaders;
 
 use super::constants::{
-    DISTRUST, LATE_FLIP_WAIT, LATE_FLIP_WAIT_MAX, SAME_WINDOW_SECONDS, SILENT_BLOCK, WHOLE_SECOND,
+    DISTRUST, LATE_FLIP_WAIT, LATE_FLIP_WAIT_MAX, PROBE_AGAIN, SAME_WINDOW_SECONDS, SILENT_BLOCK,
+    WHOLE_SECOND,
 };
 use super::keys::Answer;
 use super::okta_clock::OktaClock;
@@ -48,6 +49,8 @@ pub enum Learned {
 pub struct Window {
     share: Share,
     in_flight: u32,
+    /// When the latest request was sent.
+    asked_at: Option<Instant>,
     /// Requests that Okta may have counted after it told what is known.
     lost: u32,
     /// When the latest of them was lost. It arrived before, so its window ends within a length of this.
@@ -115,6 +118,7 @@ impl Window {
         Self {
             share,
             in_flight: 0,
+            asked_at: None,
             lost: 0,
             lost_at: None,
             blocked_until: None,
@@ -145,10 +149,10 @@ impl Window {
     /// Whether one more request fits, when nothing blocks the bucket.
     pub fn has_room(&self, now: Instant) -> bool {
         match self.state {
-            State::Unknown => self.in_flight == 0, // one probe finds out what there is
+            State::Unknown => !self.is_probed(now), // one probe finds out what there is
             State::Silent => true,
             // What others told is no more than a hint until an answer of our own has come.
-            State::Open(_) if !self.is_announced && self.in_flight > 0 => false,
+            State::Open(_) if !self.is_announced && self.is_probed(now) => false,
             State::Open(_) => self.view(now).is_some_and(|view| view.room >= 1),
         }
     }
@@ -157,6 +161,13 @@ impl Window {
     pub fn take(&mut self, now: Instant) {
         self.turn(now);
         self.in_flight += 1;
+        self.asked_at = Some(now);
+    }
+
+    /// Returns true while a request is on its way whose answer will tell more. One that hangs tells nothing, so it
+    /// counts no longer after a few seconds, and another may find out.
+    pub fn is_probed(&self, at: Instant) -> bool {
+        self.in_flight > 0 && self.asked_at.is_some_and(|asked| at < asked + PROBE_AGAIN)
     }
 
     /// Puts a window that is surely over behind.
@@ -201,12 +212,22 @@ impl Window {
     /// The first moment from `now` on at which the window has room, whatever becomes of what is in flight,
     /// as far as is known now. Others may still take that room.
     pub fn not_before(&self, now: Instant) -> Instant {
+        self.room_from(now, self.lost)
+    }
+
+    /// Returns the first moment from `now` on at which the limit itself, as Okta told it, has room. A request without an
+    /// answer may not have been counted, so a wait for it is no proof that the limit is spent.
+    pub fn told_not_before(&self, now: Instant) -> Instant {
+        self.room_from(now, 0)
+    }
+
+    fn room_from(&self, now: Instant, lost: u32) -> Instant {
         let begin = self.blocked_until.map_or(now, |until| until.max(now));
         let State::Open(open) = self.state else { return begin };
         let lost_until = self.lost_until(now);
         let has_room = |at: &Instant| {
             let used = if *at >= open.ends_by { 0 } else { open.used };
-            let lost = if *at >= lost_until { 0 } else { self.lost };
+            let lost = if *at >= lost_until { 0 } else { lost };
             self.ours(open.limit).saturating_sub(used).saturating_sub(lost) > 0
         };
         let mut moments = [begin, begin.max(open.ends_by), begin.max(lost_until)];
@@ -215,10 +236,11 @@ impl Window {
         moments.into_iter().find(has_room).unwrap_or(moments[2])
     }
 
-    /// When what is blocked or lost will no longer be so.
-    pub fn turning_points(&self, now: Instant) -> [Instant; 3] {
+    /// When what is blocked, lost or on its way will no longer be so.
+    pub fn turning_points(&self, now: Instant) -> [Instant; 4] {
         let ends_by = self.ends_by().unwrap_or(now);
-        [self.blocked_until.unwrap_or(now), self.lost_until(now), ends_by]
+        let probed_until = self.asked_at.map_or(now, |asked| asked + PROBE_AGAIN);
+        [self.blocked_until.unwrap_or(now), self.lost_until(now), ends_by, probed_until]
     }
 
     /// Whether a 429 forbids to send.
@@ -557,6 +579,53 @@ mod tests {
         assert_eq!(window.admit(now), Ok(()));
         assert_eq!(window.admit(now), Ok(()));
         assert_eq!(window.admit(now), Err(NotUntil::NextAnswer));
+    }
+
+    #[test]
+    fn a_probe_that_hangs_is_followed_by_another() {
+        let now = Instant::now();
+        let mut window = Window::new(SHARE);
+        window.admit(now).unwrap();
+        for probe in 1..4 {
+            let again = now + probe * PROBE_AGAIN;
+            assert_eq!(window.admit(again - Duration::from_nanos(1)), Err(NotUntil::NextAnswer), "{probe}");
+            assert_eq!(window.admit(again), Ok(()), "{probe}");
+        }
+    }
+
+    #[test]
+    fn what_others_told_is_asked_again_when_the_first_request_hangs() {
+        let now = Instant::now();
+        let mut window = Window::new(SHARE);
+        let signal = Signal {
+            worker: 2,
+            ledger: "users".to_owned(),
+            reset: 160,
+            limit: 600,
+            remaining: 300,
+            age: Duration::ZERO,
+            to_end: SHARE.length,
+            in_flight: 0,
+            rate: 0.0,
+            at_work: true,
+        };
+        window.hear(&signal, now);
+        window.admit(now).unwrap();
+        assert_eq!(window.admit(now), Err(NotUntil::NextAnswer));
+        assert_eq!(window.admit(now + PROBE_AGAIN), Ok(()));
+    }
+
+    #[test]
+    fn requests_without_an_answer_are_no_proof_that_the_limit_is_spent() {
+        let now = Instant::now();
+        let mut window = Window::new(SHARE);
+        window.settle(told(3, 1, 160, 100, now));
+        window.admit(now).unwrap();
+        window.settle(Heard { told: Told::Lost, sent: now, at: now });
+        assert!(window.not_before(now) > now);
+        assert_eq!(window.told_not_before(now), now);
+        window.settle(told(3, 0, 160, 100, now));
+        assert_eq!(window.told_not_before(now), now + SHARE.length);
     }
 
     #[test]

@@ -255,9 +255,9 @@ impl Line {
         &self.name
     }
 
-    /// The first moment at which the window has room for anybody, as far as is known.
+    /// The first moment at which the limit has room for anybody, as far as Okta told.
     pub fn not_before(&self) -> Instant {
-        Instant::from_std(self.state().ledger.window().not_before(Instant::now().into_std()))
+        Instant::from_std(self.state().ledger.window().told_not_before(Instant::now().into_std()))
     }
 
     /// Waits for the turn of a lane.
