@@ -302,7 +302,7 @@ async fn who_stands_in_line_behind_others_is_told_at_once_too() {
 async fn a_deadline_that_passes_in_line_is_exceeded() {
     let mut world = Setup { latency: Duration::from_secs(20), ..Setup::default() }.open();
     read(&mut world); // finds out what there is, slowly
-    let deadline = world.now() + SignedDuration::from_secs(5);
+    let deadline = world.now() + SignedDuration::from_secs(2);
     world.ask_by(deadline, "get_user", json!({ "user_id": SAM }));
     world.ask_by(deadline, "get_user", json!({ "user_id": SAM }));
     world.rest().await;
@@ -310,10 +310,10 @@ async fn a_deadline_that_passes_in_line_is_exceeded() {
     +0.000s prod interactive received
     +0.000s prod interactive received
     +0.000s prod interactive received
-    +5.000s prod user_read interactive waited 5.000s
-    +5.000s m2 get_user failed deadline_exceeded, effect none, attempts 0, calls 0
-    +5.000s prod user_read interactive waited 5.000s
-    +5.000s m3 get_user failed deadline_exceeded, effect none, attempts 0, calls 0
+    +2.000s prod user_read interactive waited 2.000s
+    +2.000s m2 get_user failed deadline_exceeded, effect none, attempts 0, calls 0
+    +2.000s prod user_read interactive waited 2.000s
+    +2.000s m3 get_user failed deadline_exceeded, effect none, attempts 0, calls 0
     +20.000s prod user_read asked GET: 200
     +20.000s m1 get_user succeeded, effect none, attempts 1, calls 1
     ");

@@ -322,10 +322,11 @@ impl Ledger {
         let [blocked, lost, end, probed] = self.window.turning_points(now);
         let credited = self.credited_at(now).unwrap_or(now);
         let stale = self.window.view(now).map_or(now, |view| self.stale_at(&view));
-        let after = [blocked, probed].map(|at| at.max(credited));
-        let mut moments = [blocked, lost, end, probed, credited, stale, after[0], after[1]];
+        let mut moments = [blocked, lost, end, credited, stale, credited.max(blocked)];
         moments.sort_unstable();
         let next = moments.into_iter().find(|at| *at > now && self.permits(*at, lane));
+        // When a probe is given up, another goes, as the plan of that moment has it.
+        let next = next.filter(|at| probed <= now || *at < probed);
         next.map_or(NotUntil::NextAnswer, NotUntil::At)
     }
 

@@ -8,19 +8,19 @@
 //! The end of a window has two upper bounds that trust no clock of ours: it cannot have opened after an
 //! answer of it came, and Okta's clock has passed its reset by a second.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use crate::domain::bucket::RateHeaders;
 
 use super::constants::{
-    DISTRUST, LATE_FLIP_WAIT, LATE_FLIP_WAIT_MAX, PROBE_AGAIN, SAME_WINDOW_SECONDS, SILENT_BLOCK,
-    WHOLE_SECOND,
+    DISTRUST, LATE_FLIP_WAIT, LATE_FLIP_WAIT_MAX, PROBE_AGAIN, SILENT_BLOCK, WHOLE_SECOND,
 };
 use super::keys::Answer;
 use super::okta_clock::OktaClock;
 use super::signal::Signal;
+use super::told::{floor, whole};
 
-pub use super::told::{Heard, Share, Told};
+pub use super::told::{Heard, Share, Told, tolerance};
 
 /// Why nothing may be sent now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -239,7 +239,8 @@ impl Window {
     /// When what is blocked, lost or on its way will no longer be so.
     pub fn turning_points(&self, now: Instant) -> [Instant; 4] {
         let ends_by = self.ends_by().unwrap_or(now);
-        let probed_until = self.asked_at.map_or(now, |asked| asked + PROBE_AGAIN);
+        let probed_until =
+            self.asked_at.filter(|_| self.in_flight > 0).map_or(now, |asked| asked + PROBE_AGAIN);
         [self.blocked_until.unwrap_or(now), self.lost_until(now), ends_by, probed_until]
     }
 
@@ -534,27 +535,13 @@ impl Window {
     }
 }
 
-/// How far apart the resets of one window of this length may be, in seconds.
-pub fn tolerance(length: Duration) -> i64 {
-    let fifth = i64::try_from(length.as_secs() / 5).unwrap_or(i64::MAX);
-    (SAME_WINDOW_SECONDS - 1).min(fifth.saturating_sub(1)).max(0)
-}
-
-/// What a new window holds. Even of a limit of nothing one request finds out whether it still is.
-fn whole(limit: u32) -> u32 {
-    limit.max(1)
-}
-
-/// What is left to the org's other clients; never a whole window, or nothing would ever go.
-fn floor(limit: u32, capacity_percent: u8) -> u32 {
-    let left = u64::from(limit) * u64::from(100 - capacity_percent.min(100));
-    u32::try_from(left.div_ceil(100)).unwrap_or(limit).min(limit.saturating_sub(1))
-}
-
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::time::Duration;
+
     use jiff::Timestamp;
+
+    use super::*;
 
     const SHARE: Share = Share { capacity_percent: 100, length: Duration::from_secs(60) };
 
