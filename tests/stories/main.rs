@@ -23,6 +23,7 @@ mod fit;
 mod isolation;
 mod keys;
 mod ledgers;
+mod long_lists;
 mod limits;
 mod paged;
 mod pausing;
