@@ -91,7 +91,7 @@ const LONG: Duration = Duration::from_secs(3600);
 async fn read_to_end(stream: &mut TcpStream) -> Option<String> {
     let mut text = String::new();
     let read = timeout(LONG, stream.read_to_string(&mut text)).await;
-    read.ok().map(|read| drop(read.ok())).map(|()| text)
+    read.ok().map(|_| text)
 }
 
 #[tokio::test(start_paused = true)]

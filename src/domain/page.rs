@@ -8,7 +8,7 @@ use serde_json::value::RawValue;
 /// one whole array; `take` has seen its beginning then.
 pub fn each_item(body: &[u8], take: impl FnMut(&RawValue)) -> Option<()> {
     let mut document = serde_json::Deserializer::from_slice(body);
-    document.deserialize_seq(Items(take)).ok()?;
+    document.deserialize_seq(EachItem(take)).ok()?;
     document.end().ok()
 }
 
@@ -22,9 +22,9 @@ pub fn uuid(item: &RawValue) -> Option<String> {
     keyed.uuid.filter(|uuid| !uuid.is_empty())
 }
 
-struct Items<F>(F);
+struct EachItem<F>(F);
 
-impl<'de, F: FnMut(&RawValue)> Visitor<'de> for Items<F> {
+impl<'de, F: FnMut(&RawValue)> Visitor<'de> for EachItem<F> {
     type Value = ();
 
     fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

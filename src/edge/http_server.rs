@@ -46,7 +46,7 @@ pub(super) async fn serve(
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) {
     let (stop, stopping) = watch::channel(false);
-    let mut open = Connections { router, stopping, tasks: JoinSet::new(), by_age: VecDeque::new() };
+    let mut open = OpenConnections { router, stopping, tasks: JoinSet::new(), by_age: VecDeque::new() };
     let mut has_failed = false;
     tokio::pin!(shutdown);
     loop {
@@ -83,7 +83,7 @@ fn is_of_one_connection(kind: ErrorKind) -> bool {
 }
 
 /// The open connections.
-struct Connections {
+struct OpenConnections {
     router: Router,
     stopping: watch::Receiver<bool>,
     tasks: JoinSet<()>,
@@ -91,7 +91,7 @@ struct Connections {
     by_age: VecDeque<AbortHandle>,
 }
 
-impl Connections {
+impl OpenConnections {
     fn add(&mut self, stream: TcpStream) {
         self.by_age.retain(|connection| !connection.is_finished());
         while self.by_age.len() >= CONNECTIONS_MAX {

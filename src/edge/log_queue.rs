@@ -28,11 +28,11 @@ const LOOK_EVERY: Duration = Duration::from_millis(5);
 #[derive(Debug, Clone)]
 pub(super) struct LogQueue {
     lines: SyncSender<Vec<u8>>,
-    counts: Arc<Counts>,
+    counts: Arc<LineCounts>,
 }
 
 #[derive(Debug, Default)]
-struct Counts {
+struct LineCounts {
     /// Lines queued or being written.
     pending: AtomicUsize,
     /// The bytes of those.
@@ -52,8 +52,8 @@ impl LogQueue {
         tell: impl Fn(u64) + Send + 'static,
     ) -> std::io::Result<Self> {
         let (lines, queued) = sync_channel(LINES_MAX);
-        let counts = Arc::new(Counts::default());
-        let writing = Writing { queued, counts: Arc::clone(&counts), out, tell, told: 0 };
+        let counts = Arc::new(LineCounts::default());
+        let writing = LogWriter { queued, counts: Arc::clone(&counts), out, tell, told: 0 };
         std::thread::Builder::new().name("log".to_owned()).spawn(|| writing.run())?;
         Ok(Self { lines, counts })
     }
@@ -72,7 +72,7 @@ impl LogQueue {
     }
 
     fn push(&self, line: &[u8]) {
-        let Counts { pending, bytes, dropped } = &*self.counts;
+        let LineCounts { pending, bytes, dropped } = &*self.counts;
         pending.fetch_add(1, Ordering::AcqRel);
         let has_room = bytes.fetch_add(line.len(), Ordering::AcqRel) + line.len() <= BYTES_MAX;
         if has_room && self.lines.try_send(line.to_vec()).is_ok() {
@@ -83,7 +83,7 @@ impl LogQueue {
     }
 }
 
-impl Counts {
+impl LineCounts {
     fn is_done(&self, bytes: usize) {
         self.bytes.fetch_sub(bytes, Ordering::AcqRel);
         self.pending.fetch_sub(1, Ordering::AcqRel);
@@ -111,16 +111,16 @@ impl MakeWriter<'_> for LogQueue {
 }
 
 /// The thread's part.
-struct Writing<W, T> {
+struct LogWriter<W, T> {
     queued: Receiver<Vec<u8>>,
-    counts: Arc<Counts>,
+    counts: Arc<LineCounts>,
     out: W,
     tell: T,
     /// Dropped lines that were told of.
     told: u64,
 }
 
-impl<W: Write, T: Fn(u64)> Writing<W, T> {
+impl<W: Write, T: Fn(u64)> LogWriter<W, T> {
     fn run(mut self) {
         while let Some(line) = self.next() {
             match self.write(&line) {

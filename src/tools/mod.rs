@@ -16,6 +16,7 @@ mod events;
 mod groups;
 mod lifecycle;
 mod list;
+mod list_rules;
 mod members;
 pub mod output;
 mod pager;

@@ -1,7 +1,7 @@
 //! A list on its way: reads one page after the other and knows where it stands.
 //!
 //! Each page is read once and then forgotten, so that a list of so many pages takes as many steps and holds
-//! nothing but the items of its result. Invariant: [`Pager::place`] is where the list goes on without a gap
+//! nothing but the items of its result. Invariant: its place is where the list goes on without a gap
 //! or a repeat, whatever becomes of the next request.
 
 use std::collections::HashSet;
@@ -17,7 +17,7 @@ use crate::domain::link;
 use crate::domain::page::{each_item, uuid};
 
 use super::cursor::Cursor;
-use super::list::Rules;
+use super::list_rules::Rules;
 use super::output::{List, Remaining, Stopped};
 use super::{Bounds, Dialogue, Listing, Reply, Stop};
 
@@ -37,7 +37,7 @@ pub struct Pager {
     of: String,
     /// The request for the page it stands at, without a page size.
     request: Request,
-    place: Place,
+    place: ListPlace,
     /// The most items in all.
     wanted: usize,
     /// The largest page to ask for; Okta has failed at larger ones.
@@ -59,7 +59,7 @@ pub struct Pager {
 
 /// A place in a list.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Place {
+struct ListPlace {
     /// Okta's own cursor of the page; none for the first.
     after: Option<String>,
     /// Items of that page that were given already.
@@ -68,7 +68,7 @@ struct Place {
 
 /// How a list, or a page of a stream, ends.
 #[derive(Debug)]
-pub(super) enum Ending {
+pub(super) enum ListEnd {
     /// Nothing is missing.
     Complete,
     /// Okta shows no more, and there may be more.
@@ -90,8 +90,20 @@ struct Taken {
     bytes: usize,
 }
 
+/// A page that was read.
+struct PageRead {
+    /// How many items it has.
+    length: usize,
+    /// How many were asked for, where the route takes that.
+    asked: Option<u32>,
+    /// The request for the page behind it.
+    following: Option<Request>,
+    /// True when no more fits into the result.
+    is_full: bool,
+}
+
 /// The reading of one page.
-struct Reading<'a> {
+struct PageReading<'a> {
     fields: &'a Fields,
     skip: usize,
     missing: usize,
@@ -105,7 +117,7 @@ struct Reading<'a> {
     too_big: Option<usize>,
 }
 
-impl Reading<'_> {
+impl PageReading<'_> {
     fn offer(&mut self, item: &RawValue) {
         let at = self.length;
         self.length += 1;
@@ -143,7 +155,7 @@ impl Pager {
             of,
             request: resume(first, after.as_deref(), rules),
             cursors_seen: after.iter().map(|after| digest(after)).collect(),
-            place: Place { after, skip },
+            place: ListPlace { after, skip },
             wanted,
             page_max: rules.page_max,
             cut: None,
@@ -166,11 +178,11 @@ impl Pager {
     ///
     /// # Errors
     /// When the next page is to be asked for, or is none.
-    pub(super) fn follow(&mut self, okta: &mut Dialogue<'_>) -> Result<Ending, Stop> {
+    pub(super) fn follow(&mut self, okta: &mut Dialogue<'_>) -> Result<ListEnd, Stop> {
         let bounds = okta.bounds();
         loop {
             if self.pages > 0 && bounds.is_overdue && okta.is_caught_up() {
-                return Ok(Ending::OutOfTime);
+                return Ok(ListEnd::OutOfTime);
             }
             let reply = okta.ask(self.next_page())?;
             if let Some(ending) = self.read(reply, bounds)? {
@@ -197,7 +209,7 @@ impl Pager {
     }
 
     /// Reads one page; `None`: the list goes on with another.
-    fn read(&mut self, reply: Reply<'_>, bounds: Bounds<'_>) -> Result<Option<Ending>, Stop> {
+    fn read(&mut self, reply: Reply<'_>, bounds: Bounds<'_>) -> Result<Option<ListEnd>, Stop> {
         let response = reply.success()?;
         let asked = reply.request().query_value("limit").and_then(|limit| limit.parse().ok());
         self.note_page_size(asked);
@@ -206,7 +218,7 @@ impl Pager {
         let around = self.around(&bounds, following.as_ref());
         let mut page = self.reading(&bounds, around);
         each_item(&response.body, |item| page.offer(item)).ok_or_else(Stop::unreadable)?;
-        let Reading { taken, length, too_big, .. } = page;
+        let PageReading { taken, length, too_big, .. } = page;
         let was_cut = self.cut.take().is_some();
         let can_ask_for_fewer = self.rules.is_paged && asked.is_some() && self.place.skip == 0;
         if too_big.is_some() && !was_cut && taken.fitting > 0 && can_ask_for_fewer {
@@ -215,27 +227,37 @@ impl Pager {
             self.cut = Some(taken);
             return Ok(None);
         }
-        self.pages += 1;
+        let page = PageRead { length, asked, following, is_full: too_big.is_some() || was_cut };
+        let needs = too_big.filter(|_| self.count == 0).map(|bytes| around + bytes);
+        Ok(self.take(taken, page, needs, bounds))
+    }
+
+    /// Takes what fits of a page, and says how the list ends if it does. `needs` is what the first item of the
+    /// result would need that has no room.
+    fn take(
+        &mut self,
+        taken: Taken,
+        page: PageRead,
+        needs: Option<usize>,
+        bounds: Bounds<'_>,
+    ) -> Option<ListEnd> {
         let fitting = taken.fitting;
-        let is_first = self.count == 0;
+        self.pages += 1;
         self.keep(taken, bounds.listing);
-        match too_big {
-            Some(bytes) if fitting == 0 && is_first => return Ok(Some(Ending::Needs(around + bytes))),
-            Some(_) if fitting == 0 => return Ok(Some(Ending::GoesOn)),
-            Some(_) | None => {}
+        if fitting == 0
+            && let Some(bytes) = needs
+        {
+            return Some(ListEnd::Needs(bytes));
         }
-        if self.place.skip + fitting < length {
+        if self.place.skip + fitting < page.length {
             self.place.skip += fitting;
-            return Ok(Some(Ending::GoesOn));
+            return Some(ListEnd::GoesOn);
         }
-        if let Some(ending) = self.end_at_okta(length, asked) {
-            return Ok(Some(ending));
+        if let Some(end) = self.end_at_okta(&page) {
+            return Some(end);
         }
-        let is_full = too_big.is_some() || was_cut;
-        // What was given of a larger page may reach beyond a smaller one.
-        let is_full_page = asked.is_some_and(|asked| length >= asked as usize);
-        let skip = if is_full_page { self.place.skip.saturating_sub(length) } else { 0 };
-        Ok(self.go_to(following, skip).or_else(|| self.end_of_result(is_full, bounds)))
+        let is_full = page.is_full;
+        self.go_to_next(page).or_else(|| self.end_of_result(is_full, bounds))
     }
 
     /// Remembers that Okta gave a smaller page where it failed at a larger one.
@@ -248,9 +270,9 @@ impl Pager {
         }
     }
 
-    fn reading<'a>(&self, bounds: &Bounds<'a>, around: usize) -> Reading<'a> {
+    fn reading<'a>(&self, bounds: &Bounds<'a>, around: usize) -> PageReading<'a> {
         let is_counted = bounds.listing == Listing::Counted;
-        Reading {
+        PageReading {
             fields: bounds.fields,
             skip: self.place.skip,
             missing: self.cut.as_ref().map_or_else(|| self.missing(), |cut| cut.fitting),
@@ -299,55 +321,58 @@ impl Pager {
         }
     }
 
-    /// Returns the end that Okta makes of a list by a page of this length.
-    fn end_at_okta(&self, length: usize, asked: Option<u32>) -> Option<Ending> {
+    /// Returns the end that Okta makes of a list with a page, if it does.
+    fn end_at_okta(&self, page: &PageRead) -> Option<ListEnd> {
         if !self.rules.is_paged {
-            let is_whole = asked.is_none_or(|asked| length < asked as usize);
-            return Some(if is_whole { Ending::Complete } else { Ending::NoMoreShown });
+            let is_whole = page.asked.is_none_or(|asked| page.length < asked as usize);
+            return Some(if is_whole { ListEnd::Complete } else { ListEnd::NoMoreShown });
         }
-        (self.rules.ends_empty && length == 0).then_some(Ending::Complete)
+        (self.rules.ends_empty && page.length == 0).then_some(ListEnd::Complete)
     }
 
-    /// Goes to the next page, if there is one, of which so many items were given already.
-    fn go_to(&mut self, following: Option<Request>, skip: usize) -> Option<Ending> {
-        let Some(following) = following else { return Some(Ending::Complete) };
+    /// Goes to the page behind this one, if there is one.
+    fn go_to_next(&mut self, page: PageRead) -> Option<ListEnd> {
+        // What was given of a larger page may reach beyond a smaller one.
+        let is_as_asked = page.asked.is_some_and(|asked| page.length >= asked as usize);
+        let skip = if is_as_asked { self.place.skip.saturating_sub(page.length) } else { 0 };
+        let Some(following) = page.following else { return Some(ListEnd::Complete) };
         let after = following.query_value("after").map(str::to_owned);
         // A cursor that points at itself, or a link without one: Okta shows no more.
         let Some(after) = after.filter(|after| self.cursors_seen.insert(digest(after))) else {
-            return Some(Ending::NoMoreShown);
+            return Some(ListEnd::NoMoreShown);
         };
         self.request = following;
-        self.place = Place { after: Some(after), skip };
+        self.place = ListPlace { after: Some(after), skip };
         None
     }
 
     /// Returns the end of what was asked for, at the beginning of a page.
-    fn end_of_result(&self, is_full: bool, bounds: Bounds<'_>) -> Option<Ending> {
+    fn end_of_result(&self, is_full: bool, bounds: Bounds<'_>) -> Option<ListEnd> {
         match bounds.listing {
-            Listing::Paged if bounds.is_overdue && self.missing() > 0 => Some(Ending::OutOfTime),
-            Listing::Paged => Some(Ending::GoesOn),
-            Listing::Whole | Listing::Counted => (is_full || self.missing() == 0).then_some(Ending::GoesOn),
+            Listing::Paged if bounds.is_overdue && self.missing() > 0 => Some(ListEnd::OutOfTime),
+            Listing::Paged => Some(ListEnd::GoesOn),
+            Listing::Whole | Listing::Counted => (is_full || self.missing() == 0).then_some(ListEnd::GoesOn),
         }
     }
 
     /// Gives what was read, which ends like this.
-    pub(super) fn give<T>(&mut self, ending: Ending, bounds: Bounds<'_>) -> List<T> {
+    pub(super) fn give<T>(&mut self, ending: ListEnd, bounds: Bounds<'_>) -> List<T> {
         let stopped = match &ending {
-            Ending::OutOfTime => {
+            ListEnd::OutOfTime => {
                 let message = "the list ran for as long as `broker.list_time_max` lets it";
                 let failure = Failure::new(ErrorCode::DeadlineExceeded, message);
                 Some(self.stopped(&failure, bounds))
             }
-            Ending::Complete | Ending::NoMoreShown | Ending::GoesOn | Ending::Needs(_) => None,
+            ListEnd::Complete | ListEnd::NoMoreShown | ListEnd::GoesOn | ListEnd::Needs(_) => None,
         };
         let next = match ending {
-            Ending::Complete | Ending::NoMoreShown => None,
-            Ending::GoesOn | Ending::Needs(_) | Ending::OutOfTime => {
+            ListEnd::Complete | ListEnd::NoMoreShown => None,
+            ListEnd::GoesOn | ListEnd::Needs(_) | ListEnd::OutOfTime => {
                 Some(self.cursor(self.place.after.clone(), self.place.skip))
             }
         };
-        let needs = if let Ending::Needs(bytes) = ending { Some(bytes) } else { None };
-        let is_page = bounds.listing == Listing::Paged && matches!(ending, Ending::GoesOn);
+        let needs = if let ListEnd::Needs(bytes) = ending { Some(bytes) } else { None };
+        let is_page = bounds.listing == Listing::Paged && matches!(ending, ListEnd::GoesOn);
         let remaining = if is_page && self.missing() > 0 { Remaining::Pages } else { Remaining::Nothing };
         let count = std::mem::take(&mut self.count);
         self.given += count;
@@ -355,7 +380,7 @@ impl Pager {
         List {
             items: std::mem::take(&mut self.items),
             count,
-            complete: matches!(ending, Ending::Complete),
+            complete: matches!(ending, ListEnd::Complete),
             next,
             needs,
             left_out: self.rules.left_out,
@@ -376,7 +401,7 @@ impl Pager {
             return None;
         }
         let stopped = self.stopped(failure, bounds);
-        let list: List<()> = List { stopped: Some(stopped), ..self.give(Ending::GoesOn, bounds) };
+        let list: List<()> = List { stopped: Some(stopped), ..self.give(ListEnd::GoesOn, bounds) };
         Some(list.to_json())
     }
 

@@ -12,7 +12,8 @@ use crate::domain::json::Object;
 
 use super::converge::{has_all, is_since, look_for, moment};
 use super::cursor;
-use super::list::{Limit, Rules, follow};
+use super::list::{Limit, follow};
+use super::list_rules::Rules;
 use super::output::{AppLink, Empty, Group, List, User};
 use super::plan::{ATTRIBUTES, Forecast, MASTERED, PASSWORD_POLICY, UNIQUE};
 use super::{

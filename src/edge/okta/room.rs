@@ -29,11 +29,11 @@ const WAIT_MAX: Duration = Duration::from_secs(120);
 /// The room for all answers of the process.
 #[derive(Debug)]
 pub struct AnswerRoom {
-    parts: [Part; PARTS],
+    parts: [RoomPart; PARTS],
 }
 
 #[derive(Debug, Clone)]
-struct Part {
+struct RoomPart {
     free: Arc<Semaphore>,
     pieces: u32,
     answer_bytes_max: usize,
@@ -44,12 +44,12 @@ struct Part {
 pub(super) struct ConnectionRoom {
     whole: Arc<AnswerRoom>,
     /// This connection's share of each part.
-    own: [Part; PARTS],
+    own: [RoomPart; PARTS],
 }
 
 /// Room that an answer holds.
 #[derive(Debug)]
-pub(super) struct Held {
+pub(super) struct HeldRoom {
     part: usize,
     own: OwnedSemaphorePermit,
     whole: OwnedSemaphorePermit,
@@ -69,28 +69,28 @@ impl AnswerRoom {
     pub fn new(bytes: u64) -> Arc<Self> {
         let bytes = usize::try_from(bytes.max(ROOM_BYTES_MIN)).unwrap_or(usize::MAX);
         let part = bytes / PARTS;
-        let parts = ANSWER_BYTES_MAX.map(|largest| Part::new(part, largest.min(part)));
+        let parts = ANSWER_BYTES_MAX.map(|largest| RoomPart::new(part, largest.min(part)));
         Arc::new(Self { parts })
     }
 
     /// The bytes held now.
     #[cfg(test)]
     pub(super) fn held_bytes(&self) -> usize {
-        let held = |part: &Part| part.pieces as usize - part.free.available_permits();
+        let held = |part: &RoomPart| part.pieces as usize - part.free.available_permits();
         self.parts.iter().map(held).sum::<usize>() * PIECE_BYTES
     }
 
     /// A connection's share of it.
     pub(super) fn share(self: &Arc<Self>) -> ConnectionRoom {
-        let own = |part: &Part| {
+        let own = |part: &RoomPart| {
             let bytes = part.pieces as usize * PIECE_BYTES;
-            Part::new((bytes / 2).max(part.answer_bytes_max), part.answer_bytes_max)
+            RoomPart::new((bytes / 2).max(part.answer_bytes_max), part.answer_bytes_max)
         };
         ConnectionRoom { whole: Arc::clone(self), own: std::array::from_fn(|part| own(&self.parts[part])) }
     }
 }
 
-impl Part {
+impl RoomPart {
     fn new(bytes: usize, answer_bytes_max: usize) -> Self {
         let pieces = u32::try_from(bytes / PIECE_BYTES).unwrap_or(u32::MAX);
         Self { free: Arc::new(Semaphore::new(pieces as usize)), pieces, answer_bytes_max }
@@ -113,7 +113,7 @@ impl ConnectionRoom {
     ///
     /// # Errors
     /// When it is too large, or no room comes free.
-    pub async fn reserve(&self, length: Option<u64>) -> Result<Held, NoRoom> {
+    pub async fn reserve(&self, length: Option<u64>) -> Result<HeldRoom, NoRoom> {
         let length = length.map(|length| usize::try_from(length).unwrap_or(usize::MAX));
         let bytes = length.unwrap_or(ANSWER_BYTES_MAX[0]);
         self.take(self.part_for(bytes)?, bytes).await
@@ -123,7 +123,7 @@ impl ConnectionRoom {
     ///
     /// # Errors
     /// When it is too large, or no room comes free.
-    pub async fn grow(&self, held: &mut Held, bytes: usize) -> Result<(), NoRoom> {
+    pub async fn grow(&self, held: &mut HeldRoom, bytes: usize) -> Result<(), NoRoom> {
         // Nobody knows how long it becomes: it gets as much as any answer of the next part.
         let part = self.part_for(bytes)?.max((held.part + 1).min(PARTS - 1));
         *held = self.take(part, self.whole.parts[part].answer_bytes_max).await?;
@@ -131,23 +131,23 @@ impl ConnectionRoom {
     }
 
     fn part_for(&self, bytes: usize) -> Result<usize, NoRoom> {
-        let fits = |part: &Part| bytes <= part.answer_bytes_max;
+        let fits = |part: &RoomPart| bytes <= part.answer_bytes_max;
         self.whole.parts.iter().position(fits).ok_or(NoRoom::TooLarge(self.answer_bytes_max()))
     }
 
-    async fn take(&self, part: usize, bytes: usize) -> Result<Held, NoRoom> {
+    async fn take(&self, part: usize, bytes: usize) -> Result<HeldRoom, NoRoom> {
         let pieces = pieces(bytes);
         let taking = async {
             // Its own share first, so that a connection waits in the common line with no more than that.
             let own = self.own[part].take(pieces).await;
             let whole = self.whole.parts[part].take(pieces).await;
-            Held { part, own, whole }
+            HeldRoom { part, own, whole }
         };
         timeout(WAIT_MAX, taking).await.map_err(|_| NoRoom::NotInTime)
     }
 }
 
-impl Held {
+impl HeldRoom {
     /// How many bytes it has room for.
     pub fn bytes(&self) -> usize {
         self.whole.num_permits() * PIECE_BYTES
@@ -172,7 +172,7 @@ mod tests {
 
     const MIB: usize = 1 << 20;
 
-    fn is_waiting(waiting: impl Future<Output = Result<Held, NoRoom>>) -> bool {
+    fn is_waiting(waiting: impl Future<Output = Result<HeldRoom, NoRoom>>) -> bool {
         waiting.now_or_never().is_none()
     }
 

@@ -16,7 +16,7 @@ use reqwest::{RequestBuilder, Url};
 use tokio::time::{Instant, timeout};
 
 use super::Wire;
-use super::room::{AnswerRoom, ConnectionRoom, Held, NoRoom};
+use super::room::{AnswerRoom, ConnectionRoom, HeldRoom, NoRoom};
 use crate::domain::http::{NoAnswer, Request, Response};
 use crate::domain::secret::Secret;
 use crate::edge::descriptors;
@@ -118,7 +118,7 @@ impl Https {
             body.extend_from_slice(&chunk);
         }
         held.shrink_to(body.len());
-        Ok(Response::new(status, headers, Bytes::from_owner(Body { bytes: body, _held: held })))
+        Ok(Response::new(status, headers, Bytes::from_owner(AnswerBody { bytes: body, _held: held })))
     }
 }
 
@@ -132,12 +132,12 @@ async fn next_chunk(answer: &mut reqwest::Response, left: &mut Duration) -> Resu
 }
 
 /// The body of an answer, which holds its room for as long as somebody has it.
-struct Body {
+struct AnswerBody {
     bytes: BytesMut,
-    _held: Held,
+    _held: HeldRoom,
 }
 
-impl AsRef<[u8]> for Body {
+impl AsRef<[u8]> for AnswerBody {
     fn as_ref(&self) -> &[u8] {
         &self.bytes
     }
