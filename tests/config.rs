@@ -93,6 +93,7 @@ fn the_default_file_says_the_defaults_and_nothing_else() {
         reply_to: ReplyPolicy::default(),
         interactive_deadline: Duration::from_secs(600),
         list_time_max: Duration::from_secs(600),
+        answer_bytes_max: 256 * 1024 * 1024,
         connections: Vec::new(),
         callers: Callers::default(),
         retry: RetryRules::default(),

@@ -15,7 +15,7 @@ const NARROW: [(&str, &[&str]); 2] = [
 ];
 
 /// Which files may name a dependency. ARCHITECTURE.md says why.
-const CONFINED: [(&str, &[&str]); 19] = [
+const CONFINED: [(&str, &[&str]); 22] = [
     ("rmcp", &["src/cli/mcp/"]),
     ("lapin", &["src/edge/rabbit/"]),
     ("async_rs", &["src/edge/rabbit/mending.rs"]),
@@ -25,8 +25,11 @@ const CONFINED: [(&str, &[&str]); 19] = [
     ("governor", &["src/worker/gate/ceiling.rs"]),
     ("backoff", &["src/policy/retry.rs"]),
     ("prometheus", &["src/edge/metrics.rs"]),
-    ("axum", &["src/edge/health.rs", "src/sandbox/server.rs"]),
-    ("tracing_subscriber", &["src/edge/log.rs"]),
+    ("axum", &["src/edge/health.rs", "src/edge/http_server.rs", "src/sandbox/server.rs"]),
+    ("tracing_subscriber", &["src/edge/log.rs", "src/edge/log_queue.rs"]),
+    ("hyper", &["src/edge/http_server.rs"]),
+    ("hyper_util", &["src/edge/http_server.rs"]),
+    ("rlimit", &["src/edge/descriptors.rs"]),
     ("clap", &["src/cli/"]),
     ("csv", &["src/cli/submit/rows.rs"]),
     ("clap_complete", &["src/cli/completions.rs"]),

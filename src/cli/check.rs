@@ -4,6 +4,7 @@
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use serde::Deserialize;
 
@@ -13,11 +14,13 @@ use crate::domain::http::{Request, Response};
 use crate::domain::ids::ConnectionName;
 use crate::domain::okta_error::OktaError;
 use crate::domain::topology::presence_queue;
-use crate::edge::okta::{Credential, Granted, OktaClient, TokenType};
+use crate::edge::descriptors;
+use crate::edge::okta::{AnswerRoom, Credential, Granted, OktaClient, TokenType};
 use crate::edge::rabbit::{Found, Orphan, inspect, orphans};
 use crate::tools::catalogue::CATALOGUE;
 use crate::worker::ports::Okta as _;
 
+use super::run::needed_files;
 use super::{DONE, FAILED, Refusal, load};
 
 #[derive(Debug, clap::Args)]
@@ -50,6 +53,10 @@ impl Report {
         tell!("  FAILED     {what}: {text}");
     }
 
+    fn warning(&self, what: &str, text: impl std::fmt::Display) {
+        tell!("  warning    {what}: {text}");
+    }
+
     fn unchecked(&self, what: &str, text: impl std::fmt::Display) {
         tell!("  unchecked  {what}: {text}");
     }
@@ -63,12 +70,14 @@ pub(super) async fn run(source: Option<PathBuf>, arguments: &Arguments) -> Resul
         0 => report.bad("connections", "none: add a section `[connections.<name>]`"),
         count => report.good("connections", format!("{count}, {} callers", config.callers.0.len())),
     }
+    check_open_files(&config, &report);
+    let room = AnswerRoom::new(config.answer_bytes_max);
     tell!("broker");
     check_broker(&config, &mut report).await;
     check_orphans(&config, arguments.management.as_deref(), &mut report).await;
     for connection in &config.connections {
         tell!("connection {}", connection.name);
-        check_connection(connection, &mut report).await;
+        check_connection(connection, &room, &mut report).await;
     }
     Ok(if report.is_good { DONE } else { FAILED })
 }
@@ -103,6 +112,15 @@ async fn check_broker(config: &Config, report: &mut Report) {
     }
 }
 
+/// Tells whether `run` may open as many files as it may need, where it is started as this command is.
+fn check_open_files(config: &Config, report: &Report) {
+    descriptors::raise();
+    match descriptors::shortage(needed_files(config)) {
+        None => report.good("open files", "the limit suffices"),
+        Some(shortage) => report.warning("open files", shortage),
+    }
+}
+
 /// Queues of connections that are no longer configured: nobody answers what waits there.
 async fn check_orphans(config: &Config, management: Option<&str>, report: &mut Report) {
     const WHAT: &str = "queues without a connection";
@@ -128,8 +146,8 @@ fn names(config: &Config) -> Vec<ConnectionName> {
     config.connections.iter().map(|connection| connection.name.clone()).collect()
 }
 
-async fn check_connection(connection: &Connection, report: &mut Report) {
-    let client = match OktaClient::new(&connection.endpoint) {
+async fn check_connection(connection: &Connection, room: &Arc<AnswerRoom>, report: &mut Report) {
+    let client = match OktaClient::new(&connection.endpoint, room) {
         Ok(client) => client,
         Err(why) => return report.bad("credential", why),
     };

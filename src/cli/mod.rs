@@ -26,6 +26,7 @@ use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use crate::config::{self, Config, Loaded, Problems};
 use crate::domain::envelope::{list, nearest};
 use crate::domain::ids::excerpt;
+use crate::edge::log;
 
 use speech::say;
 
@@ -139,7 +140,8 @@ pub async fn main() -> ExitCode {
     match ended {
         Ok(code) => ExitCode::from(code),
         Err(Refusal(why)) => {
-            complain!("okta-worker: {why}");
+            log::flush();
+            speech::last_words(format!("okta-worker: {why}\n"));
             ExitCode::from(REFUSED)
         }
     }
@@ -185,8 +187,12 @@ fn load_without_tokens(source: Option<&Path>) -> Result<Loaded, Refusal> {
     accepted(config::load_without_tokens(source, environment()))
 }
 
+fn refused(problems: Problems) -> Refusal {
+    Refusal(format!("the configuration is refused:\n{problems}"))
+}
+
 fn accepted(loaded: Result<Loaded, Problems>) -> Result<Loaded, Refusal> {
-    let loaded = loaded.map_err(|problems| Refusal(format!("the configuration is refused:\n{problems}")))?;
+    let loaded = loaded.map_err(refused)?;
     for warning in &loaded.warnings {
         complain!("okta-worker: warning: {warning}");
     }

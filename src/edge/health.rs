@@ -18,6 +18,7 @@ use tokio::net::TcpListener;
 use tokio::time::{Instant, MissedTickBehavior};
 
 use crate::domain::ids::{ConnectionName, excerpt};
+use crate::edge::http_server;
 use crate::edge::metrics::Metrics;
 use crate::worker::event::{Event, Observer, PauseReason};
 
@@ -168,7 +169,7 @@ struct Watched {
 /// Answers until `shutdown`, then finishes what it is answering.
 ///
 /// # Errors
-/// When the listener fails for good.
+/// None so far: a listener that fails is tried again.
 pub async fn serve(
     listener: TcpListener,
     metrics: Arc<Metrics>,
@@ -189,7 +190,8 @@ pub async fn serve(
         .route("/readyz", get(|State(watched): State<Watched>| async move { watched.health.ready() }))
         .fallback(|| async { (StatusCode::NOT_FOUND, "try /metrics, /healthz or /readyz\n").into_response() })
         .with_state(Watched { metrics, health });
-    axum::serve(listener, router).with_graceful_shutdown(shutdown).await
+    http_server::serve(listener, router, shutdown).await;
+    Ok(())
 }
 
 #[cfg(test)]

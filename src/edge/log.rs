@@ -6,6 +6,8 @@
 use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::io::IsTerminal as _;
+use std::panic::PanicHookInfo;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use serde::Deserialize;
@@ -18,6 +20,8 @@ use tracing_subscriber::layer::SubscriberExt as _;
 use crate::domain::answer::ErrorCode;
 use crate::domain::ids::{ConnectionName, Lane};
 use crate::worker::event::{Ending, Event, Observer};
+
+use super::log_queue::LogQueue;
 
 /// Longest id, name or trace written, in characters; UUIDs and W3C traces have less than half of it.
 const NAME_CHARS_MAX: usize = 128;
@@ -55,7 +59,17 @@ pub enum Colour {
     Plain,
 }
 
-/// Sends the log of this process to stderr, filtered by `OKTA_WORKER_LOG` or `RUST_LOG`.
+/// Longest message of a panic written, in characters.
+const PANIC_CHARS_MAX: usize = 512;
+
+/// How long a flush waits for whoever reads the log.
+const FLUSH_MAX: Duration = Duration::from_secs(1);
+
+/// The queue that the log of this process goes through, once it is set up.
+static QUEUE: OnceLock<LogQueue> = OnceLock::new();
+
+/// Sends the log of this process to stderr, filtered by `OKTA_WORKER_LOG` or `RUST_LOG`, and what panics say as
+/// well. Nobody who logs waits for whoever reads it: lines go through a queue, and [`flush`] empties that.
 ///
 /// # Errors
 /// When the filter cannot be read, or a log was set up before.
@@ -63,9 +77,42 @@ pub fn init(format: LogFormat) -> Result<(), String> {
     // https://no-color.org: set and not empty, whatever it says.
     let refused = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
     let colour = if std::io::stderr().is_terminal() && !refused { Colour::Ansi } else { Colour::Plain };
-    let subscriber = subscriber(format, colour, filter()?, std::io::stderr);
-    tracing::subscriber::set_global_default(subscriber)
-        .map_err(|_| "failed to set up the log: it was set up before".to_owned())
+    let filter = filter()?;
+    let queue = LogQueue::start(std::io::stderr(), tell_of_dropped)
+        .map_err(|error| format!("failed to set up the log: {error}"))?;
+    tracing::subscriber::set_global_default(subscriber(format, colour, filter, queue.clone()))
+        .map_err(|_| "failed to set up the log: it was set up before".to_owned())?;
+    QUEUE.get_or_init(|| queue);
+    // The usual hook writes to stderr itself and would wait there.
+    std::panic::set_hook(Box::new(panicked));
+    Ok(())
+}
+
+/// Waits until the log is written, a second at most.
+pub fn flush() {
+    if let Some(queue) = QUEUE.get() {
+        queue.flush(FLUSH_MAX);
+    }
+}
+
+/// Returns how many lines were dropped, because nobody read them in time or they could not be written.
+pub fn lines_dropped() -> u64 {
+    QUEUE.get().map_or(0, LogQueue::dropped)
+}
+
+fn tell_of_dropped(lines: u64) {
+    warn!(
+        lines,
+        "{lines} lines of the log were dropped: they were not read in time, or could not be written"
+    );
+}
+
+fn panicked(panic: &PanicHookInfo<'_>) {
+    let payload = panic.payload();
+    let message = payload.downcast_ref::<&str>().copied();
+    let message = message.or_else(|| payload.downcast_ref::<String>().map(String::as_str));
+    let place = panic.location().map(ToString::to_string).unwrap_or_default();
+    error!("panicked at {place}: {}", text(message.unwrap_or("-"), PANIC_CHARS_MAX));
 }
 
 /// The filter that the environment asks for.

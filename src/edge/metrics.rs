@@ -3,6 +3,7 @@
 //! Knows no HTTP and asks nobody: an observer that counts. Every label comes from a closed set or is the
 //! name of a connection of ours; what is absent is `-`. No login, e-mail or id is ever a label.
 
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use http::{Method, StatusCode};
@@ -10,14 +11,15 @@ use jiff::Timestamp;
 use prometheus::core::Collector;
 use prometheus::process_collector::ProcessCollector;
 use prometheus::{
-    Encoder, GaugeVec, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
-    TextEncoder, proto,
+    Encoder, GaugeVec, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
+    Registry, TextEncoder, proto,
 };
 use tokio::time::Instant;
 
 use crate::domain::answer::{Effect, ErrorCode, Status};
 use crate::domain::bucket::{Bucket, RateHeaders};
 use crate::domain::ids::{ConnectionName, Lane};
+use crate::edge::log;
 use crate::tools::Kind;
 use crate::tools::catalogue::CATALOGUE;
 use crate::worker::event::{Ending, Event, LimitKind, Observer, ParkReason, PauseReason, RetryReason};
@@ -73,6 +75,8 @@ pub struct Metrics {
     paused: IntGaugeVec,
     broker_connected: IntGauge,
     broker_blocked: IntGauge,
+    /// Lines that the log dropped, as counted at the last scrape.
+    log_lines_dropped: Mutex<IntCounter>,
 }
 
 impl Default for Metrics {
@@ -187,6 +191,15 @@ impl Metrics {
                 ))
                 .expect(WELL_FORMED),
             ),
+            log_lines_dropped: Mutex::new(
+                families.add(
+                    IntCounter::with_opts(opts(
+                        "log_lines_dropped_total",
+                        "Lines of the log that were not read in time or could not be written.",
+                    ))
+                    .expect(WELL_FORMED),
+                ),
+            ),
             registry,
         }
     }
@@ -233,7 +246,14 @@ impl Metrics {
         self.render_at(Instant::now())
     }
 
+    /// The log counts for itself: it is set up before anything else, and must not wait for metrics.
+    fn count_dropped_lines(&self, total: u64) {
+        let counted = self.log_lines_dropped.lock().unwrap_or_else(PoisonError::into_inner);
+        counted.inc_by(total.saturating_sub(counted.get()));
+    }
+
     fn render_at(&self, now: Instant) -> String {
+        self.count_dropped_lines(log::lines_dropped());
         let mut families = self.registry.gather();
         let since_start = self.seconds(now);
         for metric in families

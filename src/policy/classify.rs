@@ -58,11 +58,15 @@ pub enum Trouble {
     Busy,
     /// 404 of what this worker has just created: not everywhere yet.
     Lag,
+    /// The answer is larger than any that is read.
+    TooLarge,
+    /// This machine is short of something, and the request was not sent.
+    Local,
 }
 
 impl Trouble {
     /// Every kind.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 10] = [
         Self::NotSent,
         Self::NoAnswer,
         Self::ServerError,
@@ -71,6 +75,8 @@ impl Trouble {
         Self::ReadOnly,
         Self::Busy,
         Self::Lag,
+        Self::TooLarge,
+        Self::Local,
     ];
 
     /// The kind as it stands in labels.
@@ -84,6 +90,8 @@ impl Trouble {
             Self::ReadOnly => "read_only",
             Self::Busy => "busy",
             Self::Lag => "lag",
+            Self::TooLarge => "too_large",
+            Self::Local => "local",
         }
     }
 
@@ -91,15 +99,30 @@ impl Trouble {
     /// and while something is being set up before it does anything ("Error codes", E0000010, E0000112).
     pub fn may_have_happened(self) -> bool {
         match self {
-            Self::NotSent | Self::ReadOnly | Self::Busy | Self::Lag => false,
-            Self::NoAnswer | Self::ServerError | Self::Gateway | Self::Unavailable => true,
+            Self::NotSent | Self::ReadOnly | Self::Busy | Self::Lag | Self::Local => false,
+            Self::NoAnswer | Self::ServerError | Self::Gateway | Self::Unavailable | Self::TooLarge => true,
+        }
+    }
+
+    /// Tells whether a smaller page may help: pages of 1,000 members of very large groups have been answered 500
+    /// and 504 (Okta's release notes of 2026.05).
+    pub fn may_be_its_size(self) -> bool {
+        match self {
+            Self::ServerError | Self::Gateway | Self::TooLarge => true,
+            Self::NotSent
+            | Self::NoAnswer
+            | Self::Unavailable
+            | Self::ReadOnly
+            | Self::Busy
+            | Self::Lag
+            | Self::Local => false,
         }
     }
 
     /// Whether it may be the whole connection that fails, and not this one request: a probe tells.
     pub fn may_be_everywhere(self) -> bool {
         match self {
-            Self::Busy | Self::Lag => false,
+            Self::Busy | Self::Lag | Self::TooLarge | Self::Local => false,
             Self::NotSent
             | Self::NoAnswer
             | Self::ServerError
@@ -120,6 +143,8 @@ pub fn classify(answer: Result<&Response, &NoAnswer>) -> Meaning {
     let response = match answer {
         Err(NoAnswer::NotSent(_)) => return Meaning::Failed(Trouble::NotSent),
         Err(NoAnswer::MaybeSent(_)) => return Meaning::Failed(Trouble::NoAnswer),
+        Err(NoAnswer::TooLarge(_)) => return Meaning::Failed(Trouble::TooLarge),
+        Err(NoAnswer::Local(_)) => return Meaning::Failed(Trouble::Local),
         Ok(response) => response,
     };
     match response.status {

@@ -12,7 +12,8 @@ use crate::domain::json::Object;
 
 use super::converge::{Settled, has_all, is_since, logged, look_for, moment, settle, unknown};
 use super::cost::A_LOGIN;
-use super::list::{Limit, Rules, follow};
+use super::list::{Limit, follow};
+use super::list_rules::Rules;
 use super::output::{App, AppUser, Empty, List};
 use super::plan::{ATTRIBUTES, Forecast, Losses, Lost};
 use super::{

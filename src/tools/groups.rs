@@ -12,7 +12,8 @@ use crate::domain::ids::{GroupId, excerpt};
 use crate::domain::json::{Object, to_raw};
 
 use super::converge::{has_all, is_since, is_taken, literal, look_for, moment, unknown};
-use super::list::{Limit, Rules, follow};
+use super::list::{Limit, follow};
+use super::list_rules::Rules;
 use super::output::{Empty, Group, List};
 use super::plan::{ATTRIBUTES, Forecast, Losses, lost};
 use super::users::{SortOrder, check_choice};

@@ -15,7 +15,6 @@ use crate::domain::json::{self, Fields};
 use crate::domain::secret::Secrets;
 use crate::policy::permit::AllowList;
 use crate::tools::catalogue::{self, Entry};
-use crate::tools::output::Rest;
 use crate::tools::{Bounds, Listing, Move, Repeat, Setting, Tool};
 
 use super::letter::Letter;
@@ -315,7 +314,7 @@ fn check_arguments(envelope: &Envelope, tool: &Result<Box<dyn Tool>, Fault>) -> 
             Err(Failure::new(ErrorCode::InvalidArguments, message.clone()).at(path.clone()))
         }
         // Some faults show only when the subtool makes its first move.
-        Ok(tool) => match tool.next(&[], Setting::first(bounds(envelope, 0, false, None))) {
+        Ok(tool) => match tool.next(&[], Setting::first(bounds(envelope, 0, false))) {
             Move::Fail(failure) => Err(*failure),
             Move::Send(_) | Move::Done(..) | Move::Planned(_) | Move::Refused(_) => Ok(()),
         },
@@ -329,18 +328,13 @@ pub(super) fn too_late(Deadline { at, path }: Deadline) -> Failure {
 }
 
 /// The limits of a result with a message of so many bytes around it.
-pub(super) fn bounds<'a>(
-    envelope: &'a Envelope,
-    frame: usize,
-    is_overdue: bool,
-    rest: Option<&'a Rest>,
-) -> Bounds<'a> {
+pub(super) fn bounds(envelope: &Envelope, frame: usize, is_overdue: bool) -> Bounds<'_> {
     /// Of what is only counted nothing is kept.
     const NOTHING: &Fields = &Fields::Parts(Vec::new());
     let Options { fields, bytes_max, count_only, stream, .. } = &envelope.options;
     let (fields, listing) = match (count_only, stream) {
         (true, _) => (NOTHING, Listing::Counted),
-        (false, true) => (fields, Listing::Paged(rest)),
+        (false, true) => (fields, Listing::Paged),
         (false, false) => (fields, Listing::Whole),
     };
     Bounds { fields, bytes_max: *bytes_max as usize, frame, listing, is_overdue }

@@ -242,9 +242,12 @@ pub(super) async fn probe(
         took: sent.elapsed(),
         rate: answer.as_ref().ok().and_then(|response| RateHeaders::read(&response.headers)),
     });
-    let Meaning::Said = classify(answer.as_ref()) else {
-        return reason == Reason::Unreachable && matches!(classify(answer.as_ref()), Meaning::Limited(_));
-    };
+    match classify(answer.as_ref()) {
+        Meaning::Said => {}
+        // Okta answers, or nobody knows because this machine could not ask.
+        Meaning::Limited(_) | Meaning::Failed(Trouble::Local) => return reason == Reason::Unreachable,
+        Meaning::Failed(_) => return false,
+    }
     let Ok(response) = answer else { return false };
     match reason {
         Reason::Unauthorized => !is_unauthorized(&response),
@@ -290,7 +293,7 @@ pub(super) fn told(answer: &Result<Response, NoAnswer>) -> Told {
     match (classify(answer.as_ref()), window) {
         (Meaning::Limited(Limit::Window), window) => Told::Spent(window),
         (Meaning::Limited(Limit::Concurrency), _) => Told::Crowded,
-        (Meaning::Failed(Trouble::NotSent), _) => Told::Uncounted,
+        (Meaning::Failed(Trouble::NotSent | Trouble::Local), _) => Told::Uncounted,
         (_, Some(window)) => Told::Rate(window),
         (Meaning::Said, None) => Told::Nothing,
         // A page of something in front of Okta says nothing of how Okta's own answers are.

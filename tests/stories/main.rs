@@ -24,6 +24,7 @@ mod hanging;
 mod isolation;
 mod keys;
 mod ledgers;
+mod long_lists;
 mod limits;
 mod paged;
 mod pausing;

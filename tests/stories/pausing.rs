@@ -6,7 +6,7 @@ use okta_worker::domain::mail::{HeaderValue, Properties};
 use okta_worker::sandbox::{Fault, Trouble};
 use serde_json::{Value, json};
 
-use crate::world::{REPLIES, SAM, Setup, brief};
+use crate::world::{Mishap, REPLIES, SAM, Setup, brief};
 
 /// Every request from now on fails like this.
 fn always(trouble: Trouble) -> Fault {
@@ -188,5 +188,38 @@ async fn what_cannot_go_back_to_its_queue_is_answered_before_the_broker_takes_it
     world.org().clear_faults();
     world.rest().await;
     world.tape();
+    world.close();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_machine_without_files_waits_and_neither_spends_attempts_nor_blames_okta() {
+    let mut world = Setup::default().open();
+    for _ in 0..9 {
+        world.mishap(Mishap::NoFiles);
+    }
+    world.ask("get_user", json!({ "user_id": SAM }));
+    world.rest().await;
+    let tape = world.tape();
+    assert!(tape.contains("failed: local") && !tape.contains("paused"), "{tape}");
+    let answer = world.answer();
+    assert_eq!((&answer["attempts"], &answer["okta_calls"]), (&json!(1), &json!(1)), "{answer}");
+
+    // Somebody who waits hears of it in the end; the next one is not told of a pause.
+    for _ in 0..10 {
+        world.mishap(Mishap::NoFiles);
+    }
+    world.ask("get_user", json!({ "user_id": SAM }));
+    world.rest().await;
+    let answer = world.answer();
+    assert_eq!(answer["error"]["code"], "okta_unavailable");
+    assert_eq!(
+        answer["error"]["message"],
+        "failed to run `get_user`: failed to ask Okta: too many open files"
+    );
+    assert!(!world.tape().contains("paused"));
+    world.ask("get_user", json!({ "user_id": SAM }));
+    world.rest().await;
+    drop(world.tape());
+    assert_eq!(world.answers(1), ["m3 succeeded none"]);
     world.close();
 }

@@ -62,6 +62,10 @@ pub enum Mishap {
     Hangs(Duration),
     /// Too many other requests are in flight.
     Crowded,
+    /// The machine has no file to open.
+    NoFiles,
+    /// The answer is larger than any that is read.
+    TooLarge,
     /// The port has a bug.
     Panic,
 }
@@ -148,6 +152,8 @@ struct Wire {
     clock: Clock,
     headers: Headers,
     mishaps: Mutex<VecDeque<Mishap>>,
+    /// Pages of this size, and larger ones, are answered 504.
+    too_large: AtomicUsize,
 }
 
 /// The request as other clients of the org would send it.
@@ -164,6 +170,10 @@ fn call(request: &Request) -> Call {
 #[async_trait]
 impl Okta for Wire {
     async fn send(&self, request: &Request) -> Result<Response, NoAnswer> {
+        let size = request.query_value("limit").and_then(|limit| limit.parse::<usize>().ok());
+        if size.is_some_and(|size| size >= self.too_large.load(Ordering::Relaxed)) {
+            return Ok(Response::new(504, http::HeaderMap::new(), ""));
+        }
         let mishap = self.mishaps.lock().unwrap().pop_front();
         match mishap {
             None => self.okta.send(request).await.map(|response| self.headers.pass(response)),
@@ -178,6 +188,8 @@ impl Okta for Wire {
                 let Answer::Said(response) = answer else { panic!("a 429 is an answer") };
                 Ok(response)
             }
+            Some(Mishap::NoFiles) => Err(NoAnswer::Local("too many open files".to_owned())),
+            Some(Mishap::TooLarge) => Err(NoAnswer::TooLarge(1000)),
             Some(Mishap::Panic) => panic!("a bug in the port"),
         }
     }
@@ -232,7 +244,14 @@ impl World {
         let org = Arc::new(Mutex::new(Org::new(setup.org.clone())));
         let okta = SimulatedOkta::new(Arc::clone(&org), "token", clock, setup.latency);
         let headers = setup.headers;
-        let wire = Wire { okta, org: Arc::clone(&org), clock, headers, mishaps: Mutex::default() };
+        let wire = Wire {
+            okta,
+            org: Arc::clone(&org),
+            clock,
+            headers,
+            mishaps: Mutex::default(),
+            too_large: AtomicUsize::new(usize::MAX),
+        };
         let broker = Broker::new([&prod()]);
         broker.declare(REPLIES);
         let door = Arc::new(Door { workers: Mutex::default(), inside: AtomicUsize::new(0) });
@@ -314,6 +333,11 @@ impl World {
     /// The next request goes wrong like this.
     pub fn mishap(&self, mishap: Mishap) {
         self.wire.mishaps.lock().unwrap().push_back(mishap);
+    }
+
+    /// Okta fails at pages of this size and larger ones.
+    pub fn fails_at_pages_of(&self, size: usize) {
+        self.wire.too_large.store(size, Ordering::Relaxed);
     }
 
     /// Whoever asks for this bucket next, and may come again, is told to do so after so long.

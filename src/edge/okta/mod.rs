@@ -6,11 +6,13 @@
 //! grant      what Okta's answer to a request for a token means
 //! assertion  how an app proves who it is
 //! key        the private key that it signs with
+//! room       memory for answers, shared by all orgs
 //! ```
 
 mod assertion;
 mod grant;
 mod key;
+mod room;
 mod tokens;
 mod wire;
 
@@ -26,6 +28,7 @@ use crate::worker::clock::Clock;
 use crate::worker::ports::Okta;
 
 pub use key::SigningKey;
+pub use room::{AnswerRoom, ROOM_BYTES_MIN};
 
 use tokens::Tokens;
 use wire::Https;
@@ -126,12 +129,12 @@ pub struct Granted {
 }
 
 impl OktaClient {
-    /// A client for an org, over HTTPS.
+    /// A client for an org, over HTTPS, whose answers take of this room.
     ///
     /// # Errors
     /// When the credential cannot be used, or TLS cannot be set up.
-    pub fn new(endpoint: &Endpoint) -> Result<Self, String> {
-        let wire = Arc::new(Https::new(&endpoint.base_url)?);
+    pub fn new(endpoint: &Endpoint, room: &Arc<AnswerRoom>) -> Result<Self, String> {
+        let wire = Arc::new(Https::new(&endpoint.base_url, room)?);
         Self::over(wire, endpoint, Clock::Machine)
     }
 

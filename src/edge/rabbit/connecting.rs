@@ -10,6 +10,7 @@ use lapin::uri::AMQPUri;
 use lapin::{Connection, ConnectionProperties, ErrorKind};
 use tokio::time::timeout;
 
+use crate::edge::descriptors;
 use crate::policy::retry::RetryRules;
 
 use super::Settings;
@@ -122,6 +123,10 @@ pub(super) fn uri(url: &str) -> Result<AMQPUri, Ended> {
 pub(super) fn explain(error: &lapin::Error) -> String {
     match error.kind() {
         ErrorKind::ProtocolError(refusal) => refusal.get_message().to_string(),
+        ErrorKind::IOError(error) if descriptors::are_exhausted_by(&**error) => {
+            descriptors::EXHAUSTED.to_owned()
+        }
+        _ if descriptors::are_exhausted() => descriptors::EXHAUSTED.to_owned(),
         _ => error.to_string(),
     }
 }

@@ -25,8 +25,8 @@ use crate::policy::budget::window::Told;
 use crate::policy::classify::{Meaning, Trouble, classify, is_unauthorized};
 use crate::policy::refusal;
 use crate::policy::retry::LAG;
-use crate::tools::output::Rest;
-use crate::tools::{Move, Repeat, Setting, Turn};
+use crate::tools::output::Remaining;
+use crate::tools::{Bounds, Move, Pager, Repeat, Setting, Turn};
 
 use super::Rules;
 use super::admission::{Job, bounds, too_late};
@@ -130,8 +130,10 @@ pub(super) struct Conversation<'a> {
     beats_before: Option<u64>,
     /// Looks for what was just created and is not known everywhere.
     lags: u32,
-    /// What is left of a list that is answered page by page.
-    rest: Option<Rest>,
+    /// Failures of this machine in a row.
+    local_failures: u32,
+    /// The list on its way, with all that it has read.
+    list: Option<Box<Pager>>,
     /// What it cost so far.
     pub cost: Cost,
 }
@@ -162,14 +164,18 @@ impl<'a> Conversation<'a> {
             attempts_everywhere: 0,
             beats_before: None,
             lags: 0,
-            rest: None,
+            local_failures: 0,
+            list: None,
             cost: Cost::default(),
         }
     }
 
     /// Talks until the invocation has ended, or must be left to another delivery.
     pub async fn hold(&mut self) -> End {
-        self.talk().await.unwrap_or_else(|end| end)
+        match self.talk().await.unwrap_or_else(|end| end) {
+            End::Outcome(Outcome::Failed { effect, failure }) => self.kept_or_failed(effect, failure),
+            end => end,
+        }
     }
 
     /// There is no copy of the message: what it waits for, it waits for here.
@@ -195,27 +201,21 @@ impl<'a> Conversation<'a> {
 
     async fn talk(&mut self) -> Result<End, End> {
         loop {
-            let is_overdue = self.begun.elapsed() > self.rules.list_time_max;
             let setting = Setting {
-                bounds: bounds(
-                    &self.job.envelope,
-                    frame(&self.job.letter.id),
-                    is_overdue,
-                    self.rest.as_ref(),
-                ),
+                bounds: self.bounds(),
                 maybe_since: self.job.letter.docket.maybe_since(),
                 is_settled: self.job.letter.docket.is_settled,
                 okta_ahead: self.okta_ahead.unwrap_or_default(),
                 is_dry_run: self.job.envelope.options.dry_run,
             };
-            let request = match self.job.tool.next(&self.history, setting) {
+            let next = self.job.tool.resume(&mut self.list, &self.history, setting);
+            if let Some(list) = &self.list {
+                self.history.truncate(list.turns_before());
+            }
+            let request = match next {
                 Move::Send(request) => request,
-                Move::Done(done, Some(rest)) => {
-                    self.rest = Some(rest);
-                    self.history.clear();
-                    return Ok(End::Page(done.output));
-                }
-                Move::Done(done, None) => {
+                Move::Done(done, Remaining::Pages) => return Ok(End::Page(done.output)),
+                Move::Done(done, Remaining::Nothing) => {
                     return Ok(End::Outcome(Outcome::Succeeded { effect: done.effect, result: done.output }));
                 }
                 Move::Planned(plan) => return Ok(End::Outcome(self.planned(*plan))),
@@ -226,11 +226,13 @@ impl<'a> Conversation<'a> {
                 self.write_again(&request).await?;
             }
             let turn = self.turn(*request).await?;
-            if let Some(Turn::Said(last)) = self.history.last_mut() {
-                last.response.forget_read_body();
-            }
             self.history.push(turn);
         }
+    }
+
+    fn bounds(&self) -> Bounds<'a> {
+        let is_overdue = self.begun.elapsed() > self.rules.list_time_max;
+        bounds(&self.job.envelope, frame(&self.job.letter.id), is_overdue)
     }
 
     /// A write goes out after one whose outcome was unclear: one more attempt, if there is one.
@@ -250,7 +252,7 @@ impl<'a> Conversation<'a> {
     }
 
     /// Sends one request as often as it takes and may.
-    async fn turn(&mut self, request: Request) -> Result<Turn, End> {
+    async fn turn(&mut self, mut request: Request) -> Result<Turn, End> {
         if !request.pause.is_zero() {
             self.rest(request.pause).await?;
         }
@@ -297,6 +299,10 @@ impl<'a> Conversation<'a> {
                         self.unclear = Some(answer);
                         return Ok(Turn::Unclear { request, sent });
                     } else {
+                        let is_smaller = trouble.may_be_its_size() && request.shrink_page();
+                        if trouble == Trouble::TooLarge && !is_smaller {
+                            return Err(self.too_large(&answer));
+                        }
                         self.retry(&request, trouble, &answer).await?;
                     }
                 }
@@ -312,6 +318,7 @@ impl<'a> Conversation<'a> {
         }
         self.has_begun = true;
         self.refused = None;
+        self.local_failures = 0;
         self.beats_before = None;
         let connection = &self.job.connection;
         if response.is_success() && self.is_in_scope(request) {

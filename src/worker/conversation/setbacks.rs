@@ -9,7 +9,7 @@ use crate::domain::http::{NoAnswer, Request, Response};
 use crate::domain::ids::Lane;
 use crate::domain::okta_error::OktaError;
 use crate::policy::classify::{Limit, Trouble, concurrency_wait};
-use crate::policy::retry::{BUSY, WAIT_IN_HAND_MAX, retry_after};
+use crate::policy::retry::{BUSY, LOCAL, WAIT_IN_HAND_MAX, retry_after};
 use crate::worker::event::Event;
 use crate::worker::ports::Patience;
 use crate::worker::progress::WaitingFor;
@@ -157,6 +157,9 @@ impl Conversation<'_> {
         trouble: Trouble,
         answer: &Result<Response, NoAnswer>,
     ) -> Result<(), End> {
+        if trouble == Trouble::Local {
+            return self.wait_for_this_machine(answer).await;
+        }
         self.note_trouble(trouble);
         let attempt = self.attempts();
         if attempt >= self.rules.retry.attempts_max {
@@ -172,6 +175,30 @@ impl Conversation<'_> {
         self.wait_before(trouble, attempt, wait).await?;
         self.is_another = true;
         Ok(())
+    }
+
+    /// Waits for what this machine is short of. Okta was not asked, so that no attempt is spent.
+    async fn wait_for_this_machine(&mut self, answer: &Result<Response, NoAnswer>) -> Result<(), End> {
+        self.cost.okta_calls = self.cost.okta_calls.saturating_sub(1);
+        self.local_failures += 1;
+        if self.local_failures < LOCAL.attempts_max {
+            let wait = LOCAL.wait(self.local_failures, 0.5 + fastrand::f64() / 2.0);
+            return self.wait_before(Trouble::Local, self.local_failures, wait).await;
+        }
+        self.local_failures = 0;
+        if self.job.lane == Lane::Bulk && self.may_hand_back && self.has_changed_nothing() {
+            return Err(End::HandBack);
+        }
+        let message = format!("failed to run `{}`: {}", self.job.subtool, describe(answer));
+        Err(self.failed(Failure::new(ErrorCode::OktaUnavailable, message)))
+    }
+
+    /// An answer that is larger than any that is read would be so again.
+    pub(super) fn too_large(&self, answer: &Result<Response, NoAnswer>) -> End {
+        let message = format!("failed to run `{}`: {}", self.job.subtool, describe(answer));
+        let mut failure = Failure::new(ErrorCode::OktaUnavailable, message);
+        failure.retryable = false;
+        self.failed(failure)
     }
 
     pub(super) fn note_trouble(&mut self, trouble: Trouble) {

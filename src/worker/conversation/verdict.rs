@@ -34,6 +34,16 @@ impl Conversation<'_> {
         End::Outcome(self.outcome(failure))
     }
 
+    /// Ends with a failure, or with what a list had read before it.
+    pub(super) fn kept_or_failed(&mut self, effect: Effect, failure: Failure) -> End {
+        let (bounds, failure) = (self.bounds(), failure.masked(&self.job.secrets));
+        let kept = self.list.as_mut().and_then(|list| list.give_up(&failure, bounds));
+        End::Outcome(match kept {
+            Some(result) => Outcome::Succeeded { effect: Effect::None, result },
+            None => Outcome::Failed { effect, failure },
+        })
+    }
+
     /// The subtool's own judgement: what is in doubt, it has looked at.
     pub(super) fn judged(&self, mut failure: Failure) -> End {
         let is_change = self.history.iter().any(is_change);
