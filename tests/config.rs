@@ -83,6 +83,8 @@ fn the_default_file_says_the_defaults_and_nothing_else() {
     let expected = Config {
         broker: Settings {
             url: Secret::new("amqp://guest:guest@127.0.0.1:5672/%2f"),
+            other_urls: Vec::new(),
+            management: None,
             ca_file: None,
             prefetch: 32,
             held_bytes_max: 256 * 1024 * 1024,
@@ -172,6 +174,7 @@ fn the_sandbox_file_needs_nothing_and_warns_of_nothing() {
 
 #[test]
 fn every_bad_setting_is_refused_by_its_path() {
+    let management = "must be a URL without a user, such as `http://127.0.0.1:15672`";
     let secret_shape = "must be `{ env = \"NAME\" }`, `{ file = \"/path\" }` or a text";
     let duration_shape = "must be a duration with its unit, such as `500ms`, `10m` or `14d`";
     let rows = [
@@ -226,6 +229,8 @@ fn every_bad_setting_is_refused_by_its_path() {
             "must be a URI such as `amqps://user:password@rabbit.example.com:5671/%2f`",
         ),
         ("broker.url = \"\"", "broker.url", "must not be empty"),
+        ("broker.management = \"15672\"", "broker.management", management),
+        ("broker.management = \"http://a:b@rabbit\"", "broker.management", management),
         ("broker.url = 1", "broker.url", secret_shape),
         ("retry.attempts_max = 101", "retry.attempts_max", "must be between 1 and 100"),
         ("retry.base = \"31s\"", "retry.cap", "must not be shorter than `retry.base`"),
@@ -670,6 +675,44 @@ fn a_secret_comes_from_a_variable_a_file_or_the_text_itself_and_is_trimmed() {
 }
 
 #[test]
+fn a_broker_of_several_nodes_is_named_by_all_of_them() {
+    let urls = |text: &str, variables: &[(&str, &str)]| {
+        let broker = good(text, variables).broker;
+        let others = broker.other_urls.iter().map(|url| url.expose().to_owned());
+        [broker.url.expose().to_owned()].into_iter().chain(others).collect::<Vec<_>>()
+    };
+    const BOTH: &str = "broker.urls = [\"amqp://w@a\", { env = \"B\" }]";
+    let b = ("B", "amqp://w:hunter2@b:5673");
+    assert_eq!(urls(BOTH, &[b]), ["amqp://w@a", "amqp://w:hunter2@b:5673"]);
+    assert_eq!(urls("broker.urls = \"amqp://a\"", &[]), ["amqp://a"]);
+    assert_eq!(urls("broker.urls = { env = \"B\" }", &[b]), ["amqp://w:hunter2@b:5673"]);
+    // The environment wins, by whichever key.
+    let (one, several) = ("OKTA_WORKER__BROKER__URL", "OKTA_WORKER__BROKER__URLS");
+    assert_eq!(urls(BOTH, &[b, (one, "amqp://c")]), ["amqp://c"]);
+    for list in ["amqp://c, amqp://d", "[\"amqp://c\", \"amqp://d\"]"] {
+        assert_eq!(urls("broker.url = \"amqp://a\"", &[(several, list)]), ["amqp://c", "amqp://d"]);
+        assert_eq!(urls(BOTH, &[b, (several, list)]), ["amqp://c", "amqp://d"]);
+    }
+    let uri = "must be a URI such as `amqps://user:password@rabbit.example.com:5671/%2f`";
+    let another = "must name the same user and virtual host as the first one";
+    for (text, path, message) in [
+        ("broker.urls = []", "broker.urls", "must hold a URI"),
+        ("broker.urls = [\"amqp://a\", \"b\"]", "broker.urls.1", uri),
+        ("broker.urls = [\"amqp://v@a\", \"amqp://w@b\"]", "broker.urls.1", another),
+        ("broker.urls = [\"amqp://a/x\", \"amqp://a/y\"]", "broker.urls.1", another),
+        (
+            "broker = { url = \"amqp://a\", urls = [\"amqp://b\"] }",
+            "broker.urls",
+            "stands beside `url`: give one of them",
+        ),
+    ] {
+        assert_eq!(bad(text, &[]), [(path.to_owned(), message.to_owned())], "{text}");
+    }
+    let warned = load("broker.urls = [\"amqp://w@a\", \"amqp://w:hunter2@b\"]", &[]).unwrap().warnings;
+    assert!(warned.len() == 1 && warned[0].starts_with("broker.urls.1 holds a literal password"), "{warned:?}");
+}
+
+#[test]
 fn a_literal_secret_in_a_file_is_warned_of_and_nowhere_else() {
     let literal = PROD.replace("{ env = \"TOKEN\" }", "\"00literal\"");
     let rows = [
@@ -758,6 +801,8 @@ fn no_secret_is_ever_shown() {
         "broker.url = \"http://worker:PlantedPassword@rabbit\"".to_owned(),
         "broker.url = \"amqp://worker:PlantedPassword@\"".to_owned(),
         "broker.url = [\"amqp://worker:PlantedPassword@rabbit\"]".to_owned(),
+        "broker.urls = [\"amqp://worker:PlantedPassword@\"]".to_owned(),
+        "broker.urls = [\"amqp://worker:PlantedPassword@a\", \"amqp://worker2:PlantedPassword@b\"]".to_owned(),
         "telemetry.otlp_endpoint = \"https://x:PlantedPassword@otlp\"".to_owned(),
     ];
     for text in texts {

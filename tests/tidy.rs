@@ -18,7 +18,7 @@ const NARROW: [(&str, &[&str]); 2] = [
 const CONFINED: [(&str, &[&str]); 22] = [
     ("rmcp", &["src/cli/mcp/"]),
     ("lapin", &["src/edge/rabbit/"]),
-    ("async_rs", &["src/edge/rabbit/mending.rs"]),
+    ("async_rs", &["src/edge/rabbit/mending.rs", "src/edge/rabbit/stream.rs"]),
     ("reqwest", &["src/edge/okta/wire.rs", "src/edge/rabbit/management.rs"]),
     ("ring", &["src/edge/okta/key.rs", "src/sandbox/public_key.rs"]),
     ("rustls_pki_types", &["src/edge/okta/key.rs", "src/sandbox/public_key.rs"]),

@@ -316,7 +316,7 @@ fn messages() -> Value {
             "headers": {
                 "type": "object",
                 "properties": {
-                    "okta-reason": { "type": "string", "description": "Why: `unreadable`, `crash_loop` or `internal`." },
+                    "okta-reason": { "type": "string", "description": "Why: `unreadable`, `crash_loop`, `internal` or `dropped`." },
                     "okta-parked-at": { "type": "integer", "description": "When it was parked, in milliseconds since 1970." },
                     "okta-routing-key": { "type": "string", "description": "The key it was published with." },
                     "okta-caller": { "type": "string", "description": "Who asked." },

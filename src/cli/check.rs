@@ -1,6 +1,7 @@
 //! `okta-worker check`: the configuration, the broker and each org, named one by one.
 //!
-//! It only reads. What only a write could show is said to be unchecked, not passed.
+//! It changes nothing: on the broker it tries out a queue of its own, which goes with it. What only a write could show is
+//! said to be unchecked, not passed.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -11,12 +12,13 @@ use serde::Deserialize;
 use crate::config::{Config, Connection};
 use crate::domain::bucket::RateHeaders;
 use crate::domain::http::{Request, Response};
-use crate::domain::ids::ConnectionName;
+use crate::domain::ids::{ConnectionName, Lane};
 use crate::domain::okta_error::OktaError;
-use crate::domain::topology::presence_queue;
+use crate::domain::topology::{presence_queue, work_queue};
 use crate::edge::descriptors;
 use crate::edge::okta::{AnswerRoom, Credential, Granted, OktaClient, TokenType};
-use crate::edge::rabbit::{Found, Orphan, inspect, orphans};
+use crate::edge::rabbit::{Found, Orphan, inspect, observed, orphans, policies};
+use crate::policy::hazards::Hazard;
 use crate::tools::catalogue::CATALOGUE;
 use crate::worker::ports::Okta as _;
 
@@ -25,7 +27,8 @@ use super::{DONE, FAILED, Refusal, load};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
-    /// RabbitMQ's management API, such as `http://127.0.0.1:15672`, to look for queues without a connection.
+    /// RabbitMQ's management API, such as `http://127.0.0.1:15672`, to look for queues without a connection and for
+    /// policies that lose or refuse messages. Without it, that of the configuration (`broker.management`).
     #[arg(long, value_name = "URL")]
     management: Option<String>,
 }
@@ -74,7 +77,9 @@ pub(super) async fn run(source: Option<PathBuf>, arguments: &Arguments) -> Resul
     let room = AnswerRoom::new(config.answer_bytes_max);
     tell!("broker");
     check_broker(&config, &mut report).await;
-    check_orphans(&config, arguments.management.as_deref(), &mut report).await;
+    let management = arguments.management.as_deref().or(config.broker.management.as_deref());
+    check_orphans(&config, management, &mut report).await;
+    check_policies(&config, management, &mut report).await;
     for connection in &config.connections {
         tell!("connection {}", connection.name);
         check_connection(connection, &room, &mut report).await;
@@ -96,6 +101,7 @@ async fn check_broker(config: &Config, report: &mut Report) {
                 report.good(name, format!("{messages} messages wait, {consumers} consumers"));
             }
             Found::Missing => missing += 1,
+            Found::Away(why) => report.bad(name, why),
             Found::Wrong(why) => report.bad(name, why),
         }
     }
@@ -139,6 +145,39 @@ async fn check_orphans(config: &Config, management: Option<&str>, report: &mut R
             WHAT,
             format!("failed to ask the management API (its user needs the tag `management`): {why}"),
         ),
+    }
+}
+
+/// Policies on the broker that lose or refuse messages.
+async fn check_policies(config: &Config, management: Option<&str>, report: &mut Report) {
+    const WHAT: &str = "policies";
+    const REMEDY: &str = "exclude the worker's queues (`^okta\\.`) from it";
+    if let Some(url) = management {
+        match policies(&config.broker, url).await {
+            Ok(hazards) if hazards.is_empty() => report.good(WHAT, "none loses or refuses messages"),
+            Ok(hazards) => {
+                for Hazard { policies, what, queues } in hazards {
+                    let (names, queues) = (policies.join("` and `"), queues.join("`, `"));
+                    report.bad(&format!("policy `{names}`"), format!("{what}; on `{queues}`: {REMEDY}"));
+                }
+            }
+            Err(why) => report.bad(WHAT, format!("failed to ask the management API: {why}")),
+        }
+        return;
+    }
+    let Some(connection) = config.connections.first() else { return };
+    match observed(&config.broker, &connection.name).await {
+        Ok(found) if found.is_empty() => report.unchecked(
+            WHAT,
+            "none was seen at work in a moment, and AMQP does not tell them: give `--management http://HOST:15672`",
+        ),
+        Ok(found) => {
+            for what in found {
+                let like = work_queue(&connection.name, Lane::Bulk);
+                report.bad(WHAT, format!("in a queue called like `{like}`, {what}, so a policy says: {REMEDY}"));
+            }
+        }
+        Err(why) => report.unchecked(WHAT, why),
     }
 }
 

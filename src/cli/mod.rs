@@ -87,7 +87,7 @@ enum Command {
     Call(call::Arguments),
     /// Checks configuration, broker and each connection's credential, and says what is wrong.
     ///
-    /// It only reads. Exit code: 0 all is well, 1 something is wrong, 2 the configuration cannot be read.
+    /// It changes nothing. Exit code: 0 all is well, 1 something is wrong, 2 the configuration cannot be read.
     Check(check::Arguments),
     /// Prints the definitions of the 28 subtools.
     ///

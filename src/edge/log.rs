@@ -294,6 +294,24 @@ impl Log {
                 "`{connection}` is not served: {}",
                 text(why, REASON_CHARS_MAX)
             ),
+            Event::Policy { queue, what } => warn!(
+                "RabbitMQ may lose or refuse messages of `{}`: {}",
+                name(queue),
+                text(what, REASON_CHARS_MAX)
+            ),
+            Event::QueueDeleted { queue, in_hand, waiting } => error!(
+                in_hand,
+                waiting,
+                "the queue `{}` was deleted: the {in_hand} messages in hand are finished and answered, the {waiting} \
+                 that waited there when they were last counted are lost",
+                name(queue)
+            ),
+            Event::Uncounted { connection, why } => warn!(
+                connection = connection.as_str(),
+                "the workers of `{connection}` cannot be counted by their presence queue, so what they tell each other \
+                 must do: {}",
+                text(why, REASON_CHARS_MAX)
+            ),
             Event::SignalsRefused { why } => warn!(
                 "workers cannot tell each other what is left of a window, so their number must do: {}",
                 text(why, REASON_CHARS_MAX)
@@ -642,6 +660,9 @@ mod tests {
             Event::Broker { connected: true, why: "everything is consumed" },
             Event::Broker { connected: false, why: "reset by peer" },
             Event::SignalsRefused { why: "access refused" },
+            Event::Uncounted { connection, why: "its node is down" },
+            Event::Policy { queue: "q", what: "a policy" },
+            Event::QueueDeleted { queue: "q", in_hand: 2, waiting: 3 },
         ];
         let told: Vec<_> = json(&events)
             .iter()
@@ -663,6 +684,11 @@ mod tests {
                 "INFO connected to the broker: everything is consumed",
                 "WARN lost the broker: reset by peer",
                 "WARN workers cannot tell each other what is left of a window, so their number must do: access refused",
+                "WARN the workers of `prod` cannot be counted by their presence queue, so what they tell each other must \
+                 do: its node is down",
+                "WARN RabbitMQ may lose or refuse messages of `q`: a policy",
+                "ERROR the queue `q` was deleted: the 2 messages in hand are finished and answered, the 3 that waited \
+                 there when they were last counted are lost",
             ]
         );
     }

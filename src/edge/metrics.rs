@@ -323,6 +323,9 @@ impl Metrics {
             | Event::Undeliverable { .. }
             | Event::Stale { .. }
             | Event::Unserved { .. }
+            | Event::Policy { .. }
+            | Event::QueueDeleted { .. }
+            | Event::Uncounted { .. }
             | Event::SignalsRefused { .. } => {}
         }
     }

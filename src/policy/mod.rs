@@ -4,6 +4,8 @@
 
 pub mod budget;
 pub mod classify;
+pub mod hazards;
+pub mod peers;
 pub mod permit;
 pub mod provenance;
 pub mod refusal;

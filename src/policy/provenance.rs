@@ -68,8 +68,29 @@ fn queue_of(death: &HeaderValue) -> Option<&str> {
 pub enum GivenUp {
     /// Its `expiration` passed in the queue.
     Expired,
+    /// A policy on the broker says how long, or how many, messages may wait.
+    Dropped(DropPolicy),
     /// It was delivered too often, or refused: it brought workers down.
     CrashLoop,
+}
+
+/// What a policy on the broker drops messages by. Our queues have no such arguments, so it is always a policy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DropPolicy {
+    /// `message-ttl`.
+    TimeToLive,
+    /// `max-length` or `max-length-bytes`, with `overflow` `drop-head`, which a policy has before our own argument.
+    Length,
+}
+
+impl DropPolicy {
+    /// The keys of the policy.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::TimeToLive => "message-ttl",
+            Self::Length => "max-length with drop-head",
+        }
+    }
 }
 
 /// The queue a message in `okta.undelivered` comes from, and why it is there; `None` when the broker
@@ -79,7 +100,10 @@ pub fn given_up(headers: &Headers) -> Option<(&str, GivenUp)> {
     let latest = deaths.first()?; // the broker puts the latest in front
     let HeaderValue::Table(death) = latest else { return None };
     let why = match death.get("reason")?.as_text()? {
-        "expired" => GivenUp::Expired,
+        // Written when the message had an `expiration` of its own.
+        "expired" if death.contains_key("original-expiration") => GivenUp::Expired,
+        "expired" => GivenUp::Dropped(DropPolicy::TimeToLive),
+        "maxlen" => GivenUp::Dropped(DropPolicy::Length),
         _ => GivenUp::CrashLoop,
     };
     Some((queue_of(latest)?, why))
@@ -135,10 +159,22 @@ mod tests {
 
     #[test]
     fn the_latest_death_says_why_the_broker_gave_up() {
-        let rows = [("expired", GivenUp::Expired), ("delivery_limit", GivenUp::CrashLoop)];
-        for (reason, why) in rows {
-            let headers = death("okta.invocations.prod.bulk", reason);
-            assert_eq!(given_up(&headers), Some(("okta.invocations.prod.bulk", why)));
+        // As RabbitMQ 3.10.8 writes them.
+        let rows = [
+            ("expired", Some("500"), GivenUp::Expired),
+            ("expired", None, GivenUp::Dropped(DropPolicy::TimeToLive)),
+            ("maxlen", None, GivenUp::Dropped(DropPolicy::Length)),
+            ("delivery_limit", None, GivenUp::CrashLoop),
+            ("rejected", None, GivenUp::CrashLoop),
+        ];
+        for (reason, expiration, why) in rows {
+            let mut headers = death("okta.invocations.prod.bulk", reason);
+            let Some(HeaderValue::List(deaths)) = headers.get_mut(X_DEATH) else { panic!("it is a list") };
+            let Some(HeaderValue::Table(latest)) = deaths.first_mut() else { panic!("of tables") };
+            latest.extend(
+                expiration.map(|own| ("original-expiration".to_owned(), HeaderValue::Text(own.to_owned()))),
+            );
+            assert_eq!(given_up(&headers), Some(("okta.invocations.prod.bulk", why)), "{reason}");
         }
         assert_eq!(given_up(&Headers::new()), None);
     }

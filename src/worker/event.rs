@@ -18,11 +18,13 @@ pub enum ParkReason {
     CrashLoop,
     /// A bug of ours.
     Internal,
+    /// A policy on the broker dropped it.
+    Dropped,
 }
 
 impl ParkReason {
     /// Every reason.
-    pub const ALL: [Self; 3] = [Self::Unreadable, Self::CrashLoop, Self::Internal];
+    pub const ALL: [Self; 4] = [Self::Unreadable, Self::CrashLoop, Self::Internal, Self::Dropped];
 
     /// The reason as it stands in the header `okta-reason` and in labels.
     pub fn as_str(self) -> &'static str {
@@ -30,6 +32,7 @@ impl ParkReason {
             Self::Unreadable => "unreadable",
             Self::CrashLoop => "crash_loop",
             Self::Internal => "internal",
+            Self::Dropped => "dropped",
         }
     }
 }
@@ -262,6 +265,30 @@ pub enum Event<'a> {
         /// The connection.
         connection: &'a ConnectionName,
         /// What is missing or otherwise.
+        why: &'a str,
+    },
+    /// A policy on the broker, or several, can lose or refuse messages.
+    Policy {
+        /// The queue, or what it is called like.
+        queue: &'a str,
+        /// What it does there, and by which policy.
+        what: &'a str,
+    },
+    /// A queue of ours was deleted while it was consumed, and with it whatever waited there.
+    QueueDeleted {
+        /// Its name.
+        queue: &'a str,
+        /// Messages in hand, which are finished and answered.
+        in_hand: usize,
+        /// Messages that waited there when they were last counted: they are lost.
+        waiting: u32,
+    },
+    /// The queue in which the workers of a connection are counted cannot be used; they go by what they tell each
+    /// other.
+    Uncounted {
+        /// The connection.
+        connection: &'a ConnectionName,
+        /// What the broker said.
         why: &'a str,
     },
     /// The broker does not let the worker hear other workers, or tell them; it goes on without.

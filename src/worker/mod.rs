@@ -25,21 +25,23 @@ pub mod pulse;
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::FutureExt as _;
+use jiff::Timestamp;
 use tokio::sync::{Semaphore, SemaphorePermit, watch};
 use tokio::time::Instant;
 
 use crate::domain::answer::{Effect, ErrorCode, Failure, Outcome};
-use crate::domain::ids::{ConnectionName, Lane};
+use crate::domain::ids::{ConnectionName, Lane, excerpt};
 use crate::domain::mail::{CANCEL, Delivery, Receipt, Source};
 use crate::domain::secret::Secrets;
 use crate::policy::permit::{AllowList, Callers};
-use crate::policy::provenance::{self, GivenUp};
+use crate::policy::provenance::{self, DropPolicy, GivenUp};
 use crate::policy::reply_to::ReplyPolicy;
 use crate::policy::retry::RetryRules;
 
@@ -121,6 +123,8 @@ pub struct Worker {
     memory: Memory,
     /// What nobody wants any more.
     cancelled: Cancelled,
+    /// Whether it was said that a policy on the broker drops messages.
+    is_drop_told: AtomicBool,
 }
 
 /// How long a message that must run alone lies aside before: one of these, by chance. Those that went aside together
@@ -226,7 +230,8 @@ impl Worker {
     /// A worker with these rules that answers through this postbox.
     pub fn new(rules: Rules, postbox: Arc<dyn Postbox>, observer: Arc<dyn Observer>) -> Self {
         let (memory, cancelled) = (Memory::default(), Cancelled::default());
-        Self { rules: ArcSwap::from_pointee(rules), postbox, observer, memory, cancelled }
+        let is_drop_told = AtomicBool::new(false);
+        Self { rules: ArcSwap::from_pointee(rules), postbox, observer, memory, cancelled, is_drop_told }
     }
 
     /// Goes by other rules from now on. A message that was taken before ends by those it was taken under.
@@ -387,8 +392,33 @@ impl Worker {
                 let outcome = Outcome::Failed { effect, failure };
                 Ended::Concluded(Conclusion::new(outcome, Cost::default(), None))
             }
+            Some((queue, GivenUp::Dropped(by))) => self.dropped(queue, by, is_write, letter.received),
             Some((_, GivenUp::CrashLoop)) | None => Ended::crash_loop(is_write),
         }
+    }
+
+    /// Answers what a policy on the broker dropped out of a queue of ours, and keeps it for replay. The broker does
+    /// not tell whether it was delivered before: what it dead-letters has lost its delivery count.
+    fn dropped(&self, queue: &str, by: DropPolicy, is_write: bool, now: Timestamp) -> Ended {
+        let keys = by.as_str();
+        if !self.is_drop_told.swap(true, Ordering::Relaxed) {
+            let what = format!("a policy with {keys} has dropped messages: exclude this queue from it");
+            self.observer.note(&Event::Policy { queue: &excerpt(queue), what: &what });
+        }
+        let (code, why) = match by {
+            DropPolicy::TimeToLive => (ErrorCode::DeadlineExceeded, "waited longer than the broker lets messages wait"),
+            DropPolicy::Length => (ErrorCode::Internal, "was more than the broker lets wait"),
+        };
+        let message = format!(
+            "the message {why} in its queue: a policy of RabbitMQ's ({keys}) dropped it; it is parked for replay"
+        );
+        let mut failure = Failure::new(code, message);
+        if by == DropPolicy::TimeToLive {
+            failure = failure.retry_at(now);
+        }
+        let effect = if is_write { Effect::Unknown } else { Effect::None };
+        let outcome = Outcome::Failed { effect, failure };
+        Ended::Concluded(Conclusion::new(outcome, Cost::default(), Some(ParkReason::Dropped)))
     }
 }
 

@@ -130,6 +130,8 @@ impl Running {
         let seen = Arc::new(Seen { worker, properties: Mutex::default(), errors: Mutex::default() });
         let settings = Settings {
             url: Secret::new(&url),
+            other_urls: Vec::new(),
+            management: None,
             ca_file: None,
             prefetch: 8,
             held_bytes_max: 1 << 26,

@@ -80,6 +80,11 @@ fn line(event: &Event<'_>) -> Option<String> {
         Event::Broker { connected, why } => format!("broker connected={connected}: {why}"),
         Event::Blocked { blocked, why } => format!("blocked: {blocked}: {why}"),
         Event::Unserved { why, .. } => format!("not served: {why}"),
+        Event::Policy { queue, what } => format!("policy on {queue}: {what}"),
+        Event::QueueDeleted { queue, in_hand, waiting } => {
+            format!("{queue} deleted, {in_hand} in hand, {waiting} waiting")
+        }
+        Event::Uncounted { why, .. } => format!("not counted: {why}"),
         Event::SignalsRefused { why } => format!("signals refused: {why}"),
     })
 }

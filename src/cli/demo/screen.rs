@@ -199,6 +199,9 @@ impl Observer for Screen {
             | Event::Broker { .. }
             | Event::Blocked { .. }
             | Event::Unserved { .. }
+            | Event::Policy { .. }
+            | Event::QueueDeleted { .. }
+            | Event::Uncounted { .. }
             | Event::SignalsRefused { .. } => {}
         }
     }

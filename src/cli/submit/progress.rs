@@ -129,6 +129,9 @@ impl Observer for Voice {
             | Event::Parked { .. }
             | Event::Stale { .. }
             | Event::Unserved { .. }
+            | Event::Policy { .. }
+            | Event::QueueDeleted { .. }
+            | Event::Uncounted { .. }
             | Event::SignalsRefused { .. } => {}
         }
     }

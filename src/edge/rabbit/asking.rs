@@ -173,6 +173,7 @@ impl Exchange {
             let ended = self.serve(&mut line, is_again).await;
             close(&line.connection).await;
             let Err(mut why) = ended else { return };
+            self.way.turn();
             is_again = true;
             let mut failures = 0;
             line = loop {

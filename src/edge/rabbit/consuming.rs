@@ -25,6 +25,7 @@ use crate::worker::ports::{Inbox, becomes};
 
 use super::convert::properties_in;
 use super::doubt::Doubt;
+use super::restoring::Restoring;
 use super::turned;
 
 /// Messages are counted against the memory limit in pieces of this size, a small one as one piece.
@@ -117,6 +118,8 @@ enum Until {
     Halted,
     /// They are not wanted now.
     Unwanted,
+    /// The queue was deleted.
+    Deleted,
 }
 
 /// One queue, consumed while its messages are wanted.
@@ -126,6 +129,8 @@ pub(super) struct Consuming {
     means: Means,
     wanted: watch::Receiver<bool>,
     consumer: Option<Consumer>,
+    /// Declares the queue again when it was deleted; without, that is a doubt.
+    restoring: Option<Arc<Restoring>>,
     /// Turns false when what was delivered can no longer be acknowledged.
     is_live: Arc<AtomicBool>,
     has_ended_in_order: bool,
@@ -136,15 +141,21 @@ impl Consuming {
     ///
     /// # Errors
     /// When the connection is no good.
-    pub async fn begin(connection: &Connection, source: &Source, means: &Means) -> Result<Self, Doubt> {
+    pub async fn begin(
+        connection: &Connection,
+        source: &Source,
+        means: &Means,
+        restoring: Option<Arc<Restoring>>,
+    ) -> Result<Self, Doubt> {
         let channel = connection.create_channel().await.map_err(Doubt::unreachable)?;
         channel.basic_qos(means.prefetch, BasicQosOptions::default()).await.map_err(Doubt::unreachable)?;
         let mut begun = Self {
             source: source.clone(),
             channel,
-            means: means.clone(),
+            means: means.part(),
             wanted: means.inbox.wants(source),
             consumer: None,
+            restoring,
             is_live: Arc::new(AtomicBool::new(true)),
             has_ended_in_order: false,
         };
@@ -167,8 +178,12 @@ impl Consuming {
     /// # Errors
     /// When the queue is consumed no more although nobody said so.
     pub async fn run(mut self, mut halt: watch::Receiver<bool>) -> Result<(), Doubt> {
-        while self.hand_over_all(&mut halt).await? == Until::Unwanted {
-            self.cancel().await?;
+        loop {
+            match self.hand_over_all(&mut halt).await? {
+                Until::Halted => break,
+                Until::Deleted => self.restore(&mut halt).await?,
+                Until::Unwanted => self.cancel().await?,
+            }
             tokio::select! {
                 biased;
                 () = turned(&mut halt) => break,
@@ -189,10 +204,25 @@ impl Consuming {
                 () = becomes(&mut self.wanted, false) => return Ok(Until::Unwanted),
                 next = consumer.next() => next,
             };
-            let Some(Ok(delivery)) = next else { return Err(Doubt::Lost("a consumer ended")) };
-            self.hand_over(delivery).await;
+            match next {
+                Some(Ok(delivery)) => self.hand_over(delivery).await,
+                // The broker has cancelled the consumer, and nothing else.
+                None if self.restoring.is_some() && self.channel.status().connected() => {
+                    return Ok(Until::Deleted);
+                }
+                Some(Err(_)) | None => return Err(Doubt::Lost("a consumer ended")),
+            }
         }
         Ok(Until::Unwanted)
+    }
+
+    /// Has the queue declared again; what is in hand of it stays in hand.
+    async fn restore(&mut self, halt: &mut watch::Receiver<bool>) -> Result<(), Doubt> {
+        self.consumer = None;
+        match &self.restoring {
+            Some(restoring) => restoring.restore(&self.source, self.means.in_flight.count(), halt).await,
+            None => Ok(()),
+        }
     }
 
     /// Stops consuming, and hands over what had come by then.

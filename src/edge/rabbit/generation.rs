@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use crate::domain::ids::ConnectionName;
 use crate::domain::mail::Source;
@@ -18,9 +18,10 @@ use crate::domain::topology::Topology;
 use super::connecting::close;
 use super::declare::declare;
 use super::doubt::Doubt;
+use super::presence::FIRST_COUNT_MAX;
 use super::roster::Roster;
-use super::serving::{Serving, Site, serve};
-use super::signals::Signals;
+use super::serving::{Serving, serve};
+use super::site::Site;
 use super::turned;
 
 /// How long work in flight may go on after the worker is told to stop.
@@ -48,7 +49,7 @@ pub(super) struct Generation {
     /// How to halt what belongs to no connection.
     halt: watch::Sender<bool>,
     /// Hears the other workers.
-    hearing: JoinSet<Doubt>,
+    _hearing: JoinSet<()>,
 }
 
 impl Generation {
@@ -59,28 +60,26 @@ impl Generation {
     pub async fn begin(
         site: Site,
         shared: &Topology,
-        signals: &Arc<Signals>,
         wrong: Wrong,
     ) -> Result<Self, Doubt> {
-        declare(&site.presence, shared, site.passive).await.map_err(Doubt::Undeclared)?;
-        let mut hearing = JoinSet::new();
-        if let Some(listening) = signals.listen(&site.connection).await? {
-            hearing.spawn(listening.keep());
-        }
+        let channel = site.connection.create_channel().await.map_err(Doubt::unreachable)?;
+        declare(&channel, shared, site.passive).await.map_err(Doubt::Undeclared)?;
+        let hearing = site.signals.listen(&site.connection).await;
         let mut generation = Self {
             roster: site.roster.clone(),
             site: Arc::new(site),
             running: JoinSet::new(),
             served: HashMap::new(),
             halt: watch::Sender::new(false),
-            hearing,
+            _hearing: hearing,
         };
         let sources = [Source::Unrouted, Source::Undelivered];
         let unowned = Serving::consuming(&generation.site, &sources).await?;
         let names = generation.roster.names();
+        let counted_by = Instant::now() + FIRST_COUNT_MAX; // of all together
         let mut begun = Vec::new();
         for name in names {
-            match Serving::begin(&generation.site, &name).await {
+            match Serving::begin(&generation.site, &name, counted_by).await {
                 Ok(serving) => begun.push((name, serving)),
                 Err(Doubt::Undeclared(_)) if wrong == Wrong::IsLeftOut && generation.site.is_up() => {}
                 Err(doubt) => return Err(doubt),
@@ -133,7 +132,6 @@ impl Generation {
                     Ok((None, Ok(()))) | Err(_) => return Doubt::Lost(BUG),
                     Ok((_, Err(doubt))) => return doubt,
                 },
-                Some(deaf) = self.hearing.join_next() => return deaf.unwrap_or(Doubt::Lost(BUG)),
                 () = self.roster.changed() => self.follow(),
                 () = doubt.notified() => return Doubt::Lost("the publishing connection failed"),
                 () = turned(stopping) => return Doubt::Stopping,

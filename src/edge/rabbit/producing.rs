@@ -188,6 +188,7 @@ impl Keeper {
             self.publisher.detach().await;
             close(&generation.connection).await;
             let Some(mut why) = ended else { return };
+            self.way.turn();
             let mut failures = 0;
             generation = loop {
                 self.observer.note(&Event::Broker { connected: false, why: &why });
