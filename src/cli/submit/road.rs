@@ -83,6 +83,9 @@ pub(super) enum Road {
     Broker(Counter),
     /// To a worker in this process.
     Inside(Inside),
+    /// To a test.
+    #[cfg(test)]
+    Scripted { out: Arc<dyn Out>, replies: tokio::sync::mpsc::Receiver<Reply>, window: u64 },
 }
 
 /// A worker in this process.
@@ -128,6 +131,8 @@ impl Road {
         match self {
             Self::Broker(counter) => Arc::<Publisher>::clone(&counter.publisher),
             Self::Inside(inside) => Arc::<Broker>::clone(&inside.broker),
+            #[cfg(test)]
+            Self::Scripted { out, .. } => Arc::clone(out),
         }
     }
 
@@ -136,6 +141,8 @@ impl Road {
         match self {
             Self::Broker(_) => queue,
             Self::Inside(_) => REPLIES.to_owned(),
+            #[cfg(test)]
+            Self::Scripted { .. } => queue,
         }
     }
 
@@ -147,6 +154,8 @@ impl Road {
                 let body = inside.broker.take(REPLIES).await.body;
                 Some(Reply { body, receipt: Box::new(Gone) })
             }
+            #[cfg(test)]
+            Self::Scripted { replies, .. } => replies.recv().await,
         }
     }
 
@@ -155,6 +164,8 @@ impl Road {
         match self {
             Self::Broker(counter) => counter.waiting,
             Self::Inside(_) => 0,
+            #[cfg(test)]
+            Self::Scripted { .. } => 0,
         }
     }
 
@@ -163,6 +174,8 @@ impl Road {
         match self {
             Self::Broker(_) => WINDOW,
             Self::Inside(inside) => inside.prefetch as u64,
+            #[cfg(test)]
+            Self::Scripted { window, .. } => *window,
         }
     }
 
@@ -171,6 +184,8 @@ impl Road {
         match self {
             Self::Broker(_) => GRACE,
             Self::Inside(_) => GRACE_INSIDE,
+            #[cfg(test)]
+            Self::Scripted { .. } => GRACE,
         }
     }
 
@@ -179,6 +194,8 @@ impl Road {
         match self {
             Self::Broker(counter) => counter.close().await,
             Self::Inside(_) => {}
+            #[cfg(test)]
+            Self::Scripted { .. } => {}
         }
     }
 }
