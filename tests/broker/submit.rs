@@ -263,3 +263,73 @@ async fn results_that_could_not_be_written_wait_in_their_queue() {
     assert_own(&file, ROWS);
     assert_eq!(created(&world.org), ROWS);
 }
+
+#[tokio::test]
+async fn a_stopped_job_says_what_is_queued_and_cancelling_drops_what_has_not_begun() {
+    // One group in half a minute: what waits for the next one surely has not begun.
+    let world = World::with(&["--limit", "groups=2", "--window", "30"]).await;
+    let caller = world.caller().await;
+    drop(world.worker()); // it declares the queues, and is gone
+    let url = world.place.url(User::Operator);
+    let rows = (0..20).fold("name\n".to_owned(), |text, row| format!("{text}group {row}\n"));
+    let run = || {
+        let (mut command, file) = submit(&world, &url, "groups.csv", &rows);
+        command.args(["--subtool", "create_group"]);
+        (command, file)
+    };
+    let mut first = Process::start("submit", &mut run().0);
+    let lane = "okta.invocations.prod.bulk";
+    until("all are in the queue", async || caller.count(lane).await == Some(20)).await;
+    first.signal("INT");
+    assert_eq!(first.wait().code(), Some(3), "{}", first.stderr());
+    for said in ["20 rows are still in the queue", "cancel   the same command with --cancel"] {
+        assert!(first.stdout().contains(said), "{}", first.stdout());
+    }
+    // Nobody is there to drop them, and nobody says that they are dropped.
+    let (code, stdout, stderr) = ran(run().0.arg("--cancel"));
+    assert!(code == 3 && stdout.contains("20 rows are still in the queue"), "{code}: {stdout}{stderr}");
+
+    let _worker = world.worker();
+    let (mut command, file) = run();
+    let (code, stdout, stderr) = ran(command.arg("--cancel"));
+    assert!(code == 1 && stdout.starts_with("cancelled"), "{code}: {stdout}{stderr}");
+    assert_own(&file, 20);
+    let results = results(&file, ".results.jsonl");
+    let is_cancelled = |result: &&Value| result["error"]["code"] == "cancelled" && result["effect"] == "none";
+    let cancelled = results.iter().filter(is_cancelled).count();
+    assert!(cancelled >= 16, "{cancelled}");
+    assert_eq!(created(&world.org), 20 - cancelled, "the others were done");
+}
+
+#[tokio::test]
+async fn rows_about_one_user_keep_their_order_across_workers_and_a_kill() {
+    const PEOPLE: usize = 15;
+    const TITLES: usize = 5;
+    let world = World::with(&["--window", "2", "--limit", "all=20000", "--latency", "20"]).await;
+    let (_one, _other) = (world.worker(), world.worker());
+    let url = world.place.url(User::Operator);
+    let mut rows = String::new();
+    for person in 0..PEOPLE {
+        let login = format!("step{person}@example.com");
+        let profile = json!({"login": login, "email": login, "firstName": "S", "lastName": "0"});
+        let create = json!({"subtool": "create_user", "arguments": {"profile": profile, "activate": false}});
+        rows += &format!("{create}\n");
+        for title in 1..=TITLES {
+            let arguments = json!({"user_id": login, "profile": {"title": title.to_string()}});
+            rows += &format!("{}\n", json!({"subtool": "update_user", "arguments": arguments}));
+        }
+        rows += &format!("{}\n", json!({"subtool": "get_user", "arguments": {"user_id": login}}));
+    }
+    let all = PEOPLE * (TITLES + 2);
+    let (mut command, file) = submit(&world, &url, "rows.jsonl", &rows);
+    let running = Process::start("submit", &mut command);
+    until("some have results", async || results(&file, ".results.jsonl").len() > all / 3).await;
+    drop(running); // by SIGKILL
+    let (code, stdout, stderr) = ran(&mut command);
+    assert_eq!(code, 0, "{stdout}{stderr}");
+    assert_own(&file, all);
+    let read: Vec<_> = results(&file, ".results.jsonl");
+    for read in read.iter().filter(|result| result["subtool"] == "get_user") {
+        assert_eq!(read["result"]["profile"]["title"], TITLES.to_string(), "{read}");
+    }
+}

@@ -15,7 +15,7 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::Instant;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use child::{LOOK_AGAIN, Process, WAIT_MAX, command, ran};
@@ -413,4 +413,154 @@ fn a_job_that_is_killed_with_torn_files_goes_on_and_does_nothing_twice() {
     let rows: BTreeSet<_> = results.iter().map(|result| result["row"].as_u64().unwrap()).collect();
     assert_eq!((results.len(), rows.len(), world.created()), (ROWS, ROWS, ROWS));
     assert!(results.iter().all(|result| result["effect"] == "applied"));
+}
+
+/// The id of a group that is made for a test.
+fn group(world: &World) -> String {
+    world.write("group.csv", "name\nEverybody new\n");
+    assert_eq!(ran(&mut world.embedded(&["group.csv", "--subtool", "create_group"])).0, 0);
+    let id = world.results("group.csv.results.jsonl")[0]["result"]["id"].as_str().map(str::to_owned);
+    id.expect("a group has an id")
+}
+
+/// Rows about so many people: each is created, added to a group, and gets one title after the other.
+fn in_order(people: usize, group: &str) -> String {
+    /// The titles that each gets.
+    const TITLES: usize = 4;
+    let mut text = String::new();
+    let mut row = |subtool: &str, arguments: Value| {
+        text += &format!("{}\n", json!({ "subtool": subtool, "arguments": arguments }));
+    };
+    for person in 0..people {
+        let login = format!("step{person}@example.com");
+        let profile = json!({"login": login, "email": login, "firstName": "S", "lastName": "0"});
+        row("create_user", json!({"profile": profile, "activate": false}));
+        row("add_user_to_group", json!({"user_id": login.to_uppercase(), "group_id": group}));
+        for title in 1..=TITLES {
+            let title = format!("title {title} of {TITLES}");
+            row("update_user", json!({"user_id": login, "profile": {"title": title}}));
+        }
+    }
+    text
+}
+
+/// Every row succeeded, and the titles of people are the last ones of the file.
+fn assert_in_order(world: &World, results: &[Value], people: usize) {
+    for result in results {
+        assert_eq!(
+            (&result["status"], &result["effect"]),
+            (&json!("succeeded"), &json!("applied")),
+            "{result}"
+        );
+    }
+    assert_eq!(results.len(), people * 6);
+    let logins =
+        (0..people).fold("user_id\n".to_owned(), |text, person| format!("{text}step{person}@example.com\n"));
+    world.write("people.csv", &logins);
+    let (code, stdout, stderr) = ran(&mut world.embedded(&["people.csv", "--subtool", "get_user"]));
+    assert_eq!(code, 0, "{stdout}{stderr}");
+    for person in world.results("people.csv.results.jsonl") {
+        assert_eq!(person["result"]["profile"]["title"], "title 4 of 4", "{person}");
+    }
+}
+
+#[test]
+fn rows_about_one_person_are_done_in_the_order_of_the_file() {
+    const PEOPLE: usize = 20;
+    let world = World::new(&["--latency", "20"]);
+    world.write("rows.jsonl", &in_order(PEOPLE, &group(&world)));
+    let (code, stdout, stderr) = ran(&mut world.embedded(&["rows.jsonl"]));
+    assert_eq!(code, 0, "{stdout}{stderr}");
+    assert_in_order(&world, &world.results("rows.jsonl.results.jsonl"), PEOPLE);
+}
+
+#[test]
+fn the_order_of_the_file_survives_a_kill() {
+    const PEOPLE: usize = 20;
+    let world = World::new(&["--latency", "20"]);
+    world.write("rows.jsonl", &in_order(PEOPLE, &group(&world)));
+    for results in [20, 60] {
+        let running = Process::start("submit", &mut world.embedded(&["rows.jsonl"]));
+        world.until("some have results", || world.results("rows.jsonl.results.jsonl").len() > results);
+        drop(running); // by SIGKILL
+    }
+    let (code, stdout, stderr) = ran(&mut world.embedded(&["rows.jsonl"]));
+    assert_eq!(code, 0, "{stdout}{stderr}");
+    assert_in_order(&world, &world.results("rows.jsonl.results.jsonl"), PEOPLE);
+}
+
+#[test]
+fn what_failed_is_sent_again_alone_and_its_new_result_takes_the_place_of_the_earlier_one() {
+    let world = World::new(&["--users", "5"]);
+    let arguments = ["people.csv", "--subtool", "get_user"];
+    world.write("people.csv", "user_id\nsam.admin@example.com\nnew@example.com\nnobody@example.com\n");
+    let retry = || ran(world.embedded(&arguments).arg("--retry-failed"));
+    let (code, _, stderr) = retry();
+    assert!(code == 2 && stderr.contains("no job was begun with this file"), "{code}: {stderr}");
+    assert!(!world.file("people.csv.journal").exists());
+    let (code, stdout, _) = ran(&mut world.embedded(&arguments));
+    assert!(code == 1 && stdout.contains("3 rows: 1 read, 2 failed"), "{stdout}");
+    let first = jobs(&world.results("people.csv.results.jsonl"));
+
+    let profile =
+        json!({"login": "new@example.com", "email": "new@example.com", "firstName": "N", "lastName": "N"});
+    world.write("new.jsonl", &json!({"profile": profile, "activate": false}).to_string());
+    assert_eq!(ran(&mut world.embedded(&["new.jsonl", "--subtool", "create_user"])).0, 0);
+    let before = world.org.requests();
+    let (code, stdout, stderr) = retry();
+    assert!(
+        code == 1 && stdout.contains("3 rows: 2 read, 1 failed\n  failed   1 not_found"),
+        "{stdout}{stderr}"
+    );
+    assert_eq!(world.org.requests(), before + 2, "those that had failed, and no other");
+    let results = world.results("people.csv.results.jsonl");
+    let rows: BTreeSet<_> = results.iter().map(|result| result["row"].as_u64().unwrap()).collect();
+    assert_eq!((results.len(), rows.len()), (3, 3), "one line for each row");
+    let second: BTreeSet<_> = jobs(&results).difference(&first).cloned().collect();
+    assert_eq!(second.len(), 1, "they are invocations of their own");
+    // The plain command has nothing to do, and another attempt is at the one that is left.
+    let (code, stdout, _) = ran(&mut world.embedded(&arguments));
+    assert!(code == 1 && stdout.contains("nothing to do: every row has its result"), "{stdout}");
+    let before = world.org.requests();
+    assert_eq!((retry().0, world.org.requests()), (1, before + 1));
+    world.write("good.csv", "user_id\nsam.admin@example.com\n");
+    let good = ["good.csv", "--subtool", "get_user"];
+    assert_eq!(ran(&mut world.embedded(&good)).0, 0);
+    let (code, stdout, _) = ran(world.embedded(&good).arg("--retry-failed"));
+    assert!(code == 0 && stdout.contains("nothing to do: no row has failed"), "{stdout}");
+}
+
+#[test]
+fn a_cancelled_job_has_a_result_for_every_row_and_its_rows_can_be_sent_after_all() {
+    const ROWS: usize = 300;
+    let world = World::new(&["--latency", "50"]);
+    world.write("groups.csv", &groups(ROWS));
+    let arguments = ["groups.csv", "--subtool", "create_group"];
+    let mut running = Process::start("submit", &mut world.embedded(&arguments));
+    world.until("some have results", || world.results("groups.csv.results.jsonl").len() > 30);
+    running.signal("INT");
+    assert_eq!(running.wait().code(), Some(3), "{}", running.stderr());
+    assert!(running.stdout().contains("the same command with --cancel"), "{}", running.stdout());
+    let (code, _, stderr) = ran(world.embedded(&arguments).arg("--retry-failed"));
+    assert!(code == 2 && stderr.contains("rows have no result yet"), "{code}: {stderr}");
+
+    let done = world.created();
+    let (code, stdout, stderr) = ran(world.embedded(&arguments).arg("--cancel"));
+    let said =
+        format!("{ROWS} rows: {done} applied, {} failed\n  failed   {} cancelled", ROWS - done, ROWS - done);
+    assert!(
+        code == 1 && stdout.starts_with("cancelled") && stdout.contains(&said),
+        "{code}: {stdout}{stderr}"
+    );
+    let results = world.results("groups.csv.results.jsonl");
+    assert_eq!((results.len(), world.created()), (ROWS, done));
+    let cancelled = results.iter().find(|result| result["status"] == "failed").unwrap();
+    assert_eq!((&cancelled["effect"], &cancelled["subtool"]), (&json!("none"), &json!("create_group")));
+    assert_eq!(
+        (&cancelled["error"]["code"], &cancelled["error"]["retryable"]),
+        (&json!("cancelled"), &json!(false))
+    );
+
+    let (code, stdout, stderr) = ran(world.embedded(&arguments).arg("--retry-failed"));
+    assert_eq!((code, world.created()), (0, ROWS), "{stdout}{stderr}");
 }

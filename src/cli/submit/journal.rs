@@ -17,6 +17,9 @@ use super::row_set::{RowSet, ranges};
 /// How a journal looks. The longest line names the rows that failed, one by one in the worst case.
 const KIND: Kind = Kind { name: "journal", begins: b"{\"", line_bytes_max: 16 * 1024 * 1024 };
 
+/// The most ranges of rows that failed: each takes 43 bytes of the line at most.
+const RETRY_RANGES_MAX: usize = KIND.line_bytes_max / 43 - 10;
+
 /// Rows as ranges, both ends included.
 type Ranges = Vec<[u64; 2]>;
 
@@ -84,6 +87,15 @@ impl Past {
 #[derive(Debug)]
 pub(super) struct Journal(LineFile);
 
+/// Whether a job may begin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Begin {
+    /// When there is none that goes on.
+    IfNew,
+    /// Never: one that was begun is to go on.
+    Never,
+}
+
 /// What opening a journal has come to.
 #[derive(Debug)]
 pub(super) struct Opened {
@@ -115,13 +127,24 @@ impl Journal {
     ///
     /// # Errors
     /// When it is of another job that is not finished, somebody else holds it, or it cannot be read or written.
-    pub fn open(job: &mut Job) -> Result<Opened, JobError> {
+    pub fn open(job: &mut Job, begin: Begin) -> Result<Opened, JobError> {
         let path = job.journal();
-        let (file, found) = Self::read(job)?;
-        let Some(found) = found else { return Self::begin(file, job, None) };
         let refused = |why: String| JobError::Refused(format!("the journal `{}`: {why}", path.display()));
+        let none = || refused("there is none, so no job was begun with this file".to_owned());
+        if begin == Begin::Never && !path.exists() {
+            return Err(none());
+        }
+        let (file, found) = Self::read(job)?;
+        let found = match (found, begin) {
+            (Some(found), _) => found,
+            (None, Begin::IfNew) => return Self::begin(file, job, None),
+            (None, Begin::Never) => return Err(none()),
+        };
         match job.terms.difference(&found.begun.terms) {
             None => Ok(Self::go_on(file, found, job)),
+            Some(difference) if begin == Begin::Never => {
+                Err(refused(words(&difference, found.is_finished())))
+            }
             // What nothing has left of, as when the broker could not be reached, binds nobody.
             Some(_) if found.past.is_untouched() && !found.attempts.is_later() => {
                 Self::begin(file, job, None)
@@ -179,6 +202,26 @@ impl Journal {
         journal.write(&[Entry::Job(begun)])?;
         journal.0.sync()?;
         Ok(Opened { journal, past: Past::default(), note })
+    }
+
+    /// Writes down that every row has a result and that these, which failed, are sent once more under another id.
+    pub fn retry(
+        &mut self,
+        id: JobId,
+        failed: &RowSet,
+        past: &mut Past,
+        attempts: &mut Attempts,
+    ) -> Result<(), JobError> {
+        let rows = ranges(&failed.iter().collect::<Vec<_>>());
+        if rows.len() > RETRY_RANGES_MAX {
+            let why = "the rows that failed are too many and too scattered to be sent again by one job";
+            return Err(JobError::Refused(why.to_owned()));
+        }
+        let entry = Entry::Retry { id, rows };
+        self.write(std::slice::from_ref(&entry))?;
+        self.0.sync()?;
+        past.take(entry, attempts);
+        Ok(())
     }
 
     /// Writes down that rows leave for the first time, and what else is known by now. When it returns all of it is
@@ -267,12 +310,12 @@ mod tests {
     use crate::cli::submit::line_file::failing::Disk;
 
     fn open(job: &mut Job) -> (Journal, Past) {
-        let Opened { journal, past, .. } = Journal::open(job).unwrap();
+        let Opened { journal, past, .. } = Journal::open(job, Begin::IfNew).unwrap();
         (journal, past)
     }
 
     fn refusal(job: &mut Job) -> String {
-        match Journal::open(job).unwrap_err() {
+        match Journal::open(job, Begin::IfNew).unwrap_err() {
             JobError::Refused(why) => why,
             error => panic!("{error:?}"),
         }
@@ -344,7 +387,7 @@ mod tests {
         open(&mut job).0.note(&[], &[2]).unwrap();
 
         let before = std::fs::read(job.journal()).unwrap();
-        let Opened { journal, past, note } = Journal::open(&mut other).unwrap();
+        let Opened { journal, past, note } = Journal::open(&mut other, Begin::IfNew).unwrap();
         let aside = format!("{}.{}", job.journal().display(), job.attempts.current());
         assert!(past.is_untouched() && note.unwrap().contains(&aside));
         assert_eq!(std::fs::read(&aside).unwrap(), before);
@@ -390,6 +433,37 @@ mod tests {
     }
 
     #[test]
+    fn another_attempt_at_some_rows_has_an_id_of_its_own_and_knows_nothing_of_the_first() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut job = example(dir.path(), 3);
+        let (mut journal, mut past) = open(&mut job);
+        journal.sending(&[1, 2, 3], 1000, &[]).unwrap();
+        journal.note(&[1, 2, 3], &[1, 2, 3]).unwrap();
+        let failed = RowSet::of(&[[2, 2]]);
+        journal.retry(JobId::random(), &failed, &mut past, &mut job.attempts).unwrap();
+        journal.sending(&[2], 2000, &[]).unwrap();
+        drop(journal);
+        let mut again = Job { attempts: Attempts::new(JobId::random()), ..job.clone() };
+        let (_journal, past) = open(&mut again);
+        assert_eq!(again.attempts, job.attempts);
+        assert_eq!((past.first_sent(1), past.first_sent(2), past.confirmed.len()), (None, Some(2000), 0));
+        assert_eq!(past.answered.iter().collect::<Vec<_>>(), [1, 3]);
+    }
+
+    #[test]
+    fn what_is_to_go_on_does_not_begin() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut job = example(dir.path(), 3);
+        assert!(matches!(Journal::open(&mut job, Begin::Never), Err(JobError::Refused(_))));
+        assert!(!job.journal().exists(), "nothing is left behind");
+        drop(open(&mut job));
+        Journal::open(&mut job, Begin::Never).unwrap();
+        let mut other = job.clone();
+        other.terms.lane = "interactive".to_owned();
+        assert!(matches!(Journal::open(&mut other, Begin::Never), Err(JobError::Refused(_))));
+    }
+
+    #[test]
     fn the_journal_of_version_0_1_0_goes_on_under_its_ids() {
         let dir = tempfile::tempdir().unwrap();
         let mut job = example(dir.path(), 3);
@@ -397,7 +471,7 @@ mod tests {
             "lane":"bulk","dry_run":false,"embedded":false}}"#;
         let rest = "{\"sending\":{\"rows\":[[1,2]],\"at\":7}}\n{\"confirmed\":[[1,1]]}\n";
         std::fs::write(job.journal(), format!("{}\n{rest}", begun.replace('\n', ""))).unwrap();
-        let Opened { past, note, .. } = Journal::open(&mut job).unwrap();
+        let Opened { past, note, .. } = Journal::open(&mut job, Begin::IfNew).unwrap();
         assert_eq!((job.attempts.id(2).as_str(), past.first_sent(2)), ("0123456789abcdef.2", Some(7)));
         assert!(note.unwrap().contains("version 0.1.0"));
     }

@@ -4,6 +4,7 @@
 //! open the road to a worker; send what is left and write down what comes. It may be killed at any moment and run
 //! again: no row is lost, and none is done twice.
 
+mod cancel;
 mod checking;
 mod columns;
 mod error;
@@ -18,6 +19,7 @@ mod road;
 mod row_set;
 mod rows;
 mod sending;
+mod sequence;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -37,13 +39,13 @@ use super::{DONE, FAILED, INTERRUPTED, REFUSED, Refusal, load, load_without_toke
 use checking::check;
 use error::JobError;
 use job::{Attempts, Job, JobId, Terms, default_results};
-use journal::{Journal, Past};
+use journal::{Begin, Journal, Past};
 use outlook::{Outlook, words};
 use progress::Progress;
 use results::{Results, Tally};
 use road::Road;
 use rows::{Form, Plan};
-use sending::{Ended, Left, Run, Sending};
+use sending::{Ended, Left, Run, Sending, Task};
 
 /// What a connection uses of a limit, and how long Okta counts, where the configuration does not say.
 const USUAL: (u8, Duration) = (90, Duration::from_secs(60));
@@ -57,6 +59,10 @@ const USUAL: (u8, Duration) = (90, Duration::from_secs(60));
 /// goes on where it was, and no row is done twice. What it knows is in FILE.journal and in the results; keep both until
 /// it is done. Without its journal a file is a new job, and all of its rows are done again. So it is on other terms
 /// (connection, subtool, lane) once the job is done; the earlier journal and results are kept under other names.
+///
+/// Rows about one user (`user_id` or `profile.login`), else about one group, else about one application, are done in the
+/// order of the file: the next one is sent after the result of the one before. Other rows go on meanwhile; the file is
+/// read at most 10,000 rows (or 8 MiB) ahead for them.
 ///
 /// Exit code: 0 all rows succeeded, 1 some failed or, in a dry run, would fail, 2 refused, 3 interrupted: stopped, or
 /// it could not go on.
@@ -80,6 +86,14 @@ pub(super) struct Arguments {
     /// Has the worker plan each row and write nothing.
     #[arg(long)]
     dry_run: bool,
+    /// Sends the rows that failed once more, those alone and each as a new invocation, when all rows have a result. The
+    /// new results take the place of the earlier ones.
+    #[arg(long, conflicts_with = "cancel")]
+    retry_failed: bool,
+    /// Ends a job that was stopped: rows that were not sent are given up, and workers drop those in the queue that have
+    /// not begun. Their results say `cancelled`; `--retry-failed` sends them after all.
+    #[arg(long)]
+    cancel: bool,
     /// Needs no broker: the worker runs in this process, and the credential is read here.
     #[arg(long)]
     embedded: bool,
@@ -118,11 +132,19 @@ async fn submit(source: Option<PathBuf>, arguments: Arguments) -> Result<u8, Job
     let mut job = job(&arguments, &plan, connection, checked);
     ignore_the_file_size_signal()?;
 
-    let Files { journal, past, results } = open(&mut job)?;
+    let begin = if arguments.cancel || arguments.retry_failed { Begin::Never } else { Begin::IfNew };
+    let mut files = open(&mut job, begin)?;
+    if arguments.retry_failed {
+        files = retry(&mut job, files)?;
+    }
+    let Files { journal, past, results } = files;
+    let task = if arguments.cancel { Task::Cancel } else { Task::Send };
     let rows = job.terms.rows;
     if results.rows.done.len() == rows {
-        tell!("nothing to do: every row has its result");
-        return Ok(conclude(&job, &results.rows.tally, None, Ended::Complete, Left::default()));
+        let what = if arguments.retry_failed { "no row has failed" } else { "every row has its result" };
+        tell!("nothing to do: {what}");
+        let run = Run { ended: Ok(Ended::Complete), left: Left::default() };
+        return Ok(conclude(&job, &results.rows.tally, None, task, &run));
     }
 
     let progress = Progress::new(rows, outlook(&config, &job.connection));
@@ -131,17 +153,9 @@ async fn submit(source: Option<PathBuf>, arguments: Arguments) -> Result<u8, Job
     let (road, user) = road(&config, &job, awaited, arguments.embedded, &progress).await?;
     let mut stop = told_to_stop()?;
     let mut sending = Sending { job: &job, plan: &plan, journal, past, results, road, progress, user };
-    let Run { ended, left } = sending.run(&mut stop).await;
+    let run = sending.run(task, &mut stop).await;
     let (tally, took) = (&sending.results.rows.tally, sending.progress.took());
-    match ended {
-        Ok(ended) => Ok(conclude(&job, tally, Some(took), ended, left)),
-        Err(error) => {
-            complain!("okta-worker: {error}");
-            let is_begun = tally.rows > 0 || left != Left::default() || matches!(error, JobError::NoRoom(_));
-            let code = conclude(&job, tally, Some(took), Ended::Interrupted, left);
-            Ok(if is_begun { code } else { REFUSED })
-        }
-    }
+    Ok(conclude(&job, tally, Some(took), task, &run))
 }
 
 /// The files of a job, open.
@@ -152,8 +166,8 @@ struct Files {
 }
 
 /// Opens journal and results, and sees what earlier runs have done.
-fn open(job: &mut Job) -> Result<Files, JobError> {
-    let opened = Journal::open(job)?;
+fn open(job: &mut Job, begin: Begin) -> Result<Files, JobError> {
+    let opened = Journal::open(job, begin)?;
     let (mut journal, past, note) = (opened.journal, opened.past, opened.note);
     let opened = Results::open(job, past.is_untouched() && !job.attempts.is_later())?;
     let results = opened.results;
@@ -173,6 +187,24 @@ fn open(job: &mut Job) -> Result<Files, JobError> {
     Ok(Files { journal, past, results })
 }
 
+/// Begins another attempt at the rows that failed, unless one was begun and is not done.
+fn retry(job: &mut Job, files: Files) -> Result<Files, JobError> {
+    let missing = job.terms.rows - files.results.rows.done.len();
+    if missing > 0 && !job.attempts.is_later() {
+        return Err(JobError::Refused(format!(
+            "{missing} rows have no result yet: run the same command without `--retry-failed` until the job is done"
+        )));
+    }
+    if missing > 0 || files.results.rows.failed.len() == 0 {
+        return Ok(files);
+    }
+    let Files { mut journal, mut past, results } = files;
+    journal.retry(JobId::random(), &results.rows.failed, &mut past, &mut job.attempts)?;
+    drop(results);
+    let results = Results::open(job, false)?.results;
+    Ok(Files { journal, past, results })
+}
+
 /// Opens the road to a worker; the broker user that rows are sent as.
 async fn road(
     config: &Config,
@@ -180,10 +212,10 @@ async fn road(
     awaited: u64,
     embedded: bool,
     progress: &Progress,
-) -> Result<(Road, Option<String>), Refusal> {
+) -> Result<(Box<dyn Road>, Option<String>), Refusal> {
     let observer: Arc<dyn Observer> = Arc::new(progress.voice());
     if embedded {
-        return Ok((Road::inside(config, &job.connection, observer)?, None));
+        return Ok((road::inside(config, &job.connection, observer)?, None));
     }
     let user = own_user(config.broker.url.expose()).map_err(|ended| Refusal(ended.to_string()))?;
     let queue = job.reply_queue();
@@ -191,7 +223,7 @@ async fn road(
         let why = format!("`broker.reply_to` lets no results go to `{queue}`: add `okta.replies.*`");
         return Err(Refusal(why));
     }
-    let road = Road::broker(config, &queue, awaited > 0, observer).await;
+    let road = road::broker(config, &queue, awaited > 0, observer).await;
     Ok((road.map_err(|why| unopened(job, awaited, &why))?, Some(user)))
 }
 
@@ -286,25 +318,21 @@ fn ignore_the_file_size_signal() -> Result<(), Refusal> {
 }
 
 /// Says what came of it all, and the exit code for that.
-fn conclude(job: &Job, tally: &Tally, took: Option<Duration>, ended: Ended, left: Left) -> u8 {
+fn conclude(job: &Job, tally: &Tally, took: Option<Duration>, task: Task, run: &Run) -> u8 {
     let took = took.map_or_else(String::new, |took| format!(" in {}", words(took)));
     let counts = Some(tally.words()).filter(|counts| !counts.is_empty());
     let counts = counts.map_or_else(String::new, |counts| format!(": {counts}"));
     let rows = job.terms.rows;
-    match ended {
-        Ended::Complete => tell!("done{took}, {rows} rows{counts}"),
-        Ended::Interrupted => {
+    let is_complete = run.ended == Ok(Ended::Complete);
+    if let Err(error) = &run.ended {
+        complain!("okta-worker: {error}");
+    }
+    match (is_complete, task) {
+        (true, Task::Send) => tell!("done{took}, {rows} rows{counts}"),
+        (true, Task::Cancel) => tell!("cancelled{took}, {rows} rows{counts}"),
+        (false, _) => {
             tell!("interrupted{took}, {} of {rows} rows have a result{counts}", tally.rows);
-            if left.queued > 0 {
-                tell!("  queued   {} rows are still in the queue, and workers go on with them", left.queued);
-            }
-            if left.doubtful > 0 {
-                tell!(
-                    "  unsure   {} rows were on their way; the next run finds out what became of them",
-                    left.doubtful
-                );
-            }
-            tell!("  go on    the same command again");
+            what_is_left(run.left, task);
         }
     }
     if !tally.errors.is_empty() {
@@ -312,9 +340,32 @@ fn conclude(job: &Job, tally: &Tally, took: Option<Duration>, ended: Ended, left
         tell!("  failed   {}", errors.join(", "));
     }
     tell!("  results  {}", job.results.display());
-    match ended {
-        Ended::Interrupted => INTERRUPTED,
-        Ended::Complete if tally.failures() > 0 => FAILED,
-        Ended::Complete => DONE,
+    let nothing_was_begun = tally.rows == 0 && run.left == Left::default();
+    match &run.ended {
+        Err(JobError::Failed(_) | JobError::Refused(_)) if nothing_was_begun => REFUSED,
+        Err(_) | Ok(Ended::Interrupted) => INTERRUPTED,
+        Ok(Ended::Complete) if tally.failures() > 0 => FAILED,
+        Ok(Ended::Complete) => DONE,
+    }
+}
+
+/// Says which rows somebody else has, and what can be done about them.
+fn what_is_left(Left { queued, doubtful }: Left, task: Task) {
+    match task {
+        Task::Send if queued > 0 => {
+            tell!("  queued   {queued} rows are still in the queue, and workers go on with them")
+        }
+        Task::Cancel if queued > 0 => {
+            tell!("  queued   {queued} rows are still in the queue: no worker has said that it drops them")
+        }
+        Task::Send | Task::Cancel => {}
+    }
+    if doubtful > 0 {
+        tell!("  unsure   {doubtful} rows were on their way; the next run finds out what became of them");
+    }
+    tell!("  go on    the same command again");
+    match task {
+        Task::Send => tell!("  cancel   the same command with --cancel"),
+        Task::Cancel => tell!("  or wait  the same command without --cancel"),
     }
 }

@@ -1,4 +1,5 @@
-//! The rows on their way: handed over as the window has room, awaited, and written down at each step.
+//! The rows on their way: handed over as the window has room and their order allows, awaited, and written down at each
+//! step.
 //!
 //! One task does it all, so nothing is shared. Invariants: a row leaves for the first time only after the journal
 //! says so; a result is acknowledged only after it is on the disk, and never after a write that failed; a row that
@@ -27,7 +28,8 @@ use super::progress::Progress;
 use super::results::{Answered, Results};
 use super::road::{Handed, Road};
 use super::row_set::RowSet;
-use super::rows::{Next, Plan, Rows, dry};
+use super::rows::{Next, Plan, Row, Rows, dry};
+use super::sequence::{Sequence, Unsent};
 
 /// Rows that are written down as sent at once, and so the most that a dying process leaves in doubt.
 const BATCH: usize = 64;
@@ -36,10 +38,10 @@ const BATCH: usize = 64;
 const BATCH_BYTES: usize = 4 * 1024 * 1024;
 
 /// Results that are made safe and acknowledged at once; less than the broker gives unacknowledged.
-const FLUSH_ROWS: usize = 64;
+pub(super) const FLUSH_ROWS: usize = 64;
 
 /// How long a result that came may wait for that.
-const FLUSH_EVERY: Duration = Duration::from_millis(200);
+pub(super) const FLUSH_EVERY: Duration = Duration::from_millis(200);
 
 /// How long the first of those results that waited before may take to come.
 const WAITING_MAX: Duration = Duration::from_secs(10);
@@ -54,6 +56,15 @@ pub(super) enum Ended {
     Complete,
     /// Somebody stopped it.
     Interrupted,
+}
+
+/// What a run is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Task {
+    /// Sending the rows that are left, and awaiting their results.
+    Send,
+    /// Dropping what has not begun.
+    Cancel,
 }
 
 /// What a run has come to.
@@ -91,36 +102,42 @@ pub(super) struct Sending<'a> {
     pub journal: Journal,
     pub past: Past,
     pub results: Results,
-    pub road: Road,
+    pub road: Box<dyn Road>,
     pub progress: Progress,
     /// The user that the broker knows us by.
     pub user: Option<String>,
 }
 
 /// What changes while a run goes on.
-struct State {
+pub(super) struct State {
+    /// The rest of the file.
     rows: Option<Rows>,
     file: Metadata,
+    /// Rows that were read and have not left.
+    sequence: Sequence,
     sends: Sends,
     /// Rows that are with a worker, or on their way, and have no result.
-    out: RowSet,
+    pub out: RowSet,
     /// What the broker has, or had.
     kept: RowSet,
     /// What the journal does not say yet.
     confirmed: Vec<u64>,
-    answered: Vec<u64>,
+    pub answered: Vec<u64>,
     /// Acknowledges what was written, and nothing else.
     receipt: Option<Box<dyn Receipt>>,
-    unflushed: usize,
+    pub unflushed: usize,
 }
 
 impl Sending<'_> {
     /// Runs the job until every row has its result or `stop` counts a request to stop; a second one is obeyed at
     /// once. Whatever it comes to, what was done by then is written down.
-    pub async fn run(&mut self, stop: &mut watch::Receiver<u32>) -> Run {
+    pub async fn run(&mut self, task: Task, stop: &mut watch::Receiver<u32>) -> Run {
         let run = match self.begin() {
             Ok(mut state) => {
-                let ended = self.go(&mut state, stop).await;
+                let ended = match task {
+                    Task::Send => self.go(&mut state, stop).await,
+                    Task::Cancel => self.cancel(&mut state, stop).await,
+                };
                 let flushed = self.flush(&mut state).await;
                 let ended = ended.and_then(|ended| flushed.map(|()| ended));
                 Run { ended, left: state.left() }
@@ -137,6 +154,7 @@ impl Sending<'_> {
         Ok(State {
             rows: Some(rows),
             file: self.metadata()?,
+            sequence: Sequence::default(),
             sends: Sends::new(),
             out: self.past.confirmed.without(&self.results.rows.done),
             kept: self.past.confirmed.clone(),
@@ -159,7 +177,7 @@ impl Sending<'_> {
         loop {
             if leave_at.is_none() {
                 self.send(state)?;
-                if state.rows.is_none() && state.sends.is_empty() && state.out.len() == 0 {
+                if state.is_complete() {
                     return Ok(Ended::Complete);
                 }
             }
@@ -180,20 +198,20 @@ impl Sending<'_> {
                 }
                 Some(sent) = state.sends.next() => self.sent(state, sent, leave_at.is_some())?,
                 reply = self.road.next() => {
-                    self.take(state, reply.ok_or_else(|| JobError::Failed("the way to the results is gone".to_owned()))?)?;
+                    self.take(state, reply.ok_or_else(no_way_back)?)?;
                 }
             }
             if state.unflushed >= FLUSH_ROWS {
                 self.flush(state).await?;
             }
             if leave_at.is_some() && state.sends.is_empty() && state.out.len() == 0 {
-                return Ok(if state.rows.is_none() { Ended::Complete } else { Ended::Interrupted });
+                return Ok(if state.is_complete() { Ended::Complete } else { Ended::Interrupted });
             }
         }
     }
 
     /// First of all: a row in doubt may have its result in the queue already.
-    async fn take_what_waits(&mut self, state: &mut State) -> Result<(), JobError> {
+    pub(super) async fn take_what_waits(&mut self, state: &mut State) -> Result<(), JobError> {
         for _ in 0..self.road.waiting() {
             let Ok(Some(reply)) = timeout(WAITING_MAX, self.road.next()).await else { break };
             self.take(state, reply)?;
@@ -209,18 +227,21 @@ impl Sending<'_> {
         let window = usize::try_from(self.road.window()).unwrap_or(usize::MAX);
         let out = usize::try_from(state.out.len()).unwrap_or(usize::MAX);
         let room = window.saturating_sub(out).min(BATCH.saturating_sub(state.sends.len()));
-        if state.rows.is_none() || room == 0 || room < BATCH.min(window) / 4 && out > 0 {
+        if room == 0 || room < BATCH.min(window) / 4 && out > 0 {
             return Ok(());
         }
         let batch = self.batch(state, room)?;
+        if batch.is_empty() {
+            return Ok(());
+        }
         let now = u64::try_from(Timestamp::now().as_second()).unwrap_or_default();
         let fresh: Vec<u64> =
-            batch.iter().map(|(row, _)| *row).filter(|row| self.past.first_sent(*row).is_none()).collect();
+            batch.iter().map(|row| row.number).filter(|row| self.past.first_sent(*row).is_none()).collect();
         if !fresh.is_empty() {
             state.confirmed.sort_unstable();
             self.journal.sending(&fresh, now, &std::mem::take(&mut state.confirmed))?;
         }
-        for (row, body) in batch {
+        for Unsent { number: row, body } in batch {
             let before = self.past.first_sent(row);
             let post = self.post(row, body, before.unwrap_or(now), before.is_some());
             state.out.insert(row);
@@ -229,31 +250,53 @@ impl Sending<'_> {
         Ok(())
     }
 
-    /// The next rows that are neither done nor with a worker.
-    fn batch(&self, state: &mut State, room: usize) -> Result<Vec<(u64, Vec<u8>)>, JobError> {
-        let changed =
-            || JobError::Failed(format!("`{}` has changed while it was sent", self.plan.file.display()));
-        let now = self.metadata()?;
-        if now.len() != state.file.len() || now.modified().ok() != state.file.modified().ok() {
-            return Err(changed());
-        }
-        let (mut batch, mut bytes) = (Vec::new(), 0);
+    /// The next rows that may leave. Rows are numbered as they are sent: those that a worker has are passed over.
+    fn batch(&self, state: &mut State, room: usize) -> Result<Vec<Unsent>, JobError> {
+        let (mut batch, mut bytes, mut is_checked) = (Vec::new(), 0, false);
         while batch.len() < room && bytes < BATCH_BYTES {
-            let Some(rows) = &mut state.rows else { break };
-            match rows.next() {
-                Ok(Next::Row(row)) => {
-                    if self.results.rows.done.contains(row.number) || state.out.contains(row.number) {
-                        continue;
-                    }
-                    bytes += row.body.len();
-                    batch.push((row.number, row.body));
-                }
-                Ok(Next::End) if rows.count() == self.job.terms.rows => state.rows = None,
-                Ok(Next::End | Next::Faulty(_)) => return Err(changed()),
-                Err(error) => return Err(self.unreadable(&error)),
+            if let Some(row) = state.sequence.next() {
+                bytes += row.body.len();
+                batch.push(row);
+                continue;
+            }
+            if state.sequence.is_full() {
+                break;
+            }
+            if !std::mem::replace(&mut is_checked, true) {
+                self.check_file(state)?;
+            }
+            let Some(row) = self.read(state)? else { break };
+            if state.out.contains(row.number) {
+                state.sequence.add_sent(row.number, &row.body);
+            } else if !self.results.rows.done.contains(row.number) {
+                state.sequence.add(Unsent { number: row.number, body: row.body });
             }
         }
+        // The journal has them in ascending ranges.
+        batch.sort_unstable_by_key(|row| row.number);
         Ok(batch)
+    }
+
+    /// The next row of the file.
+    pub(super) fn read(&self, state: &mut State) -> Result<Option<Row>, JobError> {
+        let Some(rows) = &mut state.rows else { return Ok(None) };
+        match rows.next().map_err(|error| self.unreadable(&error))? {
+            Next::Row(row) => return Ok(Some(row)),
+            Next::End if rows.count() == self.job.terms.rows => state.rows = None,
+            Next::End | Next::Faulty(_) => return Err(self.changed()),
+        }
+        self.check_file(state).map(|()| None)
+    }
+
+    /// Checks that the file is as it was when its rows were checked.
+    fn check_file(&self, state: &State) -> Result<(), JobError> {
+        let now = self.metadata()?;
+        let is_same = now.len() == state.file.len() && now.modified().ok() == state.file.modified().ok();
+        if is_same { Ok(()) } else { Err(self.changed()) }
+    }
+
+    fn changed(&self) -> JobError {
+        JobError::Failed(format!("`{}` has changed while it was sent", self.plan.file.display()))
     }
 
     fn metadata(&self) -> Result<Metadata, JobError> {
@@ -313,7 +356,7 @@ impl Sending<'_> {
     }
 
     /// A result came: it is written, unless its row has one or it is none of ours. Only then may it be acknowledged.
-    fn take(&mut self, state: &mut State, reply: Reply) -> Result<(), JobError> {
+    pub(super) fn take(&mut self, state: &mut State, reply: Reply) -> Result<(), JobError> {
         let answered = Answered::read(&reply.body);
         match answered.and_then(|it| self.row_of(&it).map(|row| (it, row))) {
             None => self.progress.voice().say("a result that belongs to no row of this job is left out"),
@@ -324,6 +367,7 @@ impl Sending<'_> {
                     state.answered.push(row);
                 }
                 state.out.remove(row);
+                state.sequence.answered(row);
             }
         }
         state.receipt = Some(reply.receipt);
@@ -343,7 +387,7 @@ impl Sending<'_> {
 
     /// Makes safe what came, then says so in the journal, then to the broker. A journal that cannot say so keeps no
     /// result from being acknowledged, because the results file has it; but the run ends.
-    async fn flush(&mut self, state: &mut State) -> Result<(), JobError> {
+    pub(super) async fn flush(&mut self, state: &mut State) -> Result<(), JobError> {
         if !state.answered.is_empty() {
             self.results.sync()?;
         }
@@ -360,7 +404,18 @@ impl Sending<'_> {
     }
 }
 
+/// The error when no result will come any more.
+pub(super) fn no_way_back() -> JobError {
+    JobError::Failed("the way to the results is gone".to_owned())
+}
+
 impl State {
+    /// Returns true if every row has left and has its result.
+    fn is_complete(&self) -> bool {
+        let all_left = self.rows.is_none() && self.sequence.is_empty();
+        all_left && self.sends.is_empty() && self.out.len() == 0
+    }
+
     /// The rows that somebody else has.
     fn left(&self) -> Left {
         let doubtful = self.out.without(&self.kept).len();
@@ -384,7 +439,7 @@ mod tests {
     use crate::cli::submit::job::example;
     use crate::cli::submit::line_file::failing::Disk;
     use crate::cli::submit::outlook::Outlook;
-    use crate::cli::submit::road::Out;
+    use crate::cli::submit::road::{Fate, Out};
     use crate::cli::submit::rows::Form;
     use crate::cli::submit::{journal, results};
 
@@ -408,6 +463,44 @@ mod tests {
             self.note(format!("sent {}", post.properties.message_id.as_deref().unwrap()));
             Handed::Kept
         }
+    }
+
+    struct Scripted {
+        tape: Tape,
+        replies: mpsc::Receiver<Reply>,
+    }
+
+    #[async_trait]
+    impl Road for Scripted {
+        fn out(&self) -> Arc<dyn Out> {
+            Arc::new(self.tape.clone())
+        }
+
+        fn reply_to(&self, queue: String) -> String {
+            queue
+        }
+
+        async fn next(&mut self) -> Option<Reply> {
+            self.replies.recv().await
+        }
+
+        fn waiting(&self) -> u32 {
+            0
+        }
+
+        fn window(&self) -> u64 {
+            10
+        }
+
+        fn grace(&self) -> Duration {
+            Duration::ZERO
+        }
+
+        fn fate(&self) -> Fate {
+            Fate::Stay
+        }
+
+        async fn close(&mut self) {}
     }
 
     struct Acknowledges(Tape, u64);
@@ -445,12 +538,12 @@ mod tests {
             journal: journal::over(Box::new(journal.clone())),
             past: Past::default(),
             results: results::over(Box::new(results.clone())),
-            road: Road::Scripted { out: Arc::new(tape.clone()), replies, window: 10 },
+            road: Box::new(Scripted { tape: tape.clone(), replies }),
             progress: Progress::new(3, Outlook::new(90, Duration::from_secs(60))),
             user: None,
         };
         let (_stop, mut told) = watch::channel(0);
-        let run = sending.run(&mut told).await;
+        let run = sending.run(Task::Send, &mut told).await;
         (run, tape)
     }
 
