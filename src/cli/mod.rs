@@ -124,6 +124,8 @@ pub async fn main() -> ExitCode {
     let Cli { config, command } = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     // One TLS provider for the process; lapin and reqwest use whatever is installed.
     let _ = rustls::crypto::ring::default_provider().install_default();
+    // A job's summary may be lost; its results are in their file.
+    let must_say_all = !matches!(command, Command::Submit(_));
     let ended = match command {
         Command::Run => run::run(config).await,
         Command::Demo => demo::run().await,
@@ -138,13 +140,22 @@ pub async fn main() -> ExitCode {
         Command::Mcp(arguments) => mcp::run(config, arguments).await,
     };
     match ended {
-        Ok(code) => ExitCode::from(code),
+        Ok(code) => ExitCode::from(if has_said_all() || !must_say_all { code } else { code.max(FAILED) }),
         Err(Refusal(why)) => {
             log::flush();
             speech::last_words(format!("okta-worker: {why}\n"));
             ExitCode::from(REFUSED)
         }
     }
+}
+
+/// Returns true if all that was to be printed was, and says so otherwise: what a command prints is what it is for.
+fn has_said_all() -> bool {
+    let unsaid = speech::unsaid();
+    if let Some(why) = &unsaid {
+        complain!("okta-worker: failed to write to standard output: {why}");
+    }
+    unsaid.is_none()
 }
 
 /// There is no such connection, and which there are.

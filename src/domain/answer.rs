@@ -108,6 +108,8 @@ error_codes! {
     OktaUnavailable = "okta_unavailable",
     /// A write may have happened and could not be verified.
     OutcomeUnknown = "outcome_unknown",
+    /// The caller took it back before it began.
+    Cancelled = "cancelled",
     /// A bug, or a message that crashed workers.
     Internal = "internal",
 }

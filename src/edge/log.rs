@@ -140,6 +140,8 @@ where
     let lines = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_ansi(colour == Colour::Ansi)
+        // A line that cannot be written, as on a full disk, would be told by `eprintln!`, which panics there.
+        .log_internal_errors(false)
         .with_writer(writer);
     let ceiling = filter_fn(may_speak);
     match format {

@@ -25,6 +25,26 @@ const KEPT: Duration = Duration::from_secs(15 * 60);
 /// The most that are remembered.
 const KEPT_MAX: usize = 10_000;
 
+/// What the caller hears of an invocation that is dropped.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Notice {
+    /// Nothing.
+    #[default]
+    Nothing,
+    /// The answer `cancelled`, because the cancellation named a `reply_to`.
+    Answer,
+}
+
+/// A cancellation, as workers tell it to each other. Earlier versions say only whose it is.
+#[derive(Serialize, Deserialize)]
+struct Cancellation {
+    #[serde(flatten)]
+    mark: Mark,
+    #[serde(default)]
+    notice: Notice,
+}
+
 /// Whose invocation it is.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(super) struct Mark {
@@ -44,7 +64,7 @@ impl Mark {
 
 /// What was cancelled lately.
 pub(super) struct Cancelled {
-    marks: Mutex<HashMap<Mark, Instant>>,
+    marks: Mutex<HashMap<Mark, (Instant, Notice)>>,
     /// Changes with each.
     news: watch::Sender<()>,
 }
@@ -57,49 +77,53 @@ impl Default for Cancelled {
 
 impl Cancelled {
     /// A caller has cancelled: every worker is to know.
-    pub async fn add(&self, mark: Mark, postbox: &dyn Postbox, own_user: Option<&str>) {
+    pub async fn add(&self, mark: Mark, notice: Notice, postbox: &dyn Postbox, own_user: Option<&str>) {
+        let cancellation = Cancellation { mark, notice };
         let post = Post {
-            to: Address::Exchange(SIGNALS, mark.connection.clone()),
+            to: Address::Exchange(SIGNALS, cancellation.mark.connection.clone()),
             properties: Properties {
                 user_id: own_user.map(str::to_owned),
                 kind: Some(CANCEL.to_owned()),
                 ..Properties::default()
             },
-            body: json::to_vec(&mark).into(),
+            body: json::to_vec(&cancellation).into(),
         };
-        self.keep(mark);
+        self.keep(cancellation);
         // A courtesy: where it gets lost the invocation is run, and its answer finds nobody.
         let _ = postbox.post(&post).await;
     }
 
     /// Another worker has told what was cancelled.
     pub fn hear(&self, told: &[u8]) {
-        if let Ok(mark) = serde_json::from_slice(told) {
-            self.keep(mark);
+        if let Ok(cancellation) = serde_json::from_slice(told) {
+            self.keep(cancellation);
         }
     }
 
-    fn keep(&self, mark: Mark) {
+    fn keep(&self, Cancellation { mark, notice }: Cancellation) {
         {
             let mut marks = self.marks.lock().unwrap_or_else(PoisonError::into_inner);
-            marks.retain(|_, at| at.elapsed() < KEPT);
+            marks.retain(|_, (at, _)| at.elapsed() < KEPT);
             if marks.len() < KEPT_MAX {
-                marks.insert(mark, Instant::now());
+                marks.insert(mark, (Instant::now(), notice));
             }
         }
         self.news.send_replace(());
     }
 
-    fn has(&self, mark: &Mark) -> bool {
+    fn notice(&self, mark: &Mark) -> Option<Notice> {
         let marks = self.marks.lock().unwrap_or_else(PoisonError::into_inner);
-        marks.get(mark).is_some_and(|at| at.elapsed() < KEPT)
+        marks.get(mark).filter(|(at, _)| at.elapsed() < KEPT).map(|(_, notice)| *notice)
     }
 
-    /// Waits until an invocation is cancelled.
-    pub async fn wait(&self, letter: &Letter) {
+    /// Waits until an invocation is cancelled; what its caller is to hear.
+    pub async fn wait(&self, letter: &Letter) -> Notice {
         let Some(mark) = Mark::of(letter) else { return std::future::pending().await };
         let mut news = self.news.subscribe();
-        while !self.has(&mark) {
+        loop {
+            if let Some(notice) = self.notice(&mark) {
+                return notice;
+            }
             if news.changed().await.is_err() {
                 return std::future::pending().await;
             }
@@ -115,10 +139,21 @@ mod tests {
     async fn a_cancellation_is_forgotten_although_none_has_come_since() {
         let mark = Mark { connection: "prod".to_owned(), caller: None, id: "job".to_owned() };
         let cancelled = Cancelled::default();
-        cancelled.keep(mark.clone());
+        cancelled.keep(Cancellation { mark: mark.clone(), notice: Notice::Answer });
         tokio::time::advance(KEPT / 2).await;
-        assert!(cancelled.has(&mark));
+        assert_eq!(cancelled.notice(&mark), Some(Notice::Answer));
         tokio::time::advance(KEPT).await;
-        assert!(!cancelled.has(&mark));
+        assert_eq!(cancelled.notice(&mark), None);
+    }
+
+    #[test]
+    fn workers_of_different_versions_understand_each_other() {
+        let earlier = br#"{"connection":"prod","caller":null,"id":"job"}"#;
+        let cancelled = Cancelled::default();
+        cancelled.hear(earlier);
+        let mark: Mark = serde_json::from_slice(earlier).unwrap();
+        assert_eq!(cancelled.notice(&mark), Some(Notice::Nothing));
+        let now = json::to_vec(&Cancellation { mark: mark.clone(), notice: Notice::Answer });
+        assert_eq!(serde_json::from_slice::<Mark>(&now).unwrap(), mark);
     }
 }

@@ -49,7 +49,7 @@ pub use admission::check_body;
 use admission::{Job, Reading};
 use answering::Answering;
 use aside::{Aside, Put};
-use cancelling::{Cancelled, Mark};
+use cancelling::{Cancelled, Mark, Notice};
 use clock::Clock;
 use conversation::{Company, Conversation, Cost, End};
 use event::{Event, Observer, ParkReason};
@@ -181,6 +181,11 @@ impl Ended {
     }
 }
 
+/// What the caller is told of an invocation that was taken back.
+fn cancelled() -> Failure {
+    Failure::new(ErrorCode::Cancelled, "the caller has cancelled it before it began")
+}
+
 /// What the caller is told of a bug of ours.
 fn a_bug() -> Failure {
     Failure::new(ErrorCode::Internal, "the worker has a bug; the message is parked")
@@ -250,7 +255,8 @@ impl Worker {
         }
         if letter.properties.kind.as_deref() == Some(CANCEL) {
             if let Some(mark) = Mark::of(letter).filter(|_| letter.came_by_a_good_way().is_ok()) {
-                self.cancelled.add(mark, &*self.postbox, rules.own_user.as_deref()).await;
+                let notice = if letter.reply_to.is_some() { Notice::Answer } else { Notice::Nothing };
+                self.cancelled.add(mark, notice, &*self.postbox, rules.own_user.as_deref()).await;
             }
             return Ended::Dropped;
         }
@@ -306,10 +312,13 @@ impl Worker {
                 Ok(End::Outcome(outcome)) => break (outcome, None),
                 Err(_) => break (conversation.crashed(), Some(ParkReason::Internal)),
                 Ok(End::Stale) => return Ended::Stale,
-                Ok(End::Cancelled) => {
+                Ok(End::Cancelled(notice)) => {
                     let (connection, lane, id) = (&job.connection.name, job.lane, &*job.letter.id);
                     self.observer.note(&Event::Cancelled { connection, lane, id });
-                    return Ended::Dropped;
+                    match notice {
+                        Notice::Nothing => return Ended::Dropped,
+                        Notice::Answer => break (cancelled().into(), None),
+                    }
                 }
                 Ok(End::Page(result)) => {
                     if answering.page(result, conversation.cost.clone(), pages).await.is_err() {

@@ -7,6 +7,8 @@
 mod caller;
 mod child;
 mod fellow;
+#[path = "../support/limited.rs"]
+mod limited;
 mod node;
 mod org;
 #[path = "../support/proxy.rs"]

@@ -31,7 +31,7 @@ use crate::tools::{Bounds, Move, Pager, Repeat, Setting, Turn};
 use super::Rules;
 use super::admission::{Job, bounds, too_late};
 use super::answering::frame;
-use super::cancelling::Cancelled;
+use super::cancelling::{Cancelled, Notice};
 use super::event::{Event, Observer};
 use super::killpoint::{Point, reached};
 use super::ports::{Ask, NotNow, Patience, Permit};
@@ -70,7 +70,7 @@ pub(super) enum End {
     /// The worker stops or the connection is paused: the message is to go back to its queue.
     HandBack,
     /// Nothing was sent, and nobody wants it any more.
-    Cancelled,
+    Cancelled(Notice),
     /// The delivery's connection to the broker is gone: somebody else will have the message.
     Stale,
 }
@@ -430,7 +430,7 @@ impl<'a> Conversation<'a> {
             tokio::select! {
                 biased;
                 _ = &mut stopped => {}
-                () = cancelled, if is_untouched => return Err(End::Cancelled),
+                notice = cancelled, if is_untouched => return Err(End::Cancelled(notice)),
                 permit = self.admitted(request) => break permit?,
             }
         };
