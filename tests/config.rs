@@ -709,7 +709,10 @@ fn a_broker_of_several_nodes_is_named_by_all_of_them() {
         assert_eq!(bad(text, &[]), [(path.to_owned(), message.to_owned())], "{text}");
     }
     let warned = load("broker.urls = [\"amqp://w@a\", \"amqp://w:hunter2@b\"]", &[]).unwrap().warnings;
-    assert!(warned.len() == 1 && warned[0].starts_with("broker.urls.1 holds a literal password"), "{warned:?}");
+    assert!(
+        warned.len() == 1 && warned[0].starts_with("broker.urls.1 holds a literal password"),
+        "{warned:?}"
+    );
 }
 
 #[test]
@@ -802,7 +805,8 @@ fn no_secret_is_ever_shown() {
         "broker.url = \"amqp://worker:PlantedPassword@\"".to_owned(),
         "broker.url = [\"amqp://worker:PlantedPassword@rabbit\"]".to_owned(),
         "broker.urls = [\"amqp://worker:PlantedPassword@\"]".to_owned(),
-        "broker.urls = [\"amqp://worker:PlantedPassword@a\", \"amqp://worker2:PlantedPassword@b\"]".to_owned(),
+        "broker.urls = [\"amqp://worker:PlantedPassword@a\", \"amqp://worker2:PlantedPassword@b\"]"
+            .to_owned(),
         "telemetry.otlp_endpoint = \"https://x:PlantedPassword@otlp\"".to_owned(),
     ];
     for text in texts {

@@ -104,7 +104,8 @@ fn nodes(
     }
     let (spot, findings) = (several.spot.clone(), several.findings);
     // Collected twice, so that the first wrong one does not hide the others.
-    let read: Vec<_> = several.items()?.into_iter().map(|entry| (entry.spot.clone(), url(entry, variables))).collect();
+    let read: Vec<_> =
+        several.items()?.into_iter().map(|entry| (entry.spot.clone(), url(entry, variables))).collect();
     let mut urls = Vec::new();
     for (at, url) in read {
         let url = url?;

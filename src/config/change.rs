@@ -43,7 +43,18 @@ impl Change {
         });
         // Taken apart by name, so that no new key is forgotten here.
         let Config {
-            broker: Settings { url, other_urls, ca_file, management, prefetch, held_bytes_max, declare, dead_ttl, dead_max },
+            broker:
+                Settings {
+                    url,
+                    other_urls,
+                    ca_file,
+                    management,
+                    prefetch,
+                    held_bytes_max,
+                    declare,
+                    dead_ttl,
+                    dead_max,
+                },
             reply_to,
             interactive_deadline,
             list_time_max,

@@ -163,14 +163,19 @@ impl<'f> Entry<'f> {
                     nodes
                 } else {
                     let items = list.split(',').map(str::trim).filter(|item| !item.is_empty());
-                    let node = |item: &str| Node { value: Value::Text(item.to_owned()), origin: spot.origin.clone() };
+                    let node = |item: &str| Node {
+                        value: Value::Text(item.to_owned()),
+                        origin: spot.origin.clone(),
+                    };
                     items.map(node).collect()
                 }
             }
             value => return Some(vec![Entry { spot, findings, value }]),
         };
-        let item = |(at, Node { value, origin }): (usize, Node)| {
-            Entry { spot: Spot { path: spot.child(&at.to_string()), origin }, findings, value }
+        let item = |(at, Node { value, origin }): (usize, Node)| Entry {
+            spot: Spot { path: spot.child(&at.to_string()), origin },
+            findings,
+            value,
         };
         Some(nodes.into_iter().enumerate().map(item).collect())
     }

@@ -48,9 +48,17 @@ pub fn hazards(governed: &[Governed]) -> Vec<Hazard> {
 fn of_queue(governed: &Governed) -> Vec<String> {
     /// Where a shorter limit than the queue's own takes something away, and what.
     const LIMITS: [(&str, &str, &str); 3] = [
-        ("message-ttl", "ms", "what waits longer is dropped, and a message in a delay tier comes back too early"),
+        (
+            "message-ttl",
+            "ms",
+            "what waits longer is dropped, and a message in a delay tier comes back too early",
+        ),
         ("expires", "ms", "a queue that nobody uses for so long is deleted, with everything in it"),
-        ("delivery-limit", "", "a message is given up after so many deliveries, and each restart of a worker is one"),
+        (
+            "delivery-limit",
+            "",
+            "a message is given up after so many deliveries, and each restart of a worker is one",
+        ),
     ];
     let Governed { arguments, definition, .. } = governed;
     let lower = |key: &str| {
@@ -60,13 +68,17 @@ fn of_queue(governed: &Governed) -> Vec<String> {
     };
     let mut found: Vec<_> = LIMITS
         .iter()
-        .filter_map(|(key, unit, what)| Some(format!("`{key}` of {} {unit}: {what}", lower(key)?).replace(" :", ":")))
+        .filter_map(|(key, unit, what)| {
+            Some(format!("`{key}` of {} {unit}: {what}", lower(key)?).replace(" :", ":"))
+        })
         .collect();
     let text = |keys: &Keys, key: &str| keys.get(key).and_then(Value::as_str).map(str::to_owned);
     let overflow = text(definition, "overflow").or_else(|| text(arguments, "x-overflow"));
     let refuses = overflow.as_deref().is_some_and(|overflow| overflow.starts_with("reject-publish"));
     let what = match refuses {
-        true => "beyond it messages are refused: producers wait, and so do the delay tiers of all connections",
+        true => {
+            "beyond it messages are refused: producers wait, and so do the delay tiers of all connections"
+        }
         false => "beyond it the oldest messages are dropped (`overflow` is `drop-head`)",
     };
     let lengths = ["max-length", "max-length-bytes"];
@@ -131,6 +143,9 @@ mod tests {
         let all = [governed("a", json!({}), ttl()), governed("b", json!({}), ttl())];
         let found = hazards(&all);
         assert_eq!(found.len(), 1);
-        assert_eq!((&found[0].policies[..], &found[0].queues[..]), (&["p".to_owned()][..], &["a".to_owned(), "b".to_owned()][..]));
+        assert_eq!(
+            (&found[0].policies[..], &found[0].queues[..]),
+            (&["p".to_owned()][..], &["a".to_owned(), "b".to_owned()][..])
+        );
     }
 }

@@ -415,7 +415,9 @@ impl Worker {
             self.observer.note(&Event::Policy { queue: &excerpt(queue), what: &what });
         }
         let (code, why) = match by {
-            DropPolicy::TimeToLive => (ErrorCode::DeadlineExceeded, "waited longer than the broker lets messages wait"),
+            DropPolicy::TimeToLive => {
+                (ErrorCode::DeadlineExceeded, "waited longer than the broker lets messages wait")
+            }
             DropPolicy::Length => (ErrorCode::Internal, "was more than the broker lets wait"),
         };
         let message = format!(

@@ -19,7 +19,8 @@ struct Nodes {
 
 impl Nodes {
     fn of(world: &World, node: &Node) -> Self {
-        let absent = world.place.url(User::Worker).replace(&node.port().to_string(), &free_port().to_string());
+        let absent =
+            world.place.url(User::Worker).replace(&node.port().to_string(), &free_port().to_string());
         let [(one, first), (two, second)] = [(); 2].map(|()| world.proxied(node));
         Self { proxies: [one, two], urls: format!("{absent},{first},{second}") }
     }
@@ -39,7 +40,11 @@ async fn a_worker_tries_the_nodes_in_turn_and_goes_to_the_next_when_one_is_gone(
     let world = World::new().await;
     let Nodes { proxies: [one, two], urls } = Nodes::of(&world, node);
     let mut worker = world.worker_with(&Start { variables: &[(URLS, &urls)], ..Start::default() });
-    assert_eq!((one.accepted(), two.accepted()), (2, 0), "both its connections go to the first that is there");
+    assert_eq!(
+        (one.accepted(), two.accepted()),
+        (2, 0),
+        "both its connections go to the first that is there"
+    );
     let mut caller = world.caller().await;
     answered(&mut caller).await;
     one.door(Door::Refuse);

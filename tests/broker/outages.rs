@@ -203,7 +203,10 @@ async fn a_write_in_hand_when_its_queue_is_deleted_is_answered_once_and_done_onc
     let channel = caller.open_channel().await;
     channel.queue_delete("okta.invocations.prod.bulk".into(), QueueDeleteOptions::default()).await.unwrap();
     let body = caller.take("answers").await.body();
-    assert_eq!((&body["id"], &body["status"], &body["effect"]), (&json!("w"), &json!("succeeded"), &json!("applied")));
+    assert_eq!(
+        (&body["id"], &body["status"], &body["effect"]),
+        (&json!("w"), &json!("succeeded"), &json!("applied"))
+    );
     until("its queue is there again", async || {
         caller.consumers("okta.invocations.prod.bulk").await == Some(1)
     })
@@ -212,5 +215,8 @@ async fn a_write_in_hand_when_its_queue_is_deleted_is_answered_once_and_done_onc
     assert!(stderr.contains("`okta.invocations.prod.bulk` was deleted: the 1 messages in hand"), "{stderr}");
     assert_eq!(stderr.matches("declared and consuming").count(), 1, "{stderr}");
     worker.stop();
-    assert_eq!((world.org.effects(), caller.count("answers").await), (vec!["group.created".to_owned()], Some(0)));
+    assert_eq!(
+        (world.org.effects(), caller.count("answers").await),
+        (vec!["group.created".to_owned()], Some(0))
+    );
 }

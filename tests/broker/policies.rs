@@ -55,7 +55,11 @@ async fn what_a_policy_drops_is_answered_as_that_and_parked() {
             let body = reply.body();
             if body["error"]["message"].to_string().contains("policy") {
                 told += 1;
-                assert_eq!((&body["error"]["code"], &body["error"]["path"]), (&json!(code), &json!(null)), "{body}");
+                assert_eq!(
+                    (&body["error"]["code"], &body["error"]["path"]),
+                    (&json!(code), &json!(null)),
+                    "{body}"
+                );
                 assert_eq!(body["effect"], "none", "{body}");
                 assert!(body["error"]["message"].to_string().contains(keys), "{body}");
                 let parked = caller.take(DEAD).await;
@@ -83,7 +87,11 @@ async fn of_a_write_that_a_policy_drops_nobody_can_tell_whether_it_was_begun() {
     drop(policy);
     let _worker = world.worker();
     let body = caller.take("answers").await.body();
-    assert_eq!((&body["error"]["code"], &body["effect"]), (&json!("deadline_exceeded"), &json!("unknown")), "{body}");
+    assert_eq!(
+        (&body["error"]["code"], &body["effect"]),
+        (&json!("deadline_exceeded"), &json!("unknown")),
+        "{body}"
+    );
 }
 
 #[tokio::test]
@@ -106,15 +114,24 @@ async fn check_and_a_worker_that_starts_name_policies_that_show_within_a_moment(
     for (definition, named) in [
         (json!({"message-ttl": 1000}), "(`message-ttl`)"),
         (json!({"expires": 1000}), "(`expires`)"),
-        (json!({"max-length": 100, "overflow": "drop-head"}), "beyond 100 messages (`max-length`, `drop-head`)"),
+        (
+            json!({"max-length": 100, "overflow": "drop-head"}),
+            "beyond 100 messages (`max-length`, `drop-head`)",
+        ),
         (json!({"max-length": 100, "overflow": "reject-publish"}), "further ones are refused"),
     ] {
         let policy = Policy::set(node, &world, r"^okta\.", &definition);
         let (code, said) = check().await;
-        assert!(code == Some(1) && said.contains("FAILED     policies") && said.contains(named), "{definition}: {said}");
+        assert!(
+            code == Some(1) && said.contains("FAILED     policies") && said.contains(named),
+            "{definition}: {said}"
+        );
         drop(policy);
     }
     let _policy = Policy::set(node, &world, r"^okta\.", &json!({"max-length": 500, "overflow": "drop-head"}));
     let worker = world.worker();
-    until("the worker says so, too", async || worker.process.stderr().contains("may lose or refuse messages")).await;
+    until("the worker says so, too", async || {
+        worker.process.stderr().contains("may lose or refuse messages")
+    })
+    .await;
 }

@@ -207,7 +207,7 @@ mod tests {
     }
 
     async fn answer(mut stream: TcpStream, bytes: usize, length: Length) -> std::io::Result<()> {
-        const PIECE: [u8; 64 * 1024] = [b' '; 64 * 1024];
+        static PIECE: [u8; 64 * 1024] = [b' '; 64 * 1024];
         let mut head = Vec::new();
         while !head.ends_with(b"\r\n\r\n") {
             stream.read_buf(&mut head).await?;

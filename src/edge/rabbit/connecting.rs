@@ -133,7 +133,9 @@ impl Way {
         }
         Err(match &failures[..] {
             [(_, why)] => why.clone(),
-            _ => failures.iter().map(|(place, why)| format!("`{place}`: {why}")).collect::<Vec<_>>().join("; "),
+            _ => {
+                failures.iter().map(|(place, why)| format!("`{place}`: {why}")).collect::<Vec<_>>().join("; ")
+            }
         })
     }
 

@@ -57,11 +57,7 @@ impl Generation {
     ///
     /// # Errors
     /// When the broker has other queues than are needed, or the connection is no good.
-    pub async fn begin(
-        site: Site,
-        shared: &Topology,
-        wrong: Wrong,
-    ) -> Result<Self, Doubt> {
+    pub async fn begin(site: Site, shared: &Topology, wrong: Wrong) -> Result<Self, Doubt> {
         let channel = site.connection.create_channel().await.map_err(Doubt::unreachable)?;
         declare(&channel, shared, site.passive).await.map_err(Doubt::Undeclared)?;
         let hearing = site.signals.listen(&site.connection).await;

@@ -54,6 +54,10 @@ pub(super) fn look_for_policies(
 
 fn note(hazard: &Hazard, observer: &dyn Observer) {
     let Hazard { policies, what, queues } = hazard;
-    let what = format!("policy {}: {what} (and {} more queues)", policies.join(" and "), queues.len().saturating_sub(1));
+    let what = format!(
+        "policy {}: {what} (and {} more queues)",
+        policies.join(" and "),
+        queues.len().saturating_sub(1)
+    );
     observer.note(&Event::Policy { queue: queues.first().map_or("", |queue| queue), what: &what });
 }

@@ -76,12 +76,18 @@ struct Described {
 fn governed(queues: Vec<Described>) -> Vec<Governed> {
     const OWN: &str = "okta.";
     const PRESENCE: &str = "okta.presence.";
-    let ours = queues.into_iter().filter(|queue| queue.name.starts_with(OWN) && !queue.name.starts_with(PRESENCE));
+    let ours =
+        queues.into_iter().filter(|queue| queue.name.starts_with(OWN) && !queue.name.starts_with(PRESENCE));
     let keys = |value: &Value| value.as_object().cloned().unwrap_or_default();
     let governed = ours.map(|queue| Governed {
         arguments: keys(&queue.arguments),
         definition: keys(&queue.effective_policy_definition),
-        policies: queue.policy.into_iter().chain(queue.operator_policy).filter(|name| !name.is_empty()).collect(),
+        policies: queue
+            .policy
+            .into_iter()
+            .chain(queue.operator_policy)
+            .filter(|name| !name.is_empty())
+            .collect(),
         queue: queue.name,
     });
     governed.collect()

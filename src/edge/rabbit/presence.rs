@@ -27,8 +27,8 @@ use super::declare::{declare, look};
 use super::doubt::Doubt;
 use super::restoring::Restoring;
 use super::roster::Roster;
-use super::site::Site;
 use super::signals::Signals;
+use super::site::Site;
 use super::turned;
 
 /// How often a connection's workers are counted, on average. Some calls of less than a millisecond; a worker

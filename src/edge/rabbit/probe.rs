@@ -33,7 +33,9 @@ const TRANSIENT: u8 = 1;
 pub(super) async fn probe(channel: &Channel, like: &str, watched: Duration) -> Result<Vec<String>, String> {
     let name = format!("{like}.probe-{:08x}", fastrand::u32(..));
     let probed = timeout(ANSWER_MAX + watched, watch(channel, &name, watched)).await;
-    probed.unwrap_or_else(|_| Err("the broker does not answer".to_owned())).map_err(|why| format!("`{name}`: {why}"))
+    probed
+        .unwrap_or_else(|_| Err("the broker does not answer".to_owned()))
+        .map_err(|why| format!("`{name}`: {why}"))
 }
 
 async fn watch(channel: &Channel, name: &str, watched: Duration) -> Result<Vec<String>, String> {

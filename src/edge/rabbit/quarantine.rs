@@ -95,7 +95,8 @@ impl Supervisor {
             let means = Means { prefetch: 1, ..self.means.part() };
             let consumed = async {
                 let connection = self.open("consuming apart").await?;
-                let begun = timeout(DECLARE_TIMEOUT, Consuming::begin(&connection, source, &means, None)).await;
+                let begun =
+                    timeout(DECLARE_TIMEOUT, Consuming::begin(&connection, source, &means, None)).await;
                 let consuming = begun.map_err(|_| silent())??;
                 consuming.run(halt.subscribe()).await?;
                 means.in_flight.finished().await; // and acknowledged, as long as the connection is there

@@ -52,7 +52,9 @@ impl Serving {
         let means = site.means.part();
         let mut queues = Vec::new();
         for source in sources {
-            queues.push(Consuming::begin(&site.connection, source, &means, Some(Arc::clone(&site.restoring))).await?);
+            queues.push(
+                Consuming::begin(&site.connection, source, &means, Some(Arc::clone(&site.restoring))).await?,
+            );
         }
         Ok(Self { presence: None, queues, means })
     }

@@ -230,13 +230,7 @@ impl Signals {
     }
 
     /// Tells all workers something that may be lost.
-    async fn publish(
-        &self,
-        channel: &Channel,
-        key: &str,
-        kind: &str,
-        body: &[u8],
-    ) -> lapin::Result<()> {
+    async fn publish(&self, channel: &Channel, key: &str, kind: &str, body: &[u8]) -> lapin::Result<()> {
         let wait_max = SIGNAL_WAIT_MAX.as_millis().to_string();
         let properties = BasicProperties::default()
             .with_delivery_mode(TRANSIENT)
@@ -353,7 +347,8 @@ mod tests {
         let gossips: Gossips =
             [(ConnectionName::parse("prod").unwrap(), Arc::new(Silent) as Arc<dyn Gossip>)].into();
         let roster = Roster::new(watch::channel(gossips).1);
-        let (observer, publisher) = (Arc::new(Observers(Vec::new())), Publisher::new(watch::channel(false).1));
+        let (observer, publisher) =
+            (Arc::new(Observers(Vec::new())), Publisher::new(watch::channel(false).1));
         let signals =
             Signals::new(("worker", false), roster, Arc::new(Nobody), observer, Arc::new(publisher));
         let by = |user: &str| BasicProperties::default().with_user_id(user.into()).with_type(KIND.into());

@@ -21,8 +21,7 @@ pub(super) async fn open(
     options: ConnectionProperties,
     tls: OwnedTLSConfig,
 ) -> lapin::Result<Connection> {
-    let connect =
-        async move |uri: AMQPUri, _: TokioRuntime| Ok(stream(&uri, address, tls.as_ref()).await?);
+    let connect = async move |uri: AMQPUri, _: TokioRuntime| Ok(stream(&uri, address, tls.as_ref()).await?);
     Connection::connector(uri, Runtime::tokio_current(), connect, options).await
 }
 
@@ -30,7 +29,11 @@ pub(super) async fn open(
 ///
 /// # Errors
 /// When there is none in time, or the node is not to be trusted.
-pub(super) async fn stream(uri: &AMQPUri, address: SocketAddr, tls: TLSConfig<'_, '_, '_>) -> io::Result<Stream> {
+pub(super) async fn stream(
+    uri: &AMQPUri,
+    address: SocketAddr,
+    tls: TLSConfig<'_, '_, '_>,
+) -> io::Result<Stream> {
     let runtime = Runtime::tokio_current();
     let reached = timeout(TCP_MAX, Stream::connect(&runtime, address)).await;
     let late = || io::Error::new(io::ErrorKind::TimedOut, format!("no connection within {TCP_MAX:?}"));
@@ -43,4 +46,3 @@ pub(super) async fn stream(uri: &AMQPUri, address: SocketAddr, tls: TLSConfig<'_
 
 /// A stream to the broker, with TLS or without.
 type Stream = AsyncTcpStream<<Tokio as Reactor>::TcpStream>;
-

@@ -26,8 +26,8 @@ use super::governed::look_for_policies;
 use super::publisher::Publisher;
 use super::restoring::{Restoring, Waiting};
 use super::roster::{Gossips, Roster};
-use super::site::Site;
 use super::signals::Signals;
+use super::site::Site;
 use super::{Settings, turned};
 
 /// Why the supervisor ended.
