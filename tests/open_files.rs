@@ -1,8 +1,6 @@
 //! A process that has run out of open files: what is said, and that it is over when it is over. It lowers the limit of
 //! its own process, so that it is the only test here.
 
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
-
 use std::fs::File;
 use std::sync::Arc;
 
