@@ -175,6 +175,8 @@ fn the_sandbox_file_needs_nothing_and_warns_of_nothing() {
 #[test]
 fn every_bad_setting_is_refused_by_its_path() {
     let management = "must be a URL without a user, such as `http://127.0.0.1:15672`";
+    let encoded = "special characters in the user or the password must be percent-encoded: `#` as `%23`, `/` as \
+                   `%2f`, `?` as `%3f`, `@` as `%40`";
     let secret_shape = "must be `{ env = \"NAME\" }`, `{ file = \"/path\" }` or a text";
     let duration_shape = "must be a duration with its unit, such as `500ms`, `10m` or `14d`";
     let rows = [
@@ -228,6 +230,11 @@ fn every_bad_setting_is_refused_by_its_path() {
             "broker.url",
             "must be a URI such as `amqps://user:password@rabbit.example.com:5671/%2f`",
         ),
+        ("broker.url = \"amqp://worker:a#b@rabbit/%2f\"", "broker.url", encoded),
+        ("broker.url = \"amqp://worker:12#b@rabbit/%2f\"", "broker.url", encoded),
+        ("broker.url = \"amqp://worker:1/b@rabbit\"", "broker.url", encoded),
+        ("broker.url = \"amqp://worker:1?b@rabbit\"", "broker.url", encoded),
+        ("broker.url = \"amqps://worker:a@b@rabbit\"", "broker.url", encoded),
         ("broker.url = \"\"", "broker.url", "must not be empty"),
         ("broker.management = \"15672\"", "broker.management", management),
         ("broker.management = \"http://a:b@rabbit\"", "broker.management", management),
@@ -716,6 +723,21 @@ fn a_broker_of_several_nodes_is_named_by_all_of_them() {
 }
 
 #[test]
+fn a_token_that_was_copied_with_its_scheme_is_taken_without_it() {
+    let with = |value: &str, kind: &str| {
+        good(&PROD.replace("{ env = \"TOKEN\" }", &format!("{value:?}\n{kind}")), &[])
+    };
+    for (value, kind) in
+        [("SSWS 00token", ""), (" ssws\t00token\n", ""), ("Bearer 00token", "token_type = \"Bearer\"")]
+    {
+        assert_eq!(token_of(&with(value, kind).connections[0]), "00token", "{value}");
+    }
+    let wrong = bad(&PROD.replace("{ env = \"TOKEN\" }", "\"Bearer 00token\""), &[]);
+    let message = "begins with `Bearer`, and its `token_type` is `SSWS`: one of them is wrong";
+    assert_eq!(wrong, [("connections.prod.api_token".to_owned(), message.to_owned())]);
+}
+
+#[test]
 fn a_literal_secret_in_a_file_is_warned_of_and_nowhere_else() {
     let literal = PROD.replace("{ env = \"TOKEN\" }", "\"00literal\"");
     let rows = [
@@ -787,6 +809,12 @@ fn no_secret_is_ever_shown() {
         token("{ env = \"00PlantedToken\" }"),
         token("{ env = \"NONE\", value = \"00PlantedToken\" }"),
         prod_with("api_tokn = \"00PlantedToken\""),
+        prod_with("00PlantedToken = 1"),
+        PROD.replace("\"read\"", "\"00PlantedToken\""),
+        format!("{PROD}[callers.a]\nconnections = [\"00PlantedToken\"]\nsubtools = [\"read\"]"),
+        "broker.url = \"amqp://worker:Planted#PlantedPassword@rabbit\"".to_owned(),
+        "broker.reply_to = [\"^00PlantedToken\"]".to_owned(),
+        "broker.prefetch = \"00PlantedToken\"".to_owned(),
         prod_with("access_token = \"00PlantedToken\""),
         prod_with("service_app = { private_key = \"00PlantedToken\" }"),
         app("client_id = \"x\"\nscopes = \"x\"\nprivate_key = \"00PlantedToken\""),

@@ -25,8 +25,8 @@ use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 use crate::config::{self, Config, Loaded, Problems};
 use crate::domain::envelope::{list, nearest};
-use crate::domain::ids::excerpt;
-use crate::edge::log;
+use crate::domain::text::shortened;
+use crate::edge::{log, panics};
 
 use speech::say;
 
@@ -120,6 +120,7 @@ fn without_empty_variables(command: clap::Command) -> clap::Command {
 
 /// Runs the command of this process and returns its exit code.
 pub async fn main() -> ExitCode {
+    panics::report();
     let matches = without_empty_variables(Cli::command()).get_matches();
     let Cli { config, command } = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     // One TLS provider for the process; lapin and reqwest use whatever is installed.
@@ -166,7 +167,7 @@ fn unknown_connection(config: &Config, name: &str) -> Refusal {
         None if known.is_empty() => ": none is configured".to_owned(),
         None => format!(", known are {}", list(&known)),
     };
-    Refusal(format!("unknown connection `{}`{hint}", excerpt(name)))
+    Refusal(format!("unknown connection `{}`{hint}", shortened(name)))
 }
 
 /// Why a command was not begun.

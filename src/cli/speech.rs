@@ -6,6 +6,8 @@ use std::sync::mpsc::channel;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use crate::domain::text::json_escaped;
+
 /// How long a command that ends waits for whoever reads its last words.
 const LAST_WORDS_MAX: Duration = Duration::from_secs(2);
 
@@ -55,6 +57,28 @@ pub(super) fn unsaid() -> Option<String> {
     UNSAID.lock().unwrap_or_else(PoisonError::into_inner).take()
 }
 
+/// Writes a text, harmless to a terminal: it may hold what came from Okta or from a queue. What is escaped is escaped
+/// as JSON has it, so that JSON stays the same JSON for whoever reads it from a pipe.
 fn print(mut out: impl Write, text: &[u8]) -> std::io::Result<()> {
-    out.write_all(text).and_then(|()| out.flush())
+    let text = String::from_utf8_lossy(text);
+    out.write_all(json_escaped(&text).as_bytes()).and_then(|()| out.flush())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_printed_does_nothing_to_a_terminal_and_stays_the_same_json() {
+        let value =
+            serde_json::json!({ "name\u{2066}": "Jane \u{202e}\u{e0041}\u{9b}31m \u{1b}[31m\u{200b}\n" });
+        let mut out = Vec::new();
+        print(&mut out, format!("{value}\n").as_bytes()).unwrap();
+        let printed = String::from_utf8(out).unwrap();
+        assert!(printed.trim_end().bytes().all(|byte| byte.is_ascii_graphic() || byte == b' '), "{printed}");
+        assert_eq!(serde_json::from_str::<serde_json::Value>(&printed).unwrap(), value);
+        let mut out = Vec::new();
+        print(&mut out, "a\tb\u{1b}[2J\r\nZoë\n".as_bytes()).unwrap();
+        assert_eq!(String::from_utf8(out).unwrap(), "a\tb\\u001b[2J\\u000d\nZoë\n");
+    }
 }

@@ -128,10 +128,25 @@ fn is_variable(spot: &Spot) -> bool {
     matches!(spot.origin, Origin::Variable(_))
 }
 
+const UNENCODED: &str = "special characters in the user or the password must be percent-encoded: `#` as `%23`, `/` as \
+                         `%2f`, `?` as `%3f`, `@` as `%40`";
+
+/// Returns true if a URI ends before it should for whoever reads it, because something in its password was not
+/// encoded: AMQP URIs have no fragment, and no `@` but the one behind the password.
+fn is_cut_short(uri: &str) -> bool {
+    let rest = uri.split_once("://").map_or(uri, |(_, rest)| rest);
+    let (authority, behind) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
+    uri.contains('#') || authority.matches('@').count() > 1 || behind.contains('@')
+}
+
 /// The AMQP URI. It is not repeated in a problem, since it may hold a password.
 fn url(entry: Entry<'_>, variables: &Variables) -> Option<Secret> {
     let findings = entry.findings;
     let found = secret::read(entry, variables)?;
+    if is_cut_short(found.secret.expose()) {
+        findings.fault(&found.spot, UNENCODED);
+        return None;
+    }
     let uri: Option<Uri> = found.secret.expose().parse().ok();
     let uri = uri.filter(|uri| matches!(uri.scheme_str(), Some("amqp" | "amqps")));
     let Some(authority) = uri.as_ref().and_then(Uri::authority).filter(|place| !place.host().is_empty())

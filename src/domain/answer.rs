@@ -7,7 +7,7 @@ use serde_json::value::RawValue;
 
 use super::bucket::Bucket;
 use super::okta_error::OktaError;
-use super::secret::Secrets;
+use super::secret::{Said, Secrets};
 
 /// How an invocation ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
@@ -161,16 +161,34 @@ impl Failure {
         self
     }
 
-    /// The failure with the invocation's secrets masked in every text.
+    /// Returns the failure with the invocation's secrets masked in every text.
     #[must_use]
     pub fn masked(mut self, secrets: &Secrets) -> Self {
-        self.message = secrets.mask(&self.message);
         self.path = self.path.map(|path| secrets.mask(&path));
+        self.without_values(secrets)
+    }
+
+    /// Returns the failure with these values masked, wherever it says something. Its path names places, not values.
+    #[must_use]
+    pub fn without_values(mut self, values: &Secrets) -> Self {
+        self.message = values.mask(&self.message);
         if let Some(okta) = &mut self.okta {
-            okta.summary = okta.summary.as_deref().map(|text| secrets.mask(text));
-            okta.causes = okta.causes.iter().map(|cause| secrets.mask(cause)).collect();
+            let masked = |text: &Option<String>| text.as_deref().map(|text| values.mask(text));
+            okta.error_code = masked(&okta.error_code);
+            okta.summary = masked(&okta.summary);
+            okta.error_id = masked(&okta.error_id);
+            okta.causes = okta.causes.iter().map(|cause| values.mask(cause)).collect();
         }
         self
+    }
+
+    /// Everything it says in words.
+    pub fn said(&self) -> Said {
+        let okta = self.okta.iter().flat_map(|okta| {
+            let one = [&okta.error_code, &okta.summary, &okta.error_id];
+            one.into_iter().flatten().chain(&okta.causes)
+        });
+        Said::new(std::iter::once(&self.message).chain(okta).map(String::as_str))
     }
 }
 

@@ -158,7 +158,7 @@ pub enum Address {
 }
 
 /// One message to publish, persistent.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Clone, PartialEq)]
 pub struct Post {
     /// Where to.
     pub to: Address,
@@ -166,6 +166,13 @@ pub struct Post {
     pub properties: Properties,
     /// The body.
     pub body: Bytes,
+}
+
+/// Shows no body and no property: results hold one-time secrets.
+impl fmt::Debug for Post {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "message of {} bytes to {:?}", self.body.len(), self.to)
+    }
 }
 
 /// What became of a message that was published and confirmed.

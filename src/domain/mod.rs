@@ -4,6 +4,7 @@
 
 pub mod answer;
 pub mod bucket;
+mod encodings;
 pub mod envelope;
 pub mod http;
 pub mod ids;
@@ -13,4 +14,5 @@ pub mod mail;
 pub mod okta_error;
 pub mod page;
 pub mod secret;
+pub mod text;
 pub mod topology;

@@ -4,6 +4,7 @@ use http::HeaderMap;
 use serde::{Deserialize, Serialize};
 
 use super::http::Response;
+use super::secret::CUT;
 
 /// The longest error text passed on, in characters.
 const TEXT_CHARS_MAX: usize = 1000;
@@ -121,7 +122,10 @@ fn describe(response: &Response) -> String {
 }
 
 fn short(text: &str) -> String {
-    text.chars().take(TEXT_CHARS_MAX).collect()
+    match text.char_indices().nth(TEXT_CHARS_MAX) {
+        Some((end, _)) => format!("{}{CUT}", &text[..end]),
+        None => text.to_owned(),
+    }
 }
 
 #[cfg(test)]

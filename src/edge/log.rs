@@ -6,7 +6,6 @@
 use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::io::IsTerminal as _;
-use std::panic::PanicHookInfo;
 use std::sync::OnceLock;
 use std::time::Duration;
 
@@ -19,6 +18,7 @@ use tracing_subscriber::layer::SubscriberExt as _;
 
 use crate::domain::answer::ErrorCode;
 use crate::domain::ids::{ConnectionName, Lane};
+use crate::domain::text::is_deceptive;
 use crate::worker::event::{Ending, Event, Observer};
 
 use super::log_queue::LogQueue;
@@ -33,9 +33,20 @@ const REASON_CHARS_MAX: usize = 1024;
 /// ones are those that Okta's support is asked about.
 const REQUEST_IDS_MAX: usize = 16;
 
-/// What is logged unless told otherwise: of the libraries that talk, only what they warn of. lapin reports
-/// each broken connection and channel, which the supervisor then says in its own words.
-const FILTER: &str = "info,lapin=off,hyper=warn,reqwest=warn";
+/// What is logged unless told otherwise.
+const FILTER: &str = "info";
+
+/// The libraries that may say something, and up to which level, whatever the filter asks for. Libraries know nothing
+/// of secrets: lapin warns of a returned message with its body, at `info` and `error` it prints AMQP methods, and
+/// rmcp prints notifications and errors of its peers. What they have to say the supervisor and the server say in
+/// their own words. A library that is not named here is silent.
+const FOREIGN: [(&str, Level); 5] = [
+    ("axum", Level::WARN),
+    ("hyper", Level::WARN),
+    ("hyper_util", Level::WARN),
+    ("reqwest", Level::WARN),
+    ("rustls", Level::WARN),
+];
 
 /// The variables that hold a filter, the first one set wins.
 const FILTER_VARIABLES: [&str; 2] = ["OKTA_WORKER_LOG", "RUST_LOG"];
@@ -59,17 +70,13 @@ pub enum Colour {
     Plain,
 }
 
-/// Longest message of a panic written, in characters.
-const PANIC_CHARS_MAX: usize = 512;
-
 /// How long a flush waits for whoever reads the log.
 const FLUSH_MAX: Duration = Duration::from_secs(1);
 
 /// The queue that the log of this process goes through, once it is set up.
 static QUEUE: OnceLock<LogQueue> = OnceLock::new();
 
-/// Sends the log of this process to stderr, filtered by `OKTA_WORKER_LOG` or `RUST_LOG`, and what panics say as
-/// well. Nobody who logs waits for whoever reads it: lines go through a queue, and [`flush`] empties that.
+/// Sends the log of this process to stderr, filtered by `OKTA_WORKER_LOG` or `RUST_LOG`. Nobody who logs waits for whoever reads it: lines go through a queue, and [`flush`] empties that.
 ///
 /// # Errors
 /// When the filter cannot be read, or a log was set up before.
@@ -83,8 +90,6 @@ pub fn init(format: LogFormat) -> Result<(), String> {
     tracing::subscriber::set_global_default(subscriber(format, colour, filter, queue.clone()))
         .map_err(|_| "failed to set up the log: it was set up before".to_owned())?;
     QUEUE.get_or_init(|| queue);
-    // The usual hook writes to stderr itself and would wait there.
-    std::panic::set_hook(Box::new(panicked));
     Ok(())
 }
 
@@ -105,14 +110,6 @@ fn tell_of_dropped(lines: u64) {
         lines,
         "{lines} lines of the log were dropped: they were not read in time, or could not be written"
     );
-}
-
-fn panicked(panic: &PanicHookInfo<'_>) {
-    let payload = panic.payload();
-    let message = payload.downcast_ref::<&str>().copied();
-    let message = message.or_else(|| payload.downcast_ref::<String>().map(String::as_str));
-    let place = panic.location().map(ToString::to_string).unwrap_or_default();
-    error!("panicked at {place}: {}", text(message.unwrap_or("-"), PANIC_CHARS_MAX));
 }
 
 /// The filter that the environment asks for.
@@ -153,13 +150,11 @@ where
     }
 }
 
-/// Whether a line may be written at all, whatever the filter asks for.
-///
-/// Libraries know nothing of secrets: at `trace` lapin writes every frame, the broker's password and the
-/// passwords in callers' messages among them. So only our own lines go below `info`.
+/// Returns true if a line may be written at all, whatever the filter asks for.
 fn may_speak(line: &Metadata<'_>) -> bool {
-    let is_own = line.target().split("::").next() == Some(env!("CARGO_CRATE_NAME"));
-    is_own || *line.level() <= Level::INFO
+    let library = line.target().split("::").next().unwrap_or_default();
+    let is_own = library == env!("CARGO_CRATE_NAME");
+    is_own || FOREIGN.iter().any(|(name, most)| *name == library && line.level() <= most)
 }
 
 /// The observer that writes lines.
@@ -405,13 +400,13 @@ fn free_text(raw: &str, chars_max: usize) -> Cow<'_, str> {
 fn text(raw: &str, chars_max: usize) -> Cow<'_, str> {
     // No text of fewer bytes has more characters, so the usual one is not counted.
     let short = raw.len() <= chars_max;
-    if short && !raw.chars().any(breaks_lines) {
+    if short && !raw.chars().any(is_deceptive) {
         return Cow::Borrowed(raw);
     }
     let mut line = String::with_capacity(raw.len().min(chars_max) + '…'.len_utf8());
     let mut chars = raw.chars();
     for c in chars.by_ref().take(chars_max) {
-        if breaks_lines(c) {
+        if is_deceptive(c) {
             line.extend(c.escape_default());
         } else {
             line.push(c);
@@ -421,11 +416,6 @@ fn text(raw: &str, chars_max: usize) -> Cow<'_, str> {
         line.push('…');
     }
     Cow::Owned(line)
-}
-
-/// What would end a line, drive a terminal or turn the order of what is read.
-fn breaks_lines(c: char) -> bool {
-    c.is_control() || matches!(c, '\u{2028}' | '\u{2029}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 /// Ids in one text, separated by commas; `None` when there are none.
@@ -482,21 +472,79 @@ mod tests {
         String::from_utf8(bytes).unwrap()
     }
 
+    /// Says the same at every level.
+    macro_rules! for_all_levels {
+        ($target:literal, $text:literal) => {
+            tracing::error!(target: $target, $text);
+            tracing::warn!(target: $target, $text);
+            tracing::info!(target: $target, $text);
+            tracing::debug!(target: $target, $text);
+            tracing::trace!(target: $target, $text);
+        };
+    }
+
     #[test]
-    fn no_filter_lets_libraries_speak_below_info() {
-        let written = Written::default();
-        let writer = written.clone();
-        let filter = EnvFilter::new("trace,lapin=trace");
-        let lines = subscriber(LogFormat::Text, Colour::Plain, filter, move || writer.clone());
-        tracing::subscriber::with_default(lines, || {
-            tracing::trace!(target: "lapin::frames", "a password");
-            tracing::debug!(target: "okta_worker_of_somebody_else", "a password");
-            tracing::info!(target: "lapin", "heard");
-            tracing::trace!(target: "okta_worker::edge", "ours");
-        });
-        let text = String::from_utf8(written.0.lock().unwrap().clone()).unwrap();
-        let said: Vec<_> = text.lines().map(|line| line.rsplit(": ").next().unwrap()).collect();
-        assert_eq!(said, ["heard", "ours"]);
+    fn no_filter_lets_a_library_say_more_than_it_may() {
+        let filters = [
+            "error",
+            "warn",
+            "info",
+            "debug",
+            "trace",
+            "lapin=trace",
+            "lapin=error,info",
+            "trace,lapin=trace,rmcp=trace",
+            "off,lapin=trace",
+            "lapin::returned_messages=trace",
+            "[span]=trace",
+            "[span{field=1}]=trace",
+            "lapin[span{field=1}]=trace",
+            "okta_worker::x[span]=trace,lapin=trace",
+            "l=trace,la=trace,=trace",
+        ];
+        for filter in filters {
+            let written = Written::default();
+            let writer = written.clone();
+            let Ok(filter) = EnvFilter::try_new(filter) else { continue };
+            let lines = subscriber(LogFormat::Text, Colour::Plain, filter, move || writer.clone());
+            tracing::subscriber::with_default(lines, || {
+                let _ours = tracing::trace_span!(target: "okta_worker::x", "span", field = 1).entered();
+                let _theirs =
+                    tracing::error_span!(target: "lapin", "span", field = 1, body = "a password").entered();
+                for_all_levels!("lapin", "a password");
+                for_all_levels!("lapin::returned_messages", "a password");
+                for_all_levels!("rmcp::service", "a password");
+                for_all_levels!("async_rs", "a password");
+                for_all_levels!("okta_worker_of_somebody_else", "a password");
+                for_all_levels!("somebody::okta_worker", "a password");
+                tracing::info!(target: "hyper::client", "a password");
+                tracing::debug!(target: "rustls", "a password");
+                tracing::trace!(target: "reqwest", "a password");
+            });
+            let text = String::from_utf8(written.0.lock().unwrap().clone()).unwrap();
+            assert_eq!(text, "");
+        }
+    }
+
+    #[test]
+    fn ours_are_heard_as_the_filter_says_and_warnings_of_some_libraries() {
+        let heard = |filter: &str| {
+            let written = Written::default();
+            let writer = written.clone();
+            let lines =
+                subscriber(LogFormat::Text, Colour::Plain, EnvFilter::new(filter), move || writer.clone());
+            tracing::subscriber::with_default(lines, || {
+                tracing::trace!(target: "okta_worker::edge", "trace");
+                tracing::info!(target: "okta_worker", "info");
+                tracing::warn!(target: "hyper::client", "hyper");
+                tracing::error!(target: "rustls", "rustls");
+            });
+            let text = String::from_utf8(written.0.lock().unwrap().clone()).unwrap();
+            text.lines().map(|line| line.rsplit(": ").next().unwrap().to_owned()).collect::<Vec<_>>()
+        };
+        assert_eq!(heard(FILTER), ["info", "hyper", "rustls"]);
+        assert_eq!(heard("okta_worker=trace"), ["trace", "info"]);
+        assert_eq!(heard("error"), ["rustls"]);
     }
 
     fn json(events: &[Event<'_>]) -> Vec<Value> {
@@ -609,7 +657,7 @@ mod tests {
         for format in [LogFormat::Json, LogFormat::Text] {
             let text = written(format, FILTER, &events);
             assert_eq!(text.lines().count(), events.len(), "{text}");
-            assert!(!text.trim_end().replace('\n', "").chars().any(breaks_lines), "{text}");
+            assert!(!text.trim_end().replace('\n', "").chars().any(is_deceptive), "{text}");
         }
     }
 
@@ -698,13 +746,5 @@ mod tests {
     #[test]
     fn a_level_that_is_off_writes_nothing() {
         assert_eq!(written(LogFormat::Json, "error", &[Event::Answered(bare("7d0c"))]), "");
-    }
-
-    #[test]
-    fn what_libraries_say_is_heard_when_it_is_a_warning_of_their_own() {
-        let filter = EnvFilter::new(FILTER).to_string();
-        for quiet in ["lapin=off", "hyper=warn", "reqwest=warn", "info"] {
-            assert!(filter.split(',').any(|directive| directive == quiet), "{filter}");
-        }
     }
 }

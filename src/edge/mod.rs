@@ -7,4 +7,5 @@ pub mod log;
 mod log_queue;
 pub mod metrics;
 pub mod okta;
+pub mod panics;
 pub mod rabbit;

@@ -1,5 +1,8 @@
 //! The table of the 28. Adding the 29th is one impl and one row.
 
+use std::collections::BTreeMap;
+use std::sync::LazyLock;
+
 use schemars::generate::SchemaSettings;
 use schemars::{JsonSchema, Schema};
 use serde_json::value::RawValue;
@@ -9,6 +12,7 @@ use crate::domain::envelope::{self, Fault, nearest};
 use crate::domain::ids::excerpt;
 
 use super::output::Output as _;
+use super::reading::Shape;
 use super::{
     Kind, Manifest, Repeat, Subtool, Tool, apps, create_user, events, groups, lifecycle, members, users,
 };
@@ -24,6 +28,8 @@ pub struct Entry {
     pub result: fn() -> Schema,
     /// Whether its result is a list.
     pub is_list: bool,
+    /// See [`Subtool::MEANINGFUL_WHEN_EMPTY`].
+    meaningful_when_empty: &'static [&'static str],
 }
 
 impl Entry {
@@ -34,6 +40,7 @@ impl Entry {
             arguments: schema::<T>,
             result: schema::<T::Output>,
             is_list: T::Output::IS_LIST,
+            meaningful_when_empty: T::MEANINGFUL_WHEN_EMPTY,
         }
     }
 
@@ -111,21 +118,28 @@ pub struct Case {
     pub repeat: Repeat,
 }
 
+/// The types of all arguments, by the name of the subtool.
+static SHAPES: LazyLock<BTreeMap<&'static str, Shape>> = LazyLock::new(|| {
+    let shape = |entry: &Entry| {
+        let schema = (entry.arguments)().to_value();
+        (entry.manifest.name, Shape::of(&schema, entry.meaningful_when_empty))
+    };
+    CATALOGUE.iter().map(shape).collect()
+});
+
 fn read<T: Subtool>(arguments: &RawValue) -> Result<Box<dyn Tool>, Fault> {
-    match serde_json::from_str::<T>(arguments.get()) {
-        Ok(tool) => Ok(Box::new(tool)),
-        Err(_) => {
-            // Only a fault pays for the names and the path.
-            let schema = schema::<T>();
-            let names: Vec<&str> = schema
-                .get("properties")
-                .and_then(|properties| properties.as_object())
-                .map(|properties| properties.keys().map(String::as_str).collect())
-                .unwrap_or_default();
-            envelope::read::<T>(arguments.get(), "arguments", &names)
-                .map(|tool| Box::new(tool) as Box<dyn Tool>)
-        }
+    let taken = |tool: T| Box::new(tool) as Box<dyn Tool>;
+    // Nearly all arguments fit as they are. An empty text fits, too, where it may stand for an absent one.
+    if !arguments.get().contains(r#""""#)
+        && let Ok(tool) = serde_json::from_str::<T>(arguments.get())
+    {
+        return Ok(taken(tool));
     }
+    let shape = &SHAPES[T::MANIFEST.name];
+    let typed = shape.typed(arguments);
+    let arguments = typed.as_deref().unwrap_or(arguments);
+    let names: Vec<&str> = shape.names().collect();
+    envelope::read::<T>(arguments.get(), "arguments", &names).map(taken)
 }
 
 fn schema<T: JsonSchema>() -> Schema {

@@ -368,6 +368,9 @@ impl Subtool for UpdateGroup {
         ],
     };
 
+    // Okta keeps an empty description as it is.
+    const MEANINGFUL_WHEN_EMPTY: &'static [&'static str] = &["description"];
+
     fn repeat(&self) -> Repeat {
         Repeat::Set
     }

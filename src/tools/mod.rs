@@ -21,6 +21,7 @@ mod members;
 pub mod output;
 mod pager;
 pub mod plan;
+pub mod reading;
 mod resolve;
 mod steps;
 pub mod subject;
@@ -146,6 +147,9 @@ pub trait Subtool: DeserializeOwned + JsonSchema + Send + Sync + 'static {
 
     /// What is known of it without arguments.
     const MANIFEST: Manifest;
+
+    /// Optional arguments in which an empty text has a meaning; in all others it stands for an absent one.
+    const MEANINGFUL_WHEN_EMPTY: &'static [&'static str] = &[];
 
     /// What may be done when nobody knows whether its write was executed, with these arguments.
     fn repeat(&self) -> Repeat;

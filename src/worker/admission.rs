@@ -13,6 +13,7 @@ use crate::domain::envelope::{self, Envelope, Fault, Options, RESULT_BYTES_USUAL
 use crate::domain::ids::{ConnectionName, Lane, excerpt};
 use crate::domain::json::{self, Fields};
 use crate::domain::secret::Secrets;
+use crate::domain::text::is_repeatable;
 use crate::policy::permit::AllowList;
 use crate::tools::catalogue::{self, Entry};
 use crate::tools::{Bounds, Listing, Move, Repeat, Setting, Tool};
@@ -28,7 +29,7 @@ pub(super) struct Reading {
     pub lane: Option<Lane>,
     /// The body, or why it cannot be read.
     pub envelope: Result<Envelope, Failure>,
-    /// The subtool it names, cut short; it may be readable where the body is not.
+    /// The subtool it names, unless that may be a secret; it may be readable where the body is not.
     pub named: Option<String>,
     /// The row of the subtool it names.
     pub entry: Option<&'static Entry>,
@@ -87,9 +88,10 @@ impl Reading {
         let connection = rules.connections.get(name).cloned();
         let envelope = Envelope::decode(body);
         let named = match &envelope {
-            Ok(envelope) => Some(excerpt(&envelope.subtool)),
-            Err(_) => envelope::named(body).as_deref().map(excerpt),
+            Ok(envelope) => Some(envelope.subtool.clone()),
+            Err(_) => envelope::named(body),
         };
+        let named = named.filter(|name| is_repeatable(name));
         let entry = named.as_deref().and_then(catalogue::find);
         let tool = envelope.as_ref().ok().zip(entry).map(|(envelope, entry)| entry.read(&envelope.arguments));
         let secrets = match (&envelope, &tool) {
@@ -256,6 +258,15 @@ impl Reading {
 /// # Errors
 /// The first check that fails.
 pub fn check_body(body: &[u8], connection: Option<(&ConnectionName, &AllowList)>) -> Result<(), Failure> {
+    judge_body(body, connection).map_err(|failure| {
+        let raw = envelope::raw(body);
+        let secrets = raw.map_or_else(Secrets::default, |raw| secrets(raw, Read::InPart));
+        let values = unrepeatable(body, &failure);
+        failure.without_values(&values).masked(&secrets)
+    })
+}
+
+fn judge_body(body: &[u8], connection: Option<(&ConnectionName, &AllowList)>) -> Result<(), Failure> {
     let envelope = Envelope::decode(body)?;
     let entry = catalogue::find(&envelope.subtool).ok_or_else(|| unknown_subtool(&envelope.subtool))?;
     check_options(entry, &envelope.options)?;
@@ -350,21 +361,59 @@ pub(super) enum Read {
 }
 
 /// The secrets in a message or its arguments: every text below a name that speaks of them, at any depth, but for what
-/// is known to be none.
+/// is known to be none. A text that is itself JSON is looked into as well: models send objects so.
 pub(super) fn secrets(raw: &RawValue, read: Read) -> Secrets {
     let mut secrets = Secrets::default();
     // Most arguments hold none, and then nothing is parsed; an escaped name is parsed to be seen.
     if raw.get().contains('\\') || speaks_of_secrets(raw.get()) {
-        json::rewritten(raw, &mut |path, text| {
+        each_text(raw, &[], JSON_LAYERS_MAX, &mut |path, text| {
             let is_plain = read == Read::Fully && is_plain(path);
             if !is_plain && path.iter().any(|name| speaks_of_secrets(name)) {
                 secrets.add(text);
             }
-            None
         });
     }
     secrets
 }
+
+/// How deep JSON in texts of JSON is looked into.
+const JSON_LAYERS_MAX: usize = 3;
+
+/// Tells of every text and number, and of those in texts that are JSON, with the names that lead there.
+fn each_text(raw: &RawValue, above: &[String], layers: usize, told: &mut dyn FnMut(&[String], &str)) {
+    json::rewritten(raw, &mut |path, text| {
+        let path = [above, path].concat();
+        told(&path, text);
+        let is_json = layers > 0 && text.trim_start().starts_with(['{', '[']);
+        if is_json && let Some(inner) = envelope::raw(text.as_bytes()) {
+            each_text(inner, &path, layers - 1, told);
+        }
+        None
+    });
+}
+
+/// The texts of a body that an error may not repeat, whatever they are: all but numbers and what has the form of a
+/// name, an id or an address. Those are the caller's values, and one in a wrong place may be a password.
+pub(super) fn unrepeatable(body: &[u8], failure: &Failure) -> Secrets {
+    let mut values = Secrets::default();
+    let Some(raw) = envelope::raw(body) else { return values };
+    let said = failure.said();
+    let mut add = |text: &str| {
+        let is_value = text.chars().count() >= VALUE_CHARS_MIN && text.parse::<f64>().is_err();
+        if is_value && !is_repeatable(text) && said.holds(text) {
+            values.add(text);
+        }
+    };
+    each_text(raw, &[], JSON_LAYERS_MAX, &mut |_, text| add(text));
+    json::renamed(raw, &mut |name| {
+        add(name);
+        None
+    });
+    values
+}
+
+/// The shortest value that an error does not repeat: a shorter one is part of too many words.
+const VALUE_CHARS_MIN: usize = 4;
 
 /// Words in the names of things that are secret.
 const SENSITIVE: [&str; 5] = ["credential", "password", "secret", "token", "answer"];

@@ -15,6 +15,7 @@ use crate::domain::mail::{Address, HeaderValue, Headers, Post, Posted, Propertie
 use crate::domain::secret::MASK;
 use crate::domain::topology::{DEAD, RESULTS};
 
+use super::admission::unrepeatable;
 use super::conversation::Cost;
 use super::docket::{CALLER, ID_GENERATED};
 use super::event::{Ending, Event, ParkReason};
@@ -64,6 +65,13 @@ impl Answering<'_> {
     pub async fn answer(self, conclusion: Conclusion, body: &Bytes) -> Result<(), Unposted> {
         let Conclusion { outcome, cost, park, pages } = conclusion;
         let page = self.identity.is_paged.then_some(PageMark { index: pages, last: true });
+        let outcome = match outcome {
+            Outcome::Failed { effect, failure } => {
+                let values = unrepeatable(body, &failure);
+                Outcome::Failed { effect, failure: failure.without_values(&values) }
+            }
+            Outcome::Succeeded { .. } | Outcome::Planned(_) => outcome,
+        };
         let answer = self.wrap(outcome, cost, page);
         self.post(&answer).await?;
         if let Some(reason) = park {
@@ -106,7 +114,7 @@ impl Answering<'_> {
             waited_ms: millis(docket.waited + cost.waited),
             duration_ms: millis(self.took()),
             rate_limit: cost.rate_limit,
-            okta_request_ids: cost.okta_request_ids,
+            okta_request_ids: cost.okta_request_ids.iter().map(|id| secrets.mask(id)).collect(),
         };
         self.fit(&mut answer);
         answer

@@ -25,6 +25,7 @@ mod credentials;
 mod cuts;
 mod dead;
 mod given_up;
+mod mcp;
 mod nodes;
 mod not_yet;
 mod outages;

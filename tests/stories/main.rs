@@ -31,5 +31,6 @@ mod pausing;
 mod plans;
 mod refusals;
 mod rules;
+mod secrets;
 mod service_app;
 mod stopping;

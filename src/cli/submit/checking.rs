@@ -1,7 +1,7 @@
 //! Whether every row could be run, found out before the first one is sent: by the worker's own way of reading.
 
 use crate::domain::answer::{ErrorCode, Failure};
-use crate::domain::ids::{ConnectionName, excerpt};
+use crate::domain::ids::ConnectionName;
 use crate::domain::json::Object;
 use crate::policy::permit::AllowList;
 use crate::worker::check_body;
@@ -88,7 +88,7 @@ fn check_row(rows: &Rows, row: &Row, enabled: Option<Enabled<'_>>) -> Result<(),
     let problem = |path: Option<&str>, message: String| {
         let column = path.and_then(|path| rows.column(path));
         let what = match (&column, path) {
-            (None, Some(path)) => format!("{message} (`{}`)", excerpt(path)),
+            (None, Some(path)) => format!("{message} (`{path}`)"),
             (Some(_), _) | (None, None) => message,
         };
         Problem { line: row.line, column, what }

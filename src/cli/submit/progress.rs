@@ -7,6 +7,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use jiff::Timestamp;
 use tokio::time::Instant;
 
+use crate::domain::text::json_escaped;
 use crate::worker::event::{Event, Observer};
 
 use super::outlook::{Outlook, words};
@@ -34,7 +35,7 @@ impl Voice {
         if self.0.is_hidden() {
             complain!("submit: {line}");
         } else {
-            self.0.println(line);
+            self.0.println(json_escaped(line));
         }
     }
 }

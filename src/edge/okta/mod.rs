@@ -10,6 +10,7 @@
 //! ```
 
 mod assertion;
+mod echoes;
 mod grant;
 mod key;
 mod room;
@@ -30,6 +31,7 @@ use crate::worker::ports::Okta;
 pub use key::SigningKey;
 pub use room::{AnswerRoom, ROOM_BYTES_MIN};
 
+use echoes::Echoes;
 use tokens::Tokens;
 use wire::Https;
 
@@ -115,7 +117,7 @@ pub struct OktaClient {
 }
 
 enum Opening {
-    Token(HeaderValue),
+    Token(HeaderValue, Echoes),
     ServiceApp(Box<Tokens>),
 }
 
@@ -144,7 +146,11 @@ impl OktaClient {
     /// When the credential cannot be used.
     pub fn over(wire: Arc<dyn Wire>, endpoint: &Endpoint, clock: Clock) -> Result<Self, String> {
         let opening = match &endpoint.credential {
-            Credential::Token { kind, token } => Opening::Token(authorization(*kind, token.expose())?),
+            Credential::Token { kind, token } => {
+                let authorization = authorization(*kind, token.expose())?;
+                let echoes = Echoes::of_header(&authorization);
+                Opening::Token(authorization, echoes)
+            }
             Credential::ServiceApp(app) => {
                 let audience = format!("{}{TOKEN_PATH}", endpoint.base_url);
                 Opening::ServiceApp(Box::new(Tokens::new(app, audience, Arc::clone(&wire), clock)?))
@@ -159,7 +165,7 @@ impl OktaClient {
     /// Why it gives it nothing.
     pub async fn granted(&self) -> Option<Result<Granted, String>> {
         match &self.opening {
-            Opening::Token(_) => None,
+            Opening::Token(..) => None,
             Opening::ServiceApp(tokens) => Some(tokens.granted().await),
         }
     }
@@ -169,7 +175,9 @@ impl OktaClient {
 impl Okta for OktaClient {
     async fn send(&self, request: &Request) -> Result<Response, NoAnswer> {
         match &self.opening {
-            Opening::Token(authorization) => self.wire.send(request, authorization).await,
+            Opening::Token(authorization, echoes) => {
+                echoes.hidden_in(self.wire.send(request, authorization).await)
+            }
             Opening::ServiceApp(tokens) => tokens.send(request).await,
         }
     }

@@ -192,9 +192,12 @@ pub fn user_and_vhost(url: &str) -> Result<(String, String), Ended> {
     uri(url).map(|uri| (uri.authority.userinfo.username, uri.vhost))
 }
 
+const UNPARSED: &str =
+    "it does not parse: special characters in its password must be percent-encoded, such as `#` as `%23`";
+
 pub(super) fn uri(url: &str) -> Result<AMQPUri, Ended> {
     // The parser's error may quote the URI with its password.
-    url.parse::<AMQPUri>().map_err(|_| Ended::Uri("it does not parse".to_owned()))
+    url.parse::<AMQPUri>().map_err(|_| Ended::Uri(UNPARSED.to_owned()))
 }
 
 /// An error of lapin's in words, without the URI.

@@ -226,7 +226,7 @@ fn a_cursor_is_good_only_with_the_arguments_it_came_from() {
     let (asked, _) = list("list_users", &at(r#"{"search":"status pr","limit":7}"#, &cursor), &[ok("[]")]);
     assert_eq!(asked, ["GET /users?search=status%20pr&after=c1&limit=7"]);
 
-    for garbage in ["", "c1", "eyJhIjoiYyJ9", &cursor[..cursor.len() - 2], &format!("{cursor}A")] {
+    for garbage in ["c1", "eyJhIjoiYyJ9", &cursor[..cursor.len() - 2], &format!("{cursor}A")] {
         let end = tell("list_users", &at("{}", garbage), &[]).end;
         assert_eq!(
             end, "invalid_arguments at arguments.after: not a cursor: give the `next` of an earlier result",

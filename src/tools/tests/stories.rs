@@ -127,12 +127,12 @@ fn an_update_of_a_group_reads_merges_and_replaces() {
             "invalid_arguments at arguments.name: give `name`, `description` or `profile`",
         ),
         (
-            "a group keeps a name",
+            "a group keeps a name: an empty one is as good as none",
             "update_group",
             r#"{"group_id":"$G","name":""}"#,
             vec![],
             &[],
-            "invalid_arguments at arguments.name: must not be empty",
+            "invalid_arguments at arguments.name: give `name`, `description` or `profile`",
         ),
         (
             "a description is said once",

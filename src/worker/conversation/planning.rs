@@ -12,6 +12,7 @@ use crate::domain::secret::Secrets;
 use crate::policy::refusal;
 use crate::tools::plan::{Losses, Plan, Predicted};
 
+use super::super::admission::unrepeatable;
 use super::Conversation;
 
 /// The result of a dry run.
@@ -45,7 +46,10 @@ impl Conversation<'_> {
     pub(super) fn planned(&self, plan: Plan) -> Outcome {
         let Plan { requests, calls, predicted, loses, not_checked } = plan;
         let secrets = &self.job.secrets;
-        let failed = |failure: Failure| (Effect::None, Some(failure.masked(secrets)));
+        let failed = |failure: Failure| {
+            let values = unrepeatable(self.job.envelope.arguments.get().as_bytes(), &failure);
+            (Effect::None, Some(failure.without_values(&values).masked(secrets)))
+        };
         let (effect, error) = match predicted {
             Predicted::Well(effect) => (effect, None),
             Predicted::Refused(error) => failed(refusal::name(self.job.subtool, *error)),
