@@ -46,6 +46,8 @@ impl Echoes {
             }
             Err(NoAnswer::NotSent(why)) => Err(NoAnswer::NotSent(redactor.text(why))),
             Err(NoAnswer::MaybeSent(why)) => Err(NoAnswer::MaybeSent(redactor.text(why))),
+            Err(NoAnswer::Local(why)) => Err(NoAnswer::Local(redactor.text(why))),
+            Err(no_answer @ NoAnswer::TooLarge(_)) => Err(no_answer),
         }
     }
 

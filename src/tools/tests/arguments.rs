@@ -346,7 +346,10 @@ fn no_fault_repeats_what_was_sent() {
                 arguments.insert(argument.to_owned(), value.clone());
                 let Err(fault) = entry.read(&raw(&Value::Object(arguments).to_string())) else { continue };
                 let said = format!("{fault:?}");
-                assert!(!said.contains("ss w0") && !said.contains("w0rd"), "{name} {argument} {value}: {said}");
+                assert!(
+                    !said.contains("ss w0") && !said.contains("w0rd"),
+                    "{name} {argument} {value}: {said}"
+                );
                 let place = fault.path.unwrap_or_default();
                 assert!(place.starts_with("arguments"), "{name} {argument}: {place}");
             }
