@@ -289,7 +289,9 @@ async fn a_stopped_job_says_what_is_queued_and_cancelling_drops_what_has_not_beg
     let (code, stdout, stderr) = ran(run().0.arg("--cancel"));
     assert!(code == 3 && stdout.contains("20 rows are still in the queue"), "{code}: {stdout}{stderr}");
 
-    let _worker = world.worker();
+    // Room for all of them: none is put aside, from where it would come back only later.
+    let room = [("OKTA_WORKER__BROKER__PREFETCH", "100")];
+    let _worker = world.worker_with(&Start { variables: &room, ..Start::default() });
     let (mut command, file) = run();
     let (code, stdout, stderr) = ran(command.arg("--cancel"));
     assert!(code == 1 && stdout.starts_with("cancelled"), "{code}: {stdout}{stderr}");
