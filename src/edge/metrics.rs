@@ -547,6 +547,7 @@ mod tests {
                 "in_flight gauge connection lane",
                 "invocation_duration_seconds histogram connection lane",
                 "invocations_total counter connection effect error status subtool",
+                "log_lines_dropped_total counter",
                 "okta_request_duration_seconds histogram bucket connection",
                 "okta_requests_total counter bucket connection http_status method",
                 "parked_total counter connection reason",

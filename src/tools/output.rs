@@ -199,6 +199,7 @@ pub struct Stopped {
     /// The page that could not be read, counted from 1.
     pub page: u32,
     /// Why, as in `error.code`.
+    #[schemars(with = "String")]
     pub code: ErrorCode,
     /// The same in words.
     pub message: String,
