@@ -321,6 +321,7 @@ fn messages() -> Value {
                     "okta-routing-key": { "type": "string", "description": "The key it was published with." },
                     "okta-caller": { "type": "string", "description": "Who asked." },
                     "okta-first-sent": { "type": "integer", "description": "When it was first sent, in milliseconds since 1970." },
+                    "okta-clock": { "type": "string", "description": "By which clock that is: `okta`, or the number of the worker's." },
                     "okta-attempts": { "type": "integer", "description": "Attempts spent." },
                     "okta-redeliveries": { "type": "integer", "description": "How often it was delivered again." },
                     "traceparent": traceparent,

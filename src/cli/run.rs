@@ -50,7 +50,8 @@ pub(super) async fn run(source: Option<PathBuf>) -> Result<u8, Refusal> {
     let ground = Ground::new(config, &observer);
     let orgs = assembly::orgs(config, &ground, &Orgs::new())?;
     let rules = assembly::rules(config, &orgs, Some(own_user.clone()), stopping.clone());
-    let worker = Arc::new(Worker::new(rules, Arc::<Publisher>::clone(&publisher), Arc::clone(&observer)));
+    let worker = Worker::new(rules, Arc::<Publisher>::clone(&publisher), Arc::clone(&observer));
+    let worker = Arc::new(worker.parking_in(config.broker.dead_max, config.broker.dead_ttl));
     let gossips = watch::Sender::new(assembly::gossips(&orgs));
     let inbox = Arc::<Worker>::clone(&worker);
     let supervisor = Supervisor::new(config.broker.clone(), gossips.subscribe(), publisher, inbox, observer)

@@ -244,16 +244,6 @@ pub enum Outcome {
     },
 }
 
-impl From<Failure> for Outcome {
-    fn from(failure: Failure) -> Self {
-        let effect = match failure.code {
-            ErrorCode::OutcomeUnknown => Effect::Unknown,
-            _ => Effect::None,
-        };
-        Self::Failed { effect, failure }
-    }
-}
-
 /// Where a page of a list stands among the others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct PageMark {
@@ -271,6 +261,9 @@ pub struct Answer {
     /// True when the message had no id and the worker made one.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub id_generated: bool,
+    /// True when this is the result of the same invocation, run at most ten minutes ago, and nothing was run for it.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub deduplicated: bool,
     /// The connection; `null` when the message named none that is ours.
     pub connection: Option<String>,
     /// The subtool as it was named; `null` when it could not be read.

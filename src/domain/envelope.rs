@@ -6,7 +6,7 @@
 use std::fmt;
 
 use jiff::Timestamp;
-use serde::{Deserialize, Deserializer};
+use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::answer::{ErrorCode, Failure};
@@ -24,6 +24,9 @@ pub const REASON_CHARS_MAX: usize = 1024;
 
 /// The most paths in `options.fields`.
 pub const FIELDS_MAX: usize = 256;
+
+/// What some tools write before UTF-8, and JSON does not have.
+const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
 
 /// What an invocation's body says.
 pub struct Envelope {
@@ -85,9 +88,10 @@ impl Default for Options {
 #[serde(deny_unknown_fields)]
 struct Body<'a> {
     subtool: String,
-    #[serde(borrow, default, deserialize_with = "present")]
+    /// Serializers of other languages write `null` for what is absent.
+    #[serde(borrow)]
     arguments: Option<&'a RawValue>,
-    #[serde(borrow, default, deserialize_with = "present")]
+    #[serde(borrow)]
     options: Option<&'a RawValue>,
 }
 
@@ -106,11 +110,6 @@ struct RawOptions {
     reason: Option<String>,
 }
 
-/// Reads a value that may be absent and must not be `null`.
-fn present<'de: 'a, 'a, D: Deserializer<'de>>(deserializer: D) -> Result<Option<&'a RawValue>, D::Error> {
-    <&RawValue>::deserialize(deserializer).map(Some)
-}
-
 impl Envelope {
     /// Reads a body.
     ///
@@ -121,6 +120,7 @@ impl Envelope {
             let message = format!("the body has {} bytes, at most {BODY_BYTES_MAX} are read", body.len());
             return Err(invalid(message, None));
         }
+        let body = without_mark(body);
         let text = std::str::from_utf8(body).map_err(|error| {
             invalid(format!("the body is not UTF-8 (byte {})", error.valid_up_to()), None)
         })?;
@@ -140,8 +140,14 @@ impl Envelope {
     }
 }
 
+/// The body without a byte order mark.
+fn without_mark(body: &[u8]) -> &[u8] {
+    body.strip_prefix(BYTE_ORDER_MARK).unwrap_or(body)
+}
+
 /// A body as JSON, whatever else is wrong with it; `None`: it is none, or too large or too deep to be looked at.
 pub fn raw(body: &[u8]) -> Option<&RawValue> {
+    let body = without_mark(body);
     let is_small = body.len() <= BODY_BYTES_MAX && !json::is_deeper_than(body, BODY_DEPTH_MAX);
     is_small.then(|| serde_json::from_slice(body).ok()).flatten()
 }
@@ -452,7 +458,7 @@ mod tests {
 
     #[test]
     fn every_fault_names_the_thing_and_the_place() {
-        let rows: [(&str, &str, Option<&str>); 17] = [
+        let rows: [(&str, &str, Option<&str>); 18] = [
             ("[]", "the body is not a JSON object", None),
             ("{", "the body is not JSON (EOF while parsing an object, line 1)", None),
             ("{}", "`subtool` is missing", Some("subtool")),
@@ -464,16 +470,13 @@ mod tests {
                 Some("argument"),
             ),
             (
-                r#"{"subtool":"x","arguments":null}"#,
-                "`arguments` must be an object, or absent",
-                Some("arguments"),
-            ),
-            (
                 r#"{"subtool":"x","arguments":[]}"#,
                 "`arguments` must be an object, or absent",
                 Some("arguments"),
             ),
-            (r#"{"subtool":"x","options":null}"#, "`options` must be an object, or absent", Some("options")),
+            (r#"{"subtool":"x","options":[]}"#, "`options` must be an object, or absent", Some("options")),
+            ("\u{feff}[]", "the body is not a JSON object", None),
+            ("\u{feff}\u{feff}{}", "the body is not a JSON object", None),
             (
                 r#"{"subtool":"x","options":{"x":1}}"#,
                 "unknown field `x`, known are `deadline`, `dry_run`, `fields`, `count_only`, `max_bytes`, `stream`, `reason`",
@@ -526,10 +529,19 @@ mod tests {
     }
 
     #[test]
-    fn what_is_absent_is_empty() {
-        let envelope = Envelope::decode(br#"{"subtool":"get_user"}"#).unwrap();
-        assert_eq!(envelope.arguments.get(), "{}");
-        assert_eq!(envelope.options.fields, Fields::Whole);
+    fn what_is_absent_or_null_is_empty_and_a_byte_order_mark_is_nothing() {
+        for body in [
+            r#"{"subtool":"get_user"}"#,
+            r#"{"subtool":"get_user","arguments":null,"options":null}"#,
+            r#"{"options": null, "subtool": "get_user"}"#,
+            "\u{feff}{\"subtool\":\"get_user\"}",
+            "\u{feff} \r\n{\"subtool\":\"get_user\",\"options\":null}",
+        ] {
+            let envelope = Envelope::decode(body.as_bytes()).unwrap();
+            assert_eq!(envelope.arguments.get(), "{}", "{body}");
+            assert_eq!(envelope.options.fields, Fields::Whole, "{body}");
+            assert_eq!(named(body.as_bytes()).as_deref(), Some("get_user"), "{body}");
+        }
     }
 
     #[test]

@@ -17,6 +17,13 @@ pub enum Source {
         /// Which lane.
         lane: Lane,
     },
+    /// A lane of a connection that was removed, and that no worker serves any more.
+    Removed {
+        /// Whose lane.
+        connection: ConnectionName,
+        /// Which lane.
+        lane: Lane,
+    },
     /// What no queue was bound for.
     Unrouted,
     /// What the broker gave up: expired, or past the delivery limit.
@@ -28,8 +35,10 @@ pub enum Source {
 pub enum HeaderValue {
     /// A string.
     Text(String),
-    /// A number without fraction, a timestamp included.
+    /// A number without fraction, of 64 bits or a timestamp.
     Int(i64),
+    /// A number without fraction, of fewer bits: RabbitMQ itself writes none.
+    Small(i64),
     /// A number with fraction.
     Float(f64),
     /// A truth value.
@@ -56,7 +65,7 @@ impl HeaderValue {
     /// The number, when it is one without fraction.
     pub fn as_int(&self) -> Option<i64> {
         match self {
-            Self::Int(value) => Some(*value),
+            Self::Int(value) | Self::Small(value) => Some(*value),
             _ => None,
         }
     }

@@ -103,7 +103,9 @@ pub fn work_key(connection: &ConnectionName, lane: Lane) -> String {
 /// The name of the queue behind a source.
 pub fn source_queue(source: &Source) -> String {
     match source {
-        Source::Work { connection, lane } => work_queue(connection, *lane),
+        Source::Work { connection, lane } | Source::Removed { connection, lane } => {
+            work_queue(connection, *lane)
+        }
         Source::Unrouted => UNROUTED.to_owned(),
         Source::Undelivered => UNDELIVERED.to_owned(),
     }

@@ -270,6 +270,29 @@ impl Log {
                     reason.as_str()
                 );
             }
+            Event::Deduplicated { connection, lane, id, subtool, caller, status } => {
+                let id = name(id);
+                info!(
+                    id = &*id,
+                    connection = connection.as_str(),
+                    lane = lane.as_str(),
+                    subtool,
+                    caller = caller.map(name).as_deref(),
+                    status = status.as_str(),
+                    "answered `{id}` with the result of the same invocation before: nothing was run"
+                );
+            }
+            Event::NotParked { id, connection, caller, reason } => {
+                let id = name(id);
+                error!(
+                    id = &*id,
+                    connection = connection.map(ConnectionName::as_str),
+                    caller = caller.map(name).as_deref(),
+                    reason = reason.as_str(),
+                    "`{id}` was not parked in `okta.dead` ({}) and is gone: its caller has parked too much",
+                    reason.as_str()
+                );
+            }
             Event::Stale { id } => {
                 let id = name(id);
                 warn!(id = &*id, "`{id}` came by a connection that is gone; the broker delivers it again");
@@ -308,6 +331,10 @@ impl Log {
                 "the workers of `{connection}` cannot be counted by their presence queue, so what they tell each other \
                  must do: {}",
                 text(why, REASON_CHARS_MAX)
+            ),
+            Event::Removed { connection } => warn!(
+                connection = connection.as_str(),
+                "no worker serves `{connection}` any more: what is in its queues is answered `unknown_connection`"
             ),
             Event::SignalsRefused { why } => warn!(
                 "workers cannot tell each other what is left of a window, so their number must do: {}",

@@ -71,6 +71,8 @@ pub struct Metrics {
     put_aside: IntCounterVec,
     in_flight: IntGaugeVec,
     parked: IntCounterVec,
+    not_parked: IntCounterVec,
+    deduplicated: IntCounterVec,
     redelivered: IntCounterVec,
     paused: IntGaugeVec,
     broker_connected: IntGauge,
@@ -167,6 +169,16 @@ impl Metrics {
                 "Messages parked in okta.dead.",
                 &["connection", "reason"],
             ),
+            not_parked: families.counters(
+                "not_parked_total",
+                "Messages dropped in place of being parked: their caller has parked too much.",
+                &["connection", "reason"],
+            ),
+            deduplicated: families.counters(
+                "deduplicated_total",
+                "Invocations answered with the result of the same one before; nothing was run.",
+                &["connection"],
+            ),
             redelivered: families.counters(
                 "redelivered_total",
                 "Messages the broker had delivered before.",
@@ -211,6 +223,7 @@ impl Metrics {
         }
         for reason in ParkReason::ALL {
             self.parked.with_label_values(&[ABSENT, reason.as_str()]);
+            self.not_parked.with_label_values(&[ABSENT, reason.as_str()]);
         }
     }
 
@@ -231,7 +244,9 @@ impl Metrics {
         }
         for reason in ParkReason::ALL {
             self.parked.with_label_values(&[connection, reason.as_str()]);
+            self.not_parked.with_label_values(&[connection, reason.as_str()]);
         }
+        self.deduplicated.with_label_values(&[connection]);
         for reason in PauseReason::ALL {
             self.paused.with_label_values(&[connection, reason.as_str()]);
         }
@@ -312,6 +327,12 @@ impl Metrics {
             Event::Parked { connection, reason, .. } => {
                 self.parked.with_label_values(&[named(connection), reason.as_str()]).inc();
             }
+            Event::NotParked { connection, reason, .. } => {
+                self.not_parked.with_label_values(&[named(connection), reason.as_str()]).inc();
+            }
+            Event::Deduplicated { connection, .. } => {
+                self.deduplicated.with_label_values(&[connection.as_str()]).inc();
+            }
             Event::Broker { connected, .. } => self.broker_connected.set(i64::from(connected)),
             Event::Blocked { blocked, .. } => self.broker_blocked.set(i64::from(blocked)),
             Event::BucketExhausted { .. }
@@ -326,6 +347,7 @@ impl Metrics {
             | Event::Policy { .. }
             | Event::QueueDeleted { .. }
             | Event::Uncounted { .. }
+            | Event::Removed { .. }
             | Event::SignalsRefused { .. } => {}
         }
     }
@@ -544,10 +566,12 @@ mod tests {
                 "broker_connected gauge",
                 "build_info gauge version",
                 "connection_paused gauge connection reason",
+                "deduplicated_total counter connection",
                 "in_flight gauge connection lane",
                 "invocation_duration_seconds histogram connection lane",
                 "invocations_total counter connection effect error status subtool",
                 "log_lines_dropped_total counter",
+                "not_parked_total counter connection reason",
                 "okta_request_duration_seconds histogram bucket connection",
                 "okta_requests_total counter bucket connection http_status method",
                 "parked_total counter connection reason",
@@ -627,7 +651,9 @@ mod tests {
         let text = metrics.render();
         let zeros = |part: &str| lines(&text, part).iter().filter(|line| line.ends_with(" 0")).count();
         assert_eq!(zeros("rate_limited_total"), 2 * Bucket::ALL.len() * LimitKind::ALL.len());
-        assert_eq!(zeros("parked_total"), 3 * ParkReason::ALL.len());
+        assert_eq!(zeros("worker_parked_total"), 3 * ParkReason::ALL.len());
+        assert_eq!(zeros("not_parked_total"), 3 * ParkReason::ALL.len());
+        assert_eq!(zeros("deduplicated_total"), 2);
         assert_eq!(zeros("retries_total"), 2 * RetryReason::ALL.len());
         assert_eq!(zeros("put_aside_total"), 2 * Bucket::ALL.len());
         assert_eq!(zeros("in_flight"), 2 * Lane::ALL.len());
@@ -637,6 +663,28 @@ mod tests {
         assert_eq!(zeros(r#"error="outcome_unknown""#), 2 * writes);
         assert_eq!(zeros("broker_connected"), 1);
         assert_eq!(zeros("broker_blocked"), 1);
+    }
+
+    #[test]
+    fn what_was_answered_from_memory_is_no_invocation_and_took_no_time() {
+        let metrics = Metrics::new();
+        let prod = connection("prod");
+        metrics.note(&Event::Deduplicated {
+            connection: &prod,
+            lane: Lane::Bulk,
+            id: "1",
+            subtool: Some("suspend_user"),
+            caller: None,
+            status: Status::Succeeded,
+        });
+        let text = metrics.render();
+        assert_eq!(
+            lines(&text, "deduplicated_total"),
+            [r#"okta_worker_deduplicated_total{connection="prod"} 1"#]
+        );
+        for other in ["invocations_total", "invocation_duration_seconds", "throttle_wait_seconds"] {
+            assert_eq!(lines(&text, other), [""; 0], "{other}");
+        }
     }
 
     #[test]

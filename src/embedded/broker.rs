@@ -89,6 +89,12 @@ impl Broker {
         self.route(Stored::new(INVOCATIONS, routing_key, properties, body.into()));
     }
 
+    /// The same, of an invocation that was delivered before and not acknowledged.
+    pub fn publish_again(&self, routing_key: &str, properties: Properties, body: impl Into<Bytes>) {
+        let stored = Stored::new(INVOCATIONS, routing_key, properties, body.into());
+        self.route(Stored { redelivered: true, ..stored });
+    }
+
     /// Puts a message where its key leads.
     fn route(&self, stored: Stored) {
         let source = self.lanes.get(&stored.routing_key).unwrap_or(&Source::Unrouted);

@@ -95,6 +95,12 @@ impl Callers {
     pub fn is_open(&self) -> bool {
         self.0.is_empty()
     }
+
+    /// Whether a caller may use a connection at all, whatever for.
+    pub fn may_use(&self, caller: Option<&str>, connection: &ConnectionName) -> bool {
+        let known = caller.and_then(|name| self.0.get(name));
+        self.is_open() || known.is_some_and(|caller| caller.connections.contains(connection))
+    }
 }
 
 #[cfg(test)]

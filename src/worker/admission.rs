@@ -5,20 +5,23 @@
 
 use std::sync::Arc;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde_json::value::RawValue;
 
-use crate::domain::answer::{ErrorCode, Failure};
+use crate::domain::answer::{Effect, ErrorCode, Failure};
 use crate::domain::envelope::{self, Envelope, Fault, Options, RESULT_BYTES_USUAL};
 use crate::domain::ids::{ConnectionName, Lane, excerpt};
 use crate::domain::json::{self, Fields};
+use crate::domain::mail::Source;
 use crate::domain::secret::Secrets;
 use crate::domain::text::is_repeatable;
 use crate::policy::permit::AllowList;
 use crate::tools::catalogue::{self, Entry};
-use crate::tools::{Bounds, Listing, Move, Repeat, Setting, Tool};
+use crate::tools::{Bounds, Kind, Listing, Move, Repeat, Setting, Tool};
 
+use super::docket::Docket;
 use super::letter::Letter;
+use super::okta_time::{AHEAD_MAX, by_machine, by_okta};
 use super::{Connection, Rules};
 
 /// A message as far as it could be read.
@@ -37,6 +40,8 @@ pub(super) struct Reading {
     tool: Option<Result<Box<dyn Tool>, Fault>>,
     /// What of it must not be shown.
     pub secrets: Secrets,
+    /// Whether the body is a JSON object, whatever is in it.
+    is_object: bool,
 }
 
 /// An admitted invocation, ready to run.
@@ -71,8 +76,10 @@ impl Job<'_> {
 /// A moment by which work must have begun.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Deadline {
-    /// The moment.
+    /// The moment, as the message says it.
     pub at: Timestamp,
+    /// The same by the machine's clock.
+    pub ours: Timestamp,
     /// What in the message sets it, or could have.
     pub path: &'static str,
 }
@@ -101,7 +108,8 @@ impl Reading {
                 envelope::raw(body).map_or_else(Secrets::default, |raw| secrets(raw, Read::InPart))
             }
         };
-        Self { connection, lane, envelope, named, entry, tool, secrets }
+        let is_object = envelope::raw(body).is_some_and(|raw| raw.get().starts_with('{'));
+        Self { connection, lane, envelope, named, entry, tool, secrets, is_object }
     }
 
     /// The caller's free text.
@@ -121,9 +129,31 @@ impl Reading {
             && self.envelope.as_ref().is_ok_and(|envelope| envelope.options.stream)
     }
 
-    /// Whether it asks for a change.
-    pub fn is_write(&self) -> bool {
-        matches!(&self.tool, Some(Ok(tool)) if tool.repeat() != Repeat::Read) && !self.is_dry_run()
+    /// What may have been done when nobody knows whether the message was run: nothing, where it surely only reads.
+    /// What this version of the worker cannot read or does not know, another one may have run.
+    pub fn effect_unless_read(&self) -> Effect {
+        let may_write = match self.entry {
+            Some(entry) => entry.manifest.kind != Kind::Read && !self.is_dry_run(),
+            None => self.is_object && !self.is_dry_run(),
+        };
+        if may_write { Effect::Unknown } else { Effect::None }
+    }
+
+    /// What earlier deliveries may have done when this one is refused before any request.
+    pub fn effect_before(&self, docket: &Docket) -> Effect {
+        match docket.effect_before() {
+            Effect::Unknown => self.effect_unless_read(),
+            known => known,
+        }
+    }
+
+    /// Whether the caller may use the connection at all, so that something may be kept for it.
+    pub fn caller_may_use(&self, letter: &Letter, rules: &Rules) -> bool {
+        let caller = letter.docket.caller.as_deref();
+        match &self.connection {
+            Some(connection) => rules.callers.may_use(caller, &connection.name),
+            None => rules.callers.is_open(),
+        }
     }
 
     /// Whether its result holds what is nowhere else.
@@ -144,7 +174,7 @@ impl Reading {
     /// Judges the message; the first check that fails answers.
     pub fn judge<'a>(self, letter: &'a Letter, rules: &Rules) -> Result<Job<'a>, Failure> {
         let deadline = self.verdict(letter, rules)?;
-        let Self { connection, lane, envelope, named: _, entry, tool, secrets } = self;
+        let Self { connection, lane, envelope, entry, tool, secrets, named: _, is_object: _ } = self;
         Ok(Job {
             letter,
             connection: connection.expect("checked: the connection is known"),
@@ -235,20 +265,49 @@ impl Reading {
         envelope: &Envelope,
         rules: &Rules,
     ) -> Result<Option<Deadline>, Failure> {
-        let default = match self.lane {
-            Some(Lane::Interactive) => {
-                letter.docket.first_sent.saturating_add(rules.interactive_deadline).ok()
-            }
-            Some(Lane::Bulk) | None => None,
+        let ahead = self.connection.as_ref().and_then(|connection| connection.ahead(&rules.clock));
+        let ours = |ours, path| Deadline { at: by_okta(ours, ahead), ours, path };
+        let path = "options.deadline";
+        let asked = match envelope.options.deadline {
+            Some(at) => Some(Deadline { at, ours: by_machine(at, ahead), path }),
+            None => self.deadline_nobody_set(letter, rules, ahead).map(|at| ours(at, path)),
         };
-        let asked = envelope.options.deadline.or(default);
-        let asked = asked.map(|at| Deadline { at, path: "options.deadline" });
-        let expires = letter.docket.expires.map(|at| Deadline { at, path: "properties.expiration" });
-        let deadline = asked.into_iter().chain(expires).min_by_key(|deadline| deadline.at);
+        let expires = letter.docket.expires(ahead).map(|at| ours(at, "properties.expiration"));
+        let deadline = asked.into_iter().chain(expires).min_by_key(|deadline| deadline.ours);
         match deadline {
-            Some(passed) if passed.at <= letter.received => Err(too_late(passed).retry_at(letter.received)),
+            Some(passed) if passed.ours <= letter.received => {
+                Err(too_late(passed).retry_at(by_okta(letter.received, ahead)))
+            }
             _ => Ok(deadline),
         }
+    }
+
+    /// By when an interactive invocation without a deadline must have begun, by the machine's clock.
+    fn deadline_nobody_set(
+        &self,
+        letter: &Letter,
+        rules: &Rules,
+        ahead: Option<SignedDuration>,
+    ) -> Option<Timestamp> {
+        match self.lane {
+            Some(Lane::Interactive) => {
+                letter.docket.first_sent(ahead).saturating_add(rules.interactive_deadline).ok()
+            }
+            Some(Lane::Bulk) | None => None,
+        }
+    }
+
+    /// The connection whose Okta must be asked for its time before the message is judged: it would be too late by a
+    /// deadline that nobody set, and it may be the machine's clock that is wrong.
+    pub fn hangs_on_the_clock(&self, letter: &Letter, rules: &Rules) -> Option<Arc<Connection>> {
+        let connection = self.connection.as_ref()?;
+        let envelope = self.envelope.as_ref().ok()?;
+        let is_known = connection.ahead(&rules.clock).is_some();
+        if is_known || envelope.options.deadline.is_some() || !letter.docket.goes_by_the_producers_clock() {
+            return None;
+        }
+        let late = letter.received.duration_since(self.deadline_nobody_set(letter, rules, None)?);
+        (!late.is_negative() && late <= AHEAD_MAX).then(|| Arc::clone(connection))
     }
 }
 
@@ -333,7 +392,7 @@ fn check_arguments(envelope: &Envelope, tool: &Result<Box<dyn Tool>, Fault>) -> 
 }
 
 /// The deadline passed before work began.
-pub(super) fn too_late(Deadline { at, path }: Deadline) -> Failure {
+pub(super) fn too_late(Deadline { at, path, .. }: Deadline) -> Failure {
     Failure::new(ErrorCode::DeadlineExceeded, format!("the deadline {at:.0} passed before work began"))
         .at(Some(path))
 }
@@ -450,7 +509,10 @@ fn is_plain(path: &[String]) -> bool {
 
 /// Suggests nothing: which other orgs there are is not for every caller to know.
 fn unknown_connection(letter: &Letter) -> Failure {
-    let name = letter.lane().map_or_else(|| letter.addressee().0, |(connection, _)| connection.as_str());
+    let name = match &letter.source {
+        Source::Work { connection, .. } | Source::Removed { connection, .. } => connection.as_str(),
+        Source::Unrouted | Source::Undelivered => letter.addressee().0,
+    };
     let message = format!("unknown connection `{}`", excerpt(name));
     Failure::new(ErrorCode::UnknownConnection, message).at(Some("properties.routing_key"))
 }
@@ -467,19 +529,20 @@ mod tests {
     use bytes::Bytes;
 
     use super::*;
-    use crate::domain::answer::{Effect, Outcome};
+    use crate::domain::answer::Outcome;
     use crate::domain::http::{NoAnswer, Request, Response};
     use crate::domain::ids::ConnectionName;
-    use crate::domain::mail::{Post, Posted, Properties, Receipt, Source, Unposted};
+    use crate::domain::mail::{Post, Posted, Properties, Receipt, Unposted};
     use crate::policy::budget::window::Share;
     use crate::policy::permit::Callers;
     use crate::policy::reply_to::ReplyPolicy;
     use crate::policy::retry::RetryRules;
-    use crate::tools::{Kind, Turn};
+    use crate::tools::Turn;
     use crate::worker::answering::Answering;
     use crate::worker::clock::Clock;
     use crate::worker::event::{Observers, ParkReason};
     use crate::worker::gate::{Gate, Terms};
+    use crate::worker::okta_time::Moment;
     use crate::worker::ports::{Okta, Postbox};
     use crate::worker::{Case, Conclusion, Ended, Identity, Worker};
 
@@ -589,7 +652,7 @@ mod tests {
         let source = Source::Work { connection: prod, lane: Lane::Interactive };
         let address = (source, "okta.invocations".to_owned(), "prod".to_owned());
         let who = (&rules.reply_to, None);
-        let letter = Letter::new(address, Properties::default(), false, Timestamp::now(), who);
+        let letter = Letter::new(address, Properties::default(), false, Moment::now(&rules.clock, None), who);
         let reading = Reading {
             connection: Some(connection),
             lane: Some(Lane::Interactive),
@@ -598,6 +661,7 @@ mod tests {
             entry: catalogue::find("create_group"),
             tool: Some(Ok(Box::new(tool))),
             secrets: Secrets::default(),
+            is_object: true,
         };
         let worker = Worker::new(rules, Arc::new(Nowhere), observer);
         let (identity, begun) = (Identity::of(&reading), tokio::time::Instant::now());
@@ -605,7 +669,9 @@ mod tests {
         let case = Case { rules: &worker.rules.load(), body: &Bytes::new(), receipt: &Nowhere, answering };
         match worker.run(reading, case).await {
             Ended::Concluded(conclusion) => conclusion,
-            Ended::PutAside | Ended::Dropped | Ended::Stale => panic!("nobody stops the worker"),
+            Ended::Deduplicated(_) | Ended::PutAside | Ended::Dropped | Ended::Stale => {
+                panic!("nobody stops the worker")
+            }
         }
     }
 

@@ -7,7 +7,6 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use jiff::Timestamp;
 
 use crate::domain::mail::{
     Address, HeaderValue, Headers, Post, Posted, Properties, RESENT, Receipt, WANTS_PROGRESS,
@@ -20,6 +19,7 @@ use super::admission::Job;
 use super::docket::Docket;
 use super::killpoint::{Point, reached};
 use super::letter::Letter;
+use super::okta_time::Moment;
 use super::ports::Postbox;
 
 /// What headers of the worker's own begin with.
@@ -64,27 +64,35 @@ impl Aside<'_> {
     /// Puts the message aside for about so long. `attempts` were spent on it by now, and it has `waited`
     /// for the budget, by all deliveries together.
     pub async fn put(&self, wait: Duration, attempts: u32, waited: Duration) -> Put {
-        let left = self.job.deadline.map(|deadline| deadline.at.duration_since(self.rules.clock.now()));
+        let left = self.job.deadline.map(|deadline| deadline.ours.duration_since(self.rules.clock.now()));
         let left = left.map(|left| Duration::try_from(left).unwrap_or_default());
         let Some((tier, time)) = tier(wait, left) else { return Put::Stays };
-        let docket = Docket { attempts, waited, ..self.job.letter.docket.clone() };
+        let docket = self.docket(attempts, waited);
         self.publish(tier, &docket, time).await
     }
 
     /// Hands the message back to the end of its queue. Whoever takes it must look first when it is `in_doubt`
     /// what this delivery has changed.
     pub async fn hand_back(&self, attempts: u32, waited: Duration, in_doubt: bool) -> Put {
-        let docket = self.job.letter.docket.clone();
-        let redeliveries = docket.redeliveries.max(in_doubt.into());
-        let docket = Docket { attempts, waited, redeliveries, ..docket };
+        let mut docket = self.docket(attempts, waited);
+        docket.redeliveries = docket.redeliveries.max(in_doubt.into());
         self.publish(INVOCATIONS, &docket, Duration::ZERO).await
+    }
+
+    /// What a copy says of the message's history.
+    fn docket(&self, attempts: u32, waited: Duration) -> Docket {
+        let mut docket = self.job.letter.docket.clone();
+        (docket.attempts, docket.waited) = (attempts, waited);
+        docket
     }
 
     async fn publish(&self, exchange: &'static str, docket: &Docket, time: Duration) -> Put {
         let Self { job, rules, .. } = self;
         let Some(own_user) = &rules.own_user else { return Put::Stays };
-        let properties = copy(job.letter, docket, own_user, rules.clock.now());
-        if !job.letter.docket.may_be_copied() || table_bytes(&properties.headers) > HEADERS_BYTES_MAX {
+        let ahead = job.connection.ahead(&rules.clock);
+        let now = Moment::now(&rules.clock, ahead);
+        let properties = copy(job.letter, docket.headers(&now), own_user);
+        if !job.letter.docket.may_be_copied(ahead) || table_bytes(&properties.headers) > HEADERS_BYTES_MAX {
             return Put::Stays;
         }
         if !self.receipt.is_live() {
@@ -112,7 +120,7 @@ fn tier(wait: Duration, left: Option<Duration>) -> Option<(&'static str, Duratio
 
 /// The properties of a copy: the producer's, what else is known of the invocation, and nothing that only
 /// this delivery had. Without an expiration, since that travels in the docket.
-fn copy(letter: &Letter, docket: &Docket, own_user: &str, now: Timestamp) -> Properties {
+fn copy(letter: &Letter, docket: Headers, own_user: &str) -> Properties {
     let came = &letter.properties;
     let kept = came.headers.iter().filter(|(name, _)| is_kept(name));
     let kept = kept.map(|(name, value)| (name.clone(), value.clone()));
@@ -120,7 +128,7 @@ fn copy(letter: &Letter, docket: &Docket, own_user: &str, now: Timestamp) -> Pro
         message_id: Some(letter.id.clone()),
         user_id: Some(own_user.to_owned()),
         expiration: None,
-        headers: kept.chain(docket.headers(now)).collect(),
+        headers: kept.chain(docket).collect(),
         ..came.clone()
     }
 }
@@ -147,7 +155,7 @@ fn value_bytes(value: &HeaderValue) -> usize {
     1 + match value {
         HeaderValue::Text(text) => 4 + text.len(),
         HeaderValue::Bytes(bytes) => 4 + bytes.len(),
-        HeaderValue::Int(_) | HeaderValue::Float(_) => 8,
+        HeaderValue::Int(_) | HeaderValue::Small(_) | HeaderValue::Float(_) => 8,
         HeaderValue::Bool(_) => 1,
         HeaderValue::List(items) => 4 + items.iter().map(value_bytes).sum::<usize>(),
         HeaderValue::Table(table) => table_bytes(table),
@@ -235,7 +243,7 @@ mod tests {
         let source = Source::Work { connection: prod.clone(), lane: Lane::Bulk };
         let address = (source, "okta.invocations".to_owned(), "prod.bulk".to_owned());
         let who = (&rules.reply_to, own_user);
-        let letter = Letter::new(address, Properties::default(), false, Timestamp::now(), who);
+        let letter = Letter::new(address, Properties::default(), false, Moment::now(&rules.clock, None), who);
         let connection = Connection::new(prod, Arc::new(Unasked), Arc::new(Unasked), AllowList::all());
         let envelope = Envelope::decode(br#"{"subtool":"list_groups"}"#).unwrap();
         let entry = catalogue::find("list_groups").unwrap();

@@ -225,6 +225,21 @@ pub enum Event<'a> {
     },
     /// An invocation was answered and its answer is in the broker.
     Answered(Ending<'a>),
+    /// An invocation was answered with the result of the same one before, and nothing was run.
+    Deduplicated {
+        /// The connection.
+        connection: &'a ConnectionName,
+        /// The lane.
+        lane: Lane,
+        /// The invocation's id.
+        id: &'a str,
+        /// The subtool, when it is one of the 28.
+        subtool: Option<&'static str>,
+        /// Who asked: the verified broker user.
+        caller: Option<&'a str>,
+        /// How the invocation had ended.
+        status: Status,
+    },
     /// A result could not be delivered to its `reply_to` and went to `okta.results`.
     Undeliverable {
         /// The invocation's id.
@@ -239,6 +254,17 @@ pub enum Event<'a> {
         /// The connection, when it is one of ours.
         connection: Option<&'a ConnectionName>,
         /// Why.
+        reason: ParkReason,
+    },
+    /// A message was not parked, because its caller has parked too much: it is gone.
+    NotParked {
+        /// The invocation's id.
+        id: &'a str,
+        /// The connection, when it is one of ours.
+        connection: Option<&'a ConnectionName>,
+        /// Who asked: the verified broker user.
+        caller: Option<&'a str>,
+        /// Why it was to be parked.
         reason: ParkReason,
     },
     /// A delivery was dropped because the connection it came by is gone; the broker delivers it again.
@@ -290,6 +316,12 @@ pub enum Event<'a> {
         connection: &'a ConnectionName,
         /// What the broker said.
         why: &'a str,
+    },
+    /// No worker serves a removed connection any more: what waits in its queues, and what still comes, is answered
+    /// `unknown_connection`.
+    Removed {
+        /// The connection.
+        connection: &'a ConnectionName,
     },
     /// The broker does not let the worker hear other workers, or tell them; it goes on without.
     SignalsRefused {

@@ -17,10 +17,13 @@ pub mod gate;
 pub mod killpoint;
 mod letter;
 mod memory;
+mod okta_time;
 pub mod parked;
+mod parking;
 pub mod ports;
 mod progress;
 pub mod pulse;
+mod shares;
 
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -32,7 +35,7 @@ use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::FutureExt as _;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use tokio::sync::{Semaphore, SemaphorePermit, watch};
 use tokio::time::Instant;
 
@@ -56,7 +59,9 @@ use event::{Event, Observer, ParkReason};
 use fresh::Fresh;
 use killpoint::{Point, reached};
 use letter::Letter;
-use memory::{Key, Memory};
+use memory::{Invocation, Memory};
+use okta_time::{Moment, OktaTime, by_okta};
+use parking::Parking;
 use ports::{Budget, Inbox, Okta, Postbox};
 use progress::Progress;
 use pulse::Pulse;
@@ -75,6 +80,8 @@ pub struct Connection {
     pub pulse: Arc<Pulse>,
     /// What was just created there.
     fresh: Fresh,
+    /// How far the machine's clock is from Okta's.
+    okta_time: OktaTime,
     /// Room for one message in each lane that may be what brings workers down.
     quarantine: [Semaphore; Lane::ALL.len()],
 }
@@ -88,7 +95,13 @@ impl Connection {
         subtools: AllowList,
     ) -> Self {
         let quarantine = [Semaphore::new(1), Semaphore::new(1)];
-        Self { name, okta, budget, subtools, pulse: Arc::default(), fresh: Fresh::default(), quarantine }
+        let (pulse, fresh, okta_time) = (Arc::default(), Fresh::default(), OktaTime::default());
+        Self { name, okta, budget, subtools, pulse, fresh, okta_time, quarantine }
+    }
+
+    /// How far Okta's clock is ahead of the machine's, as far as that is known.
+    fn ahead(&self, clock: &Clock) -> Option<SignedDuration> {
+        self.okta_time.ahead(clock)
     }
 }
 
@@ -114,6 +127,18 @@ pub struct Rules {
     pub stopping: watch::Receiver<bool>,
 }
 
+impl Rules {
+    /// The connection that a message is for, by its queue or, where that belongs to none, by its key.
+    fn connection_of(&self, (source, _, key): &(Source, String, String)) -> Option<&Arc<Connection>> {
+        let name = match source {
+            Source::Work { connection, .. } => connection.as_str(),
+            Source::Removed { .. } => return None,
+            Source::Unrouted | Source::Undelivered => key.split('.').next().unwrap_or_default(),
+        };
+        self.connections.get(name)
+    }
+}
+
 /// Takes messages, runs them, answers them.
 pub struct Worker {
     rules: ArcSwap<Rules>,
@@ -125,6 +150,8 @@ pub struct Worker {
     cancelled: Cancelled,
     /// Whether it was said that a policy on the broker drops messages.
     is_drop_told: AtomicBool,
+    /// What each caller may still park.
+    parking: Parking,
 }
 
 /// How long a message that must run alone lies aside before: one of these, by chance. Those that went aside together
@@ -136,6 +163,8 @@ const QUARANTINE: [Duration; 2] = [Duration::from_secs(5), Duration::from_secs(1
 enum Ended {
     /// The invocation has ended: what is to be answered.
     Concluded(Conclusion),
+    /// Nothing was run, because the same invocation has ended like this a short while ago.
+    Deduplicated(Conclusion),
     /// A copy of the message is in the broker and comes again later.
     PutAside,
     /// Nobody waits for an answer.
@@ -162,28 +191,27 @@ impl Conclusion {
 }
 
 impl Ended {
-    fn refused(failure: Failure, park: Option<ParkReason>) -> Self {
-        Self::Concluded(Conclusion::new(failure.into(), Cost::default(), park))
+    /// Nothing was sent for this delivery. The effect says what an earlier one may have done.
+    fn refused(failure: Failure, effect: Effect, park: Option<ParkReason>) -> Self {
+        Self::Concluded(Conclusion::new(Outcome::Failed { effect, failure }, Cost::default(), park))
     }
 
     /// It was delivered again and again, and no worker came to its end.
-    fn crash_loop(is_write: bool) -> Self {
+    fn crash_loop(effect: Effect) -> Self {
         let message = "no worker came to the end of the message in too many deliveries";
-        let failure = Failure::new(ErrorCode::Internal, message);
-        let outcome =
-            if is_write { Outcome::Failed { effect: Effect::Unknown, failure } } else { failure.into() };
-        Self::Concluded(Conclusion::new(outcome, Cost::default(), Some(ParkReason::CrashLoop)))
+        Self::refused(Failure::new(ErrorCode::Internal, message), effect, Some(ParkReason::CrashLoop))
     }
 
     /// A bug of ours ended it before any request.
-    fn crashed() -> Self {
-        Self::refused(a_bug(), Some(ParkReason::Internal))
+    fn crashed(effect: Effect) -> Self {
+        Self::refused(a_bug(), effect, Some(ParkReason::Internal))
     }
 }
 
 /// What the caller is told of an invocation that was taken back.
-fn cancelled() -> Failure {
-    Failure::new(ErrorCode::Cancelled, "the caller has cancelled it before it began")
+fn cancelled() -> Outcome {
+    let failure = Failure::new(ErrorCode::Cancelled, "the caller has cancelled it before it began");
+    Outcome::Failed { effect: Effect::None, failure } // whatever may have run before is not cancelled
 }
 
 /// What the caller is told of a bug of ours.
@@ -234,9 +262,16 @@ impl Identity {
 impl Worker {
     /// A worker with these rules that answers through this postbox.
     pub fn new(rules: Rules, postbox: Arc<dyn Postbox>, observer: Arc<dyn Observer>) -> Self {
-        let (memory, cancelled) = (Memory::default(), Cancelled::default());
+        let rules = ArcSwap::from_pointee(rules);
+        let (memory, cancelled, parking) = (Memory::default(), Cancelled::default(), Parking::default());
         let is_drop_told = AtomicBool::new(false);
-        Self { rules: ArcSwap::from_pointee(rules), postbox, observer, memory, cancelled, is_drop_told }
+        Self { rules, postbox, observer, memory, cancelled, is_drop_told, parking }
+    }
+
+    /// The same, where `okta.dead` holds so many messages for so long.
+    #[must_use]
+    pub fn parking_in(self, dead_max: u32, dead_ttl: Duration) -> Self {
+        Self { parking: Parking::in_queue(dead_max, dead_ttl), ..self }
     }
 
     /// Goes by other rules from now on. A message that was taken before ends by those it was taken under.
@@ -248,41 +283,51 @@ impl Worker {
     async fn run(&self, reading: Reading, case: Case<'_>) -> Ended {
         let (rules, letter) = (case.rules, case.answering.letter);
         if letter.source == Source::Undelivered {
-            return self.give_up(letter, reading.is_write());
+            return self.give_up(letter, &reading);
         }
         if letter.docket.is_given_up() {
-            return Ended::crash_loop(reading.is_write());
+            return Ended::crash_loop(reading.effect_unless_read());
         }
         if letter.properties.kind.as_deref() == Some(CANCEL) {
-            if let Some(mark) = Mark::of(letter).filter(|_| letter.came_by_a_good_way().is_ok()) {
+            let is_good =
+                |mark: &Mark| letter.came_by_a_good_way().is_ok() && mark.is_permitted(&rules.callers);
+            if let Some(mark) = Mark::of(letter).filter(is_good) {
                 let notice = if letter.reply_to.is_some() { Notice::Answer } else { Notice::Nothing };
                 self.cancelled.add(mark, notice, &*self.postbox, rules.own_user.as_deref()).await;
             }
             return Ended::Dropped;
         }
-        if letter.lane().is_some_and(|(connection, _)| !rules.connections.contains_key(connection)) {
-            return Ended::Stale; // the connection was removed while the message was on its way
+        match &letter.source {
+            // The connection was removed while the message was on its way, and others may still serve it.
+            Source::Work { connection, .. } if !rules.connections.contains_key(connection) => {
+                return Ended::Stale;
+            }
+            // The connection has come back: its lanes are served by whoever is counted there.
+            Source::Removed { connection, .. } if rules.connections.contains_key(connection) => {
+                return Ended::Stale;
+            }
+            Source::Work { .. } | Source::Removed { .. } | Source::Unrouted | Source::Undelivered => {}
+        }
+        if let Some(connection) = reading.hangs_on_the_clock(letter, rules) {
+            pulse::learn_time(&connection, &rules.clock, &self.observer).await;
         }
         // A message that cannot be read and names nobody to tell is kept for people to look at.
-        let is_kept = reading.envelope.is_err() && letter.reply_to.is_none();
-        let may_have_changed = reading.is_write() && letter.docket.maybe_since().is_some();
+        let is_kept =
+            reading.envelope.is_err() && letter.reply_to.is_none() && reading.caller_may_use(letter, rules);
+        let effect = reading.effect_before(&letter.docket);
         match catch_unwind(AssertUnwindSafe(|| reading.judge(letter, rules))) {
             Ok(Ok(job)) => self.once(&job, case).await,
-            // A write that an earlier delivery may have begun: too late to look.
-            Ok(Err(failure)) if failure.code == ErrorCode::DeadlineExceeded && may_have_changed => {
-                let outcome = Outcome::Failed { effect: Effect::Unknown, failure };
-                Ended::Concluded(Conclusion::new(outcome, Cost::default(), None))
-            }
-            Ok(Err(failure)) => Ended::refused(failure, is_kept.then_some(ParkReason::Unreadable)),
-            Err(_) => Ended::crashed(),
+            Ok(Err(failure)) => Ended::refused(failure, effect, is_kept.then_some(ParkReason::Unreadable)),
+            Err(_) => Ended::crashed(effect),
         }
     }
 
     /// Runs an invocation that this worker has not run yet.
     async fn once(&self, job: &Job<'_>, case: Case<'_>) -> Ended {
-        let Some(key) = Key::of(job, case.body) else { return self.converse(job, case).await };
-        match self.memory.begin(key, job.letter.docket.redeliveries > 0).await {
-            Err(known) => Ended::Concluded(known),
+        let Some(invocation) = Invocation::of(job, case.body) else { return self.converse(job, case).await };
+        let is_same_message = job.letter.docket.may_have_run();
+        match self.memory.begin(invocation, is_same_message).await {
+            Err(known) => Ended::Deduplicated(known),
             Ok(running) => {
                 let ended = self.converse(job, case).await;
                 if let Ended::Concluded(conclusion) = &ended {
@@ -317,7 +362,7 @@ impl Worker {
                     self.observer.note(&Event::Cancelled { connection, lane, id });
                     match notice {
                         Notice::Nothing => return Ended::Dropped,
-                        Notice::Answer => break (cancelled().into(), None),
+                        Notice::Answer => break (cancelled(), None),
                     }
                 }
                 Ok(End::Page(result)) => {
@@ -385,30 +430,34 @@ impl Worker {
         Ok(Some(alone))
     }
 
+    /// When a message was received, as everybody else has the time.
+    fn time_of(&self, letter: &Letter) -> Timestamp {
+        let rules = self.rules.load();
+        let name = letter.addressee().0;
+        by_okta(letter.received, rules.connections.get(name).and_then(|it| it.ahead(&rules.clock)))
+    }
+
     /// Answers what the broker gave up.
-    fn give_up(&self, letter: &Letter, is_write: bool) -> Ended {
+    fn give_up(&self, letter: &Letter, reading: &Reading) -> Ended {
         if let Err(failure) = letter.came_by_a_good_way() {
-            return Ended::refused(failure, None);
+            return Ended::refused(failure, reading.effect_before(&letter.docket), None);
         }
+        // Here RabbitMQ counts deliveries anew (measured): whether there were any before, nothing tells.
+        let effect = reading.effect_unless_read();
         match provenance::given_up(&letter.properties.headers) {
             Some((_, GivenUp::Expired)) => {
-                let message = "the message expired in its queue before work began";
+                let message = "the message expired in its queue before its work was done";
                 let failure = Failure::new(ErrorCode::DeadlineExceeded, message);
-                let failure = failure.at(Some("properties.expiration")).retry_at(letter.received);
-                // An earlier delivery may have begun it.
-                let is_unknown = is_write && letter.docket.maybe_since().is_some();
-                let effect = if is_unknown { Effect::Unknown } else { Effect::None };
-                let outcome = Outcome::Failed { effect, failure };
-                Ended::Concluded(Conclusion::new(outcome, Cost::default(), None))
+                let failure = failure.at(Some("properties.expiration")).retry_at(self.time_of(letter));
+                Ended::refused(failure, effect, None)
             }
-            Some((queue, GivenUp::Dropped(by))) => self.dropped(queue, by, is_write, letter.received),
-            Some((_, GivenUp::CrashLoop)) | None => Ended::crash_loop(is_write),
+            Some((queue, GivenUp::Dropped(by))) => self.dropped(queue, by, effect, self.time_of(letter)),
+            Some((_, GivenUp::CrashLoop)) | None => Ended::crash_loop(effect),
         }
     }
 
-    /// Answers what a policy on the broker dropped out of a queue of ours, and keeps it for replay. The broker does
-    /// not tell whether it was delivered before: what it dead-letters has lost its delivery count.
-    fn dropped(&self, queue: &str, by: DropPolicy, is_write: bool, now: Timestamp) -> Ended {
+    /// Answers what a policy on the broker dropped out of a queue of ours, and keeps it for replay.
+    fn dropped(&self, queue: &str, by: DropPolicy, effect: Effect, now: Timestamp) -> Ended {
         let keys = by.as_str();
         if !self.is_drop_told.swap(true, Ordering::Relaxed) {
             let what = format!("a policy with {keys} has dropped messages: exclude this queue from it");
@@ -427,9 +476,7 @@ impl Worker {
         if by == DropPolicy::TimeToLive {
             failure = failure.retry_at(now);
         }
-        let effect = if is_write { Effect::Unknown } else { Effect::None };
-        let outcome = Outcome::Failed { effect, failure };
-        Ended::Concluded(Conclusion::new(outcome, Cost::default(), Some(ParkReason::Dropped)))
+        Ended::refused(failure, effect, Some(ParkReason::Dropped))
     }
 }
 
@@ -441,7 +488,8 @@ impl Inbox for Worker {
         let rules = &*self.rules.load_full();
         let address = (source, exchange, routing_key);
         let who = (&rules.reply_to, rules.own_user.as_deref());
-        let letter = Letter::new(address, properties, redelivered, rules.clock.now(), who);
+        let ahead = rules.connection_of(&address).and_then(|connection| connection.ahead(&rules.clock));
+        let letter = Letter::new(address, properties, redelivered, Moment::now(&rules.clock, ahead), who);
         let _inside = Inside::new(&letter, &*self.observer);
 
         reached(Point::Delivered, Some(&letter.id)).await;
@@ -457,12 +505,16 @@ impl Inbox for Worker {
         let case = Case { rules, body: &body, receipt: &*receipt, answering };
         let ended = match reading {
             Some(reading) => self.run(reading, case).await,
-            None => Ended::crashed(),
+            None => Ended::crashed(letter.docket.effect_before()),
         };
         let is_safe = match ended {
             Ended::Concluded(conclusion) => {
                 reached(Point::Concluded, Some(&letter.id)).await;
                 answering.answer(conclusion, &body).await.is_ok()
+            }
+            Ended::Deduplicated(conclusion) => {
+                reached(Point::Concluded, Some(&letter.id)).await;
+                answering.answer_again(conclusion).await.is_ok()
             }
             Ended::PutAside | Ended::Dropped => true,
             Ended::Stale => false,
@@ -475,7 +527,7 @@ impl Inbox for Worker {
     }
 
     fn hear(&self, told: &[u8]) {
-        self.cancelled.hear(told);
+        self.cancelled.hear(told, &self.rules.load().callers);
     }
 
     /// While a connection is paused, what nobody waits for stays in its queue.
@@ -486,7 +538,9 @@ impl Inbox for Worker {
                 Some(connection) => connection.pulse.wants_bulk(),
                 None => watch::channel(true).1,
             },
-            Source::Work { .. } | Source::Unrouted | Source::Undelivered => watch::channel(true).1,
+            Source::Work { .. } | Source::Removed { .. } | Source::Unrouted | Source::Undelivered => {
+                watch::channel(true).1
+            }
         }
     }
 }

@@ -7,12 +7,13 @@
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
 
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::domain::answer::ErrorCode;
-use crate::domain::bucket::RateHeaders;
+use crate::domain::bucket::{RateHeaders, date};
 use crate::domain::http::{NoAnswer, Request, Response};
 use crate::domain::ids::{ConnectionName, Lane, UserKey};
 use crate::policy::budget::window::Told;
@@ -20,6 +21,7 @@ use crate::policy::classify::{Limit, Meaning, Trouble, classify, is_unauthorized
 use crate::policy::retry::PROBE;
 
 use super::Connection;
+use super::clock::Clock;
 use super::event::{Event, Observer};
 use super::ports::{Ask, Patience};
 
@@ -249,10 +251,31 @@ pub(super) async fn probe(
         Meaning::Failed(_) => return false,
     }
     let Ok(response) = answer else { return false };
+    if let Some(date) = date(&response.headers) {
+        connection.okta_time.learn(date);
+    }
     match reason {
         Reason::Unauthorized => !is_unauthorized(&response),
         Reason::Forbidden => !is_unauthorized(&response) && !lacks_scope(&response),
         Reason::Unreachable | Reason::ReadOnly => true,
+    }
+}
+
+/// How long Okta may take to tell its time.
+const TIME_MAX: Duration = Duration::from_secs(10);
+
+/// How often it is asked at most: an org without a `Date` will have none the next time.
+const TIME_EVERY: Duration = Duration::from_secs(60);
+
+/// Asks Okta for its time, where that is not known.
+pub(super) async fn learn_time(connection: &Connection, clock: &Clock, observer: &Arc<dyn Observer>) {
+    let mut asked = connection.okta_time.asked.lock().await;
+    let is_recent = asked.is_some_and(|at| at.elapsed() < TIME_EVERY);
+    if connection.ahead(clock).is_none() && !is_recent {
+        // Whether the answer is good matters to nobody here.
+        let asking = probe(connection, Reason::Unreachable, "okta.users.read", observer);
+        let _ = timeout(TIME_MAX, asking).await;
+        *asked = Some(Instant::now());
     }
 }
 

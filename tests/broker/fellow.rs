@@ -120,7 +120,9 @@ impl Inbox for Notes {
             Source::Work { connection, lane: Lane::Bulk } if connection.as_str() == "prod" => {
                 self.wants.subscribe()
             }
-            Source::Work { .. } | Source::Unrouted | Source::Undelivered => watch::channel(true).1,
+            Source::Work { .. } | Source::Removed { .. } | Source::Unrouted | Source::Undelivered => {
+                watch::channel(true).1
+            }
         }
     }
 }

@@ -109,6 +109,7 @@ async fn a_message_that_goes_round_twice_looks_as_after_once() {
     let began = world.now().as_millisecond() - 6000;
     let expected = |waited: i64| {
         let headers = headers(&[
+            ("okta-age-ms", HeaderValue::Int(waited)),
             ("okta-aside-since", HeaderValue::Int(began + waited)),
             ("okta-attempts", HeaderValue::Int(0)),
             ("okta-caller", text("helpdesk")),
@@ -122,6 +123,10 @@ async fn a_message_that_goes_round_twice_looks_as_after_once() {
         let (message_id, user_id) = (Some("m1".to_owned()), Some(WORKER.to_owned()));
         Properties { message_id, user_id, headers, ..properties.clone() }
     };
+    let [first, second] = [first, second].map(|mut copy| {
+        assert!(copy.properties.headers.remove("okta-clock").is_some());
+        copy
+    });
     assert_eq!(first.properties, expected(0));
     assert_eq!(second.properties, expected(5000));
     for copy in [first, second] {

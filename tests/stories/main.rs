@@ -30,6 +30,8 @@ mod paged;
 mod pausing;
 mod plans;
 mod refusals;
+mod refused_again;
+mod shares;
 mod rules;
 mod secrets;
 mod service_app;

@@ -113,6 +113,41 @@ async fn a_message_of_a_connection_that_was_removed_meanwhile_is_left_to_others(
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_is_left_in_the_queues_of_a_removed_connection_is_answered_once_no_worker_serves_it() {
+    let clock = Clock::starting_at(BEGIN.parse().unwrap());
+    let org = Arc::new(Mutex::new(Org::new(Settings::default())));
+    let okta = Arc::new(SimulatedOkta::new(org, "token", clock, Duration::ZERO));
+    let broker = Broker::new([&prod()]);
+    let worker = Worker::new(rules(&okta, clock, 1), Arc::<Broker>::clone(&broker), silent());
+    let removed = || Source::Removed { connection: prod(), lane: Lane::Bulk };
+    // It is served again: whoever is counted there will have the message.
+    let (mut delivery, is_acknowledged) = self::delivery();
+    delivery.source = removed();
+    worker.take(delivery).await;
+    assert!(!is_acknowledged.load(Ordering::Relaxed));
+    worker.go_by(Rules { connections: HashMap::new(), ..rules(&okta, clock, 1) });
+    let suspend = json!({ "subtool": "suspend_user", "arguments": { "user_id": SAM } }).to_string();
+    for (redelivered, write, effect) in
+        [(false, false, "none"), (true, false, "none"), (false, true, "none"), (true, true, "unknown")]
+    {
+        let (mut delivery, is_acknowledged) = self::delivery();
+        (delivery.source, delivery.redelivered) = (removed(), redelivered);
+        if write {
+            delivery.body = Bytes::from(suspend.clone());
+        }
+        worker.take(delivery).await;
+        assert!(is_acknowledged.load(Ordering::Relaxed));
+        let answer = body(&broker.pop(UNCLAIMED).expect("it is answered"));
+        let told = (&answer["error"]["code"], &answer["effect"], &answer["connection"]);
+        assert_eq!(
+            told,
+            (&json!("unknown_connection"), &json!(effect), &json!(null)),
+            "{redelivered} {write}"
+        );
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_pause_under_settings_that_are_gone_ends_by_itself() {
     let clock = Clock::starting_at(BEGIN.parse().unwrap());
     let mut org = Org::new(Settings::default());

@@ -69,6 +69,8 @@ fn line(event: &Event<'_>) -> Option<String> {
         Event::Answered(ending) => ended(ending),
         Event::Undeliverable { id, .. } => format!("{id} undeliverable"),
         Event::Parked { id, reason, .. } => format!("{id} parked: {}", reason.as_str()),
+        Event::NotParked { id, reason, .. } => format!("{id} not parked: {}", reason.as_str()),
+        Event::Deduplicated { id, status, .. } => format!("{id} deduplicated: {}", status.as_str()),
         Event::HandedBack { id, .. } => format!("{id} handed back"),
         Event::Cancelled { id, .. } => format!("{id} cancelled"),
         Event::Suspected { id, redeliveries, .. } => {
@@ -79,6 +81,7 @@ fn line(event: &Event<'_>) -> Option<String> {
         Event::Stale { id } => format!("{id} stale"),
         Event::Broker { connected, why } => format!("broker connected={connected}: {why}"),
         Event::Blocked { blocked, why } => format!("blocked: {blocked}: {why}"),
+        Event::Removed { connection } => format!("{connection} removed"),
         Event::Unserved { why, .. } => format!("not served: {why}"),
         Event::Policy { queue, what } => format!("policy on {queue}: {what}"),
         Event::QueueDeleted { queue, in_hand, waiting } => {

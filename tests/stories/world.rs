@@ -313,6 +313,19 @@ impl World {
         old.send_replace(true);
     }
 
+    /// The same, and the clock of the new one's machine is so many seconds ahead.
+    pub fn replace_worker_whose_clock_is_ahead(&mut self, seconds: i64) {
+        let set: &'static AtomicI64 = Box::leak(Box::new(AtomicI64::new(seconds)));
+        (self.machine, self.set) = (Clock::set_by(self.clock.now(), set), set);
+        self.replace_worker();
+    }
+
+    /// The same, and the new one enables only these subtools.
+    pub fn replace_worker_that_enables(&mut self, subtools: &[&str]) {
+        self.setup.subtools = AllowList::parse(subtools).unwrap();
+        self.replace_worker();
+    }
+
     /// The org, for a moment.
     pub fn org(&self) -> MutexGuard<'_, Org> {
         self.org.lock().unwrap()
@@ -397,6 +410,23 @@ impl World {
         self.sent += 1;
         let message_id = properties.message_id.or_else(|| Some(format!("m{}", self.sent)));
         self.broker.publish(key, Properties { message_id, ..properties }, body);
+    }
+
+    /// Publishes anything as if it had been delivered before and not acknowledged.
+    pub fn send_again(&mut self, key: &str, properties: Properties, body: impl Into<bytes::Bytes>) {
+        self.sent += 1;
+        let message_id = properties.message_id.or_else(|| Some(format!("m{}", self.sent)));
+        self.broker.publish_again(key, Properties { message_id, ..properties }, body);
+    }
+
+    /// The broker delivers a message again that it had handed out before, whatever became of it.
+    pub fn hand_out_again(&self, stored: &Stored) {
+        self.broker.publish_again(&stored.routing_key, stored.properties.clone(), stored.body.clone());
+    }
+
+    /// Somebody empties a queue.
+    pub fn forget(&self, queue: &str) {
+        while self.broker.pop(queue).is_some() {}
     }
 
     /// Publishes a message without an id.

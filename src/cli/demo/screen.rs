@@ -202,6 +202,9 @@ impl Observer for Screen {
             | Event::Policy { .. }
             | Event::QueueDeleted { .. }
             | Event::Uncounted { .. }
+            | Event::Deduplicated { .. }
+            | Event::NotParked { .. }
+            | Event::Removed { .. }
             | Event::SignalsRefused { .. } => {}
         }
     }

@@ -109,6 +109,7 @@ impl Sending<'_> {
         Answer {
             id: self.job.attempts.id(row.number),
             id_generated: false,
+            deduplicated: false,
             connection: Some(self.job.connection.to_string()),
             subtool: named.map(|named| named.subtool.into_owned()),
             status: Status::Failed,

@@ -133,6 +133,9 @@ impl Observer for Voice {
             | Event::Policy { .. }
             | Event::QueueDeleted { .. }
             | Event::Uncounted { .. }
+            | Event::Deduplicated { .. }
+            | Event::NotParked { .. }
+            | Event::Removed { .. }
             | Event::SignalsRefused { .. } => {}
         }
     }

@@ -19,6 +19,7 @@ mod producing;
 mod publisher;
 mod quarantine;
 mod restoring;
+mod removed;
 mod roster;
 mod serving;
 mod shelf;

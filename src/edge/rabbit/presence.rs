@@ -23,7 +23,7 @@ use crate::worker::event::{Event, Observer};
 use crate::worker::ports::Census;
 
 use super::connecting::{RECONNECT, explain};
-use super::declare::{declare, look};
+use super::declare::{declare, is_gone, look};
 use super::doubt::Doubt;
 use super::restoring::Restoring;
 use super::roster::Roster;
@@ -274,6 +274,33 @@ async fn answered<T>(asked: impl Future<Output = lapin::Result<T>>) -> Result<T,
 /// The wait before the next count.
 fn soon() -> Duration {
     COUNT_EVERY.mul_f64(1.0 - JITTER + 2.0 * JITTER * fastrand::f64())
+}
+
+/// Whether any worker serves a connection that this one does not; `None` when nobody can tell.
+///
+/// # Errors
+/// When the AMQP connection is no good.
+pub(super) async fn is_served(site: &Site, connection: &ConnectionName) -> Result<Option<bool>, Doubt> {
+    let channel = site.connection.create_channel().await.map_err(Doubt::unreachable)?; // a refusal closes it
+    let consumers = match answered_or_gone(look(&channel, &presence_queue(connection))).await {
+        Ok(found) => Some(found.map_or(0, |queue| queue.consumer_count())),
+        Err(_) => None,
+    };
+    // The count of heartbeats takes this worker for one of them.
+    let others = site.signals.heartbeats.workers(connection).map(|workers| workers.saturating_sub(1));
+    Ok(consumers.max(others).map(|workers| workers > 0))
+}
+
+/// What was found of a queue; `None`: there is no such queue.
+async fn answered_or_gone(
+    looking: impl Future<Output = lapin::Result<lapin::Queue>>,
+) -> Result<Option<lapin::Queue>, String> {
+    match timeout(ANSWER_MAX, looking).await {
+        Ok(Ok(queue)) => Ok(Some(queue)),
+        Ok(Err(error)) if is_gone(&error) => Ok(None),
+        Ok(Err(error)) => Err(explain(&error)),
+        Err(_) => Err(SILENT.to_owned()),
+    }
 }
 
 /// Waits until a consumer of a queue without messages has ended.

@@ -77,6 +77,8 @@ impl Restoring {
     async fn declare(&self, source: &Source) -> Result<Result<(), String>, Doubt> {
         let topology = match source {
             Source::Work { connection, .. } => Topology::of_connection(connection),
+            // Nobody needs the queues of a removed connection again.
+            Source::Removed { .. } => return Err(Doubt::Lost("a queue of a removed connection was deleted")),
             Source::Unrouted | Source::Undelivered => self.shared.clone(),
         };
         let channel = self.connection.create_channel().await.map_err(Doubt::unreachable)?;

@@ -40,6 +40,8 @@ impl Serving {
         let channel = site.connection.create_channel().await.map_err(Doubt::unreachable)?;
         declare(&channel, &Topology::of_connection(name), site.passive).await.map_err(Doubt::Undeclared)?;
         let presence = Presence::announce(site, name, counted_by).await?;
+        // Again, now that this worker is counted: one that has removed the connection may just have unbound it.
+        declare(&channel, &Topology::of_connection(name), site.passive).await.map_err(Doubt::Undeclared)?;
         let lanes = Lane::ALL.map(|lane| Source::Work { connection: name.clone(), lane });
         Ok(Self { presence: Some(presence), ..Self::consuming(site, &lanes).await? })
     }

@@ -4,14 +4,16 @@
 //! whole generation is torn down and built again: connect, attach the publisher, declare, consume. Acks
 //! go on the consuming connection, because a broker short of memory stops reading the other.
 
-use std::sync::Arc;
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 
 use lapin::{Connection, ErrorKind};
 use tokio::sync::{Notify, Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
+use crate::domain::ids::ConnectionName;
 use crate::domain::topology::Topology;
 use crate::worker::event::{Event, Observer};
 use crate::worker::ports::Inbox;
@@ -62,6 +64,8 @@ pub struct Supervisor {
     way: Way,
     shared: Topology,
     pub(super) roster: Roster,
+    /// The connections that were served, whether they still are or not.
+    seen: Arc<Mutex<BTreeSet<ConnectionName>>>,
     pub(super) signals: Arc<Signals>,
     pub(super) publisher: Arc<Publisher>,
     pub(super) means: Means,
@@ -96,6 +100,7 @@ impl Supervisor {
                 Arc::clone(&publisher),
             )),
             roster,
+            seen: Arc::default(),
             means: Means {
                 inbox,
                 prefetch: settings.prefetch,
@@ -219,6 +224,7 @@ impl Supervisor {
             signals: Arc::clone(&self.signals),
             means: self.means.clone(),
             roster: self.roster.clone(),
+            seen: Arc::clone(&self.seen),
             passive: !self.settings.declare,
             observer: Arc::clone(&self.observer),
         }

@@ -11,13 +11,13 @@ mod verdict;
 use std::sync::Arc;
 use std::time::Duration;
 
-use jiff::SignedDuration;
+use jiff::{SignedDuration, Timestamp};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use tokio::time::Instant;
 
 use crate::domain::answer::{Outcome, RateLimit};
-use crate::domain::bucket::{Bucket, RateHeaders};
+use crate::domain::bucket::{Bucket, RateHeaders, date};
 use crate::domain::http::{Exchange, NoAnswer, Request, Response};
 use crate::domain::mail::Receipt;
 use crate::domain::okta_error::OktaError;
@@ -34,6 +34,7 @@ use super::answering::frame;
 use super::cancelling::{Cancelled, Notice};
 use super::event::{Event, Observer};
 use super::killpoint::{Point, reached};
+use super::okta_time::by_okta;
 use super::ports::{Ask, NotNow, Patience, Permit};
 use super::progress::{Progress, WaitingFor};
 use super::pulse::{self, Reason, told};
@@ -120,8 +121,6 @@ pub(super) struct Conversation<'a> {
     unclear: Option<Result<Response, NoAnswer>>,
     /// Whether the next request begins another attempt.
     is_another: bool,
-    /// How far Okta's clock is ahead of ours, once an answer told.
-    okta_ahead: Option<SignedDuration>,
     /// What Okta said when it failed for the whole connection.
     refused: Option<OktaError>,
     /// Attempts spent on what may fail for the whole connection.
@@ -153,13 +152,12 @@ impl<'a> Conversation<'a> {
             may_hand_back: true,
             owed: Duration::ZERO,
             has_begun: false,
-            doubt: match job.letter.docket.maybe_since() {
-                Some(_) if !job.is_read() => Doubt::Before,
-                _ => Doubt::None,
+            doubt: match job.letter.docket.may_have_run() && !job.is_read() {
+                true => Doubt::Before,
+                false => Doubt::None,
             },
             unclear: None,
             is_another: false,
-            okta_ahead: None,
             refused: None,
             attempts_everywhere: 0,
             beats_before: None,
@@ -199,13 +197,24 @@ impl<'a> Conversation<'a> {
         !self.has_changed_nothing()
     }
 
+    /// How far Okta's clock is ahead of the machine's, as far as that is known.
+    fn okta_ahead(&self) -> Option<SignedDuration> {
+        self.job.connection.ahead(&self.rules.clock)
+    }
+
+    /// The time of day at a moment, as everybody else has it.
+    fn time_of(&self, at: Instant) -> Timestamp {
+        by_okta(self.rules.clock.time_of(at), self.okta_ahead())
+    }
+
     async fn talk(&mut self) -> Result<End, End> {
         loop {
+            let ahead = self.okta_ahead();
             let setting = Setting {
                 bounds: self.bounds(),
-                maybe_since: self.job.letter.docket.maybe_since(),
+                maybe_since: self.job.letter.docket.maybe_since(ahead),
                 is_settled: self.job.letter.docket.is_settled,
-                okta_ahead: self.okta_ahead.unwrap_or_default(),
+                okta_ahead: ahead.unwrap_or_default(),
                 is_dry_run: self.job.envelope.options.dry_run,
             };
             let next = self.job.tool.resume(&mut self.list, &self.history, setting);
@@ -324,16 +333,15 @@ impl<'a> Conversation<'a> {
         if response.is_success() && self.is_in_scope(request) {
             connection.pulse.beat(self.job.scope);
         }
-        let date = response.headers.get(http::header::DATE).and_then(|date| date.to_str().ok());
-        if let Some(date) = date.and_then(|date| jiff::fmt::rfc2822::parse(date).ok()) {
-            self.okta_ahead.get_or_insert(date.timestamp().duration_since(self.rules.clock.now()));
+        if let Some(date) = date(&response.headers) {
+            connection.okta_time.learn(date);
         }
         if request.method == http::Method::POST
             && response.is_success()
             && self.job.tool.repeat() == Repeat::Create
             && let Some(Created { id }) = response.read()
         {
-            connection.fresh.add(id);
+            connection.fresh.add(self.job.letter.docket.caller.as_deref(), id);
         }
     }
 
@@ -365,7 +373,7 @@ impl<'a> Conversation<'a> {
         let bucket = request.bucket();
         // Work that has begun is finished, whatever the deadline says.
         let not_after = self.job.deadline.filter(|_| !self.has_begun);
-        let not_after = not_after.map(|deadline| self.rules.clock.instant_of(deadline.at));
+        let not_after = not_after.map(|deadline| self.rules.clock.instant_of(deadline.ours));
         let asked = Instant::now();
         let ask = Ask {
             method: &request.method,
@@ -387,7 +395,7 @@ impl<'a> Conversation<'a> {
                 return Err(End::ComeAgain { bucket, wait });
             }
             Err(NotNow::ComeAgain(_)) => unreachable!("only who would come again is told to"),
-            Err(NotNow::Passed) => Err(too_late(self.deadline()).retry_at(self.rules.clock.now())),
+            Err(NotNow::Passed) => Err(too_late(self.deadline()).retry_at(self.time_of(Instant::now()))),
             Err(NotNow::NotBefore(until)) => Err(self.cannot_make_it(until)),
         };
         self.company.observer.note(&Event::Waited {
@@ -402,7 +410,7 @@ impl<'a> Conversation<'a> {
     /// What to do in a long line: an invocation that has begun goes on here.
     fn patience(&self) -> Patience {
         let nothing_was_sent = self.cost.okta_calls == 0 && self.attempts() == 0;
-        if nothing_was_sent && self.job.letter.docket.may_be_copied() {
+        if nothing_was_sent && self.job.letter.docket.may_be_copied(self.okta_ahead()) {
             self.patience
         } else {
             Patience::Wait

@@ -83,7 +83,7 @@ impl Conversation<'_> {
         let mut failure = Failure::new(pause.reason.code(), message);
         failure.retryable = true;
         failure.okta = self.refused.clone();
-        failure.retry_at(self.rules.clock.time_of(pause.next_probe))
+        failure.retry_at(self.time_of(pause.next_probe))
     }
 
     /// Waits for something, or hands the message back when the worker stops meanwhile and nothing has been
@@ -166,7 +166,8 @@ impl Conversation<'_> {
             return self.exhausted(answer).await;
         }
         let wait = self.wait_after(trouble, answer);
-        let may_come_again = self.patience == Patience::ComeAgain && self.job.letter.docket.may_be_copied();
+        let may_come_again =
+            self.patience == Patience::ComeAgain && self.job.letter.docket.may_be_copied(self.okta_ahead());
         if wait > WAIT_IN_HAND_MAX && self.has_changed_nothing() && may_come_again {
             self.note_retry(trouble, attempt, wait);
             self.owed = wait.min(WAIT_IN_HAND_MAX); // if there can be no copy

@@ -18,7 +18,7 @@ impl Conversation<'_> {
         let message = format!("the budget of `{name}` cannot make it before the deadline");
         Failure::new(ErrorCode::RateLimited, message)
             .at(Some(self.deadline().path))
-            .retry_at(self.rules.clock.time_of(until))
+            .retry_at(self.time_of(until))
     }
 
     pub(super) fn deadline(&self) -> Deadline {
