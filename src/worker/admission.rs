@@ -15,9 +15,11 @@ use crate::domain::json::{self, Fields};
 use crate::domain::secret::Secrets;
 use crate::policy::permit::AllowList;
 use crate::tools::catalogue::{self, Entry};
+use crate::tools::subject::{Subject, subject};
 use crate::tools::{Bounds, Listing, Move, Repeat, Setting, Tool};
 
 use super::letter::Letter;
+use super::order::Access;
 use super::{Connection, Rules};
 
 /// A message as far as it could be read.
@@ -122,6 +124,14 @@ impl Reading {
     /// Whether it asks for a change.
     pub fn is_write(&self) -> bool {
         matches!(&self.tool, Some(Ok(tool)) if tool.repeat() != Repeat::Read) && !self.is_dry_run()
+    }
+
+    /// What it is about, and whether it may write; `None` when it names nothing or is refused anyway.
+    pub fn subject(&self) -> Option<(Subject, Access)> {
+        let (entry, envelope) = (self.entry?, self.envelope.as_ref().ok()?);
+        let Some(Ok(_)) = &self.tool else { return None };
+        let access = if self.is_write() { Access::Write } else { Access::Read };
+        Some((subject(entry.manifest.name, &envelope.arguments)?, access))
     }
 
     /// Whether its result holds what is nowhere else.
@@ -553,7 +563,8 @@ mod tests {
         let worker = Worker::new(rules, Arc::new(Nowhere), observer);
         let (identity, begun) = (Identity::of(&reading), tokio::time::Instant::now());
         let answering = Answering { worker: &worker, letter: &letter, identity: &identity, begun };
-        let case = Case { rules: &worker.rules.load(), body: &Bytes::new(), receipt: &Nowhere, answering };
+        let (rules, body) = (&worker.rules.load(), &Bytes::new());
+        let case = Case { rules, body, receipt: &Nowhere, answering, in_lane: None };
         match worker.run(reading, case).await {
             Ended::Concluded(conclusion) => conclusion,
             Ended::PutAside | Ended::Dropped | Ended::Stale => panic!("nobody stops the worker"),

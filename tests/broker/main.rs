@@ -27,6 +27,7 @@ mod dead;
 mod given_up;
 mod nodes;
 mod not_yet;
+mod order;
 mod outages;
 mod policies;
 mod presence;
