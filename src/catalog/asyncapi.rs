@@ -76,8 +76,8 @@ fn schemas() -> Map<String, Value> {
             "connection": { "type": "string" },
             "subtool": { "type": "string" },
             "waiting_for": {
-                "type": "string", "enum": ["rate_limit", "retry"],
-                "description": "Room in the budget, or the next attempt after a failure.",
+                "type": "string", "enum": ["rate_limit", "retry", "order"],
+                "description": "Room in the budget, the next attempt after a failure, or earlier writes of its subject.",
             },
             "bucket": { "type": ["string", "null"], "description": "The bucket there is no room in." },
             "waited_ms": { "type": "integer", "minimum": 0, "description": "How long it has waited so far." },

@@ -150,6 +150,11 @@ pub trait Receipt: Send + Sync {
     /// delivered the message is gone, and then the message is or will be with somebody else.
     fn is_live(&self) -> bool;
 
+    /// Waits until an acknowledgement would no longer reach the broker; for ever where that cannot happen.
+    async fn gone(&self) {
+        std::future::pending().await
+    }
+
     /// Acknowledges; false when it could not, and the message will come again.
     async fn ack(self: Box<Self>) -> bool;
 }

@@ -356,8 +356,17 @@ impl Log {
                 "put a message for `{bucket}` on `{connection}` aside for {} ms",
                 millis(wait)
             ),
+            Event::Behind { connection, lane, id, wait } => debug!(
+                connection = connection.as_str(),
+                lane = lane.as_str(),
+                id = &*name(id),
+                wait_ms = millis(wait),
+                "put `{}` on `{connection}` aside for {} ms behind others of its subject",
+                name(id),
+                millis(wait)
+            ),
             // The metrics count these; a line each would say nothing that `answered` does not.
-            Event::Received { .. } | Event::Left { .. } | Event::Waited { .. } => {}
+            Event::Received { .. } | Event::Left { .. } | Event::Waited { .. } | Event::Backlog { .. } => {}
         }
     }
 }
@@ -730,6 +739,8 @@ mod tests {
             Event::RateLimited { connection, bucket, kind: LimitKind::Window },
             Event::Retried { connection, reason, attempt: 2, wait: Duration::from_secs(1) },
             Event::PutAside { connection, lane: Lane::Bulk, bucket, wait: Duration::from_secs(15) },
+            Event::Behind { connection, lane: Lane::Bulk, id: "7d0c", wait: Duration::from_secs(1) },
+            Event::Backlog { connection, lane: Lane::Bulk, ready: 5, delayed: 2, oldest: None },
             Event::Answered(bare("7d0c")),
             Event::Undeliverable { id: "7d0c", connection: None },
             Event::Parked { id: "7d0c", connection: Some(&prod), reason: ParkReason::CrashLoop },

@@ -33,6 +33,9 @@ const ABSENT: &str = "-";
 /// The gauge whose value runs down by itself.
 const RESET_SECONDS: &str = "okta_worker_rate_limit_reset_seconds";
 
+/// The gauge whose value grows by itself.
+const OLDEST_SECONDS: &str = "okta_worker_oldest_seconds";
+
 /// Seconds an invocation takes. Okta alone answers in 0.1 to 1; a window of the budget lasts 60; an
 /// interactive invocation gives up after 600, and so does one message of a list. Beyond that only `bulk`
 /// waits, and 3600 tells an hour's backlog from a stuck one.
@@ -40,9 +43,9 @@ const INVOCATION_SECONDS: &[f64] =
     &[0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0];
 
 /// Seconds a request waits for the budget. The first bound tells "did not wait" from "waited"; the rest
-/// are parts and multiples of Okta's window of 60.
+/// are parts and multiples of Okta's window of 60, up to the hour of a long backlog.
 const THROTTLE_SECONDS: &[f64] =
-    &[0.001, 0.05, 0.25, 1.0, 2.5, 5.0, 10.0, 20.0, 30.0, 60.0, 120.0, 300.0, 600.0];
+    &[0.001, 0.05, 0.25, 1.0, 2.5, 5.0, 10.0, 20.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0];
 
 /// Seconds one request takes at Okta: fine around the usual 0.1 to 1, coarse up to where any timeout ends it.
 const REQUEST_SECONDS: &[f64] = &[0.025, 0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0];
@@ -70,6 +73,10 @@ pub struct Metrics {
     retries: IntCounterVec,
     put_aside: IntCounterVec,
     in_flight: IntGaugeVec,
+    backlog: IntGaugeVec,
+    delayed: IntGaugeVec,
+    /// When the oldest message was sent, in seconds since `started`; how old it is is worked out at each scrape.
+    oldest_sent: GaugeVec,
     parked: IntCounterVec,
     not_parked: IntCounterVec,
     deduplicated: IntCounterVec,
@@ -112,7 +119,7 @@ impl Metrics {
             ),
             throttle_wait: families.histograms(
                 "throttle_wait_seconds",
-                "Waiting for Okta's budget before one request.",
+                "Waiting for Okta's budget before one request, delays of its message included.",
                 &["connection", "bucket", "lane"],
                 THROTTLE_SECONDS,
             ),
@@ -163,6 +170,26 @@ impl Metrics {
                 "in_flight",
                 "Invocations being worked on, waiting ones included.",
                 &["connection", "lane"],
+            ),
+            backlog: families.gauges(
+                "backlog",
+                "Messages in the lane's queue, and those that this worker has delayed.",
+                &["connection", "lane"],
+            ),
+            delayed: families.gauges(
+                "delayed",
+                "Messages of the lane that this worker has delayed and that are not back.",
+                &["connection", "lane"],
+            ),
+            oldest_sent: families.add(
+                GaugeVec::new(
+                    Opts::new(
+                        OLDEST_SECONDS,
+                        "About how old the lane's oldest message is; 0 when there is none.",
+                    ),
+                    &["connection", "lane"],
+                )
+                .expect(WELL_FORMED),
             ),
             parked: families.counters(
                 "parked_total",
@@ -251,7 +278,11 @@ impl Metrics {
             self.paused.with_label_values(&[connection, reason.as_str()]);
         }
         for lane in Lane::ALL {
-            self.in_flight.with_label_values(&[connection, lane.as_str()]);
+            let labels = [connection, lane.as_str()];
+            for gauge in [&self.in_flight, &self.backlog, &self.delayed] {
+                gauge.with_label_values(&labels);
+            }
+            self.tell_oldest(labels, None, self.started);
         }
         self.redelivered.with_label_values(&[connection]);
     }
@@ -271,14 +302,17 @@ impl Metrics {
         self.count_dropped_lines(log::lines_dropped());
         let mut families = self.registry.gather();
         let since_start = self.seconds(now);
-        for metric in families
-            .iter_mut()
-            .filter(|family| family.name() == RESET_SECONDS)
-            .flat_map(proto::MetricFamily::mut_metric)
-        {
-            let mut gauge = proto::Gauge::default();
-            gauge.set_value((metric.get_gauge().get_value() - since_start).max(0.0));
-            metric.set_gauge(gauge);
+        for family in &mut families {
+            let sign = match family.name() {
+                RESET_SECONDS => 1.0,
+                OLDEST_SECONDS => -1.0,
+                _ => continue,
+            };
+            for metric in family.mut_metric() {
+                let mut gauge = proto::Gauge::default();
+                gauge.set_value((sign * (metric.get_gauge().get_value() - since_start)).max(0.0));
+                metric.set_gauge(gauge);
+            }
         }
         let mut text = Vec::new();
         TextEncoder::new().encode(&families, &mut text).expect("a vector takes whatever is written");
@@ -296,10 +330,10 @@ impl Metrics {
             Event::Left { connection, lane } => {
                 self.in_flight.with_label_values(&[connection.as_str(), lane.as_str()]).dec();
             }
-            Event::Waited { connection, bucket, lane, waited } => self
+            Event::Waited { connection, bucket, lane, waited, before } => self
                 .throttle_wait
                 .with_label_values(&[connection.as_str(), bucket.as_str(), lane.as_str()])
-                .observe(waited.as_secs_f64()),
+                .observe((waited + before).as_secs_f64()),
             Event::Requested { connection, bucket, method, http_status, took, rate } => {
                 let labels = [connection.as_str(), bucket.as_str()];
                 self.count_request(labels, method, http_status, took);
@@ -335,7 +369,16 @@ impl Metrics {
             }
             Event::Broker { connected, .. } => self.broker_connected.set(i64::from(connected)),
             Event::Blocked { blocked, .. } => self.broker_blocked.set(i64::from(blocked)),
+            Event::Backlog { connection, lane, ready, delayed, oldest } => {
+                let labels = [connection.as_str(), lane.as_str()];
+                let count = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
+                let delayed = delayed as u64;
+                self.backlog.with_label_values(&labels).set(count(ready + delayed));
+                self.delayed.with_label_values(&labels).set(count(delayed));
+                self.tell_oldest(labels, oldest, now);
+            }
             Event::BucketExhausted { .. }
+            | Event::Behind { .. }
             | Event::BucketRecovered { .. }
             | Event::LimitLowered { .. }
             | Event::HandedBack { .. }
@@ -376,6 +419,11 @@ impl Metrics {
         let told = rate.date.unwrap_or_else(Timestamp::now).as_second();
         let left = u32::try_from(rate.reset.saturating_sub(told).max(0)).unwrap_or(u32::MAX);
         self.window_end.with_label_values(&labels).set(self.seconds(now) + f64::from(left));
+    }
+
+    fn tell_oldest(&self, labels: [&str; 2], age: Option<Duration>, now: Instant) {
+        let sent = age.map_or(f64::INFINITY, |age| self.seconds(now) - age.as_secs_f64());
+        self.oldest_sent.with_label_values(&labels).set(sent);
     }
 
     fn count_ending(&self, ending: &Ending<'_>) {
@@ -503,12 +551,20 @@ mod tests {
         for event in [
             Event::Received { connection, lane, redelivered: true },
             Event::Left { connection, lane },
-            Event::Waited { connection, bucket, lane, waited: Duration::from_secs(2) },
+            Event::Waited {
+                connection,
+                bucket,
+                lane,
+                waited: Duration::from_secs(2),
+                before: Duration::ZERO,
+            },
             requested(connection, Some(200), Some(headers())),
             Event::RateLimited { connection, bucket, kind: LimitKind::Window },
             Event::BucketExhausted { connection, bucket, wait: Duration::from_secs(9) },
             Event::Retried { connection, reason: RetryReason::Busy, attempt: 1, wait: Duration::ZERO },
             Event::PutAside { connection, lane, bucket, wait: Duration::from_secs(15) },
+            Event::Behind { connection, lane, id, wait: Duration::from_secs(1) },
+            Event::Backlog { connection, lane, ready: 5, delayed: 2, oldest: None },
             Event::Answered(ending(some, Some("add_user_to_group"))),
             Event::Undeliverable { id, connection: some },
             Event::Parked { id, connection: some, reason: ParkReason::Internal },
@@ -730,6 +786,42 @@ mod tests {
             lines(&text, "rate_limit_reset_seconds{")[0].rsplit_once(' ').unwrap().1.parse::<f64>().unwrap()
         };
         assert_eq!([left(0), left(5), left(20), left(3600)], [20.0, 15.0, 0.0, 0.0]);
+    }
+
+    #[test]
+    fn a_backlog_is_what_is_in_the_queue_and_what_lies_delayed_and_its_oldest_message_grows_older() {
+        let metrics = Metrics::new();
+        let prod = connection("prod");
+        metrics.expect([&prod].into_iter());
+        let told = metrics.started + Duration::from_secs(100);
+        let shown = |name: &str, seconds| {
+            let text = metrics.render_at(told + Duration::from_secs(seconds));
+            let of_bulk = lines(&text, name).into_iter().find(|line| line.contains("lane=\"bulk\"")).unwrap();
+            of_bulk.rsplit_once(' ').unwrap().1.parse::<f64>().unwrap()
+        };
+        assert_eq!(
+            [shown("backlog{", 0), shown("oldest_seconds{", 0)],
+            [0.0, 0.0],
+            "nothing was counted yet"
+        );
+        let counted =
+            |oldest| Event::Backlog { connection: &prod, lane: Lane::Bulk, ready: 700, delayed: 64, oldest };
+        // It was sent before this worker started.
+        metrics.note_at(&counted(Some(Duration::from_secs(3600))), told);
+        assert_eq!([shown("backlog{", 0), shown("delayed{", 0)], [764.0, 64.0]);
+        assert_eq!([shown("oldest_seconds{", 0), shown("oldest_seconds{", 60)], [3600.0, 3660.0]);
+        metrics.note_at(&counted(None), told);
+        assert_eq!(shown("oldest_seconds{", 60), 0.0);
+    }
+
+    #[test]
+    fn a_wait_for_the_budget_includes_the_delays_before() {
+        let metrics = Metrics::new();
+        let prod = connection("prod");
+        let (bucket, lane, waited) = (Bucket::Users, Lane::Bulk, Duration::from_secs(2));
+        let before = Duration::from_secs(300);
+        metrics.note(&Event::Waited { connection: &prod, bucket, lane, waited, before });
+        assert!(lines(&metrics.render(), "throttle_wait_seconds_sum{")[0].ends_with(" 302"));
     }
 
     #[test]

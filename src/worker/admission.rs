@@ -17,11 +17,13 @@ use crate::domain::secret::Secrets;
 use crate::domain::text::is_repeatable;
 use crate::policy::permit::AllowList;
 use crate::tools::catalogue::{self, Entry};
+use crate::tools::subject::{Subject, subject};
 use crate::tools::{Bounds, Kind, Listing, Move, Repeat, Setting, Tool};
 
 use super::docket::Docket;
 use super::letter::Letter;
 use super::okta_time::{AHEAD_MAX, by_machine, by_okta};
+use super::order::Access;
 use super::{Connection, Rules};
 
 /// A message as far as it could be read.
@@ -154,6 +156,14 @@ impl Reading {
             Some(connection) => rules.callers.may_use(caller, &connection.name),
             None => rules.callers.is_open(),
         }
+    }
+
+    /// What it is about, and whether it may write; `None` when it names nothing or is refused anyway.
+    pub fn subject(&self) -> Option<(Subject, Access)> {
+        let (entry, envelope) = (self.entry?, self.envelope.as_ref().ok()?);
+        let Some(Ok(_)) = &self.tool else { return None };
+        let access = if self.is_write() { Access::Write } else { Access::Read };
+        Some((subject(entry.manifest.name, &envelope.arguments)?, access))
     }
 
     /// Whether its result holds what is nowhere else.
@@ -666,7 +676,8 @@ mod tests {
         let worker = Worker::new(rules, Arc::new(Nowhere), observer);
         let (identity, begun) = (Identity::of(&reading), tokio::time::Instant::now());
         let answering = Answering { worker: &worker, letter: &letter, identity: &identity, begun };
-        let case = Case { rules: &worker.rules.load(), body: &Bytes::new(), receipt: &Nowhere, answering };
+        let (rules, body) = (&worker.rules.load(), &Bytes::new());
+        let case = Case { rules, body, receipt: &Nowhere, answering, in_lane: None };
         match worker.run(reading, case).await {
             Ended::Concluded(conclusion) => conclusion,
             Ended::Deduplicated(_) | Ended::PutAside | Ended::Dropped | Ended::Stale => {

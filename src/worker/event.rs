@@ -105,6 +105,8 @@ pub enum Event<'a> {
         lane: Lane,
         /// How long.
         waited: Duration,
+        /// How long its message had waited before it was delivered this time.
+        before: Duration,
     },
     /// A request was sent and answered, or not.
     Requested {
@@ -178,6 +180,30 @@ pub enum Event<'a> {
         bucket: Bucket,
         /// For how long.
         wait: Duration,
+    },
+    /// A message lies in a delay tier because an earlier one of its subject does, or because enough of them wait.
+    Behind {
+        /// Whose lane.
+        connection: &'a ConnectionName,
+        /// From which lane and back.
+        lane: Lane,
+        /// The invocation's id.
+        id: &'a str,
+        /// For how long.
+        wait: Duration,
+    },
+    /// The broker has counted the messages in the queue of a lane.
+    Backlog {
+        /// Whose lane.
+        connection: &'a ConnectionName,
+        /// Which lane.
+        lane: Lane,
+        /// Messages in the queue.
+        ready: u64,
+        /// Messages that this worker has delayed and that are not back.
+        delayed: usize,
+        /// How old the oldest known message is.
+        oldest: Option<Duration>,
     },
     /// A message went back to its queue: the worker stops, its connection is paused, or another
     /// suspect runs.

@@ -15,15 +15,18 @@ pub mod event;
 mod fresh;
 pub mod gate;
 pub mod killpoint;
+mod lanes;
 mod letter;
 mod memory;
 mod okta_time;
+mod order;
 pub mod parked;
 mod parking;
 pub mod ports;
 mod progress;
 pub mod pulse;
 mod shares;
+mod turn;
 
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -32,9 +35,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
 use jiff::{SignedDuration, Timestamp};
 use tokio::sync::{Semaphore, SemaphorePermit, watch};
 use tokio::time::Instant;
@@ -51,20 +54,22 @@ use crate::policy::retry::RetryRules;
 pub use admission::check_body;
 use admission::{Job, Reading};
 use answering::Answering;
-use aside::{Aside, Put};
+use aside::{Aside, Put, SoFar};
 use cancelling::{Cancelled, Mark, Notice};
 use clock::Clock;
 use conversation::{Company, Conversation, Cost, End};
 use event::{Event, Observer, ParkReason};
 use fresh::Fresh;
 use killpoint::{Point, reached};
+use lanes::{InLane, Lanes, Waiting};
 use letter::Letter;
 use memory::{Invocation, Memory};
 use okta_time::{Moment, OktaTime, by_okta};
 use parking::Parking;
-use ports::{Budget, Inbox, Okta, Postbox};
+use ports::{Budget, Inbox, Okta, Postbox, Ready};
 use progress::Progress;
 use pulse::Pulse;
+use turn::leaves;
 
 /// One org as the worker sees it.
 pub struct Connection {
@@ -152,6 +157,8 @@ pub struct Worker {
     is_drop_told: AtomicBool,
     /// What each caller may still park.
     parking: Parking,
+    /// What it has of each lane.
+    lanes: Lanes,
 }
 
 /// How long a message that must run alone lies aside before: one of these, by chance. Those that went aside together
@@ -226,6 +233,19 @@ struct Case<'a> {
     body: &'a Bytes,
     receipt: &'a dyn Receipt,
     answering: Answering<'a>,
+    in_lane: Option<&'a InLane>,
+}
+
+/// A delivery that was read, and has its place among the others.
+struct Opened {
+    rules: Arc<Rules>,
+    letter: Letter,
+    body: Bytes,
+    receipt: Box<dyn Receipt>,
+    /// `None`: reading it shows a bug of ours.
+    reading: Option<(Identity, Reading)>,
+    in_lane: Option<InLane>,
+    begun: Instant,
 }
 
 /// What is known of a message for its answer, whatever became of it.
@@ -263,9 +283,9 @@ impl Worker {
     /// A worker with these rules that answers through this postbox.
     pub fn new(rules: Rules, postbox: Arc<dyn Postbox>, observer: Arc<dyn Observer>) -> Self {
         let rules = ArcSwap::from_pointee(rules);
-        let (memory, cancelled, parking) = (Memory::default(), Cancelled::default(), Parking::default());
-        let is_drop_told = AtomicBool::new(false);
-        Self { rules, postbox, observer, memory, cancelled, is_drop_told, parking }
+        let (memory, cancelled, lanes) = (Memory::default(), Cancelled::default(), Lanes::default());
+        let (is_drop_told, parking) = (AtomicBool::new(false), Parking::default());
+        Self { rules, postbox, observer, memory, cancelled, is_drop_told, parking, lanes }
     }
 
     /// The same, where `okta.dead` holds so many messages for so long.
@@ -316,7 +336,10 @@ impl Worker {
             reading.envelope.is_err() && letter.reply_to.is_none() && reading.caller_may_use(letter, rules);
         let effect = reading.effect_before(&letter.docket);
         match catch_unwind(AssertUnwindSafe(|| reading.judge(letter, rules))) {
-            Ok(Ok(job)) => self.once(&job, case).await,
+            Ok(Ok(job)) => match self.in_turn(&job, case).await {
+                Ok(()) => self.once(&job, case).await,
+                Err(ended) => ended,
+            },
             Ok(Err(failure)) => Ended::refused(failure, effect, is_kept.then_some(ParkReason::Unreadable)),
             Err(_) => Ended::crashed(effect),
         }
@@ -326,7 +349,11 @@ impl Worker {
     async fn once(&self, job: &Job<'_>, case: Case<'_>) -> Ended {
         let Some(invocation) = Invocation::of(job, case.body) else { return self.converse(job, case).await };
         let is_same_message = job.letter.docket.may_have_run();
-        match self.memory.begin(invocation, is_same_message).await {
+        let begun = tokio::select! {
+            begun = self.memory.begin(invocation, is_same_message) => begun,
+            () = case.receipt.gone() => return Ended::Stale,
+        };
+        match begun {
             Err(known) => Ended::Deduplicated(known),
             Ok(running) => {
                 let ended = self.converse(job, case).await;
@@ -340,12 +367,10 @@ impl Worker {
 
     /// Talks with Okta, or puts the message aside when the line is long.
     async fn converse(&self, job: &Job<'_>, case: Case<'_>) -> Ended {
-        let Case { rules, body, receipt, answering } = case;
-        let (postbox, observer) = (&*self.postbox, &self.observer);
-        let progress = Progress::new(&self.postbox, job.letter, job.connection.name.as_str(), job.subtool);
-        let company = Company { rules, observer, receipt, progress: &progress, cancelled: &self.cancelled };
-        let aside = Aside { job, body, receipt, rules, postbox };
-        let _alone = match self.alone(job, &aside).await {
+        let progress = self.progress(job);
+        let company = self.company(case, &progress);
+        let aside = self.aside(job, case);
+        let _alone = match self.alone(job, &aside, case.in_lane).await {
             Ok(alone) => alone,
             Err(ended) => return ended,
         };
@@ -358,41 +383,27 @@ impl Worker {
                 Err(_) => break (conversation.crashed(), Some(ParkReason::Internal)),
                 Ok(End::Stale) => return Ended::Stale,
                 Ok(End::Cancelled(notice)) => {
-                    let (connection, lane, id) = (&job.connection.name, job.lane, &*job.letter.id);
-                    self.observer.note(&Event::Cancelled { connection, lane, id });
+                    self.note_cancelled(job);
                     match notice {
                         Notice::Nothing => return Ended::Dropped,
                         Notice::Answer => break (cancelled(), None),
                     }
                 }
                 Ok(End::Page(result)) => {
-                    if answering.page(result, conversation.cost.clone(), pages).await.is_err() {
+                    if case.answering.page(result, conversation.cost.clone(), pages).await.is_err() {
                         return Ended::Stale;
                     }
                     pages += 1;
                 }
-                Ok(End::HandBack) => {
-                    let (attempts, waited) = (conversation.attempts(), conversation.waited());
-                    let is_stopping = *rules.stopping.borrow();
-                    match aside.hand_back(attempts, waited, conversation.is_in_doubt()).await {
-                        Put::ComesBack(_) => {
-                            let (connection, lane, id) = (&job.connection.name, job.lane, &*job.letter.id);
-                            self.observer.note(&Event::HandedBack { connection, lane, id });
-                            return Ended::PutAside;
-                        }
-                        Put::Stays if !is_stopping => conversation.stay(),
-                        Put::Stays | Put::Stale => return Ended::Stale,
-                    }
-                }
+                Ok(End::HandBack) => match self.hand_back(&aside, &mut conversation, case).await {
+                    Some(ended) => return ended,
+                    None => conversation.stay(),
+                },
                 Ok(End::ComeAgain { bucket, wait }) => {
-                    match aside.put(wait, conversation.attempts(), conversation.waited()).await {
-                        Put::ComesBack(wait) => {
-                            let (connection, lane) = (&job.connection.name, job.lane);
-                            self.observer.note(&Event::PutAside { connection, lane, bucket, wait });
-                            return Ended::PutAside;
-                        }
-                        Put::Stays => conversation.stay(),
-                        Put::Stale => return Ended::Stale,
+                    if let Some(ended) =
+                        self.come_again(&aside, &mut conversation, case, (bucket, wait)).await
+                    {
+                        return ended;
                     }
                 }
             }
@@ -401,12 +412,30 @@ impl Worker {
         Ended::Concluded(Conclusion { outcome, cost: conversation.cost, park, pages })
     }
 
+    fn progress<'a>(&'a self, job: &'a Job<'_>) -> Progress<'a> {
+        Progress::new(&self.postbox, job.letter, job.connection.name.as_str(), job.subtool)
+    }
+
+    fn company<'a>(&'a self, case: Case<'a>, progress: &'a Progress<'a>) -> Company<'a> {
+        let Case { rules, receipt, in_lane, .. } = case;
+        let (observer, cancelled, hold_max) = (&self.observer, &self.cancelled, self.lanes.hold_max());
+        Company { rules, observer, receipt, progress, cancelled, in_lane, hold_max }
+    }
+
+    fn aside<'a>(&'a self, job: &'a Job<'a>, case: Case<'a>) -> Aside<'a> {
+        let Case { rules, body, receipt, in_lane, .. } = case;
+        let place = in_lane.and_then(InLane::place);
+        let order = place.map(|place| self.lanes.header(place.number()));
+        Aside { job, body, receipt, rules, postbox: &*self.postbox, order }
+    }
+
     /// A message that may be what brings workers down runs when no other such one does, and waits outside
     /// the worker until then: whatever is in hand when a worker dies has been delivered once more.
     async fn alone<'a>(
         &self,
         job: &'a Job<'_>,
         aside: &Aside<'_>,
+        in_lane: Option<&InLane>,
     ) -> Result<Option<SemaphorePermit<'a>>, Ended> {
         let Job { connection, lane, letter: Letter { docket, id, .. }, .. } = job;
         if !docket.is_suspect() {
@@ -416,12 +445,16 @@ impl Worker {
         // One that comes from aside was not in hand while others ran, and has nothing to wait for in hand.
         let alone = match room.try_acquire().ok().filter(|_| docket.is_settled) {
             Some(alone) => alone,
-            None => match aside.put(QUARANTINE[fastrand::usize(..2)], docket.attempts, docket.waited).await {
-                Put::ComesBack(_) => {
+            None => match aside.put(QUARANTINE[fastrand::usize(..2)], None, SoFar::of(docket)).await {
+                Put::ComesBack(time) => {
+                    leaves(job, in_lane, time);
                     self.observer.note(&Event::HandedBack { connection: &connection.name, lane: *lane, id });
                     return Err(Ended::PutAside);
                 }
-                Put::Stays => room.acquire().await.expect("the room is never closed"),
+                Put::Stays => tokio::select! {
+                    alone = room.acquire() => alone.expect("the room is never closed"),
+                    () = aside.receipt.gone() => return Err(Ended::Stale),
+                },
                 Put::Stale => return Err(Ended::Stale),
             },
         };
@@ -480,29 +513,37 @@ impl Worker {
     }
 }
 
-#[async_trait]
-impl Inbox for Worker {
-    async fn take(&self, delivery: Delivery) {
+impl Worker {
+    /// Reads a delivery and gives it its place among the others of its lane.
+    fn open(&self, delivery: Delivery) -> Opened {
         let begun = Instant::now();
         let Delivery { body, properties, exchange, routing_key, source, redelivered, receipt } = delivery;
-        let rules = &*self.rules.load_full();
+        let rules = self.rules.load_full();
         let address = (source, exchange, routing_key);
         let who = (&rules.reply_to, rules.own_user.as_deref());
         let ahead = rules.connection_of(&address).and_then(|connection| connection.ahead(&rules.clock));
         let letter = Letter::new(address, properties, redelivered, Moment::now(&rules.clock, ahead), who);
-        let _inside = Inside::new(&letter, &*self.observer);
-
-        reached(Point::Delivered, Some(&letter.id)).await;
-        let read = catch_unwind(AssertUnwindSafe(|| {
-            let reading = Reading::new(&letter, &body, rules);
+        let reading = catch_unwind(AssertUnwindSafe(|| {
+            let reading = Reading::new(&letter, &body, &rules);
             (Identity::of(&reading), reading)
         }));
-        let (identity, reading) = match read {
-            Ok((identity, reading)) => (identity, Some(reading)),
-            Err(_) => (Identity::default(), None),
+        let reading = reading.ok();
+        let in_lane = self.enter(&letter, reading.as_ref().map(|(_, reading)| reading), &rules);
+        Opened { rules, letter, body, receipt, reading, in_lane, begun }
+    }
+
+    /// Runs a delivery to its settlement.
+    async fn settle(&self, opened: Opened) {
+        let Opened { rules, letter, body, receipt, reading, in_lane, begun } = opened;
+        let _inside = Inside::new(&letter, &*self.observer);
+        reached(Point::Delivered, Some(&letter.id)).await;
+        let (identity, reading) = match reading {
+            Some((identity, reading)) => (identity, Some(reading)),
+            None => (Identity::default(), None),
         };
         let answering = Answering { worker: self, letter: &letter, identity: &identity, begun };
-        let case = Case { rules, body: &body, receipt: &*receipt, answering };
+        let (rules, in_lane) = (&*rules, in_lane.as_ref());
+        let case = Case { rules, body: &body, receipt: &*receipt, answering, in_lane };
         let ended = match reading {
             Some(reading) => self.run(reading, case).await,
             None => Ended::crashed(letter.docket.effect_before()),
@@ -524,6 +565,29 @@ impl Inbox for Worker {
             self.observer.note(&Event::Stale { id: &letter.id });
         }
         reached(Point::Acknowledged, Some(&letter.id)).await;
+    }
+}
+
+impl Inbox for Worker {
+    fn take(self: Arc<Self>, delivery: Delivery) -> BoxFuture<'static, ()> {
+        match catch_unwind(AssertUnwindSafe(|| self.open(delivery))) {
+            Ok(opened) => Box::pin(async move { self.settle(opened).await }),
+            Err(_) => Box::pin(async {}), // a bug of ours; the delivery was given back
+        }
+    }
+
+    fn hold_at_most(&self, most: Duration) {
+        self.lanes.hold_at_most(most);
+    }
+
+    fn counted(&self, connection: &ConnectionName, ready: Ready) {
+        let now = self.rules.load().clock.now();
+        for lane in Lane::ALL {
+            let ready = ready.of(lane);
+            let Waiting { delayed, oldest } = self.lanes.of(connection, lane).waiting(ready, now);
+            let oldest = oldest.map(|sent| Duration::try_from(now.duration_since(sent)).unwrap_or_default());
+            self.observer.note(&Event::Backlog { connection, lane, ready, delayed, oldest });
+        }
     }
 
     fn hear(&self, told: &[u8]) {

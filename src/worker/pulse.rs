@@ -229,6 +229,7 @@ pub(super) async fn probe(
         lane: Lane::Interactive,
         caller: None,
         not_after: None,
+        leave_at: None,
         emits: false,
         patience: Patience::Wait,
     };

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use futures_util::future::BoxFuture;
 use okta_worker::domain::ids::{ConnectionName, Lane};
 use okta_worker::domain::mail::{Delivery, Post, Posted, Source, Unposted};
 use okta_worker::domain::secret::Secret;
@@ -104,15 +105,16 @@ impl Gossip for Telling {
     }
 }
 
-#[async_trait]
 impl Inbox for Notes {
-    async fn take(&self, delivery: Delivery) {
+    fn take(self: Arc<Self>, delivery: Delivery) -> BoxFuture<'static, ()> {
         self.all().push(Note::Taken);
-        let mut finishes = self.finishes.subscribe();
-        finishes.wait_for(|finishes| *finishes).await.expect("the sender is held here");
-        if !delivery.receipt.is_live() || !delivery.receipt.ack().await {
-            self.all().push(Note::Unsettled);
-        }
+        Box::pin(async move {
+            let mut finishes = self.finishes.subscribe();
+            finishes.wait_for(|finishes| *finishes).await.expect("the sender is held here");
+            if !delivery.receipt.is_live() || !delivery.receipt.ack().await {
+                self.all().push(Note::Unsettled);
+            }
+        })
     }
 
     fn wants(&self, source: &Source) -> watch::Receiver<bool> {

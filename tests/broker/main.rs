@@ -28,6 +28,7 @@ mod given_up;
 mod mcp;
 mod nodes;
 mod not_yet;
+mod order;
 mod outages;
 mod policies;
 mod presence;

@@ -26,6 +26,8 @@ mod keys;
 mod ledgers;
 mod long_lists;
 mod limits;
+mod order;
+mod outside;
 mod paged;
 mod pausing;
 mod plans;

@@ -40,9 +40,9 @@ fn line(event: &Event<'_>) -> Option<String> {
             let again = if *redelivered { " again" } else { "" };
             format!("{connection} {lane} received{again}")
         }
-        Event::Left { .. } => return None,
+        Event::Left { .. } | Event::Backlog { .. } => return None,
         Event::Waited { waited, .. } if waited.is_zero() => return None,
-        Event::Waited { connection, bucket, lane, waited } => {
+        Event::Waited { connection, bucket, lane, waited, .. } => {
             format!("{connection} {bucket} {lane} waited {:.3}s", waited.as_secs_f64())
         }
         Event::Requested { connection, bucket, method, http_status, .. } => {
@@ -62,6 +62,9 @@ fn line(event: &Event<'_>) -> Option<String> {
         Event::Retried { connection, reason, attempt, wait } => {
             let (reason, wait) = (reason.as_str(), wait.as_secs_f64());
             format!("{connection} attempt {attempt} failed: {reason}, next in {wait:.3}s")
+        }
+        Event::Behind { connection, lane, id, wait } => {
+            format!("{connection} {lane} {id} put behind others for {}s", wait.as_secs())
         }
         Event::PutAside { connection, lane, bucket, wait } => {
             format!("{connection} {bucket} {lane} put aside for {}s", wait.as_secs())

@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use futures_util::future::BoxFuture;
 use http::HeaderValue;
 use http::header::AUTHORIZATION;
 use jiff::Timestamp;
@@ -201,13 +202,15 @@ struct Door {
     inside: AtomicUsize,
 }
 
-#[async_trait]
 impl Inbox for Door {
-    async fn take(&self, delivery: Delivery) {
+    fn take(self: Arc<Self>, delivery: Delivery) -> BoxFuture<'static, ()> {
         let worker = self.workers.lock().unwrap().last().expect("there is a worker").clone();
         self.inside.fetch_add(1, Ordering::Relaxed);
-        worker.take(delivery).await;
-        self.inside.fetch_sub(1, Ordering::Relaxed);
+        let taken = worker.take(delivery);
+        Box::pin(async move {
+            taken.await;
+            self.inside.fetch_sub(1, Ordering::Relaxed);
+        })
     }
 
     fn wants(&self, source: &Source) -> watch::Receiver<bool> {
@@ -370,6 +373,37 @@ impl World {
         for _ in 0..times {
             drop(self.org().answer(&call, self.clock.now()));
         }
+    }
+
+    /// An attribute of Sam's profile, as another client of the org reads it.
+    pub fn of_sam(&self, attribute: &str) -> Value {
+        let sam: UserKey = serde_json::from_value(json!(SAM)).unwrap();
+        let call = call(&Request::get("/api/v1/users/{userId}", &[&sam]));
+        let Answer::Said(response) = self.org().answer(&call, self.clock.now()) else {
+            panic!("Sam is there")
+        };
+        let user: Value = serde_json::from_slice(&response.body).unwrap();
+        user["profile"][attribute].clone()
+    }
+
+    /// How many messages lie in delay tiers.
+    pub fn delayed(&self) -> usize {
+        DELAY_TIERS.into_iter().map(|(tier, _)| self.broker.waiting(tier)).sum()
+    }
+
+    /// How many messages are in the queue of the bulk lane.
+    pub fn queued(&self) -> usize {
+        self.broker.waiting(&source_queue(&Source::Work { connection: prod(), lane: Lane::Bulk }))
+    }
+
+    /// How many messages are in the worker's hands.
+    pub fn in_hand(&self) -> usize {
+        self.door.inside.load(Ordering::Relaxed)
+    }
+
+    /// Nobody else is told to come again.
+    pub fn forget_crowd(&self) {
+        self.crowd.clear();
     }
 
     /// Somebody sets the clock of the worker's machine forward by so many seconds, or back.

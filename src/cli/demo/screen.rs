@@ -188,6 +188,8 @@ impl Observer for Screen {
             | Event::LimitLowered { .. }
             | Event::Retried { .. }
             | Event::PutAside { .. }
+            | Event::Behind { .. }
+            | Event::Backlog { .. }
             | Event::HandedBack { .. }
             | Event::Cancelled { .. }
             | Event::Suspected { .. }

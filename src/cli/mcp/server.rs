@@ -232,6 +232,7 @@ impl Waiting {
         progress.progress = Duration::from_millis(self.waited_ms).as_secs_f64();
         let message = match (&*self.waiting_for, self.bucket) {
             ("rate_limit", Some(bucket)) => format!("waiting for room in Okta's rate limit of `{bucket}`"),
+            ("order", _) => "waiting for earlier changes of the same subject".to_owned(),
             _ => "waiting to try again after a failure".to_owned(),
         };
         progress.with_message(message)

@@ -122,6 +122,8 @@ impl Observer for Voice {
             | Event::LimitLowered { .. }
             | Event::Retried { .. }
             | Event::PutAside { .. }
+            | Event::Behind { .. }
+            | Event::Backlog { .. }
             | Event::HandedBack { .. }
             | Event::Cancelled { .. }
             | Event::Suspected { .. }

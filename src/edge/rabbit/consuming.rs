@@ -5,7 +5,7 @@
 //! get it before the channel closes.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -17,7 +17,7 @@ use lapin::options::{
 use lapin::types::{FieldTable, ShortString};
 use lapin::{Channel, Connection, Consumer};
 use tokio::sync::{Notify, Semaphore, watch};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use crate::domain::mail::{Delivery, Receipt, Source};
 use crate::domain::topology::source_queue;
@@ -132,7 +132,7 @@ pub(super) struct Consuming {
     /// Declares the queue again when it was deleted; without, that is a doubt.
     restoring: Option<Arc<Restoring>>,
     /// Turns false when what was delivered can no longer be acknowledged.
-    is_live: Arc<AtomicBool>,
+    is_live: watch::Sender<bool>,
     has_ended_in_order: bool,
 }
 
@@ -156,7 +156,7 @@ impl Consuming {
             wanted: means.inbox.wants(source),
             consumer: None,
             restoring,
-            is_live: Arc::new(AtomicBool::new(true)),
+            is_live: watch::Sender::new(true),
             has_ended_in_order: false,
         };
         if *begun.wanted.borrow() {
@@ -210,7 +210,8 @@ impl Consuming {
                 None if self.restoring.is_some() && self.channel.status().connected() => {
                     return Ok(Until::Deleted);
                 }
-                Some(Err(_)) | None => return Err(Doubt::Lost("a consumer ended")),
+                Some(Err(error)) => return Err(self.ended(&error.to_string())),
+                None => return Err(Doubt::Lost("a consumer ended")),
             }
         }
         Ok(Until::Unwanted)
@@ -222,6 +223,17 @@ impl Consuming {
         match &self.restoring {
             Some(restoring) => restoring.restore(&self.source, self.means.in_flight.count(), halt).await,
             None => Ok(()),
+        }
+    }
+
+    /// What is to be said of a consumer that the broker has ended.
+    fn ended(&self, why: &str) -> Doubt {
+        match held_at_most(why) {
+            Some(most) => {
+                self.means.inbox.hold_at_most(most);
+                Doubt::Lost("the broker took back what was in hand for longer than its `consumer_timeout`")
+            }
+            None => Doubt::Lost("a consumer ended"),
         }
     }
 
@@ -244,11 +256,11 @@ impl Consuming {
             .acquire_many_owned(u32::try_from(pieces).expect("bounded above"))
             .await
             .expect("the room is never closed");
-        let inbox = Arc::clone(&self.means.inbox);
-        let delivery = self.delivery(delivery);
         let inside = self.means.in_flight.enter();
+        // Here, where one comes after the other, its place is noted; only then it goes its own way.
+        let taken = Arc::clone(&self.means.inbox).take(self.delivery(delivery));
         tokio::spawn(async move {
-            inbox.take(delivery).await;
+            taken.await;
             drop((room, inside));
         });
     }
@@ -263,7 +275,7 @@ impl Consuming {
             redelivered: delivery.redelivered,
             receipt: Box::new(Tag {
                 delivery: Some(delivery),
-                is_live: Arc::clone(&self.is_live),
+                is_live: self.is_live.subscribe(),
                 channel: self.channel.clone(),
             }),
         }
@@ -273,10 +285,21 @@ impl Consuming {
 impl Drop for Consuming {
     fn drop(&mut self) {
         if !self.has_ended_in_order {
-            self.is_live.store(false, Ordering::Release);
+            self.is_live.send_replace(false);
         }
     }
 }
+
+/// Returns the broker's `consumer_timeout`, when that is why it closed a channel. RabbitMQ says so in words (3.10 and 4.0):
+/// "delivery acknowledgement on channel 2 timed out. Timeout value used: 60000 ms."
+fn held_at_most(why: &str) -> Option<Duration> {
+    let (_, after) = why.split_once("Timeout value used: ")?;
+    let millis = after.split(|c: char| !c.is_ascii_digit()).next()?;
+    millis.parse().ok().map(Duration::from_millis)
+}
+
+/// How often a message that waits looks whether it can still be acknowledged.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// How long lapin may take to write an acknowledgement to the socket.
 const SETTLED_MAX: Duration = Duration::from_secs(5);
@@ -286,7 +309,7 @@ struct Tag {
     /// The delivery without its body: it holds lapin's acker, which has no public name. Gone with the
     /// acknowledgement.
     delivery: Option<lapin::message::Delivery>,
-    is_live: Arc<AtomicBool>,
+    is_live: watch::Receiver<bool>,
     /// lapin closes a channel with its last handle, and then nothing can be acknowledged on it: while the
     /// worker drains, this is the only one left.
     channel: Channel,
@@ -295,7 +318,23 @@ struct Tag {
 #[async_trait]
 impl Receipt for Tag {
     fn is_live(&self) -> bool {
-        self.is_live.load(Ordering::Acquire) && self.delivery.as_ref().is_some_and(|it| it.usable())
+        *self.is_live.borrow() && self.delivery.as_ref().is_some_and(|it| it.usable())
+    }
+
+    async fn gone(&self) {
+        let mut is_live = self.is_live.clone();
+        loop {
+            // Of a channel that is closed while nobody consumes on it, only a look tells.
+            let told = async { is_live.wait_for(|is_live| !is_live).await.is_ok() };
+            match timeout(LOOK_EVERY, told).await {
+                Ok(true) => return,
+                Ok(false) => sleep(LOOK_EVERY).await,
+                Err(_) => {}
+            }
+            if !self.is_live() {
+                return;
+            }
+        }
     }
 
     async fn ack(mut self: Box<Self>) -> bool {
@@ -318,5 +357,26 @@ impl Drop for Tag {
             let _ = timeout(SETTLED_MAX, delivery.nack(options)).await;
             drop(channel);
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_brokers_timeout_is_read_from_its_words() {
+        let rows = [
+            (
+                "PRECONDITION_FAILED - delivery acknowledgement on channel 2 timed out. Timeout value used: 60000 ms. \
+                 This timeout value can be configured, see consumers doc guide to learn more",
+                Some(60_000),
+            ),
+            ("Timeout value used: soon", None),
+            ("PRECONDITION_FAILED - unknown delivery tag 7", None),
+        ];
+        for (why, expected) in rows {
+            assert_eq!(held_at_most(why), expected.map(Duration::from_millis), "{why}");
+        }
     }
 }

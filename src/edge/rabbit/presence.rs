@@ -20,7 +20,7 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 use crate::domain::ids::{ConnectionName, Lane};
 use crate::domain::topology::{Topology, presence_queue, work_queue};
 use crate::worker::event::{Event, Observer};
-use crate::worker::ports::Census;
+use crate::worker::ports::{Census, Inbox, Ready};
 
 use super::connecting::{RECONNECT, explain};
 use super::declare::{declare, is_gone, look};
@@ -72,6 +72,8 @@ pub(super) struct Presence {
     connection: ConnectionName,
     roster: Roster,
     signals: Arc<Signals>,
+    /// Who is told how much waits in the queues.
+    inbox: Arc<dyn Inbox>,
     amqp: Arc<Connection>,
     /// For looking at the work queues.
     work: Channel,
@@ -110,6 +112,7 @@ impl Presence {
             connection: connection.clone(),
             roster: site.roster.clone(),
             signals: Arc::clone(&site.signals),
+            inbox: Arc::clone(&site.means.inbox),
             amqp: Arc::clone(&site.connection),
             work,
             restoring: Arc::clone(&site.restoring),
@@ -160,8 +163,10 @@ impl Presence {
             0 => self.leaderless.or(Some(Instant::now())),
             _ => None,
         };
+        let [in_interactive, in_bulk] = [&interactive, &bulk].map(|queue| u64::from(queue.message_count()));
+        self.inbox.counted(&self.connection, Ready { interactive: in_interactive, bulk: in_bulk });
         if let Some(workers) = self.workers() {
-            gossip.counted(Census { workers, queued: u64::from(bulk.message_count()) });
+            gossip.counted(Census { workers, queued: in_bulk });
         }
         Ok(())
     }

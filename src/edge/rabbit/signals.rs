@@ -297,6 +297,7 @@ async fn own_queue(channel: &Channel) -> lapin::Result<Consumer> {
 #[cfg(test)]
 mod tests {
     use async_trait::async_trait;
+    use futures_util::future::BoxFuture;
     use tokio::sync::watch;
 
     use super::*;
@@ -307,9 +308,10 @@ mod tests {
     /// Takes nothing.
     struct Nobody;
 
-    #[async_trait]
     impl Inbox for Nobody {
-        async fn take(&self, _: Delivery) {}
+        fn take(self: Arc<Self>, _: Delivery) -> BoxFuture<'static, ()> {
+            Box::pin(async {})
+        }
     }
 
     /// Has nothing to tell.

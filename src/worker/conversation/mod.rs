@@ -7,6 +7,7 @@
 mod planning;
 mod setbacks;
 mod verdict;
+mod waiting;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -34,6 +35,7 @@ use super::answering::frame;
 use super::cancelling::{Cancelled, Notice};
 use super::event::{Event, Observer};
 use super::killpoint::{Point, reached};
+use super::lanes::InLane;
 use super::okta_time::by_okta;
 use super::ports::{Ask, NotNow, Patience, Permit};
 use super::progress::{Progress, WaitingFor};
@@ -97,6 +99,10 @@ pub(super) struct Company<'a> {
     pub progress: &'a Progress<'a>,
     /// What nobody wants any more.
     pub cancelled: &'a Cancelled,
+    /// The message's place in its lane.
+    pub in_lane: Option<&'a InLane>,
+    /// How long the broker lets the message be in hand, as far as is known.
+    pub hold_max: Duration,
 }
 
 /// The talk of one job.
@@ -113,6 +119,8 @@ pub(super) struct Conversation<'a> {
     may_hand_back: bool,
     /// A wait that is still to be taken before the next request.
     owed: Duration,
+    /// Whether what has been read must do, because the next request would be waited for too long.
+    is_cut: bool,
     /// Whether Okta has let a request through: from then on the work is finished, whatever the deadline.
     has_begun: bool,
     /// Whether a request that changes something may have been executed without our knowing.
@@ -151,6 +159,7 @@ impl<'a> Conversation<'a> {
             patience: if rules.own_user.is_some() { Patience::ComeAgain } else { Patience::Wait },
             may_hand_back: true,
             owed: Duration::ZERO,
+            is_cut: false,
             has_begun: false,
             doubt: match job.letter.docket.may_have_run() && !job.is_read() {
                 true => Doubt::Before,
@@ -192,11 +201,6 @@ impl<'a> Conversation<'a> {
         self.job.letter.docket.waited + self.cost.waited
     }
 
-    /// Whether whoever has the message next must look first, because of this delivery.
-    pub fn is_in_doubt(&self) -> bool {
-        !self.has_changed_nothing()
-    }
-
     /// How far Okta's clock is ahead of the machine's, as far as that is known.
     fn okta_ahead(&self) -> Option<SignedDuration> {
         self.job.connection.ahead(&self.rules.clock)
@@ -234,13 +238,17 @@ impl<'a> Conversation<'a> {
             if !request.is_read() {
                 self.write_again(&request).await?;
             }
-            let turn = self.turn(*request).await?;
+            let was_cut = self.is_cut;
+            let turn = match self.turn(*request).await {
+                Err(End::ComeAgain { .. }) if self.is_cut && !was_cut => continue, // a list ends with what it has
+                turn => turn?,
+            };
             self.history.push(turn);
         }
     }
 
     fn bounds(&self) -> Bounds<'a> {
-        let is_overdue = self.begun.elapsed() > self.rules.list_time_max;
+        let is_overdue = self.is_cut || self.begun.elapsed() > self.rules.list_time_max;
         bounds(&self.job.envelope, frame(&self.job.letter.id), is_overdue)
     }
 
@@ -381,6 +389,7 @@ impl<'a> Conversation<'a> {
             lane: *lane,
             caller: letter.docket.caller.as_deref(),
             not_after,
+            leave_at: self.leave_at(),
             emits: !request.is_read() && self.job.tool.repeat() == Repeat::Emit,
             patience: self.patience(),
         };
@@ -391,10 +400,10 @@ impl<'a> Conversation<'a> {
         self.cost.waited += waited;
         let admitted = match admitted {
             Ok(permit) => Ok(permit),
-            Err(NotNow::ComeAgain(wait)) if ask.patience == Patience::ComeAgain => {
+            Err(NotNow::ComeAgain(wait)) => {
+                self.is_cut |= self.has_begun;
                 return Err(End::ComeAgain { bucket, wait });
             }
-            Err(NotNow::ComeAgain(_)) => unreachable!("only who would come again is told to"),
             Err(NotNow::Passed) => Err(too_late(self.deadline()).retry_at(self.time_of(Instant::now()))),
             Err(NotNow::NotBefore(until)) => Err(self.cannot_make_it(until)),
         };
@@ -403,18 +412,9 @@ impl<'a> Conversation<'a> {
             bucket,
             lane: *lane,
             waited,
+            before: if self.nothing_was_sent() { letter.docket.waited } else { Duration::ZERO },
         });
         admitted.map_err(|failure| self.failed(failure))
-    }
-
-    /// What to do in a long line: an invocation that has begun goes on here.
-    fn patience(&self) -> Patience {
-        let nothing_was_sent = self.cost.okta_calls == 0 && self.attempts() == 0;
-        if nothing_was_sent && self.job.letter.docket.may_be_copied(self.okta_ahead()) {
-            self.patience
-        } else {
-            Patience::Wait
-        }
     }
 
     /// Waits for the budget and sends once.
@@ -431,14 +431,13 @@ impl<'a> Conversation<'a> {
             let stopped =
                 watch.wait_for(|pause| pause.is_some_and(|pause| pause.stops(job.scope, job.is_read())));
             tokio::pin!(stopped);
-            let is_untouched = self.cost.okta_calls == 0 && self.attempts() == 0 && self.doubt == Doubt::None;
             let cancelled = self.company.cancelled.wait(job.letter);
             // A message that waits for the budget of a paused connection would be in the way of those
             // that are answered at once.
             tokio::select! {
                 biased;
                 _ = &mut stopped => {}
-                notice = cancelled, if is_untouched => return Err(End::Cancelled(notice)),
+                notice = cancelled, if self.is_untouched() => return Err(End::Cancelled(notice)),
                 permit = self.admitted(request) => break permit?,
             }
         };

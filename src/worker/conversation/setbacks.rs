@@ -58,6 +58,7 @@ impl Conversation<'_> {
             watch.wait_for(|pause| pause.is_none_or(|pause| !pause.stops(job.scope, job.is_read())));
         let mut stopping = self.rules.stopping.clone();
         tokio::select! {
+            () = self.company.receipt.gone() => return Err(End::Stale),
             _ = timeout(HELD_MAX, is_over) => {}
             _ = stopping.wait_for(|stopping| *stopping) => {}
         }
@@ -86,12 +87,12 @@ impl Conversation<'_> {
         failure.retry_at(self.time_of(pause.next_probe))
     }
 
-    /// Waits for something, or hands the message back when the worker stops meanwhile and nothing has been
-    /// changed.
-    pub(super) async fn unless_stopping<T>(&self, awaited: impl Future<Output = T>) -> Result<T, End> {
-        if !self.has_changed_nothing() {
-            return Ok(awaited.await);
-        }
+    /// Waits for something, as long as the delivery can be acknowledged; or hands the message back when the worker stops
+    /// meanwhile and nothing has been changed.
+    pub(in crate::worker) async fn unless_stopping<T>(
+        &self,
+        awaited: impl Future<Output = T>,
+    ) -> Result<T, End> {
         let mut stopping = self.rules.stopping.clone();
         let told = async {
             if stopping.wait_for(|stopping| *stopping).await.is_err() {
@@ -100,8 +101,9 @@ impl Conversation<'_> {
         };
         tokio::select! {
             biased;
-            () = told => Err(End::HandBack),
+            () = told, if self.has_changed_nothing() => Err(End::HandBack),
             done = awaited => Ok(done),
+            () = self.company.receipt.gone() => Err(End::Stale),
         }
     }
 
