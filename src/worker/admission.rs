@@ -161,8 +161,9 @@ impl Reading {
     /// What it is about, and whether it may write; `None` when it names nothing or is refused anyway.
     pub fn subject(&self) -> Option<(Subject, Access)> {
         let (entry, envelope) = (self.entry?, self.envelope.as_ref().ok()?);
-        let Some(Ok(_)) = &self.tool else { return None };
-        let access = if self.is_write() { Access::Write } else { Access::Read };
+        let Some(Ok(tool)) = &self.tool else { return None };
+        let is_write = tool.repeat() != Repeat::Read && !self.is_dry_run();
+        let access = if is_write { Access::Write } else { Access::Read };
         Some((subject(entry.manifest.name, &envelope.arguments)?, access))
     }
 

@@ -39,7 +39,9 @@ impl Worker {
         let is_own = rules.own_user.is_some() && letter.properties.user_id == rules.own_user;
         let header = letter.properties.headers.get(ORDER).filter(|_| is_own);
         let came_back = header.and_then(|header| self.lanes.number(header));
-        Some(self.lanes.of(connection, lane).enter(letter.docket.first_sent, subject, came_back))
+        let ahead = rules.connections.get(connection).and_then(|served| served.ahead(&rules.clock));
+        let first_sent = letter.docket.first_sent(ahead);
+        Some(self.lanes.of(connection, lane).enter(first_sent, subject, came_back))
     }
 
     /// Waits until no earlier invocation of the same subject is in the way.
@@ -75,7 +77,7 @@ impl Worker {
                     self.note_cancelled(job);
                     return Err(match notice {
                         Notice::Nothing => Ended::Dropped,
-                        Notice::Answer => Ended::refused(cancelled(), None),
+                        Notice::Answer => Ended::Concluded(Conclusion::new(cancelled(), Cost::default(), None)),
                     });
                 }
                 End::HandBack => {

@@ -44,7 +44,7 @@ impl Conversation<'_> {
                 notice = cancelled, if self.is_untouched() => return Err(End::Cancelled(notice)),
                 turn = turn => return Ok(turn),
                 () = at(deadline) => {
-                    let late = too_late(self.deadline()).retry_at(self.rules.clock.now());
+                    let late = too_late(self.deadline()).retry_at(self.time_of(Instant::now()));
                     return Err(self.failed(late));
                 }
                 () = at(self.leave_at()) => return Ok(TurnDecision::Leave(None)),
@@ -55,7 +55,7 @@ impl Conversation<'_> {
 
     /// When the message must leave if it still waits then; `None`: it cannot be copied.
     pub fn leave_at(&self) -> Option<Instant> {
-        let may_leave = self.patience == Patience::ComeAgain && self.job.letter.docket.may_be_copied();
+        let may_leave = self.patience == Patience::ComeAgain && self.job.letter.docket.may_be_copied(self.okta_ahead());
         let most = if self.nothing_was_sent() { WAIT_MAX } else { BEGUN_WAIT_MAX };
         let most = most.min(self.company.hold_max / HOLD_PART);
         let since = self.company.in_lane.map_or(self.begun, |in_lane| in_lane.since);
@@ -67,7 +67,7 @@ impl Conversation<'_> {
     pub(super) fn patience(&self) -> Patience {
         let most = self.job.connection.budget.delayed_max();
         let is_room = self.company.in_lane.is_none_or(|in_lane| in_lane.lane.has_room(most));
-        if self.nothing_was_sent() && self.job.letter.docket.may_be_copied() && is_room {
+        if self.nothing_was_sent() && self.job.letter.docket.may_be_copied(self.okta_ahead()) && is_room {
             self.patience
         } else {
             Patience::Wait
