@@ -32,7 +32,7 @@ const CONFINED: [(&str, &[&str]); 23] = [
     ("hyper_util", &["src/edge/http_server.rs"]),
     ("rlimit", &["src/edge/descriptors.rs"]),
     ("clap", &["src/cli/"]),
-    ("csv", &["src/cli/submit/rows.rs"]),
+    ("csv", &[]), // it takes what is not well-formed: for comparison in tests alone
     ("clap_complete", &["src/cli/completions.rs"]),
     ("clap_mangen", &["src/cli/man.rs"]),
     ("indicatif", &["src/cli/demo/screen.rs", "src/cli/submit/progress.rs"]),

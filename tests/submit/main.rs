@@ -8,6 +8,7 @@ mod limited;
 #[path = "../broker/org.rs"]
 #[expect(dead_code, reason = "the broker tests use more of it")]
 mod org;
+mod rows;
 
 use std::collections::BTreeSet;
 use std::os::unix::fs::PermissionsExt as _;

@@ -80,6 +80,9 @@ pub(super) struct Terms {
     pub rows: u64,
     /// The subtool of all rows; `None`: each row names its own.
     pub subtool: Option<String>,
+    /// The digest of what else makes the rows of the file what they are, as `--set` does; `None`: nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reading: Option<String>,
     /// The connection.
     pub connection: String,
     /// The lane.
@@ -102,9 +105,12 @@ pub(super) enum Difference {
 impl Terms {
     /// How a journal's terms differ from these; `None`: in nothing.
     pub fn difference(&self, journal: &Self) -> Option<Difference> {
-        let Self { sha256, rows: _, subtool, connection, lane, dry_run, embedded } = self;
+        let Self { sha256, rows: _, subtool, reading, connection, lane, dry_run, embedded } = self;
         if *sha256 != journal.sha256 {
             return Some(Difference::File);
+        }
+        if *reading != journal.reading {
+            return Some(Difference::Command("another `--set` or `--delimiter`".to_owned()));
         }
         let named = |subtool: &Option<String>| subtool.clone().unwrap_or_else(|| "each row's own".to_owned());
         let way = |embedded: bool| if embedded { "--embedded" } else { "by the broker" }.to_owned();
@@ -247,6 +253,7 @@ pub(super) fn example(dir: &Path, rows: u64) -> Job {
         sha256: "0123456789abcdef0123".to_owned(),
         rows,
         subtool: None,
+        reading: None,
         connection: "prod".to_owned(),
         lane: "bulk".to_owned(),
         dry_run: false,
@@ -329,6 +336,10 @@ mod tests {
             (
                 Terms { subtool: Some("get_user".to_owned()), ..terms.clone() },
                 command("another subtool (`each row's own`, not `get_user`)"),
+            ),
+            (
+                Terms { reading: Some("aa".to_owned()), ..terms.clone() },
+                command("another `--set` or `--delimiter`"),
             ),
             (
                 Terms { connection: "other".to_owned(), ..terms.clone() },

@@ -6,8 +6,8 @@
 
 mod cancel;
 mod checking;
-mod columns;
 mod error;
+mod failing;
 mod job;
 mod journal;
 mod line_file;
@@ -42,9 +42,9 @@ use job::{Attempts, Job, JobId, Terms, default_results};
 use journal::{Begin, Journal, Past};
 use outlook::{Outlook, words};
 use progress::Progress;
-use results::{Results, Tally};
+use results::{Results, RowsDone};
 use road::Road;
-use rows::{Form, Plan};
+use rows::{Delimiter, Plan};
 use sending::{Ended, Left, Run, Sending, Task};
 
 /// What a connection uses of a limit, and how long Okta counts, where the configuration does not say.
@@ -52,8 +52,10 @@ const USUAL: (u8, Duration) = (90, Duration::from_secs(60));
 
 /// Sends the rows of a file as invocations and collects their results.
 ///
-/// CSV, with commas: the header names arguments (`user_id`, `profile.department`); an empty cell is absent, `\null`
-/// clears, lists are split at `;`. JSON Lines: one object of arguments a line, or, without `--subtool`, one whole body.
+/// CSV: the heading names arguments (`user_id`, `profile.department`), and below `profile` the type of the cells where
+/// they are no text (`profile.isContractor:boolean`, also `integer`, `number`, `list`, `json`). An empty cell is absent,
+/// `\null` clears, lists are split at `;`, blank rows are passed over. JSON Lines: one object of arguments a line, or,
+/// without `--subtool`, one whole body.
 ///
 /// Every row is checked before the first is sent. Killed, stopped or out of disk space, run the same command again: it
 /// goes on where it was, and no row is done twice. What it knows is in FILE.journal and in the results; keep both until
@@ -77,6 +79,12 @@ pub(super) struct Arguments {
     /// The subtool of all rows, such as `create_user`. Without it each line is a whole body with a subtool of its own.
     #[arg(long, value_name = "S")]
     subtool: Option<String>,
+    /// What separates the cells of a CSV file: a character, or `tab` [default: a comma].
+    #[arg(long, value_name = "CHARACTER", value_parser = Delimiter::parse)]
+    delimiter: Option<Delimiter>,
+    /// One value for all rows, such as `group_id=00g1emaKYZTWRYYRRTSK`; may be given several times.
+    #[arg(long, value_name = "PATH=VALUE")]
+    set: Vec<String>,
     /// `bulk`, or `interactive` when somebody waits.
     #[arg(long, value_name = "LANE", default_value = "bulk", value_parser = lane)]
     lane: Lane,
@@ -129,6 +137,7 @@ async fn submit(source: Option<PathBuf>, arguments: Arguments) -> Result<u8, Job
     let known = config.connections.iter().find(|known| known.name == connection);
     let enabled = known.map(|known| (&known.name, &known.subtools));
     let checked = check(&plan, enabled).map_err(JobError::Refused)?;
+    checked.warnings.iter().for_each(|warning| complain!("okta-worker: warning: {warning}"));
     let mut job = job(&arguments, &plan, connection, checked);
     ignore_the_file_size_signal()?;
 
@@ -144,7 +153,7 @@ async fn submit(source: Option<PathBuf>, arguments: Arguments) -> Result<u8, Job
         let what = if arguments.retry_failed { "no row has failed" } else { "every row has its result" };
         tell!("nothing to do: {what}");
         let run = Run { ended: Ok(Ended::Complete), left: Left::default() };
-        return Ok(conclude(&job, &results.rows.tally, None, task, &run));
+        return Ok(conclude(&job, &plan, &results.rows, None, task, &run));
     }
 
     let progress = Progress::new(rows, outlook(&config, &job.connection));
@@ -154,8 +163,8 @@ async fn submit(source: Option<PathBuf>, arguments: Arguments) -> Result<u8, Job
     let mut stop = told_to_stop()?;
     let mut sending = Sending { job: &job, plan: &plan, journal, past, results, road, progress, user };
     let run = sending.run(task, &mut stop).await;
-    let (tally, took) = (&sending.results.rows.tally, sending.progress.took());
-    Ok(conclude(&job, tally, Some(took), task, &run))
+    let (done, took) = (&sending.results.rows, sending.progress.took());
+    Ok(conclude(&job, &plan, done, Some(took), task, &run))
 }
 
 /// The files of a job, open.
@@ -229,15 +238,9 @@ async fn road(
 
 /// What the arguments say of the file.
 fn plan(arguments: &Arguments) -> Result<Plan, Refusal> {
-    let file = arguments.file.clone();
-    let form =
-        Form::of(&file).map_err(|error| Refusal(format!("failed to read `{}`: {error}", file.display())))?;
-    let entry = arguments.subtool.as_deref().map(entry).transpose()?;
-    if form == Form::Csv && entry.is_none() {
-        let why = "a CSV file needs `--subtool`: its columns are the arguments of one subtool. A row of JSON Lines may name its own";
-        return Err(Refusal(why.to_owned()));
-    }
-    Ok(Plan { file, form, entry })
+    let Arguments { file, subtool, delimiter, set, .. } = arguments;
+    let entry = subtool.as_deref().map(entry).transpose()?;
+    Plan::new(file.clone(), entry, *delimiter, set).map_err(Refusal)
 }
 
 fn entry(name: &str) -> Result<&'static Entry, Refusal> {
@@ -261,6 +264,7 @@ fn job(arguments: &Arguments, plan: &Plan, connection: ConnectionName, checked: 
         sha256: checked.sha256,
         rows: checked.rows,
         subtool: plan.entry.map(|entry| entry.manifest.name.to_owned()),
+        reading: plan.reading(),
         connection: connection.to_string(),
         lane: lane.to_string(),
         dry_run: *dry_run,
@@ -318,7 +322,8 @@ fn ignore_the_file_size_signal() -> Result<(), Refusal> {
 }
 
 /// Says what came of it all, and the exit code for that.
-fn conclude(job: &Job, tally: &Tally, took: Option<Duration>, task: Task, run: &Run) -> u8 {
+fn conclude(job: &Job, plan: &Plan, done: &RowsDone, took: Option<Duration>, task: Task, run: &Run) -> u8 {
+    let tally = &done.tally;
     let took = took.map_or_else(String::new, |took| format!(" in {}", words(took)));
     let counts = Some(tally.words()).filter(|counts| !counts.is_empty());
     let counts = counts.map_or_else(String::new, |counts| format!(": {counts}"));
@@ -339,6 +344,7 @@ fn conclude(job: &Job, tally: &Tally, took: Option<Duration>, task: Task, run: &
         let errors: Vec<_> = tally.errors.iter().map(|(code, count)| format!("{count} {code}")).collect();
         tell!("  failed   {}", errors.join(", "));
     }
+    failing::lines(plan, &job.results, &done.failed).iter().for_each(|line| tell!("    {line}"));
     tell!("  results  {}", job.results.display());
     let nothing_was_begun = tally.rows == 0 && run.left == Left::default();
     match &run.ended {

@@ -5,6 +5,7 @@
 //! says so; a result is acknowledged only after it is on the disk, and never after a write that failed; a row that
 //! may have left before says so.
 
+use std::fmt;
 use std::fs::{File, Metadata};
 use std::time::Duration;
 
@@ -165,7 +166,7 @@ impl Sending<'_> {
         })
     }
 
-    fn unreadable(&self, error: &std::io::Error) -> JobError {
+    fn unreadable(&self, error: &impl fmt::Display) -> JobError {
         JobError::Failed(format!("failed to read `{}`: {error}", self.plan.file.display()))
     }
 
@@ -440,7 +441,6 @@ mod tests {
     use crate::cli::submit::line_file::failing::Disk;
     use crate::cli::submit::outlook::Outlook;
     use crate::cli::submit::road::{Fate, Out};
-    use crate::cli::submit::rows::Form;
     use crate::cli::submit::{journal, results};
 
     /// What happened, in order.
@@ -528,10 +528,11 @@ mod tests {
     impl Example {
         fn new() -> Self {
             let dir = tempfile::tempdir().unwrap();
-            let job = example(dir.path(), 3);
-            let plan = Plan { file: job.file.clone(), form: Form::JsonLines, entry: None };
+            let mut job = example(dir.path(), 3);
+            job.file.set_extension("jsonl");
             let row = "{\"subtool\":\"list_users\"}\n";
             std::fs::write(&job.file, row.repeat(3)).unwrap();
+            let plan = Plan::new(job.file.clone(), None, None, &[]).unwrap();
             Self { _dir: dir, job, plan, tape: Tape::default() }
         }
 
