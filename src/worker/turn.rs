@@ -77,7 +77,9 @@ impl Worker {
                     self.note_cancelled(job);
                     return Err(match notice {
                         Notice::Nothing => Ended::Dropped,
-                        Notice::Answer => Ended::Concluded(Conclusion::new(cancelled(), Cost::default(), None)),
+                        Notice::Answer => {
+                            Ended::Concluded(Conclusion::new(cancelled(), Cost::default(), None))
+                        }
                     });
                 }
                 End::HandBack => {

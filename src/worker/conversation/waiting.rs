@@ -55,7 +55,8 @@ impl Conversation<'_> {
 
     /// When the message must leave if it still waits then; `None`: it cannot be copied.
     pub fn leave_at(&self) -> Option<Instant> {
-        let may_leave = self.patience == Patience::ComeAgain && self.job.letter.docket.may_be_copied(self.okta_ahead());
+        let may_leave =
+            self.patience == Patience::ComeAgain && self.job.letter.docket.may_be_copied(self.okta_ahead());
         let most = if self.nothing_was_sent() { WAIT_MAX } else { BEGUN_WAIT_MAX };
         let most = most.min(self.company.hold_max / HOLD_PART);
         let since = self.company.in_lane.map_or(self.begun, |in_lane| in_lane.since);
