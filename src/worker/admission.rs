@@ -16,6 +16,7 @@ use crate::domain::secret::Secrets;
 use crate::domain::text::is_repeatable;
 use crate::policy::permit::AllowList;
 use crate::tools::catalogue::{self, Entry};
+use crate::tools::hint::unknown;
 use crate::tools::{Bounds, Listing, Move, Repeat, Setting, Tool};
 
 use super::letter::Letter;
@@ -456,7 +457,7 @@ fn unknown_connection(letter: &Letter) -> Failure {
 }
 
 fn unknown_subtool(name: &str) -> Failure {
-    Failure::new(ErrorCode::UnknownSubtool, catalogue::unknown(name)).at(Some("subtool"))
+    Failure::new(ErrorCode::UnknownSubtool, unknown(name)).at(Some("subtool"))
 }
 
 #[cfg(test)]
