@@ -11,6 +11,7 @@ use serde::Deserialize;
 
 use crate::config::{Config, Connection};
 use crate::domain::bucket::RateHeaders;
+use crate::domain::expected::Expected;
 use crate::domain::http::{Request, Response};
 use crate::domain::ids::{ConnectionName, Lane};
 use crate::domain::okta_error::OktaError;
@@ -18,6 +19,7 @@ use crate::domain::topology::{presence_queue, work_queue};
 use crate::edge::descriptors;
 use crate::edge::okta::{AnswerRoom, Credential, Granted, OktaClient, TokenType};
 use crate::edge::rabbit::{Found, Orphan, inspect, observed, orphans, policies};
+use crate::policy::classify::{Meaning, Trouble, classify};
 use crate::policy::hazards::Hazard;
 use crate::tools::catalogue::CATALOGUE;
 use crate::worker::ports::Okta as _;
@@ -254,7 +256,8 @@ async fn check_token(connection: &Connection, client: &OktaClient, report: &mut 
     let is_access_token = is_access_token(connection);
     // An access token of a service has no user.
     let whose = if is_access_token { "/api/v1/org" } else { "/api/v1/users/me" };
-    match client.send(&Request::get(whose, &[])).await {
+    let request = Request::get(whose, &[]).expecting(Expected::Object { id: None });
+    match ask(client, &request).await {
         Err(no_answer) => {
             report.bad("credential", no_answer);
             return false;
@@ -270,7 +273,7 @@ async fn check_token(connection: &Connection, client: &OktaClient, report: &mut 
         report.unchecked("role", "an access token does not show the role of its application");
         return true;
     }
-    match client.send(&Request::get("/api/v1/users/me/roles", &[])).await {
+    match ask(client, &Request::get("/api/v1/users/me/roles", &[])).await {
         Ok(response) if response.is_success() => {
             let roles: Vec<String> =
                 response.read::<Vec<Role>>().unwrap_or_default().into_iter().map(|role| role.kind).collect();
@@ -285,6 +288,18 @@ async fn check_token(connection: &Connection, client: &OktaClient, report: &mut 
     true
 }
 
+/// Asks Okta once; the page of a proxy or of an org that is gone is no answer.
+async fn ask(client: &OktaClient, request: &Request) -> Result<Response, String> {
+    let response = client.send(request).await.map_err(|no_answer| no_answer.to_string())?;
+    match classify(request, Ok(&response)) {
+        Meaning::Failed(Trouble::NotOkta) => {
+            let what = OktaError::read(&response).summary.unwrap_or_default();
+            Err(format!("no answer of Okta's, but {}: {what}", response.status))
+        }
+        Meaning::Said | Meaning::Limited(_) | Meaning::Failed(_) => Ok(response),
+    }
+}
+
 /// One read that needs a scope.
 async fn check_read(
     client: &OktaClient,
@@ -292,7 +307,7 @@ async fn check_read(
     (scope, route): (&str, &'static str),
     report: &mut Report,
 ) {
-    let response = match client.send(&Request::get(route, &[]).query("limit", 1)).await {
+    let response = match ask(client, &Request::get(route, &[]).query("limit", 1)).await {
         Ok(response) => response,
         Err(no_answer) => return report.bad(scope, no_answer),
     };

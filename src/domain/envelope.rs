@@ -11,6 +11,7 @@ use serde_json::value::RawValue;
 
 use super::answer::{ErrorCode, Failure};
 use super::json::{self, Fields};
+use super::opposite::is_opposite;
 use super::text::{excerpt, is_repeatable};
 
 /// The largest body, in bytes.
@@ -374,14 +375,14 @@ pub fn list(names: &[&str]) -> String {
     names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
 }
 
-/// The known name nearest to a wrong one, when it is near enough to be meant.
+/// The known name nearest to a wrong one, when it is near enough to be meant and does not mean the opposite.
 pub fn nearest<'a>(wrong: &str, names: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     /// Half of the letters wrong is a guess, not a slip.
     const SIMILARITY_MIN: f64 = 0.6;
     let wrong: String = wrong.chars().take(64).collect();
     names
         .map(|name| (strsim::normalized_damerau_levenshtein(&wrong, name), name))
-        .filter(|(similarity, _)| *similarity >= SIMILARITY_MIN)
+        .filter(|(similarity, name)| *similarity >= SIMILARITY_MIN && !is_opposite(&wrong, name))
         .max_by(|a, b| a.0.total_cmp(&b.0))
         .map(|(_, name)| name)
 }

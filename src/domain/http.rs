@@ -10,6 +10,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::bucket::Bucket;
+use super::expected::Expected;
 use super::ids::PathSegment;
 use super::json;
 use super::link::Link;
@@ -38,6 +39,8 @@ pub struct Request {
     pub pause: Duration,
     /// The smallest page to ask for when Okta fails at a larger one; `None` where the page size matters.
     pub page_min: Option<u32>,
+    /// The answer by which a success is known to be Okta's.
+    pub expected: Expected,
 }
 
 /// The query parameter that says how large a page may be.
@@ -50,6 +53,7 @@ impl Request {
     /// When the number of segments is not the number of placeholders: a mistake in the catalogue, which
     /// a test walks through.
     pub fn new(method: Method, route: &'static str, segments: &[&dyn PathSegment]) -> Self {
+        let expected = Expected::of(&method, route, segments.last().map(|last| last.segment()));
         let mut segments = segments.iter();
         let mut path = String::with_capacity(PATH_BYTES_USUAL);
         for part in route.trim_start_matches('/').split('/') {
@@ -62,7 +66,16 @@ impl Request {
             }
         }
         assert!(segments.next().is_none(), "a placeholder for each segment of {route}");
-        Self { method, route, path, query: Vec::new(), body: None, pause: Duration::ZERO, page_min: None }
+        Self {
+            method,
+            route,
+            path,
+            query: Vec::new(),
+            body: None,
+            pause: Duration::ZERO,
+            page_min: None,
+            expected,
+        }
     }
 
     /// A GET.
@@ -124,6 +137,12 @@ impl Request {
     /// Waits before sending.
     pub fn after(mut self, pause: Duration) -> Self {
         self.pause = pause;
+        self
+    }
+
+    /// Knows a success by another answer than the usual one of such a route.
+    pub fn expecting(mut self, expected: Expected) -> Self {
+        self.expected = expected;
         self
     }
 
@@ -219,9 +238,11 @@ impl Response {
         serde_json::from_slice(&self.body).ok()
     }
 
-    /// Okta's id for the request, as the System Log shows it.
+    /// Okta's id for the request, as the System Log shows it; `None` for a header that is too long for one.
     pub fn request_id(&self) -> Option<&str> {
-        self.headers.get("x-okta-request-id")?.to_str().ok()
+        /// Recorded ids have 27 and 32 characters.
+        const BYTES_MAX: usize = 128;
+        self.headers.get("x-okta-request-id")?.to_str().ok().filter(|id| id.len() <= BYTES_MAX)
     }
 }
 

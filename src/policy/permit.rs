@@ -6,6 +6,7 @@ use std::collections::HashMap;
 
 use crate::domain::envelope::nearest;
 use crate::domain::ids::{ConnectionName, Lane, excerpt};
+use crate::tools::hint::meant;
 use crate::tools::{Kind, Manifest, catalogue};
 
 /// What an entry of an allow-list opens.
@@ -42,7 +43,8 @@ impl AllowList {
                 return Ok(Grant::Tool(tool.manifest.name));
             }
             let kinds = Kind::ALL.into_iter().map(Kind::as_str).chain(["all"]);
-            let hint = nearest(entry, kinds.chain(catalogue::names()))
+            let hint = nearest(entry, kinds)
+                .or_else(|| meant(entry, |_| true))
                 .map_or_else(String::new, |near| format!(", did you mean `{near}`?"));
             Err((at, format!("`{}` is neither a kind nor a subtool{hint}", excerpt(entry))))
         };

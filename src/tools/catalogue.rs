@@ -8,8 +8,7 @@ use schemars::{JsonSchema, Schema};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
-use crate::domain::envelope::{self, Fault, nearest};
-use crate::domain::ids::excerpt;
+use crate::domain::envelope::{self, Fault};
 
 use super::output::Output as _;
 use super::reading::Shape;
@@ -190,15 +189,6 @@ pub fn find(name: &str) -> Option<&'static Entry> {
 /// The names of all rows.
 pub fn names() -> impl Iterator<Item = &'static str> {
     CATALOGUE.iter().map(|entry| entry.manifest.name)
-}
-
-/// That there is no subtool of this name, in words.
-pub fn unknown(name: &str) -> String {
-    let hint = nearest(name, names()).map_or_else(
-        || format!(": `okta-worker catalog` lists the {}", CATALOGUE.len()),
-        |near| format!(", did you mean `{near}`?"),
-    );
-    format!("unknown subtool `{}`{hint}", excerpt(name))
 }
 
 /// A name that stands twice does not compile.

@@ -15,7 +15,7 @@ use super::converge::{has_all, is_since, is_taken, literal, look_for, moment, un
 use super::list::{Limit, follow};
 use super::list_rules::Rules;
 use super::output::{Empty, Group, List};
-use super::plan::{ATTRIBUTES, Forecast, Losses, lost};
+use super::plan::{ATTRIBUTES, Forecast, GROUP_TYPE, Losses, lost};
 use super::users::{SortOrder, check_choice};
 use super::{Cost, Dialogue, Done, Kind, LAG_PAUSE, Manifest, Repeat, Reply, Step, Stop, Subtool};
 
@@ -273,16 +273,30 @@ fn check_free(okta: &mut Dialogue<'_>, name: &str, own: Option<&GroupId>) -> Res
     Ok(())
 }
 
-/// Stops where Okta would refuse to change the members of a group: only those of its own kind can be.
-pub(super) fn foresee_member(okta: &mut Dialogue<'_>, group_id: &GroupId, subtool: &str) -> Result<(), Stop> {
+/// Whether a group is managed in Okta.
+pub(super) fn is_okta_group(okta: &mut Dialogue<'_>, group_id: &GroupId) -> Result<bool, Stop> {
     let group: GroupState = okta.ask(Request::get("/api/v1/groups/{groupId}", &[group_id]))?.read()?;
-    if group.kind == "OKTA_GROUP" {
-        return Ok(());
-    }
+    Ok(group.kind == "OKTA_GROUP")
+}
+
+/// How a change of a group's members would end, by the group's type: Okta refuses those of applications'
+/// groups (terraform-provider-okta issue 118) and of its own (release 2026.04.0).
+pub(super) fn foresee_member(
+    okta: &mut Dialogue<'_>,
+    group_id: &GroupId,
+    subtool: &str,
+) -> Result<Forecast, Stop> {
+    let group: GroupState = okta.ask(Request::get("/api/v1/groups/{groupId}", &[group_id]))?.read()?;
     let (id, kind) = (excerpt(group_id.as_str()), excerpt(&group.kind));
-    let message =
-        format!("failed to run `{subtool}`: nobody may change who is in group `{id}` of type {kind}");
-    Err(Stop::fail(ErrorCode::Forbidden, message))
+    match group.kind.as_str() {
+        "OKTA_GROUP" => Ok(Forecast::applied()),
+        "APP_GROUP" | "BUILT_IN" => {
+            let message =
+                format!("failed to run `{subtool}`: nobody may change who is in group `{id}` of type {kind}");
+            Err(Stop::fail(ErrorCode::Forbidden, message))
+        }
+        _ => Ok(Forecast::unknown(GROUP_TYPE)),
+    }
 }
 
 /// Searches for a group that was just created, which searches lag behind.

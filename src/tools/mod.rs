@@ -14,6 +14,7 @@ mod create_user;
 mod cursor;
 mod events;
 mod groups;
+pub mod hint;
 mod lifecycle;
 mod list;
 mod list_rules;
@@ -569,7 +570,7 @@ struct UserState {
     transitioning_to_status: Option<String>,
     #[serde(default, deserialize_with = "converge::moment")]
     password_changed: Option<Timestamp>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     profile: UserProfile,
 }
 

@@ -122,6 +122,18 @@ pub struct Activation {
     /// The token in that page's address: a one-time secret.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub activation_token: Option<String>,
+    /// Whether there should be a link, and Okta gave none.
+    #[serde(skip_serializing_if = "is_false")]
+    #[schemars(default)]
+    pub link_missing: bool,
+    /// Why there is no link or no mail, and how to get one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub note: Option<&'static str>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_false(flag: &bool) -> bool {
+    !*flag
 }
 
 /// How the user sets a new password; empty when Okta mails it.
@@ -131,6 +143,13 @@ pub struct PasswordReset {
     /// The page where the user sets a new password: a one-time secret.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reset_password_url: Option<String>,
+    /// Whether there should be a link, and Okta gave none.
+    #[serde(skip_serializing_if = "is_false")]
+    #[schemars(default)]
+    pub link_missing: bool,
+    /// Why there is no link, and how to get one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub note: Option<&'static str>,
 }
 
 /// The user whose password expired, or the temporary password.

@@ -17,6 +17,7 @@ use crate::domain::secret::Secrets;
 use crate::domain::text::is_repeatable;
 use crate::policy::permit::AllowList;
 use crate::tools::catalogue::{self, Entry};
+use crate::tools::hint::unknown;
 use crate::tools::subject::{Subject, subject};
 use crate::tools::{Bounds, Kind, Listing, Move, Repeat, Setting, Tool};
 
@@ -529,7 +530,7 @@ fn unknown_connection(letter: &Letter) -> Failure {
 }
 
 fn unknown_subtool(name: &str) -> Failure {
-    Failure::new(ErrorCode::UnknownSubtool, catalogue::unknown(name)).at(Some("subtool"))
+    Failure::new(ErrorCode::UnknownSubtool, unknown(name)).at(Some("subtool"))
 }
 
 #[cfg(test)]

@@ -236,16 +236,17 @@ pub(super) async fn probe(
     let Ok(permit) = connection.budget.admit(ask).await else { return false };
     let sent = Instant::now();
     let answer = connection.okta.send(&request).await;
-    permit.heard(told(&answer));
+    let meaning = classify(&request, answer.as_ref());
+    permit.heard(told(&answer, meaning));
     observer.note(&Event::Requested {
         connection: &connection.name,
         bucket: request.bucket(),
         method: &request.method,
         http_status: answer.as_ref().ok().map(|response| response.status),
         took: sent.elapsed(),
-        rate: answer.as_ref().ok().and_then(|response| RateHeaders::read(&response.headers)),
+        rate: rate_of(&answer, meaning),
     });
-    match classify(answer.as_ref()) {
+    match meaning {
         Meaning::Said => {}
         // Okta answers, or nobody knows because this machine could not ask.
         Meaning::Limited(_) | Meaning::Failed(Trouble::Local) => return reason == Reason::Unreachable,
@@ -311,10 +312,9 @@ pub(super) fn lacks_scope(response: &Response) -> bool {
 }
 
 /// What the budget learns of an answer: its meaning, and its headers where they speak of the window.
-pub(super) fn told(answer: &Result<Response, NoAnswer>) -> Told {
-    let rate = answer.as_ref().ok().and_then(|response| RateHeaders::read(&response.headers));
-    let window = rate.filter(|rate| !rate.is_concurrency());
-    match (classify(answer.as_ref()), window) {
+pub(super) fn told(answer: &Result<Response, NoAnswer>, meaning: Meaning) -> Told {
+    let window = rate_of(answer, meaning).filter(|rate| !rate.is_concurrency());
+    match (meaning, window) {
         (Meaning::Limited(Limit::Window), window) => Told::Spent(window),
         (Meaning::Limited(Limit::Concurrency), _) => Told::Crowded,
         (Meaning::Failed(Trouble::NotSent | Trouble::Local), _) => Told::Uncounted,
@@ -322,5 +322,15 @@ pub(super) fn told(answer: &Result<Response, NoAnswer>) -> Told {
         (Meaning::Said, None) => Told::Nothing,
         // A page of something in front of Okta says nothing of how Okta's own answers are.
         (Meaning::Failed(_), None) => Told::Lost,
+    }
+}
+
+/// The rate-limit headers of an answer; those of one that is not Okta's mean nothing.
+pub(super) fn rate_of(answer: &Result<Response, NoAnswer>, meaning: Meaning) -> Option<RateHeaders> {
+    match meaning {
+        Meaning::Failed(Trouble::NotOkta) => None,
+        Meaning::Said | Meaning::Limited(_) | Meaning::Failed(_) => {
+            RateHeaders::read(&answer.as_ref().ok()?.headers)
+        }
     }
 }

@@ -57,6 +57,75 @@ async fn okta_down_for_ten_minutes_costs_no_attempt_and_no_message() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn pages_for_every_path_pause_the_connection_and_fail_no_row() {
+    const ROWS: usize = 40;
+    for page in [404, 302, 407, 403, 401, 200] {
+        let mut world = Setup::default().open();
+        world.fault(always(Trouble::Html(page)));
+        for number in 0..ROWS {
+            let body = match number % 2 {
+                0 => read(),
+                _ => json!({ "subtool": "create_group", "arguments": { "name": format!("Team {number}") } }),
+            };
+            world.send("prod.bulk", body);
+        }
+        world.run_for(Duration::from_secs(120)).await;
+        assert!(world.tape().contains("prod paused: unreachable"), "{page}");
+        world.ask("get_user", json!({ "user_id": SAM }));
+        world.run_for(Duration::from_millis(50)).await;
+        let answer = world.answer();
+        assert_eq!(brief(&answer), format!("m{} failed okta_unavailable none", ROWS + 1), "{page}");
+        assert!(answer["error"]["retry_at"].is_string() && answer["okta_calls"] == 0, "{page}: {answer}");
+        world.org().clear_faults();
+        world.rest().await;
+        assert!(world.tape().contains("prod resumed: unreachable"), "{page}");
+        for _ in 0..ROWS {
+            let answer = world.answer();
+            assert_eq!(
+                (&answer["status"], &answer["attempts"]),
+                (&json!("succeeded"), &json!(1)),
+                "{answer}"
+            );
+        }
+        let created = world.effects().iter().filter(|effect| **effect == "group.created").count();
+        assert_eq!(created, ROWS / 2, "{page}: each once");
+        world.close();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_page_is_no_good_answer_to_a_probe() {
+    let mut world = Setup::default().open();
+    world.fault(always(Trouble::Lost));
+    world.send("prod.bulk", read());
+    world.run_for(Duration::from_secs(60)).await;
+    world.org().clear_faults();
+    world.fault(always(Trouble::Html(200)));
+    world.run_for(Duration::from_secs(120)).await;
+    let tape = world.tape();
+    assert!(tape.contains("users asked GET: 200") && !tape.contains("resumed"), "{tape}");
+    world.org().clear_faults();
+    world.rest().await;
+    assert!(world.tape().contains("prod resumed: unreachable"));
+    assert_eq!(world.answers(1), ["m1 succeeded none"]);
+    world.close();
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_page_says_nothing_about_one_user() {
+    for page in [404, 302, 200] {
+        let mut world = Setup::default().open();
+        world.fault(Fault::next(Trouble::Html(page)));
+        world.ask("get_user", json!({ "user_id": SAM }));
+        world.rest().await;
+        let tape = world.tape();
+        assert!(tape.contains("attempt 1 failed: not_okta") && !tape.contains("paused"), "{tape}");
+        assert_eq!(world.answers(1), ["m1 succeeded none"], "{page}");
+        world.close();
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_bad_credential_pauses_until_it_is_good_again() {
     let mut world = Setup::default().open();
     world.fault(always(Trouble::Code { status: 401, code: "E0000011".to_owned() }));

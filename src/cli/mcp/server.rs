@@ -21,7 +21,6 @@ use uuid::Uuid;
 use crate::catalog;
 use crate::catalog::mcp::{OPTIONS, RESULT_BYTES_USUAL};
 use crate::domain::answer::ErrorCode;
-use crate::domain::envelope::nearest;
 use crate::domain::ids::{ConnectionName, Lane, excerpt};
 use crate::domain::json::{to_raw, to_vec};
 use crate::domain::mail::{CANCEL, HeaderValue, PROGRESS, Properties, WANTS_PROGRESS};
@@ -30,6 +29,7 @@ use crate::domain::topology::{DIRECT, work_key};
 use crate::edge::rabbit::{Asked, Asker, Heard};
 use crate::tools::Kind;
 use crate::tools::catalogue::{self, Entry};
+use crate::tools::hint::meant;
 use crate::tools::reading::Shape;
 
 use super::calls::Calls;
@@ -117,8 +117,9 @@ impl Server {
                 format!("connection `{connection}` does not enable `{name}` for you; nothing was sent");
             return failed(ErrorCode::NotPermitted, &message, None);
         }
-        let names = self.enabled.iter().map(|entry| entry.manifest.name);
-        let hint = nearest(name, names).map(|near| format!(", did you mean `{near}`?")).unwrap_or_default();
+        let is_enabled = |known: &str| self.enabled.iter().any(|entry| entry.manifest.name == known);
+        let hint =
+            meant(name, is_enabled).map(|near| format!(", did you mean `{near}`?")).unwrap_or_default();
         failed(ErrorCode::UnknownSubtool, &format!("there is no tool `{}`{hint}", excerpt(name)), None)
     }
 

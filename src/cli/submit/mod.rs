@@ -33,6 +33,7 @@ use crate::domain::ids::{ConnectionName, Lane};
 use crate::domain::topology::UNCLAIMED;
 use crate::edge::rabbit::{Unopened, own_user};
 use crate::tools::catalogue::{self, Entry};
+use crate::tools::hint::unknown;
 use crate::worker::event::Observer;
 
 use super::{DONE, FAILED, INTERRUPTED, REFUSED, Refusal, load, load_without_tokens, unknown_connection};
@@ -244,7 +245,7 @@ fn plan(arguments: &Arguments) -> Result<Plan, Refusal> {
 }
 
 fn entry(name: &str) -> Result<&'static Entry, Refusal> {
-    catalogue::find(name).ok_or_else(|| Refusal(catalogue::unknown(name)))
+    catalogue::find(name).ok_or_else(|| Refusal(unknown(name)))
 }
 
 /// The connection, which must be one of those that are configured; where none is, only the worker knows.

@@ -136,7 +136,19 @@ impl OktaClient {
     /// # Errors
     /// When the credential cannot be used, or TLS cannot be set up.
     pub fn new(endpoint: &Endpoint, room: &Arc<AnswerRoom>) -> Result<Self, String> {
-        let wire = Arc::new(Https::new(&endpoint.base_url, room)?);
+        Self::within(endpoint, room, wire::REQUEST_TIMEOUT)
+    }
+
+    /// A client for an org, over HTTPS, whose requests take no longer than this.
+    ///
+    /// # Errors
+    /// When the credential cannot be used, or TLS cannot be set up.
+    pub fn within(
+        endpoint: &Endpoint,
+        room: &Arc<AnswerRoom>,
+        request_max: Duration,
+    ) -> Result<Self, String> {
+        let wire = Arc::new(Https::new(&endpoint.base_url, room, request_max)?);
         Self::over(wire, endpoint, Clock::Machine)
     }
 

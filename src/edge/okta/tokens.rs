@@ -104,7 +104,7 @@ impl Tokens {
             let answer = token.echoes.hidden_in(self.wire.send(request, &token.authorization).await);
             let Ok(response) = &answer else { return answer };
             if !is_unauthorized(response) {
-                if response.status != 401 && classify(Ok(response)) == Meaning::Said {
+                if response.status != 401 && classify(request, Ok(response)) == Meaning::Said {
                     token.is_proven.store(true, Ordering::Relaxed);
                 }
                 return answer;

@@ -26,7 +26,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long Okta may take to begin an answer, and then to end it. Its own limit for a System Log query is 30 s; the slowest change
 /// recorded took 5.4 s, and deactivating a user with many provisioned applications takes longer.
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
+pub(super) const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// How long a form may take: it asks for a token that others wait for, and looks nothing up.
 const FORM_TIMEOUT: Duration = Duration::from_secs(15);
@@ -37,6 +37,8 @@ pub(super) struct Https {
     base_url: Url,
     http: reqwest::Client,
     room: ConnectionRoom,
+    /// How long a request may take to be answered, and then the answer to end.
+    request_max: Duration,
 }
 
 impl Https {
@@ -44,7 +46,11 @@ impl Https {
     ///
     /// # Errors
     /// When TLS cannot be set up.
-    pub(super) fn new(base_url: &str, room: &Arc<AnswerRoom>) -> Result<Self, String> {
+    pub(super) fn new(
+        base_url: &str,
+        room: &Arc<AnswerRoom>,
+        request_max: Duration,
+    ) -> Result<Self, String> {
         let json = HeaderValue::from_static("application/json");
         let http = reqwest::Client::builder()
             .default_headers(HeaderMap::from_iter([(ACCEPT, json)]))
@@ -54,7 +60,7 @@ impl Https {
             .build()
             .map_err(describe)?;
         let base_url = Url::parse(base_url).map_err(|error| format!("the base URL: {error}"))?;
-        Ok(Self { base_url, http, room: room.share() })
+        Ok(Self { base_url, http, room: room.share(), request_max })
     }
 
     fn url(&self, request: &Request) -> Url {
@@ -81,7 +87,7 @@ impl Wire for Https {
             }
             None => building,
         };
-        self.answer_to(building, REQUEST_TIMEOUT).await
+        self.answer_to(building, self.request_max).await
     }
 
     async fn post_form(&self, path: &str, form: Secret) -> Result<Response, NoAnswer> {
@@ -295,7 +301,7 @@ mod tests {
     fn a_url_is_the_host_and_what_the_request_says_unchanged() {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let base_url = "https://acme.okta.com:8443";
-        let https = Https::new(base_url, &AnswerRoom::new(0)).unwrap();
+        let https = Https::new(base_url, &AnswerRoom::new(0), REQUEST_TIMEOUT).unwrap();
         let user = UserKey::try_from("a/b#c?d @x".to_owned()).unwrap();
         let plain = Request::get("/api/v1/users/{userId}/groups", &[&user]);
         let search = Request::get("/api/v1/users", &[]).query("search", "a eq \"x&y\"").query("limit", 2);

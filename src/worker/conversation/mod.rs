@@ -39,7 +39,7 @@ use super::lanes::InLane;
 use super::okta_time::by_okta;
 use super::ports::{Ask, NotNow, Patience, Permit};
 use super::progress::{Progress, WaitingFor};
-use super::pulse::{self, Reason, told};
+use super::pulse::{self, Reason, rate_of, told};
 
 /// What this delivery's conversation cost, known also when it failed.
 #[derive(Debug, Clone, Default)]
@@ -276,8 +276,8 @@ impl<'a> Conversation<'a> {
         loop {
             let was = self.doubt;
             let sent = self.rules.clock.now();
-            let answer = self.send(&request).await?;
-            match classify(answer.as_ref()) {
+            let (answer, meaning) = self.send(&request).await?;
+            match meaning {
                 Meaning::Said => {
                     let response = answer.expect("only an answer says something");
                     self.throttled_in_a_row = 0;
@@ -417,8 +417,8 @@ impl<'a> Conversation<'a> {
         admitted.map_err(|failure| self.failed(failure))
     }
 
-    /// Waits for the budget and sends once.
-    async fn send(&mut self, request: &Request) -> Result<Result<Response, NoAnswer>, End> {
+    /// Waits for the budget, sends once, and says what the answer means.
+    async fn send(&mut self, request: &Request) -> Result<(Result<Response, NoAnswer>, Meaning), End> {
         if !self.owed.is_zero() {
             let owed = std::mem::take(&mut self.owed);
             self.is_another = true;
@@ -460,9 +460,10 @@ impl<'a> Conversation<'a> {
         reached(Point::Admitted, Some(&self.job.letter.id)).await;
         let answer = connection.okta.send(request).await;
         reached(Point::Answered, Some(&self.job.letter.id)).await;
-        let rate = answer.as_ref().ok().and_then(|response| RateHeaders::read(&response.headers));
+        let meaning = classify(request, answer.as_ref());
+        let rate = rate_of(&answer, meaning);
         let window = rate.filter(|rate| !rate.is_concurrency());
-        permit.heard(told(&answer));
+        permit.heard(told(&answer, meaning));
         if let Ok(response) = &answer {
             self.remember(bucket, window, response.request_id());
         }
@@ -474,7 +475,7 @@ impl<'a> Conversation<'a> {
             took: sent.elapsed(),
             rate,
         });
-        Ok(answer)
+        Ok((answer, meaning))
     }
 
     /// Whether everything so far only read, so that somebody else may begin anew.

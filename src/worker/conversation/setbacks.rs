@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::domain::answer::{ErrorCode, Failure};
 use crate::domain::http::{NoAnswer, Request, Response};
@@ -168,6 +168,12 @@ impl Conversation<'_> {
             return self.exhausted(answer).await;
         }
         let wait = self.wait_after(trouble, answer);
+        if wait > WAIT_IN_HAND_MAX && self.has_changed_nothing() && self.ends_within(wait) {
+            let at = self.time_of(Instant::now() + wait);
+            let message = format!("failed to run `{}`: {}", self.job.subtool, describe(answer));
+            let failure = with_okta(Failure::new(ErrorCode::OktaUnavailable, message), answer);
+            return Err(self.failed(failure.retry_at(at)));
+        }
         let may_come_again =
             self.patience == Patience::ComeAgain && self.job.letter.docket.may_be_copied(self.okta_ahead());
         if wait > WAIT_IN_HAND_MAX && self.has_changed_nothing() && may_come_again {
@@ -204,6 +210,12 @@ impl Conversation<'_> {
         self.failed(failure)
     }
 
+    /// Whether the deadline passes while so much time does.
+    fn ends_within(&self, wait: Duration) -> bool {
+        let now = self.rules.clock.now();
+        self.job.deadline.is_some_and(|deadline| now.checked_add(wait).is_ok_and(|then| then > deadline.at))
+    }
+
     pub(super) fn note_trouble(&mut self, trouble: Trouble) {
         if trouble.may_be_everywhere() {
             self.attempts_everywhere += 1;
@@ -219,7 +231,9 @@ impl Conversation<'_> {
             Trouble::Busy => BUSY.wait(attempt, 0.5 + jitter / 2.0),
             _ => self.rules.retry.wait(attempt, jitter),
         };
-        let asked = answer.as_ref().ok().and_then(|response| retry_after(&response.headers));
+        // Only Okta's own wish counts: a page in between is asked no longer than any other failure.
+        let own = answer.as_ref().ok().filter(|response| OktaError::is_in(response));
+        let asked = own.and_then(|response| retry_after(&response.headers));
         usual.max(asked.unwrap_or_default())
     }
 

@@ -83,10 +83,14 @@ pub(super) fn describe(answer: &Result<Response, NoAnswer>) -> String {
     match answer {
         Err(no_answer) => no_answer.to_string(),
         Ok(response) => {
+            let who = match OktaError::is_in(response) && !response.is_success() {
+                true => "Okta answered",
+                false => "no answer of Okta's, but",
+            };
             let error = OktaError::read(response);
             let code = error.error_code.map_or_else(String::new, |code| format!(" {code}"));
             let summary = error.summary.map_or_else(String::new, |summary| format!(": {summary}"));
-            format!("Okta answered {}{code}{summary}", error.status)
+            format!("{who} {}{code}{summary}", error.status)
         }
     }
 }
