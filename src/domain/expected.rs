@@ -104,7 +104,7 @@ impl Identity {
         let login = profile.and_then(|profile| serde_json::from_str::<Named>(profile.get()).ok());
         let Some(Named { login }) = login else { return !is_user_id(key) };
         let short_name = login.split('@').next().unwrap_or_default();
-        let may_be_folded = !is_user_id(key) && !(login.is_ascii() && key.is_ascii());
+        let may_be_folded = !(is_user_id(key) || login.is_ascii() && key.is_ascii());
         may_be_folded || [login.as_str(), short_name].iter().any(|name| name.eq_ignore_ascii_case(key))
     }
 }

@@ -197,7 +197,8 @@ mod tests {
     fn a_refusal_is_okta_s_own_when_it_has_its_error_object_or_its_challenge() {
         let object = r#"{"errorCode":"E0000007","errorSummary":"s"}"#;
         let bearer = r#"Bearer realm="x", error="insufficient_scope""#;
-        let rows: [(u16, &[(&'static str, &str)], &str, bool); 14] = [
+        type Row<'a> = (u16, &'a [(&'static str, &'a str)], &'a str, bool);
+        let rows: [Row<'_>; 14] = [
             (404, &[], object, true),
             (403, &[("content-type", "text/html")], object, true),
             (403, &[("www-authenticate", bearer)], "", true),

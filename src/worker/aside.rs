@@ -105,9 +105,9 @@ impl Aside<'_> {
         let ahead = job.connection.ahead(&rules.clock);
         let now = Moment::now(&rules.clock, ahead);
         let SoFar { attempts, waited, in_doubt } = so_far;
-        let docket = job.letter.docket.clone();
-        let redeliveries = docket.redeliveries.max(in_doubt.into());
-        let docket = Docket { attempts, waited, redeliveries, ..docket };
+        let mut docket = job.letter.docket.clone();
+        (docket.attempts, docket.waited) = (attempts, waited);
+        docket.redeliveries = docket.redeliveries.max(in_doubt.into());
         let mut properties = copy(job.letter, docket.headers(&now), own_user);
         properties.headers.extend(self.order.clone().map(|order| (ORDER.to_owned(), order)));
         if !job.letter.docket.may_be_copied(ahead) || table_bytes(&properties.headers) > HEADERS_BYTES_MAX {

@@ -166,7 +166,6 @@ pub struct Worker {
 const QUARANTINE: [Duration; 2] = [Duration::from_secs(5), Duration::from_secs(15)];
 
 /// How the worker came to the end of a delivery.
-#[expect(clippy::large_enum_variant, reason = "there is one for each message, and it is nearly always that")]
 enum Ended {
     /// The invocation has ended: what is to be answered.
     Concluded(Conclusion),

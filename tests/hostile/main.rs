@@ -81,9 +81,13 @@ async fn a_read(kind: Kind) {
 fn options(end: End) -> Value {
     match end {
         End::Limited | End::Later => hurried(),
-        End::NotOkta | End::Another | End::NoAnswer | End::Good | End::Refused(..) | End::Unauthorized => {
-            json!({})
-        }
+        End::NotOkta
+        | End::Another
+        | End::NoAnswer
+        | End::TooLarge
+        | End::Good
+        | End::Refused(..)
+        | End::Unauthorized => json!({}),
     }
 }
 

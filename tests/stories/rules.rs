@@ -118,12 +118,12 @@ async fn what_is_left_in_the_queues_of_a_removed_connection_is_answered_once_no_
     let org = Arc::new(Mutex::new(Org::new(Settings::default())));
     let okta = Arc::new(SimulatedOkta::new(org, "token", clock, Duration::ZERO));
     let broker = Broker::new([&prod()]);
-    let worker = Worker::new(rules(&okta, clock, 1), Arc::<Broker>::clone(&broker), silent());
+    let worker = Arc::new(Worker::new(rules(&okta, clock, 1), Arc::<Broker>::clone(&broker), silent()));
     let removed = || Source::Removed { connection: prod(), lane: Lane::Bulk };
     // It is served again: whoever is counted there will have the message.
     let (mut delivery, is_acknowledged) = self::delivery();
     delivery.source = removed();
-    worker.take(delivery).await;
+    Arc::clone(&worker).take(delivery).await;
     assert!(!is_acknowledged.load(Ordering::Relaxed));
     worker.go_by(Rules { connections: HashMap::new(), ..rules(&okta, clock, 1) });
     let suspend = json!({ "subtool": "suspend_user", "arguments": { "user_id": SAM } }).to_string();
@@ -135,7 +135,7 @@ async fn what_is_left_in_the_queues_of_a_removed_connection_is_answered_once_no_
         if write {
             delivery.body = Bytes::from(suspend.clone());
         }
-        worker.take(delivery).await;
+        Arc::clone(&worker).take(delivery).await;
         assert!(is_acknowledged.load(Ordering::Relaxed));
         let answer = body(&broker.pop(UNCLAIMED).expect("it is answered"));
         let told = (&answer["error"]["code"], &answer["effect"], &answer["connection"]);

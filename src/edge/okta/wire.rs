@@ -46,11 +46,7 @@ impl Https {
     ///
     /// # Errors
     /// When TLS cannot be set up.
-    pub(super) fn new(
-        base_url: &str,
-        room: &Arc<AnswerRoom>,
-        request_max: Duration,
-    ) -> Result<Self, String> {
+    pub(super) fn new(base_url: &str, room: &Arc<AnswerRoom>, request_max: Duration) -> Result<Self, String> {
         let json = HeaderValue::from_static("application/json");
         let http = reqwest::Client::builder()
             .default_headers(HeaderMap::from_iter([(ACCEPT, json)]))
@@ -254,7 +250,7 @@ mod tests {
         const BYTES: usize = 7 << 20;
         for length in [Length::Told, Length::Chunked] {
             let room = AnswerRoom::new(ROOM_BYTES_MIN);
-            let https = Https::new(&server(BYTES, length).await, &room).unwrap();
+            let https = Https::new(&server(BYTES, length).await, &room, REQUEST_TIMEOUT).unwrap();
             let (live, peak) = (AtomicUsize::new(0), AtomicUsize::new(0));
             let asking = (0..24).map(|_| async {
                 let response = asked(&https).await.unwrap();
@@ -276,7 +272,7 @@ mod tests {
         let _ = rustls::crypto::ring::default_provider().install_default();
         for length in [Length::Told, Length::Chunked] {
             let room = AnswerRoom::new(ROOM_BYTES_MIN);
-            let https = Https::new(&server(3000, length).await, &room).unwrap();
+            let https = Https::new(&server(3000, length).await, &room, REQUEST_TIMEOUT).unwrap();
             let response = asked(&https).await.unwrap();
             let body = response.body.clone();
             drop(response);
@@ -291,7 +287,7 @@ mod tests {
         let _ = rustls::crypto::ring::default_provider().install_default();
         for length in [Length::Told, Length::Chunked] {
             let room = AnswerRoom::new(ROOM_BYTES_MIN);
-            let https = Https::new(&server((8 << 20) + 1, length).await, &room).unwrap();
+            let https = Https::new(&server((8 << 20) + 1, length).await, &room, REQUEST_TIMEOUT).unwrap();
             assert_eq!(asked(&https).await.unwrap_err(), NoAnswer::TooLarge(8 << 20), "{length:?}");
             assert_eq!(room.held_bytes(), 0, "{length:?}");
         }
