@@ -11,6 +11,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
+use uuid::Uuid;
 
 use crate::domain::ids::{ConnectionName, Lane};
 use crate::domain::mail::HeaderValue;
@@ -32,7 +33,7 @@ pub(super) struct Lanes {
 
 impl Default for Lanes {
     fn default() -> Self {
-        Self { worker: fastrand::u64(..), hold_max_ms: AtomicU64::new(u64::MAX), lanes: Mutex::default() }
+        Self { worker: Uuid::new_v4().as_u64_pair().0, hold_max_ms: AtomicU64::new(u64::MAX), lanes: Mutex::default() }
     }
 }
 
