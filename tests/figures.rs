@@ -1,6 +1,7 @@
 //! Figures of how readable the sources are, printed and bounded: names, documentation, sizes, import cycles.
 //!
-//! `cargo test --test figures -- --nocapture` prints them with every place that counts.
+//! `cargo test --test figures -- --nocapture` prints them with every place that counts. The bounds are what the sources
+//! have now: a figure may fall, and its bound with it, and never rise.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on says so by panicking")]
 
@@ -10,17 +11,14 @@ use std::path::{Path, PathBuf};
 
 use syn::visit::{self, Visit};
 
+const RENAMES_MAX: usize = 5;
+const NAMES_TWICE_PERCENT_MAX: f64 = 19.2;
+const QUESTIONS_PERCENT_MAX: f64 = 24.6;
+const LONG_FUNCTIONS_PERCENT_MAX: f64 = 2.2;
+const CYCLES_MAX: usize = 14;
+
 /// The most lines of a function, from its signature to its closing brace.
 const FUNCTION_LINES_MAX: usize = 40;
-
-/// The most lines of code in a file: comments, blank lines and tests aside.
-const FILE_LINES_MAX: usize = 400;
-
-/// Functions that are one table, each with its reason.
-const TABLE_FUNCTIONS: [(&str, &str); 0] = [];
-
-/// Files that are one table, each with its reason.
-const TABLE_FILES: [(&str, &str); 0] = [];
 
 /// Words that begin a doc comment which asks instead of saying.
 const QUESTIONS: [&str; 6] = ["What", "Whether", "How", "Who", "When", "Where"];
@@ -35,12 +33,6 @@ struct Source {
     syntax: syn::File,
 }
 
-impl Source {
-    fn name(&self) -> &str {
-        &self.path
-    }
-}
-
 fn is_test(attributes: &[syn::Attribute]) -> bool {
     attributes.iter().any(|attribute| {
         attribute.path().is_ident("test")
@@ -49,7 +41,7 @@ fn is_test(attributes: &[syn::Attribute]) -> bool {
     })
 }
 
-/// Whether an item of a file is for its tests alone.
+/// Tells whether an item of a file is for its tests alone.
 fn is_for_tests(item: &syn::Item) -> bool {
     is_test(match item {
         syn::Item::Fn(it) => &it.attrs,
@@ -91,13 +83,13 @@ fn sources() -> Vec<Source> {
         let path = path.strip_prefix(root).unwrap().display().to_string();
         Source { module, path, text, syntax }
     };
-    found.iter().map(read).filter(|source| source.name() != "src/main.rs").collect()
+    found.iter().map(read).filter(|source| source.path != "src/main.rs").collect()
 }
 
-/// Prints a figure with its places and returns how many there are.
-fn figure(name: &str, bound: &str, places: &[String], of: usize) -> f64 {
+/// Prints a figure with its places and returns their share in percent.
+fn figure(name: &str, aim: &str, places: &[String], of: usize) -> f64 {
     let share = 100.0 * places.len() as f64 / of.max(1) as f64;
-    println!("{name}: {} of {of} ({share:.1} %), bound {bound}", places.len());
+    println!("{name}: {} of {of} ({share:.2} %), to become {aim}", places.len());
     for place in places {
         println!("    {place}");
     }
@@ -201,7 +193,7 @@ impl<'ast> Visit<'ast> for Reader {
     }
 }
 
-/// The first lines of the doc comments in a text: those after a line that is none.
+/// Returns the first line of each doc comment in a text, with its line number.
 fn doc_openings(text: &str) -> Vec<(usize, &str)> {
     let mut before = "";
     let mut openings = Vec::new();
@@ -247,8 +239,7 @@ fn functions_fit_on_a_screen() {
         reader.visit_file(&source.syntax);
         of += reader.functions.len();
         for (name, line, lines) in reader.functions {
-            let is_table = TABLE_FUNCTIONS.iter().any(|(table, _)| *table == name);
-            if lines > FUNCTION_LINES_MAX && !is_table {
+            if lines > FUNCTION_LINES_MAX {
                 places.push(format!("{}:{line}: {name} has {lines} lines", source.path));
             }
         }
@@ -257,25 +248,7 @@ fn functions_fit_on_a_screen() {
     assert!(share <= LONG_FUNCTIONS_PERCENT_MAX, "{share:.1} %");
 }
 
-#[test]
-fn files_hold_one_idea() {
-    let mut places = Vec::new();
-    let mut total = 0;
-    let all = sources();
-    for source in &all {
-        let is_code = |line: &&str| !line.trim().is_empty() && !line.trim_start().starts_with("//");
-        let lines = without_tests(&source.text).lines().filter(is_code).count();
-        total += lines;
-        if lines > FILE_LINES_MAX && !TABLE_FILES.iter().any(|(table, _)| *table == source.path) {
-            places.push(format!("{} has {lines} lines of code", source.path));
-        }
-    }
-    println!("{total} lines of code in src, comments, blank lines and tests aside");
-    figure("files over 400 lines of code", "0", &places, all.len());
-    assert!(places.len() <= LONG_FILES_MAX, "{}", places.len());
-}
-
-/// Which files of its folder a file names.
+/// Collects the files of a folder that one of them imports.
 struct Imports<'a> {
     /// The module of the folder.
     folder: &'a [String],
@@ -441,11 +414,3 @@ fn a_circle_is_found() {
     assert_eq!(graph(&[("a", "b"), ("b", "c"), ("a", "c")]), Vec::<Vec<String>>::new());
     assert_eq!(graph(&[("a", "b"), ("b", "c"), ("c", "a"), ("c", "d")]), [["a", "b", "c"]]);
 }
-
-// The bounds in force.
-const RENAMES_MAX: usize = 1000;
-const NAMES_TWICE_PERCENT_MAX: f64 = 100.0;
-const QUESTIONS_PERCENT_MAX: f64 = 100.0;
-const LONG_FUNCTIONS_PERCENT_MAX: f64 = 100.0;
-const LONG_FILES_MAX: usize = 1000;
-const CYCLES_MAX: usize = 1000;

@@ -8,7 +8,7 @@ use serde_json::json;
 
 use crate::world::{Mishap, SAM, Setup, World, brief};
 
-/// How long the worker waits for an answer, as with the real client at most.
+/// A request without an answer for a minute, the longest that the real client waits.
 const HANG: Mishap = Mishap::Hangs(Duration::from_secs(60));
 
 /// Somebody reads a user and waits so many seconds for the answer.

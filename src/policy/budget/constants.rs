@@ -14,8 +14,8 @@ pub const SAME_WINDOW_SECONDS: i64 = 3;
 /// How long a bucket is left alone after a 429 that did not say until when.
 pub const SILENT_BLOCK: Duration = Duration::from_secs(5);
 
-/// How long the answer of a request may take that is to tell what a bucket has. After it another one goes: a request that
-/// hangs would else hold up everybody until it times out. Of a thousand answers ten take longer than 0.8 s.
+/// The time that a probe, a request that is to tell what a bucket has, may take before another one goes: a probe that
+/// hangs would otherwise hold up everybody until it times out. Of a thousand answers ten take longer than 0.8 s.
 pub const PROBE_AGAIN: Duration = Duration::from_secs(3);
 
 /// How long the reset header of a bucket is not trusted after a window outlived it: long enough that an

@@ -43,18 +43,18 @@ pub enum Told {
     Uncounted,
 }
 
-/// How far apart the resets of one window of this length may be, in seconds.
+/// Returns how far apart the resets of one window of this length may be, in seconds.
 pub fn tolerance(length: Duration) -> i64 {
     let fifth = i64::try_from(length.as_secs() / 5).unwrap_or(i64::MAX);
     (SAME_WINDOW_SECONDS - 1).min(fifth.saturating_sub(1)).max(0)
 }
 
-/// What a new window holds. Even of a limit of nothing one request finds out whether it still is.
+/// Returns the requests that a new window holds. Even of a limit of nothing one request finds out whether it still is.
 pub(super) fn whole(limit: u32) -> u32 {
     limit.max(1)
 }
 
-/// What is left to the org's other clients; never a whole window, or nothing would ever go.
+/// Returns the requests that are left to the org's other clients; never a whole window, or nothing would ever go.
 pub(super) fn floor(limit: u32, capacity_percent: u8) -> u32 {
     let left = u64::from(limit) * u64::from(100 - capacity_percent.min(100));
     u32::try_from(left.div_ceil(100)).unwrap_or(limit).min(limit.saturating_sub(1))

@@ -49,7 +49,7 @@ pub enum Learned {
 pub struct Window {
     share: Share,
     in_flight: u32,
-    /// When the latest request was sent.
+    /// The moment at which the latest request was sent.
     asked_at: Option<Instant>,
     /// Requests that Okta may have counted after it told what is known.
     lost: u32,
@@ -236,7 +236,7 @@ impl Window {
         moments.into_iter().find(has_room).unwrap_or(moments[2])
     }
 
-    /// When what is blocked, lost or on its way will no longer be so.
+    /// Returns the moments at which what is blocked, lost or on its way will no longer be so.
     pub fn turning_points(&self, now: Instant) -> [Instant; 4] {
         let ends_by = self.ends_by().unwrap_or(now);
         let probed_until =
