@@ -30,6 +30,16 @@ quota:
 chaos:
     tests/scenarios
 
+# A cluster of three RabbitMQ nodes, each killed, restarted and cut off: writes docs/chaos.md (needs root; some fifteen minutes).
+cluster *WORDS:
+    tests/cluster {{WORDS}}
+
+# Everything that takes long: all that is broken on purpose, and a cluster.
+full:
+    tests/run
+    tests/scenarios
+    tests/cluster
+
 # The most memory that `submit` takes for 100,000 rows, beside 1,000 (needs RabbitMQ; some minutes).
 submit-memory:
     CHAOS=all cargo test --features chaos --test chaos a_hundred_times -- --nocapture

@@ -213,3 +213,54 @@ fn whoever_stops_reading_is_not_told_of_a_panic() {
         assert!(!said.contains("panicked"), "{arguments}: {said}");
     }
 }
+
+/// Where nothing can be written: a full disk for whoever prints.
+fn full() -> Option<std::fs::File> {
+    let full = std::fs::File::options().write(true).open("/dev/full").ok();
+    if full.is_none() {
+        println!("skipped: there is no /dev/full here");
+    }
+    full
+}
+
+#[test]
+fn what_a_full_disk_does_not_take_is_no_success() {
+    for arguments in [&["catalog", "--format", "json-schema"][..], &["completions", "bash"], &["man"]] {
+        let Some(full) = full() else { return };
+        let output =
+            command().args(arguments).stdout(full).output().expect("the binary under test can be run");
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{arguments:?}: {said}");
+        assert!(said.contains("failed to write to standard output: No space left"), "{arguments:?}: {said}");
+    }
+}
+
+#[test]
+fn a_worker_whose_log_finds_a_full_disk_goes_on() {
+    let Some(full) = full() else { return };
+    // A broker that hangs up: each try to reach it is a line of the log, and a panic would end the worker with the first.
+    let broker = std::net::TcpListener::bind("127.0.0.1:0").expect("a port is free");
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("worker.toml");
+    let text = format!(
+        "broker.url = \"amqp://{}\"\n[telemetry]\nlisten = \"127.0.0.1:0\"\n[connections.prod]\n\
+         domain = \"acme.okta.com\"\napi_token = \"x\"\nsubtools = [\"read\"]\n",
+        broker.local_addr().unwrap()
+    );
+    std::fs::write(&file, text).unwrap();
+    let mut worker = command();
+    worker.arg("--config").arg(&file).arg("run").stderr(full).stdout(Stdio::null());
+    let mut worker = worker.spawn().expect("the binary under test can be run");
+    broker.set_nonblocking(true).unwrap();
+    let (mut tries, deadline) = (0, std::time::Instant::now() + std::time::Duration::from_secs(60));
+    while tries < 4 {
+        assert_eq!(worker.try_wait().unwrap(), None, "it ended after {tries} tries");
+        assert!(std::time::Instant::now() < deadline, "it gave up after {tries} tries");
+        match broker.accept() {
+            Ok(_) => tries += 1,
+            Err(_) => std::thread::sleep(std::time::Duration::from_millis(20)),
+        }
+    }
+    assert!(Command::new("kill").args(["-s", "TERM", &worker.id().to_string()]).status().unwrap().success());
+    assert_eq!(worker.wait().unwrap().code(), Some(0));
+}

@@ -83,6 +83,8 @@ fn the_default_file_says_the_defaults_and_nothing_else() {
     let expected = Config {
         broker: Settings {
             url: Secret::new("amqp://guest:guest@127.0.0.1:5672/%2f"),
+            other_urls: Vec::new(),
+            management: None,
             ca_file: None,
             prefetch: 32,
             held_bytes_max: 256 * 1024 * 1024,
@@ -93,6 +95,7 @@ fn the_default_file_says_the_defaults_and_nothing_else() {
         reply_to: ReplyPolicy::default(),
         interactive_deadline: Duration::from_secs(600),
         list_time_max: Duration::from_secs(600),
+        answer_bytes_max: 256 * 1024 * 1024,
         connections: Vec::new(),
         callers: Callers::default(),
         retry: RetryRules::default(),
@@ -106,6 +109,8 @@ fn every_example_in_the_default_file_is_a_setting() {
     let uncommented: String = config::DEFAULT
         .lines()
         .map(|line| match line.strip_prefix('#') {
+            // It stands for `url`, which is given.
+            Some(example) if example.starts_with("urls = ") => line,
             Some(example) if example.starts_with(|c: char| c == '[' || c.is_ascii_lowercase()) => example,
             _ => line,
         })
@@ -171,6 +176,9 @@ fn the_sandbox_file_needs_nothing_and_warns_of_nothing() {
 
 #[test]
 fn every_bad_setting_is_refused_by_its_path() {
+    let management = "must be a URL without a user, such as `http://127.0.0.1:15672`";
+    let encoded = "special characters in the user or the password must be percent-encoded: `#` as `%23`, `/` as \
+                   `%2f`, `?` as `%3f`, `@` as `%40`";
     let secret_shape = "must be `{ env = \"NAME\" }`, `{ file = \"/path\" }` or a text";
     let duration_shape = "must be a duration with its unit, such as `500ms`, `10m` or `14d`";
     let rows = [
@@ -224,7 +232,14 @@ fn every_bad_setting_is_refused_by_its_path() {
             "broker.url",
             "must be a URI such as `amqps://user:password@rabbit.example.com:5671/%2f`",
         ),
+        ("broker.url = \"amqp://worker:a#b@rabbit/%2f\"", "broker.url", encoded),
+        ("broker.url = \"amqp://worker:12#b@rabbit/%2f\"", "broker.url", encoded),
+        ("broker.url = \"amqp://worker:1/b@rabbit\"", "broker.url", encoded),
+        ("broker.url = \"amqp://worker:1?b@rabbit\"", "broker.url", encoded),
+        ("broker.url = \"amqps://worker:a@b@rabbit\"", "broker.url", encoded),
         ("broker.url = \"\"", "broker.url", "must not be empty"),
+        ("broker.management = \"15672\"", "broker.management", management),
+        ("broker.management = \"http://a:b@rabbit\"", "broker.management", management),
         ("broker.url = 1", "broker.url", secret_shape),
         ("retry.attempts_max = 101", "retry.attempts_max", "must be between 1 and 100"),
         ("retry.base = \"31s\"", "retry.cap", "must not be shorter than `retry.base`"),
@@ -238,7 +253,7 @@ fn every_bad_setting_is_refused_by_its_path() {
         ("brocker.url = \"amqp://x\"", "brocker", "unknown key, did you mean `broker`?"),
         ("broker.prefetsch = 1", "broker.prefetsch", "unknown key, did you mean `prefetch`?"),
         ("retry.zzz = 1", "retry.zzz", "unknown key"),
-        ("\"a b\" = 1", "\"a b\"", "unknown key"),
+        ("\"a b\" = 1", "\"***\"", "unknown key"),
         // Connections.
         (
             "connections.Prod = {}",
@@ -669,6 +684,62 @@ fn a_secret_comes_from_a_variable_a_file_or_the_text_itself_and_is_trimmed() {
 }
 
 #[test]
+fn a_broker_of_several_nodes_is_named_by_all_of_them() {
+    let urls = |text: &str, variables: &[(&str, &str)]| {
+        let broker = good(text, variables).broker;
+        let others = broker.other_urls.iter().map(|url| url.expose().to_owned());
+        [broker.url.expose().to_owned()].into_iter().chain(others).collect::<Vec<_>>()
+    };
+    const BOTH: &str = "broker.urls = [\"amqp://w@a\", { env = \"B\" }]";
+    let b = ("B", "amqp://w:hunter2@b:5673");
+    assert_eq!(urls(BOTH, &[b]), ["amqp://w@a", "amqp://w:hunter2@b:5673"]);
+    assert_eq!(urls("broker.urls = \"amqp://a\"", &[]), ["amqp://a"]);
+    assert_eq!(urls("broker.urls = { env = \"B\" }", &[b]), ["amqp://w:hunter2@b:5673"]);
+    // The environment wins, by whichever key.
+    let (one, several) = ("OKTA_WORKER__BROKER__URL", "OKTA_WORKER__BROKER__URLS");
+    assert_eq!(urls(BOTH, &[b, (one, "amqp://c")]), ["amqp://c"]);
+    for list in ["amqp://c, amqp://d", "[\"amqp://c\", \"amqp://d\"]"] {
+        assert_eq!(urls("broker.url = \"amqp://a\"", &[(several, list)]), ["amqp://c", "amqp://d"]);
+        assert_eq!(urls(BOTH, &[b, (several, list)]), ["amqp://c", "amqp://d"]);
+    }
+    let uri = "must be a URI such as `amqps://user:password@rabbit.example.com:5671/%2f`";
+    let another = "must name the same user and virtual host as the first one";
+    for (text, path, message) in [
+        ("broker.urls = []", "broker.urls", "must hold a URI"),
+        ("broker.urls = [\"amqp://a\", \"b\"]", "broker.urls.1", uri),
+        ("broker.urls = [\"amqp://v@a\", \"amqp://w@b\"]", "broker.urls.1", another),
+        ("broker.urls = [\"amqp://a/x\", \"amqp://a/y\"]", "broker.urls.1", another),
+        (
+            "broker = { url = \"amqp://a\", urls = [\"amqp://b\"] }",
+            "broker.urls",
+            "stands beside `url`: give one of them",
+        ),
+    ] {
+        assert_eq!(bad(text, &[]), [(path.to_owned(), message.to_owned())], "{text}");
+    }
+    let warned = load("broker.urls = [\"amqp://w@a\", \"amqp://w:hunter2@b\"]", &[]).unwrap().warnings;
+    assert!(
+        warned.len() == 1 && warned[0].starts_with("broker.urls.1 holds a literal password"),
+        "{warned:?}"
+    );
+}
+
+#[test]
+fn a_token_that_was_copied_with_its_scheme_is_taken_without_it() {
+    let with = |value: &str, kind: &str| {
+        good(&PROD.replace("{ env = \"TOKEN\" }", &format!("{value:?}\n{kind}")), &[])
+    };
+    for (value, kind) in
+        [("SSWS 00token", ""), (" ssws\t00token\n", ""), ("Bearer 00token", "token_type = \"Bearer\"")]
+    {
+        assert_eq!(token_of(&with(value, kind).connections[0]), "00token", "{value}");
+    }
+    let wrong = bad(&PROD.replace("{ env = \"TOKEN\" }", "\"Bearer 00token\""), &[]);
+    let message = "begins with `Bearer`, and its `token_type` is `SSWS`: one of them is wrong";
+    assert_eq!(wrong, [("connections.prod.api_token".to_owned(), message.to_owned())]);
+}
+
+#[test]
 fn a_literal_secret_in_a_file_is_warned_of_and_nowhere_else() {
     let literal = PROD.replace("{ env = \"TOKEN\" }", "\"00literal\"");
     let rows = [
@@ -740,6 +811,12 @@ fn no_secret_is_ever_shown() {
         token("{ env = \"00PlantedToken\" }"),
         token("{ env = \"NONE\", value = \"00PlantedToken\" }"),
         prod_with("api_tokn = \"00PlantedToken\""),
+        prod_with("00PlantedToken = 1"),
+        PROD.replace("\"read\"", "\"00PlantedToken\""),
+        format!("{PROD}[callers.a]\nconnections = [\"00PlantedToken\"]\nsubtools = [\"read\"]"),
+        "broker.url = \"amqp://worker:Planted#PlantedPassword@rabbit\"".to_owned(),
+        "broker.reply_to = [\"^00PlantedToken\"]".to_owned(),
+        "broker.prefetch = \"00PlantedToken\"".to_owned(),
         prod_with("access_token = \"00PlantedToken\""),
         prod_with("service_app = { private_key = \"00PlantedToken\" }"),
         app("client_id = \"x\"\nscopes = \"x\"\nprivate_key = \"00PlantedToken\""),
@@ -757,6 +834,9 @@ fn no_secret_is_ever_shown() {
         "broker.url = \"http://worker:PlantedPassword@rabbit\"".to_owned(),
         "broker.url = \"amqp://worker:PlantedPassword@\"".to_owned(),
         "broker.url = [\"amqp://worker:PlantedPassword@rabbit\"]".to_owned(),
+        "broker.urls = [\"amqp://worker:PlantedPassword@\"]".to_owned(),
+        "broker.urls = [\"amqp://worker:PlantedPassword@a\", \"amqp://worker2:PlantedPassword@b\"]"
+            .to_owned(),
         "telemetry.otlp_endpoint = \"https://x:PlantedPassword@otlp\"".to_owned(),
     ];
     for text in texts {

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use okta_worker::domain::ids::ConnectionName;
 use okta_worker::edge::health::{self, Health};
@@ -12,6 +13,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
+use tokio::time::timeout;
 
 /// A server on a free port, and what it reports on.
 struct Served {
@@ -80,6 +82,54 @@ async fn another_path_is_told_where_to_look() {
     let served = served().await;
     assert_eq!(served.get("/").await, (404, "try /metrics, /healthz or /readyz\n".to_owned()));
     assert!(served.ask("POST", "/metrics").await.starts_with("HTTP/1.1 405 "));
+}
+
+/// An hour: longer than any connection lives.
+const LONG: Duration = Duration::from_secs(3600);
+
+/// What is read until the other side closes, `None` when it does not.
+async fn read_to_end(stream: &mut TcpStream) -> Option<String> {
+    let mut text = String::new();
+    let read = timeout(LONG, stream.read_to_string(&mut text)).await;
+    read.ok().map(|_| text)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_that_says_nothing_or_too_little_is_closed() {
+    let served = served().await;
+    for said in ["", "GET /healthz HTT", "GET /healthz HTTP/1.1\r\nhost: worker\r\n\r\n"] {
+        let mut stream = TcpStream::connect(("127.0.0.1", served.port)).await.unwrap();
+        stream.write_all(said.as_bytes()).await.unwrap();
+        let answer = read_to_end(&mut stream).await;
+        assert!(answer.is_some(), "{said:?} is kept");
+    }
+}
+
+#[tokio::test]
+async fn who_holds_connections_keeps_nobody_from_asking() {
+    const CONNECTIONS: usize = 200;
+    let served = served().await;
+    let mut idle = Vec::new();
+    for _ in 0..CONNECTIONS {
+        idle.push(TcpStream::connect(("127.0.0.1", served.port)).await.unwrap());
+        assert_eq!(served.get("/healthz").await.0, 200);
+    }
+    for stream in &mut idle[..CONNECTIONS - 64] {
+        assert_eq!(read_to_end(stream).await.as_deref(), Some(""), "the oldest give way");
+    }
+    let mut nothing = [0];
+    let last = idle.last_mut().unwrap().try_read(&mut nothing).unwrap_err();
+    assert_eq!(last.kind(), std::io::ErrorKind::WouldBlock, "the latest is kept");
+}
+
+#[tokio::test]
+async fn a_request_without_end_is_refused() {
+    let served = served().await;
+    let mut stream = TcpStream::connect(("127.0.0.1", served.port)).await.unwrap();
+    let head = format!("GET /metrics HTTP/1.1\r\nx: {}", "x".repeat(64 * 1024));
+    let _ = stream.write_all(head.as_bytes()).await; // it may be closed meanwhile
+    let answer = read_to_end(&mut stream).await.unwrap();
+    assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 431 "), "{answer}");
 }
 
 #[tokio::test]

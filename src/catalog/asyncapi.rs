@@ -76,8 +76,8 @@ fn schemas() -> Map<String, Value> {
             "connection": { "type": "string" },
             "subtool": { "type": "string" },
             "waiting_for": {
-                "type": "string", "enum": ["rate_limit", "retry"],
-                "description": "Room in the budget, or the next attempt after a failure.",
+                "type": "string", "enum": ["rate_limit", "retry", "order"],
+                "description": "Room in the budget, the next attempt after a failure, or earlier writes of its subject.",
             },
             "bucket": { "type": ["string", "null"], "description": "The bucket there is no room in." },
             "waited_ms": { "type": "integer", "minimum": 0, "description": "How long it has waited so far." },
@@ -316,11 +316,12 @@ fn messages() -> Value {
             "headers": {
                 "type": "object",
                 "properties": {
-                    "okta-reason": { "type": "string", "description": "Why: `unreadable`, `crash_loop` or `internal`." },
+                    "okta-reason": { "type": "string", "description": "Why: `unreadable`, `crash_loop`, `internal` or `dropped`." },
                     "okta-parked-at": { "type": "integer", "description": "When it was parked, in milliseconds since 1970." },
                     "okta-routing-key": { "type": "string", "description": "The key it was published with." },
                     "okta-caller": { "type": "string", "description": "Who asked." },
                     "okta-first-sent": { "type": "integer", "description": "When it was first sent, in milliseconds since 1970." },
+                    "okta-clock": { "type": "string", "description": "By which clock that is: `okta`, or the number of the worker's." },
                     "okta-attempts": { "type": "integer", "description": "Attempts spent." },
                     "okta-redeliveries": { "type": "integer", "description": "How often it was delivered again." },
                     "traceparent": traceparent,

@@ -22,7 +22,9 @@ pub fn markdown() -> String {
          time, is never repeated blindly.\n\
          * Costs are requests to Okta and the bucket, a rate limit of its own, they are counted in, when nothing \
          goes wrong. A `user_id` that is neither an id nor an e-mail address costs one more in `user_read`.\n\
-         * `null` for an optional argument is as good as absent, but where it clears.\n\n\
+         * `null` for an optional argument is as good as absent, but where it clears; so is an empty text, but for \
+         `update_group`'s `description`. Numbers, truth values, objects and lists may be sent as text. Inside \
+         `profile` everything stays as it is.\n\n\
          | subtool | kind | scope | costs | repeated after a doubt | does |\n|---|---|---|---|---|---|\n",
     );
     for entry in &CATALOGUE {

@@ -48,8 +48,13 @@ fn input(entry: &Entry) -> Value {
     let part = input.as_object_mut().expect("arguments are an object");
     part.remove("description"); // the tool's own says more
     let properties = part.entry("properties").or_insert_with(|| json!({}));
-    properties[OPTIONS] = plain(options::of_a_tool(entry));
+    properties[OPTIONS] = options(entry);
     input
+}
+
+/// The schema of the options that whoever calls a subtool as a tool may choose.
+pub fn options(entry: &Entry) -> Value {
+    plain(options::of_a_tool(entry))
 }
 
 /// Whether something may be taken away that cannot be given back. A password that was reset, expired or set

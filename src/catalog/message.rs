@@ -145,6 +145,7 @@ pub(super) fn of_a_tool(entry: &Entry) -> Value {
             },
             "result_omitted": { "type": "boolean" },
             "error": error,
+            "notice": { "type": "string" },
         },
         "required": ["status", "effect"],
     })

@@ -10,7 +10,7 @@ use tokio::sync::watch;
 use crate::config::{Config, Connection as Settings};
 use crate::domain::http::{NoAnswer, Request, Response};
 use crate::domain::ids::ConnectionName;
-use crate::edge::okta::OktaClient;
+use crate::edge::okta::{AnswerRoom, OktaClient};
 use crate::edge::rabbit::Gossips;
 use crate::policy::budget::window::Share;
 use crate::policy::permit::{Caller, Callers};
@@ -30,6 +30,8 @@ pub(super) struct Ground {
     pub prefetch: usize,
     /// What each caller may send in a minute.
     pub callers: Arc<CallerCeilings>,
+    /// The memory that Okta's answers may take.
+    pub answers: Arc<AnswerRoom>,
     /// Who is told.
     pub observer: Arc<dyn Observer>,
 }
@@ -40,6 +42,7 @@ impl Ground {
         Self {
             prefetch: usize::from(config.broker.prefetch),
             callers: CallerCeilings::new(ceilings(&config.callers)),
+            answers: AnswerRoom::new(config.answer_bytes_max),
             observer: Arc::clone(observer),
         }
     }
@@ -82,7 +85,7 @@ pub(super) fn orgs(config: &Config, ground: &Ground, before: &Orgs) -> Result<Or
         let org = match before.get(&settings.name) {
             Some(org) if org.settings == *settings => org.clone(),
             Some(org) => org.changed(settings, ground)?,
-            None => Org::new(settings, over_https(settings)?, gate(settings, ground)),
+            None => Org::new(settings, over_https(settings, ground)?, gate(settings, ground)),
         };
         Ok((settings.name.clone(), org))
     };
@@ -113,7 +116,7 @@ impl Org {
     fn changed(&self, settings: &Settings, ground: &Ground) -> Result<Self, Refusal> {
         let okta = match settings.endpoint == self.settings.endpoint {
             true => Arc::clone(&self.okta),
-            false => over_https(settings)?,
+            false => over_https(settings, ground)?,
         };
         // What is in hand stays with the org that it began with.
         let way = match settings.endpoint.base_url == self.settings.endpoint.base_url {
@@ -140,8 +143,8 @@ impl Org {
     }
 }
 
-fn over_https(settings: &Settings) -> Result<Arc<dyn Okta>, Refusal> {
-    let okta = OktaClient::new(&settings.endpoint)
+fn over_https(settings: &Settings, ground: &Ground) -> Result<Arc<dyn Okta>, Refusal> {
+    let okta = OktaClient::new(&settings.endpoint, &ground.answers)
         .map_err(|why| Refusal(format!("connections.{}: {why}", settings.name)))?;
     Ok(Arc::new(okta))
 }

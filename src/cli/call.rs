@@ -118,6 +118,7 @@ fn is_refusal(code: ErrorCode) -> bool {
         | ErrorCode::DeadlineExceeded
         | ErrorCode::OktaUnavailable
         | ErrorCode::OutcomeUnknown
+        | ErrorCode::Cancelled
         | ErrorCode::Internal => false,
     }
 }

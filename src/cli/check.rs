@@ -1,28 +1,36 @@
 //! `okta-worker check`: the configuration, the broker and each org, named one by one.
 //!
-//! It only reads. What only a write could show is said to be unchecked, not passed.
+//! It changes nothing: on the broker it tries out a queue of its own, which goes with it. What only a write could show is
+//! said to be unchecked, not passed.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use serde::Deserialize;
 
 use crate::config::{Config, Connection};
 use crate::domain::bucket::RateHeaders;
+use crate::domain::expected::Expected;
 use crate::domain::http::{Request, Response};
-use crate::domain::ids::ConnectionName;
+use crate::domain::ids::{ConnectionName, Lane};
 use crate::domain::okta_error::OktaError;
-use crate::domain::topology::presence_queue;
-use crate::edge::okta::{Credential, Granted, OktaClient, TokenType};
-use crate::edge::rabbit::{Found, Orphan, inspect, orphans};
+use crate::domain::topology::{presence_queue, work_queue};
+use crate::edge::descriptors;
+use crate::edge::okta::{AnswerRoom, Credential, Granted, OktaClient, TokenType};
+use crate::edge::rabbit::{Found, Orphan, inspect, observed, orphans, policies};
+use crate::policy::classify::{Meaning, Trouble, classify};
+use crate::policy::hazards::Hazard;
 use crate::tools::catalogue::CATALOGUE;
 use crate::worker::ports::Okta as _;
 
+use super::run::needed_files;
 use super::{DONE, FAILED, Refusal, load};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
-    /// RabbitMQ's management API, such as `http://127.0.0.1:15672`, to look for queues without a connection.
+    /// RabbitMQ's management API, such as `http://127.0.0.1:15672`, to look for queues without a connection and for
+    /// policies that lose or refuse messages. Without it, that of the configuration (`broker.management`).
     #[arg(long, value_name = "URL")]
     management: Option<String>,
 }
@@ -50,6 +58,10 @@ impl Report {
         tell!("  FAILED     {what}: {text}");
     }
 
+    fn warning(&self, what: &str, text: impl std::fmt::Display) {
+        tell!("  warning    {what}: {text}");
+    }
+
     fn unchecked(&self, what: &str, text: impl std::fmt::Display) {
         tell!("  unchecked  {what}: {text}");
     }
@@ -63,12 +75,16 @@ pub(super) async fn run(source: Option<PathBuf>, arguments: &Arguments) -> Resul
         0 => report.bad("connections", "none: add a section `[connections.<name>]`"),
         count => report.good("connections", format!("{count}, {} callers", config.callers.0.len())),
     }
+    check_open_files(&config, &report);
+    let room = AnswerRoom::new(config.answer_bytes_max);
     tell!("broker");
     check_broker(&config, &mut report).await;
-    check_orphans(&config, arguments.management.as_deref(), &mut report).await;
+    let management = arguments.management.as_deref().or(config.broker.management.as_deref());
+    check_orphans(&config, management, &mut report).await;
+    check_policies(&config, management, &mut report).await;
     for connection in &config.connections {
         tell!("connection {}", connection.name);
-        check_connection(connection, &mut report).await;
+        check_connection(connection, &room, &mut report).await;
     }
     Ok(if report.is_good { DONE } else { FAILED })
 }
@@ -87,6 +103,7 @@ async fn check_broker(config: &Config, report: &mut Report) {
                 report.good(name, format!("{messages} messages wait, {consumers} consumers"));
             }
             Found::Missing => missing += 1,
+            Found::Away(why) => report.bad(name, why),
             Found::Wrong(why) => report.bad(name, why),
         }
     }
@@ -100,6 +117,15 @@ async fn check_broker(config: &Config, report: &mut Report) {
         (0, _) => report.good("queues", "all are there, with the right arguments"),
         (_, true) => report.good("queues", format!("{missing} are not there yet: `run` declares them")),
         (_, false) => report.bad("queues", format!("{missing} are not there and `broker.declare` is false")),
+    }
+}
+
+/// Tells whether `run` may open as many files as it may need, where it is started as this command is.
+fn check_open_files(config: &Config, report: &Report) {
+    descriptors::raise();
+    match descriptors::shortage(needed_files(config)) {
+        None => report.good("open files", "the limit suffices"),
+        Some(shortage) => report.warning("open files", shortage),
     }
 }
 
@@ -124,12 +150,45 @@ async fn check_orphans(config: &Config, management: Option<&str>, report: &mut R
     }
 }
 
+/// Policies on the broker that lose or refuse messages.
+async fn check_policies(config: &Config, management: Option<&str>, report: &mut Report) {
+    const WHAT: &str = "policies";
+    const REMEDY: &str = "exclude the worker's queues (`^okta\\.`) from it";
+    if let Some(url) = management {
+        match policies(&config.broker, url).await {
+            Ok(hazards) if hazards.is_empty() => report.good(WHAT, "none loses or refuses messages"),
+            Ok(hazards) => {
+                for Hazard { policies, what, queues } in hazards {
+                    let (names, queues) = (policies.join("` and `"), queues.join("`, `"));
+                    report.bad(&format!("policy `{names}`"), format!("{what}; on `{queues}`: {REMEDY}"));
+                }
+            }
+            Err(why) => report.bad(WHAT, format!("failed to ask the management API: {why}")),
+        }
+        return;
+    }
+    let Some(connection) = config.connections.first() else { return };
+    match observed(&config.broker, &connection.name).await {
+        Ok(found) if found.is_empty() => report.unchecked(
+            WHAT,
+            "none was seen at work in a moment, and AMQP does not tell them: give `--management http://HOST:15672`",
+        ),
+        Ok(found) => {
+            for what in found {
+                let like = work_queue(&connection.name, Lane::Bulk);
+                report.bad(WHAT, format!("in a queue called like `{like}`, {what}, so a policy says: {REMEDY}"));
+            }
+        }
+        Err(why) => report.unchecked(WHAT, why),
+    }
+}
+
 fn names(config: &Config) -> Vec<ConnectionName> {
     config.connections.iter().map(|connection| connection.name.clone()).collect()
 }
 
-async fn check_connection(connection: &Connection, report: &mut Report) {
-    let client = match OktaClient::new(&connection.endpoint) {
+async fn check_connection(connection: &Connection, room: &Arc<AnswerRoom>, report: &mut Report) {
+    let client = match OktaClient::new(&connection.endpoint, room) {
         Ok(client) => client,
         Err(why) => return report.bad("credential", why),
     };
@@ -197,7 +256,8 @@ async fn check_token(connection: &Connection, client: &OktaClient, report: &mut 
     let is_access_token = is_access_token(connection);
     // An access token of a service has no user.
     let whose = if is_access_token { "/api/v1/org" } else { "/api/v1/users/me" };
-    match client.send(&Request::get(whose, &[])).await {
+    let request = Request::get(whose, &[]).expecting(Expected::Object { id: None });
+    match ask(client, &request).await {
         Err(no_answer) => {
             report.bad("credential", no_answer);
             return false;
@@ -213,7 +273,7 @@ async fn check_token(connection: &Connection, client: &OktaClient, report: &mut 
         report.unchecked("role", "an access token does not show the role of its application");
         return true;
     }
-    match client.send(&Request::get("/api/v1/users/me/roles", &[])).await {
+    match ask(client, &Request::get("/api/v1/users/me/roles", &[])).await {
         Ok(response) if response.is_success() => {
             let roles: Vec<String> =
                 response.read::<Vec<Role>>().unwrap_or_default().into_iter().map(|role| role.kind).collect();
@@ -228,6 +288,18 @@ async fn check_token(connection: &Connection, client: &OktaClient, report: &mut 
     true
 }
 
+/// Asks Okta once; the page of a proxy or of an org that is gone is no answer.
+async fn ask(client: &OktaClient, request: &Request) -> Result<Response, String> {
+    let response = client.send(request).await.map_err(|no_answer| no_answer.to_string())?;
+    match classify(request, Ok(&response)) {
+        Meaning::Failed(Trouble::NotOkta) => {
+            let what = OktaError::read(&response).summary.unwrap_or_default();
+            Err(format!("no answer of Okta's, but {}: {what}", response.status))
+        }
+        Meaning::Said | Meaning::Limited(_) | Meaning::Failed(_) => Ok(response),
+    }
+}
+
 /// One read that needs a scope.
 async fn check_read(
     client: &OktaClient,
@@ -235,7 +307,7 @@ async fn check_read(
     (scope, route): (&str, &'static str),
     report: &mut Report,
 ) {
-    let response = match client.send(&Request::get(route, &[]).query("limit", 1)).await {
+    let response = match ask(client, &Request::get(route, &[]).query("limit", 1)).await {
         Ok(response) => response,
         Err(no_answer) => return report.bad(scope, no_answer),
     };

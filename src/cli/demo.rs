@@ -15,7 +15,7 @@ use tokio::sync::watch;
 use crate::config;
 use crate::domain::ids::{ConnectionName, Lane};
 use crate::domain::secret::Secret;
-use crate::edge::okta::{Credential, Endpoint, TokenType};
+use crate::edge::okta::{AnswerRoom, Credential, Endpoint, ROOM_BYTES_MIN, TokenType};
 use crate::embedded::broker::Broker;
 use crate::embedded::okta::SimulatedOkta;
 use crate::policy::budget::constants::CONCURRENT_MAX;
@@ -71,8 +71,12 @@ pub(super) async fn run() -> Result<u8, Refusal> {
     let config = config::load(None, []).map_err(|problems| Refusal(problems.to_string()))?.config;
     let (_stop, stopping) = watch::channel(false);
     let name = connection.name.clone();
-    let ground =
-        Ground { prefetch: PREFETCH, callers: CallerCeilings::new([]), observer: Arc::clone(&observer) };
+    let ground = Ground {
+        prefetch: PREFETCH,
+        callers: CallerCeilings::new([]),
+        answers: AnswerRoom::new(ROOM_BYTES_MIN), // nothing comes over a wire
+        observer: Arc::clone(&observer),
+    };
     let org = assembly::Org::new(&connection, Arc::new(okta), assembly::gate(&connection, &ground));
     let rules = assembly::own_rules(&config, &Orgs::from([(name.clone(), org)]), stopping);
     let broker = Broker::new([&name]);

@@ -25,7 +25,8 @@ use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 use crate::config::{self, Config, Loaded, Problems};
 use crate::domain::envelope::{list, nearest};
-use crate::domain::ids::excerpt;
+use crate::domain::text::shortened;
+use crate::edge::{log, panics};
 
 use speech::say;
 
@@ -86,7 +87,7 @@ enum Command {
     Call(call::Arguments),
     /// Checks configuration, broker and each connection's credential, and says what is wrong.
     ///
-    /// It only reads. Exit code: 0 all is well, 1 something is wrong, 2 the configuration cannot be read.
+    /// It changes nothing. Exit code: 0 all is well, 1 something is wrong, 2 the configuration cannot be read.
     Check(check::Arguments),
     /// Prints the definitions of the 28 subtools.
     ///
@@ -119,10 +120,13 @@ fn without_empty_variables(command: clap::Command) -> clap::Command {
 
 /// Runs the command of this process and returns its exit code.
 pub async fn main() -> ExitCode {
+    panics::report();
     let matches = without_empty_variables(Cli::command()).get_matches();
     let Cli { config, command } = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     // One TLS provider for the process; lapin and reqwest use whatever is installed.
     let _ = rustls::crypto::ring::default_provider().install_default();
+    // A job's summary may be lost; its results are in their file.
+    let must_say_all = !matches!(command, Command::Submit(_));
     let ended = match command {
         Command::Run => run::run(config).await,
         Command::Demo => demo::run().await,
@@ -137,12 +141,22 @@ pub async fn main() -> ExitCode {
         Command::Mcp(arguments) => mcp::run(config, arguments).await,
     };
     match ended {
-        Ok(code) => ExitCode::from(code),
+        Ok(code) => ExitCode::from(if has_said_all() || !must_say_all { code } else { code.max(FAILED) }),
         Err(Refusal(why)) => {
-            complain!("okta-worker: {why}");
+            log::flush();
+            speech::last_words(format!("okta-worker: {why}\n"));
             ExitCode::from(REFUSED)
         }
     }
+}
+
+/// Returns true if all that was to be printed was, and says so otherwise: what a command prints is what it is for.
+fn has_said_all() -> bool {
+    let unsaid = speech::unsaid();
+    if let Some(why) = &unsaid {
+        complain!("okta-worker: failed to write to standard output: {why}");
+    }
+    unsaid.is_none()
 }
 
 /// There is no such connection, and which there are.
@@ -153,7 +167,7 @@ fn unknown_connection(config: &Config, name: &str) -> Refusal {
         None if known.is_empty() => ": none is configured".to_owned(),
         None => format!(", known are {}", list(&known)),
     };
-    Refusal(format!("unknown connection `{}`{hint}", excerpt(name)))
+    Refusal(format!("unknown connection `{}`{hint}", shortened(name)))
 }
 
 /// Why a command was not begun.
@@ -185,8 +199,12 @@ fn load_without_tokens(source: Option<&Path>) -> Result<Loaded, Refusal> {
     accepted(config::load_without_tokens(source, environment()))
 }
 
+fn refused(problems: Problems) -> Refusal {
+    Refusal(format!("the configuration is refused:\n{problems}"))
+}
+
 fn accepted(loaded: Result<Loaded, Problems>) -> Result<Loaded, Refusal> {
-    let loaded = loaded.map_err(|problems| Refusal(format!("the configuration is refused:\n{problems}")))?;
+    let loaded = loaded.map_err(refused)?;
     for warning in &loaded.warnings {
         complain!("okta-worker: warning: {warning}");
     }

@@ -114,8 +114,8 @@ impl Reloading {
         running.orgs = orgs;
         say(&change);
         // What needs a restart is still as it was.
-        let Config { broker, telemetry, .. } = self.in_force.clone();
-        self.in_force = Config { broker, telemetry, ..config };
+        let Config { broker, telemetry, answer_bytes_max, .. } = self.in_force.clone();
+        self.in_force = Config { broker, telemetry, answer_bytes_max, ..config };
     }
 }
 

@@ -7,6 +7,9 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
+use crate::config::Config;
+use crate::domain::ids::Lane;
+use crate::edge::descriptors;
 use crate::edge::health::{self, Health};
 use crate::edge::log::{self, Log};
 use crate::edge::metrics::Metrics;
@@ -16,15 +19,17 @@ use crate::worker::event::{Observer, Observers};
 
 use super::assembly::{self, Ground, Orgs};
 use super::reload::{Reloading, Running};
-use super::{DONE, FAILED, Refusal, load};
+use super::{DONE, FAILED, Refusal, read, refused};
 
 pub(super) async fn run(source: Option<PathBuf>) -> Result<u8, Refusal> {
-    let loaded = load(source.as_deref())?;
+    let loaded = read(source.as_deref()).map_err(refused)?;
     let config = &loaded.config;
     if config.connections.is_empty() {
         return Err(Refusal("no connection is configured: add a section `[connections.<name>]`".into()));
     }
     log::init(config.telemetry.log_format).map_err(Refusal)?;
+    loaded.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+    raise_open_files(config);
     let names: Vec<_> = config.connections.iter().map(|connection| connection.name.clone()).collect();
     let (metrics, health) = (Arc::new(Metrics::new()), Arc::new(Health::new()));
     metrics.expect(names.iter());
@@ -45,7 +50,8 @@ pub(super) async fn run(source: Option<PathBuf>) -> Result<u8, Refusal> {
     let ground = Ground::new(config, &observer);
     let orgs = assembly::orgs(config, &ground, &Orgs::new())?;
     let rules = assembly::rules(config, &orgs, Some(own_user.clone()), stopping.clone());
-    let worker = Arc::new(Worker::new(rules, Arc::<Publisher>::clone(&publisher), Arc::clone(&observer)));
+    let worker = Worker::new(rules, Arc::<Publisher>::clone(&publisher), Arc::clone(&observer));
+    let worker = Arc::new(worker.parking_in(config.broker.dead_max, config.broker.dead_ttl));
     let gossips = watch::Sender::new(assembly::gossips(&orgs));
     let inbox = Arc::<Worker>::clone(&worker);
     let supervisor = Supervisor::new(config.broker.clone(), gossips.subscribe(), publisher, inbox, observer)
@@ -59,16 +65,33 @@ pub(super) async fn run(source: Option<PathBuf>) -> Result<u8, Refusal> {
     let stopping_too = stopping.clone();
     let running = Running { worker, gossips, orgs, ground, own_user, stopping: stopping_too, metrics };
     tokio::spawn(Reloading::new(source, loaded, running).keep(hangup.map_err(failed)?));
-    match supervisor.run(stopping).await {
+    let code = match supervisor.run(stopping).await {
         Ok(()) => {
             tracing::info!("stopped with nothing in flight");
-            Ok(DONE)
+            DONE
         }
         Err(ended) => {
             tracing::error!("{ended}");
-            Ok(FAILED)
+            FAILED
         }
+    };
+    log::flush();
+    Ok(code)
+}
+
+/// Lets the process open as many files as the system allows, and warns when those are too few.
+fn raise_open_files(config: &Config) {
+    descriptors::raise();
+    if let Some(shortage) = descriptors::shortage(needed_files(config)) {
+        tracing::warn!("{shortage}");
     }
+}
+
+/// Returns how many files the worker may have open at once: what it has for itself, and a connection to Okta for each
+/// message in hand.
+pub(super) fn needed_files(config: &Config) -> u64 {
+    let in_hand = u64::from(config.broker.prefetch) * Lane::ALL.len() as u64;
+    descriptors::OWN + in_hand * config.connections.len() as u64
 }
 
 /// The first SIGTERM or SIGINT begins the drain; the second ends the process.
@@ -87,6 +110,7 @@ async fn drain_when_told(
             tracing::warn!(
                 "told to stop again: leaving now, the broker will deliver again what was in flight"
             );
+            log::flush();
             std::process::exit(i32::from(FAILED));
         }
         tracing::info!("draining: finishing what has begun");

@@ -1,5 +1,6 @@
 //! `[broker]`: how to reach RabbitMQ, and what of it is used.
 
+use std::cmp::Ordering;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -9,9 +10,10 @@ use super::entry::{Entry, parse_words};
 use super::layers::Variables;
 use super::secret::{self, Written};
 use super::section::Section;
+use super::tree::{Origin, Spot};
 use crate::domain::envelope::BODY_BYTES_MAX;
 use crate::domain::secret::Secret;
-use crate::edge::rabbit::Settings;
+use crate::edge::rabbit::{Settings, user_and_vhost};
 use crate::policy::reply_to::ReplyPolicy;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -49,7 +51,8 @@ pub(super) struct Broker {
 
 /// Reads `[broker]`.
 pub(super) fn read(mut section: Section<'_>, variables: &Variables) -> Option<Broker> {
-    let url = section.need("url").and_then(|entry| url(entry, variables));
+    let (url, urls) = (section.need("url"), section.take("urls"));
+    let urls = nodes(url, urls, variables);
     let prefetch = section.need("prefetch").and_then(|entry| entry.integer(1..=PREFETCH_MAX));
     let held = section.need("held_bytes_max").and_then(|entry| entry.bytes(HELD_BYTES_MIN..=HELD_BYTES_MAX));
     let declare = section.need("declare").and_then(|entry| entry.flag());
@@ -63,10 +66,13 @@ pub(super) fn read(mut section: Section<'_>, variables: &Variables) -> Option<Br
         .and_then(Entry::words)
         .and_then(|words| parse_words(&words, findings, ReplyPolicy::parse));
     let ca_file = section.need("ca_file").and_then(|entry| ca_file(&entry));
+    let management = section.need("management").and_then(|entry| management(&entry));
     section.close();
     let settings = Settings {
-        url: url?,
+        url: urls.as_ref()?.0.clone(),
+        other_urls: urls?.1,
         ca_file: ca_file?,
+        management: management?,
         prefetch: prefetch?,
         held_bytes_max: held?,
         declare: declare?,
@@ -76,10 +82,71 @@ pub(super) fn read(mut section: Section<'_>, variables: &Variables) -> Option<Br
     Some(Broker { settings, reply_to: reply_to?, interactive_deadline: deadline?, list_time_max: list_time? })
 }
 
+/// The AMQP URIs: `url` alone, or all of `urls`, of which the first is apart.
+fn nodes(
+    one: Option<Entry<'_>>,
+    several: Option<Entry<'_>>,
+    variables: &Variables,
+) -> Option<(Secret, Vec<Secret>)> {
+    let Some(several) = several else { return Some((url(one?, variables)?, Vec::new())) };
+    if let Some(one) = one
+        && !matches!(one.spot.origin, Origin::Default)
+    {
+        match is_variable(&one.spot).cmp(&is_variable(&several.spot)) {
+            // The environment wins.
+            Ordering::Greater => return Some((url(one, variables)?, Vec::new())),
+            Ordering::Less => {}
+            Ordering::Equal => {
+                several.fault("stands beside `url`: give one of them");
+                return None;
+            }
+        }
+    }
+    let (spot, findings) = (several.spot.clone(), several.findings);
+    // Collected twice, so that the first wrong one does not hide the others.
+    let read: Vec<_> =
+        several.items()?.into_iter().map(|entry| (entry.spot.clone(), url(entry, variables))).collect();
+    let mut urls = Vec::new();
+    for (at, url) in read {
+        let url = url?;
+        let first = urls.first().unwrap_or(&url);
+        if user_and_vhost(first.expose()).ok() != user_and_vhost(url.expose()).ok() {
+            findings.fault(&at, "must name the same user and virtual host as the first one");
+            return None;
+        }
+        urls.push(url);
+    }
+    if urls.is_empty() {
+        findings.fault(&spot, "must hold a URI");
+        return None;
+    }
+    let first = urls.remove(0);
+    Some((first, urls))
+}
+
+fn is_variable(spot: &Spot) -> bool {
+    matches!(spot.origin, Origin::Variable(_))
+}
+
+const UNENCODED: &str = "special characters in the user or the password must be percent-encoded: `#` as `%23`, `/` as \
+                         `%2f`, `?` as `%3f`, `@` as `%40`";
+
+/// Returns true if a URI ends before it should for whoever reads it, because something in its password was not
+/// encoded: AMQP URIs have no fragment, and no `@` but the one behind the password.
+fn is_cut_short(uri: &str) -> bool {
+    let rest = uri.split_once("://").map_or(uri, |(_, rest)| rest);
+    let (authority, behind) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
+    uri.contains('#') || authority.matches('@').count() > 1 || behind.contains('@')
+}
+
 /// The AMQP URI. It is not repeated in a problem, since it may hold a password.
 fn url(entry: Entry<'_>, variables: &Variables) -> Option<Secret> {
     let findings = entry.findings;
     let found = secret::read(entry, variables)?;
+    if is_cut_short(found.secret.expose()) {
+        findings.fault(&found.spot, UNENCODED);
+        return None;
+    }
     let uri: Option<Uri> = found.secret.expose().parse().ok();
     let uri = uri.filter(|uri| matches!(uri.scheme_str(), Some("amqp" | "amqps")));
     let Some(authority) = uri.as_ref().and_then(Uri::authority).filter(|place| !place.host().is_empty())
@@ -98,6 +165,21 @@ fn url(entry: Entry<'_>, variables: &Variables) -> Option<Secret> {
         ));
     }
     Some(found.secret)
+}
+
+/// The management API; an empty text stands for none.
+fn management(entry: &Entry<'_>) -> Option<Option<String>> {
+    let text = entry.text()?;
+    if text.is_empty() {
+        return Some(None);
+    }
+    let uri = text.parse::<Uri>().ok().filter(|uri| matches!(uri.scheme_str(), Some("http" | "https")));
+    let authority = uri.as_ref().and_then(Uri::authority).map(http::uri::Authority::as_str);
+    if authority.is_none_or(|authority| authority.contains('@')) {
+        entry.fault("must be a URL without a user, such as `http://127.0.0.1:15672`");
+        return None;
+    }
+    Some(Some(text.to_owned()))
 }
 
 /// The file of trusted certificates; an empty text stands for the system's.

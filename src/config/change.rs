@@ -43,10 +43,22 @@ impl Change {
         });
         // Taken apart by name, so that no new key is forgotten here.
         let Config {
-            broker: Settings { url, ca_file, prefetch, held_bytes_max, declare, dead_ttl, dead_max },
+            broker:
+                Settings {
+                    url,
+                    other_urls,
+                    ca_file,
+                    management,
+                    prefetch,
+                    held_bytes_max,
+                    declare,
+                    dead_ttl,
+                    dead_max,
+                },
             reply_to,
             interactive_deadline,
             list_time_max,
+            answer_bytes_max,
             connections: _,
             callers,
             retry,
@@ -65,12 +77,15 @@ impl Change {
             ]),
             at_restart: differing([
                 ("broker.url", *url == new.broker.url),
+                ("broker.urls", *other_urls == new.broker.other_urls),
                 ("broker.ca_file", *ca_file == new.broker.ca_file),
+                ("broker.management", *management == new.broker.management),
                 ("broker.prefetch", *prefetch == new.broker.prefetch),
                 ("broker.held_bytes_max", *held_bytes_max == new.broker.held_bytes_max),
                 ("broker.declare", *declare == new.broker.declare),
                 ("broker.dead_ttl", *dead_ttl == new.broker.dead_ttl),
                 ("broker.dead_max", *dead_max == new.broker.dead_max),
+                ("okta.answer_bytes_max", *answer_bytes_max == new.answer_bytes_max),
                 ("telemetry.listen", *listen == new.telemetry.listen),
                 ("telemetry.log_format", *log_format == new.telemetry.log_format),
             ]),
@@ -214,8 +229,9 @@ mod tests {
         let text = format!(
             r#"
 [broker]
-url = "amqp://guest:guest@elsewhere"
+urls = ["amqp://guest:guest@elsewhere", "amqp://guest:guest@nowhere"]
 ca_file = "{}"
+management = "http://elsewhere:15672"
 prefetch = 31
 held_bytes_max = "255MiB"
 declare = false
@@ -238,7 +254,7 @@ subtools = "read"
         );
         let change = Change::between(&config(&connection("a", TOKEN)), &config(&text));
         let live = "broker.reply_to broker.interactive_deadline broker.list_time_max callers retry";
-        let at_restart = "broker.url broker.ca_file broker.prefetch broker.held_bytes_max broker.declare \
+        let at_restart = "broker.url broker.urls broker.ca_file broker.management broker.prefetch broker.held_bytes_max broker.declare \
                           broker.dead_ttl broker.dead_max telemetry.listen telemetry.log_format";
         assert_eq!(change.live.join(" "), live);
         assert_eq!(change.at_restart.join(" "), at_restart);

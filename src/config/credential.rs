@@ -45,7 +45,7 @@ pub(super) fn read(
         key => {
             let usual = if key == "api_token" { TokenType::Ssws } else { TokenType::Bearer };
             let kind = given.map_or(Some(usual), |entry| entry.parsed(token_type));
-            let token = token(entry, reach, tokens, variables);
+            let token = token(entry, kind.unwrap_or(usual), reach, (tokens, variables));
             kind.zip(token).map(|(kind, token)| Credential::Token { kind, token })
         }
     };
@@ -60,14 +60,40 @@ fn token_type(text: &str) -> Result<TokenType, String> {
     }
 }
 
-fn token(entry: Entry<'_>, reach: Option<Reach>, tokens: Tokens, variables: &Variables) -> Option<Secret> {
+fn token(
+    entry: Entry<'_>,
+    kind: TokenType,
+    reach: Option<Reach>,
+    (tokens, variables): (Tokens, &Variables),
+) -> Option<Secret> {
     let findings = entry.findings;
     let Found { secret, spot, .. } = secret(entry, reach, tokens, variables)?;
+    let secret = match without_scheme(secret.expose(), kind) {
+        Ok(token) => Secret::new(token),
+        Err(fault) => {
+            findings.fault(&spot, fault);
+            return None;
+        }
+    };
     if !secret.expose().bytes().all(|b| b.is_ascii_graphic()) {
         findings.fault(&spot, "must hold visible ASCII characters only: it travels in a header");
         return None;
     }
     Some(secret)
+}
+
+/// Returns a token that was copied out of an `Authorization` header without the scheme before it.
+fn without_scheme(text: &str, kind: TokenType) -> Result<&str, String> {
+    let Some((scheme, token)) = text.split_once(char::is_whitespace) else { return Ok(text) };
+    let written = [TokenType::Ssws, TokenType::Bearer].into_iter();
+    match written.into_iter().find(|known| scheme.eq_ignore_ascii_case(known.as_str())) {
+        Some(written) if written == kind => Ok(token),
+        Some(written) => {
+            let (written, kind) = (written.as_str(), kind.as_str());
+            Err(format!("begins with `{written}`, and its `token_type` is `{kind}`: one of them is wrong"))
+        }
+        None => Ok(text),
+    }
 }
 
 fn service_app(

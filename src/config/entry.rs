@@ -147,6 +147,39 @@ impl<'f> Entry<'f> {
         }
     }
 
+    /// The items of a list, whatever they are; anything else stands for a list of one. From the environment also texts
+    /// with commas between.
+    pub(super) fn items(self) -> Option<Vec<Entry<'f>>> {
+        let Self { spot, findings, value } = self;
+        let nodes = match value {
+            Value::List(nodes) => nodes,
+            Value::Text(text) if matches!(spot.origin, Origin::Variable(_)) => {
+                let list = text.trim();
+                if list.starts_with('[') {
+                    let Some(nodes) = tree::parse_list(list, &spot.origin) else {
+                        findings.fault(&spot, "must be a list");
+                        return None;
+                    };
+                    nodes
+                } else {
+                    let items = list.split(',').map(str::trim).filter(|item| !item.is_empty());
+                    let node = |item: &str| Node {
+                        value: Value::Text(item.to_owned()),
+                        origin: spot.origin.clone(),
+                    };
+                    items.map(node).collect()
+                }
+            }
+            value => return Some(vec![Entry { spot, findings, value }]),
+        };
+        let item = |(at, Node { value, origin }): (usize, Node)| Entry {
+            spot: Spot { path: spot.child(&at.to_string()), origin },
+            findings,
+            value,
+        };
+        Some(nodes.into_iter().enumerate().map(item).collect())
+    }
+
     /// One text or a list of texts; from the environment also a list with commas.
     pub(super) fn words(self) -> Option<Vec<Word>> {
         if let Some(text) = self.variable_text() {

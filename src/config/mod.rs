@@ -13,6 +13,7 @@ mod duration;
 mod entry;
 mod host;
 mod layers;
+mod okta;
 mod problem;
 mod retry;
 mod secret;
@@ -68,6 +69,8 @@ pub struct Config {
     pub interactive_deadline: Duration,
     /// How long one message may spend on a list.
     pub list_time_max: Duration,
+    /// How many bytes of Okta's answers are held in memory.
+    pub answer_bytes_max: u64,
     /// The Okta orgs, by name; there may be none.
     pub connections: Vec<Connection>,
     /// Who may do what.
@@ -139,6 +142,7 @@ fn assemble(settings: Table, variables: &Variables, tokens: Tokens, findings: &F
         let connections: Vec<_> = section.by_name().map(read).collect();
         connections.into_iter().collect::<Option<Vec<_>>>()
     });
+    let answers = root.section("okta").and_then(okta::read);
     let callers = root.section("callers").and_then(|section| callers::read(section, &names));
     let retry = root.section("retry").and_then(retry::read);
     let telemetry = root.section("telemetry").and_then(telemetry::read);
@@ -149,6 +153,7 @@ fn assemble(settings: Table, variables: &Variables, tokens: Tokens, findings: &F
         reply_to: broker.reply_to,
         interactive_deadline: broker.interactive_deadline,
         list_time_max: broker.list_time_max,
+        answer_bytes_max: answers?,
         connections: connections?,
         callers: callers?,
         retry: retry?,

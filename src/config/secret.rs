@@ -6,7 +6,6 @@ use super::entry::Entry;
 use super::layers::{self, Variables};
 use super::section::Section;
 use super::tree::{Origin, Spot, Value};
-use crate::domain::ids::excerpt;
 use crate::domain::secret::Secret;
 
 /// A secret and how it was written down.
@@ -66,14 +65,24 @@ fn variable(name: &str, variables: &Variables) -> Result<Secret, String> {
         // Not repeated: whoever writes the token itself here must not find it in a log.
         return Err("`env` must be the name of an environment variable".to_owned());
     }
-    let text = variables
-        .get(name)
-        .ok_or_else(|| format!("the environment variable `{}` is not set", excerpt(name)))?;
+    let text =
+        variables.get(name).ok_or_else(|| format!("the environment variable {} is not set", shown(name)))?;
     let secret = Secret::new(text);
     if secret.is_empty() {
-        return Err(format!("the environment variable `{}` is empty", excerpt(name)));
+        return Err(format!("the environment variable {} is empty", shown(name)));
     }
     Ok(secret)
+}
+
+/// Returns the name of a variable for a message, unless it may be a token that was written in its place: names of
+/// variables are in capitals, and have fewer characters.
+fn shown(name: &str) -> String {
+    const NAME_BYTES_MAX: usize = 40;
+    let is_usual = |b: u8| b.is_ascii_uppercase() || b.is_ascii_digit() || b == b'_';
+    match name.len() <= NAME_BYTES_MAX && name.bytes().all(is_usual) {
+        true => format!("`{name}`"),
+        false => "that `env` names".to_owned(),
+    }
 }
 
 fn contents(file: &Path) -> Result<Secret, String> {

@@ -6,6 +6,8 @@ use super::entry::Entry;
 use super::problem::Findings;
 use super::tree::{Node, Origin, Spot, Table, Value};
 use crate::domain::envelope::nearest;
+use crate::domain::secret::MASK;
+use crate::domain::text::is_repeatable;
 
 /// A table of settings, emptied key by key.
 pub(super) struct Section<'f> {
@@ -87,7 +89,9 @@ impl<'f> Section<'f> {
     pub(super) fn close(self) {
         for (key, node) in &self.table {
             let near = nearest(key, self.asked.iter().copied());
-            let spot = Spot { path: self.spot.child(key), origin: node.origin.clone() };
+            // What has no likeness to a key may be a secret that was pasted there.
+            let shown = if near.is_some() || is_repeatable(key) { key } else { MASK };
+            let spot = Spot { path: self.spot.child(shown), origin: node.origin.clone() };
             if !matches!(spot.origin, Origin::Variable(_)) {
                 let hint = near.map_or_else(String::new, |near| format!(", did you mean `{near}`?"));
                 self.findings.fault(&spot, format!("unknown key{hint}"));

@@ -35,7 +35,7 @@ impl Spot {
     pub(super) fn child(&self, key: &str) -> String {
         let bare =
             !key.is_empty() && key.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
-        let key = if bare { key.to_owned() } else { format!("{:?}", crate::domain::ids::excerpt(key)) };
+        let key = if bare { key.to_owned() } else { format!("{:?}", crate::domain::text::shortened(key)) };
         if self.path.is_empty() { key } else { format!("{}.{key}", self.path) }
     }
 }

@@ -7,7 +7,7 @@ use serde_json::value::RawValue;
 
 use super::bucket::Bucket;
 use super::okta_error::OktaError;
-use super::secret::Secrets;
+use super::secret::{Said, Secrets};
 
 /// How an invocation ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
@@ -108,6 +108,8 @@ error_codes! {
     OktaUnavailable = "okta_unavailable",
     /// A write may have happened and could not be verified.
     OutcomeUnknown = "outcome_unknown",
+    /// The caller took it back before it began.
+    Cancelled = "cancelled",
     /// A bug, or a message that crashed workers.
     Internal = "internal",
 }
@@ -159,16 +161,34 @@ impl Failure {
         self
     }
 
-    /// The failure with the invocation's secrets masked in every text.
+    /// Returns the failure with the invocation's secrets masked in every text.
     #[must_use]
     pub fn masked(mut self, secrets: &Secrets) -> Self {
-        self.message = secrets.mask(&self.message);
         self.path = self.path.map(|path| secrets.mask(&path));
+        self.without_values(secrets)
+    }
+
+    /// Returns the failure with these values masked, wherever it says something. Its path names places, not values.
+    #[must_use]
+    pub fn without_values(mut self, values: &Secrets) -> Self {
+        self.message = values.mask(&self.message);
         if let Some(okta) = &mut self.okta {
-            okta.summary = okta.summary.as_deref().map(|text| secrets.mask(text));
-            okta.causes = okta.causes.iter().map(|cause| secrets.mask(cause)).collect();
+            let masked = |text: &Option<String>| text.as_deref().map(|text| values.mask(text));
+            okta.error_code = masked(&okta.error_code);
+            okta.summary = masked(&okta.summary);
+            okta.error_id = masked(&okta.error_id);
+            okta.causes = okta.causes.iter().map(|cause| values.mask(cause)).collect();
         }
         self
+    }
+
+    /// Everything it says in words.
+    pub fn said(&self) -> Said {
+        let okta = self.okta.iter().flat_map(|okta| {
+            let one = [&okta.error_code, &okta.summary, &okta.error_id];
+            one.into_iter().flatten().chain(&okta.causes)
+        });
+        Said::new(std::iter::once(&self.message).chain(okta).map(String::as_str))
     }
 }
 
@@ -224,16 +244,6 @@ pub enum Outcome {
     },
 }
 
-impl From<Failure> for Outcome {
-    fn from(failure: Failure) -> Self {
-        let effect = match failure.code {
-            ErrorCode::OutcomeUnknown => Effect::Unknown,
-            _ => Effect::None,
-        };
-        Self::Failed { effect, failure }
-    }
-}
-
 /// Where a page of a list stands among the others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct PageMark {
@@ -251,6 +261,9 @@ pub struct Answer {
     /// True when the message had no id and the worker made one.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub id_generated: bool,
+    /// True when this is the result of the same invocation, run at most ten minutes ago, and nothing was run for it.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub deduplicated: bool,
     /// The connection; `null` when the message named none that is ours.
     pub connection: Option<String>,
     /// The subtool as it was named; `null` when it could not be read.

@@ -3,13 +3,16 @@
 //! Read in two stages: the envelope here, the raw argument slice later by the subtool's own type, so
 //! that wrong arguments can still be answered, counted and labelled by subtool.
 
+use std::fmt;
+
 use jiff::Timestamp;
-use serde::{Deserialize, Deserializer};
+use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::answer::{ErrorCode, Failure};
-use super::ids::excerpt;
 use super::json::{self, Fields};
+use super::opposite::is_opposite;
+use super::text::{excerpt, is_repeatable};
 
 /// The largest body, in bytes.
 pub const BODY_BYTES_MAX: usize = 1024 * 1024;
@@ -23,8 +26,10 @@ pub const REASON_CHARS_MAX: usize = 1024;
 /// The most paths in `options.fields`.
 pub const FIELDS_MAX: usize = 256;
 
+/// What some tools write before UTF-8, and JSON does not have.
+const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
+
 /// What an invocation's body says.
-#[derive(Debug)]
 pub struct Envelope {
     /// The name of the subtool, known or not.
     pub subtool: String,
@@ -32,6 +37,13 @@ pub struct Envelope {
     pub arguments: Box<RawValue>,
     /// How to answer.
     pub options: Options,
+}
+
+/// Shows no value: arguments may be secrets.
+impl fmt::Debug for Envelope {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} with {} bytes of arguments", excerpt(&self.subtool), self.arguments.get().len())
+    }
 }
 
 /// The largest `options.max_bytes`: RabbitMQ 4 refuses messages over 16 MiB.
@@ -77,9 +89,10 @@ impl Default for Options {
 #[serde(deny_unknown_fields)]
 struct Body<'a> {
     subtool: String,
-    #[serde(borrow, default, deserialize_with = "present")]
+    /// Serializers of other languages write `null` for what is absent.
+    #[serde(borrow)]
     arguments: Option<&'a RawValue>,
-    #[serde(borrow, default, deserialize_with = "present")]
+    #[serde(borrow)]
     options: Option<&'a RawValue>,
 }
 
@@ -98,11 +111,6 @@ struct RawOptions {
     reason: Option<String>,
 }
 
-/// Reads a value that may be absent and must not be `null`.
-fn present<'de: 'a, 'a, D: Deserializer<'de>>(deserializer: D) -> Result<Option<&'a RawValue>, D::Error> {
-    <&RawValue>::deserialize(deserializer).map(Some)
-}
-
 impl Envelope {
     /// Reads a body.
     ///
@@ -113,6 +121,7 @@ impl Envelope {
             let message = format!("the body has {} bytes, at most {BODY_BYTES_MAX} are read", body.len());
             return Err(invalid(message, None));
         }
+        let body = without_mark(body);
         let text = std::str::from_utf8(body).map_err(|error| {
             invalid(format!("the body is not UTF-8 (byte {})", error.valid_up_to()), None)
         })?;
@@ -132,8 +141,14 @@ impl Envelope {
     }
 }
 
+/// The body without a byte order mark.
+fn without_mark(body: &[u8]) -> &[u8] {
+    body.strip_prefix(BYTE_ORDER_MARK).unwrap_or(body)
+}
+
 /// A body as JSON, whatever else is wrong with it; `None`: it is none, or too large or too deep to be looked at.
 pub fn raw(body: &[u8]) -> Option<&RawValue> {
+    let body = without_mark(body);
     let is_small = body.len() <= BODY_BYTES_MAX && !json::is_deeper_than(body, BODY_DEPTH_MAX);
     is_small.then(|| serde_json::from_slice(body).ok()).flatten()
 }
@@ -153,7 +168,8 @@ impl Options {
         const NAMES: [&str; 7] =
             ["deadline", "dry_run", "fields", "count_only", "max_bytes", "stream", "reason"];
         if let Ok(raw) = serde_json::from_str::<json::Object>(text)
-            && let Some((name, _)) = raw.iter().find(|(_, value)| value.get() == "null")
+            && let Some(name) =
+                NAMES.iter().find(|name| raw.get(name).is_some_and(|value| value.get() == "null"))
         {
             return Err(invalid(
                 format!("`{name}` may be absent, never null"),
@@ -193,7 +209,7 @@ impl Options {
 
 fn deadline(text: &str) -> Result<Timestamp, Failure> {
     rfc3339(text).ok_or_else(|| {
-        let message = format!("`{}` is not an RFC 3339 time such as `2026-11-23T12:00:00Z`", excerpt(text));
+        let message = "must be an RFC 3339 time such as `2026-11-23T12:00:00Z`".to_owned();
         invalid(message, Some("options.deadline".into()))
     })
 }
@@ -249,30 +265,19 @@ pub fn read<'a, T: Deserialize<'a>>(text: &'a str, under: &str, names: &[&str]) 
     }
     let mut deserializer = serde_json::Deserializer::from_str(text);
     let mut track = serde_path_to_error::Track::new();
-    let fault = |error: serde_json::Error, place: String| {
-        let joined = [under, place.as_str()]
-            .iter()
-            .filter(|part| !matches!(**part, "" | "."))
-            .copied()
-            .collect::<Vec<_>>()
-            .join(".");
-        describe(&error, joined, names)
-    };
+    let document = Document { text, under, names };
     let value = T::deserialize(serde_path_to_error::Deserializer::new(&mut deserializer, &mut track));
     match value {
         Ok(value) => match deserializer.end() {
             Ok(()) => Ok(value),
-            Err(error) => Err(fault(error, String::new())),
+            Err(error) => Err(describe(&error, Vec::new(), document)),
         },
-        Err(error) => {
-            let place = dotted(&track.path());
-            Err(fault(error, place))
-        }
+        Err(error) => Err(describe(&error, parts(&track.path()), document)),
     }
 }
 
-/// The path as the contract writes it: `items.3`, not `items[3]`.
-fn dotted(path: &serde_path_to_error::Path) -> String {
+/// Returns the parts of a path as the contract writes it: `items.3`, not `items[3]`.
+fn parts(path: &serde_path_to_error::Path) -> Vec<String> {
     use serde_path_to_error::Segment;
     path.iter()
         .filter_map(|segment| match segment {
@@ -281,42 +286,93 @@ fn dotted(path: &serde_path_to_error::Path) -> String {
             Segment::Enum { variant } => Some(variant.clone()),
             Segment::Unknown => None,
         })
-        .collect::<Vec<_>>()
-        .join(".")
+        .collect()
 }
 
-/// Serde's error in the words of the contract.
-fn describe(error: &serde_json::Error, place: String, names: &[&str]) -> Fault {
+/// Says serde's error in the words of the contract. No text of the caller's is repeated, since it may be a secret in
+/// a wrong place: serde quotes values, and names that it does not know.
+fn describe(error: &serde_json::Error, place: Vec<String>, document: Document<'_>) -> Fault {
     let text = error.to_string();
     let text = text.rfind(" at line ").map_or(text.as_str(), |at| &text[..at]);
-    let quoted = || text.split('`').nth(1).unwrap_or_default().to_owned();
-    let path = Some(place).filter(|place| !place.is_empty());
     if error.is_syntax() || error.is_eof() {
+        // serde_json says the same of a list in place of one of a few values.
+        if serde_json::from_str::<serde::de::IgnoredAny>(document.text).is_ok() {
+            let message = "invalid type, expected one of its values".to_owned();
+            return Fault { message, path: document.path(place, None) };
+        }
         return Fault {
             message: format!("the body is not JSON ({text}, line {})", error.line()),
             path: None,
         };
     }
+    let quoted = || text.split('`').nth(1).unwrap_or_default().to_owned();
     let is_missing = text.starts_with("missing field");
     if is_missing || text.starts_with("duplicate field") {
-        let name = quoted();
-        let path = path.map_or_else(|| name.clone(), |place| format!("{place}.{name}"));
+        let name = quoted(); // one of our own
         let message = if is_missing { "is missing" } else { "stands there twice" };
-        return Fault { message: format!("`{}` {message}", excerpt(&name)), path: Some(path) };
+        return Fault { message: format!("`{name}` {message}"), path: document.path(place, Some(&name)) };
     }
     if text.starts_with("unknown field") {
-        let name = quoted();
-        let place = path.unwrap_or_default();
-        let under = place.strip_suffix(&name).map_or(place.as_str(), |place| place.trim_end_matches('.'));
-        let path = if under.is_empty() { name.clone() } else { format!("{under}.{name}") };
-        let hint = match nearest(&name, names.iter().copied()) {
-            Some(near) => format!(", did you mean `{near}`?"),
-            None if names.is_empty() => String::new(),
-            None => format!(", known are {}", list(names)),
-        };
-        return Fault { message: format!("unknown field `{}`{hint}", excerpt(&name)), path: Some(path) };
+        return document.unknown_member(place);
     }
-    Fault { message: text.to_owned(), path }
+    Fault { message: without_values(text), path: document.path(place, None) }
+}
+
+/// Returns serde's message about a value without the value, if that is a text.
+fn without_values(text: &str) -> String {
+    // What was expected is said last, in our own words.
+    let expected = text.rfind(", expected ").map_or("", |at| &text[at..]);
+    if text.starts_with("unknown variant") {
+        return format!("unknown value{expected}");
+    }
+    for kind in ["invalid type: string", "invalid value: string", "invalid type: character"] {
+        if text.starts_with(kind) {
+            return format!("{kind}{expected}");
+        }
+    }
+    text.to_owned()
+}
+
+/// A JSON object that is read into one of our own types.
+#[derive(Clone, Copy)]
+struct Document<'a> {
+    text: &'a str,
+    /// Its own path.
+    under: &'a str,
+    /// The fields that it may have.
+    names: &'a [&'a str],
+}
+
+impl Document<'_> {
+    /// Returns the dotted path of a place in it.
+    fn path(self, mut place: Vec<String>, name: Option<&str>) -> Option<String> {
+        place.extend(name.map(str::to_owned));
+        let under = Some(self.under.to_owned()).filter(|under| !under.is_empty());
+        let parts: Vec<String> = under.into_iter().chain(place).collect();
+        (!parts.is_empty()).then(|| parts.join("."))
+    }
+
+    /// Says that a member is unknown: by its name where that cannot be a secret, else by its number.
+    fn unknown_member(self, mut place: Vec<String>) -> Fault {
+        let members = serde_json::from_str::<json::Names>(self.text).unwrap_or_default().0;
+        let found = members.iter().enumerate().find(|(_, name)| !self.names.contains(&name.as_str()));
+        let (number, name) = found.map_or((0, ""), |(at, name)| (at + 1, name.as_str()));
+        // The member itself is the last part of the place where serde knew that it was in it.
+        if place.last().is_some_and(|last| last == name) {
+            place.pop();
+        }
+        let near = nearest(name, self.names.iter().copied());
+        let hint = match near {
+            Some(near) => format!(", did you mean `{near}`?"),
+            None if self.names.is_empty() => String::new(),
+            None => format!(", known are {}", list(self.names)),
+        };
+        if is_repeatable(name) {
+            let message = format!("unknown field `{name}`{hint}");
+            return Fault { message, path: self.path(place, Some(name).filter(|name| !name.is_empty())) };
+        }
+        Fault { message: format!("unknown field, number {number} here{hint}"), path: self.path(place, None) }
+    }
 }
 
 /// The names in backticks, with commas.
@@ -324,14 +380,14 @@ pub fn list(names: &[&str]) -> String {
     names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
 }
 
-/// The known name nearest to a wrong one, when it is near enough to be meant.
+/// The known name nearest to a wrong one, when it is near enough to be meant and does not mean the opposite.
 pub fn nearest<'a>(wrong: &str, names: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     /// Half of the letters wrong is a guess, not a slip.
     const SIMILARITY_MIN: f64 = 0.6;
     let wrong: String = wrong.chars().take(64).collect();
     names
         .map(|name| (strsim::normalized_damerau_levenshtein(&wrong, name), name))
-        .filter(|(similarity, _)| *similarity >= SIMILARITY_MIN)
+        .filter(|(similarity, name)| *similarity >= SIMILARITY_MIN && !is_opposite(&wrong, name))
         .max_by(|a, b| a.0.total_cmp(&b.0))
         .map(|(_, name)| name)
 }
@@ -408,7 +464,7 @@ mod tests {
 
     #[test]
     fn every_fault_names_the_thing_and_the_place() {
-        let rows: [(&str, &str, Option<&str>); 17] = [
+        let rows: [(&str, &str, Option<&str>); 18] = [
             ("[]", "the body is not a JSON object", None),
             ("{", "the body is not JSON (EOF while parsing an object, line 1)", None),
             ("{}", "`subtool` is missing", Some("subtool")),
@@ -420,16 +476,13 @@ mod tests {
                 Some("argument"),
             ),
             (
-                r#"{"subtool":"x","arguments":null}"#,
-                "`arguments` must be an object, or absent",
-                Some("arguments"),
-            ),
-            (
                 r#"{"subtool":"x","arguments":[]}"#,
                 "`arguments` must be an object, or absent",
                 Some("arguments"),
             ),
-            (r#"{"subtool":"x","options":null}"#, "`options` must be an object, or absent", Some("options")),
+            (r#"{"subtool":"x","options":[]}"#, "`options` must be an object, or absent", Some("options")),
+            ("\u{feff}[]", "the body is not a JSON object", None),
+            ("\u{feff}\u{feff}{}", "the body is not a JSON object", None),
             (
                 r#"{"subtool":"x","options":{"x":1}}"#,
                 "unknown field `x`, known are `deadline`, `dry_run`, `fields`, `count_only`, `max_bytes`, `stream`, `reason`",
@@ -437,7 +490,7 @@ mod tests {
             ),
             (
                 r#"{"subtool":"x","options":{"deadline":"soon"}}"#,
-                "`soon` is not an RFC 3339 time such as `2026-11-23T12:00:00Z`",
+                "must be an RFC 3339 time such as `2026-11-23T12:00:00Z`",
                 Some("options.deadline"),
             ),
             (
@@ -482,15 +535,74 @@ mod tests {
     }
 
     #[test]
-    fn what_is_absent_is_empty() {
-        let envelope = Envelope::decode(br#"{"subtool":"get_user"}"#).unwrap();
-        assert_eq!(envelope.arguments.get(), "{}");
-        assert_eq!(envelope.options.fields, Fields::Whole);
+    fn what_is_absent_or_null_is_empty_and_a_byte_order_mark_is_nothing() {
+        for body in [
+            r#"{"subtool":"get_user"}"#,
+            r#"{"subtool":"get_user","arguments":null,"options":null}"#,
+            r#"{"options": null, "subtool": "get_user"}"#,
+            "\u{feff}{\"subtool\":\"get_user\"}",
+            "\u{feff} \r\n{\"subtool\":\"get_user\",\"options\":null}",
+        ] {
+            let envelope = Envelope::decode(body.as_bytes()).unwrap();
+            assert_eq!(envelope.arguments.get(), "{}", "{body}");
+            assert_eq!(envelope.options.fields, Fields::Whole, "{body}");
+            assert_eq!(named(body.as_bytes()).as_deref(), Some("get_user"), "{body}");
+        }
     }
 
     #[test]
     fn the_default_value_of_an_option_asks_for_nothing() {
         let body = br#"{"subtool":"x","options":{"dry_run":false,"stream":false,"count_only":false}}"#;
         assert!(Envelope::decode(body).is_ok());
+    }
+
+    #[test]
+    fn no_text_of_the_callers_is_repeated() {
+        let secret = "hunter2, expected \\\"` at line 7";
+        let rows = [
+            (r#"{"subtool":"x","options":"$"}"#, "`options` must be an object, or absent", Some("options")),
+            (
+                r#"{"subtool":"x","options":{"deadline":"$"}}"#,
+                "must be an RFC 3339 time such as `2026-11-23T12:00:00Z`",
+                Some("options.deadline"),
+            ),
+            (
+                r#"{"subtool":"x","options":{"max_bytes":"$"}}"#,
+                "invalid type: string, expected u32",
+                Some("options.max_bytes"),
+            ),
+            (
+                r#"{"subtool":"x","options":{"fields":"$"}}"#,
+                "invalid type: string, expected a sequence",
+                Some("options.fields"),
+            ),
+            (
+                r#"{"subtool":"x","arguments":{},"$":1}"#,
+                "unknown field, number 3 here, known are `subtool`, `arguments`, `options`",
+                None,
+            ),
+            (
+                r#"{"subtool":"x","options":{"dry_run":true,"$":1}}"#,
+                "unknown field, number 2 here, known are `deadline`, `dry_run`, `fields`, `count_only`, \
+                 `max_bytes`, `stream`, `reason`",
+                Some("options"),
+            ),
+            (
+                r#"{"subtool":"x","options":{"$":null}}"#,
+                "unknown field, number 1 here, known are `deadline`, `dry_run`, `fields`, `count_only`, \
+                 `max_bytes`, `stream`, `reason`",
+                Some("options"),
+            ),
+            (
+                r#"{"subtool":"x","argument2":{}}"#,
+                "unknown field, number 2 here, did you mean `arguments`?",
+                None,
+            ),
+            (r#"{"subtool":{"$":"$"}}"#, "invalid type: map, expected a string", Some("subtool")),
+        ];
+        for (body, message, path) in rows {
+            let body = body.replace('$', secret);
+            assert_eq!(fault(&body), (message.to_owned(), path.map(str::to_owned)), "{body}");
+        }
     }
 }

@@ -1,7 +1,6 @@
 //! One request to Okta and its answer, as plain values.
 
 use std::fmt;
-use std::sync::OnceLock;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -11,10 +10,10 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::bucket::Bucket;
+use super::expected::Expected;
 use super::ids::PathSegment;
 use super::json;
 use super::link::Link;
-use super::page::Page;
 
 /// Everything outside RFC 3986's unreserved characters is encoded: a `#` left alone cut a login short
 /// (okta-sdk-java issue 580).
@@ -38,7 +37,14 @@ pub struct Request {
     pub body: Option<Bytes>,
     /// How long to wait before sending: for reads that follow a write whose effect may lag.
     pub pause: Duration,
+    /// The smallest page to ask for when Okta fails at a larger one; `None` where the page size matters.
+    pub page_min: Option<u32>,
+    /// The answer by which a success is known to be Okta's.
+    pub expected: Expected,
 }
+
+/// The query parameter that says how large a page may be.
+const PAGE_SIZE: &str = "limit";
 
 impl Request {
     /// A request for a route, its placeholders filled in order.
@@ -47,6 +53,7 @@ impl Request {
     /// When the number of segments is not the number of placeholders: a mistake in the catalogue, which
     /// a test walks through.
     pub fn new(method: Method, route: &'static str, segments: &[&dyn PathSegment]) -> Self {
+        let expected = Expected::of(&method, route, segments.last().map(|last| last.segment()));
         let mut segments = segments.iter();
         let mut path = String::with_capacity(PATH_BYTES_USUAL);
         for part in route.trim_start_matches('/').split('/') {
@@ -59,7 +66,16 @@ impl Request {
             }
         }
         assert!(segments.next().is_none(), "a placeholder for each segment of {route}");
-        Self { method, route, path, query: Vec::new(), body: None, pause: Duration::ZERO }
+        Self {
+            method,
+            route,
+            path,
+            query: Vec::new(),
+            body: None,
+            pause: Duration::ZERO,
+            page_min: None,
+            expected,
+        }
     }
 
     /// A GET.
@@ -102,9 +118,31 @@ impl Request {
         self
     }
 
+    /// Asks for pages of this size, whatever was asked before.
+    pub fn set_page_size(&mut self, size: u32) {
+        self.query.retain(|(name, _)| name != PAGE_SIZE);
+        self.query.push((PAGE_SIZE.to_owned(), size.to_string()));
+    }
+
+    /// Halves the page size where it may be smaller, and returns whether it did.
+    pub fn shrink_page(&mut self) -> bool {
+        let size = self.query_value(PAGE_SIZE).and_then(|size| size.parse::<u32>().ok());
+        let Some((size, least)) = size.zip(self.page_min).filter(|(size, least)| size > least) else {
+            return false;
+        };
+        self.set_page_size((size / 2).max(least));
+        true
+    }
+
     /// Waits before sending.
     pub fn after(mut self, pause: Duration) -> Self {
         self.pause = pause;
+        self
+    }
+
+    /// Knows a success by another answer than the usual one of such a route.
+    pub fn expecting(mut self, expected: Expected) -> Self {
+        self.expected = expected;
         self
     }
 
@@ -177,13 +215,12 @@ pub struct Response {
     pub headers: HeaderMap,
     /// The whole body.
     pub body: Bytes,
-    page: OnceLock<Option<Page>>,
 }
 
 impl Response {
     /// An answer of these parts.
     pub fn new(status: u16, headers: HeaderMap, body: impl Into<Bytes>) -> Self {
-        Self { status, headers, body: body.into(), page: OnceLock::new() }
+        Self { status, headers, body: body.into() }
     }
 
     /// Whether the status is 2xx.
@@ -201,22 +238,11 @@ impl Response {
         serde_json::from_slice(&self.body).ok()
     }
 
-    /// The body as a page of a list, read by `read` on the first call and remembered: a list looks at
-    /// all its pages again for each new one. `None` when the body is no array.
-    pub fn page(&self, read: impl FnOnce(&[u8]) -> Option<Page>) -> Option<&Page> {
-        self.page.get_or_init(|| read(&self.body)).as_ref()
-    }
-
-    /// Drops the body once its page has been read, so that a long list holds its items only once.
-    pub fn forget_read_body(&mut self) {
-        if self.page.get().is_some_and(Option::is_some) {
-            self.body = Bytes::new();
-        }
-    }
-
-    /// Okta's id for the request, as the System Log shows it.
+    /// Okta's id for the request, as the System Log shows it; `None` for a header that is too long for one.
     pub fn request_id(&self) -> Option<&str> {
-        self.headers.get("x-okta-request-id")?.to_str().ok()
+        /// Recorded ids have 27 and 32 characters.
+        const BYTES_MAX: usize = 128;
+        self.headers.get("x-okta-request-id")?.to_str().ok().filter(|id| id.len() <= BYTES_MAX)
     }
 }
 
@@ -245,6 +271,12 @@ pub enum NoAnswer {
     /// The request may have been executed (timeout after sending, connection lost).
     #[error("failed to get an answer from Okta: {0}")]
     MaybeSent(String),
+    /// The answer has more bytes than this and was not read; the request may have been executed.
+    #[error("failed to read Okta's answer: it has more than {0} bytes")]
+    TooLarge(usize),
+    /// The request was not sent, because this machine is short of something.
+    #[error("failed to ask Okta: {0}")]
+    Local(String),
 }
 
 #[cfg(test)]
@@ -258,6 +290,18 @@ mod tests {
         let request = Request::get("/api/v1/users/{userId}/groups", &[&user]);
         assert_eq!(request.path_and_query(), "/api/v1/users/a%2Fb%23c%20d%40example.com/groups");
         assert_eq!(request.bucket(), Bucket::Users);
+    }
+
+    #[test]
+    fn a_page_is_halved_down_to_its_least_size() {
+        let mut request = Request::get("/api/v1/users", &[]).query("limit", 45).query("q", "a");
+        assert!(!request.shrink_page(), "where nothing is said its size matters");
+        request.page_min = Some(10);
+        let mut sizes = Vec::new();
+        while request.shrink_page() {
+            sizes.push(request.path_and_query());
+        }
+        assert_eq!(sizes, [22, 11, 10].map(|size| format!("/api/v1/users?q=a&limit={size}")));
     }
 
     #[test]

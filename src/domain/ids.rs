@@ -8,6 +8,8 @@ use std::fmt;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub use super::text::excerpt;
+
 /// The longest id or login accepted, in characters: an e-mail address has at most 254 (RFC 5321).
 pub const KEY_CHARS_MAX: usize = 254;
 
@@ -212,16 +214,6 @@ impl UserId {
 impl PathSegment for UserId {
     fn segment(&self) -> &str {
         self.0.as_str()
-    }
-}
-
-/// The first characters of a text from outside, short enough for an error message.
-pub fn excerpt(text: &str) -> String {
-    const EXCERPT_CHARS: usize = 64;
-    let clean: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
-    match clean.char_indices().nth(EXCERPT_CHARS) {
-        Some((end, _)) => format!("{}…", &clean[..end]),
-        None => clean,
     }
 }
 

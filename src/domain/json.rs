@@ -50,6 +50,9 @@ pub fn is_deeper_than(text: &[u8], max: usize) -> bool {
     false
 }
 
+/// What is said of an object with a repeated key.
+const REPEATED: &str = "a name stands there twice";
+
 /// A JSON object whose values stay raw and whose keys keep their order. A repeated key is refused.
 #[derive(Clone, Default)]
 pub struct Object(Vec<(String, Box<RawValue>)>);
@@ -126,7 +129,9 @@ impl<'de> Deserialize<'de> for Object {
                 let mut entries = Vec::new();
                 while let Some((key, value)) = map.next_entry::<String, Box<RawValue>>()? {
                     if !seen.insert(key.clone()) {
-                        return Err(A::Error::custom(format!("duplicate field `{key}`")));
+                        // The name is the caller's, so the member is told by its number.
+                        let number = entries.len() + 1;
+                        return Err(A::Error::custom(format!("{REPEATED}: member {number} of the object")));
                     }
                     entries.push((key, value));
                 }
@@ -158,6 +163,42 @@ pub fn rewritten(raw: &RawValue, change: &mut dyn FnMut(&[String], &str) -> Opti
     RawValue::from_string(out).expect("put together along the borders of valid JSON")
 }
 
+/// Returns the value with every name replaced for which there is another one; all else stays byte for byte.
+pub fn renamed(raw: &RawValue, change: &mut dyn FnMut(&str) -> Option<String>) -> Box<RawValue> {
+    let mut out = String::with_capacity(raw.get().len());
+    rename(raw.get(), change, &mut out);
+    RawValue::from_string(out).expect("put together along the borders of valid JSON")
+}
+
+fn rename(text: &str, change: &mut dyn FnMut(&str) -> Option<String>, out: &mut String) {
+    match text.as_bytes().first() {
+        Some(b'{') => {
+            // A name with a lone surrogate is JSON and no text.
+            let Ok(Entries(entries)) = serde_json::from_str(text) else { return out.push_str(text) };
+            let mut between = '{';
+            for (key, value) in entries {
+                out.push(between);
+                out.push_str(&quoted(&change(&key).unwrap_or(key)));
+                out.push(':');
+                rename(value.get(), change, out);
+                between = ',';
+            }
+            out.push_str(if between == '{' { "{}" } else { "}" });
+        }
+        Some(b'[') => {
+            let Items(items) = serde_json::from_str(text).expect("an array of a valid JSON text");
+            let mut between = '[';
+            for item in items {
+                out.push(between);
+                rename(item.get(), change, out);
+                between = ',';
+            }
+            out.push_str(if between == '[' { "[]" } else { "]" });
+        }
+        Some(_) | None => out.push_str(text),
+    }
+}
+
 fn rewrite(
     text: &str,
     path: &mut Vec<String>,
@@ -166,7 +207,8 @@ fn rewrite(
 ) {
     let changed = match text.as_bytes().first() {
         Some(b'{') => {
-            let Entries(entries) = serde_json::from_str(text).expect("an object of a valid JSON text");
+            // A name with a lone surrogate is JSON and no text.
+            let Ok(Entries(entries)) = serde_json::from_str(text) else { return out.push_str(text) };
             let mut between = '{';
             for (key, value) in entries {
                 out.push(between);
@@ -320,6 +362,17 @@ impl<'de: 'a, 'a> Deserialize<'de> for Entries<'a> {
             }
         }
         deserializer.deserialize_map(Borrowed(std::marker::PhantomData))
+    }
+}
+
+/// The names of an object's members, in order and repeated ones kept.
+#[derive(Default)]
+pub struct Names(pub Vec<String>);
+
+impl<'de> Deserialize<'de> for Names {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let Entries(entries) = Entries::deserialize(deserializer)?;
+        Ok(Self(entries.into_iter().map(|(name, _)| name).collect()))
     }
 }
 

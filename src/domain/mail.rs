@@ -17,6 +17,13 @@ pub enum Source {
         /// Which lane.
         lane: Lane,
     },
+    /// A lane of a connection that was removed, and that no worker serves any more.
+    Removed {
+        /// Whose lane.
+        connection: ConnectionName,
+        /// Which lane.
+        lane: Lane,
+    },
     /// What no queue was bound for.
     Unrouted,
     /// What the broker gave up: expired, or past the delivery limit.
@@ -28,8 +35,10 @@ pub enum Source {
 pub enum HeaderValue {
     /// A string.
     Text(String),
-    /// A number without fraction, a timestamp included.
+    /// A number without fraction, of 64 bits or a timestamp.
     Int(i64),
+    /// A number without fraction, of fewer bits: RabbitMQ itself writes none.
+    Small(i64),
     /// A number with fraction.
     Float(f64),
     /// A truth value.
@@ -56,7 +65,7 @@ impl HeaderValue {
     /// The number, when it is one without fraction.
     pub fn as_int(&self) -> Option<i64> {
         match self {
-            Self::Int(value) => Some(*value),
+            Self::Int(value) | Self::Small(value) => Some(*value),
             _ => None,
         }
     }
@@ -141,6 +150,11 @@ pub trait Receipt: Send + Sync {
     /// delivered the message is gone, and then the message is or will be with somebody else.
     fn is_live(&self) -> bool;
 
+    /// Waits until an acknowledgement would no longer reach the broker; for ever where that cannot happen.
+    async fn gone(&self) {
+        std::future::pending().await
+    }
+
     /// Acknowledges; false when it could not, and the message will come again.
     async fn ack(self: Box<Self>) -> bool;
 }
@@ -158,7 +172,7 @@ pub enum Address {
 }
 
 /// One message to publish, persistent.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Clone, PartialEq)]
 pub struct Post {
     /// Where to.
     pub to: Address,
@@ -166,6 +180,13 @@ pub struct Post {
     pub properties: Properties,
     /// The body.
     pub body: Bytes,
+}
+
+/// Shows no body and no property: results hold one-time secrets.
+impl fmt::Debug for Post {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "message of {} bytes to {:?}", self.body.len(), self.to)
+    }
 }
 
 /// What became of a message that was published and confirmed.

@@ -4,13 +4,17 @@
 
 pub mod answer;
 pub mod bucket;
+mod encodings;
 pub mod envelope;
+pub mod expected;
 pub mod http;
 pub mod ids;
 pub mod json;
 pub mod link;
 pub mod mail;
 pub mod okta_error;
+pub mod opposite;
 pub mod page;
 pub mod secret;
+pub mod text;
 pub mod topology;

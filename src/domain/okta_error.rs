@@ -4,6 +4,7 @@ use http::HeaderMap;
 use serde::{Deserialize, Serialize};
 
 use super::http::Response;
+use super::secret::CUT;
 
 /// The longest error text passed on, in characters.
 const TEXT_CHARS_MAX: usize = 1000;
@@ -37,6 +38,15 @@ struct ErrorObject {
 }
 
 impl OktaError {
+    /// Returns whether an answer that is not 2xx is a refusal of Okta's own: it has Okta's error object, or it
+    /// is empty and its header says which token Okta refuses and why. All else comes from somebody in between.
+    pub fn is_in(response: &Response) -> bool {
+        if response.body.is_empty() {
+            return matches!(response.status, 401 | 403) && is_challenge(&response.headers);
+        }
+        serde_json::from_slice::<ErrorObject>(&response.body).is_ok_and(|error| !error.error_code.is_empty())
+    }
+
     /// Reads an answer that is not 2xx.
     pub fn read(response: &Response) -> Self {
         let status = response.status;
@@ -82,6 +92,14 @@ fn causes(value: &serde_json::Value) -> Vec<String> {
     }
 }
 
+/// Returns whether `WWW-Authenticate` names a scheme of Okta's.
+fn is_challenge(headers: &HeaderMap) -> bool {
+    let header = headers.get(http::header::WWW_AUTHENTICATE).and_then(|header| header.to_str().ok());
+    let scheme = header.and_then(|header| header.split_whitespace().next());
+    scheme
+        .is_some_and(|scheme| ["SSWS", "Bearer", "DPoP"].iter().any(|okta| okta.eq_ignore_ascii_case(scheme)))
+}
+
 /// The words of a `WWW-Authenticate` header that name an error: `insufficient_scope: …, needs …`.
 fn authenticate(headers: &HeaderMap) -> Option<String> {
     let header = headers.get(http::header::WWW_AUTHENTICATE)?.to_str().ok()?;
@@ -105,6 +123,9 @@ fn describe(response: &Response) -> String {
     struct Gateway {
         message: String,
     }
+    if (300..400).contains(&response.status) {
+        return "a redirect, which is not followed".to_owned();
+    }
     if response.body.is_empty() {
         return "an empty answer".to_owned();
     }
@@ -116,12 +137,19 @@ fn describe(response: &Response) -> String {
         .get(http::header::CONTENT_TYPE)
         .is_some_and(|kind| kind.to_str().is_ok_and(|kind| kind.contains("html")))
         || response.body.trim_ascii_start().starts_with(b"<");
-    let kind = if is_html { "an HTML page" } else { "an answer that is not an Okta error object" };
+    let kind = match response.is_success() {
+        _ if is_html => "an HTML page",
+        true => "an answer that is not the JSON expected",
+        false => "an answer that is not an Okta error object",
+    };
     format!("{kind} of {} bytes", response.body.len())
 }
 
 fn short(text: &str) -> String {
-    text.chars().take(TEXT_CHARS_MAX).collect()
+    match text.char_indices().nth(TEXT_CHARS_MAX) {
+        Some((end, _)) => format!("{}{CUT}", &text[..end]),
+        None => text.to_owned(),
+    }
 }
 
 #[cfg(test)]
@@ -163,6 +191,36 @@ mod tests {
         let gateway =
             OktaError::read(&response(404, &[], r#"{"status":404,"message":"Resource not found"}"#));
         assert_eq!((gateway.summary.as_deref(), gateway.error_code), (Some("Resource not found"), None));
+    }
+
+    #[test]
+    fn a_refusal_is_okta_s_own_when_it_has_its_error_object_or_its_challenge() {
+        let object = r#"{"errorCode":"E0000007","errorSummary":"s"}"#;
+        let bearer = r#"Bearer realm="x", error="insufficient_scope""#;
+        type Row<'a> = (u16, &'a [(&'static str, &'a str)], &'a str, bool);
+        let rows: [Row<'_>; 14] = [
+            (404, &[], object, true),
+            (403, &[("content-type", "text/html")], object, true),
+            (403, &[("www-authenticate", bearer)], "", true),
+            (401, &[("www-authenticate", "SSWS")], "", true),
+            (401, &[("www-authenticate", "Basic realm=\"proxy\"")], "", false),
+            (404, &[("www-authenticate", bearer)], "", false),
+            (401, &[("www-authenticate", "SSWS")], "<html>", false),
+            (401, &[], "", false),
+            (404, &[], "", false),
+            (405, &[], "", false),
+            (404, &[], "<html></html>", false),
+            (404, &[], r#"{"status":404,"message":"Resource not found"}"#, false),
+            (404, &[], r#"{"errorCode":7}"#, false),
+            (404, &[], r#"[{"errorCode":"E0000007"}]"#, false),
+        ];
+        for (status, headers, body, is_own) in rows {
+            assert_eq!(
+                OktaError::is_in(&response(status, headers, body)),
+                is_own,
+                "{status} {headers:?} {body}"
+            );
+        }
     }
 
     #[test]

@@ -1,41 +1,41 @@
-//! One page of a list: its items as raw JSON, cut to the wanted fields.
+//! One page of a list, told item by item, so that a large page is held only once.
 
 use serde::Deserialize;
+use serde::de::{Deserializer as _, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
-use super::json::Fields;
-
-/// The items of one answer.
-#[derive(Debug, Clone)]
-pub struct Page {
-    /// The items, cut to the wanted fields.
-    pub items: Vec<Box<RawValue>>,
-    /// What tells an item from another, for lists that may repeat one; as many as items, or none.
-    pub keys: Vec<String>,
-    /// The bytes of all items together.
-    pub bytes: usize,
+/// Hands each item of a JSON array to `take`, in order and byte for byte. Returns `None` when the body is not
+/// one whole array; `take` has seen its beginning then.
+pub fn each_item(body: &[u8], take: impl FnMut(&RawValue)) -> Option<()> {
+    let mut document = serde_json::Deserializer::from_slice(body);
+    document.deserialize_seq(EachItem(take)).ok()?;
+    document.end().ok()
 }
 
-impl Page {
-    /// Reads a JSON array; `None` when the body is none. `with_keys` also reads each item's `uuid`.
-    pub fn read(body: &[u8], fields: &Fields, with_keys: bool) -> Option<Self> {
-        #[derive(Deserialize)]
-        struct Keyed {
-            #[serde(default)]
-            uuid: String,
+/// Reads what tells an item from others in a list that may repeat one; `None` when it has nothing of the kind.
+pub fn uuid(item: &RawValue) -> Option<String> {
+    #[derive(Deserialize)]
+    struct Keyed {
+        uuid: Option<String>,
+    }
+    let keyed: Keyed = serde_json::from_str(item.get()).ok()?;
+    keyed.uuid.filter(|uuid| !uuid.is_empty())
+}
+
+struct EachItem<F>(F);
+
+impl<'de, F: FnMut(&RawValue)> Visitor<'de> for EachItem<F> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("an array")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(mut self, mut items: A) -> Result<(), A::Error> {
+        while let Some(item) = items.next_element::<&'de RawValue>()? {
+            (self.0)(item);
         }
-        let raw: Vec<&RawValue> = serde_json::from_slice(body).ok()?;
-        let keys = if with_keys {
-            let key = |item: &&RawValue| {
-                serde_json::from_str::<Keyed>(item.get()).map_or_else(|_| String::new(), |k| k.uuid)
-            };
-            raw.iter().map(key).collect()
-        } else {
-            Vec::new()
-        };
-        let items: Vec<_> = raw.into_iter().map(|item| fields.project(item)).collect();
-        let bytes = items.iter().map(|item| item.get().len()).sum();
-        Some(Self { items, keys, bytes })
+        Ok(())
     }
 }
 
@@ -43,20 +43,30 @@ impl Page {
 mod tests {
     use super::*;
 
-    #[test]
-    fn items_keep_their_bytes() {
-        let page = Page::read(br#" [ {"a": 1e3} , 2,"x" ] "#, &Fields::Whole, false).unwrap();
-        let items: Vec<&str> = page.items.iter().map(|item| item.get()).collect();
-        assert_eq!(items, [r#"{"a": 1e3}"#, "2", r#""x""#]);
-        assert_eq!(page.bytes, 14);
-        assert!(Page::read(b"{}", &Fields::Whole, false).is_none());
+    fn items(body: &str) -> Option<Vec<String>> {
+        let mut items = Vec::new();
+        each_item(body.as_bytes(), |item| items.push(item.get().to_owned())).map(|()| items)
     }
 
     #[test]
-    fn keys_are_read_before_fields_are_cut() {
-        let fields = Fields::parse(&["id".into()]).unwrap();
-        let page = Page::read(br#"[{"uuid":"u1","id":1},{"id":2}]"#, &fields, true).unwrap();
-        assert_eq!(page.keys, ["u1", ""]);
-        assert_eq!(page.items[0].get(), r#"{"id":1}"#);
+    fn items_keep_their_bytes() {
+        assert_eq!(items(r#" [ {"a": 1e3} , 2,"x" ] "#).unwrap(), [r#"{"a": 1e3}"#, "2", r#""x""#]);
+        assert_eq!(items("[]").unwrap(), [""; 0]);
+    }
+
+    #[test]
+    fn what_is_not_one_whole_array_is_no_page() {
+        for body in ["", "{}", "null", "1", "[1", "[1,]", "[1] 2", "<html>", "[1]]"] {
+            assert_eq!(items(body), None, "{body}");
+        }
+    }
+
+    #[test]
+    fn an_item_is_told_by_its_uuid_if_it_has_one() {
+        let key = |text: &str| uuid(&RawValue::from_string(text.to_owned()).unwrap());
+        assert_eq!(key(r#"{"uuid":"u1","id":1}"#).as_deref(), Some("u1"));
+        for text in [r#"{"id":1}"#, r#"{"uuid":""}"#, r#"{"uuid":7}"#, "1"] {
+            assert_eq!(key(text), None, "{text}");
+        }
     }
 }

@@ -2,15 +2,21 @@
 
 use std::fmt;
 use std::ops::Range;
+use std::sync::{Arc, OnceLock};
 
+use aho_corasick::{AhoCorasick, AhoCorasickKind, MatchKind};
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
+use super::encodings::{self, Unescaped};
 use super::json;
 
 /// What stands where a secret was.
 pub const MASK: &str = "***";
+
+/// What stands at the end of a text that was cut.
+pub const CUT: char = '…';
 
 /// The shortest secret that is masked inside other words; a shorter one is masked as a whole word only,
 /// or a one-letter security answer would blank out the message around it.
@@ -51,22 +57,46 @@ impl PartialEq for Secret {
 }
 
 /// The secrets of one invocation, to be masked in whatever is said about it.
-#[derive(Debug, Clone, Default)]
-pub struct Secrets(Vec<Secret>);
+#[derive(Clone, Default)]
+pub struct Secrets {
+    texts: Vec<Secret>,
+    /// Made when something is masked first: most invocations say nothing that could hold a secret.
+    matcher: OnceLock<Arc<Matcher>>,
+}
+
+impl fmt::Debug for Secrets {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} secrets", self.texts.len())
+    }
+}
+
+/// How often escapes are undone in search of a secret: JSON in JSON that an error quotes has three layers.
+const UNESCAPED_MAX: usize = 3;
 
 impl Secrets {
     /// Adds a text to hide.
     pub fn add(&mut self, text: &str) {
         let secret = Secret::new(text);
-        if !secret.is_empty() && !self.0.contains(&secret) {
-            self.0.push(secret);
+        if !secret.is_empty() && !self.texts.contains(&secret) {
+            self.texts.push(secret);
+            self.matcher = OnceLock::new();
         }
     }
 
-    /// The text with every secret in it masked.
+    /// Returns the text with every secret in it masked, in whatever form: plain, escaped or encoded.
     pub fn mask(&self, text: &str) -> String {
-        let mut places: Vec<Range<usize>> =
-            self.0.iter().flat_map(|secret| places(text, secret.expose())).collect();
+        if self.texts.is_empty() {
+            return text.to_owned();
+        }
+        let matcher = self.matcher.get_or_init(|| Arc::new(Matcher::new(&self.texts)));
+        let mut places = matcher.places(text);
+        let mut view = Unescaped::of(text);
+        for _ in 0..UNESCAPED_MAX {
+            let Some(unescaped) = view else { break };
+            places.extend(matcher.places(&unescaped.text).iter().map(|place| unescaped.origin(place)));
+            view = unescaped.again();
+        }
+        places.extend(self.texts.iter().filter_map(|secret| cut_off(text, secret.expose())));
         // One mask for secrets that overlap: a part of one may be the whole of another.
         places.sort_by_key(|place| (place.start, place.end));
         places.dedup_by(|next, place| {
@@ -79,12 +109,13 @@ impl Secrets {
         masked
     }
 
-    /// The JSON with every string and number in it masked; all else stays byte for byte.
+    /// Returns the JSON with every string, number and name in it masked; all else stays byte for byte.
     pub fn mask_json(&self, raw: &RawValue) -> Box<RawValue> {
-        json::rewritten(raw, &mut |_, text| Some(self.mask(text)).filter(|masked| masked != text))
+        let changed = |text: &str| Some(self.mask(text)).filter(|masked| masked != text);
+        json::renamed(&json::rewritten(raw, &mut |_, text| changed(text)), &mut |name| changed(name))
     }
 
-    /// The value with every text and number in it masked; names stay.
+    /// Returns the value with every text and number in it masked; names stay.
     pub fn mask_value(&self, value: Value) -> Value {
         match value {
             Value::String(text) => Value::String(self.mask(&text)),
@@ -102,25 +133,167 @@ impl Secrets {
     }
 }
 
-/// Where a secret stands in a text; a tiny one only where it is not part of a longer word.
-fn places(text: &str, secret: &str) -> Vec<Range<usize>> {
-    let is_tiny = secret.chars().count() < MASK_INSIDE_CHARS_MIN;
-    let step = secret.chars().next().map_or(1, char::len_utf8);
-    let (mut places, mut from) = (Vec::new(), 0);
-    while let Some(at) = text[from..].find(secret) {
-        let place = from + at..from + at + secret.len();
-        from = place.start + step;
-        let is_part = text[..place.start].ends_with(char::is_alphanumeric)
-            || text[place.end..].starts_with(char::is_alphanumeric);
-        if !(is_tiny && is_part) {
-            places.push(place);
+/// Returns the place of the beginning of a secret at the end of a text that was cut there.
+fn cut_off(text: &str, secret: &str) -> Option<Range<usize>> {
+    let text = text.strip_suffix(CUT)?;
+    let beginnings = secret.char_indices().skip(MASK_INSIDE_CHARS_MIN).map(|(at, _)| &secret[..at]);
+    let longest = beginnings.filter(|beginning| text.ends_with(beginning)).last()?;
+    Some(text.len() - longest.len()..text.len())
+}
+
+/// What was said of an invocation, in every layer of its escapes.
+pub struct Said(Vec<String>);
+
+impl Said {
+    /// Takes the texts.
+    pub fn new<'a>(texts: impl Iterator<Item = &'a str>) -> Self {
+        let mut views: Vec<String> = Vec::new();
+        for text in texts {
+            let layers = std::iter::successors(Unescaped::of(text), Unescaped::again);
+            views.extend(layers.take(UNESCAPED_MAX).map(|unescaped| unescaped.text));
+            views.push(text.to_owned());
+        }
+        Self(views)
+    }
+
+    /// Returns true if a text stands in it, or its beginning where it was cut.
+    pub fn holds(&self, text: &str) -> bool {
+        let text = text.trim();
+        self.0.iter().any(|said| said.contains(text) || cut_off(said, text).is_some())
+    }
+}
+
+/// A form of a secret.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Form {
+    /// As it is.
+    Plain,
+    /// As it is, and so short that it counts as a whole word only.
+    Tiny,
+    /// Encoded; what stands around it was encoded with it.
+    Encoded,
+}
+
+/// Finds all secrets in all forms, those that overlap too.
+struct Matcher {
+    automaton: AhoCorasick,
+    forms: Vec<Form>,
+}
+
+impl Matcher {
+    fn new(texts: &[Secret]) -> Self {
+        let (mut patterns, mut forms) = (Vec::new(), Vec::new());
+        for text in texts.iter().map(Secret::expose) {
+            let is_tiny = text.chars().count() < MASK_INSIDE_CHARS_MIN;
+            forms.push(if is_tiny { Form::Tiny } else { Form::Plain });
+            patterns.push(text.to_owned());
+            let encoded = encodings::encoded(text);
+            forms.extend(encoded.iter().map(|_| Form::Encoded));
+            patterns.extend(encoded);
+        }
+        Self { automaton: automaton(MatchKind::Standard, &patterns), forms }
+    }
+
+    fn places(&self, text: &str) -> Vec<Range<usize>> {
+        let place = |found: aho_corasick::Match| {
+            let place = found.range();
+            match self.forms[found.pattern().as_usize()] {
+                Form::Plain => Some(place),
+                Form::Tiny => (!is_part(text, &place)).then_some(place),
+                Form::Encoded => Some(around(text.as_bytes(), place)),
+            }
+        };
+        self.automaton.find_overlapping_iter(text).filter_map(place).collect()
+    }
+}
+
+/// Returns true if the place is part of a longer word.
+fn is_part(text: &str, place: &Range<usize>) -> bool {
+    text[..place.start].ends_with(char::is_alphanumeric)
+        || text[place.end..].starts_with(char::is_alphanumeric)
+}
+
+/// Returns all of an encoded text of which a part is known.
+fn around(text: &[u8], place: Range<usize>) -> Range<usize> {
+    let is_digit =
+        |byte: &&u8| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/' | b'-' | b'_' | b'=');
+    let before = text[..place.start].iter().rev().take_while(is_digit).count();
+    let behind = text[place.end..].iter().take_while(is_digit).count();
+    place.start - before..place.end + behind
+}
+
+fn automaton(kind: MatchKind, patterns: &[String]) -> AhoCorasick {
+    // A table for each state would take megabytes for the forms of one access token.
+    let small = Some(AhoCorasickKind::ContiguousNFA);
+    let built = AhoCorasick::builder().match_kind(kind).kind(small).build(patterns);
+    built.expect("an automaton holds a few patterns of some kilobytes")
+}
+
+/// Takes a few secrets out of large texts. What it looks for is fixed, so that one scan finds it; unlike
+/// [`Secrets`] it knows the usual escapes alone.
+pub struct Redactor {
+    automaton: AhoCorasick,
+    /// The first pattern that is an encoded form.
+    encoded_from: usize,
+}
+
+impl fmt::Debug for Redactor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} forms", self.automaton.patterns_len())
+    }
+}
+
+impl Redactor {
+    /// A redactor of these texts, plain, escaped and encoded.
+    pub fn new<'a>(texts: impl IntoIterator<Item = &'a str> + Clone) -> Self {
+        let texts = texts.into_iter().filter(|text| !text.is_empty());
+        let mut patterns = Vec::new();
+        let mut encoded = Vec::new();
+        for text in texts {
+            patterns.push(text.to_owned());
+            patterns.extend(encodings::escaped(text));
+            encoded.extend(encodings::encoded(text));
+        }
+        let encoded_from = patterns.len();
+        patterns.extend(encoded);
+        Self { automaton: automaton(MatchKind::LeftmostLongest, &patterns), encoded_from }
+    }
+
+    /// Returns the bytes with every secret masked; `None`: there is none in them.
+    pub fn bytes(&self, bytes: &[u8]) -> Option<Vec<u8>> {
+        let mut out = Vec::new();
+        let mut kept = 0;
+        for found in self.automaton.find_iter(bytes) {
+            let is_encoded = found.pattern().as_usize() >= self.encoded_from;
+            let place = if is_encoded { around(bytes, found.range()) } else { found.range() };
+            if place.end <= kept {
+                continue; // a second part of one encoded text
+            }
+            out.extend_from_slice(bytes.get(kept..place.start).unwrap_or_default());
+            out.extend_from_slice(MASK.as_bytes());
+            kept = place.end;
+        }
+        if kept == 0 {
+            return None;
+        }
+        out.extend_from_slice(&bytes[kept..]);
+        Some(out)
+    }
+
+    /// Returns the text with every secret masked.
+    pub fn text(&self, text: String) -> String {
+        match self.bytes(text.as_bytes()) {
+            Some(masked) => String::from_utf8_lossy(&masked).into_owned(),
+            None => text,
         }
     }
-    places
 }
 
 #[cfg(test)]
 mod tests {
+    use base64::Engine as _;
+    use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+
     use super::*;
 
     #[test]
@@ -153,5 +326,64 @@ mod tests {
     #[test]
     fn white_space_around_a_secret_is_trimmed() {
         assert_eq!(Secret::new(" 00T\n").expose(), "00T");
+    }
+
+    /// The forms in which a text may come back.
+    fn forms(secret: &str) -> Vec<String> {
+        let mut forms = [vec![secret.to_owned()], encodings::escaped(secret)].concat();
+        for around in [("", ""), ("a", "b"), ("ab", "cd"), ("SSWS ", "\n")] {
+            let text = format!("{}{secret}{}", around.0, around.1);
+            forms.push(STANDARD.encode(&text));
+            forms.push(URL_SAFE_NO_PAD.encode(&text));
+            forms.push(text.bytes().map(|byte| format!("{byte:02X}")).collect());
+        }
+        forms.push(format!("{:?}", secret.as_bytes()));
+        forms
+    }
+
+    #[test]
+    fn a_secret_is_masked_in_every_form() {
+        for secret in ["hunter2", "Pa\"ss\\wörd/+", "00aBcDeFgH_iJ-kLmNoPqRsTuVwXyZ0123456789abcd"] {
+            let mut secrets = Secrets::default();
+            secrets.add(secret);
+            let redactor = Redactor::new([secret]);
+            for form in forms(secret) {
+                let text = format!("bad value {form}, sorry");
+                let masked = secrets.mask(&text);
+                assert!(masked.starts_with("bad value ") && masked.ends_with(", sorry"), "{masked}");
+                assert!(masked.contains(MASK) && !masked.contains(form.trim_matches(['[', ']'])), "{masked}");
+                assert_eq!(redactor.text(text), masked, "{form}");
+            }
+            assert_eq!(redactor.bytes(b"nothing of it"), None);
+        }
+    }
+
+    #[test]
+    fn a_secret_is_masked_below_layers_of_escapes() {
+        let mut secrets = Secrets::default();
+        secrets.add("Pa\"ss");
+        let mut text = "Pa\"ss".to_owned();
+        for _ in 0..3 {
+            text = serde_json::to_string(&text).unwrap();
+            assert!(!secrets.mask(&text).contains("ss"), "{text}");
+        }
+        let name: Box<RawValue> = serde_json::from_str(r#"{"a":{"Pa\"ss":[1e3,"Pa\u0022ss"]}}"#).unwrap();
+        assert_eq!(secrets.mask_json(&name).get(), r#"{"a":{"***":[1e3,"***"]}}"#);
+    }
+
+    #[test]
+    fn the_beginning_of_a_secret_is_masked_where_a_text_was_cut() {
+        let mut secrets = Secrets::default();
+        secrets.add("hunter2");
+        assert_eq!(secrets.mask("it is hunter…"), "it is ***…");
+        assert_eq!(secrets.mask("it is hunter"), "it is hunter");
+        assert!(Said::new(["it is hunter…"].into_iter()).holds("hunter2"));
+    }
+
+    #[test]
+    fn an_encoded_text_that_holds_a_secret_is_masked_as_a_whole_and_once() {
+        let redactor = Redactor::new(["hunter2hunter2"]);
+        let text = format!("{{\"a\":\"{}\"}}", STANDARD.encode("x:hunter2hunter2, hunter2hunter2!"));
+        assert_eq!(redactor.text(text), "{\"a\":\"***\"}");
     }
 }

@@ -103,7 +103,9 @@ pub fn work_key(connection: &ConnectionName, lane: Lane) -> String {
 /// The name of the queue behind a source.
 pub fn source_queue(source: &Source) -> String {
     match source {
-        Source::Work { connection, lane } => work_queue(connection, *lane),
+        Source::Work { connection, lane } | Source::Removed { connection, lane } => {
+            work_queue(connection, *lane)
+        }
         Source::Unrouted => UNROUTED.to_owned(),
         Source::Undelivered => UNDELIVERED.to_owned(),
     }
@@ -182,6 +184,10 @@ pub struct Topology {
     pub queues: Vec<Queue>,
 }
 
+fn exchange(name: &str, kind: ExchangeKind, alternate: Option<&'static str>) -> Exchange {
+    Exchange { name: name.to_owned(), kind, alternate }
+}
+
 /// A quorum queue whose dead letters are kept until their target has confirmed them: at-least-once
 /// needs `reject-publish`, or RabbitMQ silently falls back to at-most-once.
 fn safe(name: String, dead_letter_exchange: &'static str) -> Queue {
@@ -212,20 +218,40 @@ fn bounded(name: &str, ttl_ms: i64, length_max: i64, bindings: Vec<(String, Stri
 }
 
 impl Topology {
-    /// What a virtual host with these connections needs. `dead_ttl` is how long parked messages stay, and `dead_max` how many.
+    /// What a virtual host with these connections has. `dead_ttl` is how long parked messages stay, and `dead_max` how
+    /// many.
     pub fn of<'a>(
         connections: impl Iterator<Item = &'a ConnectionName>,
         dead_ttl: Duration,
         dead_max: u32,
     ) -> Self {
-        let Self { exchanges, mut queues } = Self::shared(dead_ttl, dead_max);
-        queues.extend(connections.flat_map(|connection| Self::of_connection(connection).queues));
+        let Self { mut exchanges, mut queues } = Self::shared(dead_ttl, dead_max);
+        exchanges.extend(Self::signals().exchanges);
+        for connection in connections {
+            queues.extend(Self::of_connection(connection).queues);
+            queues.extend(Self::presence(connection).queues);
+        }
         Self { exchanges, queues }
     }
 
-    /// What all connections of a virtual host share.
+    /// What workers tell each other by. It is only an aid: they work without it.
+    pub fn signals() -> Self {
+        Self { exchanges: vec![exchange(SIGNALS, ExchangeKind::Fanout, None)], queues: Vec::new() }
+    }
+
+    /// Where the workers of a connection are counted. It is only an aid: a classic queue is on one node, and while that
+    /// is away there is none.
+    pub fn presence(connection: &ConnectionName) -> Self {
+        let presence = Queue {
+            name: presence_queue(connection),
+            arguments: vec![("x-queue-type", Argument::Text("classic"))],
+            bindings: Vec::new(),
+        };
+        Self { exchanges: Vec::new(), queues: vec![presence] }
+    }
+
+    /// What all connections of a virtual host need.
     pub fn shared(dead_ttl: Duration, dead_max: u32) -> Self {
-        let exchange = |name: &str, kind, alternate| Exchange { name: name.to_owned(), kind, alternate };
         let bound = |exchange: &str| vec![(exchange.to_owned(), String::new())];
         let mut exchanges = vec![
             exchange(UNROUTED, ExchangeKind::Fanout, None),
@@ -233,7 +259,6 @@ impl Topology {
             exchange(UNCLAIMED, ExchangeKind::Fanout, None),
             exchange(INVOCATIONS, ExchangeKind::Topic, Some(UNROUTED)),
             exchange(RESULTS, ExchangeKind::Topic, Some(UNCLAIMED)),
-            exchange(SIGNALS, ExchangeKind::Fanout, None),
         ];
         let dead_ttl_ms = i64::try_from(dead_ttl.as_millis()).unwrap_or(i64::MAX);
         let mut queues = vec![
@@ -253,7 +278,7 @@ impl Topology {
         Self { exchanges, queues }
     }
 
-    /// What one connection has for itself, beside what all share.
+    /// What one connection needs for itself, beside what all share.
     pub fn of_connection(connection: &ConnectionName) -> Self {
         let lane = |lane: Lane| {
             let mut queue = safe(work_queue(connection, lane), UNDELIVERED);
@@ -264,13 +289,7 @@ impl Topology {
             }
             queue
         };
-        let presence = Queue {
-            name: presence_queue(connection),
-            arguments: vec![("x-queue-type", Argument::Text("classic"))],
-            bindings: Vec::new(),
-        };
-        let queues = Lane::ALL.into_iter().map(lane).chain([presence]).collect();
-        Self { exchanges: Vec::new(), queues }
+        Self { exchanges: Vec::new(), queues: Lane::ALL.into_iter().map(lane).collect() }
     }
 }
 

@@ -17,7 +17,9 @@ use axum::routing::get;
 use tokio::net::TcpListener;
 use tokio::time::{Instant, MissedTickBehavior};
 
-use crate::domain::ids::{ConnectionName, excerpt};
+use crate::domain::ids::ConnectionName;
+use crate::domain::text::shortened;
+use crate::edge::http_server;
 use crate::edge::metrics::Metrics;
 use crate::worker::event::{Event, Observer, PauseReason};
 
@@ -95,7 +97,7 @@ impl Health {
     /// Says whether the worker itself takes messages: `(false, "draining")` on the way out. The broker's
     /// part comes from its events, so this alone never makes it ready.
     pub fn set_ready(&self, ready: bool, why: &str) {
-        self.lock().worker = Fact { holds: ready, why: excerpt(why) };
+        self.lock().worker = Fact { holds: ready, why: shortened(why) };
     }
 
     fn beat_at(&self, now: Instant) {
@@ -145,7 +147,7 @@ impl Observer for Health {
     fn note(&self, event: &Event<'_>) {
         match *event {
             Event::Broker { connected, why } => {
-                self.lock().broker = Fact { holds: connected, why: excerpt(why) };
+                self.lock().broker = Fact { holds: connected, why: shortened(why) };
             }
             Event::Paused { connection, reason } => {
                 self.lock().paused.insert(connection.clone(), reason);
@@ -168,7 +170,7 @@ struct Watched {
 /// Answers until `shutdown`, then finishes what it is answering.
 ///
 /// # Errors
-/// When the listener fails for good.
+/// None so far: a listener that fails is tried again.
 pub async fn serve(
     listener: TcpListener,
     metrics: Arc<Metrics>,
@@ -189,7 +191,8 @@ pub async fn serve(
         .route("/readyz", get(|State(watched): State<Watched>| async move { watched.health.ready() }))
         .fallback(|| async { (StatusCode::NOT_FOUND, "try /metrics, /healthz or /readyz\n").into_response() })
         .with_state(Watched { metrics, health });
-    axum::serve(listener, router).with_graceful_shutdown(shutdown).await
+    http_server::serve(listener, router, shutdown).await;
+    Ok(())
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@
 use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::io::IsTerminal as _;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use serde::Deserialize;
@@ -17,7 +18,10 @@ use tracing_subscriber::layer::SubscriberExt as _;
 
 use crate::domain::answer::ErrorCode;
 use crate::domain::ids::{ConnectionName, Lane};
+use crate::domain::text::is_deceptive;
 use crate::worker::event::{Ending, Event, Observer};
+
+use super::log_queue::LogQueue;
 
 /// Longest id, name or trace written, in characters; UUIDs and W3C traces have less than half of it.
 const NAME_CHARS_MAX: usize = 128;
@@ -29,9 +33,20 @@ const REASON_CHARS_MAX: usize = 1024;
 /// ones are those that Okta's support is asked about.
 const REQUEST_IDS_MAX: usize = 16;
 
-/// What is logged unless told otherwise: of the libraries that talk, only what they warn of. lapin reports
-/// each broken connection and channel, which the supervisor then says in its own words.
-const FILTER: &str = "info,lapin=off,hyper=warn,reqwest=warn";
+/// What is logged unless told otherwise.
+const FILTER: &str = "info";
+
+/// The libraries that may say something, and up to which level, whatever the filter asks for. Libraries know nothing
+/// of secrets: lapin warns of a returned message with its body, at `info` and `error` it prints AMQP methods, and
+/// rmcp prints notifications and errors of its peers. What they have to say the supervisor and the server say in
+/// their own words. A library that is not named here is silent.
+const FOREIGN: [(&str, Level); 5] = [
+    ("axum", Level::WARN),
+    ("hyper", Level::WARN),
+    ("hyper_util", Level::WARN),
+    ("reqwest", Level::WARN),
+    ("rustls", Level::WARN),
+];
 
 /// The variables that hold a filter, the first one set wins.
 const FILTER_VARIABLES: [&str; 2] = ["OKTA_WORKER_LOG", "RUST_LOG"];
@@ -55,7 +70,13 @@ pub enum Colour {
     Plain,
 }
 
-/// Sends the log of this process to stderr, filtered by `OKTA_WORKER_LOG` or `RUST_LOG`.
+/// How long a flush waits for whoever reads the log.
+const FLUSH_MAX: Duration = Duration::from_secs(1);
+
+/// The queue that the log of this process goes through, once it is set up.
+static QUEUE: OnceLock<LogQueue> = OnceLock::new();
+
+/// Sends the log of this process to stderr, filtered by `OKTA_WORKER_LOG` or `RUST_LOG`. Nobody who logs waits for whoever reads it: lines go through a queue, and [`flush`] empties that.
 ///
 /// # Errors
 /// When the filter cannot be read, or a log was set up before.
@@ -63,9 +84,32 @@ pub fn init(format: LogFormat) -> Result<(), String> {
     // https://no-color.org: set and not empty, whatever it says.
     let refused = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
     let colour = if std::io::stderr().is_terminal() && !refused { Colour::Ansi } else { Colour::Plain };
-    let subscriber = subscriber(format, colour, filter()?, std::io::stderr);
-    tracing::subscriber::set_global_default(subscriber)
-        .map_err(|_| "failed to set up the log: it was set up before".to_owned())
+    let filter = filter()?;
+    let queue = LogQueue::start(std::io::stderr(), tell_of_dropped)
+        .map_err(|error| format!("failed to set up the log: {error}"))?;
+    tracing::subscriber::set_global_default(subscriber(format, colour, filter, queue.clone()))
+        .map_err(|_| "failed to set up the log: it was set up before".to_owned())?;
+    QUEUE.get_or_init(|| queue);
+    Ok(())
+}
+
+/// Waits until the log is written, a second at most.
+pub fn flush() {
+    if let Some(queue) = QUEUE.get() {
+        queue.flush(FLUSH_MAX);
+    }
+}
+
+/// Returns how many lines were dropped, because nobody read them in time or they could not be written.
+pub fn lines_dropped() -> u64 {
+    QUEUE.get().map_or(0, LogQueue::dropped)
+}
+
+fn tell_of_dropped(lines: u64) {
+    warn!(
+        lines,
+        "{lines} lines of the log were dropped: they were not read in time, or could not be written"
+    );
 }
 
 /// The filter that the environment asks for.
@@ -93,6 +137,8 @@ where
     let lines = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_ansi(colour == Colour::Ansi)
+        // A line that cannot be written, as on a full disk, would be told by `eprintln!`, which panics there.
+        .log_internal_errors(false)
         .with_writer(writer);
     let ceiling = filter_fn(may_speak);
     match format {
@@ -104,13 +150,11 @@ where
     }
 }
 
-/// Whether a line may be written at all, whatever the filter asks for.
-///
-/// Libraries know nothing of secrets: at `trace` lapin writes every frame, the broker's password and the
-/// passwords in callers' messages among them. So only our own lines go below `info`.
+/// Returns true if a line may be written at all, whatever the filter asks for.
 fn may_speak(line: &Metadata<'_>) -> bool {
-    let is_own = line.target().split("::").next() == Some(env!("CARGO_CRATE_NAME"));
-    is_own || *line.level() <= Level::INFO
+    let library = line.target().split("::").next().unwrap_or_default();
+    let is_own = library == env!("CARGO_CRATE_NAME");
+    is_own || FOREIGN.iter().any(|(name, most)| *name == library && line.level() <= most)
 }
 
 /// The observer that writes lines.
@@ -226,6 +270,29 @@ impl Log {
                     reason.as_str()
                 );
             }
+            Event::Deduplicated { connection, lane, id, subtool, caller, status } => {
+                let id = name(id);
+                info!(
+                    id = &*id,
+                    connection = connection.as_str(),
+                    lane = lane.as_str(),
+                    subtool,
+                    caller = caller.map(name).as_deref(),
+                    status = status.as_str(),
+                    "answered `{id}` with the result of the same invocation before: nothing was run"
+                );
+            }
+            Event::NotParked { id, connection, caller, reason } => {
+                let id = name(id);
+                error!(
+                    id = &*id,
+                    connection = connection.map(ConnectionName::as_str),
+                    caller = caller.map(name).as_deref(),
+                    reason = reason.as_str(),
+                    "`{id}` was not parked in `okta.dead` ({}) and is gone: its caller has parked too much",
+                    reason.as_str()
+                );
+            }
             Event::Stale { id } => {
                 let id = name(id);
                 warn!(id = &*id, "`{id}` came by a connection that is gone; the broker delivers it again");
@@ -247,6 +314,28 @@ impl Log {
                 "`{connection}` is not served: {}",
                 text(why, REASON_CHARS_MAX)
             ),
+            Event::Policy { queue, what } => warn!(
+                "RabbitMQ may lose or refuse messages of `{}`: {}",
+                name(queue),
+                text(what, REASON_CHARS_MAX)
+            ),
+            Event::QueueDeleted { queue, in_hand, waiting } => error!(
+                in_hand,
+                waiting,
+                "the queue `{}` was deleted: the {in_hand} messages in hand are finished and answered, the {waiting} \
+                 that waited there when they were last counted are lost",
+                name(queue)
+            ),
+            Event::Uncounted { connection, why } => warn!(
+                connection = connection.as_str(),
+                "the workers of `{connection}` cannot be counted by their presence queue, so what they tell each other \
+                 must do: {}",
+                text(why, REASON_CHARS_MAX)
+            ),
+            Event::Removed { connection } => warn!(
+                connection = connection.as_str(),
+                "no worker serves `{connection}` any more: what is in its queues is answered `unknown_connection`"
+            ),
             Event::SignalsRefused { why } => warn!(
                 "workers cannot tell each other what is left of a window, so their number must do: {}",
                 text(why, REASON_CHARS_MAX)
@@ -267,8 +356,17 @@ impl Log {
                 "put a message for `{bucket}` on `{connection}` aside for {} ms",
                 millis(wait)
             ),
+            Event::Behind { connection, lane, id, wait } => debug!(
+                connection = connection.as_str(),
+                lane = lane.as_str(),
+                id = &*name(id),
+                wait_ms = millis(wait),
+                "put `{}` on `{connection}` aside for {} ms behind others of its subject",
+                name(id),
+                millis(wait)
+            ),
             // The metrics count these; a line each would say nothing that `answered` does not.
-            Event::Received { .. } | Event::Left { .. } | Event::Waited { .. } => {}
+            Event::Received { .. } | Event::Left { .. } | Event::Waited { .. } | Event::Backlog { .. } => {}
         }
     }
 }
@@ -338,13 +436,13 @@ fn free_text(raw: &str, chars_max: usize) -> Cow<'_, str> {
 fn text(raw: &str, chars_max: usize) -> Cow<'_, str> {
     // No text of fewer bytes has more characters, so the usual one is not counted.
     let short = raw.len() <= chars_max;
-    if short && !raw.chars().any(breaks_lines) {
+    if short && !raw.chars().any(is_deceptive) {
         return Cow::Borrowed(raw);
     }
     let mut line = String::with_capacity(raw.len().min(chars_max) + '…'.len_utf8());
     let mut chars = raw.chars();
     for c in chars.by_ref().take(chars_max) {
-        if breaks_lines(c) {
+        if is_deceptive(c) {
             line.extend(c.escape_default());
         } else {
             line.push(c);
@@ -354,11 +452,6 @@ fn text(raw: &str, chars_max: usize) -> Cow<'_, str> {
         line.push('…');
     }
     Cow::Owned(line)
-}
-
-/// What would end a line, drive a terminal or turn the order of what is read.
-fn breaks_lines(c: char) -> bool {
-    c.is_control() || matches!(c, '\u{2028}' | '\u{2029}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 /// Ids in one text, separated by commas; `None` when there are none.
@@ -415,21 +508,79 @@ mod tests {
         String::from_utf8(bytes).unwrap()
     }
 
+    /// Says the same at every level.
+    macro_rules! for_all_levels {
+        ($target:literal, $text:literal) => {
+            tracing::error!(target: $target, $text);
+            tracing::warn!(target: $target, $text);
+            tracing::info!(target: $target, $text);
+            tracing::debug!(target: $target, $text);
+            tracing::trace!(target: $target, $text);
+        };
+    }
+
     #[test]
-    fn no_filter_lets_libraries_speak_below_info() {
-        let written = Written::default();
-        let writer = written.clone();
-        let filter = EnvFilter::new("trace,lapin=trace");
-        let lines = subscriber(LogFormat::Text, Colour::Plain, filter, move || writer.clone());
-        tracing::subscriber::with_default(lines, || {
-            tracing::trace!(target: "lapin::frames", "a password");
-            tracing::debug!(target: "okta_worker_of_somebody_else", "a password");
-            tracing::info!(target: "lapin", "heard");
-            tracing::trace!(target: "okta_worker::edge", "ours");
-        });
-        let text = String::from_utf8(written.0.lock().unwrap().clone()).unwrap();
-        let said: Vec<_> = text.lines().map(|line| line.rsplit(": ").next().unwrap()).collect();
-        assert_eq!(said, ["heard", "ours"]);
+    fn no_filter_lets_a_library_say_more_than_it_may() {
+        let filters = [
+            "error",
+            "warn",
+            "info",
+            "debug",
+            "trace",
+            "lapin=trace",
+            "lapin=error,info",
+            "trace,lapin=trace,rmcp=trace",
+            "off,lapin=trace",
+            "lapin::returned_messages=trace",
+            "[span]=trace",
+            "[span{field=1}]=trace",
+            "lapin[span{field=1}]=trace",
+            "okta_worker::x[span]=trace,lapin=trace",
+            "l=trace,la=trace,=trace",
+        ];
+        for filter in filters {
+            let written = Written::default();
+            let writer = written.clone();
+            let Ok(filter) = EnvFilter::try_new(filter) else { continue };
+            let lines = subscriber(LogFormat::Text, Colour::Plain, filter, move || writer.clone());
+            tracing::subscriber::with_default(lines, || {
+                let _ours = tracing::trace_span!(target: "okta_worker::x", "span", field = 1).entered();
+                let _theirs =
+                    tracing::error_span!(target: "lapin", "span", field = 1, body = "a password").entered();
+                for_all_levels!("lapin", "a password");
+                for_all_levels!("lapin::returned_messages", "a password");
+                for_all_levels!("rmcp::service", "a password");
+                for_all_levels!("async_rs", "a password");
+                for_all_levels!("okta_worker_of_somebody_else", "a password");
+                for_all_levels!("somebody::okta_worker", "a password");
+                tracing::info!(target: "hyper::client", "a password");
+                tracing::debug!(target: "rustls", "a password");
+                tracing::trace!(target: "reqwest", "a password");
+            });
+            let text = String::from_utf8(written.0.lock().unwrap().clone()).unwrap();
+            assert_eq!(text, "");
+        }
+    }
+
+    #[test]
+    fn ours_are_heard_as_the_filter_says_and_warnings_of_some_libraries() {
+        let heard = |filter: &str| {
+            let written = Written::default();
+            let writer = written.clone();
+            let lines =
+                subscriber(LogFormat::Text, Colour::Plain, EnvFilter::new(filter), move || writer.clone());
+            tracing::subscriber::with_default(lines, || {
+                tracing::trace!(target: "okta_worker::edge", "trace");
+                tracing::info!(target: "okta_worker", "info");
+                tracing::warn!(target: "hyper::client", "hyper");
+                tracing::error!(target: "rustls", "rustls");
+            });
+            let text = String::from_utf8(written.0.lock().unwrap().clone()).unwrap();
+            text.lines().map(|line| line.rsplit(": ").next().unwrap().to_owned()).collect::<Vec<_>>()
+        };
+        assert_eq!(heard(FILTER), ["info", "hyper", "rustls"]);
+        assert_eq!(heard("okta_worker=trace"), ["trace", "info"]);
+        assert_eq!(heard("error"), ["rustls"]);
     }
 
     fn json(events: &[Event<'_>]) -> Vec<Value> {
@@ -542,7 +693,7 @@ mod tests {
         for format in [LogFormat::Json, LogFormat::Text] {
             let text = written(format, FILTER, &events);
             assert_eq!(text.lines().count(), events.len(), "{text}");
-            assert!(!text.trim_end().replace('\n', "").chars().any(breaks_lines), "{text}");
+            assert!(!text.trim_end().replace('\n', "").chars().any(is_deceptive), "{text}");
         }
     }
 
@@ -588,6 +739,8 @@ mod tests {
             Event::RateLimited { connection, bucket, kind: LimitKind::Window },
             Event::Retried { connection, reason, attempt: 2, wait: Duration::from_secs(1) },
             Event::PutAside { connection, lane: Lane::Bulk, bucket, wait: Duration::from_secs(15) },
+            Event::Behind { connection, lane: Lane::Bulk, id: "7d0c", wait: Duration::from_secs(1) },
+            Event::Backlog { connection, lane: Lane::Bulk, ready: 5, delayed: 2, oldest: None },
             Event::Answered(bare("7d0c")),
             Event::Undeliverable { id: "7d0c", connection: None },
             Event::Parked { id: "7d0c", connection: Some(&prod), reason: ParkReason::CrashLoop },
@@ -595,6 +748,9 @@ mod tests {
             Event::Broker { connected: true, why: "everything is consumed" },
             Event::Broker { connected: false, why: "reset by peer" },
             Event::SignalsRefused { why: "access refused" },
+            Event::Uncounted { connection, why: "its node is down" },
+            Event::Policy { queue: "q", what: "a policy" },
+            Event::QueueDeleted { queue: "q", in_hand: 2, waiting: 3 },
         ];
         let told: Vec<_> = json(&events)
             .iter()
@@ -616,6 +772,11 @@ mod tests {
                 "INFO connected to the broker: everything is consumed",
                 "WARN lost the broker: reset by peer",
                 "WARN workers cannot tell each other what is left of a window, so their number must do: access refused",
+                "WARN the workers of `prod` cannot be counted by their presence queue, so what they tell each other must \
+                 do: its node is down",
+                "WARN RabbitMQ may lose or refuse messages of `q`: a policy",
+                "ERROR the queue `q` was deleted: the 2 messages in hand are finished and answered, the 3 that waited \
+                 there when they were last counted are lost",
             ]
         );
     }
@@ -623,13 +784,5 @@ mod tests {
     #[test]
     fn a_level_that_is_off_writes_nothing() {
         assert_eq!(written(LogFormat::Json, "error", &[Event::Answered(bare("7d0c"))]), "");
-    }
-
-    #[test]
-    fn what_libraries_say_is_heard_when_it_is_a_warning_of_their_own() {
-        let filter = EnvFilter::new(FILTER).to_string();
-        for quiet in ["lapin=off", "hyper=warn", "reqwest=warn", "info"] {
-            assert!(filter.split(',').any(|directive| directive == quiet), "{filter}");
-        }
     }
 }

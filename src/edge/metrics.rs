@@ -3,14 +3,16 @@
 //! Knows no HTTP and asks nobody: an observer that counts. Every label comes from a closed set or is the
 //! name of a connection of ours; what is absent is `-`. No login, e-mail or id is ever a label.
 
+mod families;
+
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use http::{Method, StatusCode};
 use jiff::Timestamp;
-use prometheus::core::Collector;
 use prometheus::process_collector::ProcessCollector;
 use prometheus::{
-    Encoder, GaugeVec, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+    Encoder, GaugeVec, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
     TextEncoder, proto,
 };
 use tokio::time::Instant;
@@ -18,32 +20,20 @@ use tokio::time::Instant;
 use crate::domain::answer::{Effect, ErrorCode, Status};
 use crate::domain::bucket::{Bucket, RateHeaders};
 use crate::domain::ids::{ConnectionName, Lane};
+use crate::edge::log;
 use crate::tools::Kind;
 use crate::tools::catalogue::CATALOGUE;
 use crate::worker::event::{Ending, Event, LimitKind, Observer, ParkReason, PauseReason, RetryReason};
 
-/// What every name begins with.
-const PREFIX: &str = "okta_worker";
-
-/// The label of what is absent or not ours.
-const ABSENT: &str = "-";
+use families::{
+    ABSENT, Families, INVOCATION_SECONDS, REQUEST_SECONDS, THROTTLE_SECONDS, WELL_FORMED, method_label, opts,
+};
 
 /// The gauge whose value runs down by itself.
 const RESET_SECONDS: &str = "okta_worker_rate_limit_reset_seconds";
 
-/// Seconds an invocation takes. Okta alone answers in 0.1 to 1; a window of the budget lasts 60; an
-/// interactive invocation gives up after 600, and so does one message of a list. Beyond that only `bulk`
-/// waits, and 3600 tells an hour's backlog from a stuck one.
-const INVOCATION_SECONDS: &[f64] =
-    &[0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0];
-
-/// Seconds a request waits for the budget. The first bound tells "did not wait" from "waited"; the rest
-/// are parts and multiples of Okta's window of 60.
-const THROTTLE_SECONDS: &[f64] =
-    &[0.001, 0.05, 0.25, 1.0, 2.5, 5.0, 10.0, 20.0, 30.0, 60.0, 120.0, 300.0, 600.0];
-
-/// Seconds one request takes at Okta: fine around the usual 0.1 to 1, coarse up to where any timeout ends it.
-const REQUEST_SECONDS: &[f64] = &[0.025, 0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0];
+/// The gauge whose value grows by itself.
+const OLDEST_SECONDS: &str = "okta_worker_oldest_seconds";
 
 /// The counters, gauges and histograms, on a registry of their own.
 ///
@@ -68,11 +58,19 @@ pub struct Metrics {
     retries: IntCounterVec,
     put_aside: IntCounterVec,
     in_flight: IntGaugeVec,
+    backlog: IntGaugeVec,
+    delayed: IntGaugeVec,
+    /// When the oldest message was sent, in seconds since `started`; how old it is is worked out at each scrape.
+    oldest_sent: GaugeVec,
     parked: IntCounterVec,
+    not_parked: IntCounterVec,
+    deduplicated: IntCounterVec,
     redelivered: IntCounterVec,
     paused: IntGaugeVec,
     broker_connected: IntGauge,
     broker_blocked: IntGauge,
+    /// Lines that the log dropped, as counted at the last scrape.
+    log_lines_dropped: Mutex<IntCounter>,
 }
 
 impl Default for Metrics {
@@ -106,7 +104,7 @@ impl Metrics {
             ),
             throttle_wait: families.histograms(
                 "throttle_wait_seconds",
-                "Waiting for Okta's budget before one request.",
+                "Waiting for Okta's budget before one request, delays of its message included.",
                 &["connection", "bucket", "lane"],
                 THROTTLE_SECONDS,
             ),
@@ -158,10 +156,40 @@ impl Metrics {
                 "Invocations being worked on, waiting ones included.",
                 &["connection", "lane"],
             ),
+            backlog: families.gauges(
+                "backlog",
+                "Messages in the lane's queue, and those that this worker has delayed.",
+                &["connection", "lane"],
+            ),
+            delayed: families.gauges(
+                "delayed",
+                "Messages of the lane that this worker has delayed and that are not back.",
+                &["connection", "lane"],
+            ),
+            oldest_sent: families.add(
+                GaugeVec::new(
+                    Opts::new(
+                        OLDEST_SECONDS,
+                        "About how old the lane's oldest message is; 0 when there is none.",
+                    ),
+                    &["connection", "lane"],
+                )
+                .expect(WELL_FORMED),
+            ),
             parked: families.counters(
                 "parked_total",
                 "Messages parked in okta.dead.",
                 &["connection", "reason"],
+            ),
+            not_parked: families.counters(
+                "not_parked_total",
+                "Messages dropped in place of being parked: their caller has parked too much.",
+                &["connection", "reason"],
+            ),
+            deduplicated: families.counters(
+                "deduplicated_total",
+                "Invocations answered with the result of the same one before; nothing was run.",
+                &["connection"],
             ),
             redelivered: families.counters(
                 "redelivered_total",
@@ -187,6 +215,15 @@ impl Metrics {
                 ))
                 .expect(WELL_FORMED),
             ),
+            log_lines_dropped: Mutex::new(
+                families.add(
+                    IntCounter::with_opts(opts(
+                        "log_lines_dropped_total",
+                        "Lines of the log that were not read in time or could not be written.",
+                    ))
+                    .expect(WELL_FORMED),
+                ),
+            ),
             registry,
         }
     }
@@ -198,6 +235,7 @@ impl Metrics {
         }
         for reason in ParkReason::ALL {
             self.parked.with_label_values(&[ABSENT, reason.as_str()]);
+            self.not_parked.with_label_values(&[ABSENT, reason.as_str()]);
         }
     }
 
@@ -218,12 +256,18 @@ impl Metrics {
         }
         for reason in ParkReason::ALL {
             self.parked.with_label_values(&[connection, reason.as_str()]);
+            self.not_parked.with_label_values(&[connection, reason.as_str()]);
         }
+        self.deduplicated.with_label_values(&[connection]);
         for reason in PauseReason::ALL {
             self.paused.with_label_values(&[connection, reason.as_str()]);
         }
         for lane in Lane::ALL {
-            self.in_flight.with_label_values(&[connection, lane.as_str()]);
+            let labels = [connection, lane.as_str()];
+            for gauge in [&self.in_flight, &self.backlog, &self.delayed] {
+                gauge.with_label_values(&labels);
+            }
+            self.tell_oldest(labels, None, self.started);
         }
         self.redelivered.with_label_values(&[connection]);
     }
@@ -233,17 +277,27 @@ impl Metrics {
         self.render_at(Instant::now())
     }
 
+    /// The log counts for itself: it is set up before anything else, and must not wait for metrics.
+    fn count_dropped_lines(&self, total: u64) {
+        let counted = self.log_lines_dropped.lock().unwrap_or_else(PoisonError::into_inner);
+        counted.inc_by(total.saturating_sub(counted.get()));
+    }
+
     fn render_at(&self, now: Instant) -> String {
+        self.count_dropped_lines(log::lines_dropped());
         let mut families = self.registry.gather();
         let since_start = self.seconds(now);
-        for metric in families
-            .iter_mut()
-            .filter(|family| family.name() == RESET_SECONDS)
-            .flat_map(proto::MetricFamily::mut_metric)
-        {
-            let mut gauge = proto::Gauge::default();
-            gauge.set_value((metric.get_gauge().get_value() - since_start).max(0.0));
-            metric.set_gauge(gauge);
+        for family in &mut families {
+            let sign = match family.name() {
+                RESET_SECONDS => 1.0,
+                OLDEST_SECONDS => -1.0,
+                _ => continue,
+            };
+            for metric in family.mut_metric() {
+                let mut gauge = proto::Gauge::default();
+                gauge.set_value((sign * (metric.get_gauge().get_value() - since_start)).max(0.0));
+                metric.set_gauge(gauge);
+            }
         }
         let mut text = Vec::new();
         TextEncoder::new().encode(&families, &mut text).expect("a vector takes whatever is written");
@@ -261,10 +315,10 @@ impl Metrics {
             Event::Left { connection, lane } => {
                 self.in_flight.with_label_values(&[connection.as_str(), lane.as_str()]).dec();
             }
-            Event::Waited { connection, bucket, lane, waited } => self
+            Event::Waited { connection, bucket, lane, waited, before } => self
                 .throttle_wait
                 .with_label_values(&[connection.as_str(), bucket.as_str(), lane.as_str()])
-                .observe(waited.as_secs_f64()),
+                .observe((waited + before).as_secs_f64()),
             Event::Requested { connection, bucket, method, http_status, took, rate } => {
                 let labels = [connection.as_str(), bucket.as_str()];
                 self.count_request(labels, method, http_status, took);
@@ -292,9 +346,24 @@ impl Metrics {
             Event::Parked { connection, reason, .. } => {
                 self.parked.with_label_values(&[named(connection), reason.as_str()]).inc();
             }
+            Event::NotParked { connection, reason, .. } => {
+                self.not_parked.with_label_values(&[named(connection), reason.as_str()]).inc();
+            }
+            Event::Deduplicated { connection, .. } => {
+                self.deduplicated.with_label_values(&[connection.as_str()]).inc();
+            }
             Event::Broker { connected, .. } => self.broker_connected.set(i64::from(connected)),
             Event::Blocked { blocked, .. } => self.broker_blocked.set(i64::from(blocked)),
+            Event::Backlog { connection, lane, ready, delayed, oldest } => {
+                let labels = [connection.as_str(), lane.as_str()];
+                let count = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
+                let delayed = delayed as u64;
+                self.backlog.with_label_values(&labels).set(count(ready + delayed));
+                self.delayed.with_label_values(&labels).set(count(delayed));
+                self.tell_oldest(labels, oldest, now);
+            }
             Event::BucketExhausted { .. }
+            | Event::Behind { .. }
             | Event::BucketRecovered { .. }
             | Event::LimitLowered { .. }
             | Event::HandedBack { .. }
@@ -303,6 +372,10 @@ impl Metrics {
             | Event::Undeliverable { .. }
             | Event::Stale { .. }
             | Event::Unserved { .. }
+            | Event::Policy { .. }
+            | Event::QueueDeleted { .. }
+            | Event::Uncounted { .. }
+            | Event::Removed { .. }
             | Event::SignalsRefused { .. } => {}
         }
     }
@@ -333,6 +406,11 @@ impl Metrics {
         self.window_end.with_label_values(&labels).set(self.seconds(now) + f64::from(left));
     }
 
+    fn tell_oldest(&self, labels: [&str; 2], age: Option<Duration>, now: Instant) {
+        let sent = age.map_or(f64::INFINITY, |age| self.seconds(now) - age.as_secs_f64());
+        self.oldest_sent.with_label_values(&labels).set(sent);
+    }
+
     fn count_ending(&self, ending: &Ending<'_>) {
         let connection = named(ending.connection);
         self.invocations
@@ -360,55 +438,15 @@ impl Observer for Metrics {
     }
 }
 
-const WELL_FORMED: &str = "the names and labels in this file are well formed";
-
-fn opts(name: &str, help: &str) -> Opts {
-    Opts::new(format!("{PREFIX}_{name}"), help)
-}
-
 fn named(connection: Option<&ConnectionName>) -> &str {
     connection.map_or(ABSENT, ConnectionName::as_str)
-}
-
-/// The five methods that Okta knows; a set that nothing outside can widen.
-fn method_label(method: &Method) -> &'static str {
-    match *method {
-        Method::GET => "GET",
-        Method::POST => "POST",
-        Method::PUT => "PUT",
-        Method::PATCH => "PATCH",
-        Method::DELETE => "DELETE",
-        _ => ABSENT,
-    }
-}
-
-/// Makes families on a registry.
-struct Families<'a>(&'a Registry);
-
-impl Families<'_> {
-    fn add<C: Collector + Clone + 'static>(&self, family: C) -> C {
-        self.0.register(Box::new(family.clone())).expect("each name is registered once");
-        family
-    }
-
-    fn counters(&self, name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
-        self.add(IntCounterVec::new(opts(name, help), labels).expect(WELL_FORMED))
-    }
-
-    fn gauges(&self, name: &str, help: &str, labels: &[&str]) -> IntGaugeVec {
-        self.add(IntGaugeVec::new(opts(name, help), labels).expect(WELL_FORMED))
-    }
-
-    fn histograms(&self, name: &str, help: &str, labels: &[&str], seconds: &[f64]) -> HistogramVec {
-        let opts = HistogramOpts::from(opts(name, help)).buckets(seconds.to_vec());
-        self.add(HistogramVec::new(opts, labels).expect(WELL_FORMED))
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use std::collections::{BTreeMap, BTreeSet};
 
+    use super::families::PREFIX;
     use super::*;
 
     fn connection(name: &str) -> ConnectionName {
@@ -458,12 +496,20 @@ mod tests {
         for event in [
             Event::Received { connection, lane, redelivered: true },
             Event::Left { connection, lane },
-            Event::Waited { connection, bucket, lane, waited: Duration::from_secs(2) },
+            Event::Waited {
+                connection,
+                bucket,
+                lane,
+                waited: Duration::from_secs(2),
+                before: Duration::ZERO,
+            },
             requested(connection, Some(200), Some(headers())),
             Event::RateLimited { connection, bucket, kind: LimitKind::Window },
             Event::BucketExhausted { connection, bucket, wait: Duration::from_secs(9) },
             Event::Retried { connection, reason: RetryReason::Busy, attempt: 1, wait: Duration::ZERO },
             Event::PutAside { connection, lane, bucket, wait: Duration::from_secs(15) },
+            Event::Behind { connection, lane, id, wait: Duration::from_secs(1) },
+            Event::Backlog { connection, lane, ready: 5, delayed: 2, oldest: None },
             Event::Answered(ending(some, Some("add_user_to_group"))),
             Event::Undeliverable { id, connection: some },
             Event::Parked { id, connection: some, reason: ParkReason::Internal },
@@ -517,15 +563,21 @@ mod tests {
         assert_eq!(
             shape(&metrics.render()),
             [
+                "backlog gauge connection lane",
                 "broker_blocked gauge",
                 "broker_connected gauge",
                 "build_info gauge version",
                 "connection_paused gauge connection reason",
+                "deduplicated_total counter connection",
+                "delayed gauge connection lane",
                 "in_flight gauge connection lane",
                 "invocation_duration_seconds histogram connection lane",
                 "invocations_total counter connection effect error status subtool",
+                "log_lines_dropped_total counter",
+                "not_parked_total counter connection reason",
                 "okta_request_duration_seconds histogram bucket connection",
                 "okta_requests_total counter bucket connection http_status method",
+                "oldest_seconds gauge connection lane",
                 "parked_total counter connection reason",
                 "put_aside_total counter bucket connection",
                 "rate_limit_limit gauge bucket connection",
@@ -603,7 +655,9 @@ mod tests {
         let text = metrics.render();
         let zeros = |part: &str| lines(&text, part).iter().filter(|line| line.ends_with(" 0")).count();
         assert_eq!(zeros("rate_limited_total"), 2 * Bucket::ALL.len() * LimitKind::ALL.len());
-        assert_eq!(zeros("parked_total"), 3 * ParkReason::ALL.len());
+        assert_eq!(zeros("worker_parked_total"), 3 * ParkReason::ALL.len());
+        assert_eq!(zeros("not_parked_total"), 3 * ParkReason::ALL.len());
+        assert_eq!(zeros("deduplicated_total"), 2);
         assert_eq!(zeros("retries_total"), 2 * RetryReason::ALL.len());
         assert_eq!(zeros("put_aside_total"), 2 * Bucket::ALL.len());
         assert_eq!(zeros("in_flight"), 2 * Lane::ALL.len());
@@ -613,6 +667,28 @@ mod tests {
         assert_eq!(zeros(r#"error="outcome_unknown""#), 2 * writes);
         assert_eq!(zeros("broker_connected"), 1);
         assert_eq!(zeros("broker_blocked"), 1);
+    }
+
+    #[test]
+    fn what_was_answered_from_memory_is_no_invocation_and_took_no_time() {
+        let metrics = Metrics::new();
+        let prod = connection("prod");
+        metrics.note(&Event::Deduplicated {
+            connection: &prod,
+            lane: Lane::Bulk,
+            id: "1",
+            subtool: Some("suspend_user"),
+            caller: None,
+            status: Status::Succeeded,
+        });
+        let text = metrics.render();
+        assert_eq!(
+            lines(&text, "deduplicated_total"),
+            [r#"okta_worker_deduplicated_total{connection="prod"} 1"#]
+        );
+        for other in ["invocations_total", "invocation_duration_seconds", "throttle_wait_seconds"] {
+            assert_eq!(lines(&text, other), [""; 0], "{other}");
+        }
     }
 
     #[test]
@@ -658,6 +734,42 @@ mod tests {
             lines(&text, "rate_limit_reset_seconds{")[0].rsplit_once(' ').unwrap().1.parse::<f64>().unwrap()
         };
         assert_eq!([left(0), left(5), left(20), left(3600)], [20.0, 15.0, 0.0, 0.0]);
+    }
+
+    #[test]
+    fn a_backlog_is_what_is_in_the_queue_and_what_lies_delayed_and_its_oldest_message_grows_older() {
+        let metrics = Metrics::new();
+        let prod = connection("prod");
+        metrics.expect([&prod].into_iter());
+        let told = metrics.started + Duration::from_secs(100);
+        let shown = |name: &str, seconds| {
+            let text = metrics.render_at(told + Duration::from_secs(seconds));
+            let of_bulk = lines(&text, name).into_iter().find(|line| line.contains("lane=\"bulk\"")).unwrap();
+            of_bulk.rsplit_once(' ').unwrap().1.parse::<f64>().unwrap()
+        };
+        assert_eq!(
+            [shown("backlog{", 0), shown("oldest_seconds{", 0)],
+            [0.0, 0.0],
+            "nothing was counted yet"
+        );
+        let counted =
+            |oldest| Event::Backlog { connection: &prod, lane: Lane::Bulk, ready: 700, delayed: 64, oldest };
+        // It was sent before this worker started.
+        metrics.note_at(&counted(Some(Duration::from_secs(3600))), told);
+        assert_eq!([shown("backlog{", 0), shown("delayed{", 0)], [764.0, 64.0]);
+        assert_eq!([shown("oldest_seconds{", 0), shown("oldest_seconds{", 60)], [3600.0, 3660.0]);
+        metrics.note_at(&counted(None), told);
+        assert_eq!(shown("oldest_seconds{", 60), 0.0);
+    }
+
+    #[test]
+    fn a_wait_for_the_budget_includes_the_delays_before() {
+        let metrics = Metrics::new();
+        let prod = connection("prod");
+        let (bucket, lane, waited) = (Bucket::Users, Lane::Bulk, Duration::from_secs(2));
+        let before = Duration::from_secs(300);
+        metrics.note(&Event::Waited { connection: &prod, bucket, lane, waited, before });
+        assert!(lines(&metrics.render(), "throttle_wait_seconds_sum{")[0].ends_with(" 302"));
     }
 
     #[test]

@@ -1,7 +1,11 @@
 //! The world, real: RabbitMQ and Okta behind the worker's ports, and who watches it.
 
+pub mod descriptors;
 pub mod health;
+mod http_server;
 pub mod log;
+mod log_queue;
 pub mod metrics;
 pub mod okta;
+pub mod panics;
 pub mod rabbit;

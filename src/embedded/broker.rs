@@ -89,6 +89,12 @@ impl Broker {
         self.route(Stored::new(INVOCATIONS, routing_key, properties, body.into()));
     }
 
+    /// The same, of an invocation that was delivered before and not acknowledged.
+    pub fn publish_again(&self, routing_key: &str, properties: Properties, body: impl Into<Bytes>) {
+        let stored = Stored::new(INVOCATIONS, routing_key, properties, body.into());
+        self.route(Stored { redelivered: true, ..stored });
+    }
+
     /// Puts a message where its key leads.
     fn route(&self, stored: Stored) {
         let source = self.lanes.get(&stored.routing_key).unwrap_or(&Source::Unrouted);
@@ -150,8 +156,7 @@ impl Broker {
             let stored = self.take_wanted(&queue, &mut wanted).await;
             while taken.try_join_next().is_some() {}
             let delivery = self.delivery(stored, &source, room);
-            let inbox = Arc::clone(&inbox);
-            taken.spawn(async move { inbox.take(delivery).await });
+            taken.spawn(Arc::clone(&inbox).take(delivery));
         }
     }
 
@@ -272,6 +277,8 @@ impl Drop for Tag {
 
 #[cfg(test)]
 mod tests {
+    use futures_util::future::BoxFuture;
+
     use super::*;
     use crate::domain::mail::{HeaderValue, Headers};
     use crate::policy::provenance;
@@ -285,10 +292,10 @@ mod tests {
         }
     }
 
-    #[async_trait]
     impl Inbox for Kept {
-        async fn take(&self, delivery: Delivery) {
+        fn take(self: Arc<Self>, delivery: Delivery) -> BoxFuture<'static, ()> {
             self.0.lock().unwrap().push((delivery, Instant::now()));
+            Box::pin(async {})
         }
 
         fn wants(&self, source: &Source) -> watch::Receiver<bool> {

@@ -4,8 +4,11 @@
 
 pub mod budget;
 pub mod classify;
+pub mod hazards;
+pub mod peers;
 pub mod permit;
 pub mod provenance;
 pub mod refusal;
 pub mod reply_to;
 pub mod retry;
+pub mod sensitive;

@@ -6,6 +6,7 @@ use std::collections::HashMap;
 
 use crate::domain::envelope::nearest;
 use crate::domain::ids::{ConnectionName, Lane, excerpt};
+use crate::tools::hint::meant;
 use crate::tools::{Kind, Manifest, catalogue};
 
 /// What an entry of an allow-list opens.
@@ -42,7 +43,8 @@ impl AllowList {
                 return Ok(Grant::Tool(tool.manifest.name));
             }
             let kinds = Kind::ALL.into_iter().map(Kind::as_str).chain(["all"]);
-            let hint = nearest(entry, kinds.chain(catalogue::names()))
+            let hint = nearest(entry, kinds)
+                .or_else(|| meant(entry, |_| true))
                 .map_or_else(String::new, |near| format!(", did you mean `{near}`?"));
             Err((at, format!("`{}` is neither a kind nor a subtool{hint}", excerpt(entry))))
         };
@@ -94,6 +96,12 @@ impl Callers {
     /// Whether anybody at all may call who can publish.
     pub fn is_open(&self) -> bool {
         self.0.is_empty()
+    }
+
+    /// Whether a caller may use a connection at all, whatever for.
+    pub fn may_use(&self, caller: Option<&str>, connection: &ConnectionName) -> bool {
+        let known = caller.and_then(|name| self.0.get(name));
+        self.is_open() || known.is_some_and(|caller| caller.connections.contains(connection))
     }
 }
 

@@ -4,10 +4,12 @@
 //! dead-lettering out of a caller's own queue reach the queues of other orgs past them (each shown on
 //! real brokers), and each leaves a trace in the delivery.
 
+use std::time::Duration;
+
 use crate::domain::answer::{ErrorCode, Failure};
 use crate::domain::ids::{Lane, excerpt};
 use crate::domain::mail::{HeaderValue, Headers, Source};
-use crate::domain::topology::{INVOCATIONS, UNDELIVERED, is_own_queue, source_queue, work_key};
+use crate::domain::topology::{DELAY_TIERS, INVOCATIONS, UNDELIVERED, is_own_queue, source_queue, work_key};
 
 /// The header in which the broker keeps from which queues a message was dead-lettered.
 pub const X_DEATH: &str = "x-death";
@@ -19,7 +21,7 @@ pub const X_DEATH: &str = "x-death";
 pub fn check(source: &Source, exchange: &str, routing_key: &str, headers: &Headers) -> Result<(), Failure> {
     let queue = source_queue(source);
     let came_by = match source {
-        Source::Work { connection, lane } => {
+        Source::Work { connection, lane } | Source::Removed { connection, lane } => {
             let is_key = routing_key == work_key(connection, *lane)
                 || (*lane == Lane::Interactive && routing_key == connection.as_str());
             exchange == INVOCATIONS && is_key
@@ -36,24 +38,32 @@ pub fn check(source: &Source, exchange: &str, routing_key: &str, headers: &Heade
         );
         return Err(Failure::new(ErrorCode::NotPermitted, message).at(Some("properties.routing_key")));
     }
-    match headers.get(X_DEATH).map(foreign_queue) {
-        None | Some(None) => Ok(()),
-        Some(Some(foreign)) => {
-            let message = format!("a message may not be dead-lettered here from `{}`", excerpt(&foreign));
+    match headers.get(X_DEATH).and_then(foreign_queue) {
+        None => Ok(()),
+        Some(foreign) => {
+            let message = format!("a message may not be dead-lettered here from `{}`", excerpt(foreign));
             Err(Failure::new(ErrorCode::NotPermitted, message).at(Some("properties.headers.x-death")))
         }
     }
 }
 
-/// The first queue in an `x-death` header that is not ours; a header that is not what brokers write
-/// counts as one.
-fn foreign_queue(header: &HeaderValue) -> Option<String> {
-    let HeaderValue::List(deaths) = header else { return Some("a malformed header".into()) };
-    deaths.iter().find_map(|death| match queue_of(death) {
-        Some(queue) if is_own_queue(queue) => None,
-        Some(queue) => Some(queue.to_owned()),
-        None => Some("a malformed header".into()),
-    })
+/// The first queue that is not ours and that a broker says it dead-lettered the message from.
+fn foreign_queue(header: &HeaderValue) -> Option<&str> {
+    let HeaderValue::List(deaths) = header else { return None };
+    deaths.iter().filter_map(by_broker).find(|queue| !is_own_queue(queue))
+}
+
+/// The queue of a death that a broker may have written; `None`: a producer wrote it.
+///
+/// Whatever a producer had put there before (nothing, a text, a list, an entry for the same queue with or without
+/// a count, twice), RabbitMQ 3.10.8 left in the entry of its own dead-lettering a count of 64 bits beside the names
+/// of queue and reason, or dropped the message (measured; the source of 4.0 writes the same). Clients that write
+/// the fewest bits that a number needs do not come by such a count.
+fn by_broker(death: &HeaderValue) -> Option<&str> {
+    let HeaderValue::Table(entry) = death else { return None };
+    let is_counted = matches!(entry.get("count"), Some(HeaderValue::Int(_)));
+    let has_reason = entry.get("reason").is_some_and(|reason| reason.as_text().is_some());
+    queue_of(death).filter(|_| is_counted && has_reason)
 }
 
 fn queue_of(death: &HeaderValue) -> Option<&str> {
@@ -63,13 +73,41 @@ fn queue_of(death: &HeaderValue) -> Option<&str> {
     }
 }
 
+/// For how long a delay tier has kept a message that comes from one.
+pub fn delayed_for(headers: &Headers) -> Option<Duration> {
+    let HeaderValue::List(deaths) = headers.get(X_DEATH)? else { return None };
+    let queue = by_broker(deaths.first()?)?; // the broker puts the latest in front
+    DELAY_TIERS.into_iter().find_map(|(tier, time)| (tier == queue).then_some(time))
+}
+
 /// Why the broker gave a message up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum GivenUp {
     /// Its `expiration` passed in the queue.
     Expired,
+    /// A policy on the broker says how long, or how many, messages may wait.
+    Dropped(DropPolicy),
     /// It was delivered too often, or refused: it brought workers down.
     CrashLoop,
+}
+
+/// What a policy on the broker drops messages by. Our queues have no such arguments, so it is always a policy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DropPolicy {
+    /// `message-ttl`.
+    TimeToLive,
+    /// `max-length` or `max-length-bytes`, with `overflow` `drop-head`, which a policy has before our own argument.
+    Length,
+}
+
+impl DropPolicy {
+    /// The keys of the policy.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::TimeToLive => "message-ttl",
+            Self::Length => "max-length with drop-head",
+        }
+    }
 }
 
 /// The queue a message in `okta.undelivered` comes from, and why it is there; `None` when the broker
@@ -79,7 +117,10 @@ pub fn given_up(headers: &Headers) -> Option<(&str, GivenUp)> {
     let latest = deaths.first()?; // the broker puts the latest in front
     let HeaderValue::Table(death) = latest else { return None };
     let why = match death.get("reason")?.as_text()? {
-        "expired" => GivenUp::Expired,
+        // Written when the message had an `expiration` of its own.
+        "expired" if death.contains_key("original-expiration") => GivenUp::Expired,
+        "expired" => GivenUp::Dropped(DropPolicy::TimeToLive),
+        "maxlen" => GivenUp::Dropped(DropPolicy::Length),
         _ => GivenUp::CrashLoop,
     };
     Some((queue_of(latest)?, why))
@@ -96,7 +137,8 @@ mod tests {
 
     fn death(queue: &str, reason: &str) -> Headers {
         let text = |text: &str| HeaderValue::Text(text.to_owned());
-        let entry = [("queue".to_owned(), text(queue)), ("reason".to_owned(), text(reason))];
+        let count = ("count".to_owned(), HeaderValue::Int(1));
+        let entry = [("queue".to_owned(), text(queue)), ("reason".to_owned(), text(reason)), count];
         [(X_DEATH.to_owned(), HeaderValue::List(vec![HeaderValue::Table(entry.into())]))].into()
     }
 
@@ -129,16 +171,71 @@ mod tests {
         assert!(by_key(&death("okta.delay.5s", "expired")).is_ok());
         let failure = by_key(&death("mine", "expired")).unwrap_err();
         assert_eq!(failure.path.as_deref(), Some("properties.headers.x-death"));
-        let malformed = [(X_DEATH.to_owned(), HeaderValue::Text("x".into()))].into();
-        assert!(by_key(&malformed).is_err());
+    }
+
+    /// One entry of an `x-death` header, changed.
+    fn changed(change: impl FnOnce(&mut Headers)) -> HeaderValue {
+        let mut headers = death("mine", "expired");
+        let Some(HeaderValue::List(deaths)) = headers.get_mut(X_DEATH) else { panic!("it is a list") };
+        let HeaderValue::Table(entry) = &mut deaths[0] else { panic!("it is a table") };
+        change(entry);
+        deaths.remove(0)
+    }
+
+    #[test]
+    fn a_death_that_no_broker_can_have_written_is_the_producers_own_and_counts_for_nothing() {
+        let by_key = |header: HeaderValue| {
+            let headers = [(X_DEATH.to_owned(), header)].into();
+            check(&lane(Lane::Bulk), INVOCATIONS, "prod.bulk", &headers)
+        };
+        let small = || changed(|entry| drop(entry.insert("count".to_owned(), HeaderValue::Small(1))));
+        for own in [
+            HeaderValue::Text("x".into()),
+            HeaderValue::List(Vec::new()),
+            HeaderValue::List(vec![HeaderValue::Text("mine".into())]),
+            HeaderValue::List(vec![changed(|entry| drop(entry.remove("count")))]),
+            HeaderValue::List(vec![changed(|entry| drop(entry.remove("reason")))]),
+            HeaderValue::List(vec![changed(|entry| drop(entry.remove("queue")))]),
+            HeaderValue::List(vec![small()]),
+        ] {
+            assert!(by_key(own.clone()).is_ok(), "{own:?}");
+        }
+        // A broker puts its own entry in front of whatever stood there, or in place of it.
+        for also_by_broker in [
+            vec![changed(|_| {})],
+            vec![changed(|_| {}), HeaderValue::Text("x".into())],
+            vec![small(), changed(|_| {})],
+            vec![changed(|entry| drop(entry.insert("time".to_owned(), HeaderValue::Void)))],
+        ] {
+            assert!(by_key(HeaderValue::List(also_by_broker.clone())).is_err(), "{also_by_broker:?}");
+        }
+    }
+
+    #[test]
+    fn a_delay_tier_has_kept_a_message_for_its_own_time() {
+        assert_eq!(delayed_for(&death("okta.delay.2m", "expired")), Some(Duration::from_secs(120)));
+        assert_eq!(delayed_for(&death("okta.invocations.prod.bulk", "expired")), None);
+        assert_eq!(delayed_for(&Headers::new()), None);
     }
 
     #[test]
     fn the_latest_death_says_why_the_broker_gave_up() {
-        let rows = [("expired", GivenUp::Expired), ("delivery_limit", GivenUp::CrashLoop)];
-        for (reason, why) in rows {
-            let headers = death("okta.invocations.prod.bulk", reason);
-            assert_eq!(given_up(&headers), Some(("okta.invocations.prod.bulk", why)));
+        // As RabbitMQ 3.10.8 writes them.
+        let rows = [
+            ("expired", Some("500"), GivenUp::Expired),
+            ("expired", None, GivenUp::Dropped(DropPolicy::TimeToLive)),
+            ("maxlen", None, GivenUp::Dropped(DropPolicy::Length)),
+            ("delivery_limit", None, GivenUp::CrashLoop),
+            ("rejected", None, GivenUp::CrashLoop),
+        ];
+        for (reason, expiration, why) in rows {
+            let mut headers = death("okta.invocations.prod.bulk", reason);
+            let Some(HeaderValue::List(deaths)) = headers.get_mut(X_DEATH) else { panic!("it is a list") };
+            let Some(HeaderValue::Table(latest)) = deaths.first_mut() else { panic!("of tables") };
+            latest.extend(
+                expiration.map(|own| ("original-expiration".to_owned(), HeaderValue::Text(own.to_owned()))),
+            );
+            assert_eq!(given_up(&headers), Some(("okta.invocations.prod.bulk", why)), "{reason}");
         }
         assert_eq!(given_up(&Headers::new()), None);
     }

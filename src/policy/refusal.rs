@@ -21,8 +21,6 @@ fn code(error: &OktaError) -> ErrorCode {
         401 if error.is("E0000015") => ErrorCode::Forbidden,
         401 => ErrorCode::Unauthorized,
         403 => forbidden(error),
-        // A page of a front end speaks for no user or group: the org itself may be misspelt.
-        404 if error.error_code.is_none() && is_page(error) => ErrorCode::OktaRejected,
         404 => ErrorCode::NotFound,
         412 => ErrorCode::PreconditionFailed,
         400 if is_taken(error) => ErrorCode::AlreadyExists,
@@ -46,11 +44,6 @@ fn is_taken(error: &OktaError) -> bool {
         && error.causes.iter().any(|cause| {
             (cause.starts_with("login:") || cause.starts_with("name:")) && cause.contains("already exists")
         })
-}
-
-/// Whether the answer was a page rather than an object, as `OktaError` describes one.
-fn is_page(error: &OktaError) -> bool {
-    error.summary.as_deref().is_some_and(|summary| summary.starts_with("an HTML page"))
 }
 
 /// The words for a 404 that names what is missing, and the argument that named it.
@@ -103,8 +96,6 @@ mod tests {
             (403, Some("E0000017"), "", "", PreconditionFailed),
             (403, Some("E0000046"), "", "", OktaRejected),
             (404, Some("E0000007"), "", "", NotFound),
-            (404, None, "Resource not found", "", NotFound),
-            (404, None, "an HTML page of 900 bytes", "", OktaRejected),
             (412, None, "", "", PreconditionFailed),
             (400, Some("E0000001"), "", &format!("login: {taken}"), AlreadyExists),
             (400, Some("E0000001"), "", &format!("name: {taken}"), AlreadyExists),
@@ -116,7 +107,6 @@ mod tests {
                 "login: Username must be in the form of an email address",
                 OktaRejected,
             ),
-            (400, None, "an HTML page of 90 bytes", "", OktaRejected),
             (501, Some("E0000060"), "", "", OktaRejected),
         ];
         for (status, code, summary, cause, expected) in rows {

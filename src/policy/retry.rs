@@ -58,6 +58,10 @@ pub const BUSY: RetryRules =
 pub const LAG: RetryRules =
     RetryRules { attempts_max: 4, base: Duration::from_millis(500), cap: Duration::from_secs(2) };
 
+/// How long to wait for this machine to have what it is short of.
+pub const LOCAL: RetryRules =
+    RetryRules { attempts_max: 10, base: Duration::from_secs(1), cap: Duration::from_secs(15) };
+
 /// How often a paused connection is tried.
 pub const PROBE: RetryRules =
     RetryRules { attempts_max: u32::MAX, base: Duration::from_secs(2), cap: Duration::from_secs(30) };

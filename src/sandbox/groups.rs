@@ -178,6 +178,7 @@ impl Org {
         now: Timestamp,
     ) -> Box<dyn Iterator<Item = &'a User> + 'a> {
         let users = self.users.shelf();
+        // Guess: everyone except deactivated users. Other groups keep those (Okta help), so they are listed there.
         if group.kind == GroupKind::BuiltIn {
             let all = users.seen(after, now).map(|(_, user)| user);
             return Box::new(all.filter(|user| user.status != Status::Deprovisioned));
@@ -315,6 +316,7 @@ impl Org {
         let group = self.group_at(&asked.ids[0])?;
         let user = self.user_at(&asked.ids[1])?;
         group.check_own_members()?;
+        // Guess: of a deactivated user only the removal is recorded, with 204 and with 404.
         if user.status == Status::Deprovisioned {
             return Err(Refusal::missing(&asked.ids[1], "User"));
         }

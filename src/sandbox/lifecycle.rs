@@ -1,7 +1,7 @@
 //! The lifecycle of a user: one step from one status to another, or the refusal Okta gives.
 //!
 //! The table of statuses and steps is Okta's documentation and recordings. Where neither says anything
-//! the guess is the refusal the neighbouring cells have.
+//! the org guesses, and a comment that begins with "Guess" says so.
 
 use serde_json::json;
 
@@ -24,6 +24,7 @@ impl Org {
         let user = self.user_at(&asked.ids[0])?;
         match user.status {
             Status::Staged | Status::Deprovisioned => {}
+            // Guess: only of an active user is the refusal recorded.
             Status::Provisioned
             | Status::Active
             | Status::Recovery
@@ -82,18 +83,18 @@ impl Org {
         }
         self.happened_to_user(asked.cause, Change::UserDeleted, &user);
         self.users.remove(user.id, asked.now);
+        for members in self.members.values_mut() {
+            members.remove(user.id, asked.now);
+        }
         self.everyone_changed(asked.now);
         self.mail_admin(asked);
         Ok(Reply::empty())
     }
 
-    /// Deactivates: the user loses its groups and apps with it.
+    /// Deactivates: application assignments go, group memberships stay (Okta help, "Deactivate user accounts").
     fn retire(&mut self, asked: &Asked<'_>, user: User) {
         let id = user.id;
         self.step(asked, user, Status::Deprovisioned, Change::UserDeactivated);
-        for members in self.members.values_mut() {
-            members.remove(id, asked.now);
-        }
         for assignments in self.assignments.values_mut() {
             assignments.remove(id, asked.now);
         }
@@ -109,6 +110,8 @@ impl Org {
 
     pub(super) fn suspend_user(&mut self, asked: &Asked<'_>) -> Result<Reply, Refusal> {
         let user = self.user_at(&asked.ids[0])?;
+        // Guess: users who are PROVISIONED, in RECOVERY or PASSWORD_EXPIRED have a `suspend` link (recorded); what
+        // comes of it is not known.
         if user.status != Status::Active {
             let cause = "Cannot suspend a user that is not active".to_owned();
             return Err(Refusal::invalid("suspendUser", vec![cause]));
@@ -131,6 +134,7 @@ impl Org {
 
     pub(super) fn unlock_user(&mut self, asked: &Asked<'_>) -> Result<Reply, Refusal> {
         let user = self.user_at(&asked.ids[0])?;
+        // Guess: only of an active user is the refusal recorded.
         if user.status != Status::LockedOut {
             return Err(Refusal::not_locked());
         }
@@ -142,9 +146,11 @@ impl Org {
     pub(super) fn reset_password(&mut self, asked: &Asked<'_>) -> Result<Reply, Refusal> {
         let user = self.user_at(&asked.ids[0])?;
         let may = match user.status {
+            // Guess: RECOVERY and LOCKED_OUT. The others are recorded.
             Status::Active | Status::Recovery | Status::PasswordExpired | Status::LockedOut => {
                 user.credentials.has_password
             }
+            // Guess: all but STAGED.
             Status::Staged | Status::Provisioned | Status::Suspended | Status::Deprovisioned => false,
         };
         if !may {
@@ -165,7 +171,9 @@ impl Org {
     pub(super) fn expire_password(&mut self, asked: &Asked<'_>, expiry: Expiry) -> Result<Reply, Refusal> {
         let user = self.user_at(&asked.ids[0])?;
         let may = match user.status {
+            // Guess: PASSWORD_EXPIRED, and RECOVERY without a temporary password. The others are recorded.
             Status::Active | Status::Recovery | Status::PasswordExpired => user.credentials.has_password,
+            // Guess: all of them.
             Status::Staged
             | Status::Provisioned
             | Status::LockedOut

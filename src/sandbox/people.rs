@@ -259,7 +259,7 @@ impl Org {
         ids.iter()
             .map(|id| {
                 let group = self.group_at(id.as_str().ok_or_else(Refusal::malformed)?)?;
-                group.check_own_members()?;
+                group.check_own_members()?; // Guess: as when a member is added
                 Ok(group.id)
             })
             .collect()

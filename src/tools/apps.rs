@@ -7,14 +7,15 @@ use serde::{Deserialize, Serialize};
 use crate::domain::answer::{Effect, ErrorCode};
 use crate::domain::bucket::Bucket;
 use crate::domain::http::Request;
-use crate::domain::ids::{AppId, UserKey, excerpt};
+use crate::domain::ids::{AppId, UserKey};
 use crate::domain::json::Object;
 
 use super::converge::{Settled, has_all, is_since, logged, look_for, moment, settle, unknown};
 use super::cost::A_LOGIN;
-use super::list::{Limit, Rules, follow};
+use super::list::{Limit, follow};
+use super::list_rules::Rules;
 use super::output::{App, AppUser, Empty, List};
-use super::plan::{ATTRIBUTES, Forecast, Losses, Lost};
+use super::plan::{ATTRIBUTES, DEACTIVATED, Forecast, Losses, Lost};
 use super::{
     Cost, Dialogue, Done, Kind, Manifest, Repeat, Reply, Step, Stop, Subtool, UserState, or_default, resolve,
 };
@@ -263,21 +264,16 @@ impl Subtool for AssignUserToApp {
             status: String,
         }
         let app: AppState = okta.ask(Request::get("/api/v1/apps/{appId}", &[&self.app_id]))?.read()?;
-        let app_id = excerpt(self.app_id.as_str());
-        if app.status != "ACTIVE" {
-            // Okta says "not found" of an application that is not active.
-            let message = format!("failed to find application `{app_id}`: it is {}", excerpt(&app.status));
-            return Err(Stop::fail(ErrorCode::NotFound, message));
-        }
         let user = resolve::id(&self.user_id, okta)?;
         let state: UserState = resolve::read(&user, okta)?.read()?;
-        if state.status == "DEPROVISIONED" {
-            let user = excerpt(user.as_str());
-            let message =
-                format!("failed to assign application `{app_id}` to user `{user}`: it is DEPROVISIONED");
-            return Err(Stop::precondition(message, None));
-        }
-        Ok(Forecast::applied().without(&[
+        // Okta says "not found" of an inactive application to whoever assigns a group (terraform-provider-okta
+        // issue 1502); of users nobody has recorded it.
+        let forecast = match (app.status.as_str(), state.status.as_str()) {
+            (_, "DEPROVISIONED") => Forecast::unknown(DEACTIVATED),
+            ("ACTIVE", _) => Forecast::applied(),
+            _ => Forecast::unknown("whether Okta assigns an application that is not active"),
+        };
+        Ok(forecast.without(&[
             ATTRIBUTES,
             "whether the application takes these credentials",
             "whether the account in the application can be made",

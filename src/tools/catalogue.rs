@@ -1,16 +1,20 @@
 //! The table of the 28. Adding the 29th is one impl and one row.
 
+use std::collections::BTreeMap;
+use std::sync::LazyLock;
+
 use schemars::generate::SchemaSettings;
 use schemars::{JsonSchema, Schema};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
-use crate::domain::envelope::{self, Fault, nearest};
-use crate::domain::ids::excerpt;
+use crate::domain::envelope::{self, Fault};
 
 use super::output::Output as _;
+use super::reading::Shape;
 use super::{
-    Kind, Manifest, Repeat, Subtool, Tool, apps, create_user, events, groups, lifecycle, members, users,
+    Kind, Manifest, Repeat, Subtool, Tool, apps, create_user, events, group_reads, groups, lifecycle,
+    members, passwords, users,
 };
 
 /// One row: a subtool without its arguments.
@@ -24,6 +28,8 @@ pub struct Entry {
     pub result: fn() -> Schema,
     /// Whether its result is a list.
     pub is_list: bool,
+    /// See [`Subtool::MEANINGFUL_WHEN_EMPTY`].
+    meaningful_when_empty: &'static [&'static str],
 }
 
 impl Entry {
@@ -34,6 +40,7 @@ impl Entry {
             arguments: schema::<T>,
             result: schema::<T::Output>,
             is_list: T::Output::IS_LIST,
+            meaningful_when_empty: T::MEANINGFUL_WHEN_EMPTY,
         }
     }
 
@@ -111,21 +118,28 @@ pub struct Case {
     pub repeat: Repeat,
 }
 
+/// The types of all arguments, by the name of the subtool.
+static SHAPES: LazyLock<BTreeMap<&'static str, Shape>> = LazyLock::new(|| {
+    let shape = |entry: &Entry| {
+        let schema = (entry.arguments)().to_value();
+        (entry.manifest.name, Shape::of(&schema, entry.meaningful_when_empty))
+    };
+    CATALOGUE.iter().map(shape).collect()
+});
+
 fn read<T: Subtool>(arguments: &RawValue) -> Result<Box<dyn Tool>, Fault> {
-    match serde_json::from_str::<T>(arguments.get()) {
-        Ok(tool) => Ok(Box::new(tool)),
-        Err(_) => {
-            // Only a fault pays for the names and the path.
-            let schema = schema::<T>();
-            let names: Vec<&str> = schema
-                .get("properties")
-                .and_then(|properties| properties.as_object())
-                .map(|properties| properties.keys().map(String::as_str).collect())
-                .unwrap_or_default();
-            envelope::read::<T>(arguments.get(), "arguments", &names)
-                .map(|tool| Box::new(tool) as Box<dyn Tool>)
-        }
+    let taken = |tool: T| Box::new(tool) as Box<dyn Tool>;
+    // Nearly all arguments fit as they are. An empty text fits, too, where it may stand for an absent one.
+    if !arguments.get().contains(r#""""#)
+        && let Ok(tool) = serde_json::from_str::<T>(arguments.get())
+    {
+        return Ok(taken(tool));
     }
+    let shape = &SHAPES[T::MANIFEST.name];
+    let typed = shape.typed(arguments);
+    let arguments = typed.as_deref().unwrap_or(arguments);
+    let names: Vec<&str> = shape.names().collect();
+    envelope::read::<T>(arguments.get(), "arguments", &names).map(taken)
 }
 
 fn schema<T: JsonSchema>() -> Schema {
@@ -145,12 +159,12 @@ const ROWS: [Entry; 28] = [
     Entry::of::<lifecycle::SuspendUser>(),
     Entry::of::<lifecycle::UnsuspendUser>(),
     Entry::of::<lifecycle::UnlockUser>(),
-    Entry::of::<lifecycle::ResetUserPassword>(),
-    Entry::of::<lifecycle::ExpireUserPassword>(),
+    Entry::of::<passwords::ResetUserPassword>(),
+    Entry::of::<passwords::ExpireUserPassword>(),
     Entry::of::<users::ListUserGroups>(),
     Entry::of::<users::ListUserApps>(),
-    Entry::of::<groups::ListGroups>(),
-    Entry::of::<groups::GetGroup>(),
+    Entry::of::<group_reads::ListGroups>(),
+    Entry::of::<group_reads::GetGroup>(),
     Entry::of::<groups::CreateGroup>(),
     Entry::of::<groups::UpdateGroup>(),
     Entry::of::<groups::DeleteGroup>(),
@@ -176,15 +190,6 @@ pub fn find(name: &str) -> Option<&'static Entry> {
 /// The names of all rows.
 pub fn names() -> impl Iterator<Item = &'static str> {
     CATALOGUE.iter().map(|entry| entry.manifest.name)
-}
-
-/// That there is no subtool of this name, in words.
-pub fn unknown(name: &str) -> String {
-    let hint = nearest(name, names()).map_or_else(
-        || format!(": `okta-worker catalog` lists the {}", CATALOGUE.len()),
-        |near| format!(", did you mean `{near}`?"),
-    );
-    format!("unknown subtool `{}`{hint}", excerpt(name))
 }
 
 /// A name that stands twice does not compile.

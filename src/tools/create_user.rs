@@ -13,7 +13,7 @@ use crate::domain::json::Object;
 
 use super::converge::{groups_of, has_all, is_since, is_taken, look_for, moment, unknown};
 use super::output::User;
-use super::plan::{ATTRIBUTES, Forecast, PASSWORD_POLICY, UNIQUE};
+use super::plan::{ATTRIBUTES, Forecast, GROUP_TYPE, PASSWORD_POLICY, UNIQUE};
 use super::{
     Cost, Dialogue, Done, Kind, LAG_PAUSE, Manifest, Repeat, Reply, Step, Stop, Subtool, groups, or_default,
     or_yes, resolve, yes,
@@ -148,10 +148,13 @@ impl Subtool for CreateUser {
             let message = format!("failed to create the user: login `{}` is taken", excerpt(&login));
             return Err(Stop::fail(ErrorCode::AlreadyExists, message));
         }
+        let mut forecast = Forecast::applied();
         for group in &self.group_ids {
-            groups::foresee_member(okta, group, "create_user")?;
+            if !groups::is_okta_group(okta, group)? {
+                forecast = Forecast::unknown(GROUP_TYPE);
+            }
         }
-        Ok(Forecast::applied().without(&[PASSWORD_POLICY, ATTRIBUTES, UNIQUE]))
+        Ok(forecast.without(&[PASSWORD_POLICY, ATTRIBUTES, UNIQUE]))
     }
 }
 

@@ -6,7 +6,8 @@ use serde::{Deserialize, Serialize};
 use crate::domain::bucket::Bucket;
 use crate::domain::http::Request;
 
-use super::list::{Limit, Rules, follow};
+use super::list::{Limit, follow};
+use super::list_rules::Rules;
 use super::output::{List, LogEvent};
 use super::{Cost, Dialogue, Kind, Manifest, Repeat, Step, Subtool};
 

@@ -1,4 +1,4 @@
-//! The lifecycle of a user: activate, deactivate, suspend, unsuspend, unlock, reset and expire passwords.
+//! The lifecycle of a user: activate, deactivate, suspend, unsuspend and unlock.
 //!
 //! Okta refuses a step that is already done, each with a code of its own. A refusal that may mean "already
 //! so" is followed by a read of the status, which decides between `unchanged` and `precondition_failed`.
@@ -13,11 +13,11 @@ use crate::domain::http::Request;
 use crate::domain::ids::{UserId, UserKey};
 
 use super::converge::{Settled, effect, is_since, logged, settle, unknown};
-use super::output::{Activation, Empty, Expiry, PasswordReset};
-use super::plan::{Forecast, Losses, MASTERED, lost};
-use super::steps::{Emitted, Leading, Led, already, emitted, foresee, foresee_password, settled, step};
+use super::output::{Activation, Empty};
+use super::plan::{DEVICES, Forecast, Losses, Lost, MASTERED, lost};
+use super::steps::{Leading, Led, already, foresee, settled, step};
 use super::{
-    Cost, Dialogue, Done, Kind, Manifest, Repeat, Step, Stop, Subtool, UserState, or_default, or_yes,
+    Cost, Dialogue, Done, Kind, Manifest, Repeat, Reply, Step, Stop, Subtool, UserState, or_default, or_yes,
     resolve, yes,
 };
 
@@ -39,12 +39,13 @@ impl Subtool for ActivateUser {
         name: "activate_user",
         kind: Kind::Write,
         scope: "okta.users.manage",
-        summary: "Activates a STAGED or DEPROVISIONED user and has Okta mail the link. With `send_email: \
-                  false` no mail goes out and the result holds the link: a one-time secret, so `reply_to` is \
-                  required.",
+        summary: "Activates a STAGED or DEPROVISIONED user and has Okta mail the link; a PROVISIONED one gets \
+                  no second mail, which the result's `note` says. With `send_email: false` no mail goes out \
+                  and the result holds the link: a one-time secret, so `reply_to` is required.",
         not_for: "Not for a suspended user (`unsuspend_user`) nor a locked-out one (`unlock_user`).",
         cost: Cost::one(Bucket::Users),
-        returns: "an empty object, or `activation_url` and `activation_token` with `send_email: false`",
+        returns: "an empty object, or `activation_url` and `activation_token` with `send_email: false`; \
+                  `link_missing: true` and a `note` when Okta gave no link",
         examples: &[
             r#"{"user_id":"jane@example.com"}"#,
             r#"{"user_id":"00u1abCdEfGhIjKlMnOp","send_email":false}"#,
@@ -60,48 +61,10 @@ impl Subtool for ActivateUser {
     }
 
     fn converse(&self, okta: &mut Dialogue<'_>) -> Step<Activation> {
-        #[derive(Deserialize)]
-        #[serde(rename_all = "camelCase")]
-        struct Activated {
-            activation_url: Option<String>,
-            activation_token: Option<String>,
-        }
         let user = resolve::user(&self.user_id, okta)?;
         let write = Request::post("/api/v1/users/{userId}/lifecycle/activate", &[&user])
             .query("sendEmail", self.send_email);
-        let nothing = Activation::default;
-        if self.send_email {
-            let look = |okta: &mut Dialogue<'_>, since| mailed(okta, &user, since);
-            return match settle(okta, &write, look)? {
-                Settled::Found(effect) => Ok(Done { effect, output: nothing() }),
-                Settled::Said(reply) if reply.is_success() => Ok(Done::applied(nothing())),
-                Settled::Said(refused) => {
-                    let (effect, _) = already(okta, &user, refused, &ACTIVATION)?;
-                    Ok(Done { effect, output: nothing() })
-                }
-            };
-        }
-        let (effect, read) = match step(okta, &user, &write, &ACTIVATION)? {
-            Led::Did(reply) => {
-                let Activated { activation_url, activation_token } = reply.read()?;
-                return Ok(Done::applied(Activation { activation_url, activation_token }));
-            }
-            Led::There(effect, read) => (effect, read),
-        };
-        let status = read.map(|reply| reply.read::<UserState>()).transpose()?.map(|user| user.status);
-        if effect == Effect::Unchanged || status.as_deref() != Some("PROVISIONED") {
-            return Ok(Done { effect, output: nothing() }); // nobody needs a link any more
-        }
-        // It was us, and the link was lost with the answer: `reactivate` gives another one.
-        let again = Request::post("/api/v1/users/{userId}/lifecycle/reactivate", &[&user]);
-        let again = again.query("sendEmail", false);
-        let reply = loop {
-            if let Some(reply) = okta.attempt(again.clone())? {
-                break reply;
-            }
-        };
-        let Activated { activation_url, activation_token } = reply.read()?;
-        Ok(Done::applied(Activation { activation_url, activation_token }))
+        if self.send_email { mail_link(okta, &user, &write) } else { mint_link(okta, &user, &write) }
     }
 
     fn foresee(&self, okta: &mut Dialogue<'_>) -> Result<Forecast, Stop> {
@@ -116,24 +79,99 @@ const ACTIVATION: Leading<'static> = Leading {
     refusal: "E0000016",
     from: &["STAGED", "DEPROVISIONED"],
     to: &["ACTIVE", "PROVISIONED"],
+    done: &["ACTIVE", "PROVISIONED"],
+    refused: &[],
     event: "user.lifecycle.activate",
 };
 
-/// Whether an activation that mails was done: who is active since before was so without us.
-fn mailed(okta: &mut Dialogue<'_>, user: &UserId, since: Timestamp) -> Result<Option<Effect>, Stop> {
+/// Activates a user and has Okta mail the link.
+fn mail_link(okta: &mut Dialogue<'_>, user: &UserId, write: &Request) -> Step<Activation> {
+    let (effect, status) = match settle(okta, write, |okta, since| mailed(okta, user, since))? {
+        Settled::Found(found) => found,
+        Settled::Said(reply) if reply.is_success() => return Ok(Done::applied(Activation::default())),
+        Settled::Said(refused) => {
+            let (effect, read) = already(okta, user, refused, &ACTIVATION)?;
+            (effect, read.read::<UserState>()?.status)
+        }
+    };
+    // Who was so before waits for the mail of an earlier activation: Okta sends none now.
+    let is_waiting = effect == Effect::Unchanged && status == "PROVISIONED";
+    Ok(Done {
+        effect,
+        output: Activation { note: is_waiting.then_some(NOT_MAILED), ..Activation::default() },
+    })
+}
+
+/// Activates a user and takes the link.
+fn mint_link(okta: &mut Dialogue<'_>, user: &UserId, write: &Request) -> Step<Activation> {
+    let (effect, read) = match step(okta, user, write, &ACTIVATION)? {
+        Led::Did(reply) => return Ok(Done::applied(activated(reply)?)),
+        Led::There(effect, read) => (effect, read),
+    };
+    let status = read.map(|reply| reply.read::<UserState>()).transpose()?.map(|user| user.status);
+    if status.as_deref() != Some("PROVISIONED") {
+        return Ok(Done { effect, output: Activation::default() }); // nobody needs a link any more
+    }
+    if effect == Effect::Unchanged {
+        let output = Activation { link_missing: true, note: Some(NO_NEW_LINK), ..Activation::default() };
+        return Ok(Done { effect, output });
+    }
+    // It was us, and the link was lost with the answer: `reactivate` gives another one.
+    let again = Request::post("/api/v1/users/{userId}/lifecycle/reactivate", &[user]);
+    let again = again.query("sendEmail", false);
+    let reply = loop {
+        if let Some(reply) = okta.attempt(again.clone())? {
+            break reply;
+        }
+    };
+    Ok(Done::applied(activated(reply)?))
+}
+
+/// The link in Okta's answer. Without one the user is activated all the same, and nobody has the link.
+fn activated(reply: Reply<'_>) -> Result<Activation, Stop> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Activated {
+        activation_url: Option<String>,
+        activation_token: Option<String>,
+    }
+    let Activated { activation_url, activation_token } = reply.read()?;
+    let link_missing = activation_url.as_deref().is_none_or(str::is_empty);
+    let note = link_missing.then_some(NO_LINK);
+    Ok(Activation { activation_url, activation_token, link_missing, note })
+}
+
+/// Said when the user waits for an activation that was mailed before.
+const NOT_MAILED: &str = "nothing was mailed: the user was PROVISIONED already, and Okta mails the activation \
+                          again only when asked to `reactivate` (`Resend activation email` in its console)";
+
+/// Said when the user waits for an activation, and somebody else had the link.
+const NO_NEW_LINK: &str = "there is no new link: the user was PROVISIONED already, and Okta gives another link \
+                           only when asked to `reactivate` (`Resend activation email` in its console)";
+
+/// Said when Okta activated a user and gave no link.
+const NO_LINK: &str = "the user is activated and Okta gave no link: a user without a password gets another one \
+                       when Okta is asked to `reactivate` (`Resend activation email` in its console)";
+
+/// Whether an activation that mails was done, and the status found: who is active since before was so without us.
+fn mailed(
+    okta: &mut Dialogue<'_>,
+    user: &UserId,
+    since: Timestamp,
+) -> Result<Option<(Effect, String)>, Stop> {
     let read = resolve::reading(user).after(okta.settling());
     let Some((state, _)) = settled(okta, read, &ACTIVATION)? else { return Ok(None) };
     if ACTIVATION.to.contains(&state.status.as_str()) {
-        return Ok(Some(effect(state.status_changed, Some(since))));
+        return Ok(Some((effect(state.status_changed, Some(since)), state.status)));
     }
     if state.is_on_its_way(&ACTIVATION) {
-        return Ok(Some(Effect::Applied));
+        return Ok(Some((Effect::Applied, state.status)));
     }
     if !is_since(state.status_changed, since) {
         return Ok(None);
     }
     match logged(okta, ACTIVATION.event, &[&state.id], since)? {
-        Some(true) => Ok(Some(Effect::Applied)),
+        Some(true) => Ok(Some((Effect::Applied, state.status))),
         Some(false) | None => Err(unknown("nobody can say whether Okta has mailed the activation link")),
     }
 }
@@ -157,7 +195,8 @@ impl Subtool for DeactivateUser {
         kind: Kind::Destructive,
         scope: "okta.users.manage",
         summary: "Deactivates a user: sign-in ends, application assignments are taken away, and API tokens the \
-                  user has made die.",
+                  user has made die. Group memberships stay: a user who is activated again gets back what \
+                  the groups give.",
         not_for: "Not for a pause that keeps them: use `suspend_user`; to delete the account as well call \
                   `delete_user` afterwards.",
         cost: Cost::one(Bucket::Users),
@@ -185,7 +224,10 @@ impl Subtool for DeactivateUser {
         if !forecast.is_applied() {
             return Ok(forecast);
         }
-        losses(okta, &user, forecast)
+        // Groups stay (Okta help, "Deactivate user accounts").
+        let mut not_checked = Vec::new();
+        let apps = lost_apps(okta, &user, &mut not_checked)?;
+        Ok(forecast.losing(Losses { groups: Vec::new(), apps }).without(&not_checked))
     }
 }
 
@@ -196,14 +238,25 @@ const DEACTIVATION: Leading<'static> = Leading {
     refusal: "E0000007",
     from: &["STAGED", "PROVISIONED", "ACTIVE", "RECOVERY", "PASSWORD_EXPIRED", "LOCKED_OUT", "SUSPENDED"],
     to: &["DEPROVISIONED"],
+    done: &["DEPROVISIONED"],
+    refused: &[],
     event: "user.lifecycle.deactivate",
 };
 
-/// What a user has that goes with it.
+/// The applications that a user would no longer have.
+fn lost_apps(
+    okta: &mut Dialogue<'_>,
+    user: &UserId,
+    not_checked: &mut Vec<&'static str>,
+) -> Result<Vec<Lost>, Stop> {
+    lost(okta, Request::get("/api/v1/users/{userId}/appLinks", &[user]), not_checked)
+}
+
+/// What is gone with a deleted user.
 pub(super) fn losses(okta: &mut Dialogue<'_>, user: &UserId, forecast: Forecast) -> Result<Forecast, Stop> {
     let mut not_checked = Vec::new();
     let groups = lost(okta, Request::get("/api/v1/users/{userId}/groups", &[user]), &mut not_checked)?;
-    let apps = lost(okta, Request::get("/api/v1/users/{userId}/appLinks", &[user]), &mut not_checked)?;
+    let apps = lost_apps(okta, user, &mut not_checked)?;
     not_checked.dedup();
     Ok(forecast.losing(Losses { groups, apps }).without(&not_checked))
 }
@@ -213,7 +266,8 @@ pub(super) fn losses(okta: &mut Dialogue<'_>, user: &UserId, forecast: Forecast)
 macro_rules! plain_step {
     (
         $(#[$doc:meta])* $name:ident, $tool:literal, $verb:literal, $route:literal,
-        from: $from:literal, already: $code:literal, $statuses:expr, $event:literal,
+        from: $from:literal, already: $code:literal, $statuses:expr, done: $done:expr,
+        refused: $refused:expr, not_checked: $not_checked:expr, $event:literal,
         $summary:literal, $not_for:literal, $returns:literal
     ) => {
         $(#[$doc])*
@@ -251,21 +305,35 @@ macro_rules! plain_step {
 
             fn foresee(&self, okta: &mut Dialogue<'_>) -> Result<Forecast, Stop> {
                 let user = resolve::user(&self.user_id, okta)?;
-                Ok(foresee(okta, &user, &Self::LEADING)?.without(&[MASTERED]))
+                Ok(foresee(okta, &user, &Self::LEADING)?.without($not_checked))
             }
         }
 
         impl $name {
-            const LEADING: Leading<'static> =
-                Leading { verb: $verb, refusal: $code, from: &[$from], to: $statuses, event: $event };
+            const LEADING: Leading<'static> = Leading {
+                verb: $verb,
+                refusal: $code,
+                from: &[$from],
+                to: $statuses,
+                done: $done,
+                refused: $refused,
+                event: $event,
+            };
         }
     };
 }
 
+/// The statuses of a user who is neither suspended nor deactivated.
+const NOT_SUSPENDED: &[&str] =
+    &["ACTIVE", "STAGED", "PROVISIONED", "RECOVERY", "PASSWORD_EXPIRED", "LOCKED_OUT"];
+
 plain_step!(
     /// Suspends an active user.
     SuspendUser, "suspend_user", "suspend", "/api/v1/users/{userId}/lifecycle/suspend",
-    from: "ACTIVE", already: "E0000001", &["SUSPENDED"], "user.lifecycle.suspend",
+    from: "ACTIVE", already: "E0000001", &["SUSPENDED"], done: &["SUSPENDED"],
+    // Users who are PROVISIONED, in RECOVERY or PASSWORD_EXPIRED have a `suspend` link (recorded), and whether
+    // it works nobody has recorded.
+    refused: &["STAGED", "LOCKED_OUT", "DEPROVISIONED"], not_checked: &[MASTERED], "user.lifecycle.suspend",
     "Suspends an ACTIVE user: sign-in ends, groups and applications stay. `unsuspend_user` takes it back.",
     "Not for somebody who leaves for good: use `deactivate_user`.",
     "an empty object; `unchanged` when the user was suspended already"
@@ -275,7 +343,7 @@ plain_step!(
     UnsuspendUser, "unsuspend_user", "unsuspend", "/api/v1/users/{userId}/lifecycle/unsuspend",
     // Everything that is neither suspended nor deactivated is "not suspended" already.
     from: "SUSPENDED", already: "E0000001",
-    &["ACTIVE", "STAGED", "PROVISIONED", "RECOVERY", "PASSWORD_EXPIRED", "LOCKED_OUT"],
+    NOT_SUSPENDED, done: NOT_SUSPENDED, refused: &["DEPROVISIONED"], not_checked: &[MASTERED],
     "user.lifecycle.unsuspend",
     "Ends a suspension. The status afterwards is the one before it, not always ACTIVE.",
     "Not for a locked-out user (`unlock_user`) nor a deactivated one (`activate_user`).",
@@ -285,189 +353,9 @@ plain_step!(
     /// Unlocks a user that was locked out.
     UnlockUser, "unlock_user", "unlock", "/api/v1/users/{userId}/lifecycle/unlock",
     // After unlocking, a user whose password expired meanwhile is PASSWORD_EXPIRED (recorded).
-    from: "LOCKED_OUT", already: "E0000032", &["ACTIVE", "PASSWORD_EXPIRED"], "user.account.unlock_by_admin",
+    from: "LOCKED_OUT", already: "E0000032", &["ACTIVE", "PASSWORD_EXPIRED"], done: &["ACTIVE"],
+    refused: &[], not_checked: &[MASTERED, DEVICES], "user.account.unlock_by_admin",
     "Unlocks a LOCKED_OUT user; the password stays. Users mastered by Active Directory are unlocked there.",
     "Not for a suspended user (`unsuspend_user`) nor for a forgotten password (`reset_user_password`).",
     "an empty object; `unchanged` when the user was not locked out"
 );
-
-/// Sends or mints a password reset.
-#[derive(Debug, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct ResetUserPassword {
-    /// The user's id or login.
-    user_id: UserKey,
-    /// Whether Okta mails the link; otherwise the result holds it, to `reply_to` alone.
-    #[serde(default = "yes", deserialize_with = "or_yes")]
-    #[schemars(with = "Option<bool>")]
-    send_email: bool,
-    /// Whether the user is signed out everywhere.
-    #[serde(default, deserialize_with = "or_default")]
-    #[schemars(with = "Option<bool>")]
-    revoke_sessions: bool,
-}
-
-impl Subtool for ResetUserPassword {
-    type Output = PasswordReset;
-    const MANIFEST: Manifest = Manifest {
-        name: "reset_user_password",
-        kind: Kind::Credentials,
-        scope: "okta.users.manage",
-        summary: "Starts a password reset: the user cannot sign in until it is done, and each call sends \
-                  another mail. With `send_email: false` the result holds the link: a one-time secret, so \
-                  `reply_to` is required.",
-        not_for: "Not for a user who is only locked out (`unlock_user`), was never activated \
-                  (`activate_user`), or may use the old password once more (`expire_user_password`).",
-        cost: Cost::one(Bucket::Users),
-        returns: "an empty object, or `reset_password_url` with `send_email: false`",
-        examples: &[
-            r#"{"user_id":"jane@example.com"}"#,
-            r#"{"user_id":"00u1abCdEfGhIjKlMnOp","send_email":false,"revoke_sessions":true}"#,
-        ],
-    };
-
-    fn repeat(&self) -> Repeat {
-        Repeat::Emit
-    }
-
-    fn mints_secret(&self) -> bool {
-        !self.send_email
-    }
-
-    fn converse(&self, okta: &mut Dialogue<'_>) -> Step<PasswordReset> {
-        #[derive(Deserialize)]
-        #[serde(rename_all = "camelCase")]
-        struct Reset {
-            reset_password_url: Option<String>,
-        }
-        let user = resolve::user(&self.user_id, okta)?;
-        let write = Request::post("/api/v1/users/{userId}/lifecycle/reset_password", &[&user])
-            .query("sendEmail", self.send_email)
-            .query_opt("revokeSessions", self.revoke_sessions.then_some(true));
-        let look = |okta: &mut Dialogue<'_>, since| match emitted(okta, &user, &RESET, since)? {
-            Emitted::Not => Ok(None),
-            Emitted::Surely if self.send_email => Ok(Some(())),
-            Emitted::Surely => Err(unknown(
-                "the password was reset, and the link was lost with Okta's answer; ask for another",
-            )),
-        };
-        let reply = match settle(okta, &write, look)? {
-            Settled::Found(()) => return Ok(Done::applied(PasswordReset::default())),
-            Settled::Said(reply) => reply,
-        };
-        if self.send_email {
-            reply.success()?;
-            return Ok(Done::applied(PasswordReset::default()));
-        }
-        let Reset { reset_password_url } = reply.read()?;
-        Ok(Done::applied(PasswordReset { reset_password_url }))
-    }
-
-    fn foresee(&self, okta: &mut Dialogue<'_>) -> Result<Forecast, Stop> {
-        let user = resolve::user(&self.user_id, okta)?;
-        Ok(foresee_password(okta, &user, &RESET)?.without(&[MASTERED]))
-    }
-}
-
-/// Resetting a password leads to `RECOVERY`.
-const RESET: Leading<'static> = Leading {
-    verb: "reset the password of",
-    refusal: "",
-    from: &["ACTIVE", "RECOVERY", "PASSWORD_EXPIRED", "LOCKED_OUT"],
-    to: &["RECOVERY"],
-    event: "user.account.reset_password",
-};
-
-/// Expires a password, optionally replacing it by a temporary one.
-#[derive(Debug, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct ExpireUserPassword {
-    /// The user's id or login.
-    user_id: UserKey,
-    /// Whether Okta sets a temporary password, given in the result to `reply_to` alone.
-    #[serde(default, deserialize_with = "or_default")]
-    #[schemars(with = "Option<bool>")]
-    temp_password: bool,
-    /// Whether the user is signed out everywhere; needs `temp_password`.
-    #[serde(default, deserialize_with = "or_default")]
-    #[schemars(with = "Option<bool>")]
-    revoke_sessions: bool,
-}
-
-impl Subtool for ExpireUserPassword {
-    type Output = Expiry;
-    const MANIFEST: Manifest = Manifest {
-        name: "expire_user_password",
-        kind: Kind::Credentials,
-        scope: "okta.users.manage",
-        summary: "Makes the user choose a new password at the next sign-in. With `temp_password: true` a \
-                  temporary one replaces it and is in the result: a one-time secret, so `reply_to` is \
-                  required.",
-        not_for: "Not for a forgotten password: use `reset_user_password`.",
-        cost: Cost::one(Bucket::Users),
-        returns: "the user, or only `temp_password` with `temp_password: true`",
-        examples: &[
-            r#"{"user_id":"jane@example.com"}"#,
-            r#"{"user_id":"00u1abCdEfGhIjKlMnOp","temp_password":true,"revoke_sessions":true}"#,
-        ],
-    };
-
-    fn repeat(&self) -> Repeat {
-        if self.temp_password { Repeat::Emit } else { Repeat::Transition }
-    }
-
-    fn mints_secret(&self) -> bool {
-        self.temp_password
-    }
-
-    fn converse(&self, okta: &mut Dialogue<'_>) -> Step<Expiry> {
-        #[derive(Deserialize)]
-        #[serde(rename_all = "camelCase")]
-        struct Temporary {
-            temp_password: String,
-        }
-        if self.revoke_sessions && !self.temp_password {
-            return Err(Stop::argument("revoke_sessions", "`revoke_sessions` needs `temp_password: true`"));
-        }
-        let user = resolve::user(&self.user_id, okta)?;
-        if self.temp_password {
-            let route = "/api/v1/users/{userId}/lifecycle/expire_password_with_temp_password";
-            let write = Request::post(route, &[&user])
-                .query_opt("revokeSessions", self.revoke_sessions.then_some(true));
-            let look = |okta: &mut Dialogue<'_>, since| match emitted(okta, &user, &EXPIRY, since)? {
-                Emitted::Not => Ok(None::<Temporary>),
-                Emitted::Surely => Err(unknown(
-                    "a temporary password was set, and it was lost with Okta's answer; ask for another",
-                )),
-            };
-            let Temporary { temp_password } = match settle(okta, &write, look)? {
-                Settled::Found(temporary) => temporary,
-                Settled::Said(reply) => reply.read()?,
-            };
-            return Ok(Done::applied(Expiry::Temporary(temp_password)));
-        }
-        let write = Request::post("/api/v1/users/{userId}/lifecycle/expire_password", &[&user]);
-        match step(okta, &user, &write, &EXPIRY)? {
-            Led::Did(reply) => Ok(Done::applied(Expiry::User(reply.json()?))),
-            Led::There(effect, Some(reply)) => Ok(Done { effect, output: Expiry::User(reply.json()?) }),
-            Led::There(effect, None) => {
-                let user = resolve::read(&user, okta)?.json()?; // as it is by now
-                Ok(Done { effect, output: Expiry::User(user) })
-            }
-        }
-    }
-
-    fn foresee(&self, okta: &mut Dialogue<'_>) -> Result<Forecast, Stop> {
-        let user = resolve::user(&self.user_id, okta)?;
-        Ok(foresee_password(okta, &user, &EXPIRY)?.without(&[MASTERED]))
-    }
-}
-
-/// Expiring a password leads to `PASSWORD_EXPIRED`.
-const EXPIRY: Leading<'static> = Leading {
-    verb: "expire the password of",
-    refusal: "E0000038",
-    from: &["ACTIVE", "RECOVERY", "PASSWORD_EXPIRED"],
-    to: &["PASSWORD_EXPIRED"],
-    event: "user.account.expire_password",
-};

@@ -3,17 +3,17 @@
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use crate::domain::answer::ErrorCode;
 use crate::domain::bucket::Bucket;
 use crate::domain::http::Request;
-use crate::domain::ids::{GroupId, UserId, UserKey, excerpt};
+use crate::domain::ids::{GroupId, UserId, UserKey};
 
 use super::converge::{groups_of, logged};
 use super::cost::A_LOGIN;
 use super::groups::foresee_member;
-use super::list::{Limit, Rules, follow};
+use super::list::{Limit, follow};
+use super::list_rules::Rules;
 use super::output::{Empty, List, User};
-use super::plan::Forecast;
+use super::plan::{DEACTIVATED, Forecast};
 use super::{Cost, Dialogue, Done, Kind, Manifest, Repeat, Step, Stop, Subtool, UserState, resolve};
 
 /// Okta's own default page of members ("List member users"): the fewest requests.
@@ -73,6 +73,20 @@ fn ran_before(
     Ok(logged(okta, event, &[user.as_str(), group.as_str()], since)? == Some(true))
 }
 
+/// How a change of a membership would end.
+fn foresee_change(
+    okta: &mut Dialogue<'_>,
+    group: &GroupId,
+    user: &UserKey,
+    subtool: &str,
+) -> Result<Forecast, Stop> {
+    let forecast = foresee_member(okta, group, subtool)?;
+    let user = resolve::id(user, okta)?;
+    let state: UserState = resolve::read(&user, okta)?.read()?;
+    // Of deactivated users 204 and 404 are recorded for a removal, and nothing for the opposite.
+    Ok(if state.status == "DEPROVISIONED" { Forecast::unknown(DEACTIVATED) } else { forecast })
+}
+
 /// Puts a user into a group; doing it twice changes nothing.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -112,15 +126,7 @@ impl Subtool for AddUserToGroup {
     }
 
     fn foresee(&self, okta: &mut Dialogue<'_>) -> Result<Forecast, Stop> {
-        foresee_member(okta, &self.group_id, Self::MANIFEST.name)?;
-        let user = resolve::id(&self.user_id, okta)?;
-        let state: UserState = resolve::read(&user, okta)?.read()?;
-        if state.status == "DEPROVISIONED" {
-            // Okta says "not found" of a deactivated user.
-            let message = format!("failed to find user `{}`: it is DEPROVISIONED", excerpt(user.as_str()));
-            return Err(Stop::fail(ErrorCode::NotFound, message));
-        }
-        Ok(Forecast::applied())
+        foresee_change(okta, &self.group_id, &self.user_id, Self::MANIFEST.name)
     }
 }
 
@@ -163,9 +169,6 @@ impl Subtool for RemoveUserFromGroup {
     }
 
     fn foresee(&self, okta: &mut Dialogue<'_>) -> Result<Forecast, Stop> {
-        foresee_member(okta, &self.group_id, Self::MANIFEST.name)?;
-        let user = resolve::id(&self.user_id, okta)?;
-        resolve::read(&user, okta)?.success()?;
-        Ok(Forecast::applied())
+        foresee_change(okta, &self.group_id, &self.user_id, Self::MANIFEST.name)
     }
 }

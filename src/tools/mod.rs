@@ -11,13 +11,20 @@ pub mod catalogue;
 mod converge;
 mod cost;
 mod create_user;
+mod cursor;
 mod events;
+mod group_reads;
 mod groups;
+pub mod hint;
 mod lifecycle;
 mod list;
+mod list_rules;
 mod members;
 pub mod output;
+mod pager;
+mod passwords;
 pub mod plan;
+pub mod reading;
 mod resolve;
 mod steps;
 pub mod subject;
@@ -39,7 +46,8 @@ use crate::domain::json::Fields;
 use crate::domain::okta_error::OktaError;
 
 pub use cost::Cost;
-use output::{Output, Rest};
+use output::{Output, Remaining};
+pub use pager::Pager;
 use plan::{Forecast, Plan};
 
 /// What kind of power a subtool needs; allow-lists name kinds or subtools.
@@ -143,6 +151,9 @@ pub trait Subtool: DeserializeOwned + JsonSchema + Send + Sync + 'static {
     /// What is known of it without arguments.
     const MANIFEST: Manifest;
 
+    /// Optional arguments in which an empty text has a meaning; in all others it stands for an absent one.
+    const MEANINGFUL_WHEN_EMPTY: &'static [&'static str] = &[];
+
     /// What may be done when nobody knows whether its write was executed, with these arguments.
     fn repeat(&self) -> Repeat;
 
@@ -237,8 +248,8 @@ impl Stop {
 pub enum Move {
     /// Send this.
     Send(Box<Request>),
-    /// Ended well, with the result as JSON, and what is left of a list that comes in pages.
-    Done(Done<Box<serde_json::value::RawValue>>, Option<Rest>),
+    /// Ended well, with the result as JSON, or with one page of a list that goes on.
+    Done(Done<Box<serde_json::value::RawValue>>, Remaining),
     /// What it would do, if it were not for show.
     Planned(Box<Plan>),
     /// Okta's refusal is the failure.
@@ -257,7 +268,7 @@ pub struct Bounds<'a> {
     /// How much of it stands around the result.
     pub frame: usize,
     /// What becomes of a list.
-    pub listing: Listing<'a>,
+    pub listing: Listing,
     /// Whether a list has used up its time and must end with what it has.
     pub is_overdue: bool,
 }
@@ -271,13 +282,13 @@ impl Bounds<'static> {
 
 /// What becomes of a list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Listing<'a> {
+pub enum Listing {
     /// One result with all items.
     Whole,
     /// One result with their number.
     Counted,
-    /// One page of Okta's: what an earlier one left of the list, or its beginning.
-    Paged(Option<&'a Rest>),
+    /// A result for each of Okta's pages.
+    Paged,
 }
 
 /// How long a write without an answer is left alone before the outcome of one that mails is looked for: whoever
@@ -353,12 +364,22 @@ pub struct Dialogue<'a> {
     doubt: Option<Timestamp>,
     /// Where each answered question of a dry run is counted.
     asked: Vec<Bucket>,
+    /// The list on its way, with all that it has read.
+    list: Option<Box<Pager>>,
+    history_length: usize,
 }
 
 impl<'a> Dialogue<'a> {
     /// A conversation with this history.
     pub fn new(history: &'a [Turn], setting: Setting<'a>) -> Self {
-        Self { past: history.iter(), setting, doubt: setting.maybe_since, asked: Vec::new() }
+        Self {
+            past: history.iter(),
+            setting,
+            doubt: setting.maybe_since,
+            asked: Vec::new(),
+            list: None,
+            history_length: history.len(),
+        }
     }
 
     /// The answer to the next question; stops when it has none yet.
@@ -413,6 +434,11 @@ impl<'a> Dialogue<'a> {
         self.past.as_slice().is_empty()
     }
 
+    /// Returns how many questions were answered so far.
+    fn asked_so_far(&self) -> usize {
+        self.history_length - self.past.len()
+    }
+
     /// The limits of the result.
     pub fn bounds(&self) -> Bounds<'a> {
         self.setting.bounds
@@ -428,6 +454,11 @@ const CLOCKS_DIFFER: Duration = Duration::from_secs(2);
 pub struct Reply<'a>(&'a Exchange);
 
 impl<'a> Reply<'a> {
+    /// Returns what was asked, with the page size that Okta answered.
+    fn request(self) -> &'a Request {
+        &self.0.request
+    }
+
     /// Whether Okta did it.
     pub fn is_success(self) -> bool {
         self.0.response.is_success()
@@ -474,8 +505,13 @@ const LAG_PAUSE: Duration = Duration::from_millis(500);
 
 /// A subtool whatever its type.
 pub trait Tool: Send + Sync {
-    /// The next move after this history.
+    /// The next move after this history, told from the start.
     fn next(&self, history: &[Turn], setting: Setting<'_>) -> Move;
+    /// The next move after this history, for a driver that keeps what a list has read: it need not tell again
+    /// what came after [`Pager::turns_before`].
+    fn resume(&self, _list: &mut Option<Box<Pager>>, history: &[Turn], setting: Setting<'_>) -> Move {
+        self.next(history, setting)
+    }
     /// See [`Subtool::repeat`].
     fn repeat(&self) -> Repeat;
     /// See [`Subtool::also_needs`].
@@ -486,13 +522,22 @@ pub trait Tool: Send + Sync {
 
 impl<T: Subtool> Tool for T {
     fn next(&self, history: &[Turn], setting: Setting<'_>) -> Move {
+        self.resume(&mut None, history, setting)
+    }
+
+    fn resume(&self, list: &mut Option<Box<Pager>>, history: &[Turn], mut setting: Setting<'_>) -> Move {
         if setting.is_dry_run && Subtool::repeat(self) != Repeat::Read {
             return plan::next(self, history, setting);
         }
-        match self.converse(&mut Dialogue::new(history, setting)) {
-            Ok(Done { effect, mut output }) => {
-                let rest = output.rest();
-                Move::Done(Done { effect, output: output.into_raw(setting.bounds.fields) }, rest)
+        setting.is_dry_run = false; // a read is simply done
+        let mut okta = Dialogue::new(history, setting);
+        okta.list = list.take();
+        let step = self.converse(&mut okta);
+        *list = okta.list;
+        match step {
+            Ok(Done { effect, output }) => {
+                let remaining = output.remaining();
+                Move::Done(Done { effect, output: output.into_raw(setting.bounds.fields) }, remaining)
             }
             Err(Stop::Send(request)) => Move::Send(request),
             Err(Stop::Refused(error)) => Move::Refused(error),
@@ -527,7 +572,7 @@ struct UserState {
     transitioning_to_status: Option<String>,
     #[serde(default, deserialize_with = "converge::moment")]
     password_changed: Option<Timestamp>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     profile: UserProfile,
 }
 

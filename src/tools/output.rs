@@ -1,12 +1,11 @@
 //! What subtools answer with: Okta's own objects, passed on byte for byte, and our few frames around
 //! them.
 
-use std::collections::HashSet;
-
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Serialize;
 use serde_json::value::RawValue;
 
+use crate::domain::answer::ErrorCode;
 use crate::domain::json::{Fields, to_raw};
 
 /// The result of a subtool.
@@ -17,21 +16,19 @@ pub trait Output: JsonSchema {
     /// The result as JSON, cut to the wanted fields.
     fn into_raw(self, fields: &Fields) -> Box<RawValue>;
 
-    /// What is left of a list of which this is a page.
-    fn rest(&mut self) -> Option<Rest> {
-        None
+    /// What follows this result.
+    fn remaining(&self) -> Remaining {
+        Remaining::Nothing
     }
 }
 
-/// What is left of a list that comes in pages.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Rest {
-    /// The cursor to go on at.
-    pub(super) after: String,
-    /// How many items came so far.
-    pub(super) given: usize,
-    /// What tells those items from others, in lists that may repeat one.
-    pub(super) seen: HashSet<String>,
+/// What follows a result.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Remaining {
+    /// Nothing: it is the whole, or the last page.
+    Nothing,
+    /// More pages of the same list.
+    Pages,
 }
 
 /// An object of Okta's, passed on byte for byte: `(type name, doc, [property: schema …])`.
@@ -125,6 +122,18 @@ pub struct Activation {
     /// The token in that page's address: a one-time secret.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub activation_token: Option<String>,
+    /// Whether there should be a link, and Okta gave none.
+    #[serde(skip_serializing_if = "is_false")]
+    #[schemars(default)]
+    pub link_missing: bool,
+    /// Why there is no link or no mail, and how to get one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub note: Option<&'static str>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_false(flag: &bool) -> bool {
+    !*flag
 }
 
 /// How the user sets a new password; empty when Okta mails it.
@@ -134,6 +143,13 @@ pub struct PasswordReset {
     /// The page where the user sets a new password: a one-time secret.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reset_password_url: Option<String>,
+    /// Whether there should be a link, and Okta gave none.
+    #[serde(skip_serializing_if = "is_false")]
+    #[schemars(default)]
+    pub link_missing: bool,
+    /// Why there is no link, and how to get one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub note: Option<&'static str>,
 }
 
 /// The user whose password expired, or the temporary password.
@@ -187,10 +203,25 @@ pub struct List<T> {
     pub needs: Option<usize>,
     /// Statuses that Okta left out.
     pub left_out: &'static [&'static str],
-    /// What is left when this is a page and not the last.
-    pub rest: Option<Rest>,
+    /// Why it ended before what was asked for.
+    pub stopped: Option<Stopped>,
+    /// Whether this is a page and not the last.
+    pub remaining: Remaining,
     /// What kind of items.
     pub of: std::marker::PhantomData<T>,
+}
+
+/// A list's early end: what was read is whole, and `next` leads on from there.
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(deny_unknown_fields)]
+pub struct Stopped {
+    /// The page that could not be read, counted from 1.
+    pub page: u32,
+    /// Why, as in `error.code`.
+    #[schemars(with = "String")]
+    pub code: ErrorCode,
+    /// The same in words.
+    pub message: String,
 }
 
 /// The frame of a list in JSON.
@@ -213,13 +244,14 @@ struct Frame<'a> {
     #[serde(skip_serializing_if = "<[&str]>::is_empty")]
     #[schemars(default)]
     left_out: &'a [&'static str],
+    /// Only where the list ended early: at which page, and why. What was read is here; go on at `next`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stopped: Option<&'a Stopped>,
 }
 
-impl<T: JsonSchema> Output for List<T> {
-    const IS_LIST: bool = true;
-
-    /// The items are already cut.
-    fn into_raw(self, _: &Fields) -> Box<RawValue> {
+impl<T> List<T> {
+    /// Returns the list as JSON; its items are already cut.
+    pub fn to_json(&self) -> Box<RawValue> {
         to_raw(&Frame {
             items: &self.items,
             count: self.count,
@@ -227,11 +259,20 @@ impl<T: JsonSchema> Output for List<T> {
             next: self.next.as_deref(),
             needs_max_bytes: self.needs,
             left_out: self.left_out,
+            stopped: self.stopped.as_ref(),
         })
     }
+}
 
-    fn rest(&mut self) -> Option<Rest> {
-        self.rest.take()
+impl<T: JsonSchema> Output for List<T> {
+    const IS_LIST: bool = true;
+
+    fn into_raw(self, _: &Fields) -> Box<RawValue> {
+        self.to_json()
+    }
+
+    fn remaining(&self) -> Remaining {
+        self.remaining
     }
 }
 

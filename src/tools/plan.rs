@@ -33,7 +33,7 @@ pub struct Plan {
 /// How a write would end.
 #[derive(Debug)]
 pub enum Predicted {
-    /// Well, with this effect.
+    /// Well, with this effect; `unknown` where nobody knows how Okta would answer.
     Well(Effect),
     /// Okta would refuse like this.
     Refused(Box<OktaError>),
@@ -84,6 +84,11 @@ impl Forecast {
     /// Okta would refuse it, and a look would find it done: the request of that look.
     pub fn unchanged(look: Request) -> Self {
         Self { predicted: Predicted::Well(Effect::Unchanged), after: vec![look], ..Self::default() }
+    }
+
+    /// Neither a success nor a failure: no recording and no document shows this.
+    pub fn unknown(why: &'static str) -> Self {
+        Self { predicted: Predicted::Well(Effect::Unknown), not_checked: vec![why], ..Self::default() }
     }
 
     /// Whether Okta would do it.
@@ -140,7 +145,7 @@ pub(super) fn next<T: Subtool>(tool: &T, history: &[Turn], setting: Setting<'_>)
         Err(Stop::Fail(failure)) => Forecast { predicted: Predicted::Failed(failure), ..Forecast::default() },
     };
     let Forecast { predicted, loses, mut not_checked, after } = forecast;
-    if matches!(predicted, Predicted::Well(Effect::Applied)) {
+    if matches!(predicted, Predicted::Well(Effect::Applied | Effect::Unknown)) {
         not_checked.push(ROLE);
     }
     after.iter().for_each(|request| plan.count(request.bucket()));
@@ -168,6 +173,21 @@ pub(super) const PASSWORD_POLICY: &str = "the password policy";
 
 /// What no read shows of users that come from a directory.
 pub(super) const MASTERED: &str = "whether a directory masters the user and refuses the change";
+
+/// Said of a step from a status of which nobody knows.
+pub(super) const FROM_STATUS: &str = "whether Okta takes this step from the user's status";
+
+/// What no read shows of a user who is locked out of some devices only.
+pub(super) const DEVICES: &str = "whether the user is blocked on devices that Okta does not know";
+
+/// What reads do not ask for: Okta refuses to reset or expire a password that is kept elsewhere.
+pub(super) const HAS_PASSWORD: &str = "whether the user has a password of Okta's own";
+
+/// Said of deactivated users, about whom Okta answers in several ways.
+pub(super) const DEACTIVATED: &str = "whether Okta does this to a deactivated user";
+
+/// Said of groups of a type that no document names.
+pub(super) const GROUP_TYPE: &str = "whether Okta changes who is in a group of this type";
 
 /// The most groups or applications that are named as lost: Okta's page of them.
 const LOST_MAX: usize = 200;

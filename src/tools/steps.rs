@@ -2,16 +2,14 @@
 //! them twice, by the System Log.
 
 use jiff::Timestamp;
-use serde::Deserialize;
 
 use crate::domain::answer::Effect;
 use crate::domain::http::Request;
 use crate::domain::ids::{UserId, excerpt};
-use crate::domain::json::Object;
 use crate::domain::okta_error::OktaError;
 
 use super::converge::{Settled, effect, is_since, logged, look_for, settle, unknown};
-use super::plan::Forecast;
+use super::plan::{FROM_STATUS, Forecast};
 use super::{Dialogue, LAG_PAUSE, Reply, Stop, UserState, resolve};
 
 /// One step, as far as it must be recognized afterwards.
@@ -20,10 +18,15 @@ pub(super) struct Leading<'s> {
     pub verb: &'s str,
     /// The refusal that may mean "already so".
     pub refusal: &'s str,
-    /// The statuses it can be taken from (okta-sdk and Okta's lifecycle tables, and recordings).
+    /// The statuses it can be taken from (Okta's lifecycle documentation, and recordings).
     pub from: &'s [&'s str],
     /// The statuses it leads to.
     pub to: &'s [&'s str],
+    /// The statuses in which Okta is known to refuse it because it is done already.
+    pub done: &'s [&'s str],
+    /// The statuses in which Okta is known to refuse it otherwise. What stands in none of the lists nobody
+    /// has recorded or documented.
+    pub refused: &'s [&'s str],
     /// What the System Log calls it.
     pub event: &'s str,
 }
@@ -111,44 +114,21 @@ pub(super) fn foresee(
     leading: &Leading<'_>,
 ) -> Result<Forecast, Stop> {
     let state: UserState = resolve::read(user, okta)?.read()?;
-    if leading.from.contains(&state.status.as_str()) {
+    let is_in = |statuses: &[&str]| statuses.contains(&state.status.as_str());
+    if is_in(leading.from) {
         return Ok(Forecast::applied());
     }
-    if leading.to.contains(&state.status.as_str()) {
+    if is_in(leading.done) {
         return Ok(Forecast::unchanged(resolve::reading(user)));
     }
-    Err(wrong_status(user, &state, leading, None))
-}
-
-/// How a step that needs a password of Okta's own would end.
-pub(super) fn foresee_password(
-    okta: &mut Dialogue<'_>,
-    user: &UserId,
-    leading: &Leading<'_>,
-) -> Result<Forecast, Stop> {
-    #[derive(Deserialize)]
-    struct Holder {
-        #[serde(default)]
-        credentials: Credentials,
-    }
-    #[derive(Default, Deserialize)]
-    struct Credentials {
-        password: Option<Object>,
-    }
-    let reply = resolve::read(user, okta)?;
-    let (state, holder): (UserState, Holder) = (reply.read()?, reply.read()?);
-    if !leading.from.contains(&state.status.as_str()) {
+    if is_in(leading.refused) {
         return Err(wrong_status(user, &state, leading, None));
     }
-    // Okta shows an empty object where a password is.
-    if holder.credentials.password.is_none() {
-        let (verb, user) = (leading.verb, excerpt(user.as_str()));
-        return Err(Stop::precondition(format!("failed to {verb} user `{user}`: it has no password"), None));
-    }
-    Ok(Forecast::applied())
+    Ok(Forecast::unknown(FROM_STATUS))
 }
 
-/// After a refusal: the user as read, when it is already where the step leads.
+/// After a refusal: the user as read, when it is already where the step leads. Where the status is one that the
+/// step starts from, the status is not why Okta refuses (a directory masters the user, say): Okta's own words are.
 pub(super) fn already<'a>(
     okta: &mut Dialogue<'a>,
     user: &UserId,
@@ -163,6 +143,9 @@ pub(super) fn already<'a>(
     let state: UserState = reply.read()?;
     if leading.to.contains(&state.status.as_str()) {
         return Ok((effect(state.status_changed, okta.doubt()), reply));
+    }
+    if leading.from.contains(&state.status.as_str()) {
+        return Err(Stop::Refused(Box::new(error)));
     }
     Err(wrong_status(user, &state, leading, Some(error)))
 }

@@ -11,7 +11,9 @@ use crate::domain::ids::{UserId, UserKey, excerpt};
 use crate::domain::json::Object;
 
 use super::converge::{has_all, is_since, look_for, moment};
-use super::list::{self, Limit, Rules, follow};
+use super::cursor;
+use super::list::{Limit, follow};
+use super::list_rules::Rules;
 use super::output::{AppLink, Empty, Group, List, User};
 use super::plan::{ATTRIBUTES, Forecast, MASTERED, PASSWORD_POLICY, UNIQUE};
 use super::{
@@ -412,7 +414,7 @@ impl Subtool for ListUserGroups {
     }
 
     fn converse(&self, okta: &mut Dialogue<'_>) -> Step<List<Group>> {
-        list::check(self.after.as_deref())?;
+        cursor::check(self.after.as_deref())?;
         let user = resolve::user(&self.user_id, okta)?;
         let request = Request::get("/api/v1/users/{userId}/groups", &[&user]);
         follow(okta, &request, self.limit, self.after.as_deref(), Rules::unsized_pages())
@@ -453,7 +455,7 @@ impl Subtool for ListUserApps {
     }
 
     fn converse(&self, okta: &mut Dialogue<'_>) -> Step<List<AppLink>> {
-        list::check(self.after.as_deref())?;
+        cursor::check(self.after.as_deref())?;
         let user = resolve::user(&self.user_id, okta)?;
         let request = Request::get("/api/v1/users/{userId}/appLinks", &[&user]);
         follow(okta, &request, self.limit, self.after.as_deref(), Rules::unsized_pages())

@@ -6,7 +6,7 @@ use sha2::{Digest, Sha256};
 use tokio::time::Instant;
 
 use bytes::Bytes;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde_json::value::RawValue;
 
 use crate::domain::answer::{Answer, Effect, Outcome, PageMark, Status};
@@ -15,12 +15,16 @@ use crate::domain::mail::{Address, HeaderValue, Headers, Post, Posted, Propertie
 use crate::domain::secret::MASK;
 use crate::domain::topology::{DEAD, RESULTS};
 
+use crate::policy::sensitive::unrepeatable;
+
+use super::Worker;
 use super::conversation::Cost;
 use super::docket::{CALLER, ID_GENERATED};
 use super::event::{Ending, Event, ParkReason};
 use super::killpoint::{Point, reached};
 use super::letter::{Letter, TRACEPARENT};
-use super::{Conclusion, Identity, Worker};
+use super::okta_time::{Moment, by_okta};
+use super::outcome::{Conclusion, Identity};
 
 /// The header of a result that could not go where it should.
 const UNDELIVERABLE: &str = "okta-undeliverable";
@@ -64,13 +68,44 @@ impl Answering<'_> {
     pub async fn answer(self, conclusion: Conclusion, body: &Bytes) -> Result<(), Unposted> {
         let Conclusion { outcome, cost, park, pages } = conclusion;
         let page = self.identity.is_paged.then_some(PageMark { index: pages, last: true });
+        let outcome = match outcome {
+            Outcome::Failed { effect, failure } => {
+                let values = unrepeatable(body, &failure);
+                Outcome::Failed { effect, failure: failure.without_values(&values) }
+            }
+            Outcome::Succeeded { .. } | Outcome::Planned(_) => outcome,
+        };
         let answer = self.wrap(outcome, cost, page);
         self.post(&answer).await?;
         if let Some(reason) = park {
             reached(Point::Parking, Some(&self.letter.id)).await;
-            self.park(reason, answer.attempts, body).await?;
+            self.park_in_share(reason, answer.attempts, body).await?;
         }
         self.note(&answer);
+        Ok(())
+    }
+
+    /// Posts what the same invocation was answered a short while ago.
+    pub async fn answer_again(self, conclusion: Conclusion) -> Result<(), Unposted> {
+        let answer = Answer { deduplicated: true, ..self.wrap(conclusion.outcome, conclusion.cost, None) };
+        self.post(&answer).await?;
+        if let Some((connection, lane)) = self.letter.lane() {
+            let (id, caller) = (&*self.letter.id, self.letter.docket.caller.as_deref());
+            let (subtool, status) = (self.identity.subtool, answer.status);
+            let again = Event::Deduplicated { connection, lane, id, subtool, caller, status };
+            self.worker.observer.note(&again);
+        }
+        Ok(())
+    }
+
+    /// Parks the message, unless its caller has parked too much already.
+    async fn park_in_share(&self, reason: ParkReason, attempts: u32, body: &Bytes) -> Result<(), Unposted> {
+        let caller = self.letter.docket.caller.as_deref();
+        if self.worker.parking.take(caller, reason, Instant::now()) {
+            return self.park(reason, attempts, body).await;
+        }
+        let connection = self.identity.connection.as_ref().map(|connection| &connection.name);
+        self.worker.observer.note(&Event::NotParked { id: &self.letter.id, connection, caller, reason });
         Ok(())
     }
 
@@ -93,6 +128,7 @@ impl Answering<'_> {
         let mut answer = Answer {
             id: self.letter.id.clone(),
             id_generated: docket.id_generated,
+            deduplicated: false,
             connection: connection.as_ref().map(|connection| connection.name.to_string()),
             subtool: named.as_deref().map(|named| secrets.mask(named)),
             status,
@@ -106,7 +142,7 @@ impl Answering<'_> {
             waited_ms: millis(docket.waited + cost.waited),
             duration_ms: millis(self.took()),
             rate_limit: cost.rate_limit,
-            okta_request_ids: cost.okta_request_ids,
+            okta_request_ids: cost.okta_request_ids.iter().map(|id| secrets.mask(id)).collect(),
         };
         self.fit(&mut answer);
         answer
@@ -185,7 +221,7 @@ impl Answering<'_> {
             correlation_id: letter.correlation_id(),
             kind: Some(RESULT.to_owned()),
             content_type: Some("application/json".to_owned()),
-            timestamp: seconds(self.worker.rules.load().clock.now()),
+            timestamp: seconds(self.now()),
             headers,
             ..Properties::default()
         }
@@ -198,9 +234,9 @@ impl Answering<'_> {
         let mut headers = Headers::from([
             (REASON.to_owned(), text(reason.as_str())),
             (ROUTING_KEY.to_owned(), text(&letter.routing_key)),
-            (PARKED_AT.to_owned(), HeaderValue::Int(self.worker.rules.load().clock.now().as_millisecond())),
+            (PARKED_AT.to_owned(), HeaderValue::Int(self.now().as_millisecond())),
         ]);
-        headers.extend(letter.docket.history(attempts));
+        headers.extend(letter.docket.history(attempts, &self.moment()));
         if let Some(caller) = &letter.docket.caller {
             headers.insert(CALLER.to_owned(), text(caller));
         }
@@ -220,7 +256,7 @@ impl Answering<'_> {
                 kind: came.kind.clone(),
                 content_type: came.content_type.clone(),
                 content_encoding: came.content_encoding.clone(),
-                timestamp: came.timestamp.or_else(|| seconds(letter.received)),
+                timestamp: came.timestamp.or_else(|| seconds(by_okta(letter.received, self.ahead()))),
                 headers,
                 ..Properties::default()
             },
@@ -230,6 +266,22 @@ impl Answering<'_> {
         let connection = self.identity.connection.as_ref().map(|connection| &connection.name);
         self.worker.observer.note(&Event::Parked { id: &letter.id, connection, reason });
         Ok(())
+    }
+
+    /// How far Okta's clock is ahead of the machine's, as far as that is known.
+    fn ahead(&self) -> Option<SignedDuration> {
+        self.identity.connection.as_ref()?.ahead(&self.worker.rules.load().clock)
+    }
+
+    /// Now, as the worker tells the time of it.
+    fn moment(&self) -> Moment {
+        Moment::now(&self.worker.rules.load().clock, self.ahead())
+    }
+
+    /// The time of day, as everybody else has it.
+    fn now(&self) -> Timestamp {
+        let Moment { at, ahead, .. } = self.moment();
+        by_okta(at, ahead)
     }
 
     fn note(&self, answer: &Answer) {

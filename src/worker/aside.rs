@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use jiff::Timestamp;
+use tokio::time::Instant;
 
 use crate::domain::mail::{
     Address, HeaderValue, Headers, Post, Posted, Properties, RESENT, Receipt, WANTS_PROGRESS,
@@ -15,12 +15,15 @@ use crate::domain::mail::{
 use crate::domain::topology::{DELAY_TIERS, INVOCATIONS, work_key};
 use crate::policy::provenance::X_DEATH;
 
-use super::Rules;
 use super::admission::Job;
 use super::docket::Docket;
 use super::killpoint::{Point, reached};
+use super::lanes::ORDER;
 use super::letter::Letter;
+use super::okta_time::Moment;
+use super::order::ExpectedReturn;
 use super::ports::Postbox;
+use super::rules::Rules;
 
 /// What headers of the worker's own begin with.
 const OURS: &str = "okta-";
@@ -47,6 +50,26 @@ pub(super) struct Aside<'a> {
     pub receipt: &'a dyn Receipt,
     pub rules: &'a Rules,
     pub postbox: &'a dyn Postbox,
+    /// The value of [`ORDER`], when the message has a place in the order of its subject.
+    pub order: Option<HeaderValue>,
+}
+
+/// What a message has behind it by now, by all deliveries together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct SoFar {
+    /// Attempts that were spent on it.
+    pub attempts: u32,
+    /// How long it has waited for the budget.
+    pub waited: Duration,
+    /// Whether this delivery may have changed something: whoever takes the copy must look first.
+    pub in_doubt: bool,
+}
+
+impl SoFar {
+    /// What earlier deliveries have left: this one did nothing.
+    pub fn of(docket: &Docket) -> Self {
+        Self { attempts: docket.attempts, waited: docket.waited, in_doubt: false }
+    }
 }
 
 /// What became of it.
@@ -61,30 +84,33 @@ pub(super) enum Put {
 }
 
 impl Aside<'_> {
-    /// Puts the message aside for about so long. `attempts` were spent on it by now, and it has `waited`
-    /// for the budget, by all deliveries together.
-    pub async fn put(&self, wait: Duration, attempts: u32, waited: Duration) -> Put {
-        let left = self.job.deadline.map(|deadline| deadline.at.duration_since(self.rules.clock.now()));
+    /// Puts the message aside for about so long, and so that it comes back after another one, if any.
+    pub async fn put(&self, wait: Duration, behind: Option<ExpectedReturn>, so_far: SoFar) -> Put {
+        let left = self.job.deadline.map(|deadline| deadline.ours.duration_since(self.rules.clock.now()));
         let left = left.map(|left| Duration::try_from(left).unwrap_or_default());
-        let Some((tier, time)) = tier(wait, left) else { return Put::Stays };
-        let docket = Docket { attempts, waited, ..self.job.letter.docket.clone() };
-        self.publish(tier, &docket, time).await
+        let now = Instant::now();
+        let is_behind = |time| behind.is_none_or(|behind| behind.is_before(now, time));
+        let Some((tier, time)) = tier(wait, left, is_behind) else { return Put::Stays };
+        self.publish(tier, so_far, time).await
     }
 
-    /// Hands the message back to the end of its queue. Whoever takes it must look first when it is `in_doubt`
-    /// what this delivery has changed.
-    pub async fn hand_back(&self, attempts: u32, waited: Duration, in_doubt: bool) -> Put {
-        let docket = self.job.letter.docket.clone();
-        let redeliveries = docket.redeliveries.max(in_doubt.into());
-        let docket = Docket { attempts, waited, redeliveries, ..docket };
-        self.publish(INVOCATIONS, &docket, Duration::ZERO).await
+    /// Hands the message back to the end of its queue.
+    pub async fn hand_back(&self, so_far: SoFar) -> Put {
+        self.publish(INVOCATIONS, so_far, Duration::ZERO).await
     }
 
-    async fn publish(&self, exchange: &'static str, docket: &Docket, time: Duration) -> Put {
+    async fn publish(&self, exchange: &'static str, so_far: SoFar, time: Duration) -> Put {
         let Self { job, rules, .. } = self;
         let Some(own_user) = &rules.own_user else { return Put::Stays };
-        let properties = copy(job.letter, docket, own_user, rules.clock.now());
-        if !job.letter.docket.may_be_copied() || table_bytes(&properties.headers) > HEADERS_BYTES_MAX {
+        let ahead = job.connection.ahead(&rules.clock);
+        let now = Moment::now(&rules.clock, ahead);
+        let SoFar { attempts, waited, in_doubt } = so_far;
+        let mut docket = job.letter.docket.clone();
+        (docket.attempts, docket.waited) = (attempts, waited);
+        docket.redeliveries = docket.redeliveries.max(in_doubt.into());
+        let mut properties = copy(job.letter, docket.headers(&now), own_user);
+        properties.headers.extend(self.order.clone().map(|order| (ORDER.to_owned(), order)));
+        if table_bytes(&properties.headers) > HEADERS_BYTES_MAX {
             return Put::Stays;
         }
         if !self.receipt.is_live() {
@@ -102,17 +128,22 @@ impl Aside<'_> {
     }
 }
 
-/// The longest tier that is not longer than the wait, or else the shortest; and back before the deadline
-/// that is so far ahead, or none.
-fn tier(wait: Duration, left: Option<Duration>) -> Option<(&'static str, Duration)> {
-    let (_, shortest) = DELAY_TIERS[0];
-    let in_time = |time: Duration| time <= wait.max(shortest) && left.is_none_or(|left| time < left);
-    DELAY_TIERS.into_iter().rev().find(|(_, time)| in_time(*time))
+/// The longest tier that is not longer than the wait, or else the shortest; of those that are back before the deadline
+/// that is so far ahead, and behind whatever must come before.
+fn tier(
+    wait: Duration,
+    left: Option<Duration>,
+    is_behind: impl Fn(Duration) -> bool,
+) -> Option<(&'static str, Duration)> {
+    let fits = |time: Duration| left.is_none_or(|left| time < left) && is_behind(time);
+    let mut fitting = DELAY_TIERS.into_iter().filter(|(_, time)| fits(*time));
+    let within = DELAY_TIERS.into_iter().rfind(|(_, time)| *time <= wait && fits(*time));
+    within.or_else(|| fitting.next())
 }
 
 /// The properties of a copy: the producer's, what else is known of the invocation, and nothing that only
 /// this delivery had. Without an expiration, since that travels in the docket.
-fn copy(letter: &Letter, docket: &Docket, own_user: &str, now: Timestamp) -> Properties {
+fn copy(letter: &Letter, docket: Headers, own_user: &str) -> Properties {
     let came = &letter.properties;
     let kept = came.headers.iter().filter(|(name, _)| is_kept(name));
     let kept = kept.map(|(name, value)| (name.clone(), value.clone()));
@@ -120,7 +151,7 @@ fn copy(letter: &Letter, docket: &Docket, own_user: &str, now: Timestamp) -> Pro
         message_id: Some(letter.id.clone()),
         user_id: Some(own_user.to_owned()),
         expiration: None,
-        headers: kept.chain(docket.headers(now)).collect(),
+        headers: kept.chain(docket).collect(),
         ..came.clone()
     }
 }
@@ -147,7 +178,7 @@ fn value_bytes(value: &HeaderValue) -> usize {
     1 + match value {
         HeaderValue::Text(text) => 4 + text.len(),
         HeaderValue::Bytes(bytes) => 4 + bytes.len(),
-        HeaderValue::Int(_) | HeaderValue::Float(_) => 8,
+        HeaderValue::Int(_) | HeaderValue::Small(_) | HeaderValue::Float(_) => 8,
         HeaderValue::Bool(_) => 1,
         HeaderValue::List(items) => 4 + items.iter().map(value_bytes).sum::<usize>(),
         HeaderValue::Table(table) => table_bytes(table),
@@ -235,7 +266,7 @@ mod tests {
         let source = Source::Work { connection: prod.clone(), lane: Lane::Bulk };
         let address = (source, "okta.invocations".to_owned(), "prod.bulk".to_owned());
         let who = (&rules.reply_to, own_user);
-        let letter = Letter::new(address, Properties::default(), false, Timestamp::now(), who);
+        let letter = Letter::new(address, Properties::default(), false, Moment::now(&rules.clock, None), who);
         let connection = Connection::new(prod, Arc::new(Unasked), Arc::new(Unasked), AllowList::all());
         let envelope = Envelope::decode(br#"{"subtool":"list_groups"}"#).unwrap();
         let entry = catalogue::find("list_groups").unwrap();
@@ -252,8 +283,9 @@ mod tests {
         };
         let world = World { answer, is_live, posted: Mutex::default() };
         let body = Bytes::from_static(b"{}");
-        let aside = Aside { job: &job, body: &body, receipt: &world, rules: &rules, postbox: &world };
-        let put = aside.put(Duration::from_secs(60), 0, Duration::ZERO).await;
+        let (receipt, postbox) = (&world, &world);
+        let aside = Aside { job: &job, body: &body, receipt, rules: &rules, postbox, order: None };
+        let put = aside.put(Duration::from_secs(60), None, SoFar::of(&letter.docket)).await;
         let posted = world.posted.lock().unwrap().len();
         (put, posted)
     }
@@ -293,9 +325,27 @@ mod tests {
             (0, Some(0), None),
         ];
         for (wait, left, expected) in rows {
-            let found = tier(Duration::from_millis(wait), left.map(Duration::from_millis));
+            let found = tier(Duration::from_millis(wait), left.map(Duration::from_millis), |_| true);
             let time = found.map(|(_, time)| time);
             assert_eq!(time, expected.map(Duration::from_millis), "{wait} {left:?}");
+        }
+    }
+
+    #[test]
+    fn whatever_the_wait_the_tier_is_one_behind_the_message_that_must_come_before() {
+        let rows = [
+            // the wait and what is left in seconds, the shortest tier that is behind, the tier
+            (1, None, 1, Some(1)),
+            (1, None, 15, Some(15)),
+            (70, None, 15, Some(60)),
+            (1, Some(70), 60, Some(60)),
+            (1, Some(60), 60, None),
+            (1, None, 4000, None),
+        ];
+        for (wait, left, behind, expected) in rows {
+            let is_behind = |time: Duration| time.as_secs() >= behind;
+            let found = tier(Duration::from_secs(wait), left.map(Duration::from_secs), is_behind);
+            assert_eq!(found.map(|(_, time)| time.as_secs()), expected, "{wait} {left:?} {behind}");
         }
     }
 

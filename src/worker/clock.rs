@@ -1,8 +1,10 @@
 //! The time of day, and how far it has moved.
 
+use std::sync::LazyLock;
 use std::sync::atomic::{AtomicI64, Ordering};
 
 use jiff::{SignedDuration, Timestamp};
+use uuid::Uuid;
 
 /// Where the worker reads the time of day. Waiting is tokio's business: under its paused clock a virtual
 /// clock moves along.
@@ -43,6 +45,15 @@ impl Clock {
                 let now = base.saturating_add(start.elapsed()).and_then(|now| now.saturating_add(set));
                 now.unwrap_or(Timestamp::MAX)
             }
+        }
+    }
+
+    /// Which clock it is: another worker's has another number, even on the same machine.
+    pub fn number(&self) -> u64 {
+        static OF_THIS_PROCESS: LazyLock<u64> = LazyLock::new(|| Uuid::new_v4().as_u64_pair().0);
+        match self {
+            Self::Machine => *OF_THIS_PROCESS,
+            Self::Virtual { set, .. } => std::ptr::from_ref::<AtomicI64>(set).addr() as u64,
         }
     }
 

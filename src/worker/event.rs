@@ -18,11 +18,13 @@ pub enum ParkReason {
     CrashLoop,
     /// A bug of ours.
     Internal,
+    /// A policy on the broker dropped it.
+    Dropped,
 }
 
 impl ParkReason {
     /// Every reason.
-    pub const ALL: [Self; 3] = [Self::Unreadable, Self::CrashLoop, Self::Internal];
+    pub const ALL: [Self; 4] = [Self::Unreadable, Self::CrashLoop, Self::Internal, Self::Dropped];
 
     /// The reason as it stands in the header `okta-reason` and in labels.
     pub fn as_str(self) -> &'static str {
@@ -30,6 +32,7 @@ impl ParkReason {
             Self::Unreadable => "unreadable",
             Self::CrashLoop => "crash_loop",
             Self::Internal => "internal",
+            Self::Dropped => "dropped",
         }
     }
 }
@@ -102,6 +105,8 @@ pub enum Event<'a> {
         lane: Lane,
         /// How long.
         waited: Duration,
+        /// How long its message had waited before it was delivered this time.
+        before: Duration,
     },
     /// A request was sent and answered, or not.
     Requested {
@@ -176,6 +181,30 @@ pub enum Event<'a> {
         /// For how long.
         wait: Duration,
     },
+    /// A message lies in a delay tier because an earlier one of its subject does, or because enough of them wait.
+    Behind {
+        /// Whose lane.
+        connection: &'a ConnectionName,
+        /// From which lane and back.
+        lane: Lane,
+        /// The invocation's id.
+        id: &'a str,
+        /// For how long.
+        wait: Duration,
+    },
+    /// The broker has counted the messages in the queue of a lane.
+    Backlog {
+        /// Whose lane.
+        connection: &'a ConnectionName,
+        /// Which lane.
+        lane: Lane,
+        /// Messages in the queue.
+        ready: u64,
+        /// Messages that this worker has delayed and that are not back.
+        delayed: usize,
+        /// How old the oldest known message is.
+        oldest: Option<Duration>,
+    },
     /// A message went back to its queue: the worker stops, its connection is paused, or another
     /// suspect runs.
     HandedBack {
@@ -222,6 +251,21 @@ pub enum Event<'a> {
     },
     /// An invocation was answered and its answer is in the broker.
     Answered(Ending<'a>),
+    /// An invocation was answered with the result of the same one before, and nothing was run.
+    Deduplicated {
+        /// The connection.
+        connection: &'a ConnectionName,
+        /// The lane.
+        lane: Lane,
+        /// The invocation's id.
+        id: &'a str,
+        /// The subtool, when it is one of the 28.
+        subtool: Option<&'static str>,
+        /// Who asked: the verified broker user.
+        caller: Option<&'a str>,
+        /// How the invocation had ended.
+        status: Status,
+    },
     /// A result could not be delivered to its `reply_to` and went to `okta.results`.
     Undeliverable {
         /// The invocation's id.
@@ -236,6 +280,17 @@ pub enum Event<'a> {
         /// The connection, when it is one of ours.
         connection: Option<&'a ConnectionName>,
         /// Why.
+        reason: ParkReason,
+    },
+    /// A message was not parked, because its caller has parked too much: it is gone.
+    NotParked {
+        /// The invocation's id.
+        id: &'a str,
+        /// The connection, when it is one of ours.
+        connection: Option<&'a ConnectionName>,
+        /// Who asked: the verified broker user.
+        caller: Option<&'a str>,
+        /// Why it was to be parked.
         reason: ParkReason,
     },
     /// A delivery was dropped because the connection it came by is gone; the broker delivers it again.
@@ -263,6 +318,36 @@ pub enum Event<'a> {
         connection: &'a ConnectionName,
         /// What is missing or otherwise.
         why: &'a str,
+    },
+    /// A policy on the broker, or several, can lose or refuse messages.
+    Policy {
+        /// The queue, or what it is called like.
+        queue: &'a str,
+        /// What it does there, and by which policy.
+        what: &'a str,
+    },
+    /// A queue of ours was deleted while it was consumed, and with it whatever waited there.
+    QueueDeleted {
+        /// Its name.
+        queue: &'a str,
+        /// Messages in hand, which are finished and answered.
+        in_hand: usize,
+        /// Messages that waited there when they were last counted: they are lost.
+        waiting: u32,
+    },
+    /// The queue in which the workers of a connection are counted cannot be used; they go by what they tell each
+    /// other.
+    Uncounted {
+        /// The connection.
+        connection: &'a ConnectionName,
+        /// What the broker said.
+        why: &'a str,
+    },
+    /// No worker serves a removed connection any more: what waits in its queues, and what still comes, is answered
+    /// `unknown_connection`.
+    Removed {
+        /// The connection.
+        connection: &'a ConnectionName,
     },
     /// The broker does not let the worker hear other workers, or tell them; it goes on without.
     SignalsRefused {

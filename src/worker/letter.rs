@@ -11,6 +11,7 @@ use crate::policy::provenance;
 use crate::policy::reply_to::ReplyPolicy;
 
 use super::docket::Docket;
+use super::okta_time::Moment;
 
 /// The header that carries the W3C trace.
 pub(super) const TRACEPARENT: &str = "traceparent";
@@ -28,7 +29,7 @@ pub(super) struct Letter {
     pub source: Source,
     /// Whether the broker delivered it before.
     pub redelivered: bool,
-    /// When it was received.
+    /// When it was received, by the machine's clock.
     pub received: Timestamp,
     /// The exchange it was published to.
     pub exchange: String,
@@ -44,7 +45,7 @@ impl Letter {
         (source, exchange, routing_key): (Source, String, String),
         properties: Properties,
         redelivered: bool,
-        received: Timestamp,
+        received: Moment,
         (reply_policy, own_user): (&ReplyPolicy, Option<&str>),
     ) -> Self {
         let id = properties.message_id.clone();
@@ -56,12 +57,12 @@ impl Letter {
             }
         });
         Self {
-            docket: Docket::read(&properties, redelivered, own_user, received),
+            docket: Docket::read(&properties, redelivered, own_user, &received),
             id: id.unwrap_or_else(|| Uuid::new_v4().to_string()),
             reply_to,
             source,
             redelivered,
-            received,
+            received: received.at,
             exchange,
             routing_key,
             properties,
@@ -80,7 +81,7 @@ impl Letter {
     pub fn lane(&self) -> Option<(&ConnectionName, Lane)> {
         match &self.source {
             Source::Work { connection, lane } => Some((connection, *lane)),
-            Source::Unrouted | Source::Undelivered => None,
+            Source::Removed { .. } | Source::Unrouted | Source::Undelivered => None,
         }
     }
 

@@ -9,108 +9,64 @@ mod answering;
 mod aside;
 mod cancelling;
 pub mod clock;
+mod connection;
 mod conversation;
 mod docket;
 pub mod event;
 mod fresh;
 pub mod gate;
+mod given_up;
 pub mod killpoint;
+mod lanes;
 mod letter;
 mod memory;
+mod okta_time;
+mod order;
+mod outcome;
 pub mod parked;
+mod parking;
 pub mod ports;
+mod probing;
 mod progress;
 pub mod pulse;
+mod rules;
+mod shares;
+mod turn;
 
-use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::FutureExt as _;
-use tokio::sync::{Semaphore, SemaphorePermit, watch};
+use futures_util::future::BoxFuture;
+use tokio::sync::{SemaphorePermit, watch};
 use tokio::time::Instant;
 
-use crate::domain::answer::{Effect, ErrorCode, Failure, Outcome};
 use crate::domain::ids::{ConnectionName, Lane};
 use crate::domain::mail::{CANCEL, Delivery, Receipt, Source};
-use crate::domain::secret::Secrets;
-use crate::policy::permit::{AllowList, Callers};
-use crate::policy::provenance::{self, GivenUp};
-use crate::policy::reply_to::ReplyPolicy;
-use crate::policy::retry::RetryRules;
 
 pub use admission::check_body;
 use admission::{Job, Reading};
 use answering::Answering;
-use aside::{Aside, Put};
-use cancelling::{Cancelled, Mark};
-use clock::Clock;
-use conversation::{Company, Conversation, Cost, End};
+use aside::{Aside, Put, SoFar};
+use cancelling::{Cancelled, Mark, Notice};
+pub use connection::Connection;
+use conversation::{Company, Conversation, End};
 use event::{Event, Observer, ParkReason};
-use fresh::Fresh;
 use killpoint::{Point, reached};
+use lanes::{InLane, Lanes, Waiting};
 use letter::Letter;
-use memory::{Key, Memory};
-use ports::{Budget, Inbox, Okta, Postbox};
+use memory::{Invocation, Memory};
+use okta_time::Moment;
+use outcome::{Conclusion, Ended, Identity, a_bug, cancelled};
+use parking::Parking;
+use ports::{Inbox, Postbox, Ready};
 use progress::Progress;
-use pulse::Pulse;
-
-/// One org as the worker sees it.
-pub struct Connection {
-    /// Its name.
-    pub name: ConnectionName,
-    /// The way to it.
-    pub okta: Arc<dyn Okta>,
-    /// What may be sent when.
-    pub budget: Arc<dyn Budget>,
-    /// What it enables.
-    pub subtools: AllowList,
-    /// Whether it works.
-    pub pulse: Arc<Pulse>,
-    /// What was just created there.
-    fresh: Fresh,
-    /// Room for one message in each lane that may be what brings workers down.
-    quarantine: [Semaphore; Lane::ALL.len()],
-}
-
-impl Connection {
-    /// A connection of which nothing is known yet.
-    pub fn new(
-        name: ConnectionName,
-        okta: Arc<dyn Okta>,
-        budget: Arc<dyn Budget>,
-        subtools: AllowList,
-    ) -> Self {
-        let quarantine = [Semaphore::new(1), Semaphore::new(1)];
-        Self { name, okta, budget, subtools, pulse: Arc::default(), fresh: Fresh::default(), quarantine }
-    }
-}
-
-/// What the worker goes by.
-pub struct Rules {
-    /// The orgs by name.
-    pub connections: HashMap<ConnectionName, Arc<Connection>>,
-    /// Who may call.
-    pub callers: Callers,
-    /// Where results may go.
-    pub reply_to: ReplyPolicy,
-    /// The worker's own broker user, whose `okta-` headers count.
-    pub own_user: Option<String>,
-    /// How long an interactive invocation without a deadline may take to begin.
-    pub interactive_deadline: Duration,
-    /// How long a list may go on asking for pages.
-    pub list_time_max: Duration,
-    /// How often and after how long a failure is tried again.
-    pub retry: RetryRules,
-    /// Where the time of day is read.
-    pub clock: Clock,
-    /// Turns true when the worker is to stop: what has not begun is left to others.
-    pub stopping: watch::Receiver<bool>,
-}
+pub use rules::Rules;
+use turn::leaves;
 
 /// Takes messages, runs them, answers them.
 pub struct Worker {
@@ -121,66 +77,17 @@ pub struct Worker {
     memory: Memory,
     /// What nobody wants any more.
     cancelled: Cancelled,
+    /// Whether it was said that a policy on the broker drops messages.
+    is_drop_told: AtomicBool,
+    /// What each caller may still park.
+    parking: Parking,
+    /// What it has of each lane.
+    lanes: Lanes,
 }
 
 /// How long a message that must run alone lies aside before: one of these, by chance. Those that went aside together
 /// would come back together, and one that brings the worker down would take the others with it each time.
 const QUARANTINE: [Duration; 2] = [Duration::from_secs(5), Duration::from_secs(15)];
-
-/// How the worker came to the end of a delivery.
-#[expect(clippy::large_enum_variant, reason = "there is one for each message, and it is nearly always that")]
-enum Ended {
-    /// The invocation has ended: what is to be answered.
-    Concluded(Conclusion),
-    /// A copy of the message is in the broker and comes again later.
-    PutAside,
-    /// Nobody waits for an answer.
-    Dropped,
-    /// Somebody else will have the message.
-    Stale,
-}
-
-/// How an invocation ended, for the answer.
-#[derive(Clone)]
-struct Conclusion {
-    outcome: Outcome,
-    cost: Cost,
-    park: Option<ParkReason>,
-    /// Pages of a list that were answered before.
-    pages: u32,
-}
-
-impl Conclusion {
-    /// It ended before any page.
-    fn new(outcome: Outcome, cost: Cost, park: Option<ParkReason>) -> Self {
-        Self { outcome, cost, park, pages: 0 }
-    }
-}
-
-impl Ended {
-    fn refused(failure: Failure, park: Option<ParkReason>) -> Self {
-        Self::Concluded(Conclusion::new(failure.into(), Cost::default(), park))
-    }
-
-    /// It was delivered again and again, and no worker came to its end.
-    fn crash_loop(is_write: bool) -> Self {
-        let message = "no worker came to the end of the message in too many deliveries";
-        let failure = Failure::new(ErrorCode::Internal, message);
-        let outcome =
-            if is_write { Outcome::Failed { effect: Effect::Unknown, failure } } else { failure.into() };
-        Self::Concluded(Conclusion::new(outcome, Cost::default(), Some(ParkReason::CrashLoop)))
-    }
-
-    /// A bug of ours ended it before any request.
-    fn crashed() -> Self {
-        Self::refused(a_bug(), Some(ParkReason::Internal))
-    }
-}
-
-/// What the caller is told of a bug of ours.
-fn a_bug() -> Failure {
-    Failure::new(ErrorCode::Internal, "the worker has a bug; the message is parked")
-}
 
 /// One message being worked on.
 #[derive(Clone, Copy)]
@@ -189,44 +96,34 @@ struct Case<'a> {
     body: &'a Bytes,
     receipt: &'a dyn Receipt,
     answering: Answering<'a>,
+    in_lane: Option<&'a InLane>,
 }
 
-/// What is known of a message for its answer, whatever became of it.
-#[derive(Default)]
-struct Identity {
-    connection: Option<Arc<Connection>>,
-    subtool: Option<&'static str>,
-    /// The same in words, whether it is one of the 28 or not.
-    named: Option<String>,
-    reason: Option<String>,
-    secrets: Secrets,
-    bytes_max: usize,
-    /// Whether its result is never left out.
-    keeps_result: bool,
-    /// Whether its answers are pages.
-    is_paged: bool,
-}
-
-impl Identity {
-    fn of(reading: &Reading) -> Self {
-        Self {
-            connection: reading.connection.clone(),
-            subtool: reading.entry.map(|entry| entry.manifest.name),
-            named: reading.named.clone(),
-            reason: reading.reason().map(str::to_owned),
-            secrets: reading.secrets.clone(),
-            bytes_max: reading.bytes_max(),
-            keeps_result: reading.keeps_result(),
-            is_paged: reading.is_paged(),
-        }
-    }
+/// A delivery that was read, and has its place among the others.
+struct Opened {
+    rules: Arc<Rules>,
+    letter: Letter,
+    body: Bytes,
+    receipt: Box<dyn Receipt>,
+    /// `None`: reading it shows a bug of ours.
+    reading: Option<(Identity, Reading)>,
+    in_lane: Option<InLane>,
+    begun: Instant,
 }
 
 impl Worker {
     /// A worker with these rules that answers through this postbox.
     pub fn new(rules: Rules, postbox: Arc<dyn Postbox>, observer: Arc<dyn Observer>) -> Self {
-        let (memory, cancelled) = (Memory::default(), Cancelled::default());
-        Self { rules: ArcSwap::from_pointee(rules), postbox, observer, memory, cancelled }
+        let rules = ArcSwap::from_pointee(rules);
+        let (memory, cancelled, lanes) = (Memory::default(), Cancelled::default(), Lanes::default());
+        let (is_drop_told, parking) = (AtomicBool::new(false), Parking::default());
+        Self { rules, postbox, observer, memory, cancelled, is_drop_told, parking, lanes }
+    }
+
+    /// The same, where `okta.dead` holds so many messages for so long.
+    #[must_use]
+    pub fn parking_in(self, dead_max: u32, dead_ttl: Duration) -> Self {
+        Self { parking: Parking::in_queue(dead_max, dead_ttl), ..self }
     }
 
     /// Goes by other rules from now on. A message that was taken before ends by those it was taken under.
@@ -238,40 +135,58 @@ impl Worker {
     async fn run(&self, reading: Reading, case: Case<'_>) -> Ended {
         let (rules, letter) = (case.rules, case.answering.letter);
         if letter.source == Source::Undelivered {
-            return self.give_up(letter, reading.is_write());
+            return self.give_up(letter, &reading);
         }
         if letter.docket.is_given_up() {
-            return Ended::crash_loop(reading.is_write());
+            return Ended::crash_loop(reading.effect_unless_read());
         }
         if letter.properties.kind.as_deref() == Some(CANCEL) {
-            if let Some(mark) = Mark::of(letter).filter(|_| letter.came_by_a_good_way().is_ok()) {
-                self.cancelled.add(mark, &*self.postbox, rules.own_user.as_deref()).await;
+            let is_good =
+                |mark: &Mark| letter.came_by_a_good_way().is_ok() && mark.is_permitted(&rules.callers);
+            if let Some(mark) = Mark::of(letter).filter(is_good) {
+                let notice = if letter.reply_to.is_some() { Notice::Answer } else { Notice::Nothing };
+                self.cancelled.add(mark, notice, &*self.postbox, rules.own_user.as_deref()).await;
             }
             return Ended::Dropped;
         }
-        if letter.lane().is_some_and(|(connection, _)| !rules.connections.contains_key(connection)) {
-            return Ended::Stale; // the connection was removed while the message was on its way
+        match &letter.source {
+            // The connection was removed while the message was on its way, and others may still serve it.
+            Source::Work { connection, .. } if !rules.connections.contains_key(connection) => {
+                return Ended::Stale;
+            }
+            // The connection has come back: its lanes are served by whoever is counted there.
+            Source::Removed { connection, .. } if rules.connections.contains_key(connection) => {
+                return Ended::Stale;
+            }
+            Source::Work { .. } | Source::Removed { .. } | Source::Unrouted | Source::Undelivered => {}
+        }
+        if let Some(connection) = reading.hangs_on_the_clock(letter, rules) {
+            probing::learn_time(&connection, &rules.clock, &self.observer).await;
         }
         // A message that cannot be read and names nobody to tell is kept for people to look at.
-        let is_kept = reading.envelope.is_err() && letter.reply_to.is_none();
-        let may_have_changed = reading.is_write() && letter.docket.maybe_since().is_some();
+        let is_kept =
+            reading.envelope.is_err() && letter.reply_to.is_none() && reading.caller_may_use(letter, rules);
+        let effect = reading.effect_before(&letter.docket);
         match catch_unwind(AssertUnwindSafe(|| reading.judge(letter, rules))) {
-            Ok(Ok(job)) => self.once(&job, case).await,
-            // A write that an earlier delivery may have begun: too late to look.
-            Ok(Err(failure)) if failure.code == ErrorCode::DeadlineExceeded && may_have_changed => {
-                let outcome = Outcome::Failed { effect: Effect::Unknown, failure };
-                Ended::Concluded(Conclusion::new(outcome, Cost::default(), None))
-            }
-            Ok(Err(failure)) => Ended::refused(failure, is_kept.then_some(ParkReason::Unreadable)),
-            Err(_) => Ended::crashed(),
+            Ok(Ok(job)) => match self.in_turn(&job, case).await {
+                Ok(()) => self.once(&job, case).await,
+                Err(ended) => ended,
+            },
+            Ok(Err(failure)) => Ended::refused(failure, effect, is_kept.then_some(ParkReason::Unreadable)),
+            Err(_) => Ended::crashed(effect),
         }
     }
 
     /// Runs an invocation that this worker has not run yet.
     async fn once(&self, job: &Job<'_>, case: Case<'_>) -> Ended {
-        let Some(key) = Key::of(job, case.body) else { return self.converse(job, case).await };
-        match self.memory.begin(key, job.letter.docket.redeliveries > 0).await {
-            Err(known) => Ended::Concluded(known),
+        let Some(invocation) = Invocation::of(job, case.body) else { return self.converse(job, case).await };
+        let is_same_message = job.letter.docket.may_have_run();
+        let begun = tokio::select! {
+            begun = self.memory.begin(invocation, is_same_message) => begun,
+            () = case.receipt.gone() => return Ended::Stale,
+        };
+        match begun {
+            Err(known) => Ended::Deduplicated(known),
             Ok(running) => {
                 let ended = self.converse(job, case).await;
                 if let Ended::Concluded(conclusion) = &ended {
@@ -284,12 +199,10 @@ impl Worker {
 
     /// Talks with Okta, or puts the message aside when the line is long.
     async fn converse(&self, job: &Job<'_>, case: Case<'_>) -> Ended {
-        let Case { rules, body, receipt, answering } = case;
-        let (postbox, observer) = (&*self.postbox, &self.observer);
-        let progress = Progress::new(&self.postbox, job.letter, job.connection.name.as_str(), job.subtool);
-        let company = Company { rules, observer, receipt, progress: &progress, cancelled: &self.cancelled };
-        let aside = Aside { job, body, receipt, rules, postbox };
-        let _alone = match self.alone(job, &aside).await {
+        let progress = self.progress(job);
+        let company = self.company(case, &progress);
+        let aside = self.aside(job, case);
+        let _alone = match self.alone(job, &aside, case.in_lane).await {
             Ok(alone) => alone,
             Err(ended) => return ended,
         };
@@ -301,39 +214,28 @@ impl Worker {
                 Ok(End::Outcome(outcome)) => break (outcome, None),
                 Err(_) => break (conversation.crashed(), Some(ParkReason::Internal)),
                 Ok(End::Stale) => return Ended::Stale,
-                Ok(End::Cancelled) => {
-                    let (connection, lane, id) = (&job.connection.name, job.lane, &*job.letter.id);
-                    self.observer.note(&Event::Cancelled { connection, lane, id });
-                    return Ended::Dropped;
+                Ok(End::Cancelled(notice)) => {
+                    self.note_cancelled(job);
+                    match notice {
+                        Notice::Nothing => return Ended::Dropped,
+                        Notice::Answer => break (cancelled(), None),
+                    }
                 }
                 Ok(End::Page(result)) => {
-                    if answering.page(result, conversation.cost.clone(), pages).await.is_err() {
+                    if case.answering.page(result, conversation.cost.clone(), pages).await.is_err() {
                         return Ended::Stale;
                     }
                     pages += 1;
                 }
-                Ok(End::HandBack) => {
-                    let (attempts, waited) = (conversation.attempts(), conversation.waited());
-                    let is_stopping = *rules.stopping.borrow();
-                    match aside.hand_back(attempts, waited, conversation.is_in_doubt()).await {
-                        Put::ComesBack(_) => {
-                            let (connection, lane, id) = (&job.connection.name, job.lane, &*job.letter.id);
-                            self.observer.note(&Event::HandedBack { connection, lane, id });
-                            return Ended::PutAside;
-                        }
-                        Put::Stays if !is_stopping => conversation.stay(),
-                        Put::Stays | Put::Stale => return Ended::Stale,
-                    }
-                }
+                Ok(End::HandBack) => match self.hand_back(&aside, &mut conversation, case).await {
+                    Some(ended) => return ended,
+                    None => conversation.stay(),
+                },
                 Ok(End::ComeAgain { bucket, wait }) => {
-                    match aside.put(wait, conversation.attempts(), conversation.waited()).await {
-                        Put::ComesBack(wait) => {
-                            let (connection, lane) = (&job.connection.name, job.lane);
-                            self.observer.note(&Event::PutAside { connection, lane, bucket, wait });
-                            return Ended::PutAside;
-                        }
-                        Put::Stays => conversation.stay(),
-                        Put::Stale => return Ended::Stale,
+                    if let Some(ended) =
+                        self.come_again(&aside, &mut conversation, case, (bucket, wait)).await
+                    {
+                        return ended;
                     }
                 }
             }
@@ -342,12 +244,30 @@ impl Worker {
         Ended::Concluded(Conclusion { outcome, cost: conversation.cost, park, pages })
     }
 
+    fn progress<'a>(&'a self, job: &'a Job<'_>) -> Progress<'a> {
+        Progress::new(&self.postbox, job.letter, job.connection.name.as_str(), job.subtool)
+    }
+
+    fn company<'a>(&'a self, case: Case<'a>, progress: &'a Progress<'a>) -> Company<'a> {
+        let Case { rules, receipt, in_lane, .. } = case;
+        let (observer, cancelled, hold_max) = (&self.observer, &self.cancelled, self.lanes.hold_max());
+        Company { rules, observer, receipt, progress, cancelled, in_lane, hold_max }
+    }
+
+    fn aside<'a>(&'a self, job: &'a Job<'a>, case: Case<'a>) -> Aside<'a> {
+        let Case { rules, body, receipt, in_lane, .. } = case;
+        let place = in_lane.and_then(InLane::place);
+        let order = place.map(|place| self.lanes.header(place.number()));
+        Aside { job, body, receipt, rules, postbox: &*self.postbox, order }
+    }
+
     /// A message that may be what brings workers down runs when no other such one does, and waits outside
     /// the worker until then: whatever is in hand when a worker dies has been delivered once more.
     async fn alone<'a>(
         &self,
         job: &'a Job<'_>,
         aside: &Aside<'_>,
+        in_lane: Option<&InLane>,
     ) -> Result<Option<SemaphorePermit<'a>>, Ended> {
         let Job { connection, lane, letter: Letter { docket, id, .. }, .. } = job;
         if !docket.is_suspect() {
@@ -357,12 +277,16 @@ impl Worker {
         // One that comes from aside was not in hand while others ran, and has nothing to wait for in hand.
         let alone = match room.try_acquire().ok().filter(|_| docket.is_settled) {
             Some(alone) => alone,
-            None => match aside.put(QUARANTINE[fastrand::usize(..2)], docket.attempts, docket.waited).await {
-                Put::ComesBack(_) => {
+            None => match aside.put(QUARANTINE[fastrand::usize(..2)], None, SoFar::of(docket)).await {
+                Put::ComesBack(time) => {
+                    leaves(job, in_lane, time);
                     self.observer.note(&Event::HandedBack { connection: &connection.name, lane: *lane, id });
                     return Err(Ended::PutAside);
                 }
-                Put::Stays => room.acquire().await.expect("the room is never closed"),
+                Put::Stays => tokio::select! {
+                    alone = room.acquire() => alone.expect("the room is never closed"),
+                    () = aside.receipt.gone() => return Err(Ended::Stale),
+                },
                 Put::Stale => return Err(Ended::Stale),
             },
         };
@@ -370,58 +294,51 @@ impl Worker {
         self.observer.note(&Event::Suspected { connection: &connection.name, lane: *lane, id, redeliveries });
         Ok(Some(alone))
     }
-
-    /// Answers what the broker gave up.
-    fn give_up(&self, letter: &Letter, is_write: bool) -> Ended {
-        if let Err(failure) = letter.came_by_a_good_way() {
-            return Ended::refused(failure, None);
-        }
-        match provenance::given_up(&letter.properties.headers) {
-            Some((_, GivenUp::Expired)) => {
-                let message = "the message expired in its queue before work began";
-                let failure = Failure::new(ErrorCode::DeadlineExceeded, message);
-                let failure = failure.at(Some("properties.expiration")).retry_at(letter.received);
-                // An earlier delivery may have begun it.
-                let is_unknown = is_write && letter.docket.maybe_since().is_some();
-                let effect = if is_unknown { Effect::Unknown } else { Effect::None };
-                let outcome = Outcome::Failed { effect, failure };
-                Ended::Concluded(Conclusion::new(outcome, Cost::default(), None))
-            }
-            Some((_, GivenUp::CrashLoop)) | None => Ended::crash_loop(is_write),
-        }
-    }
 }
 
-#[async_trait]
-impl Inbox for Worker {
-    async fn take(&self, delivery: Delivery) {
+impl Worker {
+    /// Reads a delivery and gives it its place among the others of its lane.
+    fn open(&self, delivery: Delivery) -> Opened {
         let begun = Instant::now();
         let Delivery { body, properties, exchange, routing_key, source, redelivered, receipt } = delivery;
-        let rules = &*self.rules.load_full();
+        let rules = self.rules.load_full();
         let address = (source, exchange, routing_key);
         let who = (&rules.reply_to, rules.own_user.as_deref());
-        let letter = Letter::new(address, properties, redelivered, rules.clock.now(), who);
-        let _inside = Inside::new(&letter, &*self.observer);
-
-        reached(Point::Delivered, Some(&letter.id)).await;
-        let read = catch_unwind(AssertUnwindSafe(|| {
-            let reading = Reading::new(&letter, &body, rules);
+        let ahead = rules.connection_of(&address).and_then(|connection| connection.ahead(&rules.clock));
+        let letter = Letter::new(address, properties, redelivered, Moment::now(&rules.clock, ahead), who);
+        let reading = catch_unwind(AssertUnwindSafe(|| {
+            let reading = Reading::new(&letter, &body, &rules);
             (Identity::of(&reading), reading)
         }));
-        let (identity, reading) = match read {
-            Ok((identity, reading)) => (identity, Some(reading)),
-            Err(_) => (Identity::default(), None),
+        let reading = reading.ok();
+        let in_lane = self.enter(&letter, reading.as_ref().map(|(_, reading)| reading), &rules);
+        Opened { rules, letter, body, receipt, reading, in_lane, begun }
+    }
+
+    /// Runs a delivery to its settlement.
+    async fn settle(&self, opened: Opened) {
+        let Opened { rules, letter, body, receipt, reading, in_lane, begun } = opened;
+        let _inside = Inside::new(&letter, &*self.observer);
+        reached(Point::Delivered, Some(&letter.id)).await;
+        let (identity, reading) = match reading {
+            Some((identity, reading)) => (identity, Some(reading)),
+            None => (Identity::default(), None),
         };
         let answering = Answering { worker: self, letter: &letter, identity: &identity, begun };
-        let case = Case { rules, body: &body, receipt: &*receipt, answering };
+        let (rules, in_lane) = (&*rules, in_lane.as_ref());
+        let case = Case { rules, body: &body, receipt: &*receipt, answering, in_lane };
         let ended = match reading {
             Some(reading) => self.run(reading, case).await,
-            None => Ended::crashed(),
+            None => Ended::crashed(letter.docket.effect_before()),
         };
         let is_safe = match ended {
             Ended::Concluded(conclusion) => {
                 reached(Point::Concluded, Some(&letter.id)).await;
                 answering.answer(conclusion, &body).await.is_ok()
+            }
+            Ended::Deduplicated(conclusion) => {
+                reached(Point::Concluded, Some(&letter.id)).await;
+                answering.answer_again(conclusion).await.is_ok()
             }
             Ended::PutAside | Ended::Dropped => true,
             Ended::Stale => false,
@@ -432,9 +349,32 @@ impl Inbox for Worker {
         }
         reached(Point::Acknowledged, Some(&letter.id)).await;
     }
+}
+
+impl Inbox for Worker {
+    fn take(self: Arc<Self>, delivery: Delivery) -> BoxFuture<'static, ()> {
+        match catch_unwind(AssertUnwindSafe(|| self.open(delivery))) {
+            Ok(opened) => Box::pin(async move { self.settle(opened).await }),
+            Err(_) => Box::pin(async {}), // a bug of ours; the delivery was given back
+        }
+    }
+
+    fn hold_at_most(&self, most: Duration) {
+        self.lanes.hold_at_most(most);
+    }
+
+    fn counted(&self, connection: &ConnectionName, ready: Ready) {
+        let now = self.rules.load().clock.now();
+        for lane in Lane::ALL {
+            let ready = ready.of(lane);
+            let Waiting { delayed, oldest } = self.lanes.of(connection, lane).waiting(ready, now);
+            let oldest = oldest.map(|sent| Duration::try_from(now.duration_since(sent)).unwrap_or_default());
+            self.observer.note(&Event::Backlog { connection, lane, ready, delayed, oldest });
+        }
+    }
 
     fn hear(&self, told: &[u8]) {
-        self.cancelled.hear(told);
+        self.cancelled.hear(told, &self.rules.load().callers);
     }
 
     /// While a connection is paused, what nobody waits for stays in its queue.
@@ -445,7 +385,9 @@ impl Inbox for Worker {
                 Some(connection) => connection.pulse.wants_bulk(),
                 None => watch::channel(true).1,
             },
-            Source::Work { .. } | Source::Unrouted | Source::Undelivered => watch::channel(true).1,
+            Source::Work { .. } | Source::Removed { .. } | Source::Unrouted | Source::Undelivered => {
+                watch::channel(true).1
+            }
         }
     }
 }

@@ -16,12 +16,14 @@ use crate::domain::mail::{HeaderValue, Headers, Properties};
 use crate::domain::secret::{MASK, Secrets};
 use crate::domain::topology::{INVOCATIONS, UNDELIVERED, is_own_queue, work_queue};
 use crate::policy::provenance::X_DEATH;
+use crate::policy::sensitive::{Read, secrets, speaks_of_secrets};
 use crate::tools::catalogue::{self, Entry};
 
-use super::admission::{Read, secrets, speaks_of_secrets};
 use super::answering::{PARKED_AT, REASON, ROUTING_KEY};
 use super::aside::{is_brokers_own, is_kept};
-use super::docket::{ATTEMPTS, CALLER, DELIVERY_COUNT, FIRST_SENT, ID_GENERATED, REDELIVERIES, SUSPECT_FROM};
+use super::docket::{
+    ATTEMPTS, CALLER, DELIVERY_COUNT, FIRST_SENT, ID_GENERATED, OKTA_CLOCK, REDELIVERIES, SUSPECT_FROM,
+};
 use super::event::ParkReason;
 
 /// What stands where a property had a byte that is not UTF-8: ASCII's own sign for that.
@@ -53,6 +55,8 @@ pub struct Parked {
     pub looks: u32,
     /// Whether the worker made the id.
     is_id_generated: bool,
+    /// By which clock its times are.
+    clock: Option<String>,
     /// The broker parked it, without a worker.
     by_broker: bool,
     properties: Properties,
@@ -94,6 +98,7 @@ impl Parked {
             parked: time(PARKED_AT).or_else(|| deaths.time(deaths.0.first())),
             looks: looks.and_then(|looks| u32::try_from(looks).ok()).unwrap_or(0),
             is_id_generated: own(ID_GENERATED).is_some_and(HeaderValue::is_true),
+            clock: text(OKTA_CLOCK),
             by_broker,
             properties,
         }
@@ -171,6 +176,8 @@ impl Parked {
         if self.is_id_generated {
             headers.insert(ID_GENERATED.to_owned(), HeaderValue::Bool(true));
         }
+        let clock = self.clock.clone().map(HeaderValue::Text);
+        headers.extend(clock.map(|clock| (OKTA_CLOCK.to_owned(), clock)));
         headers
     }
 
@@ -321,7 +328,7 @@ pub fn header_shown(name: &str, value: &HeaderValue, secrets: &Secrets) -> Value
     }
     match value {
         HeaderValue::Text(text) => Value::String(secrets.mask(text)),
-        HeaderValue::Int(number) => Value::from(*number),
+        HeaderValue::Int(number) | HeaderValue::Small(number) => Value::from(*number),
         HeaderValue::Float(number) => Value::from(*number),
         HeaderValue::Bool(it) => Value::Bool(*it),
         HeaderValue::Bytes(bytes) => Value::String(format!("{} bytes", bytes.len())),

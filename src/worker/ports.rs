@@ -7,11 +7,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use futures_util::future::BoxFuture;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::domain::http::{NoAnswer, Request, Response};
-use crate::domain::ids::Lane;
+use crate::domain::ids::{ConnectionName, Lane};
 use crate::domain::mail::{Delivery, Post, Posted, Source, Unposted};
 use crate::policy::budget::signal::Signal;
 use crate::policy::budget::window::{Heard, Told};
@@ -38,11 +39,16 @@ pub trait Postbox: Send + Sync {
 }
 
 /// The way in: takes each delivery and settles it in its own time.
-#[async_trait]
 pub trait Inbox: Send + Sync {
-    /// Runs one delivery to its settlement. Called in a task of its own; returns when the delivery is
-    /// settled or given up.
-    async fn take(&self, delivery: Delivery);
+    /// Takes a delivery. Called in the order of delivery, which is noted at once; what comes back runs the delivery to
+    /// its settlement, in a task of its own.
+    fn take(self: Arc<Self>, delivery: Delivery) -> BoxFuture<'static, ()>;
+
+    /// The broker takes back what is in hand for longer than this.
+    fn hold_at_most(&self, _most: Duration) {}
+
+    /// The broker has counted the messages that are in the queues of a connection's lanes.
+    fn counted(&self, _connection: &ConnectionName, _ready: Ready) {}
 
     /// Another worker has told what a caller wants no more.
     fn hear(&self, _told: &[u8]) {}
@@ -53,12 +59,34 @@ pub trait Inbox: Send + Sync {
     }
 }
 
+/// Messages in the queues of a connection's lanes, not yet delivered to anybody.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ready {
+    /// In the interactive lane.
+    pub interactive: u64,
+    /// In the bulk lane.
+    pub bulk: u64,
+}
+
+impl Ready {
+    /// Returns those of one lane.
+    pub fn of(self, lane: Lane) -> u64 {
+        match lane {
+            Lane::Interactive => self.interactive,
+            Lane::Bulk => self.bulk,
+        }
+    }
+}
+
 /// Waits until a signal says this; for ever when nobody can change what it says.
 pub async fn becomes(signal: &mut watch::Receiver<bool>, to: bool) {
     if signal.wait_for(|says| *says == to).await.is_err() {
         std::future::pending().await
     }
 }
+
+/// Messages of a lane that a worker has delayed at once, where nobody says how many are in hand.
+const DELAYED_MAX: usize = 64;
 
 /// The budget of one connection: nobody sends without a permit.
 #[async_trait]
@@ -71,6 +99,16 @@ pub trait Budget: Send + Sync {
 
     /// An invocation of this lane has ended after so many requests: others like it will take as many.
     fn concluded(&self, _lane: Lane, _requests: u32) {}
+
+    /// Returns how many workers serve the connection, as far as is known.
+    fn workers(&self) -> u32 {
+        1
+    }
+
+    /// Returns how many messages of a lane this worker may have delayed at once.
+    fn delayed_max(&self) -> usize {
+        DELAYED_MAX
+    }
 }
 
 /// One request that asks to be sent.
@@ -86,6 +124,9 @@ pub struct Ask<'a> {
     pub caller: Option<&'a str>,
     /// Until when it may wait.
     pub not_after: Option<Instant>,
+    /// When the message must come again rather than wait longer in hand, however patient it is: RabbitMQ takes a
+    /// delivery back that is held for long, and counts it as a failed one.
+    pub leave_at: Option<Instant>,
     /// Whether it mails or mints something: few such are on their way at once, because what was when a worker died
     /// nobody can be sure of.
     pub emits: bool,

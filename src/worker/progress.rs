@@ -31,6 +31,8 @@ pub(super) enum WaitingFor {
     RateLimit,
     /// The next attempt after a failure.
     Retry,
+    /// Earlier invocations of its subject.
+    Order,
 }
 
 /// The body of a progress message.

@@ -6,22 +6,12 @@
 
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Mutex, PoisonError};
 
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::Instant;
 
 use crate::domain::answer::ErrorCode;
-use crate::domain::bucket::RateHeaders;
-use crate::domain::http::{NoAnswer, Request, Response};
-use crate::domain::ids::{ConnectionName, Lane, UserKey};
-use crate::policy::budget::window::Told;
-use crate::policy::classify::{Limit, Meaning, Trouble, classify, is_unauthorized};
-use crate::policy::retry::PROBE;
-
-use super::Connection;
-use super::event::{Event, Observer};
-use super::ports::{Ask, Patience};
 
 /// Why a connection is paused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -75,7 +65,7 @@ impl Reason {
 pub(super) struct Pause {
     pub reason: Reason,
     /// The scope whose loss it is about.
-    scope: &'static str,
+    pub(super) scope: &'static str,
     /// When Okta is tried next.
     pub next_probe: Instant,
 }
@@ -94,9 +84,9 @@ impl Pause {
 /// The pulse of a connection. It outlives its settings.
 #[derive(Debug)]
 pub struct Pulse {
-    pause: watch::Sender<Option<Pause>>,
+    pub(super) pause: watch::Sender<Option<Pause>>,
     /// Whether messages of the bulk lane are wanted.
-    wants_bulk: watch::Sender<bool>,
+    pub(super) wants_bulk: watch::Sender<bool>,
     /// Good answers so far.
     beats: AtomicU64,
     /// Scopes that have worked.
@@ -150,150 +140,5 @@ impl Pulse {
         self.scopes.lock().unwrap_or_else(PoisonError::into_inner).clear();
         self.pause.send_replace(None);
         self.wants_bulk.send_replace(true);
-    }
-}
-
-/// Pauses a connection until a probe gets through; nothing when it is paused already.
-pub(super) fn pause(
-    connection: &Arc<Connection>,
-    reason: Reason,
-    scope: &'static str,
-    observer: &Arc<dyn Observer>,
-) {
-    let pause = Pause { reason, scope, next_probe: Instant::now() + PROBE.base };
-    let pulse = &connection.pulse;
-    if !pulse.pause.send_if_modified(|there| there.is_none().then(|| *there = Some(pause)).is_some()) {
-        return;
-    }
-    pulse.wants_bulk.send_replace(false);
-    observer.note(&Event::Paused { connection: &connection.name, reason });
-    let of_whom = (connection.name.clone(), Arc::clone(pulse), Arc::downgrade(connection));
-    tokio::spawn(try_again(of_whom, pause, Arc::clone(observer)));
-}
-
-/// Probes with growing waits until one gets through, or somebody else has ended the pause.
-async fn try_again(
-    (name, pulse, connection): (ConnectionName, Arc<Pulse>, Weak<Connection>),
-    mut pause: Pause,
-    observer: Arc<dyn Observer>,
-) {
-    let mut watch = pulse.watch();
-    let mut failures = 0;
-    loop {
-        let is_over = watch.wait_for(|there| *there != Some(pause));
-        tokio::select! {
-            _ = is_over => break,
-            () = sleep_until(pause.next_probe) => {}
-        }
-        let is_through = match connection.upgrade() {
-            Some(connection) => probe(&connection, pause.reason, pause.scope, &observer).await,
-            None => true, // those settings are gone; whoever fails under others pauses anew
-        };
-        failures += 1;
-        let wait = PROBE.wait(failures, 0.5 + fastrand::f64() / 2.0);
-        let next = (!is_through).then(|| Pause { next_probe: Instant::now() + wait, ..pause });
-        let is_ours = pulse.pause.send_if_modified(|there| {
-            let is_ours = *there == Some(pause);
-            if is_ours {
-                *there = next;
-            }
-            is_ours
-        });
-        match next {
-            Some(next) if is_ours => pause = next,
-            Some(_) => break,
-            None => {
-                if is_ours {
-                    pulse.wants_bulk.send_replace(true);
-                }
-                break;
-            }
-        }
-    }
-    observer.note(&Event::Resumed { connection: &name, reason: pause.reason });
-}
-
-/// Whether what the pause is about works again.
-pub(super) async fn probe(
-    connection: &Connection,
-    reason: Reason,
-    scope: &str,
-    observer: &Arc<dyn Observer>,
-) -> bool {
-    let request = asking(reason, scope);
-    let ask = Ask {
-        method: &request.method,
-        route: request.route,
-        lane: Lane::Interactive,
-        caller: None,
-        not_after: None,
-        emits: false,
-        patience: Patience::Wait,
-    };
-    let Ok(permit) = connection.budget.admit(ask).await else { return false };
-    let sent = Instant::now();
-    let answer = connection.okta.send(&request).await;
-    permit.heard(told(&answer));
-    observer.note(&Event::Requested {
-        connection: &connection.name,
-        bucket: request.bucket(),
-        method: &request.method,
-        http_status: answer.as_ref().ok().map(|response| response.status),
-        took: sent.elapsed(),
-        rate: answer.as_ref().ok().and_then(|response| RateHeaders::read(&response.headers)),
-    });
-    let Meaning::Said = classify(answer.as_ref()) else {
-        return reason == Reason::Unreachable && matches!(classify(answer.as_ref()), Meaning::Limited(_));
-    };
-    let Ok(response) = answer else { return false };
-    match reason {
-        Reason::Unauthorized => !is_unauthorized(&response),
-        Reason::Forbidden => !is_unauthorized(&response) && !lacks_scope(&response),
-        Reason::Unreachable | Reason::ReadOnly => true,
-    }
-}
-
-/// The least that shows it. Only a write shows whether Okta takes writes, from anybody or with this scope; these
-/// name nobody.
-fn asking(reason: Reason, scope: &str) -> Request {
-    let list = |route| Request::get(route, &[]).query("limit", 1);
-    let is_write = match reason {
-        Reason::ReadOnly => true,
-        Reason::Forbidden => scope.ends_with(".manage"),
-        Reason::Unauthorized | Reason::Unreachable => false,
-    };
-    let nobody = UserKey::try_from("00u00000000000000000".to_owned()).expect("it is shaped like an id");
-    match (scope.split('.').nth(1), is_write) {
-        (Some("groups"), true) => {
-            Request::delete("/api/v1/groups/{groupId}/users/{userId}", &[&nobody, &nobody])
-        }
-        (Some("apps"), true) => Request::delete("/api/v1/apps/{appId}/users/{userId}", &[&nobody, &nobody]),
-        (_, true) => Request::post("/api/v1/users/{userId}/lifecycle/unsuspend", &[&nobody]),
-        (Some("groups"), false) if reason == Reason::Forbidden => list("/api/v1/groups"),
-        (Some("apps"), false) if reason == Reason::Forbidden => list("/api/v1/apps"),
-        (Some("logs"), false) if reason == Reason::Forbidden => list("/api/v1/logs"),
-        (_, false) => list("/api/v1/users"),
-    }
-}
-
-/// Whether Okta says that the credential lacks a scope (`WWW-Authenticate`, "insufficient_scope").
-pub(super) fn lacks_scope(response: &Response) -> bool {
-    let said =
-        |value: &http::HeaderValue| value.to_str().is_ok_and(|text| text.contains("insufficient_scope"));
-    response.status == 403 && response.headers.get(http::header::WWW_AUTHENTICATE).is_some_and(said)
-}
-
-/// What the budget learns of an answer: its meaning, and its headers where they speak of the window.
-pub(super) fn told(answer: &Result<Response, NoAnswer>) -> Told {
-    let rate = answer.as_ref().ok().and_then(|response| RateHeaders::read(&response.headers));
-    let window = rate.filter(|rate| !rate.is_concurrency());
-    match (classify(answer.as_ref()), window) {
-        (Meaning::Limited(Limit::Window), window) => Told::Spent(window),
-        (Meaning::Limited(Limit::Concurrency), _) => Told::Crowded,
-        (Meaning::Failed(Trouble::NotSent), _) => Told::Uncounted,
-        (_, Some(window)) => Told::Rate(window),
-        (Meaning::Said, None) => Told::Nothing,
-        // A page of something in front of Okta says nothing of how Okta's own answers are.
-        (Meaning::Failed(_), None) => Told::Lost,
     }
 }

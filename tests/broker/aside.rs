@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
+use futures_util::future::BoxFuture;
 use jiff::{SignedDuration, Timestamp};
 use lapin::options::{ExchangeDeleteOptions, QueueDeleteOptions};
 use lapin::types::{AMQPValue, FieldTable};
@@ -61,22 +62,21 @@ impl Budget for Crowded {
 
 /// Writes down with which properties each message came.
 struct Seen {
-    worker: Worker,
+    worker: Arc<Worker>,
     properties: Mutex<Vec<Properties>>,
     /// By how much the time that a copy lay aside was off what its tier says.
     errors: Mutex<Vec<SignedDuration>>,
 }
 
-#[async_trait]
 impl Inbox for Seen {
-    async fn take(&self, delivery: Delivery) {
+    fn take(self: Arc<Self>, delivery: Delivery) -> BoxFuture<'static, ()> {
         let headers = &delivery.properties.headers;
         if let Some(since) = headers.get("okta-aside-since").and_then(HeaderValue::as_int) {
             let lay = Timestamp::now().duration_since(Timestamp::from_millisecond(since).unwrap());
             self.errors.lock().unwrap().push(lay - SignedDuration::from_secs(1));
         }
         self.properties.lock().unwrap().push(delivery.properties.clone());
-        self.worker.take(delivery).await;
+        Arc::clone(&self.worker).take(delivery)
     }
 }
 
@@ -126,10 +126,12 @@ impl Running {
             stopping: stopping.clone(),
         };
         let publisher = Arc::new(Publisher::new(stopping.clone()));
-        let worker = Worker::new(rules, Arc::<Publisher>::clone(&publisher), Arc::clone(&observer));
+        let worker = Arc::new(Worker::new(rules, Arc::<Publisher>::clone(&publisher), Arc::clone(&observer)));
         let seen = Arc::new(Seen { worker, properties: Mutex::default(), errors: Mutex::default() });
         let settings = Settings {
             url: Secret::new(&url),
+            other_urls: Vec::new(),
+            management: None,
             ca_file: None,
             prefetch: 8,
             held_bytes_max: 1 << 26,
@@ -164,7 +166,7 @@ impl Running {
 
 /// What must be the same in every copy: all but the times, and what the broker calls the latest of equals.
 fn lasting(mut properties: Properties) -> Properties {
-    for name in ["okta-aside-since", "okta-waited-ms", "x-death"] {
+    for name in ["okta-aside-since", "okta-waited-ms", "okta-age-ms", "okta-expires-in-ms", "x-death"] {
         assert!(properties.headers.remove(name).is_some(), "{name}");
     }
     properties

@@ -60,7 +60,12 @@ pub fn command() -> Command {
 impl Process {
     /// Starts the command.
     pub fn start(name: &'static str, command: &mut Command) -> Self {
-        let piped = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        Self::start_reading(name, command, Stdio::null())
+    }
+
+    /// Starts the command with this standard input.
+    pub fn start_reading(name: &'static str, command: &mut Command, stdin: impl Into<Stdio>) -> Self {
+        let piped = command.stdin(stdin).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = piped.spawn().expect("the binary under test can be run");
         let (stdout, stderr) = (Written::default(), Written::default());
         stdout.read(child.stdout.take().expect("it is piped"));

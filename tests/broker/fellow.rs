@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use futures_util::future::BoxFuture;
 use okta_worker::domain::ids::{ConnectionName, Lane};
 use okta_worker::domain::mail::{Delivery, Post, Posted, Source, Unposted};
 use okta_worker::domain::secret::Secret;
@@ -29,6 +30,12 @@ pub enum Note {
     Taken,
     /// The broker does not let it hear or tell.
     Refused(String),
+    /// What it has taken could no longer be acknowledged.
+    Unsettled,
+    /// A queue was deleted, with so many messages in hand and waiting.
+    Deleted(String, usize, u32),
+    /// Its presence queue of a connection cannot be used.
+    Uncounted(String),
     /// It has found the broker, or lost it, and why.
     Broker(bool, String),
 }
@@ -98,13 +105,16 @@ impl Gossip for Telling {
     }
 }
 
-#[async_trait]
 impl Inbox for Notes {
-    async fn take(&self, delivery: Delivery) {
+    fn take(self: Arc<Self>, delivery: Delivery) -> BoxFuture<'static, ()> {
         self.all().push(Note::Taken);
-        let mut finishes = self.finishes.subscribe();
-        finishes.wait_for(|finishes| *finishes).await.expect("the sender is held here");
-        delivery.receipt.ack().await;
+        Box::pin(async move {
+            let mut finishes = self.finishes.subscribe();
+            finishes.wait_for(|finishes| *finishes).await.expect("the sender is held here");
+            if !delivery.receipt.is_live() || !delivery.receipt.ack().await {
+                self.all().push(Note::Unsettled);
+            }
+        })
     }
 
     fn wants(&self, source: &Source) -> watch::Receiver<bool> {
@@ -112,7 +122,9 @@ impl Inbox for Notes {
             Source::Work { connection, lane: Lane::Bulk } if connection.as_str() == "prod" => {
                 self.wants.subscribe()
             }
-            Source::Work { .. } | Source::Unrouted | Source::Undelivered => watch::channel(true).1,
+            Source::Work { .. } | Source::Removed { .. } | Source::Unrouted | Source::Undelivered => {
+                watch::channel(true).1
+            }
         }
     }
 }
@@ -121,6 +133,10 @@ impl Observer for Notes {
     fn note(&self, event: &Event<'_>) {
         match event {
             Event::SignalsRefused { why } => self.all().push(Note::Refused((*why).to_owned())),
+            Event::QueueDeleted { queue, in_hand, waiting } => {
+                self.all().push(Note::Deleted((*queue).to_owned(), *in_hand, *waiting));
+            }
+            Event::Uncounted { why, .. } => self.all().push(Note::Uncounted((*why).to_owned())),
             Event::Broker { connected, why } => {
                 self.generations.fetch_add(usize::from(*connected), Ordering::Relaxed);
                 self.all().push(Note::Broker(*connected, (*why).to_owned()));
@@ -135,6 +151,8 @@ impl Fellow {
     pub fn start(url: &str) -> Self {
         let settings = Settings {
             url: Secret::new(url),
+            other_urls: Vec::new(),
+            management: None,
             ca_file: None,
             prefetch: 4,
             held_bytes_max: 1024 * 1024,

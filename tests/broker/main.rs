@@ -7,6 +7,8 @@
 mod caller;
 mod child;
 mod fellow;
+#[path = "../support/limited.rs"]
+mod limited;
 mod node;
 mod org;
 #[path = "../support/proxy.rs"]
@@ -23,8 +25,12 @@ mod credentials;
 mod cuts;
 mod dead;
 mod given_up;
+mod mcp;
+mod nodes;
 mod not_yet;
+mod order;
 mod outages;
+mod policies;
 mod presence;
 mod refusals;
 mod reload;

@@ -7,6 +7,7 @@ use lapin::types::FieldTable;
 use serde_json::json;
 
 use super::caller::{Caller, Message, until};
+use super::fellow::{Fellow, Note};
 use super::node::{Alarm, Place, User, alone};
 use super::world::{Start, World};
 
@@ -154,4 +155,68 @@ async fn a_work_queue_that_is_deleted_under_the_worker_is_declared_again() {
         reply.body()["status"] == "succeeded"
     })
     .await;
+}
+
+#[tokio::test]
+async fn what_is_in_hand_of_a_deleted_queue_is_answered_and_what_waited_there_is_said_to_be_lost() {
+    const QUEUE: &str = "okta.invocations.prod.bulk";
+    const PREFETCH: usize = 4;
+    const WAITING: usize = 2;
+    let place = Place::take().await;
+    let fellow = Fellow::start(&place.url(User::Worker));
+    until("it is there", async || fellow.workers() == 1).await;
+    fellow.finish(false);
+    let caller = Caller::new(&place.url(User::Operator)).await;
+    for _ in 0..PREFETCH + WAITING {
+        caller.send(&Message::new("prod.bulk", "list_groups", &json!({}))).await;
+    }
+    let waiting = |fellow: &Fellow| fellow.census().map(|census| census.queued);
+    until("some are in hand and the others counted", async || {
+        fellow.taken() == PREFETCH && waiting(&fellow) == Some(WAITING as u64)
+    })
+    .await;
+    let channel = caller.open_channel().await;
+    channel.queue_delete(QUEUE.into(), QueueDeleteOptions::default()).await.unwrap();
+    until("it is consumed again", async || caller.consumers(QUEUE).await == Some(1)).await;
+    let deleted = Note::Deleted(QUEUE.to_owned(), PREFETCH, WAITING as u32);
+    assert!(fellow.notes().contains(&deleted), "{:?}", fellow.notes());
+    fellow.finish(true);
+    until("what comes later is taken", async || {
+        caller.send(&Message::new("prod.bulk", "list_groups", &json!({}))).await;
+        fellow.taken() > PREFETCH
+    })
+    .await;
+    assert_eq!(fellow.generations(), 1, "nothing else was disturbed");
+    assert!(!fellow.notes().contains(&Note::Unsettled), "what was in hand was ended in order");
+    fellow.stop().await;
+}
+
+#[tokio::test]
+async fn a_write_in_hand_when_its_queue_is_deleted_is_answered_once_and_done_once() {
+    let world = World::with(&["--latency", "2000"]).await;
+    let worker = world.worker();
+    let caller = world.caller().await;
+    caller.queue("answers", FieldTable::default(), None).await;
+    let message = Message::new("prod.bulk", "create_group", &json!({"name": "x"})).id("w");
+    caller.send(&message.answer_to("answers")).await;
+    until("it is in flight", async || world.org.requests() > 0).await;
+    let channel = caller.open_channel().await;
+    channel.queue_delete("okta.invocations.prod.bulk".into(), QueueDeleteOptions::default()).await.unwrap();
+    let body = caller.take("answers").await.body();
+    assert_eq!(
+        (&body["id"], &body["status"], &body["effect"]),
+        (&json!("w"), &json!("succeeded"), &json!("applied"))
+    );
+    until("its queue is there again", async || {
+        caller.consumers("okta.invocations.prod.bulk").await == Some(1)
+    })
+    .await;
+    let stderr = worker.process.stderr();
+    assert!(stderr.contains("`okta.invocations.prod.bulk` was deleted: the 1 messages in hand"), "{stderr}");
+    assert_eq!(stderr.matches("declared and consuming").count(), 1, "{stderr}");
+    worker.stop();
+    assert_eq!(
+        (world.org.effects(), caller.count("answers").await),
+        (vec!["group.created".to_owned()], Some(0))
+    );
 }

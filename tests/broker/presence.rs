@@ -1,7 +1,7 @@
-//! How many workers there are: a consumer each on the presence queue of a connection.
+//! How many workers there are: a consumer each on the presence queue of a connection, and a heartbeat each.
 
-use lapin::options::QueueDeleteOptions;
-use lapin::types::FieldTable;
+use lapin::options::{BasicConsumeOptions, QueueDeleteOptions};
+use lapin::types::{AMQPValue, FieldTable};
 use okta_worker::domain::topology::INVOCATIONS;
 use okta_worker::worker::ports::Census;
 use serde_json::json;
@@ -96,6 +96,50 @@ async fn a_presence_queue_that_is_deleted_under_the_worker_is_declared_again() {
     let channel = caller.open_channel().await;
     channel.queue_delete(PRESENCE.into(), QueueDeleteOptions::default()).await.unwrap();
     until("it is counted again", async || caller.consumers(PRESENCE).await == Some(1)).await;
+    assert_eq!(fellow.generations(), 1, "the work went on");
+}
+
+#[tokio::test]
+async fn workers_whose_presence_queue_cannot_be_used_work_and_know_of_each_other_all_the_same() {
+    let place = Place::take().await;
+    let caller = Caller::new(&place.url(User::Operator)).await;
+    // As good as one whose node is down: the broker refuses to declare and to look.
+    let length: FieldTable = {
+        let mut arguments = FieldTable::default();
+        arguments.insert("x-max-length".into(), AMQPValue::LongLongInt(1));
+        arguments
+    };
+    caller.queue(PRESENCE, length, None).await;
+    let url = place.url(User::Worker);
+    let [one, two] = [(); 2].map(|()| Fellow::start(&url));
+    until("both know of two", async || one.workers() == 2 && two.workers() == 2).await;
+    let uncounted = |note: &Note| matches!(note, Note::Uncounted(why) if why.contains("x-max-length"));
+    assert_eq!(one.notes().iter().filter(|note| uncounted(note)).count(), 1, "{:?}", one.notes());
+    caller.send(&Message::new("prod.bulk", "list_groups", &json!({}))).await;
+    until("one of them takes it", async || one.taken() + two.taken() == 1).await;
+    two.stop().await;
+    until("it is alone", async || one.workers() == 1).await;
+    assert_eq!(one.generations(), 1, "it has not left its work");
+    // As soon as it can be used, it is.
+    let channel = caller.open_channel().await;
+    channel.queue_delete(PRESENCE.into(), QueueDeleteOptions::default()).await.unwrap();
+    until("it is counted there", async || caller.consumers(PRESENCE).await == Some(1)).await;
+    assert_eq!(one.generations(), 1, "without a new beginning");
+}
+
+#[tokio::test]
+async fn workers_of_release_0_1_0_are_counted_beside_those_that_tell() {
+    let place = Place::take().await;
+    let caller = Caller::new(&place.url(User::Operator)).await;
+    let fellow = Fellow::start(&place.url(User::Worker));
+    until("it is counted", async || fellow.workers() == 1).await;
+    // All that such a worker does about it.
+    let channel = caller.open_channel().await;
+    let (tag, none) = ("".into(), FieldTable::default());
+    let options = BasicConsumeOptions { no_ack: true, ..BasicConsumeOptions::default() };
+    let _old = channel.basic_consume(PRESENCE.into(), tag, options, none).await.unwrap();
+    until("it knows of two", async || fellow.workers() == 2).await;
+    assert_eq!(caller.consumers(PRESENCE).await, Some(2), "and so does the other");
 }
 
 #[tokio::test]

@@ -58,13 +58,6 @@ fn rows() -> Vec<Row> {
         ),
         row("no subtool", raw(r#"{"arguments":{}}"#), invalid, "subtool", "subtool"),
         row(
-            "arguments that are null",
-            raw(r#"{"subtool":"list_groups","arguments":null}"#),
-            invalid,
-            "arguments",
-            "",
-        ),
-        row(
             "an unknown option",
             user().options(json!({"retries": 3})),
             invalid,

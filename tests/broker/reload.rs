@@ -80,13 +80,69 @@ async fn a_connection_comes_changes_and_goes_and_the_others_keep_their_consumers
     until("it is consumed no more", async || caller.consumers(BULK).await == Some(0)).await;
     until("it has left", async || caller.consumers(PRESENCE).await == Some(0)).await;
     says(&worker, "connection `third` was removed").await;
-    caller.send(&list("third.bulk")).await;
-    until("its messages wait", async || caller.count(BULK).await == Some(1)).await;
-
+    says(&worker, "no worker serves `third` any more").await;
     assert_eq!(status(&mut caller, &list("prod")).await, "succeeded");
     assert_eq!(old_consumers(node, &world), before);
     assert_eq!(worker.process.stderr().matches("declared and consuming").count(), 1);
     worker.stop();
+}
+
+/// What a caller is told of a connection that is not there, and of what effect.
+async fn is_unknown(caller: &mut Caller, message: &Message) {
+    let reply = caller.call(message).await;
+    assert_eq!(reply.error(), ("unknown_connection".to_owned(), Some("properties.routing_key".to_owned())));
+    assert_eq!(reply.body()["effect"], "none");
+}
+
+#[tokio::test]
+async fn who_waits_for_a_removed_connection_is_answered_once_the_last_worker_has_left_it() {
+    let world = World::new().await;
+    let settings = third(&world, &open("\"all\""));
+    let start = || Start { settings: &settings, ..Start::default() };
+    let (first, second) = (world.worker_with(&start()), world.worker_with(&start()));
+    let mut caller = world.caller().await;
+    caller.queue("answers", FieldTable::default(), None).await;
+    let without = |worker: &Worker| {
+        let text = worker.settings();
+        worker.write(text.split_once("\n[connections.third]").expect("it is there").0);
+        worker.process.signal("HUP");
+    };
+    without(&first);
+    until("one has left", async || caller.consumers(PRESENCE).await == Some(1)).await;
+    for _ in 0..20 {
+        assert_eq!(status(&mut caller, &list("third")).await, "succeeded", "the other still serves it");
+    }
+    // What comes while nobody serves it, and what comes afterwards.
+    without(&second);
+    until("both have left", async || caller.consumers(PRESENCE).await == Some(0)).await;
+    caller.send(&list("third.bulk").id("left").answer_to("answers")).await;
+    let left = caller.take("answers").await;
+    assert_eq!((left.error().0.as_str(), &left.body()["id"]), ("unknown_connection", &json!("left")));
+    for worker in [&first, &second] {
+        says(worker, "no worker serves `third` any more").await;
+    }
+    for key in ["third", "third.interactive", "third.bulk"] {
+        is_unknown(&mut caller, &list(key)).await;
+    }
+    // A worker that starts without the connection has nothing to do with its queues.
+    first.stop();
+    second.stop();
+    let mut third_worker = world.worker();
+    is_unknown(&mut caller, &list("third")).await;
+    // It comes back, and so do its bindings.
+    let text = third_worker.settings();
+    third_worker.write(&format!("{text}{settings}"));
+    third_worker.process.signal("HUP");
+    says(&third_worker, "connection `third` was added").await;
+    until("it is served", async || caller.consumers(PRESENCE).await == Some(1)).await;
+    until("and reached", async || status(&mut caller, &list("third.bulk")).await == "succeeded").await;
+    third_worker.await_ready();
+    without(&third_worker);
+    says(&third_worker, "no worker serves `third` any more").await;
+    third_worker.write(&format!("{text}{settings}"));
+    third_worker.process.signal("HUP");
+    until("it is served again", async || status(&mut caller, &list("third.bulk")).await == "succeeded").await;
+    third_worker.stop();
 }
 
 #[tokio::test]

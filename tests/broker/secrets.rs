@@ -241,3 +241,44 @@ service_app = {{ client_id = "0oa", scopes = "okta.users.read", private_key = {{
     let key = service_app::KEY.lines().nth(2).expect("it has lines");
     assert_eq!(shown(&printed, &[TOKEN, BROKER_PASSWORD, STRAY, key]), [""; 0], "{printed}");
 }
+
+/// A returned message is logged by lapin with its body, at a level that most filters let through.
+#[tokio::test]
+async fn a_result_that_is_returned_is_logged_by_no_filter() {
+    let world = World::new().await;
+    let filters = [
+        "error",
+        "warn",
+        "info",
+        "debug",
+        "trace",
+        "lapin=trace",
+        "lapin=error,info",
+        "off,lapin=trace",
+        "lapin::returned_messages=trace",
+        "[x{y=1}]=trace",
+        "okta_worker::x[y]=trace,lapin[z{w=1}]=trace",
+    ];
+    for (round, filter) in filters.into_iter().enumerate() {
+        let variables = [("OKTA_WORKER_LOG", filter)];
+        let worker = world.worker_with(&Start { variables: &variables, ..Start::default() });
+        let caller = world.caller().await;
+        let login = format!("returned{round}@example.com");
+        let profile = json!({"firstName": "S", "lastName": "T", "login": login, "email": login});
+        let create = json!({"profile": profile, "activate": false});
+        caller.send(&Message::new("prod", "create_user", &create)).await;
+        caller.take(UNCLAIMED).await;
+        let mint = Message::new("prod", "activate_user", &json!({"user_id": login, "send_email": false}));
+        caller.send(&mint.answer_to("gone")).await;
+        let reply = caller.take(UNCLAIMED).await;
+        assert_eq!(reply.body()["result"]["activation_token"], "***", "{}", whole(&reply));
+        let mut process = worker.process;
+        process.signal("TERM");
+        process.wait();
+        let stderr = process.stderr();
+        // The token of the simulated org is not known here; the link around it is.
+        let shows = |text: &str| stderr.contains(text);
+        assert!(!shows("activation_token") && !shows("97, 99, 116, 105, 118, 97"), "{filter}: {stderr}");
+        assert!(!stderr.contains("lapin"), "{filter}: {stderr}");
+    }
+}

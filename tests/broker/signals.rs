@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use lapin::options::QueueDeleteOptions;
-use lapin::types::ShortString;
+use lapin::ExchangeKind;
+use lapin::options::ExchangeDeclareOptions;
+use lapin::types::{FieldTable, ShortString};
 use okta_worker::domain::topology::SIGNALS;
 use okta_worker::policy::budget::signal::Signal;
 use serde_json::{Value, json};
@@ -118,6 +119,49 @@ async fn the_queue_that_signals_are_heard_from_is_bounded_and_goes_with_its_work
 }
 
 #[tokio::test]
+async fn a_queue_of_signals_that_is_deleted_is_replaced_and_the_work_goes_on() {
+    let Some(node) = ours() else { return };
+    let place = Place::take().await;
+    let url = place.url(User::Worker);
+    let [one, two] = gathered([(); 2].map(|()| Fellow::start(&url))).await;
+    // Exclusive queues are deleted by their own connection alone, or by the broker itself.
+    let vhost = place.vhost.as_deref().expect("a node of ours has virtual hosts");
+    let delete = format!(
+        "[rabbit_amqqueue:delete(Q, false, false, <<\"test\">>) || Q <- rabbit_amqqueue:list(<<\"{vhost}\">>), \
+         binary:match(element(4, amqqueue:get_name(Q)), <<\"amq.gen\">>) =/= nomatch]."
+    );
+    let before: Vec<_> = listening(node, &place).iter().map(|queue| queue["name"].to_string()).collect();
+    node.run("ctl", &["-q", "eval", &delete]);
+    until("both have another", async || {
+        let there = listening(node, &place);
+        there.len() == 2 && there.iter().all(|queue| !before.contains(&queue["name"].to_string()))
+    })
+    .await;
+    until("it is heard again", async || {
+        one.tell("prod", &signal(3));
+        two.has_heard("prod", &signal(3))
+    })
+    .await;
+    assert_eq!((one.generations(), two.generations()), (1, 1), "neither has left its work");
+}
+
+#[tokio::test]
+async fn an_exchange_of_signals_that_is_another_one_stops_no_worker() {
+    let place = Place::take().await;
+    let caller = Caller::new(&place.url(User::Operator)).await;
+    let channel = caller.open_channel().await;
+    let (kind, options) = (ExchangeKind::Direct, ExchangeDeclareOptions::default());
+    channel.exchange_declare(SIGNALS.into(), kind, options, FieldTable::default()).await.unwrap();
+    let url = place.url(User::Worker);
+    let [one, two] = gathered([(); 2].map(|()| Fellow::start(&url))).await;
+    until("both know of two", async || one.workers() == 2 && two.workers() == 2).await;
+    let refused = |note: &Note| matches!(note, Note::Refused(why) if why.contains(SIGNALS));
+    assert_eq!(one.notes().iter().filter(|note| refused(note)).count(), 1, "{:?}", one.notes());
+    caller.send(&Message::new("prod.bulk", "list_groups", &json!({}))).await;
+    until("one of them takes it", async || one.taken() + two.taken() == 1).await;
+}
+
+#[tokio::test]
 async fn a_worker_whose_user_may_have_no_queue_of_its_own_works_and_says_so_once() {
     let Some(node) = ours() else { return };
     let world = World::new().await;
@@ -129,8 +173,8 @@ async fn a_worker_whose_user_may_have_no_queue_of_its_own_works_and_says_so_once
     assert_eq!(listening(node, &world.place), [Value::Null; 0]);
     // A new connection, and it is not said again.
     let connected = || worker.process.stderr().matches("declared and consuming").count();
-    let channel = caller.open_channel().await;
-    channel.queue_delete("okta.presence.prod".into(), QueueDeleteOptions::default()).await.unwrap();
+    let vhost = world.place.vhost.as_deref().expect("a node of ours has virtual hosts");
+    node.run("ctl", &["-q", "close_all_connections", "-p", vhost, "test"]);
     until("it has connected again", async || connected() == 2).await;
     let stderr = worker.process.stderr();
     assert_eq!(stderr.matches("cannot tell each other").count(), 1, "{stderr}");
@@ -168,7 +212,8 @@ async fn a_worker_whose_user_may_not_tell_hears_and_is_counted_and_says_so_once(
         mute.tell("prod", &signal(1));
         until("it goes on", async || mute.has_told()).await;
     }
-    assert_eq!((refusals(&mute), refusals(&other)), (1, 0));
+    until("it is refused, too: it may not tell that it is there", async || refusals(&other) == 1).await;
+    assert_eq!(refusals(&mute), 1);
     assert_eq!(heard(&other), []);
     until("they are counted", async || mute.workers() == 2).await;
     other.stop().await;

@@ -71,6 +71,35 @@ async fn a_channel_closed_over_a_message_that_took_too_long_is_replaced_and_cons
     .await;
 }
 
+#[tokio::test]
+async fn messages_that_only_wait_for_the_budget_are_all_answered_and_count_as_no_failed_deliveries() {
+    const MESSAGES: usize = 18;
+    let Some(node) = alone().await else { return };
+    let world = World::at(Place::on(&node), &["--limit", "groups=3", "--window", "6"]);
+    let _impatience = Impatience::begin(&node);
+    let window = [("OKTA_WORKER__CONNECTIONS__PROD__RATE_LIMIT_WINDOW", "6s")];
+    let worker = world.worker_with(&Start { variables: &window, ..Start::default() });
+    let caller = world.caller().await;
+    caller.queue("answers", FieldTable::default(), None).await;
+    for number in 0..MESSAGES {
+        let id = format!("g{number}");
+        let message = Message::new("prod.bulk", "create_group", &json!({ "name": id })).id(&id);
+        caller.send(&message.answer_to("answers")).await;
+    }
+    let mut ids = Vec::new();
+    while ids.len() < MESSAGES {
+        let body = caller.take("answers").await.body();
+        assert_eq!((&body["status"], &body["attempts"]), (&json!("succeeded"), &json!(1)), "{body}");
+        ids.push(body["id"].as_str().expect("an answer has an id").to_owned());
+    }
+    ids.sort();
+    ids.dedup();
+    assert_eq!((ids.len(), world.org.effects().len()), (MESSAGES, MESSAGES), "each once");
+    // Once it learned how long the broker waits; from then on nothing was in hand for that long.
+    assert!(worker.lost_so_far() <= 1, "{}", worker.process.stderr());
+    assert_eq!(world.org.refused(), 0);
+}
+
 /// Answers wait for an alarm of so long at least, and nothing is lost or done again.
 async fn alarmed_for(time: Duration) {
     const MESSAGES: usize = 10;

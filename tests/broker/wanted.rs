@@ -4,7 +4,7 @@ use serde_json::json;
 
 use super::caller::{Caller, Message, until};
 use super::fellow::Fellow;
-use super::node::{Place, User};
+use super::node::{Place, User, ours};
 
 const BULK: &str = "okta.invocations.prod.bulk";
 const INTERACTIVE: &str = "okta.invocations.prod.interactive";
@@ -42,13 +42,16 @@ async fn a_queue_whose_messages_are_not_wanted_is_not_consumed_until_they_are() 
 
 #[tokio::test]
 async fn a_worker_whose_connections_are_built_anew_still_does_not_consume_what_is_not_wanted() {
+    let Some(node) = ours() else { return };
     let place = Place::take().await;
     let (fellow, caller) = consuming(&place).await;
     fellow.want(false);
     until("nobody consumes it", async || caller.consumers(BULK).await == Some(0)).await;
-    let channel = caller.open_channel().await;
-    channel.queue_delete(PRESENCE.into(), lapin::options::QueueDeleteOptions::default()).await.unwrap();
+    let url = place.url(User::Operator);
+    let vhost = url.rsplit('/').next().expect("a URL names a virtual host");
+    node.run("ctl", &["-q", "close_all_connections", "-p", vhost, "test"]);
     until("everything is built anew", async || fellow.generations() == 2).await;
+    let caller = Caller::new(&url).await; // its connection was closed as well
     assert_eq!(caller.consumers(BULK).await, Some(0));
     fellow.want(true);
     until("it is consumed", async || caller.consumers(BULK).await == Some(1)).await;

@@ -34,10 +34,12 @@ impl<'a> Crew<'a> {
         Self { world, workers, rng: Rng::with_seed(seed), kills: 0 }
     }
 
-    /// One of them is gone from one moment to the next, and another takes its place.
+    /// One of them is gone from one moment to the next, and another takes its place. One that has work, if there is any.
     fn kill(&mut self) {
-        let which = self.rng.usize(..self.workers.len());
-        self.kills += usize::from(in_hand(&self.workers[which]) > 0);
+        let at_work: Vec<_> =
+            (0..self.workers.len()).filter(|which| in_hand(&self.workers[*which]) > 0).collect();
+        self.kills += usize::from(!at_work.is_empty());
+        let which = self.rng.choice(at_work).unwrap_or_else(|| self.rng.usize(..self.workers.len()));
         self.workers[which] = self.world.start(&Start::default());
     }
 
@@ -57,12 +59,17 @@ impl<'a> Crew<'a> {
 async fn killing(
     world: &World,
     node: Option<&Node>,
-    (count, pause, seed): (usize, Duration, u64),
+    (count, pause, kills_max, seed): (usize, Duration, usize, u64),
 ) -> (Verdict, usize) {
-    let load = prepare(&world.org, "k", count, seed).await;
+    let mut load = prepare(&world.org, "k", count, seed).await;
     let mut crew = Crew::new(world, seed);
     let mut run = Run::begin(world).await;
-    run.send(load).await;
+    // A worker is killed right after each part is sent, while there surely is work.
+    while !load.is_empty() {
+        let later = load.split_off(load.len().min(count.div_ceil(4)));
+        run.send(std::mem::replace(&mut load, later)).await;
+        crew.kill();
+    }
     let deadline = Instant::now() + Duration::from_secs(600);
     let mut answered = 0;
     let mut deeds = ["kill", "stop"].into_iter().zip(1..).peekable();
@@ -70,7 +77,9 @@ async fn killing(
         assert!(Instant::now() < deadline, "{answered} of {count} answered, {} kills", crew.kills);
         tokio::time::sleep(pause).await;
         answered = run.gather().await;
-        crew.kill();
+        if crew.kills < kills_max {
+            crew.kill();
+        }
         if let Some(node) = node
             && let Some((deed, _)) = deeds.next_if(|(_, third)| 3 * answered > third * count)
         {
@@ -94,13 +103,13 @@ async fn workers_are_killed_at_random_and_nothing_is_lost_or_done_twice() {
     let (verdict, kills, count) = if is_long() {
         let Some(node) = alone().await else { return };
         let world = World::at(Place::on(&node), &texts(&org_arguments(30)));
-        let load = (5_000, Duration::from_secs(2), seed);
+        let load = (5_000, Duration::from_secs(2), usize::MAX, seed);
         let (verdict, kills) = killing(&world, Some(&node), load).await;
         assert!(kills >= 50, "{kills} kills interrupted work");
         (verdict, kills, 5_000)
     } else {
         let world = World::with(&texts(&org_arguments(20))).await;
-        let (verdict, kills) = killing(&world, None, (200, Duration::from_secs(1), seed)).await;
+        let (verdict, kills) = killing(&world, None, (200, Duration::from_secs(1), 8, seed)).await;
         assert!(kills > 0, "no kill interrupted work");
         (verdict, kills, 200)
     };

@@ -9,6 +9,7 @@
 #[expect(dead_code, reason = "the broker tests use more of it")]
 mod caller;
 mod checker;
+mod cluster;
 #[path = "../broker/child.rs"]
 #[expect(dead_code, reason = "the broker tests use more of it")]
 mod child;

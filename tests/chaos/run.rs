@@ -71,7 +71,7 @@ impl<'a> Run<'a> {
         let expected = self.history.asked.len() - unanswered;
         while Instant::now() < deadline {
             let are_idle = || workers.iter().all(|worker| in_hand(worker) == 0);
-            if self.gather().await >= expected && self.left().await.is_empty() && are_idle() {
+            if self.gather().await >= expected && left(&self.caller).await.is_empty() && are_idle() {
                 break;
             }
             tokio::time::sleep(5 * LOOK_AGAIN).await;
@@ -86,11 +86,8 @@ impl<'a> Run<'a> {
         }
         tokio::time::sleep(GIVEN_BACK_WITHIN).await;
         self.gather().await;
-        self.history.left = self.left().await;
-        while let Some(parked) = self.caller.look(DEAD).await {
-            let id = parked.properties.message_id().as_ref().map(ToString::to_string);
-            self.history.parked.push(id.unwrap_or_default());
-        }
+        self.history.left = left(&self.caller).await;
+        self.history.parked = parked(&self.caller).await;
         self.history.effects = effects(self.world).split_off(self.before);
         let verdict = check(&self.history);
         if !verdict.is_good() {
@@ -106,18 +103,28 @@ impl<'a> Run<'a> {
     pub async fn connect(&mut self) {
         self.caller = self.world.caller().await;
     }
+}
 
-    /// Messages that wait in queues of work.
-    async fn left(&self) -> Vec<(&'static str, u32)> {
-        let mut left = Vec::new();
-        for queue in WORK.into_iter().chain(DELAY_TIERS.map(|(tier, _)| tier)) {
-            let count = self.caller.count(queue).await.unwrap_or(0);
-            if count > 0 {
-                left.push((queue, count));
-            }
+/// Messages that wait in queues of work.
+pub async fn left(caller: &Caller) -> Vec<(&'static str, u32)> {
+    let mut left = Vec::new();
+    for queue in WORK.into_iter().chain(DELAY_TIERS.map(|(tier, _)| tier)) {
+        let count = caller.count(queue).await.unwrap_or(0);
+        if count > 0 {
+            left.push((queue, count));
         }
-        left
     }
+    left
+}
+
+/// The ids of parked messages, which are taken away.
+pub async fn parked(caller: &Caller) -> Vec<String> {
+    let mut ids = Vec::new();
+    while let Some(parked) = caller.look(DEAD).await {
+        let id = parked.properties.message_id().as_ref().map(ToString::to_string);
+        ids.push(id.unwrap_or_default());
+    }
+    ids
 }
 
 /// How many messages a worker has in hand, as its metrics say.
@@ -130,7 +137,8 @@ pub fn in_hand(worker: &Worker) -> u64 {
     values.filter_map(|line| line.rsplit_once(' ')?.1.parse::<u64>().ok()).sum()
 }
 
-fn answered(body: &Value) -> Answered {
+/// An answer as the checker takes it.
+pub fn answered(body: &Value) -> Answered {
     let text = |value: &Value| value.as_str().map(str::to_owned);
     Answered {
         id: text(&body["id"]).expect("an answer has an id"),
@@ -143,7 +151,7 @@ fn answered(body: &Value) -> Answered {
 }
 
 /// What the org has done so far, with whom or what.
-fn effects(world: &World) -> Vec<(String, String)> {
+pub fn effects(world: &World) -> Vec<(String, String)> {
     let (status, body) = http(world.org.port(), "GET", "/sandbox/effects", "").expect("the sandbox answers");
     assert_eq!(status, 200, "{body}");
     let effects: Vec<Value> = serde_json::from_str(&body).expect("the back door speaks JSON");

@@ -144,6 +144,7 @@ impl World {
             lane,
             caller: None,
             not_after: None,
+            leave_at: None,
             emits: false,
             patience: Patience::Wait,
         };

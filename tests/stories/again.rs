@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use okta_worker::domain::bucket::Bucket;
 use okta_worker::domain::mail::{HeaderValue, Properties};
 use okta_worker::sandbox::{Fault, Trouble};
 use serde_json::{Value, json};
@@ -56,8 +57,13 @@ async fn the_same_write_twice_at_once_runs_once_and_is_answered_twice_alike() {
     for same in ["id", "status", "effect", "attempts", "okta_calls", "okta_request_ids"] {
         assert_eq!(first[same], second[same], "{same}");
     }
+    assert_eq!((&first["deduplicated"], &second["deduplicated"]), (&Value::Null, &json!(true)));
     assert_eq!(mails(&world, before), 1);
-    world.tape();
+    let tape = world.tape();
+    assert_eq!(
+        (tape.matches("r reset_user_password succeeded").count(), tape.matches("r dedup").count()),
+        (1, 1)
+    );
     world.close();
 }
 
@@ -72,6 +78,61 @@ async fn the_same_write_later_is_answered_and_not_run_for_ten_minutes() {
         assert_eq!(brief(&world.answer()), "r succeeded applied");
         assert_eq!(mails(&world, before), mailed, "{after_minutes} minutes later");
     }
+    world.tape();
+    world.close();
+}
+
+#[tokio::test(start_paused = true)]
+async fn ten_minutes_end_in_whatever_order_the_invocations_came() {
+    let mut world = Setup::default().open();
+    for number in 0..20 {
+        send_as(&mut world, &format!("other{number}"), &reset());
+    }
+    send_as(&mut world, "r", &reset());
+    world.rest().await;
+    let before = world.effects().len();
+    // Asked for again and again, and each time the first run counts.
+    let later = [(6, true), (3, true), (2, false), (9, true), (2, false)];
+    for (after_minutes, _) in later {
+        world.run_for(Duration::from_secs(after_minutes * 60)).await;
+        send_as(&mut world, "r", &reset());
+    }
+    world.rest().await;
+    assert_eq!(mails(&world, before), 2);
+    let answers: Vec<Value> = (0..26).map(|_| world.answer()).collect();
+    let again = answers.iter().filter(|answer| answer["id"] == "r").skip(1);
+    let again: Vec<bool> = again.map(|answer| answer["deduplicated"] == json!(true)).collect();
+    assert_eq!(again, later.map(|(_, is_known)| is_known));
+    world.tape();
+    world.close();
+}
+
+#[tokio::test(start_paused = true)]
+async fn ten_minutes_count_from_the_end_of_an_invocation_that_took_long() {
+    let mut world = Setup::default().limit(Bucket::UserWrite, 1).open();
+    let title = |title: &str| json!({ "user_id": SAM, "profile": { "title": title } });
+    let update = |to: &str| json!({ "subtool": "update_user", "arguments": title(to) });
+    for number in 0..12 {
+        let properties = Properties {
+            message_id: Some(format!("u{number}")),
+            reply_to: Some(REPLIES.to_owned()),
+            ..Properties::default()
+        };
+        world.send_raw("prod.bulk", properties, update(&number.to_string()).to_string());
+    }
+    world.rest().await; // one a minute
+    let answers: Vec<_> = (0..12).map(|_| world.answer()).collect();
+    let last = answers.last().expect("there are twelve");
+    world.run_for(Duration::from_secs(9 * 60)).await;
+    let id = last["id"].as_str().unwrap().to_owned();
+    let properties = Properties {
+        message_id: Some(id.clone()),
+        reply_to: Some(REPLIES.to_owned()),
+        ..Properties::default()
+    };
+    world.send_raw("prod.bulk", properties, update(id.trim_start_matches('u')).to_string());
+    world.rest().await;
+    assert_eq!(world.answer()["deduplicated"], json!(true));
     world.tape();
     world.close();
 }
@@ -161,7 +222,7 @@ async fn one_delivered_too_often_that_must_not_be_copied_runs_alone_in_the_worke
         let (message_id, reply_to) = (Some(id.to_owned()), Some(REPLIES.to_owned()));
         let headers = [("x-delivery-count".to_owned(), HeaderValue::Int(2))].into_iter().collect();
         let properties = Properties { message_id, reply_to, headers, ..Properties::default() };
-        world.send_raw("prod", properties, read().to_string());
+        world.send_again("prod", properties, read().to_string());
     }
     world.rest().await;
     assert_eq!(world.answers(2), ["a succeeded none", "b succeeded none"]);

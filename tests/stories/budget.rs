@@ -237,7 +237,16 @@ pub fn on_virtual_time<T>(future: impl Future<Output = T>) -> T {
 /// A request for a user.
 fn reading(lane: Lane, not_after: Option<tokio::time::Instant>) -> Ask<'static> {
     let (method, route) = (&http::Method::GET, "/api/v1/users/{userId}");
-    Ask { method, route, lane, caller: None, not_after, emits: false, patience: Patience::Wait }
+    Ask {
+        method,
+        route,
+        lane,
+        caller: None,
+        not_after,
+        leave_at: None,
+        emits: false,
+        patience: Patience::Wait,
+    }
 }
 
 fn gate(capacity_percent: u8) -> Arc<Gate> {

@@ -32,7 +32,7 @@ fn gate(terms: Terms) -> Arc<Gate> {
 
 fn ask(lane: Lane, caller: Option<&'static str>, not_after: Option<Instant>) -> Ask<'static> {
     let (method, route) = (&http::Method::GET, "/api/v1/users/{userId}");
-    Ask { method, route, lane, caller, not_after, emits: false, patience: Patience::Wait }
+    Ask { method, route, lane, caller, not_after, leave_at: None, emits: false, patience: Patience::Wait }
 }
 
 /// An org with plenty, and when requests passed.

@@ -115,7 +115,19 @@ fn every_write_has_a_row() {
 
 #[tokio::test(start_paused = true)]
 async fn a_write_whose_answer_was_lost_had_its_effect_once() {
-    for trouble in [Trouble::Bare(504), Trouble::Html(502), Trouble::Lost, Trouble::Status(500)] {
+    effects_once(&[Trouble::Bare(504), Trouble::Html(502), Trouble::Lost, Trouble::Status(500)]).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_write_that_a_page_answered_had_its_effect_once() {
+    let error_object = Trouble::Code { status: 200, code: "E0000009".to_owned() };
+    effects_once(&[Trouble::Html(200), error_object, Trouble::Bare(200)]).await;
+    effects_once(&[Trouble::Html(302), Trouble::Html(404), Trouble::Bare(404), Trouble::Html(407)]).await;
+}
+
+/// Each write, answered like this when it is done and when it is not.
+async fn effects_once(troubles: &[Trouble]) {
+    for trouble in troubles {
         for row in &ROWS {
             for is_done in [true, false] {
                 let (mut world, arguments, begin) = before(row).await;

@@ -18,6 +18,11 @@ impl Crowd {
         self.0.lock().unwrap().push_back((bucket, wait));
     }
 
+    /// Nobody else is expected.
+    pub fn clear(&self) {
+        self.0.lock().unwrap().clear();
+    }
+
     /// Whether everybody came who was expected.
     pub fn is_gone(&self) -> bool {
         self.0.lock().unwrap().is_empty()

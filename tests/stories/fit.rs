@@ -52,6 +52,7 @@ impl Bucket {
                 lane: Lane::Bulk,
                 caller: None,
                 not_after: None,
+                leave_at: None,
                 emits: false,
                 patience,
             };

@@ -74,6 +74,7 @@ async fn send(
         lane: Lane::Bulk,
         caller: None,
         not_after: None,
+        leave_at: None,
         emits: false,
         patience: Patience::Wait,
     };

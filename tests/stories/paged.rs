@@ -209,6 +209,37 @@ async fn what_nobody_wants_any_more_is_dropped_unless_it_has_begun() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn whoever_cancels_with_a_reply_to_is_answered_that_nothing_was_done() {
+    let mut world = Setup::default().limit(okta_worker::domain::bucket::Bucket::UserRead, 1).open();
+    world.others_read(1);
+    world.ask("get_user", json!({ "user_id": crate::world::SAM }));
+    world.rest().await;
+    drop((world.tape(), world.answer()));
+    world.ask("get_user", json!({ "user_id": crate::world::SAM }));
+    let cancel = Properties {
+        message_id: Some("m2".to_owned()),
+        kind: Some("okta.cancel".to_owned()),
+        reply_to: Some("a queue".to_owned()),
+        ..Properties::default()
+    };
+    world.send_raw("prod.interactive", cancel, "");
+    world.rest().await;
+    let tape = world.tape();
+    assert!(tape.contains("m2 cancelled"), "{tape}");
+    let answer = world.answer();
+    assert_eq!(
+        (&answer["id"], &answer["status"], &answer["effect"]),
+        (&json!("m2"), &json!("failed"), &json!("none"))
+    );
+    let error = &answer["error"];
+    assert_eq!(
+        (&error["code"], &error["retryable"], &error["retry_at"]),
+        (&json!("cancelled"), &json!(false), &json!(null))
+    );
+    world.close();
+}
+
+#[tokio::test(start_paused = true)]
 async fn who_asks_for_it_hears_of_a_wait_once_a_second() {
     let mut world = Setup::default().limit(okta_worker::domain::bucket::Bucket::UserRead, 1).open();
     world.others_read(1);

@@ -87,13 +87,13 @@ async fn a_message_ends_by_the_rules_that_it_was_taken_under() {
     let okta =
         Arc::new(SimulatedOkta::new(Arc::new(Mutex::new(org)), "token", clock, Duration::from_millis(100)));
     let broker = Broker::new([&prod()]);
-    let worker = Worker::new(rules(&okta, clock, 3), Arc::<Broker>::clone(&broker), silent());
+    let worker = Arc::new(Worker::new(rules(&okta, clock, 3), Arc::<Broker>::clone(&broker), silent()));
     let (first, _) = delivery();
-    tokio::join!(worker.take(first), async {
+    tokio::join!(Arc::clone(&worker).take(first), async {
         sleep(Duration::from_millis(50)).await;
         worker.go_by(rules(&okta, clock, 2));
     });
-    worker.take(delivery().0).await;
+    Arc::clone(&worker).take(delivery().0).await;
     let attempts = || body(&broker.pop(UNCLAIMED).expect("it is answered"))["attempts"].clone();
     assert_eq!((attempts(), attempts()), (json!(3), json!(2)));
 }
@@ -104,12 +104,47 @@ async fn a_message_of_a_connection_that_was_removed_meanwhile_is_left_to_others(
     let org = Arc::new(Mutex::new(Org::new(Settings::default())));
     let okta = Arc::new(SimulatedOkta::new(org, "token", clock, Duration::ZERO));
     let broker = Broker::new([&prod()]);
-    let worker = Worker::new(rules(&okta, clock, 1), Arc::<Broker>::clone(&broker), silent());
+    let worker = Arc::new(Worker::new(rules(&okta, clock, 1), Arc::<Broker>::clone(&broker), silent()));
     worker.go_by(Rules { connections: HashMap::new(), ..rules(&okta, clock, 1) });
     let (delivery, is_acknowledged) = delivery();
-    worker.take(delivery).await;
+    Arc::clone(&worker).take(delivery).await;
     assert!(!is_acknowledged.load(Ordering::Relaxed));
     assert_eq!(broker.waiting(UNCLAIMED), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_left_in_the_queues_of_a_removed_connection_is_answered_once_no_worker_serves_it() {
+    let clock = Clock::starting_at(BEGIN.parse().unwrap());
+    let org = Arc::new(Mutex::new(Org::new(Settings::default())));
+    let okta = Arc::new(SimulatedOkta::new(org, "token", clock, Duration::ZERO));
+    let broker = Broker::new([&prod()]);
+    let worker = Arc::new(Worker::new(rules(&okta, clock, 1), Arc::<Broker>::clone(&broker), silent()));
+    let removed = || Source::Removed { connection: prod(), lane: Lane::Bulk };
+    // It is served again: whoever is counted there will have the message.
+    let (mut delivery, is_acknowledged) = self::delivery();
+    delivery.source = removed();
+    Arc::clone(&worker).take(delivery).await;
+    assert!(!is_acknowledged.load(Ordering::Relaxed));
+    worker.go_by(Rules { connections: HashMap::new(), ..rules(&okta, clock, 1) });
+    let suspend = json!({ "subtool": "suspend_user", "arguments": { "user_id": SAM } }).to_string();
+    for (redelivered, write, effect) in
+        [(false, false, "none"), (true, false, "none"), (false, true, "none"), (true, true, "unknown")]
+    {
+        let (mut delivery, is_acknowledged) = self::delivery();
+        (delivery.source, delivery.redelivered) = (removed(), redelivered);
+        if write {
+            delivery.body = Bytes::from(suspend.clone());
+        }
+        Arc::clone(&worker).take(delivery).await;
+        assert!(is_acknowledged.load(Ordering::Relaxed));
+        let answer = body(&broker.pop(UNCLAIMED).expect("it is answered"));
+        let told = (&answer["error"]["code"], &answer["effect"], &answer["connection"]);
+        assert_eq!(
+            told,
+            (&json!("unknown_connection"), &json!(effect), &json!(null)),
+            "{redelivered} {write}"
+        );
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -131,9 +166,9 @@ async fn a_pause_under_settings_that_are_gone_ends_by_itself() {
     connection.pulse = Arc::clone(&old.connections[&prod()].pulse);
     let new =
         Rules { connections: HashMap::from([(prod(), Arc::new(connection))]), ..rules(&okta, clock, 1) };
-    let worker = Worker::new(old, Arc::<Broker>::clone(&broker), silent());
+    let worker = Arc::new(Worker::new(old, Arc::<Broker>::clone(&broker), silent()));
     let (delivery, _) = delivery();
-    worker.take(delivery).await; // it is paused, and the message goes back
+    Arc::clone(&worker).take(delivery).await; // it is paused, and the message goes back
     let source = Source::Work { connection: prod(), lane: Lane::Bulk };
     assert!(!*worker.wants(&source).borrow());
     worker.go_by(new);

@@ -40,9 +40,9 @@ fn line(event: &Event<'_>) -> Option<String> {
             let again = if *redelivered { " again" } else { "" };
             format!("{connection} {lane} received{again}")
         }
-        Event::Left { .. } => return None,
+        Event::Left { .. } | Event::Backlog { .. } => return None,
         Event::Waited { waited, .. } if waited.is_zero() => return None,
-        Event::Waited { connection, bucket, lane, waited } => {
+        Event::Waited { connection, bucket, lane, waited, .. } => {
             format!("{connection} {bucket} {lane} waited {:.3}s", waited.as_secs_f64())
         }
         Event::Requested { connection, bucket, method, http_status, .. } => {
@@ -63,12 +63,17 @@ fn line(event: &Event<'_>) -> Option<String> {
             let (reason, wait) = (reason.as_str(), wait.as_secs_f64());
             format!("{connection} attempt {attempt} failed: {reason}, next in {wait:.3}s")
         }
+        Event::Behind { connection, lane, id, wait } => {
+            format!("{connection} {lane} {id} put behind others for {}s", wait.as_secs())
+        }
         Event::PutAside { connection, lane, bucket, wait } => {
             format!("{connection} {bucket} {lane} put aside for {}s", wait.as_secs())
         }
         Event::Answered(ending) => ended(ending),
         Event::Undeliverable { id, .. } => format!("{id} undeliverable"),
         Event::Parked { id, reason, .. } => format!("{id} parked: {}", reason.as_str()),
+        Event::NotParked { id, reason, .. } => format!("{id} not parked: {}", reason.as_str()),
+        Event::Deduplicated { id, status, .. } => format!("{id} deduplicated: {}", status.as_str()),
         Event::HandedBack { id, .. } => format!("{id} handed back"),
         Event::Cancelled { id, .. } => format!("{id} cancelled"),
         Event::Suspected { id, redeliveries, .. } => {
@@ -79,7 +84,13 @@ fn line(event: &Event<'_>) -> Option<String> {
         Event::Stale { id } => format!("{id} stale"),
         Event::Broker { connected, why } => format!("broker connected={connected}: {why}"),
         Event::Blocked { blocked, why } => format!("blocked: {blocked}: {why}"),
+        Event::Removed { connection } => format!("{connection} removed"),
         Event::Unserved { why, .. } => format!("not served: {why}"),
+        Event::Policy { queue, what } => format!("policy on {queue}: {what}"),
+        Event::QueueDeleted { queue, in_hand, waiting } => {
+            format!("{queue} deleted, {in_hand} in hand, {waiting} waiting")
+        }
+        Event::Uncounted { why, .. } => format!("not counted: {why}"),
         Event::SignalsRefused { why } => format!("signals refused: {why}"),
     })
 }

@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use futures_util::future::BoxFuture;
 use http::HeaderValue;
 use http::header::AUTHORIZATION;
 use jiff::Timestamp;
@@ -62,6 +63,10 @@ pub enum Mishap {
     Hangs(Duration),
     /// Too many other requests are in flight.
     Crowded,
+    /// The machine has no file to open.
+    NoFiles,
+    /// The answer is larger than any that is read.
+    TooLarge,
     /// The port has a bug.
     Panic,
 }
@@ -148,6 +153,8 @@ struct Wire {
     clock: Clock,
     headers: Headers,
     mishaps: Mutex<VecDeque<Mishap>>,
+    /// Pages of this size, and larger ones, are answered 504.
+    too_large: AtomicUsize,
 }
 
 /// The request as other clients of the org would send it.
@@ -164,6 +171,10 @@ fn call(request: &Request) -> Call {
 #[async_trait]
 impl Okta for Wire {
     async fn send(&self, request: &Request) -> Result<Response, NoAnswer> {
+        let size = request.query_value("limit").and_then(|limit| limit.parse::<usize>().ok());
+        if size.is_some_and(|size| size >= self.too_large.load(Ordering::Relaxed)) {
+            return Ok(Response::new(504, http::HeaderMap::new(), ""));
+        }
         let mishap = self.mishaps.lock().unwrap().pop_front();
         match mishap {
             None => self.okta.send(request).await.map(|response| self.headers.pass(response)),
@@ -178,6 +189,8 @@ impl Okta for Wire {
                 let Answer::Said(response) = answer else { panic!("a 429 is an answer") };
                 Ok(response)
             }
+            Some(Mishap::NoFiles) => Err(NoAnswer::Local("too many open files".to_owned())),
+            Some(Mishap::TooLarge) => Err(NoAnswer::TooLarge(1000)),
             Some(Mishap::Panic) => panic!("a bug in the port"),
         }
     }
@@ -189,13 +202,15 @@ struct Door {
     inside: AtomicUsize,
 }
 
-#[async_trait]
 impl Inbox for Door {
-    async fn take(&self, delivery: Delivery) {
+    fn take(self: Arc<Self>, delivery: Delivery) -> BoxFuture<'static, ()> {
         let worker = self.workers.lock().unwrap().last().expect("there is a worker").clone();
         self.inside.fetch_add(1, Ordering::Relaxed);
-        worker.take(delivery).await;
-        self.inside.fetch_sub(1, Ordering::Relaxed);
+        let taken = worker.take(delivery);
+        Box::pin(async move {
+            taken.await;
+            self.inside.fetch_sub(1, Ordering::Relaxed);
+        })
     }
 
     fn wants(&self, source: &Source) -> watch::Receiver<bool> {
@@ -232,7 +247,14 @@ impl World {
         let org = Arc::new(Mutex::new(Org::new(setup.org.clone())));
         let okta = SimulatedOkta::new(Arc::clone(&org), "token", clock, setup.latency);
         let headers = setup.headers;
-        let wire = Wire { okta, org: Arc::clone(&org), clock, headers, mishaps: Mutex::default() };
+        let wire = Wire {
+            okta,
+            org: Arc::clone(&org),
+            clock,
+            headers,
+            mishaps: Mutex::default(),
+            too_large: AtomicUsize::new(usize::MAX),
+        };
         let broker = Broker::new([&prod()]);
         broker.declare(REPLIES);
         let door = Arc::new(Door { workers: Mutex::default(), inside: AtomicUsize::new(0) });
@@ -294,6 +316,19 @@ impl World {
         old.send_replace(true);
     }
 
+    /// The same, and the clock of the new one's machine is so many seconds ahead.
+    pub fn replace_worker_whose_clock_is_ahead(&mut self, seconds: i64) {
+        let set: &'static AtomicI64 = Box::leak(Box::new(AtomicI64::new(seconds)));
+        (self.machine, self.set) = (Clock::set_by(self.clock.now(), set), set);
+        self.replace_worker();
+    }
+
+    /// The same, and the new one enables only these subtools.
+    pub fn replace_worker_that_enables(&mut self, subtools: &[&str]) {
+        self.setup.subtools = AllowList::parse(subtools).unwrap();
+        self.replace_worker();
+    }
+
     /// The org, for a moment.
     pub fn org(&self) -> MutexGuard<'_, Org> {
         self.org.lock().unwrap()
@@ -316,6 +351,11 @@ impl World {
         self.wire.mishaps.lock().unwrap().push_back(mishap);
     }
 
+    /// Okta fails at pages of this size and larger ones.
+    pub fn fails_at_pages_of(&self, size: usize) {
+        self.wire.too_large.store(size, Ordering::Relaxed);
+    }
+
     /// Whoever asks for this bucket next, and may come again, is told to do so after so long.
     pub fn come_again(&self, bucket: Bucket, wait: Duration) {
         self.crowd.expect(bucket, wait);
@@ -333,6 +373,37 @@ impl World {
         for _ in 0..times {
             drop(self.org().answer(&call, self.clock.now()));
         }
+    }
+
+    /// An attribute of Sam's profile, as another client of the org reads it.
+    pub fn of_sam(&self, attribute: &str) -> Value {
+        let sam: UserKey = serde_json::from_value(json!(SAM)).unwrap();
+        let call = call(&Request::get("/api/v1/users/{userId}", &[&sam]));
+        let Answer::Said(response) = self.org().answer(&call, self.clock.now()) else {
+            panic!("Sam is there")
+        };
+        let user: Value = serde_json::from_slice(&response.body).unwrap();
+        user["profile"][attribute].clone()
+    }
+
+    /// How many messages lie in delay tiers.
+    pub fn delayed(&self) -> usize {
+        DELAY_TIERS.into_iter().map(|(tier, _)| self.broker.waiting(tier)).sum()
+    }
+
+    /// How many messages are in the queue of the bulk lane.
+    pub fn queued(&self) -> usize {
+        self.broker.waiting(&source_queue(&Source::Work { connection: prod(), lane: Lane::Bulk }))
+    }
+
+    /// How many messages are in the worker's hands.
+    pub fn in_hand(&self) -> usize {
+        self.door.inside.load(Ordering::Relaxed)
+    }
+
+    /// Nobody else is told to come again.
+    pub fn forget_crowd(&self) {
+        self.crowd.clear();
     }
 
     /// Somebody sets the clock of the worker's machine forward by so many seconds, or back.
@@ -373,6 +444,23 @@ impl World {
         self.sent += 1;
         let message_id = properties.message_id.or_else(|| Some(format!("m{}", self.sent)));
         self.broker.publish(key, Properties { message_id, ..properties }, body);
+    }
+
+    /// Publishes anything as if it had been delivered before and not acknowledged.
+    pub fn send_again(&mut self, key: &str, properties: Properties, body: impl Into<bytes::Bytes>) {
+        self.sent += 1;
+        let message_id = properties.message_id.or_else(|| Some(format!("m{}", self.sent)));
+        self.broker.publish_again(key, Properties { message_id, ..properties }, body);
+    }
+
+    /// The broker delivers a message again that it had handed out before, whatever became of it.
+    pub fn hand_out_again(&self, stored: &Stored) {
+        self.broker.publish_again(&stored.routing_key, stored.properties.clone(), stored.body.clone());
+    }
+
+    /// Somebody empties a queue.
+    pub fn forget(&self, queue: &str) {
+        while self.broker.pop(queue).is_some() {}
     }
 
     /// Publishes a message without an id.

@@ -12,6 +12,7 @@ use tokio::sync::watch;
 use crate::config::Config;
 use crate::domain::json;
 use crate::domain::mail::{Address, Post, Posted};
+use crate::domain::text::json_escaped;
 use crate::domain::topology::DEAD;
 use crate::edge::rabbit::{Shelf, own_user};
 use crate::worker::event::{Event, Observer};
@@ -140,7 +141,7 @@ impl Desk {
 
 /// Prints a line.
 pub(super) fn print(line: &str) -> Result<(), Stop> {
-    writeln!(std::io::stdout(), "{line}").map_err(|_| Stop::Unread)
+    writeln!(std::io::stdout(), "{}", json_escaped(line)).map_err(|_| Stop::Unread)
 }
 
 /// Prints a value as a line of JSON.

@@ -9,6 +9,7 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use crate::domain::json::to_vec;
+use crate::domain::text::{Keeps, escaped};
 use crate::edge::rabbit::{Parked as Found, Slip};
 use crate::worker::parked::{Content, Parked};
 
@@ -127,18 +128,7 @@ pub(super) fn indented(text: &str) -> String {
     text.lines().map(|line| format!("  {}", plain(line))).collect::<Vec<_>>().join("\n")
 }
 
-/// A text from outside that does nothing to a terminal.
+/// A text from outside that does nothing to a terminal, on one line.
 pub(super) fn plain(text: &str) -> String {
-    let is_meddling = |c: char| {
-        c.is_control()
-            || matches!(c, '\u{2028}' | '\u{2029}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
-    };
-    text.chars().fold(String::with_capacity(text.len()), |mut plain, c| {
-        if is_meddling(c) {
-            plain.extend(c.escape_unicode())
-        } else {
-            plain.push(c)
-        }
-        plain
-    })
+    escaped(text, Keeps::Nothing).into_owned()
 }

@@ -20,8 +20,8 @@ use desk::{Desk, Stop};
 /// Looks at parked messages, sends them back to work, or discards them.
 ///
 /// Messages are parked in the queue `okta.dead` when they cannot be read and name nobody to tell, when they bring
-/// workers down (`crash_loop`), or when they meet a bug (`internal`). Whoever sent them was told, if there was
-/// anybody. They are kept for `broker.dead_ttl`, and at most `broker.dead_max` of them: RabbitMQ drops the oldest
+/// workers down (`crash_loop`), when they meet a bug (`internal`), or when a policy on the broker drops them out of
+/// their queue (`dropped`). Whoever sent them was told, if there was anybody. They are kept for `broker.dead_ttl`, and at most `broker.dead_max` of them: RabbitMQ drops the oldest
 /// beyond that.
 ///
 /// Needs the configuration of the workers and their broker user, but none of their Okta tokens.

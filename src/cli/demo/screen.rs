@@ -188,6 +188,8 @@ impl Observer for Screen {
             | Event::LimitLowered { .. }
             | Event::Retried { .. }
             | Event::PutAside { .. }
+            | Event::Behind { .. }
+            | Event::Backlog { .. }
             | Event::HandedBack { .. }
             | Event::Cancelled { .. }
             | Event::Suspected { .. }
@@ -199,6 +201,12 @@ impl Observer for Screen {
             | Event::Broker { .. }
             | Event::Blocked { .. }
             | Event::Unserved { .. }
+            | Event::Policy { .. }
+            | Event::QueueDeleted { .. }
+            | Event::Uncounted { .. }
+            | Event::Deduplicated { .. }
+            | Event::NotParked { .. }
+            | Event::Removed { .. }
             | Event::SignalsRefused { .. } => {}
         }
     }

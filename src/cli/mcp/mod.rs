@@ -3,15 +3,17 @@
 //! Each call is an invocation through the queue, so that a hundred agents share one budget; nothing is sent to Okta
 //! from here and no Okta credential is read. What is said to people goes to stderr: stdout belongs to the protocol.
 
+mod calls;
 mod server;
+mod transport;
 
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use rmcp::ServiceExt as _;
-use rmcp::transport::stdio;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::sleep;
 
 use crate::config::{Config, Connection};
 use crate::domain::ids::{ConnectionName, Lane};
@@ -20,7 +22,9 @@ use crate::tools::catalogue::{CATALOGUE, Entry};
 use crate::worker::event::{Event, Observer};
 
 use super::{DONE, Refusal, load_without_tokens, unknown_connection};
+use calls::Calls;
 use server::Server;
+use transport::Lines;
 
 /// Serves the subtools of a connection to a model, over MCP on stdin and stdout.
 ///
@@ -33,30 +37,53 @@ pub(super) struct Arguments {
     /// The connection whose subtools are served.
     #[arg(long, value_name = "NAME")]
     connection: String,
-    /// How long a call may wait before it begins, in seconds: what your client allows a tool.
+    /// How long a call may take, in seconds: what your client allows a tool.
     #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u32).range(1..))]
     timeout: u32,
 }
 
+/// How long answers may still go out after the client has closed its end.
+const LEAVING_MAX: Duration = Duration::from_millis(400);
+
 pub(super) async fn run(source: Option<PathBuf>, arguments: Arguments) -> Result<u8, Refusal> {
+    let failed = |why: String| Refusal(format!("failed to serve: {why}"));
+    // Before anything takes its time: a signal that nobody listens for kills, and its sender reads that as a failure.
+    let mut terminated = signal(SignalKind::terminate()).map_err(|error| failed(error.to_string()))?;
+    let mut interrupted = signal(SignalKind::interrupt()).map_err(|error| failed(error.to_string()))?;
     let config = load_without_tokens(source.as_deref())?.config;
+    let calls = Arc::new(Calls::default());
+    let (transport, mut ended) = Lines::new(tokio::io::stdin(), tokio::io::stdout());
+    let serving = async {
+        let server = server(&config, &arguments, Arc::clone(&calls)).await?;
+        let serving = server.serve(transport).await.map_err(|error| failed(error.to_string()))?;
+        serving.waiting().await.map(drop).map_err(|error| failed(error.to_string()))
+    };
+    tokio::pin!(serving);
+    let left = async {
+        let _ = ended.wait_for(|is_over| *is_over).await;
+        sleep(LEAVING_MAX).await;
+    };
+    tokio::select! {
+        biased;
+        served = &mut serving => served?,
+        _ = terminated.recv() => {}
+        _ = interrupted.recv() => {}
+        () = left => {}
+    }
+    calls.stop().await;
+    Ok(DONE)
+}
+
+/// Connects, and has the subtools of the connection served.
+async fn server(config: &Config, arguments: &Arguments, calls: Arc<Calls>) -> Result<Server, Refusal> {
     let name = &arguments.connection;
     let connection = config.connections.iter().find(|known| known.name.as_str() == name);
-    let connection = connection.ok_or_else(|| unknown_connection(&config, name))?;
+    let connection = connection.ok_or_else(|| unknown_connection(config, name))?;
     let user = own_user(config.broker.url.expose()).map_err(|ended| Refusal(ended.to_string()))?;
-    let enabled = enabled(&config, connection, &user)?;
+    let enabled = enabled(config, connection, &user)?;
     let asker = Asker::open(&config.broker, Arc::new(Stderr)).await.map_err(Refusal)?;
     let timeout = Duration::from_secs(arguments.timeout.into());
-    let server = Server::new(connection.name.clone(), enabled, user, timeout, asker);
-    let failed = |why: String| Refusal(format!("failed to serve: {why}"));
-    let serving = server.serve(stdio()).await.map_err(|error| failed(error.to_string()))?;
-    let mut terminated = signal(SignalKind::terminate()).map_err(|error| failed(error.to_string()))?;
-    tokio::select! {
-        ended = serving.waiting() => drop(ended.map_err(|error| failed(error.to_string()))?),
-        _ = terminated.recv() => {}
-        _ = tokio::signal::ctrl_c() => {}
-    }
-    Ok(DONE)
+    Ok(Server::new(connection.name.clone(), enabled, (user, timeout), (asker, calls)))
 }
 
 /// The subtools that the connection enables and the caller may use.

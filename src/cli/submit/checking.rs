@@ -1,12 +1,15 @@
 //! Whether every row could be run, found out before the first one is sent: by the worker's own way of reading.
 
+mod repeats;
+
 use crate::domain::answer::{ErrorCode, Failure};
-use crate::domain::ids::{ConnectionName, excerpt};
+use crate::domain::ids::ConnectionName;
 use crate::domain::json::Object;
 use crate::policy::permit::AllowList;
 use crate::worker::check_body;
 
-use super::rows::{Next, Plan, Problem, Row, Rows};
+use super::rows::{FilePlace, Next, Plan, Problem, Row, Rows, Unreadable, shown};
+use repeats::Repeats;
 
 /// More than this is not read by whoever must mend the file.
 const PROBLEMS_MAX: usize = 25;
@@ -18,6 +21,8 @@ pub(super) struct Checked {
     pub sha256: String,
     /// How many rows it has.
     pub rows: u64,
+    /// What is odd about it and keeps nobody from sending it.
+    pub warnings: Vec<String>,
 }
 
 /// What is wrong with a file: the first few problems, and how many more there are.
@@ -29,6 +34,10 @@ struct Problems {
 
 impl Problems {
     fn add(&mut self, problem: Problem) {
+        // What is wrong with a value of all rows is said once.
+        if matches!(problem.place, FilePlace::Set(_)) && self.shown.contains(&problem) {
+            return;
+        }
         match self.shown.len() < PROBLEMS_MAX {
             true => self.shown.push(problem),
             false => self.more += 1,
@@ -54,24 +63,23 @@ pub(super) type Enabled<'a> = (&'a ConnectionName, &'a AllowList);
 /// Everything that is wrong with it, with line and column, in words.
 pub(super) fn check(plan: &Plan, enabled: Option<Enabled<'_>>) -> Result<Checked, String> {
     let name = plan.file.display();
-    let failed = |error: std::io::Error| format!("failed to read `{name}`: {error}");
-    let (mut rows, header) = Rows::open(plan).map_err(failed)?;
-    let mut problems = Problems::default();
-    header.into_iter().for_each(|problem| problems.add(problem));
+    let unreadable = |error: Unreadable| match error {
+        Unreadable::Io(error) => format!("failed to read `{name}`: {error}"),
+        // Whatever else seems wrong may follow from this.
+        Unreadable::Malformed(problem) => format!("`{name}` is refused, nothing was sent:\n  {problem}"),
+    };
+    let (mut rows, heading) = Rows::open(plan).map_err(unreadable)?;
+    let (mut problems, mut repeats) = (Problems::default(), Repeats::new());
+    heading.into_iter().for_each(|problem| problems.add(problem));
     loop {
-        match rows.next() {
-            Ok(Next::Row(row)) if rows.is_readable() => {
-                if let Err(problem) = check_row(&rows, &row, enabled) {
-                    problems.add(problem);
-                }
-            }
-            Ok(Next::Row(_)) => {} // wrong like every other one
-            Ok(Next::Faulty(found)) => found.into_iter().for_each(|problem| problems.add(problem)),
-            Ok(Next::End) => break,
-            Err(error) => {
-                let said = problems.words().map_or_else(String::new, |words| format!("\n{words}"));
-                return Err(format!("{}{said}", failed(error)));
-            }
+        match rows.next().map_err(unreadable)? {
+            Next::Row(row) if rows.is_readable() => match check_row(&rows, &row, enabled) {
+                Ok(()) => repeats.note(&row),
+                Err(problem) => problems.add(problem),
+            },
+            Next::Row(_) => {} // wrong like every other one
+            Next::Faulty(found) => found.into_iter().for_each(|problem| problems.add(problem)),
+            Next::End => break,
         }
     }
     if let Some(words) = problems.words() {
@@ -81,19 +89,23 @@ pub(super) fn check(plan: &Plan, enabled: Option<Enabled<'_>>) -> Result<Checked
     if count == 0 {
         return Err(format!("`{name}` has no rows"));
     }
-    Ok(Checked { sha256: rows.digest().map_err(failed)?, rows: count })
+    let doubts = rows.doubts().iter().map(ToString::to_string);
+    let warnings = doubts.chain(repeats.words()).map(|words| format!("`{name}`: {words}")).collect();
+    let sha256 = rows.digest().map_err(|error| unreadable(error.into()))?;
+    Ok(Checked { sha256, rows: count, warnings })
 }
 
 fn check_row(rows: &Rows, row: &Row, enabled: Option<Enabled<'_>>) -> Result<(), Problem> {
-    let problem = |path: Option<&str>, message: String| {
-        let column = path.and_then(|path| rows.column(path));
-        let what = match (&column, path) {
-            (None, Some(path)) => format!("{message} (`{}`)", excerpt(path)),
-            (Some(_), _) | (None, None) => message,
-        };
-        Problem { line: row.line, column, what }
-    };
-    judge(&row.body, enabled).map_err(|failure| problem(failure.path.as_deref(), failure.message))
+    judge(&row.body, enabled).map_err(|Failure { path, message, .. }| {
+        match path.as_deref().map(|path| (path, rows.place_of(row.line, path))) {
+            Some((_, Some(place))) => Problem { place, what: message },
+            Some((path, None)) => {
+                let path = shown(path).map_or_else(String::new, |path| format!(" (`{path}`)"));
+                Problem { place: FilePlace::Line(row.line), what: format!("{message}{path}") }
+            }
+            None => Problem { place: FilePlace::Line(row.line), what: message },
+        }
+    })
 }
 
 /// The worker's own checks of a body.
@@ -119,33 +131,48 @@ fn asks_for_pages(body: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::submit::rows::Form;
     use crate::tools::catalogue;
 
-    fn checked(form: Form, subtool: Option<&str>, text: &str) -> Result<u64, String> {
+    /// The ending of the file's name, by which its form is told.
+    const CSV: &str = "csv";
+    const JSON_LINES: &str = "jsonl";
+
+    fn checked(form: &str, subtool: Option<&str>, text: &str) -> Result<u64, String> {
         checked_for(&AllowList::all(), form, subtool, text)
     }
 
     fn checked_for(
         subtools: &AllowList,
-        form: Form,
+        form: &str,
         subtool: Option<&str>,
         text: &str,
     ) -> Result<u64, String> {
+        judged(subtools, form, subtool, text, &[]).map(|checked| checked.rows)
+    }
+
+    fn judged(
+        subtools: &AllowList,
+        form: &str,
+        subtool: Option<&str>,
+        text: &str,
+        set: &[&str],
+    ) -> Result<Checked, String> {
         let dir = tempfile::tempdir().unwrap();
-        let file = dir.path().join("people");
+        let file = dir.path().join(format!("people.{form}"));
         std::fs::write(&file, text).unwrap();
         let entry = subtool.map(|name| catalogue::find(name).unwrap());
         let prod = ConnectionName::parse("prod").unwrap();
-        let checked = check(&Plan { file, form, entry }, Some((&prod, subtools)));
-        checked.map(|checked| checked.rows).map_err(|said| said.replace(dir.path().to_str().unwrap(), ""))
+        let set: Vec<String> = set.iter().map(|text| (*text).to_owned()).collect();
+        let checked =
+            Plan::new(file, entry, None, &set).and_then(|plan| check(&plan, Some((&prod, subtools))));
+        checked.map_err(|said| said.replace(dir.path().to_str().unwrap(), ""))
     }
 
     #[test]
     fn every_problem_is_named_with_line_and_column() {
         let text = "user_id,profile.title,profile.nick\nana,Boss,\n,x,y\nme,x,\nbo,x\nzoe,,\n";
-        let said = checked(Form::Csv, Some("update_user"), text).unwrap_err();
-        let expected = "`/people` is refused, nothing was sent:\n  \
+        let said = checked(CSV, Some("update_user"), text).unwrap_err();
+        let expected = "`/people.csv` is refused, nothing was sent:\n  \
             line 3, column 1 (`user_id`): `user_id` is missing\n  \
             line 4, column 1 (`user_id`): must be an id, not `me`\n  \
             line 5: it has 2 cells, and the header has 3\n  \
@@ -156,10 +183,10 @@ mod tests {
     #[test]
     fn a_bad_header_is_said_once_and_a_crowd_of_problems_is_counted() {
         let text = format!("usr_id,activate\n{}", "ana,x\n".repeat(50));
-        let said = checked(Form::Csv, Some("get_user"), &text).unwrap_err();
+        let said = checked(CSV, Some("get_user"), &text).unwrap_err();
         assert_eq!(said.lines().count(), 3, "{said}");
         let text = format!("user_id,send_email\n{}", "ana,x\n".repeat(50));
-        let said = checked(Form::Csv, Some("activate_user"), &text).unwrap_err();
+        let said = checked(CSV, Some("activate_user"), &text).unwrap_err();
         assert_eq!(said.lines().count(), 2 + PROBLEMS_MAX, "{said}");
         assert!(said.ends_with("  and 25 more"), "{said}");
     }
@@ -168,7 +195,7 @@ mod tests {
     fn a_row_that_the_connection_does_not_enable_is_a_problem() {
         let writers = AllowList::parse(&["write"]).unwrap();
         let text = "user_id,profile.title,credentials.password.value\nana,Boss,\nbo,,hunter2\n";
-        let said = checked_for(&writers, Form::Csv, Some("update_user"), text).unwrap_err();
+        let said = checked_for(&writers, CSV, Some("update_user"), text).unwrap_err();
         let what = "connection `prod` does not enable the kind `credentials`, which this argument needs";
         assert!(
             said.ends_with(&format!("\n  line 3, column 3 (`credentials.password.value`): {what}")),
@@ -176,7 +203,7 @@ mod tests {
         );
         assert_eq!(said.lines().count(), 2, "{said}");
         let body = r#"{"subtool":"delete_group","arguments":{"group_id":"00g1"}}"#;
-        let said = checked_for(&writers, Form::JsonLines, None, body).unwrap_err();
+        let said = checked_for(&writers, JSON_LINES, None, body).unwrap_err();
         assert!(
             said.ends_with("line 1: connection `prod` does not enable `delete_group` (`subtool`)"),
             "{said}"
@@ -202,11 +229,46 @@ mod tests {
             ),
         ];
         for (body, what) in rows {
-            let said = checked(Form::JsonLines, None, body).unwrap_err();
+            let said = checked(JSON_LINES, None, body).unwrap_err();
             assert!(said.ends_with(&format!("  line 1: {what}")), "{said}");
         }
         let good = r#"{"subtool":"get_user","arguments":{"user_id":"a"},"options":{"reason":"T-1"}}"#;
-        assert_eq!(checked(Form::JsonLines, None, good), Ok(1));
-        assert_eq!(checked(Form::JsonLines, None, "\n\n"), Err("`/people` has no rows".to_owned()));
+        assert_eq!(checked(JSON_LINES, None, good), Ok(1));
+        assert_eq!(checked(JSON_LINES, None, "\n\n"), Err("`/people.jsonl` has no rows".to_owned()));
+    }
+    #[test]
+    fn cells_that_cannot_be_told_apart_are_the_only_thing_that_is_said() {
+        let text = "user_id,profile.title\n,x\nana@example.com,\"VP\nben@example.com,Manager\n";
+        let said = checked(CSV, Some("update_user"), text).unwrap_err();
+        let expected = "`/people.csv` is refused, nothing was sent:\n  \
+            line 3, column 2 (`profile.title`): the quotation mark that opens here is never closed";
+        assert_eq!(said, expected);
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_value_of_all_rows_is_said_once() {
+        let text = format!("user_id\n{}", "ana\n".repeat(50));
+        let said =
+            judged(&AllowList::all(), CSV, Some("add_user_to_group"), &text, &["group_id=a/b"]).unwrap_err();
+        assert_eq!(said.lines().count(), 2, "{said}");
+        assert!(said.contains("  `--set group_id`: must be an id"), "{said}");
+    }
+
+    #[test]
+    fn what_is_odd_is_a_warning() {
+        let text = "profile.login,profile.email,profile.firstname,profile.lastName\n\
+                    ana@x.example,a@x.example,Ana,A\nbo@x.example,b@x.example,Bo,B\nAna@x.example,c@x.example,Ana,C\n";
+        let checked = judged(&AllowList::all(), CSV, Some("create_user"), text, &[]).unwrap();
+        let expected = [
+            "`/people.csv`: line 1, column 3 (`profile.firstname`): every org has `profile.firstName`; is it another attribute?",
+            "`/people.csv`: 1 row is for the same as an earlier one: row 3 (line 4) as row 1 (line 2)",
+        ];
+        let warnings: Vec<String> = checked
+            .warnings
+            .iter()
+            .map(|said| format!("`/{}", said.rsplit_once("/people").map_or("", |(_, rest)| rest)))
+            .collect();
+        assert_eq!(warnings, expected.map(|said| said.replace("`/people", "`/")));
+        assert_eq!(checked.rows, 3);
     }
 }

@@ -1,18 +1,57 @@
 //! What a job is: which file, what is done with its rows, and every name that follows from that.
 
-use std::ffi::OsString;
+use std::fmt;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
 use crate::domain::ids::{ConnectionName, Lane};
 use crate::domain::topology::REPLIES;
 
-/// How much of the digest is part of names: enough that no two files of an operator share it.
-const DIGEST_CHARS: usize = 16;
+use super::line_file::beside;
+use super::row_set::RowSet;
 
-/// What follows the row in the id of a dry run, which is another invocation than the real one.
-const DRY: &str = ".dry";
+/// How many hexadecimal digits an id of a job has.
+const ID_CHARS: usize = 16;
+
+/// The id of a job, or of another attempt at those of its rows that failed: 16 random hexadecimal digits.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String")]
+pub(super) struct JobId(String);
+
+impl JobId {
+    /// A new id.
+    pub fn random() -> Self {
+        Self(Uuid::new_v4().simple().to_string()[..ID_CHARS].to_owned())
+    }
+
+    /// The id of a job that version 0.1.0 began: it was the beginning of the digest.
+    fn of_version_0_1_0(sha256: &str) -> Result<Self, String> {
+        sha256.get(..ID_CHARS).unwrap_or(sha256).to_owned().try_into()
+    }
+
+    /// The id of the job that an invocation's id names.
+    pub fn of_invocation(id: &str) -> Option<Self> {
+        id.split_once('.')?.0.to_owned().try_into().ok()
+    }
+}
+
+impl TryFrom<String> for JobId {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        let is_digit = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
+        let is_id = text.len() == ID_CHARS && text.bytes().all(is_digit);
+        if is_id { Ok(Self(text)) } else { Err("it is not the id of a job".to_owned()) }
+    }
+}
+
+impl fmt::Display for JobId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
 
 /// One file, and what is to be done with its rows.
 #[derive(Debug, Clone)]
@@ -25,20 +64,25 @@ pub(super) struct Job {
     pub connection: ConnectionName,
     /// The lane.
     pub lane: Lane,
-    /// What the journal says of it.
-    pub identity: Identity,
+    /// What must be the same when it is taken up again.
+    pub terms: Terms,
+    /// The ids of its rows.
+    pub attempts: Attempts,
 }
 
 /// What must be the same when a job is taken up again.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Identity {
+pub(super) struct Terms {
     /// The SHA-256 of the file, in hexadecimal digits.
     pub sha256: String,
     /// How many rows it has.
     pub rows: u64,
     /// The subtool of all rows; `None`: each row names its own.
     pub subtool: Option<String>,
+    /// The digest of what else makes the rows of the file what they are, as `--set` does; `None`: nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reading: Option<String>,
     /// The connection.
     pub connection: String,
     /// The lane.
@@ -49,41 +93,24 @@ pub(super) struct Identity {
     pub embedded: bool,
 }
 
-impl Identity {
-    fn digest(&self) -> &str {
-        &self.sha256[..DIGEST_CHARS.min(self.sha256.len())]
-    }
+/// How the terms of a journal differ from those of a command, in words.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Difference {
+    /// The file is another one.
+    File,
+    /// Something that the command says.
+    Command(String),
+}
 
-    fn suffix(&self) -> &'static str {
-        if self.dry_run { DRY } else { "" }
-    }
-
-    /// The id of a row's invocation.
-    pub fn id(&self, row: u64) -> String {
-        format!("{}.{row}{}", self.digest(), self.suffix())
-    }
-
-    /// The row of an id, when it is one of this job's.
-    pub fn row_of(&self, id: &str) -> Option<u64> {
-        let row = id.strip_prefix(self.digest())?.strip_prefix('.')?.strip_suffix(self.suffix())?;
-        let row = row.bytes().all(|byte| byte.is_ascii_digit()).then(|| row.parse().ok())??;
-        (1..=self.rows).contains(&row).then_some(row)
-    }
-
-    /// The queue for the results.
-    pub fn reply_queue(&self) -> String {
-        format!("{REPLIES}submit.{}{}", self.digest(), self.suffix())
-    }
-
-    /// How the job of a journal differs from this one, in words; `None`: in nothing.
-    pub fn difference(&self, journal: &Self) -> Option<String> {
-        let Self { sha256, rows: _, subtool, connection, lane, dry_run, embedded } = self;
+impl Terms {
+    /// How a journal's terms differ from these; `None`: in nothing.
+    pub fn difference(&self, journal: &Self) -> Option<Difference> {
+        let Self { sha256, rows: _, subtool, reading, connection, lane, dry_run, embedded } = self;
         if *sha256 != journal.sha256 {
-            return Some(
-                "the file has changed since: its rows would be taken for others and done again. Put the file back \
-                 as it was, or give the changed one another name"
-                    .to_owned(),
-            );
+            return Some(Difference::File);
+        }
+        if *reading != journal.reading {
+            return Some(Difference::Command("another `--set` or `--delimiter`".to_owned()));
         }
         let named = |subtool: &Option<String>| subtool.clone().unwrap_or_else(|| "each row's own".to_owned());
         let way = |embedded: bool| if embedded { "--embedded" } else { "by the broker" }.to_owned();
@@ -95,21 +122,121 @@ impl Identity {
             ("way", way(journal.embedded), way(*embedded)),
         ];
         let (what, was, is) = texts.into_iter().find(|(_, was, is)| was != is)?;
-        Some(format!("the file was begun with another {what} (`{was}`, not `{is}`). Go on as it was begun"))
+        Some(Difference::Command(format!("another {what} (`{was}`, not `{is}`)")))
     }
 }
 
-/// The file beside another whose name is longer by this.
-pub(super) fn beside(file: &Path, ending: &str) -> PathBuf {
-    let mut name = OsString::from(file);
-    name.push(ending);
-    PathBuf::from(name)
+/// The first line of a journal. Version 0.1.0 wrote no id.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Begun {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    id: Option<JobId>,
+    /// The terms.
+    #[serde(flatten)]
+    pub terms: Terms,
+}
+
+impl Begun {
+    /// The beginning of a job.
+    pub fn new(id: JobId, terms: Terms) -> Self {
+        Self { id: Some(id), terms }
+    }
+
+    /// Its id.
+    ///
+    /// # Errors
+    /// When version 0.1.0 began it and it cannot go on.
+    pub fn id(&self) -> Result<JobId, String> {
+        match &self.id {
+            Some(id) => Ok(id.clone()),
+            None if self.terms.dry_run => Err(
+                "it is of a dry run that version 0.1.0 began: remove it and its results, and plan the rows anew"
+                    .to_owned(),
+            ),
+            None => JobId::of_version_0_1_0(&self.terms.sha256),
+        }
+    }
+
+    /// Whether version 0.1.0 began it.
+    pub fn is_of_version_0_1_0(&self) -> bool {
+        self.id.is_none()
+    }
+}
+
+/// The ids of a job's rows: the first attempt is at all of them, each later one at those that had failed by then.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Attempts {
+    first: JobId,
+    later: Vec<(JobId, RowSet)>,
+}
+
+/// Which row an invocation's id names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Named {
+    /// A row, by the last attempt at it.
+    Row(u64),
+    /// A row that was attempted again since.
+    Superseded,
+    /// None of this job's.
+    Stranger,
+}
+
+impl Attempts {
+    /// A job of which there was one attempt.
+    pub fn new(first: JobId) -> Self {
+        Self { first, later: Vec::new() }
+    }
+
+    /// Another attempt, at these rows.
+    pub fn again(&mut self, id: JobId, rows: RowSet) {
+        self.later.push((id, rows));
+    }
+
+    /// The id of the attempt that is going on.
+    pub fn current(&self) -> &JobId {
+        self.later.last().map_or(&self.first, |(id, _)| id)
+    }
+
+    /// Whether it is not the first.
+    pub fn is_later(&self) -> bool {
+        !self.later.is_empty()
+    }
+
+    /// The id of a row's invocation.
+    pub fn id(&self, row: u64) -> String {
+        format!("{}.{row}", self.current())
+    }
+
+    /// Which row an id names, in a file of so many.
+    pub fn row_of(&self, id: &str, rows: u64) -> Named {
+        let Some((job, row)) = id.split_once('.') else { return Named::Stranger };
+        let is_number = !row.is_empty() && row.bytes().all(|byte| byte.is_ascii_digit());
+        let row = row.parse().ok().filter(|row| is_number && (1..=rows).contains(row));
+        let Some(row) = row else { return Named::Stranger };
+        let at = match self.later.iter().position(|(id, _)| id.0 == job) {
+            Some(at) if self.later[at].1.contains(row) => at + 1,
+            None if self.first.0 == job => 0,
+            Some(_) | None => return Named::Stranger,
+        };
+        let is_superseded = self.later[at..].iter().any(|(_, rows)| rows.contains(row));
+        if is_superseded { Named::Superseded } else { Named::Row(row) }
+    }
 }
 
 impl Job {
     /// The journal. A dry run has one of its own.
     pub fn journal(&self) -> PathBuf {
-        beside(&self.file, if self.identity.dry_run { ".dry.journal" } else { ".journal" })
+        beside(&self.file, if self.terms.dry_run { ".dry.journal" } else { ".journal" })
+    }
+
+    /// The queue for the results.
+    pub fn reply_queue(&self) -> String {
+        format!("{REPLIES}submit.{}", self.attempts.current())
+    }
+
+    /// Which row an invocation's id names.
+    pub fn row_of(&self, id: &str) -> Named {
+        self.attempts.row_of(id, self.terms.rows)
     }
 }
 
@@ -118,47 +245,132 @@ pub(super) fn default_results(file: &Path, dry_run: bool) -> PathBuf {
     beside(file, if dry_run { ".dry.results.jsonl" } else { ".results.jsonl" })
 }
 
+/// A job for tests, of so many rows, whose file is in this folder.
+#[cfg(test)]
+pub(super) fn example(dir: &Path, rows: u64) -> Job {
+    let connection = ConnectionName::parse("prod").unwrap();
+    let terms = Terms {
+        sha256: "0123456789abcdef0123".to_owned(),
+        rows,
+        subtool: None,
+        reading: None,
+        connection: "prod".to_owned(),
+        lane: "bulk".to_owned(),
+        dry_run: false,
+        embedded: false,
+    };
+    Job {
+        file: dir.join("people.csv"),
+        results: dir.join("results.jsonl"),
+        connection,
+        lane: Lane::Bulk,
+        terms,
+        attempts: Attempts::new("00000000000000aa".to_owned().try_into().unwrap()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn identity() -> Identity {
-        Identity {
-            sha256: "0123456789abcdef0123".to_owned(),
-            rows: 20,
-            subtool: Some("get_user".to_owned()),
-            connection: "prod".to_owned(),
-            lane: "bulk".to_owned(),
-            dry_run: false,
-            embedded: false,
+    fn id(text: &str) -> JobId {
+        text.to_owned().try_into().unwrap()
+    }
+
+    fn rows(of: &[u64]) -> RowSet {
+        let mut rows = RowSet::default();
+        for row in of {
+            rows.insert(*row);
+        }
+        rows
+    }
+
+    #[test]
+    fn the_id_of_a_job_is_16_random_digits() {
+        let (one, other) = (JobId::random(), JobId::random());
+        assert_ne!(one, other);
+        assert_eq!(JobId::try_from(one.to_string()), Ok(one));
+        for text in ["", "0123", "0123456789abcdeg", "0123456789ABCDEF", "0123456789abcdef0"] {
+            assert!(JobId::try_from(text.to_owned()).is_err(), "{text}");
         }
     }
 
     #[test]
     fn an_id_leads_back_to_its_row_and_no_other_id_does() {
-        let real = identity();
-        assert_eq!((real.id(7).as_str(), real.row_of("0123456789abcdef.7")), ("0123456789abcdef.7", Some(7)));
-        let dry = Identity { dry_run: true, ..identity() };
-        assert_eq!((dry.id(7).as_str(), dry.row_of(&dry.id(7))), ("0123456789abcdef.7.dry", Some(7)));
-        assert_eq!((dry.row_of(&real.id(7)), real.row_of(&dry.id(7))), (None, None));
-        assert_ne!(dry.reply_queue(), real.reply_queue());
-        for foreign in ["0123456789abcdef.0", "0123456789abcdef.21", "0123456789abcdef.+7", "fedc.7", ""] {
-            assert_eq!(real.row_of(foreign), None, "{foreign}");
+        let job = example(Path::new("."), 20);
+        assert_eq!(job.attempts.id(7), "00000000000000aa.7");
+        assert_eq!(job.row_of("00000000000000aa.7"), Named::Row(7));
+        assert_eq!(job.reply_queue(), "okta.replies.submit.00000000000000aa");
+        let foreign = ["aa.7", "00000000000000aa.0", "00000000000000aa.21", "00000000000000aa.+7"];
+        for id in foreign.into_iter().chain(["00000000000000aa.", "00000000000000bb.7", "", "."]) {
+            assert_eq!(job.row_of(id), Named::Stranger, "{id}");
+        }
+    }
+
+    #[test]
+    fn the_last_attempt_at_a_row_counts() {
+        let mut attempts = Attempts::new(id("00000000000000aa"));
+        attempts.again(id("00000000000000bb"), rows(&[2, 3]));
+        attempts.again(id("00000000000000cc"), rows(&[3]));
+        assert_eq!((attempts.id(3).as_str(), attempts.is_later()), ("00000000000000cc.3", true));
+        let named = [
+            ("00000000000000aa.1", Named::Row(1)),
+            ("00000000000000aa.2", Named::Superseded),
+            ("00000000000000bb.2", Named::Row(2)),
+            ("00000000000000bb.3", Named::Superseded),
+            ("00000000000000cc.3", Named::Row(3)),
+            ("00000000000000bb.1", Named::Stranger),
+            ("00000000000000cc.2", Named::Stranger),
+        ];
+        for (id, is) in named {
+            assert_eq!(attempts.row_of(id, 3), is, "{id}");
         }
     }
 
     #[test]
     fn what_is_not_the_same_job_is_named() {
+        let terms = example(Path::new("."), 20).terms;
+        let command = |words: &str| Some(Difference::Command(words.to_owned()));
         let other = [
-            (Identity { sha256: "ff".to_owned(), rows: 3, ..identity() }, "has changed"),
-            (Identity { subtool: None, ..identity() }, "subtool (`get_user`, not `each row's own`)"),
-            (Identity { lane: "interactive".to_owned(), ..identity() }, "lane (`bulk`"),
-            (Identity { embedded: true, ..identity() }, "way (`by the broker`, not `--embedded`)"),
+            (Terms { sha256: "ff".to_owned(), rows: 3, ..terms.clone() }, Some(Difference::File)),
+            (
+                Terms { subtool: Some("get_user".to_owned()), ..terms.clone() },
+                command("another subtool (`each row's own`, not `get_user`)"),
+            ),
+            (
+                Terms { reading: Some("aa".to_owned()), ..terms.clone() },
+                command("another `--set` or `--delimiter`"),
+            ),
+            (
+                Terms { connection: "other".to_owned(), ..terms.clone() },
+                command("another connection (`prod`, not `other`)"),
+            ),
+            (
+                Terms { lane: "interactive".to_owned(), ..terms.clone() },
+                command("another lane (`bulk`, not `interactive`)"),
+            ),
+            (
+                Terms { embedded: true, ..terms.clone() },
+                command("another way (`by the broker`, not `--embedded`)"),
+            ),
         ];
-        assert_eq!(identity().difference(&identity()), None);
-        for (now, words) in other {
-            let said = now.difference(&identity()).unwrap();
-            assert!(said.contains(words), "{said}");
+        assert_eq!(terms.difference(&terms), None);
+        for (now, is) in other {
+            assert_eq!(now.difference(&terms), is);
         }
+    }
+
+    #[test]
+    fn a_job_that_version_0_1_0_began_goes_on_under_its_ids_and_its_dry_run_does_not() {
+        let line = |dry_run: bool| {
+            format!(
+                r#"{{"sha256":"0123456789abcdef0123","rows":3,"subtool":null,"connection":"prod",
+                    "lane":"bulk","dry_run":{dry_run},"embedded":false}}"#
+            )
+        };
+        let begun: Begun = serde_json::from_str(&line(false)).unwrap();
+        assert_eq!((begun.id(), begun.is_of_version_0_1_0()), (Ok(id("0123456789abcdef")), true));
+        let dry: Begun = serde_json::from_str(&line(true)).unwrap();
+        assert!(dry.id().unwrap_err().contains("version 0.1.0"));
     }
 }

@@ -1,26 +1,24 @@
 //! `FILE.journal`: what was done with the rows before their results came, so that a run that ended at any moment
 //! is taken up where it was.
 //!
-//! One JSON object a line, the identity of the job first. A row is said to be sent before it is, with the time,
-//! and to be confirmed after the broker has; what is sent and not confirmed is in doubt. Invariant: no row
-//! leaves before its line is on the disk.
+//! One JSON object a line, the id and terms of the job first. A row is said to be sent before it is, with the time,
+//! and to be confirmed after the broker has it; what is sent and not confirmed is in doubt. Invariants: no row
+//! leaves before its line is on the disk; whoever holds the journal holds the job.
 
-use std::fs::{File, OpenOptions, TryLockError};
-use std::io::{self, Seek as _, Write as _};
-use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
-use std::path::{Path, PathBuf};
+use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::job::{Identity, Job};
-use super::lines;
+use super::error::JobError;
+use super::job::{Attempts, Begun, Difference, Job, JobId, Terms};
+use super::line_file::{Kind, LineFile, beside};
 use super::row_set::{RowSet, ranges};
 
-/// What every journal begins with.
-const BEGINS: &[u8] = b"{\"";
+/// How a journal looks. The longest line names the rows that failed, one by one in the worst case.
+const KIND: Kind = Kind { name: "journal", begins: b"{\"", line_bytes_max: 16 * 1024 * 1024 };
 
-/// The longest line: what is flushed at once has a few hundred rows.
-const LINE_BYTES_MAX: usize = 1024 * 1024;
+/// The most ranges of rows that failed: each takes 43 bytes of the line at most.
+const RETRY_RANGES_MAX: usize = KIND.line_bytes_max / 43 - 10;
 
 /// Rows as ranges, both ends included.
 type Ranges = Vec<[u64; 2]>;
@@ -30,7 +28,9 @@ type Ranges = Vec<[u64; 2]>;
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 enum Entry {
     /// What the job is.
-    Job(Identity),
+    Job(Begun),
+    /// Every row has a result; these have failed and are sent once more under another id.
+    Retry { id: JobId, rows: Ranges },
     /// These rows leave for the first time.
     Sending {
         rows: Ranges,
@@ -43,12 +43,11 @@ enum Entry {
     Answered(Ranges),
 }
 
-/// What earlier runs did.
+/// What earlier runs did in the attempt that is going on.
 #[derive(Debug, Default)]
 pub(super) struct Past {
-    /// When each range of rows left for the first time. Rows leave in the order of the file and are written down
-    /// once, so the ranges ascend.
-    sent: Vec<([u64; 2], u64)>,
+    /// When each range of rows left for the first time: its last row and the time, by its first row.
+    sent: BTreeMap<u64, (u64, u64)>,
     /// What the broker has confirmed.
     pub confirmed: RowSet,
     /// Rows whose results were written.
@@ -57,92 +56,177 @@ pub(super) struct Past {
 
 impl Past {
     /// Whether no row has ever left.
-    fn is_untouched(&self) -> bool {
+    pub fn is_untouched(&self) -> bool {
         self.sent.is_empty() && self.confirmed.len() == 0 && self.answered.len() == 0
     }
 
     /// When a row left for the first time, if it has.
     pub fn first_sent(&self, row: u64) -> Option<u64> {
-        let at = self.sent.partition_point(|([_, last], _)| *last < row);
-        self.sent.get(at).filter(|([first, _], _)| *first <= row).map(|(_, at)| *at)
+        let (_, (last, at)) = self.sent.range(..=row).next_back()?;
+        (row <= *last).then_some(*at)
     }
 
-    fn take(&mut self, entry: Entry) {
-        let insert = |into: &mut RowSet, ranges: Ranges| {
-            for row in ranges.into_iter().flat_map(|[first, last]| first..=last) {
-                into.insert(row);
-            }
-        };
+    fn take(&mut self, entry: Entry, attempts: &mut Attempts) {
         match entry {
             Entry::Job(_) => {}
-            Entry::Sending { rows, at } => self.sent.extend(rows.into_iter().map(|range| (range, at))),
-            Entry::Confirmed(rows) => insert(&mut self.confirmed, rows),
-            Entry::Answered(rows) => insert(&mut self.answered, rows),
+            Entry::Retry { id, rows } => {
+                let again = RowSet::of(&rows);
+                *self = Self { answered: self.answered.without(&again), ..Self::default() };
+                attempts.again(id, again);
+            }
+            Entry::Sending { rows, at } => {
+                self.sent.extend(rows.into_iter().map(|[first, last]| (first, (last, at))));
+            }
+            Entry::Confirmed(rows) => self.confirmed.insert_all(&rows),
+            Entry::Answered(rows) => self.answered.insert_all(&rows),
         }
     }
 }
 
 /// The journal, open and locked.
 #[derive(Debug)]
-pub(super) struct Journal {
-    file: File,
-    path: PathBuf,
+pub(super) struct Journal(LineFile);
+
+/// Whether a job may begin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Begin {
+    /// When there is none that goes on.
+    IfNew,
+    /// Never: one that was begun is to go on.
+    Never,
+}
+
+/// What opening a journal has come to.
+#[derive(Debug)]
+pub(super) struct Opened {
+    pub journal: Journal,
+    pub past: Past,
+    /// What somebody should know of it.
+    pub note: Option<String>,
+}
+
+/// What stands in a journal.
+struct Found {
+    begun: Begun,
+    attempts: Attempts,
+    past: Past,
+}
+
+impl Found {
+    /// Whether every row has its result.
+    fn is_finished(&self) -> bool {
+        self.past.answered.len() == self.begun.terms.rows
+    }
 }
 
 impl Journal {
-    /// Opens the journal of a job and reads what is there, or begins one.
+    /// Opens the journal of a job and reads what is there, or begins one. The job goes on under the ids that it was
+    /// begun with.
+    ///
+    /// The journal of a finished job on other terms is kept under another name, and a new job begins.
     ///
     /// # Errors
-    /// When it is of another job, somebody else holds it, or it cannot be read, in words.
-    pub fn open(job: &Job) -> Result<(Self, Past), String> {
+    /// When it is of another job that is not finished, somebody else holds it, or it cannot be read or written.
+    pub fn open(job: &mut Job, begin: Begin) -> Result<Opened, JobError> {
         let path = job.journal();
-        let named = |why: String| format!("the journal `{}`: {why}", path.display());
-        let mut file = open_private(&path).map_err(|error| named(format!("failed to open it: {error}")))?;
-        match file.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => {
-                return Err(named("another `submit` is at work on this file".to_owned()));
-            }
-            Err(TryLockError::Error(error)) => return Err(named(format!("failed to lock it: {error}"))),
+        let refused = |why: String| JobError::Refused(format!("the journal `{}`: {why}", path.display()));
+        let none = || refused("there is none, so no job was begun with this file".to_owned());
+        if begin == Begin::Never && !path.exists() {
+            return Err(none());
         }
-        let (mut past, mut begun) = (Past::default(), None);
-        let mended = lines::mend(&mut file, BEGINS, LINE_BYTES_MAX, |line| {
+        let (file, found) = Self::read(job)?;
+        let found = match (found, begin) {
+            (Some(found), _) => found,
+            (None, Begin::IfNew) => return Self::begin(file, job, None),
+            (None, Begin::Never) => return Err(none()),
+        };
+        match job.terms.difference(&found.begun.terms) {
+            None => Ok(Self::go_on(file, found, job)),
+            Some(difference) if begin == Begin::Never => {
+                Err(refused(words(&difference, found.is_finished())))
+            }
+            // What nothing has left of, as when the broker could not be reached, binds nobody.
+            Some(_) if found.past.is_untouched() && !found.attempts.is_later() => {
+                Self::begin(file, job, None)
+            }
+            Some(Difference::Command(_)) if found.is_finished() => {
+                let first = found.begun.id().map_err(refused)?;
+                let aside = beside(&path, &format!(".{first}"));
+                file.set_aside(&aside)?;
+                let note = format!(
+                    "the file was done before on other terms, and this is a new job; the earlier journal is kept as `{}`",
+                    aside.display()
+                );
+                let (file, _) = Self::read(job)?;
+                Self::begin(file, job, Some(note))
+            }
+            Some(difference) => Err(refused(words(&difference, found.is_finished()))),
+        }
+    }
+
+    /// Opens the file and reads what is there.
+    fn read(job: &Job) -> Result<(LineFile, Option<Found>), JobError> {
+        let mut found: Option<Found> = None;
+        let file = LineFile::open(KIND, &job.journal(), |line| {
             let entry: Entry = serde_json::from_slice(line).map_err(|_| "it is none of ours".to_owned())?;
-            match (entry, &begun) {
-                (Entry::Job(identity), None) => begun = Some(identity),
+            match (entry, &mut found) {
+                (Entry::Job(begun), None) => {
+                    let attempts = Attempts::new(begun.id()?);
+                    found = Some(Found { begun, attempts, past: Past::default() });
+                }
                 (Entry::Job(_), Some(_)) | (_, None) => return Err("it stands where it must not".to_owned()),
-                (entry, Some(identity)) => {
-                    entry.check(identity.rows)?;
-                    past.take(entry);
+                (entry, Some(found)) => {
+                    entry.check(&found.begun.terms)?;
+                    found.past.take(entry, &mut found.attempts);
                 }
             }
             Ok(())
-        });
-        mended.and_then(|()| make_private(&file)).map_err(named)?;
-        let is_new = begun.is_none();
-        let mut journal = Self { file, path: path.clone() };
-        match begun.and_then(|begun| job.identity.difference(&begun)) {
-            // What nothing has left of, as when the broker could not be reached, binds nobody.
-            Some(_) if past.is_untouched() => journal.begin(job).map_err(named)?,
-            Some(why) => return Err(named(why)),
-            None if is_new => journal.begin(job).map_err(named)?,
-            None => {}
-        }
-        Ok((journal, past))
+        })?;
+        Ok((file, found))
+    }
+
+    fn go_on(file: LineFile, found: Found, job: &mut Job) -> Opened {
+        let note = found
+            .begun
+            .is_of_version_0_1_0()
+            .then(|| "version 0.1.0 began this job, and it goes on under the ids that it has".to_owned());
+        job.attempts = found.attempts;
+        Opened { journal: Self(file), past: found.past, note }
     }
 
     /// Writes down what the job is, in an empty file.
-    fn begin(&mut self, job: &Job) -> Result<(), String> {
-        let emptied = self.file.set_len(0).and_then(|()| self.file.rewind());
-        emptied.map_err(|error| self.failed(&error))?;
-        self.write(&[Entry::Job(job.identity.clone())])?;
-        self.sync()?;
-        sync_folder(&self.path)
+    fn begin(mut file: LineFile, job: &Job, note: Option<String>) -> Result<Opened, JobError> {
+        file.clear()?;
+        let mut journal = Self(file);
+        let begun = Begun::new(job.attempts.current().clone(), job.terms.clone());
+        journal.write(&[Entry::Job(begun)])?;
+        journal.0.sync()?;
+        Ok(Opened { journal, past: Past::default(), note })
+    }
+
+    /// Writes down that every row has a result and that these, which failed, are sent once more under another id.
+    pub fn retry(
+        &mut self,
+        id: JobId,
+        failed: &RowSet,
+        past: &mut Past,
+        attempts: &mut Attempts,
+    ) -> Result<(), JobError> {
+        let rows = ranges(&failed.iter().collect::<Vec<_>>());
+        if rows.len() > RETRY_RANGES_MAX {
+            let why = "the rows that failed are too many and too scattered to be sent again by one job";
+            return Err(JobError::Refused(why.to_owned()));
+        }
+        let entry = Entry::Retry { id, rows };
+        self.write(std::slice::from_ref(&entry))?;
+        self.0.sync()?;
+        past.take(entry, attempts);
+        Ok(())
     }
 
     /// Writes down that rows leave for the first time, and what else is known by now. When it returns all of it is
     /// on the disk.
-    pub fn sending(&mut self, rows: &[u64], at: u64, confirmed: &[u64]) -> Result<(), String> {
+    pub fn sending(&mut self, rows: &[u64], at: u64, confirmed: &[u64]) -> Result<(), JobError> {
         let mut entries = Vec::new();
         if !confirmed.is_empty() {
             entries.push(Entry::Confirmed(ranges(confirmed)));
@@ -151,12 +235,12 @@ impl Journal {
             entries.push(Entry::Sending { rows: ranges(rows), at });
         }
         self.write(&entries)?;
-        self.sync()
+        self.0.sync()
     }
 
     /// Writes down what the broker has confirmed and whose results are in their file. A machine that fails may
     /// forget it: then the rows are in doubt, or found in the results.
-    pub fn note(&mut self, confirmed: &[u64], answered: &[u64]) -> Result<(), String> {
+    pub fn note(&mut self, confirmed: &[u64], answered: &[u64]) -> Result<(), JobError> {
         let mut entries = Vec::new();
         if !confirmed.is_empty() {
             entries.push(Entry::Confirmed(ranges(confirmed)));
@@ -164,147 +248,242 @@ impl Journal {
         if !answered.is_empty() {
             entries.push(Entry::Answered(ranges(answered)));
         }
-        self.write(&entries)
+        if entries.is_empty() { Ok(()) } else { self.write(&entries) }
     }
 
-    fn write(&mut self, entries: &[Entry]) -> Result<(), String> {
+    fn write(&mut self, entries: &[Entry]) -> Result<(), JobError> {
         let mut text = Vec::new();
         for entry in entries {
             serde_json::to_writer(&mut text, entry).expect("our own types have string keys");
             text.push(b'\n');
         }
-        self.file.write_all(&text).map_err(|error| self.failed(&error))
+        self.0.append(&text)
     }
+}
 
-    fn sync(&self) -> Result<(), String> {
-        self.file.sync_data().map_err(|error| self.failed(&error))
-    }
-
-    fn failed(&self, error: &io::Error) -> String {
-        format!("failed to write the journal `{}`: {error}", self.path.display())
+/// Why the journal of another job stands in the way.
+fn words(difference: &Difference, is_finished: bool) -> String {
+    match (difference, is_finished) {
+        (Difference::File, false) => {
+            "the file has changed since: its rows would be taken for others and done again. \
+             Put the file back as it was, or give the changed one another name"
+                .to_owned()
+        }
+        (Difference::File, true) => {
+            "the file has changed since its job was done: all of its rows would be done \
+             again. If that is meant, give the file another name or remove the journal"
+                .to_owned()
+        }
+        (Difference::Command(what), _) => {
+            format!("the file was begun with {what}. Go on as it was begun, or give it up with `--cancel`")
+        }
     }
 }
 
 impl Entry {
     /// Whether it speaks of rows that the job has.
-    fn check(&self, rows: u64) -> Result<(), String> {
-        let (Self::Sending { rows: ranges, .. } | Self::Confirmed(ranges) | Self::Answered(ranges)) = self
+    fn check(&self, terms: &Terms) -> Result<(), String> {
+        let (Self::Sending { rows: ranges, .. }
+        | Self::Retry { rows: ranges, .. }
+        | Self::Confirmed(ranges)
+        | Self::Answered(ranges)) = self
         else {
             return Ok(());
         };
-        let fits = |[first, last]: &[u64; 2]| 1 <= *first && first <= last && *last <= rows;
+        let fits = |[first, last]: &[u64; 2]| 1 <= *first && first <= last && *last <= terms.rows;
         ranges.iter().all(fits).then_some(()).ok_or_else(|| "it names rows that are not there".to_owned())
     }
 }
 
-/// Opens a file for reading and writing; a new one is for its owner alone.
-pub(super) fn open_private(path: &Path) -> io::Result<File> {
-    let mut options = OpenOptions::new();
-    options.read(true).write(true).create(true).truncate(false).mode(PRIVATE).open(path)
-}
-
-/// Makes a file that has proved to be ours one for its owner alone.
-pub(super) fn make_private(file: &File) -> Result<(), String> {
-    let private = std::fs::Permissions::from_mode(PRIVATE);
-    file.set_permissions(private).map_err(|error| format!("failed to keep it from others: {error}"))
-}
-
-/// Arguments and results hold what only their owner may read.
-const PRIVATE: u32 = 0o600;
-
-/// Makes sure that a new file is found again after the machine failed.
-pub(super) fn sync_folder(path: &Path) -> Result<(), String> {
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let synced = File::open(folder).and_then(|folder| folder.sync_all());
-    synced.map_err(|error| format!("failed to write `{}`: {error}", folder.display()))
+/// A journal for tests, over a storage.
+#[cfg(test)]
+pub(super) fn over(storage: Box<dyn super::line_file::Storage>) -> Journal {
+    Journal(LineFile::over(storage, KIND, std::path::Path::new("x.journal"), 0))
 }
 
 #[cfg(test)]
 mod tests {
-    use tempfile::TempDir;
+    use std::os::unix::fs::PermissionsExt as _;
 
     use super::*;
-    use crate::domain::ids::{ConnectionName, Lane};
+    use crate::cli::submit::job::example;
+    use crate::cli::submit::line_file::failing::Disk;
 
-    fn job(dir: &TempDir, sha256: &str) -> Job {
-        let file = dir.path().join("people.csv");
-        Job {
-            results: dir.path().join("results"),
-            connection: ConnectionName::parse("prod").unwrap(),
-            lane: Lane::Bulk,
-            identity: Identity {
-                sha256: sha256.to_owned(),
-                rows: 100,
-                subtool: None,
-                connection: "prod".to_owned(),
-                lane: "bulk".to_owned(),
-                dry_run: false,
-                embedded: false,
-            },
-            file,
+    fn open(job: &mut Job) -> (Journal, Past) {
+        let Opened { journal, past, .. } = Journal::open(job, Begin::IfNew).unwrap();
+        (journal, past)
+    }
+
+    fn refusal(job: &mut Job) -> String {
+        match Journal::open(job, Begin::IfNew).unwrap_err() {
+            JobError::Refused(why) => why,
+            error => panic!("{error:?}"),
         }
     }
 
     #[test]
     fn what_was_written_is_known_to_the_next_run() {
         let dir = tempfile::tempdir().unwrap();
-        let job = job(&dir, "aa");
-        let (mut journal, past) = Journal::open(&job).unwrap();
-        assert_eq!((past.first_sent(1), past.confirmed.len()), (None, 0));
+        let mut job = example(dir.path(), 100);
+        let (mut journal, past) = open(&mut job);
+        assert!(past.is_untouched());
         journal.sending(&[1, 2, 3, 5], 1000, &[]).unwrap();
         journal.sending(&[7], 1001, &[1, 3]).unwrap();
+        // A row of which an earlier one is about the same user leaves later than those after it.
+        journal.sending(&[4, 6], 1002, &[]).unwrap();
         journal.note(&[2], &[1, 2]).unwrap();
         drop(journal);
         let mode = std::fs::metadata(job.journal()).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
 
-        let (_journal, past) = Journal::open(&job).unwrap();
-        let sent = [1, 4, 5, 7, 8].map(|row| past.first_sent(row));
-        assert_eq!(sent, [Some(1000), None, Some(1000), Some(1001), None]);
+        let mut again = Job { attempts: Attempts::new(JobId::random()), ..job.clone() };
+        let (_journal, past) = open(&mut again);
+        assert_eq!(again.attempts, job.attempts, "it goes on under the same id");
+        let sent = [4, 5, 6, 7, 8].map(|row| past.first_sent(row));
+        assert_eq!(sent, [Some(1002), Some(1000), Some(1002), Some(1001), None]);
         assert_eq!((past.confirmed.len(), past.answered.len()), (3, 2));
+    }
+
+    #[test]
+    fn the_same_rows_begun_anew_have_another_id() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut job = example(dir.path(), 2);
+        open(&mut job).0.sending(&[1, 2], 1000, &[]).unwrap();
+        let first = job.attempts.current().clone();
+        std::fs::remove_file(job.journal()).unwrap();
+        job.attempts = Attempts::new(JobId::random());
+        open(&mut job);
+        let mut later = Job { attempts: Attempts::new(JobId::random()), ..job.clone() };
+        open(&mut later);
+        assert_ne!(*job.attempts.current(), first);
+        assert_eq!(later.attempts, job.attempts);
     }
 
     #[test]
     fn a_journal_of_which_nothing_has_left_is_anybodys() {
         let dir = tempfile::tempdir().unwrap();
-        let job = job(&dir, "aa");
-        drop(Journal::open(&job).unwrap());
+        let mut job = example(dir.path(), 9);
+        open(&mut job);
         let mut inside = job.clone();
-        inside.identity.embedded = true;
-        Journal::open(&inside).unwrap().0.sending(&[1], 1000, &[]).unwrap();
-        assert!(Journal::open(&job).unwrap_err().contains("another way"));
-        assert_eq!(Journal::open(&inside).unwrap().1.first_sent(1), Some(1000));
+        inside.terms.embedded = true;
+        open(&mut inside).0.sending(&[1], 1000, &[]).unwrap();
+        assert!(refusal(&mut job).contains("another way"));
+        assert_eq!(open(&mut inside).1.first_sent(1), Some(1000));
+    }
+
+    #[test]
+    fn a_finished_job_makes_room_for_one_on_other_terms_and_an_unfinished_one_does_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut job = example(dir.path(), 2);
+        let (mut journal, _) = open(&mut job);
+        journal.sending(&[1, 2], 1000, &[]).unwrap();
+        journal.note(&[1, 2], &[1]).unwrap();
+        let mut other = Job { attempts: Attempts::new(JobId::random()), ..job.clone() };
+        other.terms.connection = "other".to_owned();
+        assert!(refusal(&mut other).contains("another `submit`"));
+        drop(journal);
+        let said = refusal(&mut other);
+        assert!(said.contains("another connection (`prod`, not `other`)"), "{said}");
+        open(&mut job).0.note(&[], &[2]).unwrap();
+
+        let before = std::fs::read(job.journal()).unwrap();
+        let Opened { journal, past, note } = Journal::open(&mut other, Begin::IfNew).unwrap();
+        let aside = format!("{}.{}", job.journal().display(), job.attempts.current());
+        assert!(past.is_untouched() && note.unwrap().contains(&aside));
+        assert_eq!(std::fs::read(&aside).unwrap(), before);
+        drop(journal);
+        let changed = Terms { sha256: "ff".to_owned(), ..other.terms.clone() };
+        open(&mut other).0.note(&[], &[1, 2]).unwrap();
+        let said = refusal(&mut Job { terms: changed, ..other });
+        assert!(said.contains("has changed since its job was done"), "{said}");
     }
 
     #[test]
     fn a_torn_last_line_is_as_if_it_had_not_been_written() {
         let dir = tempfile::tempdir().unwrap();
-        let job = job(&dir, "aa");
-        Journal::open(&job).unwrap().0.sending(&[1], 1000, &[]).unwrap();
+        let mut job = example(dir.path(), 100);
+        open(&mut job).0.sending(&[1], 1000, &[]).unwrap();
         let whole = std::fs::read(job.journal()).unwrap();
         for torn in ["{\"confir", "{\"confirmed\":[[1,1]]}"] {
             std::fs::write(job.journal(), [&whole, torn.as_bytes()].concat()).unwrap();
-            let (_journal, past) = Journal::open(&job).unwrap();
+            let (_journal, past) = open(&mut job);
             assert_eq!((past.confirmed.len(), past.first_sent(1)), (0, Some(1000)), "{torn}");
         }
         // The very first one, too.
         std::fs::write(job.journal(), &whole[..20]).unwrap();
-        assert_eq!(Journal::open(&job).unwrap().1.first_sent(1), None);
+        assert_eq!(open(&mut job).1.first_sent(1), None);
     }
 
     #[test]
     fn nobody_else_may_hold_it_and_what_is_not_a_journal_stays_as_it_is() {
         let dir = tempfile::tempdir().unwrap();
-        let job = job(&dir, "aa");
-        let held = Journal::open(&job).unwrap();
-        assert!(Journal::open(&job).unwrap_err().contains("another `submit`"));
+        let mut job = example(dir.path(), 100);
+        let held = open(&mut job);
+        assert!(refusal(&mut job).contains("another `submit`"));
         drop(held);
-        Journal::open(&job).unwrap().0.sending(&[1], 1000, &[]).unwrap();
-        assert!(Journal::open(&self::job(&dir, "bb")).unwrap_err().contains("has changed"));
+        open(&mut job).0.sending(&[1], 1000, &[]).unwrap();
+        let mut changed = job.clone();
+        changed.terms.sha256 = "bb".to_owned();
+        assert!(refusal(&mut changed).contains("has changed since"));
         for text in ["dear diary", "{\"sending\":{\"rows\":[[1,1]],\"at\":1}}\n", "{\"row\":1}\n"] {
             std::fs::write(job.journal(), text).unwrap();
-            assert!(Journal::open(&job).is_err(), "{text}");
+            refusal(&mut job);
             assert_eq!(std::fs::read_to_string(job.journal()).unwrap(), text);
         }
+    }
+
+    #[test]
+    fn another_attempt_at_some_rows_has_an_id_of_its_own_and_knows_nothing_of_the_first() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut job = example(dir.path(), 3);
+        let (mut journal, mut past) = open(&mut job);
+        journal.sending(&[1, 2, 3], 1000, &[]).unwrap();
+        journal.note(&[1, 2, 3], &[1, 2, 3]).unwrap();
+        let failed = RowSet::of(&[[2, 2]]);
+        journal.retry(JobId::random(), &failed, &mut past, &mut job.attempts).unwrap();
+        journal.sending(&[2], 2000, &[]).unwrap();
+        drop(journal);
+        let mut again = Job { attempts: Attempts::new(JobId::random()), ..job.clone() };
+        let (_journal, past) = open(&mut again);
+        assert_eq!(again.attempts, job.attempts);
+        assert_eq!((past.first_sent(1), past.first_sent(2), past.confirmed.len()), (None, Some(2000), 0));
+        assert_eq!(past.answered.iter().collect::<Vec<_>>(), [1, 3]);
+    }
+
+    #[test]
+    fn what_is_to_go_on_does_not_begin() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut job = example(dir.path(), 3);
+        assert!(matches!(Journal::open(&mut job, Begin::Never), Err(JobError::Refused(_))));
+        assert!(!job.journal().exists(), "nothing is left behind");
+        drop(open(&mut job));
+        Journal::open(&mut job, Begin::Never).unwrap();
+        let mut other = job.clone();
+        other.terms.lane = "interactive".to_owned();
+        assert!(matches!(Journal::open(&mut other, Begin::Never), Err(JobError::Refused(_))));
+    }
+
+    #[test]
+    fn the_journal_of_version_0_1_0_goes_on_under_its_ids() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut job = example(dir.path(), 3);
+        let begun = r#"{"job":{"sha256":"0123456789abcdef0123","rows":3,"subtool":null,"connection":"prod",
+            "lane":"bulk","dry_run":false,"embedded":false}}"#;
+        let rest = "{\"sending\":{\"rows\":[[1,2]],\"at\":7}}\n{\"confirmed\":[[1,1]]}\n";
+        std::fs::write(job.journal(), format!("{}\n{rest}", begun.replace('\n', ""))).unwrap();
+        let Opened { past, note, .. } = Journal::open(&mut job, Begin::IfNew).unwrap();
+        assert_eq!((job.attempts.id(2).as_str(), past.first_sent(2)), ("0123456789abcdef.2", Some(7)));
+        assert!(note.unwrap().contains("version 0.1.0"));
+    }
+
+    #[test]
+    fn a_full_disk_is_said_and_what_was_written_before_is_whole() {
+        let disk = Disk::with_room(60);
+        let mut journal = over(Box::new(disk.clone()));
+        journal.sending(&[1], 1000, &[]).unwrap();
+        let whole = disk.text();
+        assert!(matches!(journal.sending(&[2], 1000, &[]), Err(JobError::NoRoom(_))));
+        assert!(journal.note(&[1], &[]).is_err(), "nothing is written behind half a line");
+        assert_eq!(disk.text(), whole);
     }
 }

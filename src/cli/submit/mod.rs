@@ -4,10 +4,13 @@
 //! open the road to a worker; send what is left and write down what comes. It may be killed at any moment and run
 //! again: no row is lost, and none is done twice.
 
+mod cancel;
 mod checking;
-mod columns;
+mod error;
+mod failing;
 mod job;
 mod journal;
+mod line_file;
 mod lines;
 mod outlook;
 mod progress;
@@ -16,6 +19,7 @@ mod road;
 mod row_set;
 mod rows;
 mod sending;
+mod sequence;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -29,31 +33,42 @@ use crate::domain::ids::{ConnectionName, Lane};
 use crate::domain::topology::UNCLAIMED;
 use crate::edge::rabbit::{Unopened, own_user};
 use crate::tools::catalogue::{self, Entry};
+use crate::tools::hint::unknown;
 use crate::worker::event::Observer;
 
 use super::{DONE, FAILED, INTERRUPTED, REFUSED, Refusal, load, load_without_tokens, unknown_connection};
 use checking::check;
-use job::{Identity, Job, default_results};
-use journal::Journal;
+use error::JobError;
+use job::{Attempts, Job, JobId, Terms, default_results};
+use journal::{Begin, Journal, Past};
 use outlook::{Outlook, words};
 use progress::Progress;
-use results::{Results, Tally};
+use results::{Results, RowsDone};
 use road::Road;
-use rows::{Form, Plan};
-use sending::{Ended, Sending};
+use rows::{Delimiter, Plan};
+use sending::{Ended, Left, Run, Sending, Task};
 
 /// What a connection uses of a limit, and how long Okta counts, where the configuration does not say.
 const USUAL: (u8, Duration) = (90, Duration::from_secs(60));
 
 /// Sends the rows of a file as invocations and collects their results.
 ///
-/// CSV, with commas: the header names arguments (`user_id`, `profile.department`); an empty cell is absent, `\null`
-/// clears, lists are split at `;`. JSON Lines: one object of arguments a line, or, without `--subtool`, one whole body.
+/// CSV: the heading names arguments (`user_id`, `profile.department`), and below `profile` the type of the cells where
+/// they are no text (`profile.isContractor:boolean`, also `integer`, `number`, `list`, `json`). An empty cell is absent,
+/// `\null` clears, lists are split at `;`, blank rows are passed over. JSON Lines: one object of arguments a line, or,
+/// without `--subtool`, one whole body.
 ///
-/// Every row is checked before the first is sent. Killed or stopped, run the same command again: it goes on where it
-/// was, and no row is done twice. What it knows is in FILE.journal and in the results; keep both until it is done.
+/// Every row is checked before the first is sent. Killed, stopped or out of disk space, run the same command again: it
+/// goes on where it was, and no row is done twice. What it knows is in FILE.journal and in the results; keep both until
+/// it is done. Without its journal a file is a new job, and all of its rows are done again. So it is on other terms
+/// (connection, subtool, lane) once the job is done; the earlier journal and results are kept under other names.
 ///
-/// Exit code: 0 all rows succeeded, 1 some failed, 2 refused, 3 interrupted.
+/// Rows about one user (`user_id` or `profile.login`), else about one group, else about one application, are done in the
+/// order of the file: the next one is sent after the result of the one before. Other rows go on meanwhile; the file is
+/// read at most 10,000 rows (or 8 MiB) ahead for them.
+///
+/// Exit code: 0 all rows succeeded, 1 some failed or, in a dry run, would fail, 2 refused, 3 interrupted: stopped, or
+/// it could not go on.
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
     /// The rows: CSV or JSON Lines.
@@ -65,6 +80,12 @@ pub(super) struct Arguments {
     /// The subtool of all rows, such as `create_user`. Without it each line is a whole body with a subtool of its own.
     #[arg(long, value_name = "S")]
     subtool: Option<String>,
+    /// What separates the cells of a CSV file: a character, or `tab` [default: a comma].
+    #[arg(long, value_name = "CHARACTER", value_parser = Delimiter::parse)]
+    delimiter: Option<Delimiter>,
+    /// One value for all rows, such as `group_id=00g1emaKYZTWRYYRRTSK`; may be given several times.
+    #[arg(long, value_name = "PATH=VALUE")]
+    set: Vec<String>,
     /// `bulk`, or `interactive` when somebody waits.
     #[arg(long, value_name = "LANE", default_value = "bulk", value_parser = lane)]
     lane: Lane,
@@ -74,6 +95,14 @@ pub(super) struct Arguments {
     /// Has the worker plan each row and write nothing.
     #[arg(long)]
     dry_run: bool,
+    /// Sends the rows that failed once more, those alone and each as a new invocation, when all rows have a result. The
+    /// new results take the place of the earlier ones.
+    #[arg(long, conflicts_with = "cancel")]
+    retry_failed: bool,
+    /// Ends a job that was stopped: rows that were not sent are given up, and workers drop those in the queue that have
+    /// not begun. Their results say `cancelled`; `--retry-failed` sends them after all.
+    #[arg(long)]
+    cancel: bool,
     /// Needs no broker: the worker runs in this process, and the credential is read here.
     #[arg(long)]
     embedded: bool,
@@ -84,6 +113,23 @@ fn lane(text: &str) -> Result<Lane, String> {
 }
 
 pub(super) async fn run(source: Option<PathBuf>, arguments: Arguments) -> Result<u8, Refusal> {
+    match submit(source, arguments).await {
+        Ok(code) => Ok(code),
+        Err(JobError::Refused(why)) => Err(Refusal(why)),
+        Err(error @ (JobError::NoRoom(_) | JobError::Failed(_))) => {
+            complain!("okta-worker: {error}");
+            Ok(INTERRUPTED)
+        }
+    }
+}
+
+impl From<Refusal> for JobError {
+    fn from(Refusal(why): Refusal) -> Self {
+        Self::Refused(why)
+    }
+}
+
+async fn submit(source: Option<PathBuf>, arguments: Arguments) -> Result<u8, JobError> {
     let plan = plan(&arguments)?;
     let loaded =
         if arguments.embedded { load(source.as_deref()) } else { load_without_tokens(source.as_deref()) };
@@ -91,70 +137,115 @@ pub(super) async fn run(source: Option<PathBuf>, arguments: Arguments) -> Result
     let connection = connection(&config, &arguments)?;
     let known = config.connections.iter().find(|known| known.name == connection);
     let enabled = known.map(|known| (&known.name, &known.subtools));
-    let checked = check(&plan, enabled).map_err(Refusal)?;
-    let job = job(&arguments, &plan, connection, checked);
+    let checked = check(&plan, enabled).map_err(JobError::Refused)?;
+    checked.warnings.iter().for_each(|warning| complain!("okta-worker: warning: {warning}"));
+    let mut job = job(&arguments, &plan, connection, checked);
+    ignore_the_file_size_signal()?;
 
-    let (journal, past) = Journal::open(&job).map_err(Refusal)?;
-    let results = Results::open(&job).map_err(Refusal)?;
-    let lost = past.answered.without(&results.done).len();
+    let begin = if arguments.cancel || arguments.retry_failed { Begin::Never } else { Begin::IfNew };
+    let mut files = open(&mut job, begin)?;
+    if arguments.retry_failed {
+        files = retry(&mut job, files)?;
+    }
+    let Files { journal, past, results } = files;
+    let task = if arguments.cancel { Task::Cancel } else { Task::Send };
+    let rows = job.terms.rows;
+    if results.rows.done.len() == rows {
+        let what = if arguments.retry_failed { "no row has failed" } else { "every row has its result" };
+        tell!("nothing to do: {what}");
+        let run = Run { ended: Ok(Ended::Complete), left: Left::default() };
+        return Ok(conclude(&job, &plan, &results.rows, None, task, &run));
+    }
+
+    let progress = Progress::new(rows, outlook(&config, &job.connection));
+    progress.voice().say(&format!("{rows} rows are good, {} of them are done", results.rows.done.len()));
+    let awaited = past.confirmed.without(&results.rows.done).len();
+    let (road, user) = road(&config, &job, awaited, arguments.embedded, &progress).await?;
+    let mut stop = told_to_stop()?;
+    let mut sending = Sending { job: &job, plan: &plan, journal, past, results, road, progress, user };
+    let run = sending.run(task, &mut stop).await;
+    let (done, took) = (&sending.results.rows, sending.progress.took());
+    Ok(conclude(&job, &plan, done, Some(took), task, &run))
+}
+
+/// The files of a job, open.
+struct Files {
+    journal: Journal,
+    past: Past,
+    results: Results,
+}
+
+/// Opens journal and results, and sees what earlier runs have done.
+fn open(job: &mut Job, begin: Begin) -> Result<Files, JobError> {
+    let opened = Journal::open(job, begin)?;
+    let (mut journal, past, note) = (opened.journal, opened.past, opened.note);
+    let opened = Results::open(job, past.is_untouched() && !job.attempts.is_later())?;
+    let results = opened.results;
+    for note in [note, opened.note].into_iter().flatten() {
+        complain!("submit: {note}");
+    }
+    let lost = past.answered.without(&results.rows.done).len();
     if lost > 0 {
-        return Err(Refusal(format!(
+        return Err(JobError::Refused(format!(
             "the results file `{}` lacks {lost} results that came already: put it back as it was",
             job.results.display()
         )));
     }
-    let rows = job.identity.rows;
-    if results.done.len() == rows {
-        tell!("nothing to do: every row has its result");
-        return Ok(conclude(&job, &results.tally, None, Ended::Complete));
-    }
+    // A run that ended at a bad moment has not said so in the journal.
+    let unsaid: Vec<u64> = results.rows.done.without(&past.answered).iter().collect();
+    journal.note(&[], &unsaid)?;
+    Ok(Files { journal, past, results })
+}
 
-    let progress = Progress::new(rows, outlook(&config, &job.connection));
-    progress.voice().say(&format!("{rows} rows are good, {} of them are done", results.done.len()));
-    let observer: Arc<dyn Observer> = Arc::new(progress.voice());
-    let awaited = past.confirmed.without(&results.done).len();
-    let (road, user) = match arguments.embedded {
-        true => (Road::inside(&config, &job.connection, observer)?, None),
-        false => {
-            let user = own_user(config.broker.url.expose()).map_err(|ended| Refusal(ended.to_string()))?;
-            let queue = job.identity.reply_queue();
-            if !config.reply_to.allows(&queue) {
-                let why = format!("`broker.reply_to` lets no results go to `{queue}`: add `okta.replies.*`");
-                return Err(Refusal(why));
-            }
-            let road = Road::broker(&config, &queue, awaited > 0, observer).await;
-            (road.map_err(|why| unopened(&job, awaited, &why))?, Some(user))
-        }
-    };
-    let mut stop = told_to_stop()?;
-    let mut sending = Sending { job: &job, plan: &plan, journal, past, results, road, progress, user };
-    let ended = sending.run(&mut stop).await;
-    let (tally, took) = (&sending.results.tally, sending.progress.took());
-    match ended {
-        Ok(ended) => Ok(conclude(&job, tally, Some(took), ended)),
-        Err(why) => {
-            complain!("okta-worker: {why}");
-            conclude(&job, tally, Some(took), Ended::Interrupted);
-            Ok(if tally.rows == 0 { REFUSED } else { FAILED })
-        }
+/// Begins another attempt at the rows that failed, unless one was begun and is not done.
+fn retry(job: &mut Job, files: Files) -> Result<Files, JobError> {
+    let missing = job.terms.rows - files.results.rows.done.len();
+    if missing > 0 && !job.attempts.is_later() {
+        return Err(JobError::Refused(format!(
+            "{missing} rows have no result yet: run the same command without `--retry-failed` until the job is done"
+        )));
     }
+    if missing > 0 || files.results.rows.failed.len() == 0 {
+        return Ok(files);
+    }
+    let Files { mut journal, mut past, results } = files;
+    journal.retry(JobId::random(), &results.rows.failed, &mut past, &mut job.attempts)?;
+    drop(results);
+    let results = Results::open(job, false)?.results;
+    Ok(Files { journal, past, results })
+}
+
+/// Opens the road to a worker; the broker user that rows are sent as.
+async fn road(
+    config: &Config,
+    job: &Job,
+    awaited: u64,
+    embedded: bool,
+    progress: &Progress,
+) -> Result<(Box<dyn Road>, Option<String>), Refusal> {
+    let observer: Arc<dyn Observer> = Arc::new(progress.voice());
+    if embedded {
+        return Ok((road::inside(config, &job.connection, observer)?, None));
+    }
+    let user = own_user(config.broker.url.expose()).map_err(|ended| Refusal(ended.to_string()))?;
+    let queue = job.reply_queue();
+    if !config.reply_to.allows(&queue) {
+        let why = format!("`broker.reply_to` lets no results go to `{queue}`: add `okta.replies.*`");
+        return Err(Refusal(why));
+    }
+    let road = road::broker(config, &queue, awaited > 0, observer).await;
+    Ok((road.map_err(|why| unopened(job, awaited, &why))?, Some(user)))
 }
 
 /// What the arguments say of the file.
 fn plan(arguments: &Arguments) -> Result<Plan, Refusal> {
-    let file = arguments.file.clone();
-    let form =
-        Form::of(&file).map_err(|error| Refusal(format!("failed to read `{}`: {error}", file.display())))?;
-    let entry = arguments.subtool.as_deref().map(entry).transpose()?;
-    if form == Form::Csv && entry.is_none() {
-        let why = "a CSV file needs `--subtool`: its columns are the arguments of one subtool. A row of JSON Lines may name its own";
-        return Err(Refusal(why.to_owned()));
-    }
-    Ok(Plan { file, form, entry })
+    let Arguments { file, subtool, delimiter, set, .. } = arguments;
+    let entry = subtool.as_deref().map(entry).transpose()?;
+    Plan::new(file.clone(), entry, *delimiter, set).map_err(Refusal)
 }
 
 fn entry(name: &str) -> Result<&'static Entry, Refusal> {
-    catalogue::find(name).ok_or_else(|| Refusal(catalogue::unknown(name)))
+    catalogue::find(name).ok_or_else(|| Refusal(unknown(name)))
 }
 
 /// The connection, which must be one of those that are configured; where none is, only the worker knows.
@@ -170,16 +261,18 @@ fn connection(config: &Config, arguments: &Arguments) -> Result<ConnectionName, 
 fn job(arguments: &Arguments, plan: &Plan, connection: ConnectionName, checked: checking::Checked) -> Job {
     let Arguments { file, lane, results, dry_run, embedded, .. } = arguments;
     let results = results.clone().unwrap_or_else(|| default_results(file, *dry_run));
-    let identity = Identity {
+    let terms = Terms {
         sha256: checked.sha256,
         rows: checked.rows,
         subtool: plan.entry.map(|entry| entry.manifest.name.to_owned()),
+        reading: plan.reading(),
         connection: connection.to_string(),
         lane: lane.to_string(),
         dry_run: *dry_run,
         embedded: *embedded,
     };
-    Job { file: file.clone(), results, connection, lane: *lane, identity }
+    let attempts = Attempts::new(JobId::random());
+    Job { file: file.clone(), results, connection, lane: *lane, terms, attempts }
 }
 
 /// Why there is no road, and, where results are lost, what can be done.
@@ -221,27 +314,65 @@ fn told_to_stop() -> Result<watch::Receiver<u32>, Refusal> {
     Ok(stop)
 }
 
+/// Has a write beyond `ulimit -f` fail like one on a full disk; the signal for it would end the process.
+fn ignore_the_file_size_signal() -> Result<(), Refusal> {
+    /// SIGXFSZ on Linux, the BSDs and macOS.
+    const FILE_SIZE: i32 = 25;
+    let handled = signal(SignalKind::from_raw(FILE_SIZE));
+    handled.map(drop).map_err(|error| Refusal(format!("failed to listen for signals: {error}")))
+}
+
 /// Says what came of it all, and the exit code for that.
-fn conclude(job: &Job, tally: &Tally, took: Option<Duration>, ended: Ended) -> u8 {
+fn conclude(job: &Job, plan: &Plan, done: &RowsDone, took: Option<Duration>, task: Task, run: &Run) -> u8 {
+    let tally = &done.tally;
     let took = took.map_or_else(String::new, |took| format!(" in {}", words(took)));
     let counts = Some(tally.words()).filter(|counts| !counts.is_empty());
     let counts = counts.map_or_else(String::new, |counts| format!(": {counts}"));
-    let rows = job.identity.rows;
-    match ended {
-        Ended::Complete => tell!("done{took}, {rows} rows{counts}"),
-        Ended::Interrupted => {
+    let rows = job.terms.rows;
+    let is_complete = run.ended == Ok(Ended::Complete);
+    if let Err(error) = &run.ended {
+        complain!("okta-worker: {error}");
+    }
+    match (is_complete, task) {
+        (true, Task::Send) => tell!("done{took}, {rows} rows{counts}"),
+        (true, Task::Cancel) => tell!("cancelled{took}, {rows} rows{counts}"),
+        (false, _) => {
             tell!("interrupted{took}, {} of {rows} rows have a result{counts}", tally.rows);
-            tell!("  go on    the same command again");
+            what_is_left(run.left, task);
         }
     }
     if !tally.errors.is_empty() {
         let errors: Vec<_> = tally.errors.iter().map(|(code, count)| format!("{count} {code}")).collect();
         tell!("  failed   {}", errors.join(", "));
     }
+    failing::lines(plan, &job.results, &done.failed).iter().for_each(|line| tell!("    {line}"));
     tell!("  results  {}", job.results.display());
-    match ended {
-        Ended::Interrupted => INTERRUPTED,
-        Ended::Complete if tally.failed > 0 => FAILED,
-        Ended::Complete => DONE,
+    let nothing_was_begun = tally.rows == 0 && run.left == Left::default();
+    match &run.ended {
+        Err(JobError::Failed(_) | JobError::Refused(_)) if nothing_was_begun => REFUSED,
+        Err(_) | Ok(Ended::Interrupted) => INTERRUPTED,
+        Ok(Ended::Complete) if tally.failures() > 0 => FAILED,
+        Ok(Ended::Complete) => DONE,
+    }
+}
+
+/// Says which rows somebody else has, and what can be done about them.
+fn what_is_left(Left { queued, doubtful }: Left, task: Task) {
+    match task {
+        Task::Send if queued > 0 => {
+            tell!("  queued   {queued} rows are still in the queue, and workers go on with them")
+        }
+        Task::Cancel if queued > 0 => {
+            tell!("  queued   {queued} rows are still in the queue: no worker has said that it drops them")
+        }
+        Task::Send | Task::Cancel => {}
+    }
+    if doubtful > 0 {
+        tell!("  unsure   {doubtful} rows were on their way; the next run finds out what became of them");
+    }
+    tell!("  go on    the same command again");
+    match task {
+        Task::Send => tell!("  cancel   the same command with --cancel"),
+        Task::Cancel => tell!("  or wait  the same command without --cancel"),
     }
 }

@@ -7,6 +7,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use jiff::Timestamp;
 use tokio::time::Instant;
 
+use crate::domain::text::json_escaped;
 use crate::worker::event::{Event, Observer};
 
 use super::outlook::{Outlook, words};
@@ -34,7 +35,7 @@ impl Voice {
         if self.0.is_hidden() {
             complain!("submit: {line}");
         } else {
-            self.0.println(line);
+            self.0.println(json_escaped(line));
         }
     }
 }
@@ -121,6 +122,8 @@ impl Observer for Voice {
             | Event::LimitLowered { .. }
             | Event::Retried { .. }
             | Event::PutAside { .. }
+            | Event::Behind { .. }
+            | Event::Backlog { .. }
             | Event::HandedBack { .. }
             | Event::Cancelled { .. }
             | Event::Suspected { .. }
@@ -129,6 +132,12 @@ impl Observer for Voice {
             | Event::Parked { .. }
             | Event::Stale { .. }
             | Event::Unserved { .. }
+            | Event::Policy { .. }
+            | Event::QueueDeleted { .. }
+            | Event::Uncounted { .. }
+            | Event::Deduplicated { .. }
+            | Event::NotParked { .. }
+            | Event::Removed { .. }
             | Event::SignalsRefused { .. } => {}
         }
     }

@@ -1,24 +1,22 @@
 //! The results file: one line for each row, the result with the row before it. What is in it is done.
 
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::Write as _;
-use std::path::PathBuf;
 
 use serde::Deserialize;
+use serde_json::value::RawValue;
 
 use crate::domain::answer::{Effect, ErrorCode, RateLimit, Status};
 
-use super::job::Job;
-use super::journal::{make_private, open_private, sync_folder};
-use super::lines;
+use super::error::JobError;
+use super::job::{Job, JobId, Named};
+use super::line_file::{Kind, LineFile, beside};
 use super::row_set::RowSet;
 
 /// What every line begins with.
 const BEGINS: &str = "{\"row\":";
 
-/// The longest line: a result has 8 MiB at most, and a little is around it.
-const LINE_BYTES_MAX: usize = 9 * 1024 * 1024;
+/// How a results file looks. A result has 8 MiB at most, and a little is around it.
+const KIND: Kind = Kind { name: "results file", begins: BEGINS.as_bytes(), line_bytes_max: 9 * 1024 * 1024 };
 
 /// The part of a result that is looked at.
 #[derive(Debug, Deserialize)]
@@ -44,6 +42,21 @@ pub(super) struct Answered {
     /// Why it failed.
     #[serde(default)]
     pub error: Option<Failed>,
+    /// The result; of a dry run the plan.
+    #[serde(default)]
+    pub result: Option<Box<RawValue>>,
+}
+
+/// The part of a plan that is looked at.
+#[derive(Debug, Deserialize)]
+struct Planned {
+    predicted: Predicted,
+}
+
+/// How a plan says that the invocation would end.
+#[derive(Debug, Deserialize)]
+struct Predicted {
+    error: Option<Failed>,
 }
 
 /// The part of a failure that is looked at.
@@ -57,6 +70,46 @@ impl Answered {
     pub fn read(body: &[u8]) -> Option<Self> {
         serde_json::from_slice(body).ok().filter(|_| body.trim_ascii_start().starts_with(b"{"))
     }
+
+    /// How the row ended, as a job counts it.
+    pub fn row_status(&self) -> RowStatus {
+        let code =
+            |failed: Option<&Failed>| failed.map_or(ErrorCode::Internal, |failed| failed.code).as_str();
+        match self.status {
+            Status::Failed => RowStatus::Failed(code(self.error.as_ref())),
+            Status::Succeeded => RowStatus::Succeeded(effect(self.effect)),
+            Status::Planned => {
+                let plan = self.result.as_ref().and_then(|plan| serde_json::from_str(plan.get()).ok());
+                match plan.and_then(|Planned { predicted }| predicted.error) {
+                    Some(failed) => RowStatus::WouldFail(code(Some(&failed))),
+                    None => RowStatus::Planned,
+                }
+            }
+        }
+    }
+}
+
+/// How a row ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum RowStatus {
+    /// It was done, and changed this.
+    Succeeded(&'static str),
+    /// It was planned, and nothing is known that speaks against it.
+    Planned,
+    /// It was planned, and would fail with this code.
+    WouldFail(&'static str),
+    /// It failed with this code.
+    Failed(&'static str),
+}
+
+impl RowStatus {
+    /// Whether the row counts as failed.
+    pub fn is_failure(self) -> bool {
+        match self {
+            Self::Succeeded(_) | Self::Planned => false,
+            Self::WouldFail(_) | Self::Failed(_) => true,
+        }
+    }
 }
 
 /// How many rows ended how.
@@ -65,36 +118,45 @@ pub(super) struct Tally {
     /// All of them.
     pub rows: u64,
     /// Those that failed.
-    pub failed: u64,
+    failed: u64,
     /// Those that are only planned.
-    pub planned: u64,
+    planned: u64,
+    /// Those whose plan says that they would fail.
+    would_fail: u64,
     /// Those that did not fail, by what they changed.
-    pub effects: BTreeMap<&'static str, u64>,
-    /// Those that failed, by why.
+    effects: BTreeMap<&'static str, u64>,
+    /// Those that failed or would, by why.
     pub errors: BTreeMap<&'static str, u64>,
 }
 
 impl Tally {
-    fn count(&mut self, answered: &Answered) {
+    fn count(&mut self, status: RowStatus) {
         self.rows += 1;
-        match answered.status {
-            Status::Failed => {
-                self.failed += 1;
-                let code = answered.error.as_ref().map_or(ErrorCode::Internal, |failed| failed.code);
-                *self.errors.entry(code.as_str()).or_default() += 1;
+        match status {
+            RowStatus::Succeeded(effect) => *self.effects.entry(effect).or_default() += 1,
+            RowStatus::Planned => self.planned += 1,
+            RowStatus::WouldFail(code) => {
+                self.would_fail += 1;
+                *self.errors.entry(code).or_default() += 1;
             }
-            Status::Planned => self.planned += 1,
-            Status::Succeeded => *self.effects.entry(effect(answered.effect)).or_default() += 1,
+            RowStatus::Failed(code) => {
+                self.failed += 1;
+                *self.errors.entry(code).or_default() += 1;
+            }
         }
+    }
+
+    /// How many count as failed: those of a dry run that would fail as well.
+    pub fn failures(&self) -> u64 {
+        self.failed + self.would_fail
     }
 
     /// The counts as words: `12 applied, 3 failed`.
     pub fn words(&self) -> String {
-        let planned = (self.planned > 0).then_some(("planned", self.planned));
-        let failed = (self.failed > 0).then_some(("failed", self.failed));
         let effects = self.effects.iter().map(|(effect, count)| (*effect, *count));
-        let parts = effects.chain(planned).chain(failed).map(|(what, count)| format!("{count} {what}"));
-        parts.collect::<Vec<_>>().join(", ")
+        let others = [("planned", self.planned), ("would fail", self.would_fail), ("failed", self.failed)];
+        let parts = effects.chain(others).filter(|(_, count)| *count > 0);
+        parts.map(|(what, count)| format!("{count} {what}")).collect::<Vec<_>>().join(", ")
     }
 }
 
@@ -108,40 +170,111 @@ fn effect(effect: Effect) -> &'static str {
 }
 
 /// The results file, open.
+#[derive(Debug)]
 pub(super) struct Results {
-    file: File,
-    path: PathBuf,
-    /// The rows that have a result in it.
+    file: LineFile,
+    /// What came of the rows.
+    pub rows: RowsDone,
+}
+
+/// What came of the rows that have a result.
+#[derive(Debug, Default)]
+pub(super) struct RowsDone {
+    /// The rows.
     pub done: RowSet,
+    /// Those of them that failed.
+    pub failed: RowSet,
     /// How they ended.
     pub tally: Tally,
 }
 
+impl RowsDone {
+    fn note(&mut self, row: u64, status: RowStatus) {
+        if self.done.insert(row) {
+            self.tally.count(status);
+            if status.is_failure() {
+                self.failed.insert(row);
+            }
+        }
+    }
+}
+
+/// What the lines of a file are.
+#[derive(Debug, Default)]
+struct Lines {
+    rows: RowsDone,
+    /// Results of rows that were attempted again since.
+    superseded: u64,
+    /// The job of the first line, when it is another one.
+    stranger: Option<JobId>,
+}
+
+impl Lines {
+    fn take(&mut self, line: &[u8], job: &Job) -> Result<(), String> {
+        let answered = Answered::read(line).ok_or_else(|| "it is no result".to_owned())?;
+        match job.row_of(&answered.id) {
+            Named::Row(row) if self.stranger.is_none() => self.rows.note(row, answered.row_status()),
+            Named::Superseded if self.stranger.is_none() => self.superseded += 1,
+            Named::Row(_) | Named::Superseded => return Err("it is the result of another job".to_owned()),
+            Named::Stranger => {
+                let stranger = JobId::of_invocation(&answered.id);
+                let is_begun = self.rows.done.len() > 0 || self.superseded > 0;
+                match stranger.filter(|_| !is_begun) {
+                    Some(stranger) => self.stranger = self.stranger.take().or(Some(stranger)),
+                    None => return Err("it is the result of another job".to_owned()),
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What opening a results file has come to.
+#[derive(Debug)]
+pub(super) struct Opened {
+    pub results: Results,
+    /// What somebody should know of it.
+    pub note: Option<String>,
+}
+
 impl Results {
-    /// Opens the results of a job and reads what is there.
+    /// Opens the results of a job and reads what is there. With `is_new` the job has no result yet: a file of another
+    /// job's results is kept under another name. Results of rows that were attempted again since are taken out.
     ///
     /// # Errors
-    /// When what is there is not of this job, or cannot be read, in words.
-    pub fn open(job: &Job) -> Result<Self, String> {
-        let path = job.results.clone();
-        let named = |why: String| format!("the results file `{}`: {why}", path.display());
-        let mut file = open_private(&path).map_err(|error| named(format!("failed to open it: {error}")))?;
-        let (mut done, mut tally) = (RowSet::default(), Tally::default());
-        let mended = lines::mend(&mut file, BEGINS.as_bytes(), LINE_BYTES_MAX, |line| {
-            let answered = Answered::read(line).ok_or_else(|| "it is no result".to_owned())?;
-            let row = job.identity.row_of(&answered.id);
-            let row = row.ok_or_else(|| "it is the result of another file or run".to_owned())?;
-            if done.insert(row) {
-                tally.count(&answered);
+    /// When what is there is not of this job, or cannot be read or written.
+    pub fn open(job: &Job, is_new: bool) -> Result<Opened, JobError> {
+        let path = &job.results;
+        let (mut file, mut lines) = Self::read(job)?;
+        let mut note = None;
+        if let Some(stranger) = lines.stranger.take() {
+            if !is_new {
+                let why = format!("the results file `{}` is of another job", path.display());
+                return Err(JobError::Refused(why));
             }
-            Ok(())
-        });
-        mended.and_then(|()| make_private(&file)).and_then(|()| sync_folder(&path)).map_err(named)?;
-        Ok(Self { file, path, done, tally })
+            let aside = beside(path, &format!(".{stranger}"));
+            file.set_aside(&aside)?;
+            note = Some(format!("the results of an earlier job are kept as `{}`", aside.display()));
+            (file, lines) = Self::read(job)?;
+        }
+        if lines.superseded > 0 {
+            let is_current = |line: &[u8]| {
+                let answered = Answered::read(line);
+                answered.is_some_and(|answered| matches!(job.row_of(&answered.id), Named::Row(_)))
+            };
+            file = file.rewrite(is_current)?;
+        }
+        Ok(Opened { results: Self { file, rows: lines.rows }, note })
     }
 
-    /// Appends the result of a row that has none yet.
-    pub fn add(&mut self, row: u64, body: &[u8], answered: &Answered) -> Result<(), String> {
+    fn read(job: &Job) -> Result<(LineFile, Lines), JobError> {
+        let mut lines = Lines::default();
+        let file = LineFile::open(KIND, &job.results, |line| lines.take(line, job))?;
+        Ok((file, lines))
+    }
+
+    /// Appends the result of a row that has none yet. When it fails the row has none.
+    pub fn add(&mut self, row: u64, body: &[u8], status: RowStatus) -> Result<(), JobError> {
         let body = body.trim_ascii();
         let mut line = Vec::with_capacity(body.len() + 32);
         line.extend_from_slice(BEGINS.as_bytes());
@@ -151,92 +284,172 @@ impl Results {
         line.push(b',');
         line.extend(rest.iter().map(|byte| if matches!(byte, b'\n' | b'\r') { b' ' } else { *byte }));
         line.push(b'\n');
-        self.file.write_all(&line).map_err(|error| self.failed(&error))?;
-        self.done.insert(row);
-        self.tally.count(answered);
+        self.file.append(&line)?;
+        self.rows.note(row, status);
         Ok(())
     }
 
     /// Makes sure that what was added is on the disk.
-    pub fn sync(&self) -> Result<(), String> {
-        self.file.sync_data().map_err(|error| self.failed(&error))
+    pub fn sync(&mut self) -> Result<(), JobError> {
+        self.file.sync()
     }
+}
 
-    fn failed(&self, error: &std::io::Error) -> String {
-        format!("failed to write the results file `{}`: {error}", self.path.display())
-    }
+/// A results file for tests, over a storage.
+#[cfg(test)]
+pub(super) fn over(storage: Box<dyn super::line_file::Storage>) -> Results {
+    let file = LineFile::over(storage, KIND, std::path::Path::new("results.jsonl"), 0);
+    Results { file, rows: RowsDone::default() }
 }
 
 #[cfg(test)]
 mod tests {
-    use tempfile::TempDir;
+    use std::path::Path;
 
     use super::*;
-    use crate::cli::submit::job::Identity;
-    use crate::domain::ids::{ConnectionName, Lane};
+    use crate::cli::submit::job::example;
+    use crate::cli::submit::line_file::failing::Disk;
 
-    fn job(dir: &TempDir) -> Job {
-        Job {
-            file: dir.path().join("people.csv"),
-            results: dir.path().join("results.jsonl"),
-            connection: ConnectionName::parse("prod").unwrap(),
-            lane: Lane::Bulk,
-            identity: Identity {
-                sha256: "aa".to_owned(),
-                rows: 9,
-                subtool: None,
-                connection: "prod".to_owned(),
-                lane: "bulk".to_owned(),
-                dry_run: false,
-                embedded: false,
-            },
-        }
+    fn result(job: &str, row: u64, status: &str, effect: &str) -> String {
+        format!(
+            "{{\"id\":\"{job}.{row}\",\"status\":\"{status}\",\"effect\":\"{effect}\",\n\"result\":{{}}}}"
+        )
     }
 
-    fn result(row: u64, status: &str, effect: &str) -> String {
-        format!("{{\"id\":\"aa.{row}\",\"status\":\"{status}\",\"effect\":\"{effect}\",\n\"result\":{{}}}}")
+    const JOB: &str = "00000000000000aa";
+
+    fn add(results: &mut Results, row: u64, body: &str) -> Result<(), JobError> {
+        results.add(row, body.as_bytes(), Answered::read(body.as_bytes()).unwrap().row_status())
     }
 
-    fn add(results: &mut Results, row: u64, body: &str) {
-        results.add(row, body.as_bytes(), &Answered::read(body.as_bytes()).unwrap()).unwrap();
+    fn open(job: &Job, is_new: bool) -> Results {
+        Results::open(job, is_new).unwrap().results
+    }
+
+    fn read(path: &Path) -> String {
+        std::fs::read_to_string(path).unwrap()
     }
 
     #[test]
     fn each_result_is_one_line_with_its_row_and_known_to_the_next_run() {
         let dir = tempfile::tempdir().unwrap();
-        let mut results = Results::open(&job(&dir)).unwrap();
-        add(&mut results, 2, &result(2, "succeeded", "applied"));
-        add(&mut results, 1, &result(1, "failed", "none"));
-        let text = std::fs::read_to_string(&job(&dir).results).unwrap();
+        let job = example(dir.path(), 9);
+        let mut results = open(&job, true);
+        add(&mut results, 2, &result(JOB, 2, "succeeded", "applied")).unwrap();
+        add(&mut results, 1, &result(JOB, 1, "failed", "none")).unwrap();
         let rows: Vec<serde_json::Value> =
-            text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-        assert_eq!((&rows[0]["row"], &rows[0]["id"], rows.len()), (&2.into(), &"aa.2".into(), 2));
-
-        let again = Results::open(&job(&dir)).unwrap();
-        assert_eq!((again.done.len(), again.tally.clone()), (2, results.tally));
-        assert_eq!(again.tally.words(), "1 applied, 1 failed");
+            read(&job.results).lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        assert_eq!((&rows[0]["row"], &rows[0]["id"], rows.len()), (&2.into(), &format!("{JOB}.2").into(), 2));
+        let tally = results.rows.tally.clone();
+        drop(results);
+        let again = open(&job, false).rows;
+        assert_eq!((again.done.len(), again.failed.iter().collect(), &again.tally), (2, vec![1], &tally));
+        assert_eq!(tally.words(), "1 applied, 1 failed");
     }
 
     #[test]
     fn a_torn_last_line_is_mended_and_a_strangers_file_is_left_alone() {
         let dir = tempfile::tempdir().unwrap();
-        let mut results = Results::open(&job(&dir)).unwrap();
-        add(&mut results, 1, &result(1, "succeeded", "none"));
-        let whole = std::fs::read_to_string(&job(&dir).results).unwrap();
-        std::fs::write(&job(&dir).results, format!("{whole}{{\"row\":2,\"id\":\"aa.2\",\"stat")).unwrap();
-        let mut mended = Results::open(&job(&dir)).unwrap();
-        assert_eq!(mended.done.len(), 1);
-        add(&mut mended, 3, &result(3, "planned", "none"));
-        assert_eq!(Results::open(&job(&dir)).unwrap().tally.words(), "1 read, 1 planned");
+        let job = example(dir.path(), 9);
+        add(&mut open(&job, true), 1, &result(JOB, 1, "succeeded", "none")).unwrap();
+        std::fs::write(&job.results, format!("{}{{\"row\":2,\"id\":\"{JOB}.2\",\"stat", read(&job.results)))
+            .unwrap();
+        let mut mended = open(&job, false);
+        assert_eq!(mended.rows.done.len(), 1);
+        add(&mut mended, 3, &result(JOB, 3, "planned", "none")).unwrap();
+        drop(mended);
+        assert_eq!(open(&job, false).rows.tally.words(), "1 read, 1 planned");
 
         for text in [
             "dear diary",
             "name\nana\n",
-            "{\"row\":1,\"id\":\"bb.1\",\"status\":\"failed\",\"effect\":\"none\"}\n",
+            "{\"row\":1,\"id\":\"x\",\"status\":\"failed\",\"effect\":\"none\"}\n",
         ] {
-            std::fs::write(&job(&dir).results, text).unwrap();
-            assert!(Results::open(&job(&dir)).is_err(), "{text}");
-            assert_eq!(std::fs::read_to_string(&job(&dir).results).unwrap(), text);
+            std::fs::write(&job.results, text).unwrap();
+            for is_new in [true, false] {
+                assert!(matches!(Results::open(&job, is_new), Err(JobError::Refused(_))), "{text}");
+                assert_eq!(read(&job.results), text);
+            }
         }
+    }
+
+    #[test]
+    fn results_of_another_job_are_kept_under_another_name_when_a_job_begins() {
+        let dir = tempfile::tempdir().unwrap();
+        let job = example(dir.path(), 9);
+        let theirs = format!(
+            "{{\"row\":1,{}\n",
+            &result("00000000000000bb", 1, "failed", "none").replace('\n', "")[1..]
+        );
+        std::fs::write(&job.results, &theirs).unwrap();
+        assert!(matches!(Results::open(&job, false), Err(JobError::Refused(_))));
+        let Opened { results, note } = Results::open(&job, true).unwrap();
+        let aside = format!("{}.00000000000000bb", job.results.display());
+        assert_eq!((results.rows.done.len(), read(Path::new(&aside))), (0, theirs.clone()));
+        assert!(note.unwrap().contains(&aside));
+        drop(results);
+        // Never over another file, and never where lines of several jobs are mixed.
+        std::fs::write(&job.results, &theirs).unwrap();
+        assert!(matches!(Results::open(&job, true), Err(JobError::Refused(_))));
+        let ours = theirs.replace("00000000000000bb", JOB);
+        for text in [format!("{ours}{theirs}"), format!("{theirs}{ours}")] {
+            std::fs::write(&job.results, &text).unwrap();
+            assert!(matches!(Results::open(&job, true), Err(JobError::Refused(_))));
+            assert_eq!(read(&job.results), text);
+        }
+    }
+
+    #[test]
+    fn a_row_that_is_attempted_again_has_no_result_until_the_new_one_comes() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut job = example(dir.path(), 3);
+        let mut results = open(&job, true);
+        for (row, status) in [(1, "succeeded"), (2, "failed"), (3, "failed")] {
+            add(&mut results, row, &result(JOB, row, status, "none")).unwrap();
+        }
+        let failed = results.rows.failed.clone();
+        drop(results);
+        job.attempts.again(JobId::random(), failed);
+        let mut results = open(&job, false);
+        assert_eq!((results.rows.tally.words().as_str(), read(&job.results).lines().count()), ("1 read", 1));
+        let id = job.attempts.current().to_string();
+        add(&mut results, 2, &result(&id, 2, "succeeded", "applied")).unwrap();
+        drop(results);
+        assert_eq!(open(&job, false).rows.tally.words(), "1 applied, 1 read");
+    }
+
+    #[test]
+    fn a_plan_that_predicts_a_failure_counts_as_one() {
+        let plan = |predicted: &str| {
+            let body = format!(
+                r#"{{"id":"{JOB}.1","status":"planned","effect":"none","result":{{"requests":[],"predicted":{predicted}}}}}"#
+            );
+            Answered::read(body.as_bytes()).unwrap().row_status()
+        };
+        let rows = [
+            (r#"{"effect":"applied","error":null}"#, RowStatus::Planned),
+            (
+                r#"{"effect":"none","error":{"code":"not_found","message":"x"}}"#,
+                RowStatus::WouldFail("not_found"),
+            ),
+            ("{}", RowStatus::Planned),
+        ];
+        let mut tally = Tally::default();
+        for (predicted, status) in rows {
+            assert_eq!(plan(predicted), status);
+            tally.count(status);
+        }
+        assert_eq!((tally.words().as_str(), tally.failures()), ("2 planned, 1 would fail", 1));
+    }
+
+    #[test]
+    fn a_result_without_room_is_none_and_those_before_it_are_whole() {
+        let disk = Disk::with_room(120);
+        let mut results = over(Box::new(disk.clone()));
+        add(&mut results, 1, &result(JOB, 1, "succeeded", "applied")).unwrap();
+        let whole = disk.text();
+        let failed = add(&mut results, 2, &result(JOB, 2, "succeeded", "applied"));
+        assert!(matches!(failed, Err(JobError::NoRoom(_))), "{failed:?}");
+        assert_eq!((disk.text(), results.rows.done.len()), (whole, 1));
     }
 }

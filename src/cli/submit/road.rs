@@ -78,109 +78,150 @@ impl Out for Broker {
 }
 
 /// A road to a worker and back.
-pub(super) enum Road {
-    /// Through RabbitMQ.
-    Broker(Counter),
-    /// To a worker in this process.
-    Inside(Inside),
+#[async_trait]
+pub(super) trait Road: Send {
+    /// Where rows are handed over.
+    fn out(&self) -> Arc<dyn Out>;
+
+    /// The queue that results are to go to: the one of the job, or our own.
+    fn reply_to(&self, queue: String) -> String;
+
+    /// The next result; `None`: none will come. Nothing is lost when it is not waited for to the end.
+    async fn next(&mut self) -> Option<Reply>;
+
+    /// How many results waited when the road was opened.
+    fn waiting(&self) -> u32;
+
+    /// How many rows may be without a result.
+    fn window(&self) -> u64;
+
+    /// How long a job that is told to stop waits.
+    fn grace(&self) -> Duration;
+
+    /// What becomes of rows when this process ends.
+    fn fate(&self) -> Fate;
+
+    /// Leaves in order.
+    async fn close(&mut self);
+}
+
+/// What becomes of rows that were handed over when this process ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Fate {
+    /// They stay in their queue, and workers go on with them.
+    Stay,
+    /// They end with it.
+    End,
+}
+
+/// The road through RabbitMQ. With `must_be_there` the queue for results holds some, or will.
+pub(super) async fn broker(
+    config: &Config,
+    queue: &str,
+    must_be_there: bool,
+    observer: Arc<dyn Observer>,
+) -> Result<Box<dyn Road>, Unopened> {
+    let counter = Counter::open(&config.broker, reply_queue(queue), must_be_there, observer).await?;
+    Ok(Box::new(Outside(counter)))
+}
+
+/// The road inside the process, to one connection.
+pub(super) fn inside(
+    config: &Config,
+    connection: &ConnectionName,
+    observer: Arc<dyn Observer>,
+) -> Result<Box<dyn Road>, Refusal> {
+    let (stop, stopping) = watch::channel(false);
+    let ground = Ground::new(config, &observer);
+    let prefetch = ground.prefetch;
+    let mut orgs = assembly::orgs(config, &ground, &Orgs::new())?;
+    orgs.retain(|known, _| known == connection);
+    let broker = Broker::new([connection]);
+    broker.declare(REPLIES);
+    let rules = assembly::own_rules(config, &orgs, stopping);
+    let worker: Arc<dyn Inbox> = Arc::new(Worker::new(rules, Arc::<Broker>::clone(&broker), observer));
+    let consuming = broker.consume(&worker, prefetch);
+    Ok(Box::new(Inside { broker, prefetch, _consuming: consuming, _stop: stop }))
+}
+
+/// Workers behind RabbitMQ.
+struct Outside(Counter);
+
+#[async_trait]
+impl Road for Outside {
+    fn out(&self) -> Arc<dyn Out> {
+        Arc::<Publisher>::clone(&self.0.publisher)
+    }
+
+    fn reply_to(&self, queue: String) -> String {
+        queue
+    }
+
+    async fn next(&mut self) -> Option<Reply> {
+        self.0.replies.recv().await
+    }
+
+    fn waiting(&self) -> u32 {
+        self.0.waiting
+    }
+
+    fn window(&self) -> u64 {
+        WINDOW
+    }
+
+    fn grace(&self) -> Duration {
+        GRACE
+    }
+
+    fn fate(&self) -> Fate {
+        Fate::Stay
+    }
+
+    async fn close(&mut self) {
+        self.0.close().await;
+    }
 }
 
 /// A worker in this process.
-pub(super) struct Inside {
+struct Inside {
     broker: Arc<Broker>,
     prefetch: usize,
     _consuming: JoinSet<()>,
     _stop: watch::Sender<bool>,
 }
 
-impl Road {
-    /// The road through RabbitMQ. With `must_be_there` the queue for results holds some, or will.
-    pub async fn broker(
-        config: &Config,
-        queue: &str,
-        must_be_there: bool,
-        observer: Arc<dyn Observer>,
-    ) -> Result<Self, Unopened> {
-        Counter::open(&config.broker, reply_queue(queue), must_be_there, observer).await.map(Self::Broker)
+#[async_trait]
+impl Road for Inside {
+    fn out(&self) -> Arc<dyn Out> {
+        Arc::<Broker>::clone(&self.broker)
     }
 
-    /// The road inside the process, to one connection.
-    pub fn inside(
-        config: &Config,
-        connection: &ConnectionName,
-        observer: Arc<dyn Observer>,
-    ) -> Result<Self, Refusal> {
-        let (stop, stopping) = watch::channel(false);
-        let ground = Ground::new(config, &observer);
-        let prefetch = ground.prefetch;
-        let mut orgs = assembly::orgs(config, &ground, &Orgs::new())?;
-        orgs.retain(|known, _| known == connection);
-        let broker = Broker::new([connection]);
-        broker.declare(REPLIES);
-        let rules = assembly::own_rules(config, &orgs, stopping);
-        let worker: Arc<dyn Inbox> = Arc::new(Worker::new(rules, Arc::<Broker>::clone(&broker), observer));
-        let consuming = broker.consume(&worker, prefetch);
-        Ok(Self::Inside(Inside { broker, prefetch, _consuming: consuming, _stop: stop }))
+    fn reply_to(&self, _: String) -> String {
+        REPLIES.to_owned()
     }
 
-    /// Where rows are handed over.
-    pub fn out(&self) -> Arc<dyn Out> {
-        match self {
-            Self::Broker(counter) => Arc::<Publisher>::clone(&counter.publisher),
-            Self::Inside(inside) => Arc::<Broker>::clone(&inside.broker),
-        }
+    async fn next(&mut self) -> Option<Reply> {
+        let body = self.broker.take(REPLIES).await.body;
+        Some(Reply { body, receipt: Box::new(Gone) })
     }
 
-    /// The queue that results are to go to: the one of the job, or our own.
-    pub fn reply_to(&self, queue: String) -> String {
-        match self {
-            Self::Broker(_) => queue,
-            Self::Inside(_) => REPLIES.to_owned(),
-        }
+    fn waiting(&self) -> u32 {
+        0
     }
 
-    /// The next result; `None`: none will come. Nothing is lost when it is not waited for to the end.
-    pub async fn next(&mut self) -> Option<Reply> {
-        match self {
-            Self::Broker(counter) => counter.replies.recv().await,
-            Self::Inside(inside) => {
-                let body = inside.broker.take(REPLIES).await.body;
-                Some(Reply { body, receipt: Box::new(Gone) })
-            }
-        }
+    fn window(&self) -> u64 {
+        self.prefetch as u64
     }
 
-    /// How many results waited when the road was opened.
-    pub fn waiting(&self) -> u32 {
-        match self {
-            Self::Broker(counter) => counter.waiting,
-            Self::Inside(_) => 0,
-        }
+    fn grace(&self) -> Duration {
+        GRACE_INSIDE
     }
 
-    /// How many rows may be without a result.
-    pub fn window(&self) -> u64 {
-        match self {
-            Self::Broker(_) => WINDOW,
-            Self::Inside(inside) => inside.prefetch as u64,
-        }
+    fn fate(&self) -> Fate {
+        Fate::End
     }
 
-    /// How long a job that is told to stop waits.
-    pub fn grace(&self) -> Duration {
-        match self {
-            Self::Broker(_) => GRACE,
-            Self::Inside(_) => GRACE_INSIDE,
-        }
-    }
-
-    /// Leaves in order.
-    pub async fn close(&mut self) {
-        match self {
-            Self::Broker(counter) => counter.close().await,
-            Self::Inside(_) => {}
-        }
-    }
+    async fn close(&mut self) {}
 }
 
 /// A result inside the process is out of its queue already.

@@ -13,6 +13,25 @@ fn place(row: u64) -> (usize, u64) {
 }
 
 impl RowSet {
+    /// The rows of these ranges, both ends included.
+    pub fn of(ranges: &[[u64; 2]]) -> Self {
+        let mut rows = Self::default();
+        rows.insert_all(ranges);
+        rows
+    }
+
+    /// Puts the rows of these ranges in, both ends included.
+    pub fn insert_all(&mut self, ranges: &[[u64; 2]]) {
+        for row in ranges.iter().flat_map(|[first, last]| *first..=*last) {
+            self.insert(row);
+        }
+    }
+
+    /// Its rows, ascending.
+    pub fn iter(&self) -> impl Iterator<Item = u64> + '_ {
+        (0..self.words.len() as u64 * 64).filter(|row| self.contains(*row))
+    }
+
     /// Puts a row in; false when it was there.
     pub fn insert(&mut self, row: u64) -> bool {
         let (word, bit) = place(row);

@@ -3,31 +3,56 @@
 //! The file is read as a stream, by the same code before the first row is sent and when it is; so what was found
 //! good is what is sent. Nothing longer than a row is held.
 
-use std::fmt;
-use std::fs::File;
-use std::io::{self, BufRead as _, BufReader, Read};
-use std::path::{Path, PathBuf};
+mod cells;
+mod column;
+mod columns;
+mod delimiter;
+mod fixed;
+mod hints;
+mod objects;
+mod opening;
+mod records;
+mod row;
+mod source;
+mod table;
 
-use csv::ByteRecord;
+use std::fs::File;
+use std::io::{self, Read as _};
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
 use serde::Serialize;
-use serde_json::value::RawValue;
 use sha2::{Digest as _, Sha256};
 
 use crate::domain::envelope::BODY_BYTES_MAX;
-use crate::domain::ids::excerpt;
 use crate::domain::json::{self, Object};
 use crate::tools::catalogue::Entry;
 
-use super::columns::Columns;
-use super::lines::{self, Line};
+use column::SubtoolArguments;
+use fixed::Fixed;
+use objects::{ObjectLine, ObjectLines};
+use source::{DigestedFile, hexadecimal};
+use table::{Cells, CsvTable};
+
+pub(super) use column::shown;
+pub(super) use delimiter::Delimiter;
+pub(super) use row::{FilePlace, Next, Problem, Row, Unreadable};
 
 /// The longest row: what is longer cannot be a body, and an unclosed quotation mark would swallow the whole file.
 const ROW_BYTES_MAX: usize = 2 * BODY_BYTES_MAX;
 
+/// The first bytes of a file, by which its form is told.
+const HEAD_BYTES: u64 = 4096;
+
+const NO_SUBTOOL: &str = "a CSV file needs `--subtool`: its columns are the arguments of one subtool. A row of JSON \
+                          Lines may name its own";
+
+const NO_SUBTOOL_TO_SET: &str = "`--set` needs `--subtool`: it gives an argument of that subtool to all rows";
+
 /// How a file is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Form {
-    /// A header, and then a row of cells for each invocation.
+    /// A heading, and then a row of cells for each invocation.
     Csv,
     /// One JSON object a line.
     JsonLines,
@@ -35,77 +60,94 @@ pub(super) enum Form {
 
 impl Form {
     /// The form of a file: by its name, else by its first character.
-    pub fn of(file: &Path) -> io::Result<Self> {
+    fn of(file: &Path, head: &[u8]) -> Self {
         let ending = file.extension().map(|ending| ending.to_string_lossy().to_ascii_lowercase());
         match ending.as_deref() {
-            Some("csv") => Ok(Self::Csv),
-            Some("jsonl" | "ndjson" | "json") => Ok(Self::JsonLines),
-            _ => {
-                let mut reader = BufReader::new(File::open(file)?);
-                let start = reader.fill_buf()?;
-                let start = start.strip_prefix(BOM).unwrap_or(start).trim_ascii_start();
-                Ok(if start.starts_with(b"{") { Self::JsonLines } else { Self::Csv })
-            }
+            Some("csv") => Self::Csv,
+            Some("jsonl" | "ndjson" | "json") => Self::JsonLines,
+            _ => match opening::first(head) {
+                Some(b'{' | b'[') => Self::JsonLines,
+                Some(_) | None => Self::Csv,
+            },
         }
     }
 }
-
-/// What some editors put in front of UTF-8.
-const BOM: &[u8] = b"\xef\xbb\xbf";
 
 /// A file, and what its rows are.
 #[derive(Clone)]
 pub(super) struct Plan {
     /// The file.
     pub file: PathBuf,
-    /// How it is read.
-    pub form: Form,
     /// The subtool of all rows; `None`: each row is a whole body.
     pub entry: Option<&'static Entry>,
+    form: Form,
+    delimiter: Delimiter,
+    fixed: Fixed,
+    seen: Version,
 }
 
-/// One row.
-#[derive(Debug)]
-pub(super) struct Row {
-    /// Its number, from 1.
-    pub number: u64,
-    /// The line it begins at.
-    pub line: u64,
-    /// The body of its invocation.
-    pub body: Vec<u8>,
+/// A state of a file, as its size and its time tell it.
+type Version = (u64, Option<SystemTime>);
+
+fn version(file: &Path) -> io::Result<Version> {
+    std::fs::metadata(file).map(|metadata| (metadata.len(), metadata.modified().ok()))
 }
 
-/// Something wrong with the file.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Problem {
-    /// At which line.
-    pub line: u64,
-    /// In which column: its number from 1 and, in a CSV file, its name.
-    pub column: Option<(usize, Option<String>)>,
-    /// What.
-    pub what: String,
-}
-
-impl fmt::Display for Problem {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "line {}", self.line)?;
-        match &self.column {
-            Some((number, Some(name))) => write!(f, ", column {number} (`{}`)", excerpt(name))?,
-            Some((number, None)) => write!(f, ", column {number}")?,
-            None => {}
+impl Plan {
+    /// Looks at the beginning of a file whose rows are for one subtool; `None`: each row is a whole body. `set` gives
+    /// values to all rows, each as `PATH=VALUE`.
+    ///
+    /// # Errors
+    /// When the file is none that is read, or what was said does not fit it, in words.
+    pub fn new(
+        file: PathBuf,
+        entry: Option<&'static Entry>,
+        delimiter: Option<Delimiter>,
+        set: &[String],
+    ) -> Result<Self, String> {
+        let name = file.display();
+        let mut head = Vec::new();
+        let read = File::open(&file).and_then(|file| file.take(HEAD_BYTES).read_to_end(&mut head));
+        let seen = read.and_then(|_| version(&file));
+        let seen = seen.map_err(|error| format!("failed to read `{name}`: {error}"))?;
+        if let Some(what) = opening::not_text(&head) {
+            return Err(format!("`{name}` is {what}"));
         }
-        write!(f, ": {}", self.what)
+        let form = Form::of(&file, &head);
+        let other = match form {
+            Form::Csv => opening::not_csv(&head),
+            Form::JsonLines => opening::not_json_lines(&head),
+        };
+        if let Some(what) = other {
+            return Err(format!("`{name}` is {what}"));
+        }
+        let fixed = match (form, entry) {
+            (Form::Csv, None) => return Err(NO_SUBTOOL.to_owned()),
+            (Form::JsonLines, None) if !set.is_empty() => return Err(NO_SUBTOOL_TO_SET.to_owned()),
+            (Form::JsonLines, _) if delimiter.is_some() => {
+                return Err(format!("`--delimiter` is for CSV, and `{name}` is JSON Lines"));
+            }
+            (Form::Csv | Form::JsonLines, Some(entry)) => Fixed::read(set, &SubtoolArguments::of(entry))?,
+            (Form::JsonLines, None) => Fixed::default(),
+        };
+        Ok(Self { file, form, entry, delimiter: delimiter.unwrap_or(Delimiter::COMMA), fixed, seen })
     }
-}
 
-/// What comes next in a file.
-pub(super) enum Next {
-    /// A row.
-    Row(Row),
-    /// Something that is no good row.
-    Faulty(Vec<Problem>),
-    /// The end.
-    End,
+    /// Whether the file is as it was when this was made.
+    pub fn is_unchanged(&self) -> bool {
+        version(&self.file).is_ok_and(|now| now == self.seen)
+    }
+
+    /// The digest of what makes other rows of the same file; `None`: nothing does.
+    pub fn reading(&self) -> Option<String> {
+        if self.delimiter == Delimiter::COMMA && self.fixed.is_empty() {
+            return None;
+        }
+        let mut hasher = Sha256::new();
+        hasher.update([self.delimiter.byte()]);
+        self.fixed.digest(&mut hasher);
+        Some(hexadecimal(hasher))
+    }
 }
 
 /// A file being read, row by row.
@@ -116,8 +158,8 @@ pub(super) struct Rows {
 }
 
 enum Reader {
-    Csv { reader: csv::Reader<Source>, columns: Columns, record: ByteRecord },
-    Lines { reader: BufReader<Source>, line: Vec<u8>, number: u64 },
+    Csv(Box<CsvTable>),
+    Lines(Box<ObjectLines>),
 }
 
 #[derive(Serialize)]
@@ -127,16 +169,21 @@ struct Body<'a, T: Serialize> {
 }
 
 impl Rows {
-    /// Opens a file, and says what is wrong with its header.
+    /// Opens a file, and says what is wrong with its heading.
     ///
     /// # Errors
-    /// When it cannot be read.
-    pub fn open(plan: &Plan) -> io::Result<(Self, Vec<Problem>)> {
-        let source = Source::new(File::open(&plan.file)?);
+    /// When it cannot be read, or its cells cannot be told apart.
+    pub fn open(plan: &Plan) -> Result<(Self, Vec<Problem>), Unreadable> {
+        let source = DigestedFile::open(&plan.file)?;
+        let fixed = plan.fixed.clone();
         let (reader, problems) = match (plan.form, plan.entry) {
-            (Form::Csv, Some(entry)) => Reader::csv(source, entry)?,
+            (Form::Csv, Some(entry)) => {
+                let known = SubtoolArguments::of(entry);
+                let (table, problems) = CsvTable::open(source, plan.delimiter, &known, fixed, ROW_BYTES_MAX)?;
+                (Reader::Csv(Box::new(table)), problems)
+            }
             (Form::JsonLines, _) | (_, None) => {
-                (Reader::Lines { reader: BufReader::new(source), line: Vec::new(), number: 0 }, Vec::new())
+                (Reader::Lines(Box::new(ObjectLines::new(source, fixed, ROW_BYTES_MAX))), Vec::new())
             }
         };
         Ok((Self { reader, entry: plan.entry, number: 0 }, problems))
@@ -146,25 +193,35 @@ impl Rows {
     ///
     /// # Errors
     /// When the file cannot be read on.
-    pub fn next(&mut self) -> io::Result<Next> {
+    pub fn next(&mut self) -> Result<Next, Unreadable> {
+        let entry = self.entry;
         let next = match &mut self.reader {
-            Reader::Csv { reader, columns, record } => {
-                let entry = self.entry.expect("a CSV file is read for one subtool");
-                next_record(reader, columns, record, entry)?
-            }
-            Reader::Lines { reader, line, number } => next_line(reader, line, number, self.entry)?,
+            Reader::Csv(table) => match table.next()? {
+                Cells::Row(arguments, line) => {
+                    let entry = entry.expect("a CSV file is read for one subtool");
+                    let body = json::to_vec(&Body { subtool: entry.manifest.name, arguments: &arguments });
+                    Next::Row(Row { number: self.number + 1, line, body })
+                }
+                Cells::Faulty(problems) => Next::Faulty(problems),
+                Cells::End => Next::End,
+            },
+            Reader::Lines(objects) => match objects.next()? {
+                ObjectLine::Row(raw, line) => {
+                    let body = match entry {
+                        Some(entry) => json::to_vec(&Body { subtool: entry.manifest.name, arguments: &raw }),
+                        None => raw.get().as_bytes().to_vec(),
+                    };
+                    Next::Row(Row { number: self.number + 1, line, body })
+                }
+                ObjectLine::Faulty(problem) => Next::Faulty(vec![problem]),
+                ObjectLine::End => Next::End,
+            },
         };
-        Ok(match next {
-            Next::Row(row) => {
-                self.number += 1;
-                Next::Row(Row { number: self.number, ..row })
-            }
-            Next::Faulty(problems) => {
-                self.number += 1;
-                Next::Faulty(problems)
-            }
-            Next::End => Next::End,
-        })
+        match &next {
+            Next::Row(_) | Next::Faulty(_) => self.number += 1,
+            Next::End => {}
+        }
+        Ok(next)
     }
 
     /// How many rows there were so far.
@@ -172,18 +229,28 @@ impl Rows {
         self.number
     }
 
-    /// In a CSV file the column that a path of the body leads to: its number and name.
-    pub fn column(&self, path: &str) -> Option<(usize, Option<String>)> {
-        let Reader::Csv { columns, .. } = &self.reader else { return None };
-        let at = columns.of_path(path.strip_prefix("arguments.")?)?;
-        Some((at + 1, columns.name(at).map(str::to_owned)))
+    /// The place of what a path of a row's body leads to, when the file has a column for it or `--set` gives it.
+    pub fn place_of(&self, line: u64, path: &str) -> Option<FilePlace> {
+        let path = path.strip_prefix("arguments.")?;
+        match &self.reader {
+            Reader::Csv(table) => table.place_of(line, path),
+            Reader::Lines(objects) => objects.place_of(path),
+        }
     }
 
     /// Whether rows can be read as they are meant at all.
     pub fn is_readable(&self) -> bool {
         match &self.reader {
-            Reader::Csv { columns, .. } => columns.are_good,
-            Reader::Lines { .. } => true,
+            Reader::Csv(table) => table.is_readable(),
+            Reader::Lines(_) => true,
+        }
+    }
+
+    /// What is worth a warning in the heading.
+    pub fn doubts(&self) -> &[Problem] {
+        match &self.reader {
+            Reader::Csv(table) => table.doubts(),
+            Reader::Lines(_) => &[],
         }
     }
 
@@ -192,111 +259,10 @@ impl Rows {
     /// # Errors
     /// When the rest of it cannot be read.
     pub fn digest(self) -> io::Result<String> {
-        let mut source = match self.reader {
-            Reader::Csv { reader, .. } => reader.into_inner(),
-            Reader::Lines { reader, .. } => reader.into_inner(),
-        };
-        source.allowance = u64::MAX;
-        io::copy(&mut source, &mut io::sink())?;
-        Ok(source.hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
-    }
-}
-
-impl Reader {
-    fn csv(source: Source, entry: &'static Entry) -> io::Result<(Self, Vec<Problem>)> {
-        let mut reader = csv::ReaderBuilder::new().flexible(true).from_reader(source);
-        let header = reader.byte_headers().map_err(io::Error::from)?.clone();
-        let name = |cell: &[u8]| String::from_utf8_lossy(cell).into_owned();
-        let names: Vec<String> = header.iter().map(name).collect();
-        let (columns, faults) = Columns::read(&names.iter().map(String::as_str).collect::<Vec<_>>(), entry);
-        let line = header.position().map_or(1, csv::Position::line);
-        let problem = |(at, what): (usize, String)| {
-            let column = names.get(at).map(|name| (at + 1, Some(name.clone())));
-            Problem { line, column, what }
-        };
-        let problems = faults.into_iter().map(problem).collect();
-        Ok((Self::Csv { reader, columns, record: ByteRecord::new() }, problems))
-    }
-}
-
-fn next_record(
-    reader: &mut csv::Reader<Source>,
-    columns: &Columns,
-    record: &mut ByteRecord,
-    entry: &'static Entry,
-) -> io::Result<Next> {
-    reader.get_mut().allowance = ROW_BYTES_MAX as u64;
-    if !reader.read_byte_record(record).map_err(io::Error::from)? {
-        return Ok(Next::End);
-    }
-    let line = line_of(record, reader);
-    if !columns.fit(record.len()) {
-        let what = format!("it has {} cells, and the header has {}", record.len(), columns.count);
-        return Ok(Next::Faulty(vec![Problem { line, column: None, what }]));
-    }
-    let problem = |(at, what): (usize, String)| {
-        let column = Some((at + 1, columns.name(at).map(str::to_owned)));
-        Problem { line, column, what }
-    };
-    Ok(match columns.arguments(record.iter()) {
-        Ok(arguments) => {
-            let body = json::to_vec(&Body { subtool: entry.manifest.name, arguments: &arguments });
-            Next::Row(Row { number: 0, line, body })
+        match self.reader {
+            Reader::Csv(table) => table.into_source().digest(),
+            Reader::Lines(objects) => objects.into_source().digest(),
         }
-        Err(faults) => Next::Faulty(faults.into_iter().map(problem).collect()),
-    })
-}
-
-/// The line at which a record begins that was just read. The parser's own count is behind where lines end in CR LF
-/// or empty ones stand between: it is right after a record, but for the LF.
-fn line_of(record: &ByteRecord, reader: &csv::Reader<Source>) -> u64 {
-    let inside = record.as_slice().iter().filter(|byte| **byte == b'\n').count() as u64;
-    let end = reader.position();
-    let is_ended = reader.get_ref().byte_before(end.byte()) == Some(b'\n');
-    end.line().saturating_sub(inside + u64::from(is_ended))
-}
-
-fn next_line(
-    reader: &mut BufReader<Source>,
-    text: &mut Vec<u8>,
-    number: &mut u64,
-    entry: Option<&'static Entry>,
-) -> io::Result<Next> {
-    loop {
-        reader.get_mut().allowance = u64::MAX; // a line that is too long is passed over
-        let what = lines::next(reader, text, ROW_BYTES_MAX)?;
-        *number += 1;
-        let line = *number;
-        let faulty = |column: Option<usize>, what: String| {
-            Next::Faulty(vec![Problem { line, column: column.map(|column| (column, None)), what }])
-        };
-        match what {
-            Line::End => return Ok(Next::End),
-            Line::TooLong => {
-                return Ok(faulty(None, format!("the line has more than {ROW_BYTES_MAX} bytes")));
-            }
-            Line::Whole | Line::Torn => {}
-        }
-        let bare = text.strip_prefix(BOM).filter(|_| line == 1).unwrap_or(text).trim_ascii();
-        if bare.is_empty() {
-            continue;
-        }
-        let raw: &RawValue = match serde_json::from_slice(bare) {
-            Ok(raw) => raw,
-            Err(error) => {
-                let said = error.to_string();
-                let said = said.rfind(" at line ").map_or(said.as_str(), |at| &said[..at]).to_owned();
-                return Ok(faulty(Some(error.column().max(1)), format!("it is not JSON: {said}")));
-            }
-        };
-        if !raw.get().starts_with('{') {
-            return Ok(faulty(Some(1), "it is not a JSON object".to_owned()));
-        }
-        let body = match entry {
-            Some(entry) => json::to_vec(&Body { subtool: entry.manifest.name, arguments: &raw }),
-            None => bare.to_vec(),
-        };
-        return Ok(Next::Row(Row { number: 0, line, body }));
     }
 }
 
@@ -310,89 +276,79 @@ pub(super) fn dry(body: &[u8]) -> Vec<u8> {
     json::to_vec(&object)
 }
 
-/// A file that is digested while it is read.
-struct Source {
-    file: File,
-    hasher: Sha256,
-    /// How many bytes may be read on, so that no row grows without a limit.
-    allowance: u64,
-    /// What was read last, and where in the file it ends.
-    chunk: Vec<u8>,
-    end: u64,
-}
-
-impl Source {
-    fn new(file: File) -> Self {
-        Self { file, hasher: Sha256::new(), allowance: ROW_BYTES_MAX as u64, chunk: Vec::new(), end: 0 }
-    }
-
-    /// The byte before a place in what was read last.
-    fn byte_before(&self, place: u64) -> Option<u8> {
-        let behind = usize::try_from(self.end.checked_sub(place)?).ok()?;
-        self.chunk.get(self.chunk.len().checked_sub(behind + 1)?).copied()
-    }
-}
-
-impl Read for Source {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        if self.allowance == 0 {
-            let why = format!("a row has more than {ROW_BYTES_MAX} bytes: is a quotation mark not closed?");
-            return Err(io::Error::other(why));
-        }
-        let read = self.file.read(buffer)?;
-        self.hasher.update(&buffer[..read]);
-        self.allowance = self.allowance.saturating_sub(read as u64);
-        if read > 0 {
-            self.chunk.clear();
-            self.chunk.extend_from_slice(&buffer[..read]);
-            self.end += read as u64;
-        }
-        Ok(read)
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use tempfile::TempDir;
+
     use super::*;
     use crate::tools::catalogue::find;
 
-    fn read(form: Form, subtool: Option<&str>, text: &[u8]) -> (Vec<String>, Vec<String>, String) {
+    /// What a file is read as.
+    #[derive(Debug, PartialEq, Eq)]
+    struct Read {
+        /// Number, line and body of each row.
+        rows: Vec<String>,
+        /// What is wrong, in words.
+        problems: Vec<String>,
+        digest: String,
+    }
+
+    /// What `--delimiter` says, if anything, and each `--set`.
+    type Said<'a> = (&'a str, &'a [&'a str]);
+
+    /// A plan, and the folder of its file.
+    type Planned = (Plan, TempDir);
+
+    fn plan(name: &str, subtool: Option<&str>, text: &[u8], options: Said<'_>) -> Result<Planned, String> {
         let dir = tempfile::tempdir().unwrap();
-        let file = dir.path().join("rows");
+        let file = dir.path().join(name);
         std::fs::write(&file, text).unwrap();
-        let entry = subtool.map(|name| find(name).unwrap());
-        let (mut rows, problems) = Rows::open(&Plan { file, form, entry }).unwrap();
+        let delimiter = Some(options.0).filter(|text| !text.is_empty());
+        let delimiter = delimiter.map(|text| Delimiter::parse(text).unwrap());
+        let set: Vec<String> = options.1.iter().map(|text| (*text).to_owned()).collect();
+        Plan::new(file, subtool.map(|name| find(name).unwrap()), delimiter, &set).map(|plan| (plan, dir))
+    }
+
+    fn read_plan((plan, _): &Planned) -> Result<Read, String> {
+        let (mut rows, problems) = Rows::open(plan).map_err(|error| error.to_string())?;
         let (mut bodies, mut said) = (Vec::new(), problems);
         loop {
-            match rows.next().unwrap() {
-                Next::Row(row) => {
-                    bodies.push(format!(
-                        "{} {} {}",
-                        row.number,
-                        row.line,
-                        String::from_utf8(row.body).unwrap()
-                    ));
+            match rows.next().map_err(|error| error.to_string())? {
+                Next::Row(Row { number, line, body }) => {
+                    bodies.push(format!("{number} {line} {}", String::from_utf8(body).unwrap()));
                 }
                 Next::Faulty(problems) => said.extend(problems),
                 Next::End => break,
             }
         }
-        (bodies, said.iter().map(ToString::to_string).collect(), rows.digest().unwrap())
+        let problems = said.iter().map(ToString::to_string).collect();
+        Ok(Read { rows: bodies, problems, digest: rows.digest().unwrap() })
+    }
+
+    fn read(name: &str, subtool: Option<&str>, text: &[u8]) -> Read {
+        read_plan(&plan(name, subtool, text, ("", &[])).unwrap()).unwrap()
+    }
+
+    fn refused(subtool: &str, text: &[u8], delimiter: &str) -> String {
+        match plan("rows.csv", Some(subtool), text, (delimiter, &[])) {
+            Ok(plan) => read_plan(&plan).expect_err("the file is refused"),
+            Err(said) => said,
+        }
     }
 
     #[test]
     fn rows_of_a_csv_file_have_the_line_they_begin_at() {
         let text = "\u{feff}user_id,profile.title\r\na,\"two\nlines\"\r\n\r\nb,\\null\nc\nd,\u{e4}\n";
-        let (bodies, problems, digest) = read(Form::Csv, Some("update_user"), text.as_bytes());
+        let read = read("rows.csv", Some("update_user"), text.as_bytes());
         let expected = [
             r#"1 2 {"subtool":"update_user","arguments":{"profile":{"title":"two\nlines"},"user_id":"a"}}"#,
             r#"2 5 {"subtool":"update_user","arguments":{"profile":{"title":null},"user_id":"b"}}"#,
             r#"4 7 {"subtool":"update_user","arguments":{"profile":{"title":"ä"},"user_id":"d"}}"#,
         ];
-        assert_eq!(bodies, expected);
-        assert_eq!(problems, ["line 6: it has 1 cells, and the header has 2"]);
+        assert_eq!(read.rows, expected);
+        assert_eq!(read.problems, ["line 6: it has 1 cell, and the header has 2"]);
         let whole: String = Sha256::digest(text).iter().map(|byte| format!("{byte:02x}")).collect();
-        assert_eq!(digest, whole);
+        assert_eq!(read.digest, whole);
     }
 
     #[test]
@@ -411,10 +367,157 @@ mod tests {
                     line += 1;
                 }
             }
-            let (bodies, problems, _) = read(Form::Csv, Some("update_user"), text.as_bytes());
+            let Read { rows, problems, .. } = read("rows.csv", Some("update_user"), text.as_bytes());
             let lines: Vec<u64> =
-                bodies.iter().map(|body| body.split(' ').nth(1).unwrap().parse().unwrap()).collect();
+                rows.iter().map(|body| body.split(' ').nth(1).unwrap().parse().unwrap()).collect();
             assert_eq!((lines, problems), (expected, Vec::new()));
+        }
+    }
+
+    #[test]
+    fn blank_rows_are_passed_over_and_not_counted() {
+        let text = "\n , \nuser_id,profile.department\nana@x.example,Sales\n,\n , \n\u{a0}\n,,,\n\"\",\" \"\n\
+                    \u{a0}ben@x.example ,Support\n,\n";
+        let read = read("rows.csv", Some("update_user"), text.as_bytes());
+        let expected = [
+            r#"1 4 {"subtool":"update_user","arguments":{"profile":{"department":"Sales"},"user_id":"ana@x.example"}}"#,
+            r#"2 10 {"subtool":"update_user","arguments":{"profile":{"department":"Support"},"user_id":"ben@x.example"}}"#,
+        ];
+        assert_eq!((read.rows, read.problems), (expected.map(str::to_owned).to_vec(), Vec::new()));
+    }
+
+    #[test]
+    fn a_file_that_is_no_table_is_refused_and_says_why() {
+        let rows: [(&[u8], &str, &str); 22] = [
+            (
+                b"user_id,profile.title\na,\"VP\nb,M\n",
+                "",
+                "line 2, column 2 (`profile.title`): the quotation mark that opens here",
+            ),
+            (
+                b"user_id,profile.title\na,\"say \\\"hi\\\"\"\n",
+                "",
+                "line 2, column 2 (`profile.title`): text follows",
+            ),
+            (
+                b"user_id,\"profile.title\na,VP\n",
+                "",
+                "line 1, column 2: the quotation mark that opens here is never closed",
+            ),
+            (b"user_id,profile.title\ra,VP\r", "", "line 1, column 2: a carriage return without a line feed"),
+            (b"user_id,profile.title\na,V\0P\n", "", "line 2, column 2 (`profile.title`): a NUL byte"),
+            (
+                b"user_id;profile.title\na;VP\n",
+                "",
+                "line 1: the separator is commas, and the cells of this line are separated by semicolons: say `--delimiter ';'`",
+            ),
+            (b"user_id\tprofile.title\na\tVP\n", "", "separated by tabs: say `--delimiter tab`"),
+            (b"user_id|profile.title\na|VP\n", "", "separated by vertical bars: say `--delimiter '|'`"),
+            (b"user_id,profile.title\na,VP\n", ";", "separated by commas: say `--delimiter ','`"),
+            (
+                b"sep=;\nuser_id;profile.title\na;VP\n",
+                "",
+                "line 1: is `sep=`, by which Excel is told that the cells are separated by semicolons: say `--delimiter ';'`",
+            ),
+            (b"\xef\xbb\xbfsep=;\r\nuser_id;profile.title\r\n", "", "line 1: is `sep=`"),
+            (
+                b"sep=\t\nuser_id\tprofile.title\n",
+                "",
+                "line 1: is `sep=`, by which Excel is told that the cells are separated by tabs",
+            ),
+            (b"sep=,\nuser_id;profile.title\n", ";", "separated by commas: say `--delimiter ','`"),
+            (
+                b"#TYPE System.Management.Automation.PSCustomObject\n\"user_id\"\n\"a\"\n",
+                "",
+                "line 1: is the `#TYPE` line of PowerShell",
+            ),
+            (
+                b"#TYPE Selected.Microsoft.ActiveDirectory.Management.ADUser\r\nuser_id;x\r\n",
+                ";",
+                "line 1: is the `#TYPE` line of PowerShell",
+            ),
+            (b"\xff\xfeu\0s\0e\0r\0", "", "is UTF-16, little-endian"),
+            (b"\xfe\xff\0u\0s\0e\0r", "", "is UTF-16, big-endian"),
+            (b"u\0s\0e\0r\0_\0i\0d\0", "", "is UTF-16, little-endian, without a byte order mark"),
+            (b"PK\x03\x04rest", "", "is an Excel workbook"),
+            (b"user_id,Stra\xdfe\na,b\n", "", "line 1, column 2: is not UTF-8, but probably Windows-1252"),
+            (b"", "", "line 1: no column `user_id`"),
+            (b",\n", "", "line 2: no column `user_id`"),
+        ];
+        for (text, delimiter, words) in rows {
+            let said = match plan("rows.csv", Some("update_user"), text, (delimiter, &[])) {
+                Ok(plan) => match read_plan(&plan) {
+                    Ok(read) => read.problems.join("\n"),
+                    Err(said) => said,
+                },
+                Err(said) => said,
+            };
+            assert!(said.contains(words), "{words}: {said}");
+        }
+    }
+
+    #[test]
+    fn another_delimiter_is_as_good_as_a_comma() {
+        let expected =
+            [r#"1 2 {"subtool":"update_user","arguments":{"profile":{"title":"a;b,c\td"},"user_id":"x"}}"#];
+        for (delimiter, between) in [(";", ';'), ("tab", '\t'), ("|", '|'), ("comma", ',')] {
+            let text = format!("user_id{between}profile.title\nx{between}\"a;b,c\td\"\n");
+            let plan = plan("rows.csv", Some("update_user"), text.as_bytes(), (delimiter, &[])).unwrap();
+            assert_eq!(read_plan(&plan).unwrap().rows, expected, "{delimiter}");
+        }
+        // Excel's note is passed over where it says what is done anyway.
+        for (delimiter, text) in
+            [(";", "sep=;\r\nuser_id;send_email\r\nx;\r\n"), ("", "sep=,\nuser_id,send_email\nx,\n")]
+        {
+            let plan = plan("rows.csv", Some("activate_user"), text.as_bytes(), (delimiter, &[])).unwrap();
+            let row = r#"1 3 {"subtool":"activate_user","arguments":{"user_id":"x"}}"#;
+            assert_eq!(read_plan(&plan).unwrap().rows, [row], "{text}");
+        }
+        assert!(
+            refused("get_user", b"user_id\n\"x\"y\n", ";")
+                .starts_with("line 2, column 1 (`user_id`): text follows")
+        );
+    }
+
+    #[test]
+    fn cells_and_headings_that_are_not_right_are_named_and_not_repeated() {
+        let rows: [(&str, &[u8], &str); 8] = [
+            (
+                "update_user",
+                b"user_id,profile.title\na,caf\xe9\n",
+                "line 2, column 2 (`profile.title`): is not UTF-8",
+            ),
+            (
+                "update_user",
+                b"user_id,profile.a:boolean\na,hunter2\n",
+                "line 2, column 2 (`profile.a:boolean`): is no boolean",
+            ),
+            ("update_user", b"user_id,profile.a\na\n", "line 2: it has 1 cell, and the header has 2"),
+            ("update_user", b"user_id,profile.a\na,b,c\n", "line 2: it has 3 cells, and the header has 2"),
+            (
+                "update_user",
+                b"user_id,profile.a\na,b\nuser_id,profile.a\n",
+                "line 3: it is the heading of line 1 once more",
+            ),
+            (
+                "create_user",
+                b"ana@x.example,Tr0ub4dor&3\nben@x.example,Hunter2!\n",
+                "line 1, column 1: is a value and no heading",
+            ),
+            (
+                "update_user",
+                b"user_id,First Name\n",
+                "line 1, column 2: is not the path of an argument, such as `profile.department`, did you mean `profile.firstName`?",
+            ),
+            ("get_user", b"user_id,user_id\na,b\n", "line 1, column 2 (`user_id`): stands there twice"),
+        ];
+        for (subtool, text, words) in rows {
+            let problems = read("rows.csv", Some(subtool), text).problems.join("\n");
+            assert!(problems.starts_with(words), "{words}: {problems}");
+            assert!(
+                !problems.to_lowercase().contains("hunter2") && !problems.contains("ub4dor"),
+                "{problems}"
+            );
         }
     }
 
@@ -422,33 +525,101 @@ mod tests {
     fn json_lines_are_arguments_or_whole_bodies() {
         let text =
             b"\xef\xbb\xbf{\"user_id\":1e3}\n\n  {\"user_id\":\"b\"}  \r\n{\"user_id\" \"c\"}\n[]\n{\"x\":0}";
-        let (bodies, problems, _) = read(Form::JsonLines, Some("get_user"), text);
+        let found = read("rows.jsonl", Some("get_user"), text);
         let expected = [
             r#"1 1 {"subtool":"get_user","arguments":{"user_id":1e3}}"#,
             r#"2 3 {"subtool":"get_user","arguments":{"user_id":"b"}}"#,
             r#"5 6 {"subtool":"get_user","arguments":{"x":0}}"#,
         ];
-        assert_eq!(bodies, expected);
+        assert_eq!(found.rows, expected);
+        let expected = [
+            "line 4, column 12: it is not JSON: expected `:`",
+            "line 5, column 1: it is not a JSON object: a list has each of its objects on a line",
+        ];
+        assert_eq!(found.problems, expected);
+        let found = read("rows", None, b"{\"subtool\":\"get_user\" }\n{\"x\":\"caf\xe9\"}\n");
+        assert_eq!(found.rows, [r#"1 1 {"subtool":"get_user" }"#]);
+        assert!(found.problems[0].starts_with("line 2: the line is not UTF-8"), "{:?}", found.problems);
+    }
+
+    #[test]
+    fn what_all_rows_have_is_added_to_each() {
+        let set: &[&str] = &["group_id=00g1emaKYZTWRYYRRTSK"];
+        for (name, text) in [("rows.csv", "user_id\nana\n"), ("rows.jsonl", "\n{\"user_id\":\"ana\"}\n")] {
+            let plan = plan(name, Some("add_user_to_group"), text.as_bytes(), ("", set)).unwrap();
+            let Read { rows, problems, .. } = read_plan(&plan).unwrap();
+            assert!(
+                rows[0].contains("\"user_id\":\"ana\"")
+                    && rows[0].contains("\"group_id\":\"00g1emaKYZTWRYYRRTSK\""),
+                "{rows:?}"
+            );
+            assert_eq!((rows.len(), problems.len()), (1, 0));
+        }
+        let text = b"{\"user_id\":\"ana\",\"group_id\":\"00g2\"}\n";
+        let both = plan("rows.jsonl", Some("add_user_to_group"), text, ("", set)).unwrap();
+        let expected = "line 1: it has a value of its own where `--set group_id` gives one to all rows";
+        assert_eq!(read_plan(&both).unwrap().problems, [expected]);
+        let text = b"user_id,group_id\nana,00g2\n";
+        let both = plan("rows.csv", Some("add_user_to_group"), text, ("", set)).unwrap();
         let expected =
-            ["line 4, column 12: it is not JSON: expected `:`", "line 5, column 1: it is not a JSON object"];
-        assert_eq!(problems, expected);
-        let (bodies, _, _) = read(Form::JsonLines, None, b"{\"subtool\":\"get_user\" }\n");
-        assert_eq!(bodies, [r#"1 1 {"subtool":"get_user" }"#]);
+            "line 1, column 2 (`group_id`): is given to all rows by `--set`: leave one of the two out";
+        assert_eq!(read_plan(&both).unwrap().problems, [expected]);
+    }
+
+    #[test]
+    fn what_was_said_must_fit_the_file() {
+        let rows: [(&str, Option<&str>, Said<'_>, &str); 7] = [
+            ("rows.csv", None, ("", &[]), "a CSV file needs `--subtool`"),
+            ("rows.jsonl", None, ("", &["user_id=x"]), "`--set` needs `--subtool`"),
+            ("rows.jsonl", Some("get_user"), (";", &[]), "`--delimiter` is for CSV"),
+            ("list.csv", Some("get_user"), ("", &[]), "JSON by its content"),
+            ("list.json", Some("get_user"), ("", &[]), "one JSON list"),
+            ("rows.csv", Some("get_user"), ("", &["usr_id=x"]), "did you mean `--set user_id=…`?"),
+            ("none/rows.csv", Some("get_user"), ("", &[]), "failed to read"),
+        ];
+        for (name, subtool, options, words) in rows {
+            let said = match name.strip_prefix("none/") {
+                Some(name) => Plan::new(PathBuf::from("/none").join(name), None, None, &[]).err(),
+                None => {
+                    let text: &[u8] = if name.starts_with("list") { b"[\n{}\n]" } else { b"user_id\n" };
+                    plan(name, subtool, text, options).err()
+                }
+            };
+            assert!(said.as_ref().is_some_and(|said| said.contains(words)), "{words}: {said:?}");
+        }
+    }
+
+    #[test]
+    fn what_makes_other_rows_of_the_same_file_is_another_reading() {
+        let reading = |delimiter: &str, set: &[&str]| {
+            plan("rows.csv", Some("update_user"), b"user_id\na\n", (delimiter, set)).unwrap().0.reading()
+        };
+        assert_eq!((reading("", &[]), reading("comma", &[])), (None, None));
+        let readings = [
+            reading(";", &[]),
+            reading("", &["profile.a=1"]),
+            reading("", &["profile.a=2"]),
+            reading("", &["profile.a:integer=1"]),
+            reading(";", &["profile.a=1"]),
+            reading("", &["profile.a=1", "profile.b=2"]),
+        ];
+        for (at, one) in readings.iter().enumerate() {
+            assert!(one.is_some() && readings[at + 1..].iter().all(|other| other != one), "{at}");
+        }
+        assert_eq!(reading("", &["profile.b=2", "profile.a=1"]), readings[5]);
     }
 
     #[test]
     fn nothing_longer_than_a_row_is_held() {
         let long = format!("user_id\n\"{}", "x\n".repeat(2 * ROW_BYTES_MAX));
-        let dir = tempfile::tempdir().unwrap();
-        let file = dir.path().join("rows.csv");
-        std::fs::write(&file, long).unwrap();
-        let plan = Plan { form: Form::of(&file).unwrap(), file, entry: find("get_user") };
-        let mut rows = Rows::open(&plan).unwrap().0;
-        let error = rows.next().err().unwrap().to_string();
-        assert!(error.contains("a quotation mark"), "{error}");
+        let said = refused("get_user", long.as_bytes(), "");
+        assert!(
+            said.starts_with("line 2, column 1 (`user_id`): the quotation mark that opens here"),
+            "{said}"
+        );
         let text = format!("{{\"user_id\":\"{}\"}}\n{{\"user_id\":\"b\"}}\n", "x".repeat(ROW_BYTES_MAX));
-        let (bodies, problems, _) = read(Form::JsonLines, Some("get_user"), text.as_bytes());
-        assert_eq!((bodies.len(), problems.len()), (1, 1), "{problems:?}");
+        let Read { rows, problems, .. } = read("rows.jsonl", Some("get_user"), text.as_bytes());
+        assert_eq!((rows.len(), problems.len()), (1, 1), "{problems:?}");
     }
 
     #[test]

@@ -1,8 +1,11 @@
-//! The rows on their way: handed over as the window has room, awaited, and written down at each step.
+//! The rows on their way: handed over as the window has room and their order allows, awaited, and written down at each
+//! step.
 //!
 //! One task does it all, so nothing is shared. Invariants: a row leaves for the first time only after the journal
-//! says so; a result is acknowledged only after it is on the disk; a row that may have left before says so.
+//! says so; a result is acknowledged only after it is on the disk, and never after a write that failed; a row that
+//! may have left before says so.
 
+use std::fmt;
 use std::fs::{File, Metadata};
 use std::time::Duration;
 
@@ -19,13 +22,15 @@ use crate::domain::topology::{INVOCATIONS, work_key};
 use crate::edge::rabbit::Reply;
 use crate::worker::killpoint::{Point, reached};
 
-use super::job::Job;
+use super::error::JobError;
+use super::job::{Job, Named};
 use super::journal::{Journal, Past};
 use super::progress::Progress;
 use super::results::{Answered, Results};
 use super::road::{Handed, Road};
 use super::row_set::RowSet;
-use super::rows::{Next, Plan, Rows, dry};
+use super::rows::{Next, Plan, Row, Rows, dry};
+use super::sequence::{Sequence, Unsent};
 
 /// Rows that are written down as sent at once, and so the most that a dying process leaves in doubt.
 const BATCH: usize = 64;
@@ -34,10 +39,10 @@ const BATCH: usize = 64;
 const BATCH_BYTES: usize = 4 * 1024 * 1024;
 
 /// Results that are made safe and acknowledged at once; less than the broker gives unacknowledged.
-const FLUSH_ROWS: usize = 64;
+pub(super) const FLUSH_ROWS: usize = 64;
 
 /// How long a result that came may wait for that.
-const FLUSH_EVERY: Duration = Duration::from_millis(200);
+pub(super) const FLUSH_EVERY: Duration = Duration::from_millis(200);
 
 /// How long the first of those results that waited before may take to come.
 const WAITING_MAX: Duration = Duration::from_secs(10);
@@ -52,6 +57,33 @@ pub(super) enum Ended {
     Complete,
     /// Somebody stopped it.
     Interrupted,
+}
+
+/// What a run is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Task {
+    /// Sending the rows that are left, and awaiting their results.
+    Send,
+    /// Dropping what has not begun.
+    Cancel,
+}
+
+/// What a run has come to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Run {
+    /// How it ended, or why it cannot go on.
+    pub ended: Result<Ended, JobError>,
+    /// Rows that were handed over and have no result.
+    pub left: Left,
+}
+
+/// Rows without a result that somebody else has.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Left {
+    /// The broker has them.
+    pub queued: u64,
+    /// They were sent, and nobody knows whether the broker has them.
+    pub doubtful: u64,
 }
 
 /// A row on its way.
@@ -71,56 +103,74 @@ pub(super) struct Sending<'a> {
     pub journal: Journal,
     pub past: Past,
     pub results: Results,
-    pub road: Road,
+    pub road: Box<dyn Road>,
     pub progress: Progress,
     /// The user that the broker knows us by.
     pub user: Option<String>,
 }
 
 /// What changes while a run goes on.
-struct State {
+pub(super) struct State {
+    /// The rest of the file.
     rows: Option<Rows>,
     file: Metadata,
+    /// Rows that were read and have not left.
+    sequence: Sequence,
     sends: Sends,
     /// Rows that are with a worker, or on their way, and have no result.
-    out: RowSet,
+    pub out: RowSet,
+    /// What the broker has, or had.
+    kept: RowSet,
     /// What the journal does not say yet.
     confirmed: Vec<u64>,
-    answered: Vec<u64>,
-    /// Acknowledges what was written.
+    pub answered: Vec<u64>,
+    /// Acknowledges what was written, and nothing else.
     receipt: Option<Box<dyn Receipt>>,
-    unflushed: usize,
+    pub unflushed: usize,
 }
 
 impl Sending<'_> {
     /// Runs the job until every row has its result or `stop` counts a request to stop; a second one is obeyed at
-    /// once.
-    ///
-    /// # Errors
-    /// When it cannot go on, in words. What was done by then is written down.
-    pub async fn run(&mut self, stop: &mut watch::Receiver<u32>) -> Result<Ended, String> {
-        let failed =
-            |error: std::io::Error| format!("failed to read `{}`: {error}", self.plan.file.display());
-        let (rows, _) = Rows::open(self.plan).map_err(failed)?;
-        let mut state = State {
+    /// once. Whatever it comes to, what was done by then is written down.
+    pub async fn run(&mut self, task: Task, stop: &mut watch::Receiver<u32>) -> Run {
+        let run = match self.begin() {
+            Ok(mut state) => {
+                let ended = match task {
+                    Task::Send => self.go(&mut state, stop).await,
+                    Task::Cancel => self.cancel(&mut state, stop).await,
+                };
+                let flushed = self.flush(&mut state).await;
+                let ended = ended.and_then(|ended| flushed.map(|()| ended));
+                Run { ended, left: state.left() }
+            }
+            Err(error) => Run { ended: Err(error), left: Left::default() },
+        };
+        self.road.close().await;
+        self.progress.end();
+        run
+    }
+
+    fn begin(&self) -> Result<State, JobError> {
+        let (rows, _) = Rows::open(self.plan).map_err(|error| self.unreadable(&error))?;
+        Ok(State {
             rows: Some(rows),
             file: self.metadata()?,
+            sequence: Sequence::default(),
             sends: Sends::new(),
-            out: self.past.confirmed.without(&self.results.done),
+            out: self.past.confirmed.without(&self.results.rows.done),
+            kept: self.past.confirmed.clone(),
             confirmed: Vec::new(),
             answered: Vec::new(),
             receipt: None,
             unflushed: 0,
-        };
-        let ended = self.go(&mut state, stop).await;
-        let flushed = self.flush(&mut state).await;
-        self.road.close().await;
-        self.progress.end();
-        let ended = ended?;
-        flushed.map(|()| ended)
+        })
     }
 
-    async fn go(&mut self, state: &mut State, stop: &mut watch::Receiver<u32>) -> Result<Ended, String> {
+    fn unreadable(&self, error: &impl fmt::Display) -> JobError {
+        JobError::Failed(format!("failed to read `{}`: {error}", self.plan.file.display()))
+    }
+
+    async fn go(&mut self, state: &mut State, stop: &mut watch::Receiver<u32>) -> Result<Ended, JobError> {
         self.take_what_waits(state).await?;
         let mut tick = interval(FLUSH_EVERY);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -128,7 +178,7 @@ impl Sending<'_> {
         loop {
             if leave_at.is_none() {
                 self.send(state)?;
-                if state.rows.is_none() && state.sends.is_empty() && state.out.len() == 0 {
+                if state.is_complete() {
                     return Ok(Ended::Complete);
                 }
             }
@@ -145,24 +195,24 @@ impl Sending<'_> {
                 }
                 _ = tick.tick() => {
                     self.flush(state).await?;
-                    self.progress.show(&self.results.tally);
+                    self.progress.show(&self.results.rows.tally);
                 }
                 Some(sent) = state.sends.next() => self.sent(state, sent, leave_at.is_some())?,
                 reply = self.road.next() => {
-                    self.take(state, reply.ok_or("the way to the results is gone")?)?;
+                    self.take(state, reply.ok_or_else(no_way_back)?)?;
                 }
             }
             if state.unflushed >= FLUSH_ROWS {
                 self.flush(state).await?;
             }
             if leave_at.is_some() && state.sends.is_empty() && state.out.len() == 0 {
-                return Ok(if state.rows.is_none() { Ended::Complete } else { Ended::Interrupted });
+                return Ok(if state.is_complete() { Ended::Complete } else { Ended::Interrupted });
             }
         }
     }
 
     /// First of all: a row in doubt may have its result in the queue already.
-    async fn take_what_waits(&mut self, state: &mut State) -> Result<(), String> {
+    pub(super) async fn take_what_waits(&mut self, state: &mut State) -> Result<(), JobError> {
         for _ in 0..self.road.waiting() {
             let Ok(Some(reply)) = timeout(WAITING_MAX, self.road.next()).await else { break };
             self.take(state, reply)?;
@@ -174,22 +224,25 @@ impl Sending<'_> {
     }
 
     /// Hands over as many rows as there is room for, when it is worth writing them down.
-    fn send(&mut self, state: &mut State) -> Result<(), String> {
+    fn send(&mut self, state: &mut State) -> Result<(), JobError> {
         let window = usize::try_from(self.road.window()).unwrap_or(usize::MAX);
         let out = usize::try_from(state.out.len()).unwrap_or(usize::MAX);
         let room = window.saturating_sub(out).min(BATCH.saturating_sub(state.sends.len()));
-        if state.rows.is_none() || room == 0 || room < BATCH.min(window) / 4 && out > 0 {
+        if room == 0 || room < BATCH.min(window) / 4 && out > 0 {
             return Ok(());
         }
         let batch = self.batch(state, room)?;
+        if batch.is_empty() {
+            return Ok(());
+        }
         let now = u64::try_from(Timestamp::now().as_second()).unwrap_or_default();
         let fresh: Vec<u64> =
-            batch.iter().map(|(row, _)| *row).filter(|row| self.past.first_sent(*row).is_none()).collect();
+            batch.iter().map(|row| row.number).filter(|row| self.past.first_sent(*row).is_none()).collect();
         if !fresh.is_empty() {
             state.confirmed.sort_unstable();
             self.journal.sending(&fresh, now, &std::mem::take(&mut state.confirmed))?;
         }
-        for (row, body) in batch {
+        for Unsent { number: row, body } in batch {
             let before = self.past.first_sent(row);
             let post = self.post(row, body, before.unwrap_or(now), before.is_some());
             state.out.insert(row);
@@ -198,44 +251,67 @@ impl Sending<'_> {
         Ok(())
     }
 
-    /// The next rows that are neither done nor with a worker.
-    fn batch(&self, state: &mut State, room: usize) -> Result<Vec<(u64, Vec<u8>)>, String> {
-        let changed = || format!("`{}` has changed while it was sent", self.plan.file.display());
-        let now = self.metadata()?;
-        if now.len() != state.file.len() || now.modified().ok() != state.file.modified().ok() {
-            return Err(changed());
-        }
-        let (mut batch, mut bytes) = (Vec::new(), 0);
+    /// The next rows that may leave. Rows are numbered as they are sent: those that a worker has are passed over.
+    fn batch(&self, state: &mut State, room: usize) -> Result<Vec<Unsent>, JobError> {
+        let (mut batch, mut bytes, mut is_checked) = (Vec::new(), 0, false);
         while batch.len() < room && bytes < BATCH_BYTES {
-            let Some(rows) = &mut state.rows else { break };
-            match rows.next() {
-                Ok(Next::Row(row)) => {
-                    if self.results.done.contains(row.number) || state.out.contains(row.number) {
-                        continue;
-                    }
-                    bytes += row.body.len();
-                    batch.push((row.number, row.body));
-                }
-                Ok(Next::End) if rows.count() == self.job.identity.rows => state.rows = None,
-                Ok(Next::End | Next::Faulty(_)) => return Err(changed()),
-                Err(error) => return Err(format!("failed to read `{}`: {error}", self.plan.file.display())),
+            if let Some(row) = state.sequence.next() {
+                bytes += row.body.len();
+                batch.push(row);
+                continue;
+            }
+            if state.sequence.is_full() {
+                break;
+            }
+            if !std::mem::replace(&mut is_checked, true) {
+                self.check_file(state)?;
+            }
+            let Some(row) = self.read(state)? else { break };
+            if state.out.contains(row.number) {
+                state.sequence.add_sent(row.number, &row.body);
+            } else if !self.results.rows.done.contains(row.number) {
+                state.sequence.add(Unsent { number: row.number, body: row.body });
             }
         }
+        // The journal has them in ascending ranges.
+        batch.sort_unstable_by_key(|row| row.number);
         Ok(batch)
     }
 
-    fn metadata(&self) -> Result<Metadata, String> {
+    /// The next row of the file.
+    pub(super) fn read(&self, state: &mut State) -> Result<Option<Row>, JobError> {
+        let Some(rows) = &mut state.rows else { return Ok(None) };
+        match rows.next().map_err(|error| self.unreadable(&error))? {
+            Next::Row(row) => return Ok(Some(row)),
+            Next::End if rows.count() == self.job.terms.rows => state.rows = None,
+            Next::End | Next::Faulty(_) => return Err(self.changed()),
+        }
+        self.check_file(state).map(|()| None)
+    }
+
+    /// Checks that the file is as it was when its rows were checked.
+    fn check_file(&self, state: &State) -> Result<(), JobError> {
+        let now = self.metadata()?;
+        let is_same = now.len() == state.file.len() && now.modified().ok() == state.file.modified().ok();
+        if is_same { Ok(()) } else { Err(self.changed()) }
+    }
+
+    fn changed(&self) -> JobError {
+        JobError::Failed(format!("`{}` has changed while it was sent", self.plan.file.display()))
+    }
+
+    fn metadata(&self) -> Result<Metadata, JobError> {
         let metadata = File::open(&self.plan.file).and_then(|file| file.metadata());
-        metadata.map_err(|error| format!("failed to read `{}`: {error}", self.plan.file.display()))
+        metadata.map_err(|error| self.unreadable(&error))
     }
 
     /// The message of a row. Sent again, it is the same in everything but the header that says so.
     fn post(&self, row: u64, body: Vec<u8>, first_sent: u64, is_resent: bool) -> Post {
-        let Job { connection, lane, identity, .. } = self.job;
-        let body = if identity.dry_run { dry(&body) } else { body };
+        let Job { connection, lane, terms, attempts, .. } = self.job;
+        let body = if terms.dry_run { dry(&body) } else { body };
         let properties = Properties {
-            message_id: Some(identity.id(row)),
-            reply_to: Some(self.road.reply_to(identity.reply_queue())),
+            message_id: Some(attempts.id(row)),
+            reply_to: Some(self.road.reply_to(self.job.reply_queue())),
             user_id: self.user.clone(),
             content_type: Some("application/json".to_owned()),
             timestamp: Some(first_sent),
@@ -258,14 +334,20 @@ impl Sending<'_> {
     }
 
     /// A row was handed over, or not.
-    fn sent(&self, state: &mut State, sent: Sent, is_leaving: bool) -> Result<(), String> {
+    fn sent(&self, state: &mut State, sent: Sent, is_leaving: bool) -> Result<(), JobError> {
         let Sent { row, mut post, handed } = sent;
         match handed {
-            Handed::Kept => state.confirmed.push(row),
+            Handed::Kept => {
+                state.kept.insert(row);
+                state.confirmed.push(row);
+            }
             Handed::Taken => {}
-            Handed::Refused(why) => return Err(format!("the broker refuses row {row}: {why}")),
+            Handed::Refused(why) => {
+                state.out.remove(row);
+                return Err(JobError::Failed(format!("the broker refuses row {row}: {why}")));
+            }
             // Its result may have come all the same.
-            Handed::Unclear if is_leaving || self.results.done.contains(row) => {}
+            Handed::Unclear if is_leaving || self.results.rows.done.contains(row) => {}
             Handed::Unclear => {
                 post.properties.headers = resent();
                 state.sends.push(self.hand_over(row, post, SEND_AGAIN));
@@ -274,53 +356,259 @@ impl Sending<'_> {
         Ok(())
     }
 
-    /// A result came: it is written, unless its row has one or it is none of ours.
-    fn take(&mut self, state: &mut State, reply: Reply) -> Result<(), String> {
+    /// A result came: it is written, unless its row has one or it is none of ours. Only then may it be acknowledged.
+    pub(super) fn take(&mut self, state: &mut State, reply: Reply) -> Result<(), JobError> {
+        let answered = Answered::read(&reply.body);
+        match answered.and_then(|it| self.row_of(&it).map(|row| (it, row))) {
+            None => self.progress.voice().say("a result that belongs to no row of this job is left out"),
+            Some((answered, row)) => {
+                if !self.results.rows.done.contains(row) {
+                    self.results.add(row, &reply.body, answered.row_status())?;
+                    self.progress.note(&answered);
+                    state.answered.push(row);
+                }
+                state.out.remove(row);
+                state.sequence.answered(row);
+            }
+        }
         state.receipt = Some(reply.receipt);
         state.unflushed += 1;
-        let answered = Answered::read(&reply.body);
-        let Some((answered, row)) = answered.and_then(|it| self.row_of(&it).map(|row| (it, row))) else {
-            self.progress.voice().say("a result that belongs to no row of this file is left out");
-            return Ok(());
-        };
-        state.out.remove(row);
-        if !self.results.done.contains(row) {
-            self.results.add(row, &reply.body, &answered)?;
-            self.progress.note(&answered);
-            state.answered.push(row);
-        }
         Ok(())
     }
 
-    /// The row that a result belongs to. A copy of the file under another name has the same ids.
+    /// The row that a result belongs to.
     fn row_of(&self, answered: &Answered) -> Option<u64> {
-        let identity = &self.job.identity;
+        let Named::Row(row) = self.job.row_of(&answered.id) else { return None };
+        let terms = &self.job.terms;
         let is = |known: &str, said: &Option<String>| said.as_ref().is_none_or(|said| said == known);
-        let is_ours = is(&identity.connection, &answered.connection)
-            && identity.subtool.as_ref().is_none_or(|subtool| is(subtool, &answered.subtool));
-        identity.row_of(&answered.id).filter(|_| is_ours)
+        let is_ours = is(&terms.connection, &answered.connection)
+            && terms.subtool.as_ref().is_none_or(|subtool| is(subtool, &answered.subtool));
+        is_ours.then_some(row)
     }
 
-    /// Makes safe what came, then says so in the journal, then to the broker.
-    async fn flush(&mut self, state: &mut State) -> Result<(), String> {
+    /// Makes safe what came, then says so in the journal, then to the broker. A journal that cannot say so keeps no
+    /// result from being acknowledged, because the results file has it; but the run ends.
+    pub(super) async fn flush(&mut self, state: &mut State) -> Result<(), JobError> {
         if !state.answered.is_empty() {
             self.results.sync()?;
         }
         let (mut confirmed, mut answered) =
             (std::mem::take(&mut state.confirmed), std::mem::take(&mut state.answered));
-        if !confirmed.is_empty() || !answered.is_empty() {
-            confirmed.sort_unstable();
-            answered.sort_unstable();
-            self.journal.note(&confirmed, &answered)?;
-        }
+        confirmed.sort_unstable();
+        answered.sort_unstable();
+        let noted = self.journal.note(&confirmed, &answered);
         state.unflushed = 0;
         if let Some(receipt) = state.receipt.take() {
             receipt.ack().await; // what could not be acknowledged comes again, and is known
         }
-        Ok(())
+        noted
+    }
+}
+
+/// The error when no result will come any more.
+pub(super) fn no_way_back() -> JobError {
+    JobError::Failed("the way to the results is gone".to_owned())
+}
+
+impl State {
+    /// Returns true if every row has left and has its result.
+    fn is_complete(&self) -> bool {
+        let all_left = self.rows.is_none() && self.sequence.is_empty();
+        all_left && self.sends.is_empty() && self.out.len() == 0
+    }
+
+    /// The rows that somebody else has.
+    fn left(&self) -> Left {
+        let doubtful = self.out.without(&self.kept).len();
+        Left { queued: self.out.len() - doubtful, doubtful }
     }
 }
 
 fn resent() -> Headers {
     Headers::from([(RESENT.to_owned(), HeaderValue::Bool(true))])
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::Ordering;
+    use std::sync::{Arc, Mutex};
+
+    use async_trait::async_trait;
+    use tokio::sync::mpsc;
+
+    use super::*;
+    use crate::cli::submit::job::example;
+    use crate::cli::submit::line_file::failing::Disk;
+    use crate::cli::submit::outlook::Outlook;
+    use crate::cli::submit::road::{Fate, Out};
+    use crate::cli::submit::{journal, results};
+
+    /// What happened, in order.
+    #[derive(Debug, Clone, Default)]
+    struct Tape(Arc<Mutex<Vec<String>>>);
+
+    impl Tape {
+        fn note(&self, what: String) {
+            self.0.lock().unwrap().push(what);
+        }
+
+        fn has(&self, what: &str) -> bool {
+            self.0.lock().unwrap().iter().any(|noted| noted == what)
+        }
+    }
+
+    #[async_trait]
+    impl Out for Tape {
+        async fn hand_over(&self, post: &Post) -> Handed {
+            self.note(format!("sent {}", post.properties.message_id.as_deref().unwrap()));
+            Handed::Kept
+        }
+    }
+
+    struct Scripted {
+        tape: Tape,
+        replies: mpsc::Receiver<Reply>,
+    }
+
+    #[async_trait]
+    impl Road for Scripted {
+        fn out(&self) -> Arc<dyn Out> {
+            Arc::new(self.tape.clone())
+        }
+
+        fn reply_to(&self, queue: String) -> String {
+            queue
+        }
+
+        async fn next(&mut self) -> Option<Reply> {
+            self.replies.recv().await
+        }
+
+        fn waiting(&self) -> u32 {
+            0
+        }
+
+        fn window(&self) -> u64 {
+            10
+        }
+
+        fn grace(&self) -> Duration {
+            Duration::ZERO
+        }
+
+        fn fate(&self) -> Fate {
+            Fate::Stay
+        }
+
+        async fn close(&mut self) {}
+    }
+
+    struct Acknowledges(Tape, u64);
+
+    #[async_trait]
+    impl Receipt for Acknowledges {
+        fn is_live(&self) -> bool {
+            true
+        }
+
+        async fn ack(self: Box<Self>) -> bool {
+            self.0.note(format!("acknowledged {}", self.1));
+            true
+        }
+    }
+
+    /// A job of three rows, and its file.
+    struct Example {
+        _dir: tempfile::TempDir,
+        job: Job,
+        plan: Plan,
+        tape: Tape,
+    }
+
+    impl Example {
+        fn new() -> Self {
+            let dir = tempfile::tempdir().unwrap();
+            let mut job = example(dir.path(), 3);
+            job.file.set_extension("jsonl");
+            let row = "{\"subtool\":\"list_users\"}\n";
+            std::fs::write(&job.file, row.repeat(3)).unwrap();
+            let plan = Plan::new(job.file.clone(), None, None, &[]).unwrap();
+            Self { _dir: dir, job, plan, tape: Tape::default() }
+        }
+
+        /// The result of a row.
+        fn reply(&self, row: u64) -> Reply {
+            let id = self.job.attempts.id(row);
+            let body = format!("{{\"id\":\"{id}\",\"status\":\"succeeded\",\"effect\":\"applied\"}}");
+            Reply { body: body.into(), receipt: Box::new(Acknowledges(self.tape.clone(), row)) }
+        }
+
+        /// A run whose files are on these disks, and the way in for results.
+        fn sending(&self, journal: &Disk, results: &Disk) -> (Sending<'_>, mpsc::Sender<Reply>) {
+            let (came, replies) = mpsc::channel(10);
+            let sending = Sending {
+                job: &self.job,
+                plan: &self.plan,
+                journal: journal::over(Box::new(journal.clone())),
+                past: Past::default(),
+                results: results::over(Box::new(results.clone())),
+                road: Box::new(Scripted { tape: self.tape.clone(), replies }),
+                progress: Progress::new(3, Outlook::new(90, Duration::from_secs(60))),
+                user: None,
+            };
+            (sending, came)
+        }
+    }
+
+    /// Runs the job whose first two results have come.
+    async fn run(journal: &Disk, results: &Disk) -> (Run, Tape) {
+        let example = Example::new();
+        let (mut sending, came) = example.sending(journal, results);
+        for row in [1, 2] {
+            came.try_send(example.reply(row)).ok().unwrap();
+        }
+        let (_stop, mut told) = watch::channel(0);
+        let run = sending.run(Task::Send, &mut told).await;
+        (run, example.tape.clone())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_result_that_was_not_written_is_not_acknowledged() {
+        let (journal, results) = (Disk::with_room(9999), Disk::with_room(120));
+        let (run, tape) = run(&journal, &results).await;
+        assert!(matches!(run.ended, Err(JobError::NoRoom(_))), "{run:?}");
+        assert_eq!(results.text().lines().count(), 1);
+        assert!(tape.has("acknowledged 1") && !tape.has("acknowledged 2"), "{tape:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_result_that_the_disk_did_not_keep_is_not_acknowledged() {
+        let (journal, results) = (Disk::with_room(9999), Disk::with_room(9999));
+        results.fails_to_sync.store(true, Ordering::Relaxed);
+        let (run, tape) = run(&journal, &results).await;
+        assert!(matches!(run.ended, Err(JobError::NoRoom(_))), "{run:?}");
+        assert!(!tape.has("acknowledged 1") && !tape.has("acknowledged 2"), "{tape:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_row_of_which_the_journal_cannot_say_that_it_leaves_does_not() {
+        let (journal, results) = (Disk::with_room(20), Disk::with_room(9999));
+        let (run, tape) = run(&journal, &results).await;
+        assert!(matches!(run.ended, Err(JobError::NoRoom(_))), "{run:?}");
+        assert_eq!((run.left, journal.text().as_str()), (Left::default(), ""));
+        assert!(!tape.0.lock().unwrap().iter().any(|what| what.starts_with("sent")), "{tape:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_was_written_is_acknowledged_although_the_journal_has_no_room_to_say_so() {
+        let (journal, results, example) = (Disk::with_room(20), Disk::with_room(9999), Example::new());
+        let (mut sending, _came) = example.sending(&journal, &results);
+        let mut state = sending.begin().unwrap();
+        for row in [1, 2] {
+            sending.take(&mut state, example.reply(row)).unwrap();
+        }
+        assert!(matches!(sending.flush(&mut state).await, Err(JobError::NoRoom(_))));
+        assert_eq!(results.text().lines().count(), 2);
+        assert!(example.tape.has("acknowledged 2"), "{:?}", example.tape);
+    }
 }

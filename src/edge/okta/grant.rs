@@ -62,6 +62,8 @@ pub(super) enum NoToken {
         /// How long to leave it alone.
         wait: Duration,
     },
+    /// This machine is short of something, and Okta was not asked.
+    Local(String),
 }
 
 /// A token, as Okta hands it out.
@@ -93,6 +95,8 @@ pub(super) fn read(
     let response = match answer {
         Ok(response) => response,
         Err(NoAnswer::NotSent(why) | NoAnswer::MaybeSent(why)) => return Err(not_now(why)),
+        Err(NoAnswer::Local(why)) => return Err(NoToken::Local(why)),
+        Err(no_answer @ NoAnswer::TooLarge(_)) => return Err(not_now(no_answer.to_string())),
     };
     match response.status {
         200 => {
@@ -173,13 +177,16 @@ impl NoToken {
         match self {
             Self::Unauthorized(_) | Self::Forbidden(_) => REFUSED_FOR,
             Self::NotNow { wait, .. } => *wait,
+            Self::Local(_) => UNREACHED_FOR,
         }
     }
 
     /// What it says.
     pub(super) fn why(&self) -> &str {
         match self {
-            Self::Unauthorized(why) | Self::Forbidden(why) | Self::NotNow { why, .. } => why,
+            Self::Unauthorized(why) | Self::Forbidden(why) | Self::NotNow { why, .. } | Self::Local(why) => {
+                why
+            }
         }
     }
 
@@ -190,6 +197,7 @@ impl NoToken {
             Self::Unauthorized(_) => (401, challenge("invalid_client", &why, "")),
             Self::Forbidden(_) => (403, challenge("insufficient_scope", &why, &scopes.join(" "))),
             Self::NotNow { .. } => return Err(NoAnswer::NotSent(why)),
+            Self::Local(_) => return Err(NoAnswer::Local(why)),
         };
         Ok(Response::new(status, HeaderMap::from_iter([(WWW_AUTHENTICATE, challenge)]), Bytes::new()))
     }
@@ -266,7 +274,7 @@ mod tests {
             let name = match no_token(status, body) {
                 NoToken::Unauthorized(_) => "unauthorized",
                 NoToken::Forbidden(_) => "forbidden",
-                NoToken::NotNow { .. } => "not now",
+                NoToken::NotNow { .. } | NoToken::Local(_) => "not now",
             };
             assert_eq!(name, expected, "{status} {body}");
         }

@@ -6,11 +6,14 @@
 //! grant      what Okta's answer to a request for a token means
 //! assertion  how an app proves who it is
 //! key        the private key that it signs with
+//! room       memory for answers, shared by all orgs
 //! ```
 
 mod assertion;
+mod echoes;
 mod grant;
 mod key;
+mod room;
 mod tokens;
 mod wire;
 
@@ -26,7 +29,9 @@ use crate::worker::clock::Clock;
 use crate::worker::ports::Okta;
 
 pub use key::SigningKey;
+pub use room::{AnswerRoom, ROOM_BYTES_MIN};
 
+use echoes::Echoes;
 use tokens::Tokens;
 use wire::Https;
 
@@ -112,7 +117,7 @@ pub struct OktaClient {
 }
 
 enum Opening {
-    Token(HeaderValue),
+    Token(HeaderValue, Echoes),
     ServiceApp(Box<Tokens>),
 }
 
@@ -126,12 +131,24 @@ pub struct Granted {
 }
 
 impl OktaClient {
-    /// A client for an org, over HTTPS.
+    /// A client for an org, over HTTPS, whose answers take of this room.
     ///
     /// # Errors
     /// When the credential cannot be used, or TLS cannot be set up.
-    pub fn new(endpoint: &Endpoint) -> Result<Self, String> {
-        let wire = Arc::new(Https::new(&endpoint.base_url)?);
+    pub fn new(endpoint: &Endpoint, room: &Arc<AnswerRoom>) -> Result<Self, String> {
+        Self::within(endpoint, room, wire::REQUEST_TIMEOUT)
+    }
+
+    /// A client for an org, over HTTPS, whose requests take no longer than this.
+    ///
+    /// # Errors
+    /// When the credential cannot be used, or TLS cannot be set up.
+    pub fn within(
+        endpoint: &Endpoint,
+        room: &Arc<AnswerRoom>,
+        request_max: Duration,
+    ) -> Result<Self, String> {
+        let wire = Arc::new(Https::new(&endpoint.base_url, room, request_max)?);
         Self::over(wire, endpoint, Clock::Machine)
     }
 
@@ -141,7 +158,11 @@ impl OktaClient {
     /// When the credential cannot be used.
     pub fn over(wire: Arc<dyn Wire>, endpoint: &Endpoint, clock: Clock) -> Result<Self, String> {
         let opening = match &endpoint.credential {
-            Credential::Token { kind, token } => Opening::Token(authorization(*kind, token.expose())?),
+            Credential::Token { kind, token } => {
+                let authorization = authorization(*kind, token.expose())?;
+                let echoes = Echoes::of_header(&authorization);
+                Opening::Token(authorization, echoes)
+            }
             Credential::ServiceApp(app) => {
                 let audience = format!("{}{TOKEN_PATH}", endpoint.base_url);
                 Opening::ServiceApp(Box::new(Tokens::new(app, audience, Arc::clone(&wire), clock)?))
@@ -156,7 +177,7 @@ impl OktaClient {
     /// Why it gives it nothing.
     pub async fn granted(&self) -> Option<Result<Granted, String>> {
         match &self.opening {
-            Opening::Token(_) => None,
+            Opening::Token(..) => None,
             Opening::ServiceApp(tokens) => Some(tokens.granted().await),
         }
     }
@@ -166,7 +187,9 @@ impl OktaClient {
 impl Okta for OktaClient {
     async fn send(&self, request: &Request) -> Result<Response, NoAnswer> {
         match &self.opening {
-            Opening::Token(authorization) => self.wire.send(request, authorization).await,
+            Opening::Token(authorization, echoes) => {
+                echoes.hidden_in(self.wire.send(request, authorization).await)
+            }
             Opening::ServiceApp(tokens) => tokens.send(request).await,
         }
     }

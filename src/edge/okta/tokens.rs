@@ -15,6 +15,7 @@ use tracing::{debug, info, warn};
 use uuid::Uuid;
 
 use super::assertion::{Claim, assertion};
+use super::echoes::Echoes;
 use super::grant::{self, NoToken};
 use super::key::SigningKey;
 use super::{Granted, ServiceApp, TOKEN_PATH, Wire};
@@ -31,6 +32,7 @@ const CLOCK_OFF_MIN: SignedDuration = SignedDuration::from_secs(10);
 /// A token in use.
 struct Token {
     authorization: HeaderValue,
+    echoes: Echoes,
     granted: Granted,
     renew_at: Instant,
     ends_at: Instant,
@@ -99,10 +101,10 @@ impl Tokens {
                 Ok(token) => token,
                 Err(none) => return none.heard(&self.app.scopes),
             };
-            let answer = self.wire.send(request, &token.authorization).await;
+            let answer = token.echoes.hidden_in(self.wire.send(request, &token.authorization).await);
             let Ok(response) = &answer else { return answer };
             if !is_unauthorized(response) {
-                if response.status != 401 && classify(Ok(response)) == Meaning::Said {
+                if response.status != 401 && classify(request, Ok(response)) == Meaning::Said {
                     token.is_proven.store(true, Ordering::Relaxed);
                 }
                 return answer;
@@ -187,6 +189,7 @@ impl Tokens {
         Ok(Arc::new(Token {
             renew_at: asked + renew_after(*lifetime, fastrand::f64()),
             ends_at: asked + *lifetime,
+            echoes: Echoes::of_header(&grant.authorization),
             authorization: grant.authorization,
             granted: grant.granted,
             is_proven: AtomicBool::new(false),
@@ -202,7 +205,9 @@ impl Tokens {
         let claim = Claim { client_id, key_id, audience: &self.audience, at, unique: &unique };
         let assertion = assertion(&claim, &self.key).map_err(NoToken::Unauthorized)?;
         let asked = Instant::now();
-        let answer = self.wire.post_form(TOKEN_PATH, form(&self.app.scopes, &assertion)).await;
+        let echoes = Echoes::of_assertion(assertion.expose(), self.app.private_key.expose());
+        let answer =
+            echoes.hidden_in(self.wire.post_form(TOKEN_PATH, form(&self.app.scopes, &assertion)).await);
         let (status, took_ms) =
             (answer.as_ref().ok().map(|response| response.status), asked.elapsed().as_millis());
         debug!(client_id, status, took_ms, "a token was asked for: POST {TOKEN_PATH}");

@@ -11,7 +11,7 @@ use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use lapin::options::{BasicConsumeOptions, BasicPublishOptions, ConfirmSelectOptions};
 use lapin::types::{FieldTable, ShortString};
 use lapin::{Channel, Confirmation, Connection, Consumer};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::{sleep, timeout};
 
 use crate::domain::mail::{HeaderValue, PROGRESS, Properties, RESENT};
@@ -34,7 +34,6 @@ const HEARD_MAX: usize = 64;
 const LOST: &str = "the connection broke";
 
 /// One message that came back.
-#[derive(Debug)]
 pub enum Heard {
     /// An answer, or progress; its AMQP `type` says which.
     Message {
@@ -48,7 +47,7 @@ pub enum Heard {
 }
 
 /// An invocation that goes out.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Asked {
     /// The routing key.
     pub key: String,
@@ -62,8 +61,8 @@ pub struct Asked {
 enum Want {
     /// To be answered.
     Answer(Asked, mpsc::Sender<Heard>),
-    /// To say something and hear nothing of it.
-    Nothing(Asked),
+    /// To say something, and to hear when the broker has it.
+    Nothing(Asked, oneshot::Sender<()>),
     /// To hear no more of an id.
     Forget(String),
 }
@@ -92,9 +91,12 @@ impl Asker {
         heard
     }
 
-    /// Sends a message that has no answer.
+    /// Sends a message that has no answer, and waits until the broker has it or the connection broke.
     pub async fn tell(&self, asked: Asked) {
-        let _ = self.0.send(Want::Nothing(asked)).await;
+        let (confirms, confirmed) = oneshot::channel();
+        if self.0.send(Want::Nothing(asked, confirms)).await.is_ok() {
+            let _ = confirmed.await;
+        }
     }
 
     /// What still comes for an id is dropped.
@@ -141,6 +143,7 @@ impl Line {
         &self,
         asked: &Asked,
         is_again: bool,
+        confirms: Option<oneshot::Sender<()>>,
     ) -> impl Future<Output = (Option<String>, Result<(), String>)> + use<> {
         let mut properties = asked.properties.clone();
         if is_again {
@@ -161,6 +164,7 @@ impl Line {
                 Err(error) if is_refusal(&error) => Err(explain(&error)),
                 Ok(Confirmation::Ack(_) | Confirmation::NotRequested) | Err(_) => Ok(()),
             };
+            drop(confirms); // whoever waits for it hears that
             (id, refused)
         }
     }
@@ -173,6 +177,7 @@ impl Exchange {
             let ended = self.serve(&mut line, is_again).await;
             close(&line.connection).await;
             let Err(mut why) = ended else { return };
+            self.way.turn();
             is_again = true;
             let mut failures = 0;
             line = loop {
@@ -194,17 +199,17 @@ impl Exchange {
         if is_again {
             self.waiting.retain(|_, (_, hears)| !hears.is_closed());
             for (asked, _) in self.waiting.values() {
-                confirms.push(line.publish(asked, true));
+                confirms.push(line.publish(asked, true, None));
             }
         }
         loop {
             tokio::select! {
                 want = self.wanted.recv() => match want {
                     None => return Ok(()),
-                    Some(Want::Nothing(asked)) => confirms.push(line.publish(&asked, false)),
+                    Some(Want::Nothing(asked, told)) => confirms.push(line.publish(&asked, false, Some(told))),
                     Some(Want::Forget(id)) => drop(self.waiting.remove(&id)),
                     Some(Want::Answer(asked, hears)) => {
-                        confirms.push(line.publish(&asked, false));
+                        confirms.push(line.publish(&asked, false, None));
                         let id = asked.properties.message_id.clone().unwrap_or_default();
                         self.waiting.insert(id, (asked, hears));
                     }

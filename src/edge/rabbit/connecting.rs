@@ -1,24 +1,33 @@
-//! One connection to the broker: where it is, whom to trust, and a handshake in bounded time.
+//! One connection to the broker: where its nodes are, whom to trust, and a handshake in bounded time.
 //!
 //! Knows nothing of what is said on it. The URI holds a password, so no error quotes it.
 
+use std::io;
+use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use lapin::tcp::OwnedTLSConfig;
 use lapin::uri::AMQPUri;
 use lapin::{Connection, ConnectionProperties, ErrorKind};
+use tokio::net::lookup_host;
 use tokio::time::timeout;
 
+use crate::edge::descriptors;
 use crate::policy::retry::RetryRules;
 
 use super::Settings;
 use super::mending;
+use super::stream::open;
 use super::supervisor::Ended;
 
 /// How long reaching the broker may take, the AMQP handshake included: a peer that accepts and stays
 /// silent would otherwise hold the worker for ever.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long a host's name may take to become addresses.
+const RESOLVE_MAX: Duration = Duration::from_secs(4);
 
 /// How long a connection may take to close in order: one that is gone already gets no answer.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
@@ -33,10 +42,21 @@ pub(super) const RECONNECT_MIN: Duration = Duration::from_millis(250);
 /// AMQP's code for a close that no error has led to.
 const REPLY_SUCCESS: u16 = 200;
 
-/// The way to the broker.
+/// The way to the broker: its nodes, of which the last good one is tried first, and then the others in turn.
 pub(super) struct Way {
-    uri: AMQPUri,
+    nodes: Vec<AMQPUri>,
+    /// Which node and which of its addresses comes first.
+    first: AtomicUsize,
     ca_file: Option<PathBuf>,
+}
+
+/// What becomes of the bytes that come in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Incoming {
+    /// The client library reads them.
+    AsItIs,
+    /// What it does not read is mended before.
+    Mended,
 }
 
 impl Way {
@@ -45,22 +65,30 @@ impl Way {
     /// # Errors
     /// When they cannot be used.
     pub fn new(settings: &Settings) -> Result<Self, Ended> {
-        let way = Self { uri: uri(settings.url.expose())?, ca_file: settings.ca_file.clone() };
+        let urls = [&settings.url].into_iter().chain(&settings.other_urls);
+        let nodes = urls.map(|url| uri(url.expose())).collect::<Result<_, _>>()?;
+        let way = Self { nodes, first: AtomicUsize::new(0), ca_file: settings.ca_file.clone() };
         way.trusted().map_err(Ended::Ca)?;
         Ok(way)
     }
 
     /// That the broker cannot be reached, and which.
     pub fn unreached(&self, why: &str) -> String {
-        let AMQPUri { authority, .. } = &self.uri;
-        let (host, port) = (&authority.host, authority.port);
-        format!("failed to reach the broker at `{host}:{port}` (`broker.url`): {why}")
+        match &self.nodes[..] {
+            [node] => format!("failed to reach the broker at `{}` (`broker.url`): {why}", place(node)),
+            _ => format!("failed to reach the broker (`broker.urls`): {why}"),
+        }
     }
 
     /// The certificates to trust as they are now: the file may be written anew while the worker runs.
-    fn trusted(&self) -> std::io::Result<OwnedTLSConfig> {
+    fn trusted(&self) -> io::Result<OwnedTLSConfig> {
         let certificates = self.ca_file.as_ref().map(std::fs::read_to_string).transpose()?;
         Ok(OwnedTLSConfig { cert_chain: certificates, identity: None })
+    }
+
+    /// Begins with the next node or address from now on: the one that was there has failed.
+    pub fn turn(&self) {
+        self.first.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Opens one connection, which the broker lists under its role.
@@ -68,12 +96,7 @@ impl Way {
     /// # Errors
     /// When there is none in time, in words.
     pub async fn connect(&self, role: &str) -> Result<Connection, String> {
-        let (options, tls) = (Self::named(role), self.certificates()?);
-        let connecting = async {
-            let runtime = lapin::runtime::default_runtime()?;
-            Connection::connect_uri_with_config(self.uri.clone(), options, tls, runtime).await
-        };
-        in_time(connecting).await
+        self.in_turn(role, Incoming::AsItIs).await
     }
 
     /// The same, for whoever must be able to read every message.
@@ -81,16 +104,64 @@ impl Way {
     /// # Errors
     /// When there is none in time, in words.
     pub async fn connect_mending(&self, role: &str) -> Result<Connection, String> {
-        in_time(mending::connect(self.uri.clone(), Self::named(role), self.certificates()?)).await
+        self.in_turn(role, Incoming::Mended).await
     }
 
-    fn named(role: &str) -> ConnectionProperties {
-        ConnectionProperties::default().with_connection_name(format!("okta-worker {role}").into())
+    /// Opens the first connection that one of the addresses gives.
+    async fn in_turn(&self, role: &str, incoming: Incoming) -> Result<Connection, String> {
+        let tls = self.certificates()?;
+        let (mut candidates, mut failures) = (Vec::new(), Vec::new());
+        for uri in &self.nodes {
+            match addresses(uri).await {
+                Ok(addresses) => candidates.extend(addresses.into_iter().map(|address| (uri, address))),
+                Err(why) => failures.push((place(uri), why)),
+            }
+        }
+        let first = self.first.load(Ordering::Relaxed) % candidates.len().max(1);
+        candidates.rotate_left(first);
+        for (uri, address) in candidates {
+            let (options, tls) = (named(role), tls.clone());
+            let opened = match incoming {
+                Incoming::AsItIs => in_time(open(uri.clone(), address, options, tls)).await,
+                Incoming::Mended => in_time(mending::connect(uri.clone(), address, options, tls)).await,
+            };
+            match opened {
+                Ok(connection) => return Ok(connection),
+                Err(why) => failures.push((format!("{} at {address}", place(uri)), why)),
+            }
+            self.turn();
+        }
+        Err(match &failures[..] {
+            [(_, why)] => why.clone(),
+            _ => {
+                failures.iter().map(|(place, why)| format!("`{place}`: {why}")).collect::<Vec<_>>().join("; ")
+            }
+        })
     }
 
     fn certificates(&self) -> Result<OwnedTLSConfig, String> {
         self.trusted().map_err(|error| format!("cannot read `broker.ca_file`: {error}"))
     }
+}
+
+/// Host and port of a node, without the rest of its URI.
+fn place(uri: &AMQPUri) -> String {
+    format!("{}:{}", uri.authority.host, uri.authority.port)
+}
+
+/// The addresses of a node's host, in the resolver's order.
+async fn addresses(uri: &AMQPUri) -> Result<Vec<SocketAddr>, String> {
+    let host = uri.authority.host.trim_matches(['[', ']']); // of an IPv6 address
+    match timeout(RESOLVE_MAX, lookup_host((host, uri.authority.port))).await {
+        Ok(Ok(addresses)) => Ok(addresses.collect()),
+        Ok(Err(error)) => Err(error.to_string()),
+        Err(_) => Err(format!("its name is not resolved within {RESOLVE_MAX:?}")),
+    }
+}
+
+/// A connection's properties with the name that the broker lists it under.
+fn named(role: &str) -> ConnectionProperties {
+    ConnectionProperties::default().with_connection_name(format!("okta-worker {role}").into())
 }
 
 async fn in_time(connecting: impl Future<Output = lapin::Result<Connection>>) -> Result<Connection, String> {
@@ -110,18 +181,33 @@ pub(super) async fn close(connection: &Connection) {
 /// # Errors
 /// When the text is no AMQP URI.
 pub fn own_user(url: &str) -> Result<String, Ended> {
-    uri(url).map(|uri| uri.authority.userinfo.username)
+    user_and_vhost(url).map(|(user, _)| user)
 }
+
+/// The broker user and the virtual host in the URI.
+///
+/// # Errors
+/// When the text is no AMQP URI.
+pub fn user_and_vhost(url: &str) -> Result<(String, String), Ended> {
+    uri(url).map(|uri| (uri.authority.userinfo.username, uri.vhost))
+}
+
+const UNPARSED: &str =
+    "it does not parse: special characters in its password must be percent-encoded, such as `#` as `%23`";
 
 pub(super) fn uri(url: &str) -> Result<AMQPUri, Ended> {
     // The parser's error may quote the URI with its password.
-    url.parse::<AMQPUri>().map_err(|_| Ended::Uri("it does not parse".to_owned()))
+    url.parse::<AMQPUri>().map_err(|_| Ended::Uri(UNPARSED.to_owned()))
 }
 
 /// An error of lapin's in words, without the URI.
 pub(super) fn explain(error: &lapin::Error) -> String {
     match error.kind() {
         ErrorKind::ProtocolError(refusal) => refusal.get_message().to_string(),
+        ErrorKind::IOError(error) if descriptors::are_exhausted_by(&**error) => {
+            descriptors::EXHAUSTED.to_owned()
+        }
+        _ if descriptors::are_exhausted() => descriptors::EXHAUSTED.to_owned(),
         _ => error.to_string(),
     }
 }

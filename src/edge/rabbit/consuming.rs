@@ -5,7 +5,7 @@
 //! get it before the channel closes.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -17,7 +17,7 @@ use lapin::options::{
 use lapin::types::{FieldTable, ShortString};
 use lapin::{Channel, Connection, Consumer};
 use tokio::sync::{Notify, Semaphore, watch};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use crate::domain::mail::{Delivery, Receipt, Source};
 use crate::domain::topology::source_queue;
@@ -25,6 +25,7 @@ use crate::worker::ports::{Inbox, becomes};
 
 use super::convert::properties_in;
 use super::doubt::Doubt;
+use super::restoring::Restoring;
 use super::turned;
 
 /// Messages are counted against the memory limit in pieces of this size, a small one as one piece.
@@ -117,6 +118,8 @@ enum Until {
     Halted,
     /// They are not wanted now.
     Unwanted,
+    /// The queue was deleted.
+    Deleted,
 }
 
 /// One queue, consumed while its messages are wanted.
@@ -126,8 +129,10 @@ pub(super) struct Consuming {
     means: Means,
     wanted: watch::Receiver<bool>,
     consumer: Option<Consumer>,
+    /// Declares the queue again when it was deleted; without, that is a doubt.
+    restoring: Option<Arc<Restoring>>,
     /// Turns false when what was delivered can no longer be acknowledged.
-    is_live: Arc<AtomicBool>,
+    is_live: watch::Sender<bool>,
     has_ended_in_order: bool,
 }
 
@@ -136,16 +141,22 @@ impl Consuming {
     ///
     /// # Errors
     /// When the connection is no good.
-    pub async fn begin(connection: &Connection, source: &Source, means: &Means) -> Result<Self, Doubt> {
+    pub async fn begin(
+        connection: &Connection,
+        source: &Source,
+        means: &Means,
+        restoring: Option<Arc<Restoring>>,
+    ) -> Result<Self, Doubt> {
         let channel = connection.create_channel().await.map_err(Doubt::unreachable)?;
         channel.basic_qos(means.prefetch, BasicQosOptions::default()).await.map_err(Doubt::unreachable)?;
         let mut begun = Self {
             source: source.clone(),
             channel,
-            means: means.clone(),
+            means: means.part(),
             wanted: means.inbox.wants(source),
             consumer: None,
-            is_live: Arc::new(AtomicBool::new(true)),
+            restoring,
+            is_live: watch::Sender::new(true),
             has_ended_in_order: false,
         };
         if *begun.wanted.borrow() {
@@ -167,8 +178,12 @@ impl Consuming {
     /// # Errors
     /// When the queue is consumed no more although nobody said so.
     pub async fn run(mut self, mut halt: watch::Receiver<bool>) -> Result<(), Doubt> {
-        while self.hand_over_all(&mut halt).await? == Until::Unwanted {
-            self.cancel().await?;
+        loop {
+            match self.hand_over_all(&mut halt).await? {
+                Until::Halted => break,
+                Until::Deleted => self.restore(&mut halt).await?,
+                Until::Unwanted => self.cancel().await?,
+            }
             tokio::select! {
                 biased;
                 () = turned(&mut halt) => break,
@@ -189,10 +204,37 @@ impl Consuming {
                 () = becomes(&mut self.wanted, false) => return Ok(Until::Unwanted),
                 next = consumer.next() => next,
             };
-            let Some(Ok(delivery)) = next else { return Err(Doubt::Lost("a consumer ended")) };
-            self.hand_over(delivery).await;
+            match next {
+                Some(Ok(delivery)) => self.hand_over(delivery).await,
+                // The broker has cancelled the consumer, and nothing else.
+                None if self.restoring.is_some() && self.channel.status().connected() => {
+                    return Ok(Until::Deleted);
+                }
+                Some(Err(error)) => return Err(self.ended(&error.to_string())),
+                None => return Err(Doubt::Lost("a consumer ended")),
+            }
         }
         Ok(Until::Unwanted)
+    }
+
+    /// Has the queue declared again; what is in hand of it stays in hand.
+    async fn restore(&mut self, halt: &mut watch::Receiver<bool>) -> Result<(), Doubt> {
+        self.consumer = None;
+        match &self.restoring {
+            Some(restoring) => restoring.restore(&self.source, self.means.in_flight.count(), halt).await,
+            None => Ok(()),
+        }
+    }
+
+    /// What is to be said of a consumer that the broker has ended.
+    fn ended(&self, why: &str) -> Doubt {
+        match held_at_most(why) {
+            Some(most) => {
+                self.means.inbox.hold_at_most(most);
+                Doubt::Lost("the broker took back what was in hand for longer than its `consumer_timeout`")
+            }
+            None => Doubt::Lost("a consumer ended"),
+        }
     }
 
     /// Stops consuming, and hands over what had come by then.
@@ -214,11 +256,11 @@ impl Consuming {
             .acquire_many_owned(u32::try_from(pieces).expect("bounded above"))
             .await
             .expect("the room is never closed");
-        let inbox = Arc::clone(&self.means.inbox);
-        let delivery = self.delivery(delivery);
         let inside = self.means.in_flight.enter();
+        // Here, where one comes after the other, its place is noted; only then it goes its own way.
+        let taken = Arc::clone(&self.means.inbox).take(self.delivery(delivery));
         tokio::spawn(async move {
-            inbox.take(delivery).await;
+            taken.await;
             drop((room, inside));
         });
     }
@@ -233,7 +275,7 @@ impl Consuming {
             redelivered: delivery.redelivered,
             receipt: Box::new(Tag {
                 delivery: Some(delivery),
-                is_live: Arc::clone(&self.is_live),
+                is_live: self.is_live.subscribe(),
                 channel: self.channel.clone(),
             }),
         }
@@ -243,10 +285,21 @@ impl Consuming {
 impl Drop for Consuming {
     fn drop(&mut self) {
         if !self.has_ended_in_order {
-            self.is_live.store(false, Ordering::Release);
+            self.is_live.send_replace(false);
         }
     }
 }
+
+/// Returns the broker's `consumer_timeout`, when that is why it closed a channel. RabbitMQ says so in words (3.10 and 4.0):
+/// "delivery acknowledgement on channel 2 timed out. Timeout value used: 60000 ms."
+fn held_at_most(why: &str) -> Option<Duration> {
+    let (_, after) = why.split_once("Timeout value used: ")?;
+    let millis = after.split(|c: char| !c.is_ascii_digit()).next()?;
+    millis.parse().ok().map(Duration::from_millis)
+}
+
+/// How often a message that waits looks whether it can still be acknowledged.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// How long lapin may take to write an acknowledgement to the socket.
 const SETTLED_MAX: Duration = Duration::from_secs(5);
@@ -256,7 +309,7 @@ struct Tag {
     /// The delivery without its body: it holds lapin's acker, which has no public name. Gone with the
     /// acknowledgement.
     delivery: Option<lapin::message::Delivery>,
-    is_live: Arc<AtomicBool>,
+    is_live: watch::Receiver<bool>,
     /// lapin closes a channel with its last handle, and then nothing can be acknowledged on it: while the
     /// worker drains, this is the only one left.
     channel: Channel,
@@ -265,7 +318,23 @@ struct Tag {
 #[async_trait]
 impl Receipt for Tag {
     fn is_live(&self) -> bool {
-        self.is_live.load(Ordering::Acquire) && self.delivery.as_ref().is_some_and(|it| it.usable())
+        *self.is_live.borrow() && self.delivery.as_ref().is_some_and(|it| it.usable())
+    }
+
+    async fn gone(&self) {
+        let mut is_live = self.is_live.clone();
+        loop {
+            // Of a channel that is closed while nobody consumes on it, only a look tells.
+            let told = async { is_live.wait_for(|is_live| !is_live).await.is_ok() };
+            match timeout(LOOK_EVERY, told).await {
+                Ok(true) => return,
+                Ok(false) => sleep(LOOK_EVERY).await,
+                Err(_) => {}
+            }
+            if !self.is_live() {
+                return;
+            }
+        }
     }
 
     async fn ack(mut self: Box<Self>) -> bool {
@@ -288,5 +357,26 @@ impl Drop for Tag {
             let _ = timeout(SETTLED_MAX, delivery.nack(options)).await;
             drop(channel);
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_brokers_timeout_is_read_from_its_words() {
+        let rows = [
+            (
+                "PRECONDITION_FAILED - delivery acknowledgement on channel 2 timed out. Timeout value used: 60000 ms. \
+                 This timeout value can be configured, see consumers doc guide to learn more",
+                Some(60_000),
+            ),
+            ("Timeout value used: soon", None),
+            ("PRECONDITION_FAILED - unknown delivery tag 7", None),
+        ];
+        for (why, expected) in rows {
+            assert_eq!(held_at_most(why), expected.map(Duration::from_millis), "{why}");
+        }
     }
 }

@@ -37,12 +37,12 @@ fn headers_in(table: &FieldTable, depth: usize) -> Headers {
 fn value_in(value: &AMQPValue, depth: usize) -> HeaderValue {
     match value {
         AMQPValue::Boolean(value) => HeaderValue::Bool(*value),
-        AMQPValue::ShortShortInt(value) => HeaderValue::Int((*value).into()),
-        AMQPValue::ShortShortUInt(value) => HeaderValue::Int((*value).into()),
-        AMQPValue::ShortInt(value) => HeaderValue::Int((*value).into()),
-        AMQPValue::ShortUInt(value) => HeaderValue::Int((*value).into()),
-        AMQPValue::LongInt(value) => HeaderValue::Int((*value).into()),
-        AMQPValue::LongUInt(value) => HeaderValue::Int((*value).into()),
+        AMQPValue::ShortShortInt(value) => HeaderValue::Small((*value).into()),
+        AMQPValue::ShortShortUInt(value) => HeaderValue::Small((*value).into()),
+        AMQPValue::ShortInt(value) => HeaderValue::Small((*value).into()),
+        AMQPValue::ShortUInt(value) => HeaderValue::Small((*value).into()),
+        AMQPValue::LongInt(value) => HeaderValue::Small((*value).into()),
+        AMQPValue::LongUInt(value) => HeaderValue::Small((*value).into()),
         AMQPValue::LongLongInt(value) => HeaderValue::Int(*value),
         AMQPValue::Timestamp(value) => HeaderValue::Int(i64::try_from(*value).unwrap_or(i64::MAX)),
         AMQPValue::Float(value) => HeaderValue::Float((*value).into()),
@@ -113,6 +113,10 @@ fn headers_out(headers: &Headers) -> FieldTable {
 fn value_out(value: &HeaderValue) -> AMQPValue {
     match value {
         HeaderValue::Text(text) => AMQPValue::LongString(LongString::from(text.as_bytes())),
+        // What had fewer bits keeps fewer, where that is possible: 64 of them are how RabbitMQ counts.
+        HeaderValue::Small(value) => {
+            i32::try_from(*value).map_or(AMQPValue::LongLongInt(*value), AMQPValue::LongInt)
+        }
         HeaderValue::Int(value) => AMQPValue::LongLongInt(*value),
         HeaderValue::Float(value) => AMQPValue::Double(*value),
         HeaderValue::Bool(value) => AMQPValue::Boolean(*value),
@@ -146,6 +150,7 @@ mod tests {
             headers: [
                 ("x-death".to_owned(), HeaderValue::List(vec![death])),
                 ("n".to_owned(), HeaderValue::Int(-3)),
+                ("small".to_owned(), HeaderValue::Small(-3)),
                 ("yes".to_owned(), HeaderValue::Bool(true)),
                 ("raw".to_owned(), HeaderValue::Bytes(vec![0xff])),
                 ("half".to_owned(), HeaderValue::Float(0.5)),

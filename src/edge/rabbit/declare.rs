@@ -88,6 +88,16 @@ pub(super) async fn look(channel: &Channel, name: &str) -> lapin::Result<lapin::
     channel.queue_declare(short(name), options, FieldTable::default()).await
 }
 
+/// Whether a queue is not there at all. One whose node is down is not found either, and comes back.
+pub(super) fn is_gone(error: &lapin::Error) -> bool {
+    match error.kind() {
+        ErrorKind::ProtocolError(refusal) => {
+            refusal.get_id() == NOT_FOUND && refusal.get_message().as_str().contains("no queue")
+        }
+        _ => false,
+    }
+}
+
 /// Our own names are short: connection names have at most 32 bytes.
 fn short(text: &str) -> ShortString {
     ShortString::try_new(text).expect("names of queues and exchanges are far below 255 bytes")

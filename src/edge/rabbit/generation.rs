@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use crate::domain::ids::ConnectionName;
 use crate::domain::mail::Source;
@@ -18,9 +18,11 @@ use crate::domain::topology::Topology;
 use super::connecting::close;
 use super::declare::declare;
 use super::doubt::Doubt;
+use super::presence::FIRST_COUNT_MAX;
+use super::removed::answer_removed;
 use super::roster::Roster;
-use super::serving::{Serving, Site, serve};
-use super::signals::Signals;
+use super::serving::{Serving, serve};
+use super::site::Site;
 use super::turned;
 
 /// How long work in flight may go on after the worker is told to stop.
@@ -38,17 +40,32 @@ pub(super) enum Wrong {
 /// What ended: a connection, or, without a name, what belongs to none.
 type Ended = (Option<ConnectionName>, Result<(), Doubt>);
 
+/// What goes on for a connection.
+enum Service {
+    /// It is served, or on its way out; how to halt that.
+    Served(watch::Sender<bool>),
+    /// It was removed, and whoever still waits is answered; how to halt that.
+    Removed(watch::Sender<bool>),
+}
+
+impl Service {
+    fn halt(&self) {
+        let (Self::Served(halt) | Self::Removed(halt)) = self;
+        halt.send_replace(true);
+    }
+}
+
 /// What is being served.
 pub(super) struct Generation {
     site: Arc<Site>,
     roster: Roster,
     running: JoinSet<Ended>,
-    /// How to halt each connection that is served, or is on its way out.
-    served: HashMap<ConnectionName, watch::Sender<bool>>,
+    /// What goes on for each connection.
+    served: HashMap<ConnectionName, Service>,
     /// How to halt what belongs to no connection.
     halt: watch::Sender<bool>,
     /// Hears the other workers.
-    hearing: JoinSet<Doubt>,
+    _hearing: JoinSet<()>,
 }
 
 impl Generation {
@@ -56,31 +73,25 @@ impl Generation {
     ///
     /// # Errors
     /// When the broker has other queues than are needed, or the connection is no good.
-    pub async fn begin(
-        site: Site,
-        shared: &Topology,
-        signals: &Arc<Signals>,
-        wrong: Wrong,
-    ) -> Result<Self, Doubt> {
-        declare(&site.presence, shared, site.passive).await.map_err(Doubt::Undeclared)?;
-        let mut hearing = JoinSet::new();
-        if let Some(listening) = signals.listen(&site.connection).await? {
-            hearing.spawn(listening.keep());
-        }
+    pub async fn begin(site: Site, shared: &Topology, wrong: Wrong) -> Result<Self, Doubt> {
+        let channel = site.connection.create_channel().await.map_err(Doubt::unreachable)?;
+        declare(&channel, shared, site.passive).await.map_err(Doubt::Undeclared)?;
+        let hearing = site.signals.listen(&site.connection).await;
         let mut generation = Self {
             roster: site.roster.clone(),
             site: Arc::new(site),
             running: JoinSet::new(),
             served: HashMap::new(),
             halt: watch::Sender::new(false),
-            hearing,
+            _hearing: hearing,
         };
         let sources = [Source::Unrouted, Source::Undelivered];
         let unowned = Serving::consuming(&generation.site, &sources).await?;
         let names = generation.roster.names();
+        let counted_by = Instant::now() + FIRST_COUNT_MAX; // of all together
         let mut begun = Vec::new();
         for name in names {
-            match Serving::begin(&generation.site, &name).await {
+            match Serving::begin(&generation.site, &name, counted_by).await {
                 Ok(serving) => begun.push((name, serving)),
                 Err(Doubt::Undeclared(_)) if wrong == Wrong::IsLeftOut && generation.site.is_up() => {}
                 Err(doubt) => return Err(doubt),
@@ -89,7 +100,7 @@ impl Generation {
         let halt = generation.halt.subscribe();
         generation.running.spawn(async move { (None, unowned.keep(halt).await) });
         for (name, serving) in begun {
-            let halt = generation.halted(&name);
+            let halt = generation.halted(&name, Service::Served);
             generation.running.spawn(async move { (Some(name), serving.keep(halt).await) });
         }
         generation.follow(); // whoever was left out
@@ -97,24 +108,42 @@ impl Generation {
     }
 
     /// How a connection will be told to halt.
-    fn halted(&mut self, name: &ConnectionName) -> watch::Receiver<bool> {
+    fn halted(
+        &mut self,
+        name: &ConnectionName,
+        service: fn(watch::Sender<bool>) -> Service,
+    ) -> watch::Receiver<bool> {
         let halt = watch::Sender::new(false);
         let halted = halt.subscribe();
-        self.served.insert(name.clone(), halt);
+        self.served.insert(name.clone(), service(halt));
         halted
     }
 
     /// Halts whoever has left the roster and begins to serve whoever has come to it. One that comes again
-    /// while it is on its way out begins when it has left.
+    /// while it is on its way out begins when it has left. Of one that has left, what remains is answered.
     fn follow(&mut self) {
         let names = self.roster.names();
-        for (_, halt) in self.served.iter().filter(|(name, _)| !names.contains(name)) {
-            halt.send_replace(true);
+        for (name, service) in &self.served {
+            let is_there = names.contains(name);
+            match service {
+                Service::Served(_) if is_there => {}
+                Service::Removed(_) if !is_there => {}
+                Service::Served(_) | Service::Removed(_) => service.halt(),
+            }
         }
+        let gone: Vec<_> = self.site.seen().iter().filter(|name| !names.contains(name)).cloned().collect();
+        self.site.seen().extend(names.iter().cloned());
         for name in names {
             if !self.served.contains_key(&name) {
-                let (site, halt) = (Arc::clone(&self.site), self.halted(&name));
+                let (site, halt) = (Arc::clone(&self.site), self.halted(&name, Service::Served));
                 self.running.spawn(async move { (Some(name.clone()), serve(site, name, halt).await) });
+            }
+        }
+        for name in gone {
+            if !self.served.contains_key(&name) {
+                let (site, halt) = (Arc::clone(&self.site), self.halted(&name, Service::Removed));
+                self.running
+                    .spawn(async move { (Some(name.clone()), answer_removed(site, name, halt).await) });
             }
         }
     }
@@ -127,13 +156,14 @@ impl Generation {
             tokio::select! {
                 Some(ended) = self.running.join_next() => match ended {
                     Ok((Some(name), Ok(()))) => {
-                        self.served.remove(&name);
+                        if let Some(Service::Removed(_)) = self.served.remove(&name) {
+                            self.site.seen().remove(&name); // nothing is left of it
+                        }
                         self.follow();
                     }
                     Ok((None, Ok(()))) | Err(_) => return Doubt::Lost(BUG),
                     Ok((_, Err(doubt))) => return doubt,
                 },
-                Some(deaf) = self.hearing.join_next() => return deaf.unwrap_or(Doubt::Lost(BUG)),
                 () = self.roster.changed() => self.follow(),
                 () = doubt.notified() => return Doubt::Lost("the publishing connection failed"),
                 () = turned(stopping) => return Doubt::Stopping,
@@ -147,9 +177,7 @@ impl Generation {
     /// When that did not end in order, or not in time.
     pub async fn drain(&mut self) -> Result<(), &'static str> {
         self.halt.send_replace(true);
-        for halt in self.served.values() {
-            halt.send_replace(true);
-        }
+        self.served.values().for_each(Service::halt);
         let drained = async {
             let mut drained = Ok(());
             while let Some(ended) = self.running.join_next().await {

@@ -5,16 +5,20 @@ use std::time::Duration;
 use lapin::{Channel, Connection};
 use tokio::time::timeout;
 
-use crate::domain::ids::ConnectionName;
-use crate::domain::topology::Topology;
+use crate::domain::ids::{ConnectionName, Lane};
+use crate::domain::topology::{Topology, work_queue};
 
 use super::Settings;
-use super::connecting::{Way, close};
+use super::connecting::{Way, close, explain};
 use super::declare::{Undeclared, declare, look};
+use super::probe::probe;
 use super::supervisor::Ended;
 
 /// How long the whole look may take.
 const LOOK_MAX: Duration = Duration::from_secs(30);
+
+/// How long messages are watched that policies may drop: somebody waits for it.
+const WATCHED: Duration = Duration::from_secs(3);
 
 /// What was found of one queue.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,6 +32,8 @@ pub enum Found {
     },
     /// It is not there.
     Missing,
+    /// Its node is down; in the broker's words.
+    Away(String),
     /// It is there with other arguments, or may not be looked at.
     Wrong(String),
 }
@@ -56,10 +62,27 @@ pub async fn inspect(
     timeout(LOOK_MAX, look).await.unwrap_or_else(|_| Err("the broker does not answer".to_owned()))
 }
 
+/// Looks what becomes of messages in a queue that is called like a work queue of this connection; what policies do
+/// that show within a moment.
+///
+/// # Errors
+/// When that cannot be found out, in words.
+pub async fn observed(settings: &Settings, connection: &ConnectionName) -> Result<Vec<String>, String> {
+    let way = Way::new(settings).map_err(|ended| ended.to_string())?;
+    let amqp = way.connect("probing").await?;
+    let found = probe(&channel(&amqp).await?, &work_queue(connection, Lane::Bulk), WATCHED).await;
+    close(&amqp).await;
+    found
+}
+
 /// Looks whether a queue is there, and only then declares it again, which compares the arguments.
 async fn look_at(connection: &Connection, name: &str, mut one: Topology) -> Result<Found, String> {
     let channel = channel(connection).await?; // a refusal closes it, so each look has its own
-    let Ok(queue) = look(&channel, name).await else { return Ok(Found::Missing) };
+    let queue = match look(&channel, name).await {
+        Ok(queue) => queue,
+        Err(error) if explain(&error).contains("home node") => return Ok(Found::Away(explain(&error))),
+        Err(_) => return Ok(Found::Missing),
+    };
     one.queues.iter_mut().for_each(|queue| queue.bindings.clear());
     match declare(&channel, &one, false).await {
         Ok(()) => Ok(Found::Right { messages: queue.message_count(), consumers: queue.consumer_count() }),

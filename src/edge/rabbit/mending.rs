@@ -17,11 +17,13 @@ use async_rs::util::RuntimeParts;
 use async_rs::{Runtime, Tokio};
 use futures_util::Stream;
 use futures_util::io::{AsyncRead, AsyncWrite};
-use lapin::tcp::{AMQPUriTcpExt as _, AsyncTcpStream, OwnedTLSConfig};
+use lapin::tcp::{AsyncTcpStream, OwnedTLSConfig};
 use lapin::uri::AMQPUri;
 use lapin::{Connection, ConnectionProperties};
 
 use crate::worker::parked::SUBSTITUTE;
+
+use super::stream::stream;
 
 /// What an invalid byte becomes.
 const SUBSTITUTE_BYTE: u8 = SUBSTITUTE as u8;
@@ -46,11 +48,12 @@ const DEPTH_MAX: usize = 16;
 /// Opens a connection whose deliveries can all be read.
 pub(super) async fn connect(
     uri: AMQPUri,
+    address: SocketAddr,
     options: ConnectionProperties,
     tls: OwnedTLSConfig,
 ) -> lapin::Result<Connection> {
     let connect = async move |uri: AMQPUri, _: Runtime<Kit>| {
-        let stream = uri.connect_with_config_async(tls.as_ref(), &Runtime::tokio_current()).await?;
+        let stream = stream(&uri, address, tls.as_ref()).await?;
         Ok(AsyncTcpStream::Plain(Mended::new(Box::new(stream))))
     };
     let kit = RuntimeParts::new(Tokio::current(), Mending(Tokio::current()));

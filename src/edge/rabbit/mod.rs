@@ -8,17 +8,24 @@ mod convert;
 mod declare;
 mod doubt;
 mod generation;
+mod governed;
+mod heartbeats;
 mod inspection;
 mod management;
 mod mending;
 mod presence;
+mod probe;
 mod producing;
 mod publisher;
 mod quarantine;
+mod restoring;
+mod removed;
 mod roster;
 mod serving;
 mod shelf;
 mod signals;
+mod site;
+mod stream;
 mod supervisor;
 
 use std::path::PathBuf;
@@ -27,10 +34,10 @@ use std::time::Duration;
 use crate::domain::secret::Secret;
 
 pub use asking::{Asked, Asker, Heard};
-pub use connecting::own_user;
+pub use connecting::{own_user, user_and_vhost};
 pub use declare::Undeclared;
-pub use inspection::{Found, inspect};
-pub use management::{Orphan, orphans};
+pub use inspection::{Found, inspect, observed};
+pub use management::{Orphan, orphans, policies};
 pub use producing::{Counter, Reply, Unopened};
 pub use publisher::{Offered, Publisher};
 pub use roster::Gossips;
@@ -40,14 +47,18 @@ pub use supervisor::{Ended, Supervisor};
 /// How to reach and use the broker.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Settings {
-    /// The AMQP URI; a secret because it holds a password.
+    /// The AMQP URI that is tried first; a secret because it holds a password.
     pub url: Secret,
+    /// Those of other nodes, tried in turn. Virtual host and user are the same in all.
+    pub other_urls: Vec<Secret>,
     /// Certificates (PEM) to trust instead of the system's, for `amqps`.
     pub ca_file: Option<PathBuf>,
     /// Unacknowledged messages per connection and lane.
     pub prefetch: u16,
     /// Bytes of messages held in memory, all lanes together.
     pub held_bytes_max: u64,
+    /// The management API, as the worker's own user, to look for policies at start.
+    pub management: Option<String>,
     /// Whether the worker declares exchanges and queues, or only checks that they are there.
     pub declare: bool,
     /// How long parked messages are kept.

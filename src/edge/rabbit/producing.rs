@@ -144,8 +144,7 @@ impl Keeper {
             match timeout(DECLARE_TIMEOUT, look(&channel, name)).await {
                 Ok(Ok(queue)) if queue.consumer_count() == 0 => break Ok(queue.message_count()),
                 Ok(Ok(_)) if tries == 0 => {
-                    let why = format!("another process reads the results in the queue `{name}`");
-                    break Err(Unopened::Failed(why));
+                    break Err(Unopened::Failed(self.read_by_another()));
                 }
                 Ok(Ok(_)) => {}
                 Ok(Err(error)) if !is_missing(&error) => break Err(failed(explain(&error))),
@@ -160,6 +159,17 @@ impl Keeper {
         found
     }
 
+    fn read_by_another(&self) -> String {
+        format!("another process still reads the results in the queue `{}`", self.queue.name)
+    }
+
+    /// Why the queue cannot be read. RabbitMQ refuses a second reader beside an exclusive one, and an exclusive one
+    /// beside any other.
+    fn unread(&self, error: &lapin::Error) -> String {
+        let said = error.to_string();
+        if said.contains("in exclusive use") { self.read_by_another() } else { said }
+    }
+
     /// A new life.
     async fn connect(&self) -> Result<Generation, String> {
         let generation = timeout(DECLARE_TIMEOUT, async {
@@ -167,7 +177,7 @@ impl Keeper {
             let channel = connection.create_channel().await.map_err(|error| error.to_string())?;
             let topology = Topology { exchanges: Vec::new(), queues: vec![self.queue.clone()] };
             declare(&channel, &topology, false).await.map_err(|undeclared| undeclared.to_string())?;
-            let consumer = consume(&channel, &self.queue.name).await.map_err(|error| error.to_string())?;
+            let consumer = consume(&channel, &self.queue.name).await.map_err(|error| self.unread(&error))?;
             let publishing = self.way.connect("submitting").await?;
             let (blocked, doubt) = (Blocked::new(&self.observer), Arc::new(Notify::new()));
             tokio::spawn(blocked.clone().follow(publishing.events_listener(), |_| {}));
@@ -188,6 +198,7 @@ impl Keeper {
             self.publisher.detach().await;
             close(&generation.connection).await;
             let Some(mut why) = ended else { return };
+            self.way.turn();
             let mut failures = 0;
             generation = loop {
                 self.observer.note(&Event::Broker { connected: false, why: &why });
@@ -227,7 +238,9 @@ fn is_missing(error: &lapin::Error) -> bool {
 async fn consume(channel: &Channel, queue: &str) -> lapin::Result<Consumer> {
     channel.basic_qos(PREFETCH, BasicQosOptions::default()).await?;
     let (queue, tag) = (ShortString::from(queue), ShortString::default());
-    channel.basic_consume(queue, tag, BasicConsumeOptions::default(), FieldTable::default()).await
+    // Two readers would each get some of the results and wait for the others.
+    let alone = BasicConsumeOptions { exclusive: true, ..BasicConsumeOptions::default() };
+    channel.basic_consume(queue, tag, alone, FieldTable::default()).await
 }
 
 /// The right to acknowledge a result and all before it.

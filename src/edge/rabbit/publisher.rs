@@ -128,6 +128,16 @@ impl Publisher {
         lines.aside().await
     }
 
+    /// A channel of its own for something else, if the broker reads from the connection now.
+    pub(super) async fn other_channel(&self) -> Option<Channel> {
+        let lines = self.lines.borrow().clone()?;
+        let status = lines.connection.status();
+        if status.blocked() {
+            return None;
+        }
+        timeout(CONFIRM_TIMEOUT, lines.connection.create_channel()).await.ok()?.ok()
+    }
+
     /// Publishes an invocation, and again only while the broker surely has not taken it: whoever sends one
     /// again after a doubt must say so in it.
     pub async fn offer(&self, post: &Post) -> Offered {

@@ -10,7 +10,7 @@ use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::domain::ids::Lane;
 use crate::domain::mail::Source;
@@ -21,7 +21,7 @@ use super::consuming::{Consuming, Means};
 use super::declare::DECLARE_TIMEOUT;
 use super::doubt::{Doubt, silent};
 use super::generation::DRAIN_MAX;
-use super::presence::Presence;
+use super::presence::{FIRST_COUNT_MAX, Presence};
 use super::supervisor::Supervisor;
 use super::turned;
 
@@ -46,23 +46,22 @@ impl Supervisor {
         });
         let sources: Vec<_> = lanes.chain([Source::Unrouted, Source::Undelivered]).collect();
 
-        let presence = self.open("presence").await?;
+        let site = self.site(self.open("presence").await?);
         let doubt = self.attach().await?;
+        let _hearing = self.signals.listen(&site.connection).await;
+        let halt = watch::Sender::new(false);
         let mut company = JoinSet::new();
         let join = async {
-            if let Some(listening) = self.signals.listen(&presence).await? {
-                company.spawn(listening.keep());
-            }
-            let channel = presence.create_channel().await.map_err(Doubt::unreachable)?;
+            let counted_by = Instant::now() + FIRST_COUNT_MAX;
             for name in &names {
-                let mut announced = Presence::announce(&channel, name, &self.roster).await?;
-                company.spawn(async move { announced.keep().await });
+                let (mut announced, halt) =
+                    (Presence::announce(&site, name, counted_by).await?, halt.subscribe());
+                company.spawn(async move { announced.keep(&halt).await });
             }
             Ok(())
         };
         timeout(DECLARE_TIMEOUT, join).await.map_err(|_| silent())??;
 
-        let halt = watch::Sender::new(false);
         let broken = Notify::new();
         let mut apart: FuturesUnordered<_> =
             sources.iter().map(|source| self.keep_apart(source, &halt, &broken)).collect();
@@ -83,7 +82,7 @@ impl Supervisor {
         let is_finished = timeout(DRAIN_MAX, finished).await.is_ok();
         self.publisher.detach().await;
         drop(company);
-        close(&presence).await;
+        close(&site.connection).await;
         match ended {
             Err(Doubt::Stopping) if !is_finished => Err(Doubt::Unfinished("time was up")),
             ended => ended,
@@ -96,7 +95,8 @@ impl Supervisor {
             let means = Means { prefetch: 1, ..self.means.part() };
             let consumed = async {
                 let connection = self.open("consuming apart").await?;
-                let begun = timeout(DECLARE_TIMEOUT, Consuming::begin(&connection, source, &means)).await;
+                let begun =
+                    timeout(DECLARE_TIMEOUT, Consuming::begin(&connection, source, &means, None)).await;
                 let consuming = begun.map_err(|_| silent())??;
                 consuming.run(halt.subscribe()).await?;
                 means.in_flight.finished().await; // and acknowledged, as long as the connection is there

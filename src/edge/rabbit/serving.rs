@@ -6,45 +6,21 @@
 use std::sync::Arc;
 
 use futures_util::future::try_join_all;
-use lapin::{Channel, Connection};
 use tokio::sync::watch;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::domain::ids::{ConnectionName, Lane};
 use crate::domain::mail::Source;
 use crate::domain::topology::Topology;
-use crate::worker::event::{Event, Observer};
+use crate::worker::event::Event;
 
 use super::connecting::RECONNECT;
 use super::consuming::{Consuming, Means};
 use super::declare::{DECLARE_TIMEOUT, declare};
 use super::doubt::{Doubt, silent};
-use super::presence::Presence;
-use super::roster::Roster;
+use super::presence::{FIRST_COUNT_MAX, Presence};
+use super::site::Site;
 use super::turned;
-
-/// What one life of the consuming connection offers to whatever is served on it.
-pub(super) struct Site {
-    /// The consuming connection.
-    pub connection: Connection,
-    /// The channel of all presences.
-    pub presence: Channel,
-    /// What queues are consumed with.
-    pub means: Means,
-    /// Which connections there are.
-    pub roster: Roster,
-    /// Whether queues are only looked for and not declared.
-    pub passive: bool,
-    /// Who is told.
-    pub observer: Arc<dyn Observer>,
-}
-
-impl Site {
-    /// Whether the connection is there: then what the broker refuses concerns nobody but who asked.
-    pub fn is_up(&self) -> bool {
-        self.connection.status().connected()
-    }
-}
 
 /// Some queues that are served together.
 pub(super) struct Serving {
@@ -54,15 +30,18 @@ pub(super) struct Serving {
 }
 
 impl Serving {
-    /// Begins to serve a connection: declares its queues, is counted, and only then consumes.
+    /// Begins to serve a connection: declares its queues, is counted, for which it waits until then at most, and only
+    /// then consumes.
     ///
     /// # Errors
     /// When the broker has other queues than it needs, or the AMQP connection is no good.
-    pub async fn begin(site: &Site, name: &ConnectionName) -> Result<Self, Doubt> {
+    pub async fn begin(site: &Site, name: &ConnectionName, counted_by: Instant) -> Result<Self, Doubt> {
         // Of its own, because a refusal closes it.
         let channel = site.connection.create_channel().await.map_err(Doubt::unreachable)?;
         declare(&channel, &Topology::of_connection(name), site.passive).await.map_err(Doubt::Undeclared)?;
-        let presence = Presence::announce(&site.presence, name, &site.roster).await?;
+        let presence = Presence::announce(site, name, counted_by).await?;
+        // Again, now that this worker is counted: one that has removed the connection may just have unbound it.
+        declare(&channel, &Topology::of_connection(name), site.passive).await.map_err(Doubt::Undeclared)?;
         let lanes = Lane::ALL.map(|lane| Source::Work { connection: name.clone(), lane });
         Ok(Self { presence: Some(presence), ..Self::consuming(site, &lanes).await? })
     }
@@ -75,7 +54,9 @@ impl Serving {
         let means = site.means.part();
         let mut queues = Vec::new();
         for source in sources {
-            queues.push(Consuming::begin(&site.connection, source, &means).await?);
+            queues.push(
+                Consuming::begin(&site.connection, source, &means, Some(Arc::clone(&site.restoring))).await?,
+            );
         }
         Ok(Self { presence: None, queues, means })
     }
@@ -96,7 +77,7 @@ impl Serving {
             Some(mut presence) => {
                 let ended = tokio::select! {
                     ended = at_work => ended,
-                    doubt = presence.keep() => Err(doubt),
+                    doubt = presence.keep(&halt) => Err(doubt),
                 };
                 presence.leave().await;
                 ended
@@ -117,7 +98,8 @@ pub(super) async fn serve(
 ) -> Result<(), Doubt> {
     let mut failures = 0;
     loop {
-        let begun = timeout(DECLARE_TIMEOUT, Serving::begin(&site, &name)).await.map_err(|_| silent())?;
+        let begun = Serving::begin(&site, &name, Instant::now() + FIRST_COUNT_MAX);
+        let begun = timeout(DECLARE_TIMEOUT, begun).await.map_err(|_| silent())?;
         let why = match begun {
             Ok(serving) => return serving.keep(halt).await,
             Err(Doubt::Undeclared(why)) if site.is_up() => why.to_string(),

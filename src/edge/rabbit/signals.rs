@@ -2,7 +2,8 @@
 //!
 //! Nothing waits for a signal. It is published transient and unconfirmed, dropped where the broker does not
 //! read, and gone when nobody has heard it soon. Only who publishes as the worker's own broker user is
-//! believed: RabbitMQ verifies the property. What a signal means, the gossip behind it knows.
+//! believed: RabbitMQ verifies the property. What a signal means, the gossip behind it knows. Where nothing can be
+//! heard, that is tried again and again beside the work, which goes on.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,19 +12,20 @@ use std::time::Duration;
 use futures_util::StreamExt as _;
 use lapin::options::{BasicConsumeOptions, BasicPublishOptions, QueueBindOptions, QueueDeclareOptions};
 use lapin::types::{AMQPValue, FieldTable, ShortString};
-use lapin::{BasicProperties, Channel, Connection, Consumer, ErrorKind};
+use lapin::{BasicProperties, Channel, Connection, Consumer};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 use crate::domain::ids::ConnectionName;
 use crate::domain::mail::CANCEL;
-use crate::domain::topology::SIGNALS;
+use crate::domain::topology::{SIGNALS, Topology};
 use crate::policy::budget::signal::Signal;
 use crate::worker::event::{Event, Observer};
 use crate::worker::ports::{Gossip, Inbox};
 
-use super::connecting::explain;
-use super::doubt::Doubt;
+use super::connecting::{RECONNECT, explain};
+use super::declare::declare;
+use super::heartbeats::{HEARTBEAT, Heartbeats};
 use super::publisher::{NoLine, Publisher};
 use super::roster::{Gossips, Roster};
 
@@ -41,6 +43,9 @@ const SIGNALS_MAX: i64 = 1000;
 /// How long handing one signal to the connection may take. When it takes longer, the socket is full.
 const TELL_MAX: Duration = Duration::from_secs(1);
 
+/// How long the broker may take to give the queue that signals are heard from, before the work begins without.
+const LISTEN_MAX: Duration = Duration::from_secs(5);
+
 /// The AMQP `type` of a signal.
 const KIND: &str = "okta.signal";
 
@@ -55,6 +60,11 @@ pub(super) struct Signals {
     /// Who hears what is not about Okta's windows.
     inbox: Arc<dyn Inbox>,
     observer: Arc<dyn Observer>,
+    publisher: Arc<Publisher>,
+    /// What this worker and the others tell of being there.
+    pub heartbeats: Heartbeats,
+    /// Whether the exchange is only looked for and not declared.
+    passive: bool,
     /// Whether it was said that the broker lets this worker hear nothing.
     is_deaf: AtomicBool,
     /// Whether it was said that the broker lets this worker tell nothing.
@@ -63,40 +73,104 @@ pub(super) struct Signals {
 
 impl Signals {
     /// The signals between these and their namesakes in other workers.
-    pub fn new(user: &str, roster: Roster, inbox: Arc<dyn Inbox>, observer: Arc<dyn Observer>) -> Self {
+    pub fn new(
+        (user, passive): (&str, bool),
+        roster: Roster,
+        inbox: Arc<dyn Inbox>,
+        observer: Arc<dyn Observer>,
+        publisher: Arc<Publisher>,
+    ) -> Self {
         // A user with a longer name cannot be named in a message, and so is mute.
         let user = ShortString::try_new(user).unwrap_or_default();
-        let (is_deaf, is_mute) = (AtomicBool::new(false), AtomicBool::new(false));
-        Self { user, roster, inbox, observer, is_deaf, is_mute }
+        let (heartbeats, is_deaf, is_mute) = Default::default();
+        Self { user, roster, inbox, observer, publisher, heartbeats, passive, is_deaf, is_mute }
     }
 
-    /// Begins to listen; `None` when the broker does not permit it, because the work goes on without.
-    ///
-    /// # Errors
-    /// When the connection is no good.
-    pub async fn listen(self: &Arc<Self>, connection: &Connection) -> Result<Option<Listening>, Doubt> {
-        let channel = connection.create_channel().await.map_err(Doubt::unreachable)?; // a refusal closes it
-        match own_queue(&channel).await {
-            Ok(consumer) => {
-                self.is_deaf.store(false, Ordering::Relaxed);
-                Ok(Some(Listening { signals: Arc::clone(self), consumer, _channel: channel }))
+    /// Begins to hear the others, and goes on until what is returned is dropped. Where the broker does not let it,
+    /// the work goes on without, and it is tried again.
+    pub async fn listen(self: &Arc<Self>, connection: &Arc<Connection>) -> JoinSet<()> {
+        let first = self.try_to_listen(connection).await;
+        let (signals, connection) = (Arc::clone(self), Arc::clone(connection));
+        let mut hearing = JoinSet::new();
+        hearing.spawn(async move { signals.keep_listening(&connection, first).await });
+        hearing
+    }
+
+    async fn keep_listening(&self, connection: &Connection, first: Option<Listening>) {
+        let (mut listening, mut failures) = (first, 0);
+        loop {
+            match listening.take() {
+                Some(heard) => {
+                    self.hear(heard).await;
+                    failures = 0; // it was there a moment ago
+                }
+                None => failures += 1,
             }
-            Err(refusal) if matches!(refusal.kind(), ErrorKind::ProtocolError(_)) => {
-                self.say_once(&self.is_deaf, &explain(&refusal));
-                Ok(None)
-            }
-            Err(error) => Err(Doubt::unreachable(error)),
+            sleep(RECONNECT.wait(failures.max(1), fastrand::f64())).await;
+            listening = self.try_to_listen(connection).await;
         }
     }
 
-    /// Tells the news of every connection, until what is returned is dropped.
-    pub fn go_on_telling(self: &Arc<Self>, publisher: &Arc<Publisher>) -> JoinSet<()> {
-        let (signals, publisher) = (Arc::clone(self), Arc::clone(publisher));
+    /// Declares the queue that signals are heard from, and asks who is there.
+    async fn try_to_listen(&self, connection: &Connection) -> Option<Listening> {
+        let why = match timeout(LISTEN_MAX, self.own_queue(connection)).await {
+            Ok(Ok(listening)) => {
+                self.is_deaf.store(false, Ordering::Relaxed);
+                self.beat(true).await;
+                return Some(listening);
+            }
+            Ok(Err(refusal)) => refusal,
+            Err(_) => "the broker does not answer".to_owned(),
+        };
+        // Where the connection is gone, that is said elsewhere.
+        if connection.status().connected() {
+            self.say_once(&self.is_deaf, &why);
+        }
+        None
+    }
+
+    async fn own_queue(&self, connection: &Connection) -> Result<Listening, String> {
+        let channel = connection.create_channel().await.map_err(|error| explain(&error))?; // a refusal closes it
+        declare(&channel, &Topology::signals(), self.passive).await.map_err(|error| error.to_string())?;
+        let consumer = own_queue(&channel).await.map_err(|error| explain(&error))?;
+        Ok(Listening { consumer, _channel: channel })
+    }
+
+    /// Hears signals until that fails.
+    async fn hear(&self, mut listening: Listening) {
+        while let Some(Ok(delivery)) = listening.consumer.next().await {
+            let (properties, key) = (&delivery.properties, delivery.routing_key.as_str());
+            if !self.is_ours(properties) {
+                continue;
+            }
+            match properties.kind().as_ref().map(ShortString::as_str) {
+                Some(CANCEL) => self.inbox.hear(&delivery.data),
+                Some(HEARTBEAT) => self.heartbeats.hear(&delivery.data),
+                Some(KIND) => {
+                    if let Some((gossip, signal)) = self.read(properties, key, &delivery.data) {
+                        gossip.hear(&signal);
+                    }
+                }
+                Some(_) | None => {}
+            }
+        }
+    }
+
+    /// Tells the news of every connection and that this worker is there, until what is returned is dropped.
+    pub fn go_on_telling(self: &Arc<Self>) -> JoinSet<()> {
+        let signals = Arc::clone(self);
         let mut telling = JoinSet::new();
+        let beating = Arc::clone(self);
+        telling.spawn(async move {
+            loop {
+                beating.heartbeats.due().await;
+                beating.beat(false).await;
+            }
+        });
         telling.spawn(async move {
             let mut roster = signals.roster.clone();
             loop {
-                let each = signals.tell_of_each(&publisher, roster.gossips());
+                let each = signals.tell_of_each(roster.gossips());
                 roster.changed().await;
                 drop(each);
             }
@@ -104,14 +178,14 @@ impl Signals {
         telling
     }
 
-    fn tell_of_each(self: &Arc<Self>, publisher: &Arc<Publisher>, gossips: Gossips) -> JoinSet<()> {
+    fn tell_of_each(self: &Arc<Self>, gossips: Gossips) -> JoinSet<()> {
         let mut telling = JoinSet::new();
         for (connection, gossip) in gossips {
-            let (signals, publisher) = (Arc::clone(self), Arc::clone(publisher));
+            let signals = Arc::clone(self);
             telling.spawn(async move {
                 loop {
                     gossip.news().await;
-                    signals.tell(&publisher, &connection, gossip.as_ref()).await;
+                    signals.tell(&connection, gossip.as_ref()).await;
                     sleep(SIGNAL_EVERY).await;
                 }
             });
@@ -120,41 +194,51 @@ impl Signals {
     }
 
     /// Tells what there is to tell, or drops it.
-    async fn tell(&self, publisher: &Publisher, connection: &ConnectionName, gossip: &dyn Gossip) {
-        let line = publisher.aside().await;
+    async fn tell(&self, connection: &ConnectionName, gossip: &dyn Gossip) {
+        let channel = self.channel().await;
         let signals = gossip.tell();
-        match line {
-            Ok(channel) => {
-                for signal in signals {
-                    let told = self.publish(&channel, connection, &signal);
-                    if !matches!(timeout(TELL_MAX, told).await, Ok(Ok(_))) {
-                        return;
-                    }
-                }
-            }
-            Err(NoLine::Now) => {}
-            Err(NoLine::Refused) => {
-                let needed =
-                    format!("the user of `broker.url` needs to write to `{SIGNALS}` in its own name");
-                self.say_once(&self.is_mute, &needed);
+        let Some(channel) = channel else { return };
+        for signal in signals {
+            let signal = signal.encode();
+            let told = self.publish(&channel, connection.as_str(), KIND, &signal);
+            if !matches!(timeout(TELL_MAX, told).await, Ok(Ok(_))) {
+                return;
             }
         }
     }
 
-    async fn publish(
-        &self,
-        channel: &Channel,
-        connection: &ConnectionName,
-        signal: &Signal,
-    ) -> lapin::Result<()> {
+    /// Tells once that this worker is there. With `asks`, the others do the same.
+    pub async fn beat(&self, asks: bool) {
+        if let Some(channel) = self.channel().await {
+            let heartbeat = self.heartbeats.next(asks).encode();
+            let _ = timeout(TELL_MAX, self.publish(&channel, "", HEARTBEAT, &heartbeat)).await;
+        }
+    }
+
+    /// The channel for what may be lost, if the broker reads from it now.
+    async fn channel(&self) -> Option<Channel> {
+        match self.publisher.aside().await {
+            Ok(channel) => Some(channel),
+            Err(NoLine::Now) => None,
+            Err(NoLine::Refused) => {
+                let needed =
+                    format!("the user of `broker.url` needs to write to `{SIGNALS}` in its own name");
+                self.say_once(&self.is_mute, &needed);
+                None
+            }
+        }
+    }
+
+    /// Tells all workers something that may be lost.
+    async fn publish(&self, channel: &Channel, key: &str, kind: &str, body: &[u8]) -> lapin::Result<()> {
         let wait_max = SIGNAL_WAIT_MAX.as_millis().to_string();
         let properties = BasicProperties::default()
             .with_delivery_mode(TRANSIENT)
-            .with_type(KIND.into())
+            .with_type(kind.into())
             .with_user_id(self.user.clone())
             .with_expiration(wait_max.into());
-        let (key, options) = (ShortString::from(connection.as_str()), BasicPublishOptions::default());
-        channel.basic_publish(SIGNALS.into(), key, options, &signal.encode(), properties).await.map(drop)
+        let (key, options) = (ShortString::from(key), BasicPublishOptions::default());
+        channel.basic_publish(SIGNALS.into(), key, options, body, properties).await.map(drop)
     }
 
     /// Whose signal a message is and what it says; `None` when it is to be ignored.
@@ -184,27 +268,9 @@ impl Signals {
 }
 
 /// The queue that signals are heard from.
-pub(super) struct Listening {
-    signals: Arc<Signals>,
+struct Listening {
     consumer: Consumer,
     _channel: Channel,
-}
-
-impl Listening {
-    /// Hears signals until that fails.
-    pub async fn keep(mut self) -> Doubt {
-        while let Some(Ok(delivery)) = self.consumer.next().await {
-            let (properties, key) = (&delivery.properties, delivery.routing_key.as_str());
-            if self.signals.is_ours(properties) && is(properties.kind(), CANCEL) {
-                self.signals.inbox.hear(&delivery.data);
-                continue;
-            }
-            if let Some((gossip, signal)) = self.signals.read(properties, key, &delivery.data) {
-                gossip.hear(&signal);
-            }
-        }
-        Doubt::Lost("signals are no longer heard")
-    }
 }
 
 fn is(property: &Option<ShortString>, text: &str) -> bool {
@@ -231,6 +297,8 @@ async fn own_queue(channel: &Channel) -> lapin::Result<Consumer> {
 #[cfg(test)]
 mod tests {
     use async_trait::async_trait;
+    use futures_util::future::BoxFuture;
+    use tokio::sync::watch;
 
     use super::*;
     use crate::domain::mail::Delivery;
@@ -240,9 +308,10 @@ mod tests {
     /// Takes nothing.
     struct Nobody;
 
-    #[async_trait]
     impl Inbox for Nobody {
-        async fn take(&self, _: Delivery) {}
+        fn take(self: Arc<Self>, _: Delivery) -> BoxFuture<'static, ()> {
+            Box::pin(async {})
+        }
     }
 
     /// Has nothing to tell.
@@ -279,8 +348,11 @@ mod tests {
     fn only_signals_of_the_workers_own_user_for_a_known_connection_are_read() {
         let gossips: Gossips =
             [(ConnectionName::parse("prod").unwrap(), Arc::new(Silent) as Arc<dyn Gossip>)].into();
-        let roster = Roster::new(tokio::sync::watch::channel(gossips).1);
-        let signals = Signals::new("worker", roster, Arc::new(Nobody), Arc::new(Observers(Vec::new())));
+        let roster = Roster::new(watch::channel(gossips).1);
+        let (observer, publisher) =
+            (Arc::new(Observers(Vec::new())), Publisher::new(watch::channel(false).1));
+        let signals =
+            Signals::new(("worker", false), roster, Arc::new(Nobody), observer, Arc::new(publisher));
         let by = |user: &str| BasicProperties::default().with_user_id(user.into()).with_type(KIND.into());
         let nameless = BasicProperties::default().with_type(KIND.into());
         let body = signal().encode();

@@ -4,13 +4,16 @@
 //! whole generation is torn down and built again: connect, attach the publisher, declare, consume. Acks
 //! go on the consuming connection, because a broker short of memory stops reading the other.
 
-use std::sync::Arc;
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 
 use lapin::{Connection, ErrorKind};
 use tokio::sync::{Notify, Semaphore, watch};
+use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
+use crate::domain::ids::ConnectionName;
 use crate::domain::topology::Topology;
 use crate::worker::event::{Event, Observer};
 use crate::worker::ports::Inbox;
@@ -21,10 +24,12 @@ use super::consuming::{HELD_PIECE_BYTES, InFlight, Means};
 use super::declare::{DECLARE_TIMEOUT, Undeclared};
 use super::doubt::{Doubt, silent};
 use super::generation::{Generation, Wrong};
+use super::governed::look_for_policies;
 use super::publisher::Publisher;
+use super::restoring::{Restoring, Waiting};
 use super::roster::{Gossips, Roster};
-use super::serving::Site;
 use super::signals::Signals;
+use super::site::Site;
 use super::{Settings, turned};
 
 /// Why the supervisor ended.
@@ -50,12 +55,17 @@ pub enum Ended {
     Unread(&'static str),
 }
 
+/// What is done when something is not as it must be, and what looks for policies, which is begun once.
+type Start<'a> = (Wrong, &'a mut Option<JoinSet<()>>);
+
 /// Owns both connections.
 pub struct Supervisor {
     settings: Settings,
     way: Way,
     shared: Topology,
     pub(super) roster: Roster,
+    /// The connections that were served, whether they still are or not.
+    seen: Arc<Mutex<BTreeSet<ConnectionName>>>,
     pub(super) signals: Arc<Signals>,
     pub(super) publisher: Arc<Publisher>,
     pub(super) means: Means,
@@ -82,8 +92,15 @@ impl Supervisor {
         Ok(Self {
             way: Way::new(&settings)?,
             shared: Topology::shared(settings.dead_ttl, settings.dead_max),
-            signals: Arc::new(Signals::new(&user, roster.clone(), Arc::clone(&inbox), Arc::clone(&observer))),
+            signals: Arc::new(Signals::new(
+                (&user, !settings.declare),
+                roster.clone(),
+                Arc::clone(&inbox),
+                Arc::clone(&observer),
+                Arc::clone(&publisher),
+            )),
             roster,
+            seen: Arc::default(),
             means: Means {
                 inbox,
                 prefetch: settings.prefetch,
@@ -102,10 +119,11 @@ impl Supervisor {
     /// # Errors
     /// When the broker has other queues than the worker needs, or work had to be abandoned.
     pub async fn run(&self, mut stopping: watch::Receiver<bool>) -> Result<(), Ended> {
-        let _telling = self.signals.go_on_telling(&self.publisher);
+        let _telling = self.signals.go_on_telling();
+        let mut looking = None;
         let (mut failures, mut wrong) = (0, Wrong::Ends);
         let stopped = loop {
-            let mut doubt = self.generation(wrong, &mut stopping).await;
+            let mut doubt = self.generation((wrong, &mut looking), &mut stopping).await;
             if self.unreadable.swap(false, Ordering::AcqRel)
                 && !matches!(doubt, Doubt::Stopping | Doubt::Unfinished(_))
             {
@@ -129,6 +147,7 @@ impl Supervisor {
             };
             failures += 1;
             wrong = Wrong::IsLeftOut;
+            self.way.turn();
             self.observer.note(&Event::Broker { connected: false, why: &why });
             let wait = RECONNECT.wait(failures, fastrand::f64()).max(RECONNECT_MIN);
             tokio::select! {
@@ -144,14 +163,14 @@ impl Supervisor {
     }
 
     /// One life of the two connections.
-    async fn generation(&self, wrong: Wrong, stopping: &mut watch::Receiver<bool>) -> Doubt {
+    async fn generation(&self, start: Start<'_>, stopping: &mut watch::Receiver<bool>) -> Doubt {
         let connect = async { Ok((self.open("consuming").await?, self.attach().await?)) };
         let connected = tokio::select! {
             connected = connect => connected,
             () = turned(stopping) => Err(Doubt::Stopping),
         };
         let ended = match connected {
-            Ok((consuming, doubt)) => self.serve(consuming, wrong, &doubt, stopping).await,
+            Ok((consuming, doubt)) => self.serve(consuming, start, &doubt, stopping).await,
             Err(doubt) => doubt,
         };
         self.publisher.detach().await;
@@ -162,7 +181,7 @@ impl Supervisor {
     async fn serve(
         &self,
         consuming: Connection,
-        wrong: Wrong,
+        (wrong, looking): Start<'_>,
         doubt: &Notify,
         stopping: &mut watch::Receiver<bool>,
     ) -> Doubt {
@@ -172,6 +191,9 @@ impl Supervisor {
             Err(doubt) => return doubt,
         };
         self.observer.note(&Event::Broker { connected: true, why: "declared and consuming" });
+        looking.get_or_insert_with(|| {
+            look_for_policies(&self.settings, self.roster.clone(), &self.publisher, &self.observer)
+        });
         let mut ended = generation.keep(doubt, stopping).await;
         if matches!(ended, Doubt::Stopping) {
             ended = generation.drain().await.map_or_else(Doubt::Unfinished, |()| ended);
@@ -183,15 +205,29 @@ impl Supervisor {
     }
 
     async fn begin(&self, connection: Connection, wrong: Wrong) -> Result<Generation, Doubt> {
-        let site = Site {
-            presence: connection.create_channel().await.map_err(Doubt::unreachable)?,
-            connection,
-            means: self.means.clone(),
-            roster: self.roster.clone(),
+        Generation::begin(self.site(connection), &self.shared, wrong).await
+    }
+
+    /// What a connection offers to whatever is served on it.
+    pub(super) fn site(&self, connection: Connection) -> Site {
+        let connection = Arc::new(connection);
+        let restoring = Restoring {
+            connection: Arc::clone(&connection),
+            shared: self.shared.clone(),
             passive: !self.settings.declare,
             observer: Arc::clone(&self.observer),
+            waiting: Waiting::default(),
         };
-        Generation::begin(site, &self.shared, &self.signals, wrong).await
+        Site {
+            connection,
+            restoring: Arc::new(restoring),
+            signals: Arc::clone(&self.signals),
+            means: self.means.clone(),
+            roster: self.roster.clone(),
+            seen: Arc::clone(&self.seen),
+            passive: !self.settings.declare,
+            observer: Arc::clone(&self.observer),
+        }
     }
 
     /// Opens one connection. An unreadable delivery on it is remembered: lapin reports it to whatever

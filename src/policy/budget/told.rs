@@ -3,6 +3,8 @@
 use std::time::{Duration, Instant};
 
 use crate::domain::bucket::RateHeaders;
+use crate::domain::http::{NoAnswer, Response};
+use crate::policy::classify::{Limit, Meaning, Trouble};
 
 use super::constants::SAME_WINDOW_SECONDS;
 
@@ -58,4 +60,28 @@ pub(super) fn whole(limit: u32) -> u32 {
 pub(super) fn floor(limit: u32, capacity_percent: u8) -> u32 {
     let left = u64::from(limit) * u64::from(100 - capacity_percent.min(100));
     u32::try_from(left.div_ceil(100)).unwrap_or(limit).min(limit.saturating_sub(1))
+}
+
+/// What the budget learns of an answer: its meaning, and its headers where they speak of the window.
+pub fn told(answer: &Result<Response, NoAnswer>, meaning: Meaning) -> Told {
+    let window = rate_of(answer, meaning).filter(|rate| !rate.is_concurrency());
+    match (meaning, window) {
+        (Meaning::Limited(Limit::Window), window) => Told::Spent(window),
+        (Meaning::Limited(Limit::Concurrency), _) => Told::Crowded,
+        (Meaning::Failed(Trouble::NotSent | Trouble::Local), _) => Told::Uncounted,
+        (_, Some(window)) => Told::Rate(window),
+        (Meaning::Said, None) => Told::Nothing,
+        // A page of something in front of Okta says nothing of how Okta's own answers are.
+        (Meaning::Failed(_), None) => Told::Lost,
+    }
+}
+
+/// The rate-limit headers of an answer; those of one that is not Okta's mean nothing.
+pub fn rate_of(answer: &Result<Response, NoAnswer>, meaning: Meaning) -> Option<RateHeaders> {
+    match meaning {
+        Meaning::Failed(Trouble::NotOkta) => None,
+        Meaning::Said | Meaning::Limited(_) | Meaning::Failed(_) => {
+            RateHeaders::read(&answer.as_ref().ok()?.headers)
+        }
+    }
 }

@@ -4,6 +4,8 @@ use proptest::prelude::*;
 use serde::Deserialize;
 
 use super::*;
+use crate::domain::answer::{ErrorCode, Failure};
+use crate::tools::Pager;
 
 /// A list's result.
 #[derive(Debug, Deserialize)]
@@ -17,6 +19,8 @@ struct Listed {
     needs_max_bytes: Option<usize>,
     #[serde(default)]
     left_out: Vec<String>,
+    #[serde(default)]
+    stopped: Option<serde_json::Value>,
 }
 
 impl Listed {
@@ -222,7 +226,7 @@ fn a_cursor_is_good_only_with_the_arguments_it_came_from() {
     let (asked, _) = list("list_users", &at(r#"{"search":"status pr","limit":7}"#, &cursor), &[ok("[]")]);
     assert_eq!(asked, ["GET /users?search=status%20pr&after=c1&limit=7"]);
 
-    for garbage in ["", "c1", "eyJhIjoiYyJ9", &cursor[..cursor.len() - 2], &format!("{cursor}A")] {
+    for garbage in ["c1", "eyJhIjoiYyJ9", &cursor[..cursor.len() - 2], &format!("{cursor}A")] {
         let end = tell("list_users", &at("{}", garbage), &[]).end;
         assert_eq!(
             end, "invalid_arguments at arguments.after: not a cursor: give the `next` of an earlier result",
@@ -247,6 +251,9 @@ fn a_list_out_of_time_ends_with_every_page_it_has() {
     let late = Bounds { is_overdue: true, ..WHOLE };
     let listed = listed(&told(&history, &tool.next(&history, Setting::first(late))));
     assert_eq!((listed.texts(), listed.complete), (vec!["1", "2"], false));
+    let why = "the list ran for as long as `broker.list_time_max` lets it";
+    let stopped = serde_json::json!({ "page": 3, "code": "deadline_exceeded", "message": why });
+    assert_eq!(listed.stopped, Some(stopped));
     let (asked, _) = list("list_users", &at("{}", &listed.next.unwrap()), &[ok("[]")]);
     assert_eq!(asked, ["GET /users?after=c2&limit=200"]);
 
@@ -277,10 +284,10 @@ fn a_list_whose_next_item_does_not_fit_says_how_much_it_needs() {
     assert_eq!(within(&after, 8192).texts(), [&big, "2"]);
 
     // As pages of their own, too: that one is the last.
-    let bounds = Bounds { bytes_max: 2048, listing: crate::tools::Listing::Paged(None), ..WHOLE };
+    let bounds = Bounds { bytes_max: 2048, listing: crate::tools::Listing::Paged, ..WHOLE };
     let tool = tool("list_user_groups", &after);
     let (_, end) = drive(&*tool, bounds, |_| Some(page[0].response()));
-    assert!(matches!(&end, Move::Done(_, None)), "{end:?}");
+    assert!(matches!(&end, Move::Done(_, crate::tools::output::Remaining::Nothing)), "{end:?}");
 }
 
 #[test]
@@ -344,6 +351,118 @@ fn a_continued_system_log_leaves_since_to_its_cursor() {
     let (_, first) = list("list_events", arguments, &[ok(r#"[{"uuid":"a"}]"#).link(link)]);
     let (asked, _) = list("list_events", &at(arguments, &first.next.unwrap()), &[ok("[]")]);
     assert_eq!(asked, ["GET /logs?until=2026-11-02&after=c1&limit=1"]);
+}
+
+/// The link to a page of users.
+fn link_to(cursor: &str) -> String {
+    format!(r#"<https://acme.okta.com/api/v1/users?after={cursor}>; rel="next""#)
+}
+
+/// Asks for a page, of which this Okta gives so many items at most, as after a failure at a larger page.
+fn answered(pager: &mut Option<Box<Pager>>, tool: &dyn Tool, most: u32, answer: &Answer) -> String {
+    let Move::Send(mut request) = tool.resume(pager, &[], Setting::first(WHOLE)) else { panic!("it ends") };
+    while request.query_value("limit").and_then(|limit| limit.parse().ok()).unwrap_or(0) > most {
+        assert!(request.shrink_page(), "{request:?}");
+    }
+    let asked = line(&request);
+    let turn = Turn::Said(Exchange { request: *request, response: answer.response() });
+    drop(tool.resume(pager, &[turn], Setting::first(WHOLE)));
+    asked
+}
+
+fn failure(message: &str) -> Failure {
+    Failure::new(ErrorCode::OktaUnavailable, message)
+}
+
+#[test]
+fn pages_stay_as_small_as_okta_made_them() {
+    let (tool, mut pager) = (tool("list_users", r#"{"limit":500}"#), None);
+    let asked = [
+        answered(&mut pager, &*tool, 50, &ok("[1]").link(&link_to("c1"))),
+        answered(&mut pager, &*tool, 200, &ok("[2]").link(&link_to("c2"))),
+    ];
+    assert_eq!(asked, ["GET /users?limit=50", "GET /users?after=c1&limit=50"]);
+}
+
+#[test]
+fn what_was_given_of_a_large_page_is_not_given_again_by_smaller_ones() {
+    let cursor = crate::tools::cursor::Cursor {
+        after: None,
+        skip: 15,
+        of: crate::tools::cursor::fingerprint(&Request::get("/api/v1/users", &[])),
+    };
+    let (tool, mut pager) = (tool("list_users", &at("{}", &cursor.encode())), None);
+    let ten = |from: usize| {
+        let items: Vec<String> = (from..from + 10).map(|item| item.to_string()).collect();
+        ok(&format!("[{}]", items.join(",")))
+    };
+    answered(&mut pager, &*tool, 10, &ten(0).link(&link_to("c1")));
+    answered(&mut pager, &*tool, 10, &ten(10).link(&link_to("c2")));
+    let kept = pager.unwrap().give_up(&failure("no"), WHOLE).unwrap();
+    let listed: Listed = serde_json::from_str(kept.get()).unwrap();
+    assert_eq!(listed.texts(), ["15", "16", "17", "18", "19"]);
+}
+
+#[test]
+fn a_list_that_fails_late_keeps_what_it_has_and_says_where_it_stopped() {
+    let plain = r#"{"search":"status pr"}"#;
+    let (tool, mut pager) = (tool("list_users", plain), None);
+    let nothing_read = || Box::new(failure("Okta answered 500"));
+    assert!(matches!(tool.resume(&mut pager, &[], Setting::first(WHOLE)), Move::Send(_)));
+    assert!(pager.as_mut().unwrap().give_up(&nothing_read(), WHOLE).is_none(), "nothing was read");
+
+    answered(&mut pager, &*tool, 200, &ok("[1,2]").link(&link_to("c1")));
+    answered(&mut pager, &*tool, 200, &ok("[3]").link(&link_to("c2")));
+    let kept = pager.unwrap().give_up(&failure("Okta answered 500"), WHOLE).unwrap();
+    let listed: Listed = serde_json::from_str(kept.get()).unwrap();
+    assert_eq!((listed.texts(), listed.complete), (vec!["1", "2", "3"], false));
+    let stopped =
+        serde_json::json!({ "page": 3, "code": "okta_unavailable", "message": "Okta answered 500" });
+    assert_eq!(listed.stopped, Some(stopped));
+    let (asked, rest) = list("list_users", &at(plain, &listed.next.unwrap()), &[ok("[4]")]);
+    assert_eq!(asked, ["GET /users?search=status%20pr&after=c2&limit=200"]);
+    assert_eq!((rest.texts(), rest.complete), (vec!["4"], true));
+    assert!(rest.stopped.is_none());
+}
+
+#[test]
+fn what_fitted_of_a_page_is_kept_when_the_smaller_page_fails() {
+    let bounds = Bounds { bytes_max: 2500, ..WHOLE };
+    let item = |letter: &str| format!(r#""{}""#, letter.repeat(1000));
+    let page = ok(&format!("[{},{},{}]", item("a"), item("b"), item("c")));
+    let (tool, mut pager) = (tool("list_users", "{}"), None);
+    let Move::Send(request) = tool.resume(&mut pager, &[], Setting::first(bounds)) else { panic!() };
+    let turn = Turn::Said(Exchange { request: *request, response: page.response() });
+    assert!(matches!(tool.resume(&mut pager, &[turn], Setting::first(bounds)), Move::Send(_)));
+    let long = "why it failed ".repeat(100);
+    let kept = pager.unwrap().give_up(&failure(&long), bounds).unwrap();
+    assert!(kept.get().len() <= 2500, "{} bytes", kept.get().len());
+    let listed: Listed = serde_json::from_str(kept.get()).unwrap();
+    assert_eq!((listed.texts(), listed.complete), (vec![&*item("a"), &*item("b")], false));
+    assert!(listed.stopped.unwrap()["message"].as_str().unwrap().starts_with("why it failed"));
+    let (_, rest) = list("list_users", &at("{}", &listed.next.unwrap()), &[page]);
+    assert_eq!(rest.texts(), [item("c")]);
+}
+
+#[test]
+fn a_list_of_two_thousand_pages_takes_two_thousand_steps() {
+    const PAGES: usize = 2000;
+    let tool = tool("list_users", r#"{"limit":100000}"#);
+    let (mut history, mut list) = (Vec::new(), None);
+    let (mut steps, mut told_again) = (0, 0);
+    let end = loop {
+        steps += 1;
+        told_again += history.len();
+        let next = tool.resume(&mut list, &history, Setting::first(WHOLE));
+        history.truncate(list.as_ref().map_or(usize::MAX, |list| list.turns_before()));
+        let Move::Send(request) = next else { break next };
+        let answer = ok("[1,2,3]");
+        let answer = if steps < PAGES { answer.link(&link_to(&format!("c{steps}"))) } else { answer };
+        history.push(Turn::Said(Exchange { request: *request, response: answer.response() }));
+    };
+    let listed = listed(&told(&[], &end));
+    assert_eq!((listed.count, listed.complete), (3 * PAGES, true));
+    assert_eq!((steps, told_again), (PAGES + 1, PAGES), "each page is told once");
 }
 
 /// How an imagined Okta pages.

@@ -105,20 +105,28 @@ fn line(request: &Request) -> String {
 
 const WHOLE: Bounds<'static> = Bounds::whole(1 << 20);
 
-/// Drives a conversation with whoever answers, `None` for nobody.
+/// Drives a conversation as the worker does, with whoever answers, `None` for nobody.
 fn drive(
     tool: &dyn Tool,
     bounds: Bounds<'_>,
     mut answers: impl FnMut(&Request) -> Option<Response>,
 ) -> (Vec<Turn>, Move) {
-    let mut history = Vec::new();
+    let (mut asked, mut history, mut list) = (Vec::new(), Vec::new(), None);
     loop {
-        match tool.next(&history, Setting::first(bounds)) {
+        let next = tool.resume(&mut list, &history, Setting::first(bounds));
+        if let Some(list) = &list {
+            history.truncate(list.turns_before());
+        }
+        match next {
             Move::Send(request) => match answers(&request) {
-                Some(response) => history.push(Turn::Said(Exchange { request: *request, response })),
-                None => return (history, Move::Send(request)),
+                Some(response) => {
+                    let turn = Turn::Said(Exchange { request: *request, response });
+                    asked.push(turn.clone());
+                    history.push(turn);
+                }
+                None => return (asked, Move::Send(request)),
             },
-            end => return (history, end),
+            end => return (asked, end),
         }
     }
 }

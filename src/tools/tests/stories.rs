@@ -127,12 +127,12 @@ fn an_update_of_a_group_reads_merges_and_replaces() {
             "invalid_arguments at arguments.name: give `name`, `description` or `profile`",
         ),
         (
-            "a group keeps a name",
+            "a group keeps a name: an empty one is as good as none",
             "update_group",
             r#"{"group_id":"$G","name":""}"#,
             vec![],
             &[],
-            "invalid_arguments at arguments.name: must not be empty",
+            "invalid_arguments at arguments.name: give `name`, `description` or `profile`",
         ),
         (
             "a description is said once",
@@ -287,57 +287,68 @@ fn only_the_later_reads_after_a_deletion_wait() {
 #[test]
 fn a_step_that_is_done_already_is_unchanged() {
     let call = r#"{"user_id":"$U"}"#;
-    /// The subtool, its request, Okta's refusal, the statuses that mean "already so" and one that does not.
-    type Row<'a> = (&'a str, &'a str, (u16, &'a str), &'a [&'a str], &'a str);
+    /// The subtool, its request, Okta's refusal, the statuses that mean "already so", one that does not, and one
+    /// that the step starts from.
+    type Row<'a> = (&'a str, &'a str, (u16, &'a str), &'a [&'a str], (&'a str, &'a str));
     let rows: [Row<'_>; 6] = [
         (
             "activate_user",
             "POST /users/$U/lifecycle/activate?sendEmail=true",
             (403, "E0000016"),
             &["ACTIVE", "PROVISIONED"],
-            "SUSPENDED",
+            ("SUSPENDED", "STAGED"),
         ),
         (
             "deactivate_user",
             "POST /users/$U/lifecycle/deactivate?sendEmail=false",
             (404, "E0000007"),
             &["DEPROVISIONED"],
-            "ACTIVE",
+            ("ACTIVATING", "ACTIVE"),
         ),
-        ("suspend_user", "POST /users/$U/lifecycle/suspend", (400, "E0000001"), &["SUSPENDED"], "STAGED"),
+        (
+            "suspend_user",
+            "POST /users/$U/lifecycle/suspend",
+            (400, "E0000001"),
+            &["SUSPENDED"],
+            ("STAGED", "ACTIVE"),
+        ),
         (
             "unsuspend_user",
             "POST /users/$U/lifecycle/unsuspend",
             (400, "E0000001"),
             &["ACTIVE", "PASSWORD_EXPIRED", "STAGED", "PROVISIONED", "RECOVERY", "LOCKED_OUT"],
-            "DEPROVISIONED",
+            ("DEPROVISIONED", "SUSPENDED"),
         ),
         (
             "unlock_user",
             "POST /users/$U/lifecycle/unlock",
             (403, "E0000032"),
             &["ACTIVE", "PASSWORD_EXPIRED"],
-            "DEPROVISIONED",
+            ("DEPROVISIONED", "LOCKED_OUT"),
         ),
         (
             "expire_user_password",
             "POST /users/$U/lifecycle/expire_password",
             (403, "E0000038"),
             &["PASSWORD_EXPIRED"],
-            "STAGED",
+            ("STAGED", "ACTIVE"),
         ),
     ];
-    for (name, post, (status, code), already, other) in rows {
+    for (name, post, (status, code), already, (other, fitting)) in rows {
         let refused = || refusal(status, code);
         for state in already {
             let told = tell(name, call, &[refused(), user(state)]);
             assert_eq!(told.asked, [post, "GET /users/$U"], "{name}");
-            let result = match name {
-                "expire_user_password" => shortened(&user(state).body),
+            let result = match (name, *state) {
+                ("expire_user_password", _) => shortened(&user(state).body),
+                ("activate_user", "PROVISIONED") => continue, // nobody is mailed: a fact of its own
                 _ => "{}".to_owned(),
             };
             assert_eq!(told.end, format!("unchanged {result}"), "{name} of a {state} user");
         }
+        // The status is not why Okta refuses what starts from it.
+        let told = tell(name, call, &[refused(), user(fitting)]);
+        assert_eq!(told.end, format!("refused {status} {code}"), "{name} of a {fitting} user");
         let told = tell(name, call, &[refused(), user(other)]);
         assert!(told.end.starts_with("precondition_failed: failed to "), "{name}: {}", told.end);
         assert!(told.end.ends_with(&format!("user `$U`: it is {other}")), "{name}: {}", told.end);
@@ -350,14 +361,44 @@ fn a_step_that_is_done_already_is_unchanged() {
 }
 
 #[test]
-fn a_step_that_okta_takes_is_applied_whatever_the_body() {
+fn a_step_that_okta_takes_is_applied() {
     let call = r#"{"user_id":"$U"}"#;
     for name in ["suspend_user", "unsuspend_user", "unlock_user", "deactivate_user", "activate_user"] {
-        for answer in [ok("{}"), Answer::new(202, ""), no_content()] {
-            assert_eq!(tell(name, call, &[answer]).end, "applied {}", "{name}");
-        }
+        assert_eq!(tell(name, call, &[ok("{}")]).end, "applied {}", "{name}");
     }
-    assert_eq!(tell("reset_user_password", call, &[ok("")]).end, "applied {}");
+    assert_eq!(tell("reset_user_password", call, &[ok("{}")]).end, "applied {}");
+}
+
+#[test]
+fn a_link_that_okta_did_not_give_is_said_to_be_missing() {
+    let silent = r#"{"user_id":"$U","send_email":false}"#;
+    let nulls = r#"{"activationUrl":null,"activationToken":null}"#;
+    for answer in ["{}", nulls, r#"{"activationUrl":""}"#] {
+        let end = tell("activate_user", silent, &[ok(answer)]).end;
+        assert!(end.starts_with("applied {") && end.contains(r#""link_missing":true"#), "{answer}: {end}");
+        assert!(end.contains("Resend activation email"), "how to get one: {end}");
+    }
+    for answer in ["{}", r#"{"resetPasswordUrl":null}"#] {
+        let end = tell("reset_user_password", silent, &[ok(answer)]).end;
+        assert!(end.starts_with(r#"applied {"link_missing":true,"note":""#), "{answer}: {end}");
+        assert!(end.contains("run `reset_user_password` again"), "how to get one: {end}");
+    }
+    let whole = tell("reset_user_password", silent, &[ok(r#"{"resetPasswordUrl":"u"}"#)]).end;
+    assert_eq!(whole, r#"applied {"reset_password_url":"u"}"#);
+}
+
+#[test]
+fn who_waits_for_an_activation_is_not_mailed_again_and_the_result_says_so() {
+    let refused = || refusal(403, "E0000016");
+    let mailed = tell("activate_user", r#"{"user_id":"$U"}"#, &[refused(), user("PROVISIONED")]).end;
+    assert!(mailed.starts_with(r#"unchanged {"note":"nothing was mailed: "#), "{mailed}");
+    let silent = r#"{"user_id":"$U","send_email":false}"#;
+    let linked = tell("activate_user", silent, &[refused(), user("PROVISIONED")]).end;
+    assert!(
+        linked.starts_with(r#"unchanged {"link_missing":true,"note":"there is no new link: "#),
+        "{linked}"
+    );
+    assert_eq!(tell("activate_user", silent, &[refused(), user("ACTIVE")]).end, "unchanged {}");
 }
 
 #[test]

@@ -4,54 +4,46 @@
 //! back to the subtool; what failed for now is sent again where that is safe, and of a write that must not
 //! be repeated blindly the subtool hears that its outcome is unclear, and looks.
 
+mod cost;
 mod planning;
 mod setbacks;
 mod verdict;
+mod waiting;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use jiff::SignedDuration;
+use jiff::{SignedDuration, Timestamp};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use tokio::time::Instant;
 
-use crate::domain::answer::{Outcome, RateLimit};
-use crate::domain::bucket::{Bucket, RateHeaders};
+use crate::domain::answer::Outcome;
+use crate::domain::bucket::{Bucket, date};
 use crate::domain::http::{Exchange, NoAnswer, Request, Response};
 use crate::domain::mail::Receipt;
 use crate::domain::okta_error::OktaError;
+use crate::policy::budget::told::{rate_of, told};
 use crate::policy::budget::window::Told;
-use crate::policy::classify::{Meaning, Trouble, classify, is_unauthorized};
+use crate::policy::classify::{Meaning, Trouble, classify, is_unauthorized, lacks_scope};
 use crate::policy::refusal;
 use crate::policy::retry::LAG;
-use crate::tools::output::Rest;
-use crate::tools::{Move, Repeat, Setting, Turn};
+use crate::tools::output::Remaining;
+use crate::tools::{Bounds, Move, Pager, Repeat, Setting, Turn};
 
-use super::Rules;
+pub(in crate::worker) use self::cost::Cost;
+
 use super::admission::{Job, bounds, too_late};
 use super::answering::frame;
-use super::cancelling::Cancelled;
+use super::cancelling::{Cancelled, Notice};
 use super::event::{Event, Observer};
 use super::killpoint::{Point, reached};
+use super::lanes::InLane;
+use super::okta_time::by_okta;
 use super::ports::{Ask, NotNow, Patience, Permit};
 use super::progress::{Progress, WaitingFor};
-use super::pulse::{self, Reason, told};
-
-/// What this delivery's conversation cost, known also when it failed.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Cost {
-    /// Attempts, failed ones included.
-    pub attempts: u32,
-    /// Requests sent.
-    pub okta_calls: u32,
-    /// Time spent waiting for the budget.
-    pub waited: Duration,
-    /// The window of the last bucket asked.
-    pub rate_limit: Option<RateLimit>,
-    /// Okta's ids of the requests.
-    pub okta_request_ids: Vec<String>,
-}
+use super::pulse::Reason;
+use super::rules::Rules;
 
 /// How a talk ended.
 #[derive(Debug)]
@@ -70,7 +62,7 @@ pub(super) enum End {
     /// The worker stops or the connection is paused: the message is to go back to its queue.
     HandBack,
     /// Nothing was sent, and nobody wants it any more.
-    Cancelled,
+    Cancelled(Notice),
     /// The delivery's connection to the broker is gone: somebody else will have the message.
     Stale,
 }
@@ -96,6 +88,10 @@ pub(super) struct Company<'a> {
     pub progress: &'a Progress<'a>,
     /// What nobody wants any more.
     pub cancelled: &'a Cancelled,
+    /// The message's place in its lane.
+    pub in_lane: Option<&'a InLane>,
+    /// How long the broker lets the message be in hand, as far as is known.
+    pub hold_max: Duration,
 }
 
 /// The talk of one job.
@@ -112,6 +108,8 @@ pub(super) struct Conversation<'a> {
     may_hand_back: bool,
     /// A wait that is still to be taken before the next request.
     owed: Duration,
+    /// Whether what has been read must do, because the next request would be waited for too long.
+    is_cut: bool,
     /// Whether Okta has let a request through: from then on the work is finished, whatever the deadline.
     has_begun: bool,
     /// Whether a request that changes something may have been executed without our knowing.
@@ -120,8 +118,6 @@ pub(super) struct Conversation<'a> {
     unclear: Option<Result<Response, NoAnswer>>,
     /// Whether the next request begins another attempt.
     is_another: bool,
-    /// How far Okta's clock is ahead of ours, once an answer told.
-    okta_ahead: Option<SignedDuration>,
     /// What Okta said when it failed for the whole connection.
     refused: Option<OktaError>,
     /// Attempts spent on what may fail for the whole connection.
@@ -130,8 +126,10 @@ pub(super) struct Conversation<'a> {
     beats_before: Option<u64>,
     /// Looks for what was just created and is not known everywhere.
     lags: u32,
-    /// What is left of a list that is answered page by page.
-    rest: Option<Rest>,
+    /// Failures of this machine in a row.
+    local_failures: u32,
+    /// The list on its way, with all that it has read.
+    list: Option<Box<Pager>>,
     /// What it cost so far.
     pub cost: Cost,
 }
@@ -150,26 +148,30 @@ impl<'a> Conversation<'a> {
             patience: if rules.own_user.is_some() { Patience::ComeAgain } else { Patience::Wait },
             may_hand_back: true,
             owed: Duration::ZERO,
+            is_cut: false,
             has_begun: false,
-            doubt: match job.letter.docket.maybe_since() {
-                Some(_) if !job.is_read() => Doubt::Before,
-                _ => Doubt::None,
+            doubt: match job.letter.docket.may_have_run() && !job.is_read() {
+                true => Doubt::Before,
+                false => Doubt::None,
             },
             unclear: None,
             is_another: false,
-            okta_ahead: None,
             refused: None,
             attempts_everywhere: 0,
             beats_before: None,
             lags: 0,
-            rest: None,
+            local_failures: 0,
+            list: None,
             cost: Cost::default(),
         }
     }
 
     /// Talks until the invocation has ended, or must be left to another delivery.
     pub async fn hold(&mut self) -> End {
-        self.talk().await.unwrap_or_else(|end| end)
+        match self.talk().await.unwrap_or_else(|end| end) {
+            End::Outcome(Outcome::Failed { effect, failure }) => self.kept_or_failed(effect, failure),
+            end => end,
+        }
     }
 
     /// There is no copy of the message: what it waits for, it waits for here.
@@ -188,34 +190,34 @@ impl<'a> Conversation<'a> {
         self.job.letter.docket.waited + self.cost.waited
     }
 
-    /// Whether whoever has the message next must look first, because of this delivery.
-    pub fn is_in_doubt(&self) -> bool {
-        !self.has_changed_nothing()
+    /// How far Okta's clock is ahead of the machine's, as far as that is known.
+    fn okta_ahead(&self) -> Option<SignedDuration> {
+        self.job.connection.ahead(&self.rules.clock)
+    }
+
+    /// The time of day at a moment, as everybody else has it.
+    fn time_of(&self, at: Instant) -> Timestamp {
+        by_okta(self.rules.clock.time_of(at), self.okta_ahead())
     }
 
     async fn talk(&mut self) -> Result<End, End> {
         loop {
-            let is_overdue = self.begun.elapsed() > self.rules.list_time_max;
+            let ahead = self.okta_ahead();
             let setting = Setting {
-                bounds: bounds(
-                    &self.job.envelope,
-                    frame(&self.job.letter.id),
-                    is_overdue,
-                    self.rest.as_ref(),
-                ),
-                maybe_since: self.job.letter.docket.maybe_since(),
+                bounds: self.bounds(),
+                maybe_since: self.job.letter.docket.maybe_since(ahead),
                 is_settled: self.job.letter.docket.is_settled,
-                okta_ahead: self.okta_ahead.unwrap_or_default(),
+                okta_ahead: ahead.unwrap_or_default(),
                 is_dry_run: self.job.envelope.options.dry_run,
             };
-            let request = match self.job.tool.next(&self.history, setting) {
+            let next = self.job.tool.resume(&mut self.list, &self.history, setting);
+            if let Some(list) = &self.list {
+                self.history.truncate(list.turns_before());
+            }
+            let request = match next {
                 Move::Send(request) => request,
-                Move::Done(done, Some(rest)) => {
-                    self.rest = Some(rest);
-                    self.history.clear();
-                    return Ok(End::Page(done.output));
-                }
-                Move::Done(done, None) => {
+                Move::Done(done, Remaining::Pages) => return Ok(End::Page(done.output)),
+                Move::Done(done, Remaining::Nothing) => {
                     return Ok(End::Outcome(Outcome::Succeeded { effect: done.effect, result: done.output }));
                 }
                 Move::Planned(plan) => return Ok(End::Outcome(self.planned(*plan))),
@@ -225,12 +227,18 @@ impl<'a> Conversation<'a> {
             if !request.is_read() {
                 self.write_again(&request).await?;
             }
-            let turn = self.turn(*request).await?;
-            if let Some(Turn::Said(last)) = self.history.last_mut() {
-                last.response.forget_read_body();
-            }
+            let was_cut = self.is_cut;
+            let turn = match self.turn(*request).await {
+                Err(End::ComeAgain { .. }) if self.is_cut && !was_cut => continue, // a list ends with what it has
+                turn => turn?,
+            };
             self.history.push(turn);
         }
+    }
+
+    fn bounds(&self) -> Bounds<'a> {
+        let is_overdue = self.is_cut || self.begun.elapsed() > self.rules.list_time_max;
+        bounds(&self.job.envelope, frame(&self.job.letter.id), is_overdue)
     }
 
     /// A write goes out after one whose outcome was unclear: one more attempt, if there is one.
@@ -250,15 +258,15 @@ impl<'a> Conversation<'a> {
     }
 
     /// Sends one request as often as it takes and may.
-    async fn turn(&mut self, request: Request) -> Result<Turn, End> {
+    async fn turn(&mut self, mut request: Request) -> Result<Turn, End> {
         if !request.pause.is_zero() {
             self.rest(request.pause).await?;
         }
         loop {
             let was = self.doubt;
             let sent = self.rules.clock.now();
-            let answer = self.send(&request).await?;
-            match classify(answer.as_ref()) {
+            let (answer, meaning) = self.send(&request).await?;
+            match meaning {
                 Meaning::Said => {
                     let response = answer.expect("only an answer says something");
                     self.throttled_in_a_row = 0;
@@ -297,6 +305,10 @@ impl<'a> Conversation<'a> {
                         self.unclear = Some(answer);
                         return Ok(Turn::Unclear { request, sent });
                     } else {
+                        let is_smaller = trouble.may_be_its_size() && request.shrink_page();
+                        if trouble == Trouble::TooLarge && !is_smaller {
+                            return Err(self.too_large(&answer));
+                        }
                         self.retry(&request, trouble, &answer).await?;
                     }
                 }
@@ -312,21 +324,21 @@ impl<'a> Conversation<'a> {
         }
         self.has_begun = true;
         self.refused = None;
+        self.local_failures = 0;
         self.beats_before = None;
         let connection = &self.job.connection;
         if response.is_success() && self.is_in_scope(request) {
             connection.pulse.beat(self.job.scope);
         }
-        let date = response.headers.get(http::header::DATE).and_then(|date| date.to_str().ok());
-        if let Some(date) = date.and_then(|date| jiff::fmt::rfc2822::parse(date).ok()) {
-            self.okta_ahead.get_or_insert(date.timestamp().duration_since(self.rules.clock.now()));
+        if let Some(date) = date(&response.headers) {
+            connection.okta_time.learn(date);
         }
         if request.method == http::Method::POST
             && response.is_success()
             && self.job.tool.repeat() == Repeat::Create
             && let Some(Created { id }) = response.read()
         {
-            connection.fresh.add(id);
+            connection.fresh.add(self.job.letter.docket.caller.as_deref(), id);
         }
     }
 
@@ -343,7 +355,7 @@ impl<'a> Conversation<'a> {
             return Some(Reason::Unauthorized);
         }
         let has_worked = self.is_in_scope(request) && self.job.connection.pulse.has_worked(self.job.scope);
-        (has_worked && pulse::lacks_scope(response)).then_some(Reason::Forbidden)
+        (has_worked && lacks_scope(response)).then_some(Reason::Forbidden)
     }
 
     /// Whether a request needs the scope of its subtool: some look at users for a group's sake.
@@ -358,7 +370,7 @@ impl<'a> Conversation<'a> {
         let bucket = request.bucket();
         // Work that has begun is finished, whatever the deadline says.
         let not_after = self.job.deadline.filter(|_| !self.has_begun);
-        let not_after = not_after.map(|deadline| self.rules.clock.instant_of(deadline.at));
+        let not_after = not_after.map(|deadline| self.rules.clock.instant_of(deadline.ours));
         let asked = Instant::now();
         let ask = Ask {
             method: &request.method,
@@ -366,6 +378,7 @@ impl<'a> Conversation<'a> {
             lane: *lane,
             caller: letter.docket.caller.as_deref(),
             not_after,
+            leave_at: self.leave_at(),
             emits: !request.is_read() && self.job.tool.repeat() == Repeat::Emit,
             patience: self.patience(),
         };
@@ -376,11 +389,11 @@ impl<'a> Conversation<'a> {
         self.cost.waited += waited;
         let admitted = match admitted {
             Ok(permit) => Ok(permit),
-            Err(NotNow::ComeAgain(wait)) if ask.patience == Patience::ComeAgain => {
+            Err(NotNow::ComeAgain(wait)) => {
+                self.is_cut |= self.has_begun;
                 return Err(End::ComeAgain { bucket, wait });
             }
-            Err(NotNow::ComeAgain(_)) => unreachable!("only who would come again is told to"),
-            Err(NotNow::Passed) => Err(too_late(self.deadline()).retry_at(self.rules.clock.now())),
+            Err(NotNow::Passed) => Err(too_late(self.deadline()).retry_at(self.time_of(Instant::now()))),
             Err(NotNow::NotBefore(until)) => Err(self.cannot_make_it(until)),
         };
         self.company.observer.note(&Event::Waited {
@@ -388,22 +401,13 @@ impl<'a> Conversation<'a> {
             bucket,
             lane: *lane,
             waited,
+            before: if self.nothing_was_sent() { letter.docket.waited } else { Duration::ZERO },
         });
         admitted.map_err(|failure| self.failed(failure))
     }
 
-    /// What to do in a long line: an invocation that has begun goes on here.
-    fn patience(&self) -> Patience {
-        let nothing_was_sent = self.cost.okta_calls == 0 && self.attempts() == 0;
-        if nothing_was_sent && self.job.letter.docket.may_be_copied() {
-            self.patience
-        } else {
-            Patience::Wait
-        }
-    }
-
-    /// Waits for the budget and sends once.
-    async fn send(&mut self, request: &Request) -> Result<Result<Response, NoAnswer>, End> {
+    /// Waits for the budget, sends once, and says what the answer means.
+    async fn send(&mut self, request: &Request) -> Result<(Result<Response, NoAnswer>, Meaning), End> {
         if !self.owed.is_zero() {
             let owed = std::mem::take(&mut self.owed);
             self.is_another = true;
@@ -416,14 +420,13 @@ impl<'a> Conversation<'a> {
             let stopped =
                 watch.wait_for(|pause| pause.is_some_and(|pause| pause.stops(job.scope, job.is_read())));
             tokio::pin!(stopped);
-            let is_untouched = self.cost.okta_calls == 0 && self.attempts() == 0 && self.doubt == Doubt::None;
             let cancelled = self.company.cancelled.wait(job.letter);
             // A message that waits for the budget of a paused connection would be in the way of those
             // that are answered at once.
             tokio::select! {
                 biased;
                 _ = &mut stopped => {}
-                () = cancelled, if is_untouched => return Err(End::Cancelled),
+                notice = cancelled, if self.is_untouched() => return Err(End::Cancelled(notice)),
                 permit = self.admitted(request) => break permit?,
             }
         };
@@ -437,6 +440,11 @@ impl<'a> Conversation<'a> {
         self.cost.okta_calls += 1;
         match std::mem::take(&mut self.is_another) {
             true => self.cost.attempts += 1,
+            // A look at what an earlier delivery has sent belongs to the attempt that sent it.
+            false
+                if request.is_read()
+                    && self.doubt == Doubt::Before
+                    && self.job.letter.docket.attempts > 0 => {}
             false => self.cost.attempts = self.cost.attempts.max(1),
         }
         // Until the answer says otherwise, for whatever may happen meanwhile.
@@ -446,11 +454,15 @@ impl<'a> Conversation<'a> {
         reached(Point::Admitted, Some(&self.job.letter.id)).await;
         let answer = connection.okta.send(request).await;
         reached(Point::Answered, Some(&self.job.letter.id)).await;
-        let rate = answer.as_ref().ok().and_then(|response| RateHeaders::read(&response.headers));
+        let meaning = classify(request, answer.as_ref());
+        let rate = rate_of(&answer, meaning);
         let window = rate.filter(|rate| !rate.is_concurrency());
-        permit.heard(told(&answer));
+        permit.heard(told(&answer, meaning));
         if let Ok(response) = &answer {
-            self.remember(bucket, window, response.request_id());
+            /// Enough to find an invocation in the System Log, and little to read for a model.
+            const REQUEST_IDS_MAX: usize = 10;
+            let ids_max = if self.job.envelope.options.count_only { 1 } else { REQUEST_IDS_MAX };
+            self.cost.remember(bucket, window, response.request_id(), ids_max);
         }
         self.company.observer.note(&Event::Requested {
             connection: &connection.name,
@@ -460,7 +472,7 @@ impl<'a> Conversation<'a> {
             took: sent.elapsed(),
             rate,
         });
-        Ok(answer)
+        Ok((answer, meaning))
     }
 
     /// Whether everything so far only read, so that somebody else may begin anew.
@@ -471,21 +483,5 @@ impl<'a> Conversation<'a> {
     /// Whether the last write is unclear and nothing was looked at since.
     fn is_unclear(&self) -> bool {
         matches!(self.history.last(), Some(Turn::Unclear { .. }))
-    }
-
-    fn remember(&mut self, bucket: Bucket, told: Option<RateHeaders>, request_id: Option<&str>) {
-        /// Enough to find an invocation in the System Log, and little to read for a model.
-        const REQUEST_IDS_MAX: usize = 10;
-        let window = |rate: RateHeaders| {
-            let reset = jiff::Timestamp::from_second(rate.reset).ok()?;
-            Some(RateLimit { bucket, limit: rate.limit, remaining: rate.remaining, reset })
-        };
-        self.cost.rate_limit = told.and_then(window).or(self.cost.rate_limit);
-        let ids = &mut self.cost.okta_request_ids;
-        ids.extend(request_id.map(str::to_owned));
-        let ids_max = if self.job.envelope.options.count_only { 1 } else { REQUEST_IDS_MAX };
-        if ids.len() > ids_max {
-            ids.remove(0);
-        }
     }
 }

@@ -10,6 +10,7 @@ use crate::domain::http::Request;
 use crate::domain::json;
 use crate::domain::secret::Secrets;
 use crate::policy::refusal;
+use crate::policy::sensitive::unrepeatable;
 use crate::tools::plan::{Losses, Plan, Predicted};
 
 use super::Conversation;
@@ -45,7 +46,10 @@ impl Conversation<'_> {
     pub(super) fn planned(&self, plan: Plan) -> Outcome {
         let Plan { requests, calls, predicted, loses, not_checked } = plan;
         let secrets = &self.job.secrets;
-        let failed = |failure: Failure| (Effect::None, Some(failure.masked(secrets)));
+        let failed = |failure: Failure| {
+            let values = unrepeatable(self.job.envelope.arguments.get().as_bytes(), &failure);
+            (Effect::None, Some(failure.without_values(&values).masked(secrets)))
+        };
         let (effect, error) = match predicted {
             Predicted::Well(effect) => (effect, None),
             Predicted::Refused(error) => failed(refusal::name(self.job.subtool, *error)),

@@ -2,18 +2,19 @@
 
 use std::time::Duration;
 
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::domain::answer::{ErrorCode, Failure};
 use crate::domain::http::{NoAnswer, Request, Response};
 use crate::domain::ids::Lane;
 use crate::domain::okta_error::OktaError;
 use crate::policy::classify::{Limit, Trouble, concurrency_wait};
-use crate::policy::retry::{BUSY, WAIT_IN_HAND_MAX, retry_after};
+use crate::policy::retry::{BUSY, LOCAL, WAIT_IN_HAND_MAX, retry_after};
 use crate::worker::event::Event;
 use crate::worker::ports::Patience;
+use crate::worker::probing;
 use crate::worker::progress::WaitingFor;
-use crate::worker::pulse::{self, Pause, Reason};
+use crate::worker::pulse::{Pause, Reason};
 
 use super::verdict::{describe, with_okta};
 use super::{Conversation, End};
@@ -36,7 +37,7 @@ impl Conversation<'_> {
         if reason != Reason::Unreachable {
             self.attempts_everywhere += 1; // the others were counted as they failed
         }
-        pulse::pause(&self.job.connection, reason, self.job.scope, self.company.observer);
+        probing::pause(&self.job.connection, reason, self.job.scope, self.company.observer);
         // A probe may have got through in the same moment, and then this would be sent again at once.
         self.rest(Duration::from_millis(1)).await
     }
@@ -58,6 +59,7 @@ impl Conversation<'_> {
             watch.wait_for(|pause| pause.is_none_or(|pause| !pause.stops(job.scope, job.is_read())));
         let mut stopping = self.rules.stopping.clone();
         tokio::select! {
+            () = self.company.receipt.gone() => return Err(End::Stale),
             _ = timeout(HELD_MAX, is_over) => {}
             _ = stopping.wait_for(|stopping| *stopping) => {}
         }
@@ -83,15 +85,15 @@ impl Conversation<'_> {
         let mut failure = Failure::new(pause.reason.code(), message);
         failure.retryable = true;
         failure.okta = self.refused.clone();
-        failure.retry_at(self.rules.clock.time_of(pause.next_probe))
+        failure.retry_at(self.time_of(pause.next_probe))
     }
 
-    /// Waits for something, or hands the message back when the worker stops meanwhile and nothing has been
-    /// changed.
-    pub(super) async fn unless_stopping<T>(&self, awaited: impl Future<Output = T>) -> Result<T, End> {
-        if !self.has_changed_nothing() {
-            return Ok(awaited.await);
-        }
+    /// Waits for something, as long as the delivery can be acknowledged; or hands the message back when the worker stops
+    /// meanwhile and nothing has been changed.
+    pub(in crate::worker) async fn unless_stopping<T>(
+        &self,
+        awaited: impl Future<Output = T>,
+    ) -> Result<T, End> {
         let mut stopping = self.rules.stopping.clone();
         let told = async {
             if stopping.wait_for(|stopping| *stopping).await.is_err() {
@@ -100,8 +102,9 @@ impl Conversation<'_> {
         };
         tokio::select! {
             biased;
-            () = told => Err(End::HandBack),
+            () = told, if self.has_changed_nothing() => Err(End::HandBack),
             done = awaited => Ok(done),
+            () = self.company.receipt.gone() => Err(End::Stale),
         }
     }
 
@@ -157,13 +160,22 @@ impl Conversation<'_> {
         trouble: Trouble,
         answer: &Result<Response, NoAnswer>,
     ) -> Result<(), End> {
+        if trouble == Trouble::Local {
+            return self.wait_for_this_machine(answer).await;
+        }
         self.note_trouble(trouble);
         let attempt = self.attempts();
         if attempt >= self.rules.retry.attempts_max {
             return self.exhausted(answer).await;
         }
         let wait = self.wait_after(trouble, answer);
-        let may_come_again = self.patience == Patience::ComeAgain && self.job.letter.docket.may_be_copied();
+        if wait > WAIT_IN_HAND_MAX && self.has_changed_nothing() && self.ends_within(wait) {
+            let at = self.time_of(Instant::now() + wait);
+            let message = format!("failed to run `{}`: {}", self.job.subtool, describe(answer));
+            let failure = with_okta(Failure::new(ErrorCode::OktaUnavailable, message), answer);
+            return Err(self.failed(failure.retry_at(at)));
+        }
+        let may_come_again = self.patience == Patience::ComeAgain;
         if wait > WAIT_IN_HAND_MAX && self.has_changed_nothing() && may_come_again {
             self.note_retry(trouble, attempt, wait);
             self.owed = wait.min(WAIT_IN_HAND_MAX); // if there can be no copy
@@ -172,6 +184,36 @@ impl Conversation<'_> {
         self.wait_before(trouble, attempt, wait).await?;
         self.is_another = true;
         Ok(())
+    }
+
+    /// Waits for what this machine is short of. Okta was not asked, so that no attempt is spent.
+    async fn wait_for_this_machine(&mut self, answer: &Result<Response, NoAnswer>) -> Result<(), End> {
+        self.cost.okta_calls = self.cost.okta_calls.saturating_sub(1);
+        self.local_failures += 1;
+        if self.local_failures < LOCAL.attempts_max {
+            let wait = LOCAL.wait(self.local_failures, 0.5 + fastrand::f64() / 2.0);
+            return self.wait_before(Trouble::Local, self.local_failures, wait).await;
+        }
+        self.local_failures = 0;
+        if self.job.lane == Lane::Bulk && self.may_hand_back && self.has_changed_nothing() {
+            return Err(End::HandBack);
+        }
+        let message = format!("failed to run `{}`: {}", self.job.subtool, describe(answer));
+        Err(self.failed(Failure::new(ErrorCode::OktaUnavailable, message)))
+    }
+
+    /// An answer that is larger than any that is read would be so again.
+    pub(super) fn too_large(&self, answer: &Result<Response, NoAnswer>) -> End {
+        let message = format!("failed to run `{}`: {}", self.job.subtool, describe(answer));
+        let mut failure = Failure::new(ErrorCode::OktaUnavailable, message);
+        failure.retryable = false;
+        self.failed(failure)
+    }
+
+    /// Whether the deadline passes while so much time does.
+    fn ends_within(&self, wait: Duration) -> bool {
+        let now = self.rules.clock.now();
+        self.job.deadline.is_some_and(|deadline| now.checked_add(wait).is_ok_and(|then| then > deadline.at))
     }
 
     pub(super) fn note_trouble(&mut self, trouble: Trouble) {
@@ -189,7 +231,9 @@ impl Conversation<'_> {
             Trouble::Busy => BUSY.wait(attempt, 0.5 + jitter / 2.0),
             _ => self.rules.retry.wait(attempt, jitter),
         };
-        let asked = answer.as_ref().ok().and_then(|response| retry_after(&response.headers));
+        // Only Okta's own wish counts: a page in between is asked no longer than any other failure.
+        let own = answer.as_ref().ok().filter(|response| OktaError::is_in(response));
+        let asked = own.and_then(|response| retry_after(&response.headers));
         usual.max(asked.unwrap_or_default())
     }
 
@@ -214,7 +258,7 @@ impl Conversation<'_> {
         let job = self.job;
         let connection = &job.connection;
         if self.beats_before == Some(connection.pulse.beats()) {
-            if !pulse::probe(connection, Reason::Unreachable, job.scope, self.company.observer).await {
+            if !probing::probe(connection, Reason::Unreachable, job.scope, self.company.observer).await {
                 self.pause(Reason::Unreachable, answer).await?;
                 return self.check_pause().await;
             }

@@ -18,7 +18,7 @@ impl Conversation<'_> {
         let message = format!("the budget of `{name}` cannot make it before the deadline");
         Failure::new(ErrorCode::RateLimited, message)
             .at(Some(self.deadline().path))
-            .retry_at(self.rules.clock.time_of(until))
+            .retry_at(self.time_of(until))
     }
 
     pub(super) fn deadline(&self) -> Deadline {
@@ -32,6 +32,16 @@ impl Conversation<'_> {
 
     pub(super) fn failed(&self, failure: Failure) -> End {
         End::Outcome(self.outcome(failure))
+    }
+
+    /// Ends with a failure, or with what a list had read before it.
+    pub(super) fn kept_or_failed(&mut self, effect: Effect, failure: Failure) -> End {
+        let (bounds, failure) = (self.bounds(), failure.masked(&self.job.secrets));
+        let kept = self.list.as_mut().and_then(|list| list.give_up(&failure, bounds));
+        End::Outcome(match kept {
+            Some(result) => Outcome::Succeeded { effect: Effect::None, result },
+            None => Outcome::Failed { effect, failure },
+        })
     }
 
     /// The subtool's own judgement: what is in doubt, it has looked at.
@@ -73,10 +83,14 @@ pub(super) fn describe(answer: &Result<Response, NoAnswer>) -> String {
     match answer {
         Err(no_answer) => no_answer.to_string(),
         Ok(response) => {
+            let who = match OktaError::is_in(response) && !response.is_success() {
+                true => "Okta answered",
+                false => "no answer of Okta's, but",
+            };
             let error = OktaError::read(response);
             let code = error.error_code.map_or_else(String::new, |code| format!(" {code}"));
             let summary = error.summary.map_or_else(String::new, |summary| format!(": {summary}"));
-            format!("Okta answered {}{code}{summary}", error.status)
+            format!("{who} {}{code}{summary}", error.status)
         }
     }
 }

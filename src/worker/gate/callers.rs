@@ -179,6 +179,7 @@ mod tests {
             lane: Lane::Bulk,
             caller: Some(caller),
             not_after: Some(until),
+            leave_at: None,
             emits: false,
             patience: Patience::Wait,
         };

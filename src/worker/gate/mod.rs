@@ -46,6 +46,10 @@ const LOOK_AGAIN: Duration = Duration::from_secs(1);
 /// Messages of a lane in hand at once, as the settings have it when they say nothing.
 const PREFETCH: usize = 32;
 
+/// Messages of a lane that are delayed at once, for each that may be in hand: enough to reach the messages of other
+/// buckets behind some of an exhausted one, and few enough that a backlog stays in its queue.
+const DELAYED_PER_PREFETCH: usize = 2;
+
 /// How often there is something to tell even when nothing was heard.
 const NEWS_EVERY: Duration = Duration::from_secs(5);
 
@@ -182,6 +186,15 @@ impl Gate {
             room.forget(); // until it is settled
         }
         Ok(Ticket { route, lane: ask.lane, emits: ask.emits })
+    }
+
+    /// Returns what becomes of a request that has waited as long as it may.
+    fn time_is_up(&self, ask: &Ask<'_>) -> NotNow {
+        if ask.not_after.is_some_and(|not_after| ask.leave_at.is_none_or(|leave_at| not_after <= leave_at)) {
+            return NotNow::Passed;
+        }
+        let line = self.lines.of(self.lines.route(ask.method, ask.route));
+        NotNow::ComeAgain(line.aside(ask.lane).unwrap_or_default())
     }
 
     /// Has a message put aside that would stand in a line which is long enough.
@@ -346,13 +359,23 @@ impl Gate {
 #[async_trait]
 impl Budget for Arc<Gate> {
     async fn admit(&self, ask: Ask<'_>) -> Result<Permit, NotNow> {
+        if ask.not_after.is_some_and(|at| at <= Instant::now()) {
+            return Err(NotNow::Passed);
+        }
         let let_through = self.let_through(&ask);
-        let ticket = match ask.not_after {
+        let ticket = match ask.not_after.into_iter().chain(ask.leave_at).min() {
             None => let_through.await?,
-            Some(at) if at <= Instant::now() => return Err(NotNow::Passed),
-            Some(at) => timeout_at(at, let_through).await.unwrap_or(Err(NotNow::Passed))?,
+            Some(at) => timeout_at(at, let_through).await.unwrap_or_else(|_| Err(self.time_is_up(&ask)))?,
         };
         Ok(Permit::new(Arc::<Gate>::clone(self), ticket))
+    }
+
+    fn workers(&self) -> u32 {
+        self.census().workers
+    }
+
+    fn delayed_max(&self) -> usize {
+        self.terms.prefetch.saturating_mul(DELAYED_PER_PREFETCH)
     }
 
     fn concluded(&self, lane: Lane, requests: u32) {

@@ -1,0 +1,74 @@
+//! The calls that wait for an answer, counted so that the server leaves none of them behind when it ends.
+
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::timeout;
+
+/// How long the server waits for its calls to be cancelled.
+const CANCELLING_MAX: Duration = Duration::from_millis(400);
+
+/// The calls of one server.
+#[derive(Debug)]
+pub(super) struct Calls {
+    stopping: watch::Sender<bool>,
+    running: watch::Sender<usize>,
+}
+
+/// A call, for as long as it waits.
+#[derive(Debug)]
+pub(super) struct Call<'a>(&'a Calls);
+
+impl Default for Calls {
+    fn default() -> Self {
+        Self { stopping: watch::Sender::new(false), running: watch::Sender::new(0) }
+    }
+}
+
+impl Calls {
+    /// Counts a call until it is dropped.
+    pub fn begin(&self) -> Call<'_> {
+        self.running.send_modify(|running| *running += 1);
+        Call(self)
+    }
+
+    /// Tells all calls to end and waits until they have, though not for long.
+    pub async fn stop(&self) {
+        self.stopping.send_replace(true);
+        let mut running = self.running.subscribe();
+        let _ = timeout(CANCELLING_MAX, running.wait_for(|running| *running == 0)).await;
+    }
+}
+
+impl Call<'_> {
+    /// Waits until the call is told to end.
+    pub async fn told_to_stop(&self) {
+        let _ = self.0.stopping.subscribe().wait_for(|is_told| *is_told).await;
+    }
+}
+
+impl Drop for Call<'_> {
+    fn drop(&mut self) {
+        self.0.running.send_modify(|running| *running -= 1);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn stopping_waits_for_the_calls_and_not_for_ever() {
+        let calls = Calls::default();
+        let began = tokio::time::Instant::now();
+        let obedient = async {
+            let call = calls.begin();
+            call.told_to_stop().await;
+        };
+        tokio::join!(obedient, calls.stop());
+        assert_eq!(began.elapsed(), Duration::ZERO);
+        let _deaf = calls.begin();
+        calls.stop().await;
+        assert_eq!(began.elapsed(), CANCELLING_MAX);
+    }
+}

@@ -1,0 +1,165 @@
+//! `submit --cancel`: ends a job that was stopped.
+//!
+//! A row that never left gets a result that says so. For each row in the queue the workers are asked to drop it, and
+//! its result is the one that a worker gives: `cancelled` only if the row had not begun.
+
+use std::borrow::Cow;
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::StreamExt as _;
+use futures_util::stream;
+use jiff::Timestamp;
+use serde::Deserialize;
+use tokio::sync::watch;
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
+
+use crate::domain::answer::{Answer, Effect, ErrorCode, Failure, Status};
+use crate::domain::ids::Lane;
+use crate::domain::json;
+use crate::domain::mail::{Address, CANCEL, Post, Properties};
+use crate::domain::topology::{INVOCATIONS, work_key};
+
+use super::error::JobError;
+use super::results::RowStatus;
+use super::road::{Fate, Handed};
+use super::row_set::RowSet;
+use super::rows::Row;
+use super::sending::{Ended, FLUSH_EVERY, FLUSH_ROWS, Sending, State};
+
+/// How long the next answer of a worker may take.
+const ANSWER_MAX: Duration = Duration::from_secs(10);
+
+/// Rows without a message of their own that are written down at once.
+const UNSENT_ROWS: usize = 1000;
+
+/// Messages to workers that wait for the broker's confirm at once.
+const ASKED_AT_ONCE: usize = 32;
+
+/// The part of a body that a result repeats.
+#[derive(Deserialize)]
+struct WithSubtool<'a> {
+    #[serde(borrow)]
+    subtool: Cow<'a, str>,
+}
+
+impl Sending<'_> {
+    /// Ends the job, as far as workers answer.
+    pub(super) async fn cancel(
+        &mut self,
+        state: &mut State,
+        stop: &mut watch::Receiver<u32>,
+    ) -> Result<Ended, JobError> {
+        self.take_what_waits(state).await?;
+        let sent = self.cancel_unsent(state).await?;
+        if sent.len() > 0 && self.road.fate() == Fate::End {
+            return Ok(Ended::Interrupted); // the worker that had them is gone
+        }
+        self.ask_workers(&sent).await?;
+        let mut tick = interval(FLUSH_EVERY);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut heard = Instant::now();
+        while state.out.len() > 0 {
+            tokio::select! {
+                _ = stop.changed() => return Ok(Ended::Interrupted),
+                () = sleep_until(heard + ANSWER_MAX) => return Ok(Ended::Interrupted),
+                _ = tick.tick() => {
+                    self.flush(state).await?;
+                    self.progress.show(&self.results.rows.tally);
+                }
+                reply = self.road.next() => {
+                    self.take(state, reply.ok_or_else(super::sending::no_way_back)?)?;
+                    heard = Instant::now();
+                }
+            }
+            if state.unflushed >= FLUSH_ROWS {
+                self.flush(state).await?;
+            }
+        }
+        Ok(Ended::Complete)
+    }
+
+    /// Writes down that the rows that never left are cancelled; those that left and have no result.
+    async fn cancel_unsent(&mut self, state: &mut State) -> Result<RowSet, JobError> {
+        let mut sent = RowSet::default();
+        while let Some(row) = self.read(state)? {
+            if self.results.rows.done.contains(row.number) {
+                continue;
+            }
+            if state.out.contains(row.number) || self.past.first_sent(row.number).is_some() {
+                state.out.insert(row.number);
+                sent.insert(row.number);
+                continue;
+            }
+            let status = RowStatus::Failed(ErrorCode::Cancelled.as_str());
+            self.results.add(row.number, &json::to_vec(&self.cancelled(&row)), status)?;
+            state.answered.push(row.number);
+            if state.answered.len() >= UNSENT_ROWS {
+                self.flush(state).await?;
+            }
+        }
+        self.flush(state).await?;
+        Ok(sent)
+    }
+
+    /// The result of a row that never left.
+    fn cancelled(&self, row: &Row) -> Answer {
+        let named: Option<WithSubtool<'_>> = serde_json::from_slice(&row.body).ok();
+        Answer {
+            id: self.job.attempts.id(row.number),
+            id_generated: false,
+            deduplicated: false,
+            connection: Some(self.job.connection.to_string()),
+            subtool: named.map(|named| named.subtool.into_owned()),
+            status: Status::Failed,
+            effect: Effect::None,
+            result: None,
+            page: None,
+            result_omitted: false,
+            error: Some(Failure::new(ErrorCode::Cancelled, "the job was cancelled before the row was sent")),
+            attempts: 0,
+            okta_calls: 0,
+            waited_ms: 0,
+            duration_ms: 0,
+            rate_limit: None,
+            okta_request_ids: Vec::new(),
+        }
+    }
+
+    /// Asks the workers to drop rows. The lane of the rows has the rows themselves in front, so the interactive one is
+    /// tried as well, which workers serve first; a broker user may lack the right to it.
+    async fn ask_workers(&self, rows: &RowSet) -> Result<(), JobError> {
+        let mut lanes = BTreeSet::from([self.job.lane]);
+        let Some(first) = rows.iter().next() else { return Ok(()) };
+        if self.job.lane != Lane::Interactive
+            && matches!(self.ask(first, Lane::Interactive).await, Handed::Kept | Handed::Unclear)
+        {
+            lanes.insert(Lane::Interactive);
+        }
+        for lane in lanes {
+            let mut asked = stream::iter(rows.iter())
+                .map(|row| async move { (row, self.ask(row, lane).await) })
+                .buffer_unordered(ASKED_AT_ONCE);
+            while let Some((row, handed)) = asked.next().await {
+                if let Handed::Refused(why) = handed {
+                    return Err(JobError::Failed(format!("the broker refuses to cancel row {row}: {why}")));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn ask(&self, row: u64, lane: Lane) -> Handed {
+        let properties = Properties {
+            message_id: Some(self.job.attempts.id(row)),
+            reply_to: Some(self.road.reply_to(self.job.reply_queue())),
+            user_id: self.user.clone(),
+            kind: Some(CANCEL.to_owned()),
+            timestamp: u64::try_from(Timestamp::now().as_second()).ok(),
+            ..Properties::default()
+        };
+        let to = Address::Exchange(INVOCATIONS, work_key(&self.job.connection, lane));
+        self.road.out().hand_over(&Post { to, properties, body: Bytes::new() }).await
+    }
+}

@@ -1,0 +1,186 @@
+//! A CSV file being read: a heading, and then a row of cells for each invocation.
+
+use std::io::{BufRead as _, BufReader};
+
+use serde_json::{Map, Value};
+
+use super::cells::trimmed;
+use super::column::{SubtoolArguments, shown};
+use super::columns::Columns;
+use super::delimiter::Delimiter;
+use super::fixed::Fixed;
+use super::opening::{Note, not_utf8};
+use super::records::{Broken, Malformed, Record, Records};
+use super::row::{FilePlace, Problem, Unreadable};
+use super::source::DigestedFile;
+
+/// A CSV file whose heading was read.
+pub(super) struct CsvTable {
+    records: Records<BufReader<DigestedFile>>,
+    record: Record,
+    heading: Vec<String>,
+    heading_line: u64,
+    columns: Columns,
+    fixed: Fixed,
+    doubts: Vec<Problem>,
+}
+
+/// What comes next in a table.
+pub(super) enum Cells {
+    /// The arguments of a row, and the line it begins at.
+    Row(Map<String, Value>, u64),
+    /// A row that is none.
+    Faulty(Vec<Problem>),
+    /// The end.
+    End,
+}
+
+impl CsvTable {
+    /// Reads the heading for a subtool, and what is wrong with it.
+    ///
+    /// # Errors
+    /// When the file cannot be read, or is no table of cells with this delimiter.
+    pub fn open(
+        mut source: BufReader<DigestedFile>,
+        delimiter: Delimiter,
+        known: &SubtoolArguments,
+        fixed: Fixed,
+        bytes_max: usize,
+    ) -> Result<(Self, Vec<Problem>), Unreadable> {
+        let begins_at = pass_note(&mut source, delimiter)?;
+        let mut records = Records::new(source, delimiter, bytes_max, begins_at);
+        let mut record = Record::default();
+        while records.read(&mut record).map_err(|broken| unreadable(broken, None))? && is_blank(&record) {}
+        let line = record.line;
+        let heading = heading(&record, delimiter)?;
+        let names: Vec<&str> = heading.iter().map(String::as_str).collect();
+        let (columns, faults) = Columns::read(&names, known, &fixed);
+        let place = |at: usize| match names.get(at) {
+            Some(name) => {
+                let name = columns.name(at).map(str::to_owned).or_else(|| shown(trimmed(name)));
+                FilePlace::column(line, at, name)
+            }
+            None => FilePlace::Line(line),
+        };
+        let problems = faults.into_iter().map(|(at, what)| Problem { place: place(at), what }).collect();
+        let doubt = |(at, name)| Problem {
+            place: place(at),
+            what: format!("every org has `profile.{name}`; is it another attribute?"),
+        };
+        let doubts = columns.doubtful(known).into_iter().map(doubt).collect();
+        Ok((Self { records, record, heading, heading_line: line, columns, fixed, doubts }, problems))
+    }
+
+    /// Reads the next row that is not blank.
+    ///
+    /// # Errors
+    /// When the file cannot be read on, or is not well-formed.
+    pub fn next(&mut self) -> Result<Cells, Unreadable> {
+        loop {
+            let columns = &self.columns;
+            if !self.records.read(&mut self.record).map_err(|broken| unreadable(broken, Some(columns)))? {
+                return Ok(Cells::End);
+            }
+            if !is_blank(&self.record) {
+                return Ok(self.cells());
+            }
+        }
+    }
+
+    fn cells(&self) -> Cells {
+        let (record, columns) = (&self.record, &self.columns);
+        let line = record.line;
+        let whole = |what: String| Cells::Faulty(vec![Problem { place: FilePlace::Line(line), what }]);
+        if !columns.fit(record.len()) {
+            let cells = if record.len() == 1 { "cell" } else { "cells" };
+            return whole(format!("it has {} {cells}, and the header has {}", record.len(), columns.count));
+        }
+        if record.cells().eq(self.heading.iter().map(String::as_bytes)) {
+            return whole(format!("it is the heading of line {} once more: take it out", self.heading_line));
+        }
+        match columns.arguments(record.cells(), &self.fixed) {
+            Ok(arguments) => Cells::Row(arguments, line),
+            Err(faults) => {
+                let problem = |(at, what): (usize, String)| Problem { place: self.place(line, at), what };
+                Cells::Faulty(faults.into_iter().map(problem).collect())
+            }
+        }
+    }
+
+    /// The place of a path below `arguments` in a row; `None`: the file has no column for it.
+    pub fn place_of(&self, line: u64, path: &str) -> Option<FilePlace> {
+        match self.columns.of_path(path) {
+            Some(at) => Some(self.place(line, at)),
+            None => self.fixed.at(path).map(|column| FilePlace::Set(column.name.clone())),
+        }
+    }
+
+    fn place(&self, line: u64, at: usize) -> FilePlace {
+        FilePlace::column(line, at, self.columns.name(at).map(str::to_owned))
+    }
+
+    /// Whether rows can be read as they are meant at all.
+    pub fn is_readable(&self) -> bool {
+        self.columns.are_good
+    }
+
+    /// What is worth a warning in the heading.
+    pub fn doubts(&self) -> &[Problem] {
+        &self.doubts
+    }
+
+    /// Returns what it is read from.
+    pub fn into_source(self) -> DigestedFile {
+        self.records.into_inner().into_inner()
+    }
+}
+
+/// Passes over a first line that only names the delimiter in use; returns the number of the next line.
+fn pass_note(source: &mut BufReader<DigestedFile>, delimiter: Delimiter) -> Result<u64, Unreadable> {
+    let start = source.fill_buf()?;
+    let end = start.iter().position(|byte| *byte == b'\n');
+    let Some(note) = Note::of(&start[..end.unwrap_or(start.len())]) else { return Ok(1) };
+    if let Some(what) = note.words(delimiter) {
+        return Err(Unreadable::Malformed(Problem { place: FilePlace::Line(1), what }));
+    }
+    let used = end.map_or(start.len(), |end| end + 1);
+    source.consume(used);
+    Ok(2)
+}
+
+/// Says why a record cannot be read; a place that is not well-formed is named by its column.
+fn unreadable(broken: Broken, columns: Option<&Columns>) -> Unreadable {
+    match broken {
+        Broken::Io(error) => Unreadable::Io(error),
+        Broken::Malformed(Malformed { line, column, what }) => {
+            let name = columns.and_then(|columns| columns.name(column)).map(str::to_owned);
+            Unreadable::Malformed(Problem { place: FilePlace::column(line, column, name), what })
+        }
+    }
+}
+
+/// Returns the names in a heading, whose cells are separated by this delimiter and no other one.
+fn heading(record: &Record, delimiter: Delimiter) -> Result<Vec<String>, Unreadable> {
+    let line = record.line;
+    let name = |(at, cell): (usize, &[u8])| {
+        let name = String::from_utf8(cell.to_vec());
+        name.map_err(|_| Problem { place: FilePlace::column(line, at, None), what: not_utf8() })
+    };
+    let names = record.cells().enumerate().map(name).collect::<Result<Vec<_>, _>>();
+    let names = names.map_err(Unreadable::Malformed)?;
+    if let Some(other) = delimiter.instead(&names.iter().map(String::as_str).collect::<Vec<_>>()) {
+        let what = format!(
+            "the separator is {}, and the cells of this line are separated by {}: say `{}`",
+            delimiter.plural(),
+            other.plural(),
+            other.option()
+        );
+        return Err(Unreadable::Malformed(Problem { place: FilePlace::Line(line), what }));
+    }
+    Ok(names)
+}
+
+/// Whether a record has nothing in it but blanks.
+fn is_blank(record: &Record) -> bool {
+    record.cells().all(|cell| std::str::from_utf8(cell).is_ok_and(|text| trimmed(text).is_empty()))
+}

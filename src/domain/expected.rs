@@ -1,0 +1,246 @@
+//! The answer by which a success of Okta's is known.
+//!
+//! A proxy, a captive portal or the sign-in page of an org that is gone answers every path with a good
+//! status. Recordings show what Okta itself answers to each operation; nothing else is a success.
+//! Invariant: every [`Request`](super::http::Request) has an expectation, taken from its method and route.
+
+use std::fmt;
+
+use http::Method;
+use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
+use serde_json::value::RawValue;
+
+use super::json::is_deeper_than;
+
+/// The body of a success.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Expected {
+    /// No body. Deletions and memberships answer 204 (recorded), one deletion 202 with `{}` (group rules).
+    Nothing,
+    /// `{}`, or an object with a link, a token or a password: lifecycle steps (recorded).
+    Step,
+    /// An object with this `id`, or with any.
+    Object {
+        /// The id that was asked for.
+        id: Option<String>,
+    },
+    /// A user with this id, login or short name.
+    User {
+        /// The name the user was asked for by.
+        key: String,
+    },
+    /// An array of objects.
+    List,
+}
+
+/// The deepest nesting of an answer: the objects that Okta answers with have less than a dozen levels, and
+/// `serde_json` reads no more than 128.
+const DEPTH_MAX: usize = 100;
+
+/// The names of what lifecycle steps hand out (recorded).
+const STEP_NAMES: [&str; 4] = ["activationUrl", "activationToken", "resetPasswordUrl", "tempPassword"];
+
+/// The part of an object that tells which one it is. A name that stands twice fits nothing.
+#[derive(serde::Deserialize)]
+struct Identity {
+    id: String,
+    #[serde(default)]
+    profile: Option<Box<RawValue>>,
+}
+
+#[derive(serde::Deserialize)]
+struct Named {
+    login: String,
+}
+
+impl Expected {
+    /// The answer of an operation. `last` is the last filled placeholder of the route.
+    pub fn of(method: &Method, route: &str, last: Option<&str>) -> Self {
+        let is_of_one = route.ends_with('}');
+        match (method, route) {
+            (&Method::DELETE, _) | (&Method::PUT, "/api/v1/groups/{groupId}/users/{userId}") => Self::Nothing,
+            (_, "/api/v1/users/{userId}/lifecycle/expire_password") => Self::Object { id: None },
+            (_, route) if route.contains("/lifecycle/") => Self::Step,
+            (&Method::GET, "/api/v1/users/{userId}") => {
+                Self::User { key: last.unwrap_or_default().to_owned() }
+            }
+            // Whoever is written to by login may have another one afterwards.
+            (_, "/api/v1/users/{userId}") => {
+                Self::Object { id: last.filter(|last| is_user_id(last)).map(str::to_owned) }
+            }
+            _ if is_of_one => Self::Object { id: last.map(str::to_owned) },
+            (&Method::GET, _) => Self::List,
+            _ => Self::Object { id: None },
+        }
+    }
+
+    /// Returns whether an answer with this good status and this body is the one expected.
+    pub fn fits(&self, status: u16, body: &[u8]) -> bool {
+        match (self, status) {
+            (Self::Nothing, 204) => body.is_empty(),
+            (_, 200..=203) if is_deeper_than(body, DEPTH_MAX) => false,
+            (Self::Nothing, 200..=202) => names(body).is_some_and(|names| names.is_empty()),
+            (Self::Step, 200..=203) => names(body).is_some_and(|names| {
+                names.is_empty() || names.iter().any(|name| STEP_NAMES.contains(&name.as_str()))
+            }),
+            (Self::Object { id: asked }, 200..=203) => identity(body)
+                .is_some_and(|Identity { id, .. }| asked.as_ref().is_none_or(|asked| *asked == id)),
+            (Self::User { key }, 200..=203) => identity(body).is_some_and(|user| user.is_called(key)),
+            (Self::List, 200..=203) => serde_json::from_slice::<Vec<&RawValue>>(body)
+                .is_ok_and(|items| items.iter().all(|item| item.get().starts_with('{'))),
+            _ => false,
+        }
+    }
+}
+
+impl Identity {
+    /// Returns whether this is the user that somebody asked for by this name. Okta also takes a short name
+    /// for a login, and ignores case and diacritics; so only what surely differs is another user.
+    fn is_called(&self, key: &str) -> bool {
+        if self.id == key {
+            return true;
+        }
+        let profile = self.profile.as_ref();
+        let login = profile.and_then(|profile| serde_json::from_str::<Named>(profile.get()).ok());
+        let Some(Named { login }) = login else { return !is_user_id(key) };
+        let short_name = login.split('@').next().unwrap_or_default();
+        let may_be_folded = !(is_user_id(key) || login.is_ascii() && key.is_ascii());
+        may_be_folded || [login.as_str(), short_name].iter().any(|name| name.eq_ignore_ascii_case(key))
+    }
+}
+
+/// Returns whether a text has the shape of a user's id.
+fn is_user_id(text: &str) -> bool {
+    text.len() == 20 && text.starts_with("00u") && text.bytes().all(|byte| byte.is_ascii_alphanumeric())
+}
+
+/// The identity of an object that is no error object.
+fn identity(body: &[u8]) -> Option<Identity> {
+    names(body)?;
+    serde_json::from_slice(body).ok()
+}
+
+/// The names of an object, in order; `None` when the body is none, or an error object.
+fn names(body: &[u8]) -> Option<Vec<String>> {
+    let Names(names) = serde_json::from_str(std::str::from_utf8(body).ok()?).ok()?;
+    (!names.iter().any(|name| name == "errorCode")).then_some(names)
+}
+
+/// The names of an object, without its values.
+struct Names(Vec<String>);
+
+impl<'de> Deserialize<'de> for Names {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Reading;
+        impl<'de> Visitor<'de> for Reading {
+            type Value = Names;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Names, A::Error> {
+                let mut names = Vec::new();
+                while let Some((name, IgnoredAny)) = map.next_entry()? {
+                    names.push(name);
+                }
+                Ok(Names(names))
+            }
+        }
+        deserializer.deserialize_map(Reading)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::domain::http::Request;
+    use crate::domain::ids::{GroupId, UserKey};
+
+    const ID: &str = "00u1abCdEfGhIjKlMnOp";
+
+    fn user(key: &str) -> Request {
+        let key = UserKey::try_from(key.to_owned()).unwrap();
+        Request::get("/api/v1/users/{userId}", &[&key])
+    }
+
+    fn step(name: &'static str) -> Request {
+        Request::post(name, &[&UserKey::try_from(ID.to_owned()).unwrap()])
+    }
+
+    #[test]
+    fn a_user_is_the_one_that_was_asked_for() {
+        let jane = r#"{"id":"00u1abCdEfGhIjKlMnOp","profile":{"login":"Jane@example.com"}}"#;
+        let rows = [
+            (ID, jane, true),
+            ("00u2abCdEfGhIjKlMnOp", jane, false),
+            ("jane@EXAMPLE.com", jane, true),
+            ("jane", jane, true),
+            ("joe@example.com", jane, false),
+            ("joe", jane, false),
+            // Okta ignores diacritics: nobody can tell here.
+            ("jané@example.com", jane, true),
+            ("jane@example.com", r#"{"id":"00u1abCdEfGhIjKlMnOp","profile":null}"#, true),
+            (ID, r#"{"id":"00u1abCdEfGhIjKlMnOp","profile":null}"#, true),
+            (ID, r#"{"id":1}"#, false),
+            (ID, r#"{"id":"00u1abCdEfGhIjKlMnOp","id":"00u1abCdEfGhIjKlMnOp"}"#, false),
+            (ID, r#"{"id":"00u1abCdEfGhIjKlMnOp","errorCode":"E0000009"}"#, false),
+            (ID, r#"{"id":"00u1abCdEfGhIjKlMnOp""#, false),
+            (ID, "[]", false),
+            (ID, "null", false),
+            (ID, "", false),
+            (ID, "<html>", false),
+        ];
+        for (key, body, fits) in rows {
+            assert_eq!(user(key).expected.fits(200, body.as_bytes()), fits, "{key} {body}");
+        }
+    }
+
+    #[test]
+    fn each_operation_has_an_answer_of_its_own() {
+        let group = GroupId::try_from("00g1emaKYZTWRYYRRTSK".to_owned()).unwrap();
+        let member: [&dyn crate::domain::ids::PathSegment; 2] =
+            [&group, &UserKey::try_from(ID.to_owned()).unwrap()];
+        let put = Request::put("/api/v1/groups/{groupId}/users/{userId}", &member);
+        let delete = Request::delete("/api/v1/groups/{groupId}", &[&group]);
+        let list = Request::get("/api/v1/groups", &[]);
+        let create = Request::post("/api/v1/users", &[]);
+        let deactivate = step("/api/v1/users/{userId}/lifecycle/deactivate");
+        let expire = step("/api/v1/users/{userId}/lifecycle/expire_password");
+        let rows = [
+            (&put, 204, "", true),
+            (&put, 200, "", false),
+            (&put, 200, "{}", true),
+            (&put, 200, "<html>", false),
+            (&put, 200, "[]", false),
+            (&delete, 204, "", true),
+            (&delete, 202, "{}", true),
+            (&delete, 204, "<html>", false),
+            (&list, 200, "[]", true),
+            (&list, 200, r#"[{"id":"x"}]"#, true),
+            (&list, 200, "[null]", false),
+            (&list, 200, "[1]", false),
+            (&list, 200, "{}", false),
+            (&list, 204, "", false),
+            (&list, 206, "[]", false),
+            (&create, 200, r#"{"id":"x"}"#, true),
+            (&create, 201, r#"{"id":"x"}"#, true),
+            (&create, 200, "{}", false),
+            (&deactivate, 200, "{}", true),
+            (&deactivate, 200, " { } \n", true),
+            (&deactivate, 200, r#"{"activationUrl":null}"#, true),
+            (&deactivate, 200, r#"{"message":"welcome"}"#, false),
+            (&deactivate, 200, r#"{"id":"00u1abCdEfGhIjKlMnOp"}"#, false),
+            (&deactivate, 200, r#"{"errorCode":"E0000009"}"#, false),
+            (&deactivate, 200, "", false),
+            (&deactivate, 204, "", false),
+            (&deactivate, 200, "null", false),
+            (&expire, 200, r#"{"id":"x"}"#, true),
+            (&expire, 200, "{}", false),
+        ];
+        for (request, status, body, fits) in rows {
+            assert_eq!(request.expected.fits(status, body.as_bytes()), fits, "{request:?} {status} {body}");
+        }
+        let deep = format!("[{}]", "[".repeat(1_000_000));
+        assert!(!list.expected.fits(200, deep.as_bytes()));
+        assert!(!list.expected.fits(200, b"[\"\xff\"]") && !list.expected.fits(200, b"[{\"a\":\"\xff\"}]"));
+        assert!(!list.expected.fits(200, "\u{feff}[]".as_bytes()));
+    }
+}

@@ -1,0 +1,124 @@
+//! An HTTP/1.1 server that strangers may connect to: few connections, none for long, small requests.
+//!
+//! Invariant: a new connection is always served. Where all places are taken the oldest one is closed, so that
+//! whoever holds connections keeps nobody from asking whether the worker is alive.
+
+use std::collections::VecDeque;
+use std::io::ErrorKind;
+use std::time::Duration;
+
+use axum::Router;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio::task::{AbortHandle, JoinSet};
+use tokio::time::{sleep, timeout};
+
+use super::descriptors;
+
+/// The most connections at once. Prometheus and Kubernetes have one or two each.
+const CONNECTIONS_MAX: usize = 64;
+
+/// How long a connection may take for the head of a request, or lie idle after an answer.
+const HEAD_MAX: Duration = Duration::from_secs(10);
+
+/// How long a connection may live; Prometheus opens another without a word.
+const CONNECTION_MAX: Duration = Duration::from_secs(300);
+
+/// How long an answer under way may take when its connection is to end.
+const LAST_ANSWER_MAX: Duration = Duration::from_secs(10);
+
+/// The largest head of a request, in bytes.
+const HEAD_BYTES_MAX: usize = 16 * 1024;
+
+/// The most headers of a request.
+const HEADERS_MAX: usize = 64;
+
+/// How long to wait before accepting again when that has failed.
+const ACCEPT_AGAIN_AFTER: Duration = Duration::from_secs(1);
+
+/// Serves until `shutdown`, then finishes what it is answering.
+pub(super) async fn serve(
+    listener: TcpListener,
+    router: Router,
+    shutdown: impl Future<Output = ()> + Send + 'static,
+) {
+    let (stop, stopping) = watch::channel(false);
+    let mut open = OpenConnections { router, stopping, tasks: JoinSet::new(), by_age: VecDeque::new() };
+    let mut has_failed = false;
+    tokio::pin!(shutdown);
+    loop {
+        let accepted = tokio::select! {
+            () = &mut shutdown => break,
+            Some(_) = open.tasks.join_next() => continue,
+            accepted = listener.accept() => accepted,
+        };
+        match accepted {
+            Ok((stream, _)) => {
+                has_failed = false;
+                open.add(stream);
+            }
+            Err(error) if is_of_one_connection(error.kind()) => {}
+            Err(error) => {
+                if !has_failed {
+                    let exhausted = descriptors::are_exhausted_by(&error);
+                    let why = if exhausted { descriptors::EXHAUSTED.to_owned() } else { error.to_string() };
+                    tracing::error!("the telemetry port accepts no connections for now: {why}");
+                }
+                has_failed = true;
+                sleep(ACCEPT_AGAIN_AFTER).await;
+            }
+        }
+    }
+    drop(listener);
+    stop.send_replace(true);
+    while open.tasks.join_next().await.is_some() {}
+}
+
+/// Tells whether one peer has gone before it was accepted, and the listener works.
+fn is_of_one_connection(kind: ErrorKind) -> bool {
+    matches!(kind, ErrorKind::ConnectionRefused | ErrorKind::ConnectionAborted | ErrorKind::ConnectionReset)
+}
+
+/// The open connections.
+struct OpenConnections {
+    router: Router,
+    stopping: watch::Receiver<bool>,
+    tasks: JoinSet<()>,
+    /// The oldest first.
+    by_age: VecDeque<AbortHandle>,
+}
+
+impl OpenConnections {
+    fn add(&mut self, stream: TcpStream) {
+        self.by_age.retain(|connection| !connection.is_finished());
+        while self.by_age.len() >= CONNECTIONS_MAX {
+            if let Some(oldest) = self.by_age.pop_front() {
+                oldest.abort();
+            }
+        }
+        let serving = serve_one(stream, self.router.clone(), self.stopping.clone());
+        self.by_age.push_back(self.tasks.spawn(serving));
+    }
+}
+
+/// Answers what comes by one connection, until it ends or has lived long enough.
+async fn serve_one(stream: TcpStream, router: Router, mut stopping: watch::Receiver<bool>) {
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_MAX)
+        .max_buf_size(HEAD_BYTES_MAX)
+        .max_headers(HEADERS_MAX)
+        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+    tokio::pin!(connection);
+    let stopped = async { drop(stopping.wait_for(|stopping| *stopping).await) };
+    tokio::select! {
+        _ = &mut connection => return,
+        () = sleep(CONNECTION_MAX) => {}
+        () = stopped => {}
+    }
+    connection.as_mut().graceful_shutdown();
+    let _ = timeout(LAST_ANSWER_MAX, connection).await;
+}

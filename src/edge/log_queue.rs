@@ -1,0 +1,269 @@
+//! Log lines on their way out: queued in memory and written by a thread of their own.
+//!
+//! Whoever logs never waits for whoever reads the log: a terminal that is stopped, a pipe that nobody empties
+//! and a full disk cost lines and nothing else. Invariant: at most [`LINES_MAX`] lines of [`BYTES_MAX`] bytes
+//! together are held; each that is not written is counted.
+
+use std::io::{ErrorKind, Write};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
+use std::time::{Duration, Instant};
+
+use tracing_subscriber::fmt::MakeWriter;
+
+/// The most lines held: some seconds of a busy worker.
+const LINES_MAX: usize = 8192;
+
+/// The most bytes of lines held; a line has 200 to 500.
+const BYTES_MAX: usize = 8 * 1024 * 1024;
+
+/// How long to wait before a descriptor that does not block is tried again.
+const AGAIN_AFTER: Duration = Duration::from_millis(20);
+
+/// How often a flush looks whether everything is written.
+const LOOK_EVERY: Duration = Duration::from_millis(5);
+
+/// The way into the queue. Clones share it.
+#[derive(Debug, Clone)]
+pub(super) struct LogQueue {
+    lines: SyncSender<Vec<u8>>,
+    counts: Arc<LineCounts>,
+}
+
+#[derive(Debug, Default)]
+struct LineCounts {
+    /// Lines queued or being written.
+    pending: AtomicUsize,
+    /// The bytes of those.
+    bytes: AtomicUsize,
+    /// Lines that were never written, or not as a whole.
+    dropped: AtomicU64,
+}
+
+impl LogQueue {
+    /// Starts the thread that writes to `out`. Once lines flow again it calls `tell` with the number of those
+    /// dropped meanwhile.
+    ///
+    /// # Errors
+    /// When there can be no thread.
+    pub fn start(
+        out: impl Write + Send + 'static,
+        tell: impl Fn(u64) + Send + 'static,
+    ) -> std::io::Result<Self> {
+        let (lines, queued) = sync_channel(LINES_MAX);
+        let counts = Arc::new(LineCounts::default());
+        let writing = LogWriter { queued, counts: Arc::clone(&counts), out, tell, told: 0 };
+        std::thread::Builder::new().name("log".to_owned()).spawn(|| writing.run())?;
+        Ok(Self { lines, counts })
+    }
+
+    /// Returns how many lines were dropped so far.
+    pub fn dropped(&self) -> u64 {
+        self.counts.dropped.load(Ordering::Relaxed)
+    }
+
+    /// Waits until every line is written, for so long at most.
+    pub fn flush(&self, longest: Duration) {
+        let begun = Instant::now();
+        while self.counts.pending.load(Ordering::Acquire) > 0 && begun.elapsed() < longest {
+            std::thread::sleep(LOOK_EVERY);
+        }
+    }
+
+    fn push(&self, line: &[u8]) {
+        let LineCounts { pending, bytes, dropped } = &*self.counts;
+        pending.fetch_add(1, Ordering::AcqRel);
+        let has_room = bytes.fetch_add(line.len(), Ordering::AcqRel) + line.len() <= BYTES_MAX;
+        if has_room && self.lines.try_send(line.to_vec()).is_ok() {
+            return;
+        }
+        dropped.fetch_add(1, Ordering::Relaxed);
+        self.counts.is_done(line.len());
+    }
+}
+
+impl LineCounts {
+    fn is_done(&self, bytes: usize) {
+        self.bytes.fetch_sub(bytes, Ordering::AcqRel);
+        self.pending.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+/// The formatter hands over each line with one write.
+impl Write for LogQueue {
+    fn write(&mut self, line: &[u8]) -> std::io::Result<usize> {
+        self.push(line);
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+impl MakeWriter<'_> for LogQueue {
+    type Writer = Self;
+
+    fn make_writer(&self) -> Self {
+        self.clone()
+    }
+}
+
+/// The thread's part.
+struct LogWriter<W, T> {
+    queued: Receiver<Vec<u8>>,
+    counts: Arc<LineCounts>,
+    out: W,
+    tell: T,
+    /// Dropped lines that were told of.
+    told: u64,
+}
+
+impl<W: Write, T: Fn(u64)> LogWriter<W, T> {
+    fn run(mut self) {
+        while let Some(line) = self.next() {
+            match self.write(&line) {
+                Ok(()) => self.tell_of_dropped(),
+                Err(_) => {
+                    self.counts.dropped.fetch_add(1, Ordering::Relaxed);
+                }
+            }
+            self.counts.is_done(line.len());
+        }
+    }
+
+    fn next(&mut self) -> Option<Vec<u8>> {
+        match self.queued.try_recv() {
+            Ok(line) => Some(line),
+            Err(TryRecvError::Empty) => {
+                let _ = self.out.flush();
+                self.queued.recv().ok()
+            }
+            Err(TryRecvError::Disconnected) => None,
+        }
+    }
+
+    /// Writes a whole line, however long the other side takes.
+    fn write(&mut self, mut line: &[u8]) -> std::io::Result<()> {
+        while !line.is_empty() {
+            match self.out.write(line) {
+                Ok(0) => return Err(ErrorKind::WriteZero.into()),
+                Ok(written) => line = &line[written..],
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                // Somebody else has made the descriptor so: a terminal or a pipe is shared.
+                Err(error) if error.kind() == ErrorKind::WouldBlock => std::thread::sleep(AGAIN_AFTER),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// Only after a line that was written: what is said while none can be would be dropped as well.
+    fn tell_of_dropped(&mut self) {
+        let dropped = self.counts.dropped.load(Ordering::Relaxed);
+        if dropped > self.told {
+            (self.tell)(dropped - self.told);
+            self.told = dropped;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+    use std::sync::mpsc::{Sender, channel};
+
+    use super::*;
+
+    /// A long time for what takes none.
+    const LONG: Duration = Duration::from_secs(30);
+
+    /// A place to write to that does as it is told, one answer for each write.
+    struct Told {
+        answers: Receiver<std::io::Result<usize>>,
+        written: Arc<Mutex<Vec<u8>>>,
+    }
+
+    impl Write for Told {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            let count = self.answers.recv().unwrap_or(Ok(usize::MAX))?.min(bytes.len());
+            self.written.lock().unwrap().extend_from_slice(&bytes[..count]);
+            Ok(count)
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    type Written = Arc<Mutex<Vec<u8>>>;
+
+    fn queue() -> (LogQueue, Sender<std::io::Result<usize>>, Written, Receiver<u64>) {
+        let (answer, answers) = channel();
+        let (written, (tell, told)) = (Written::default(), channel());
+        let out = Told { answers, written: Arc::clone(&written) };
+        let queue = LogQueue::start(out, move |dropped| tell.send(dropped).unwrap_or(())).unwrap();
+        (queue, answer, written, told)
+    }
+
+    #[test]
+    fn a_reader_that_reads_nothing_costs_lines_and_no_time() {
+        let (queue, answer, written, told) = queue();
+        for _ in 0..LINES_MAX + 100 {
+            queue.push(b"line\n");
+        }
+        // One line may be in the thread's hands already.
+        let dropped = queue.dropped();
+        assert!((99..=100).contains(&dropped), "{dropped}");
+        drop(answer); // now somebody reads
+        queue.flush(LONG);
+        assert_eq!(told.recv_timeout(LONG), Ok(dropped));
+        assert_eq!(written.lock().unwrap().len(), (LINES_MAX + 100 - dropped as usize) * "line\n".len());
+    }
+
+    #[test]
+    fn long_lines_are_bounded_by_their_bytes() {
+        let (queue, answer, _, _) = queue();
+        let line = vec![b'x'; BYTES_MAX / 4];
+        for _ in 0..6 {
+            queue.push(&line);
+        }
+        assert_eq!(queue.dropped(), 2);
+        drop(answer);
+        queue.flush(LONG);
+        queue.push(&line);
+        assert_eq!(queue.dropped(), 2, "there is room again");
+    }
+
+    #[test]
+    fn what_cannot_be_written_is_counted_and_told_once_lines_flow_again() {
+        let failed = |kind: ErrorKind| Err(std::io::Error::from(kind));
+        let (queue, answer, written, told) = queue();
+        for answered in [
+            failed(ErrorKind::StorageFull),
+            failed(ErrorKind::BrokenPipe),
+            Ok(2),
+            failed(ErrorKind::WouldBlock),
+            failed(ErrorKind::Interrupted),
+            Ok(usize::MAX),
+        ] {
+            answer.send(answered).unwrap();
+        }
+        for line in ["lost\n", "lost too\n", "kept\n"] {
+            queue.push(line.as_bytes());
+        }
+        queue.flush(LONG);
+        assert_eq!(*written.lock().unwrap(), b"kept\n");
+        assert_eq!((queue.dropped(), told.try_recv()), (2, Ok(2)));
+        assert!(told.try_recv().is_err(), "once");
+    }
+
+    #[test]
+    fn a_flush_ends_although_nobody_reads() {
+        let (queue, _answer, _, _) = queue();
+        queue.push(b"line\n");
+        queue.flush(Duration::from_millis(1));
+        assert_eq!(queue.counts.pending.load(Ordering::Relaxed), 1);
+    }
+}

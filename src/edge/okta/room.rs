@@ -1,0 +1,252 @@
+//! Room in memory for Okta's answers, for all connections together.
+//!
+//! An answer holds what it needs from before it is read until nobody needs its body any more. The room is
+//! divided into parts by size, so that small answers never wait for large ones. Invariants: all answers
+//! together hold no more than the whole; one connection holds at most half of each part; whoever has begun
+//! to read comes to an end, because it waits for larger parts only and whoever has the largest waits for nobody.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::timeout;
+
+/// Room is counted in pieces of this size.
+const PIECE_BYTES: usize = 1024;
+
+/// The largest answers of each part, in bytes. Objects have a few KiB, a page of 200 users with large profiles has
+/// one or two MiB, one of 1,000 members has some more.
+const ANSWER_BYTES_MAX: [usize; PARTS] = [64 << 10, 1 << 20, 8 << 20, 64 << 20];
+
+const PARTS: usize = 4;
+
+/// The least room: half of a part takes an answer of a few MiB.
+pub const ROOM_BYTES_MIN: u64 = 32 << 20;
+
+/// How long an answer waits for room. It is longer than reading a few of the largest takes.
+const WAIT_MAX: Duration = Duration::from_secs(120);
+
+/// The room for all answers of the process.
+#[derive(Debug)]
+pub struct AnswerRoom {
+    parts: [RoomPart; PARTS],
+}
+
+#[derive(Debug, Clone)]
+struct RoomPart {
+    free: Arc<Semaphore>,
+    pieces: u32,
+    answer_bytes_max: usize,
+}
+
+/// The room for the answers of one connection.
+#[derive(Debug)]
+pub(super) struct ConnectionRoom {
+    whole: Arc<AnswerRoom>,
+    /// This connection's share of each part.
+    own: [RoomPart; PARTS],
+}
+
+/// Room that an answer holds.
+#[derive(Debug)]
+pub(super) struct HeldRoom {
+    part: usize,
+    own: OwnedSemaphorePermit,
+    whole: OwnedSemaphorePermit,
+}
+
+/// Why there is no room for an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum NoRoom {
+    /// It is larger than any answer may be: the bytes that it may have.
+    TooLarge(usize),
+    /// None came free in time.
+    NotInTime,
+}
+
+impl AnswerRoom {
+    /// Room for so many bytes, [`ROOM_BYTES_MIN`] at least.
+    pub fn new(bytes: u64) -> Arc<Self> {
+        let bytes = usize::try_from(bytes.max(ROOM_BYTES_MIN)).unwrap_or(usize::MAX);
+        let part = bytes / PARTS;
+        let parts = ANSWER_BYTES_MAX.map(|largest| RoomPart::new(part, largest.min(part)));
+        Arc::new(Self { parts })
+    }
+
+    /// The bytes held now.
+    #[cfg(test)]
+    pub(super) fn held_bytes(&self) -> usize {
+        let held = |part: &RoomPart| part.pieces as usize - part.free.available_permits();
+        self.parts.iter().map(held).sum::<usize>() * PIECE_BYTES
+    }
+
+    /// A connection's share of it.
+    pub(super) fn share(self: &Arc<Self>) -> ConnectionRoom {
+        let own = |part: &RoomPart| {
+            let bytes = part.pieces as usize * PIECE_BYTES;
+            RoomPart::new((bytes / 2).max(part.answer_bytes_max), part.answer_bytes_max)
+        };
+        ConnectionRoom { whole: Arc::clone(self), own: std::array::from_fn(|part| own(&self.parts[part])) }
+    }
+}
+
+impl RoomPart {
+    fn new(bytes: usize, answer_bytes_max: usize) -> Self {
+        let pieces = u32::try_from(bytes / PIECE_BYTES).unwrap_or(u32::MAX);
+        Self { free: Arc::new(Semaphore::new(pieces as usize)), pieces, answer_bytes_max }
+    }
+
+    /// Waits for room, behind whoever waits already.
+    async fn take(&self, pieces: u32) -> OwnedSemaphorePermit {
+        let free = Arc::clone(&self.free);
+        free.acquire_many_owned(pieces.min(self.pieces)).await.expect("the room is never closed")
+    }
+}
+
+impl ConnectionRoom {
+    /// The largest answer that is taken, in bytes.
+    pub fn answer_bytes_max(&self) -> usize {
+        self.whole.parts[PARTS - 1].answer_bytes_max
+    }
+
+    /// Waits for room for an answer of this length; one that does not tell its length begins with little.
+    ///
+    /// # Errors
+    /// When it is too large, or no room comes free.
+    pub async fn reserve(&self, length: Option<u64>) -> Result<HeldRoom, NoRoom> {
+        let length = length.map(|length| usize::try_from(length).unwrap_or(usize::MAX));
+        let bytes = length.unwrap_or(ANSWER_BYTES_MAX[0]);
+        self.take(self.part_for(bytes)?, bytes).await
+    }
+
+    /// Waits for more room for an answer that turns out to need so much.
+    ///
+    /// # Errors
+    /// When it is too large, or no room comes free.
+    pub async fn grow(&self, held: &mut HeldRoom, bytes: usize) -> Result<(), NoRoom> {
+        // Nobody knows how long it becomes: it gets as much as any answer of the next part.
+        let part = self.part_for(bytes)?.max((held.part + 1).min(PARTS - 1));
+        *held = self.take(part, self.whole.parts[part].answer_bytes_max).await?;
+        Ok(())
+    }
+
+    fn part_for(&self, bytes: usize) -> Result<usize, NoRoom> {
+        let fits = |part: &RoomPart| bytes <= part.answer_bytes_max;
+        self.whole.parts.iter().position(fits).ok_or(NoRoom::TooLarge(self.answer_bytes_max()))
+    }
+
+    async fn take(&self, part: usize, bytes: usize) -> Result<HeldRoom, NoRoom> {
+        let pieces = pieces(bytes);
+        let taking = async {
+            // Its own share first, so that a connection waits in the common line with no more than that.
+            let own = self.own[part].take(pieces).await;
+            let whole = self.whole.parts[part].take(pieces).await;
+            HeldRoom { part, own, whole }
+        };
+        timeout(WAIT_MAX, taking).await.map_err(|_| NoRoom::NotInTime)
+    }
+}
+
+impl HeldRoom {
+    /// How many bytes it has room for.
+    pub fn bytes(&self) -> usize {
+        self.whole.num_permits() * PIECE_BYTES
+    }
+
+    /// Gives back what an answer of this length does not need.
+    pub fn shrink_to(&mut self, bytes: usize) {
+        let spare = self.whole.num_permits().saturating_sub(pieces(bytes) as usize);
+        drop((self.own.split(spare), self.whole.split(spare)));
+    }
+}
+
+fn pieces(bytes: usize) -> u32 {
+    u32::try_from(bytes.div_ceil(PIECE_BYTES)).unwrap_or(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt as _;
+
+    use super::*;
+
+    const MIB: usize = 1 << 20;
+
+    fn is_waiting(waiting: impl Future<Output = Result<HeldRoom, NoRoom>>) -> bool {
+        waiting.now_or_never().is_none()
+    }
+
+    #[tokio::test]
+    async fn an_answer_gets_room_by_its_length_up_to_the_largest() {
+        let whole = AnswerRoom::new(256 << 20);
+        let room = whole.share();
+        assert_eq!(room.answer_bytes_max(), 64 * MIB);
+        for (length, held) in
+            [(0, 0), (1, 1024), (64 << 10, 64 << 10), (5 << 20, 5 << 20), (64 << 20, 64 << 20)]
+        {
+            assert_eq!(room.reserve(Some(length)).await.unwrap().bytes(), held, "{length}");
+        }
+        let too_large = NoRoom::TooLarge(64 * MIB);
+        for length in [(64 << 20) + 1, u64::MAX] {
+            assert_eq!(room.reserve(Some(length)).await.unwrap_err(), too_large, "{length}");
+        }
+        assert_eq!(room.reserve(None).await.unwrap().bytes(), 64 << 10);
+        assert_eq!(whole.held_bytes(), 0, "all was given back");
+    }
+
+    #[tokio::test]
+    async fn an_answer_of_unknown_length_grows_part_by_part_to_its_end() {
+        let whole = AnswerRoom::new(256 << 20);
+        let room = whole.share();
+        let mut held = room.reserve(None).await.unwrap();
+        for bytes in [MIB, 8 * MIB, 64 * MIB] {
+            let needed = held.bytes() + 1;
+            room.grow(&mut held, needed).await.unwrap();
+            assert_eq!((held.bytes(), whole.held_bytes()), (bytes, bytes));
+        }
+        assert_eq!(room.grow(&mut held, 64 * MIB + 1).await, Err(NoRoom::TooLarge(64 * MIB)));
+        held.shrink_to(10 * MIB);
+        assert_eq!(whole.held_bytes(), 10 * MIB);
+        drop(held);
+        assert_eq!(whole.held_bytes(), 0);
+    }
+
+    #[tokio::test]
+    async fn one_connection_leaves_room_for_others() {
+        let whole = AnswerRoom::new(256 << 20);
+        let (greedy, modest) = (whole.share(), whole.share());
+        let mut held = Vec::new();
+        while let Some(more) = greedy.reserve(Some(8 << 20)).now_or_never() {
+            held.push(more.unwrap());
+        }
+        assert_eq!(held.len(), 4, "half of 64 MiB");
+        assert!(!is_waiting(modest.reserve(Some(8 << 20))));
+        // The largest have one place: who waits first has it next, whoever waits in greater number.
+        let first = greedy.reserve(Some(60 << 20)).await.unwrap();
+        let mut second = Box::pin(modest.reserve(Some(60 << 20)));
+        let mut third = Box::pin(greedy.reserve(Some(60 << 20)));
+        assert!((&mut second).now_or_never().is_none() && (&mut third).now_or_never().is_none());
+        drop(first);
+        let _second = (&mut second).now_or_never().expect("it is next");
+        assert!((&mut third).now_or_never().is_none());
+    }
+
+    #[tokio::test]
+    async fn small_answers_do_not_wait_for_large_ones() {
+        let whole = AnswerRoom::new(ROOM_BYTES_MIN);
+        let room = whole.share();
+        assert_eq!(room.answer_bytes_max(), 8 * MIB);
+        let _large = room.reserve(Some(8 << 20)).await.unwrap();
+        assert!(is_waiting(room.reserve(Some(8 << 20))));
+        assert!(!is_waiting(room.reserve(Some(2000))));
+        assert!(!is_waiting(room.reserve(None)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nobody_waits_for_ever() {
+        let whole = AnswerRoom::new(ROOM_BYTES_MIN);
+        let room = whole.share();
+        let _large = room.reserve(Some(8 << 20)).await.unwrap();
+        assert_eq!(room.reserve(Some(8 << 20)).await.unwrap_err(), NoRoom::NotInTime);
+    }
+}

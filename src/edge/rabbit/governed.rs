@@ -1,0 +1,63 @@
+//! Once after it has started, the worker looks for policies on the broker that lose or refuse messages, and says so.
+//!
+//! By the management API where the configuration names it, else by a queue that is called like one of its own. Nothing
+//! waits for it, and nothing comes of it but a line in the log.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::task::JoinSet;
+
+use crate::domain::ids::Lane;
+use crate::domain::topology::work_queue;
+use crate::policy::hazards::Hazard;
+use crate::worker::event::{Event, Observer};
+
+use super::Settings;
+use super::management::policies;
+use super::probe::probe;
+use super::publisher::Publisher;
+use super::roster::Roster;
+
+/// How long messages of its own are watched: nobody waits for it.
+const WATCHED: Duration = Duration::from_secs(30);
+
+/// Looks, until what is returned is dropped.
+pub(super) fn look_for_policies(
+    settings: &Settings,
+    mut roster: Roster,
+    publisher: &Arc<Publisher>,
+    observer: &Arc<dyn Observer>,
+) -> JoinSet<()> {
+    let (settings, publisher, observer) = (settings.clone(), Arc::clone(publisher), Arc::clone(observer));
+    let like = roster.names().first().map(|name| work_queue(name, Lane::Bulk));
+    let mut looking = JoinSet::new();
+    looking.spawn(async move {
+        let told = match &settings.management {
+            Some(url) => policies(&settings, url).await.ok(),
+            None => None,
+        };
+        match (told, like) {
+            (Some(hazards), _) => hazards.iter().for_each(|hazard| note(hazard, &*observer)),
+            (None, Some(like)) if settings.declare => {
+                let Some(channel) = publisher.other_channel().await else { return };
+                for what in probe(&channel, &like, WATCHED).await.unwrap_or_default() {
+                    let what = format!("{what}, by a policy: `okta-worker check --management` names it");
+                    observer.note(&Event::Policy { queue: &like, what: &what });
+                }
+            }
+            (None, _) => {}
+        }
+    });
+    looking
+}
+
+fn note(hazard: &Hazard, observer: &dyn Observer) {
+    let Hazard { policies, what, queues } = hazard;
+    let what = format!(
+        "policy {}: {what} (and {} more queues)",
+        policies.join(" and "),
+        queues.len().saturating_sub(1)
+    );
+    observer.note(&Event::Policy { queue: queues.first().map_or("", |queue| queue), what: &what });
+}

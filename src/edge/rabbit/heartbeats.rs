@@ -1,0 +1,80 @@
+//! Heartbeats: each worker tells all others every two seconds that it is there, and for which connections.
+//!
+//! They travel like signals, so they survive the loss of any node: the exchange is on all of them, and a worker's
+//! own queue is where its connection is. Nothing waits for a heartbeat.
+
+use std::collections::BTreeSet;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::sync::Notify;
+use tokio::time::{sleep, timeout};
+
+use crate::domain::ids::ConnectionName;
+use crate::policy::peers::{HEARTBEAT_EVERY, Heartbeat, Peers};
+
+/// The AMQP `type` of a heartbeat.
+pub(super) const HEARTBEAT: &str = "okta.worker";
+
+/// For all who ask within this time, one answer is enough.
+const TOGETHER: Duration = Duration::from_millis(100);
+
+/// The heartbeats of one worker, to and from.
+pub(super) struct Heartbeats {
+    worker: u64,
+    peers: Mutex<Peers>,
+    /// The connections that this worker serves.
+    serving: Mutex<BTreeSet<String>>,
+    /// Told when another worker has only just come and asks who is there.
+    asked: Notify,
+}
+
+impl Default for Heartbeats {
+    fn default() -> Self {
+        let worker = fastrand::u64(..);
+        let peers = Mutex::new(Peers::new(worker));
+        Self { worker, peers, serving: Mutex::default(), asked: Notify::new() }
+    }
+}
+
+impl Heartbeats {
+    /// Hears one, this worker's own included.
+    pub fn hear(&self, body: &[u8]) {
+        let Some(heartbeat) = Heartbeat::decode(body) else { return };
+        if heartbeat.asks && heartbeat.worker != self.worker {
+            self.asked.notify_one();
+        }
+        locked(&self.peers).hear(heartbeat, Instant::now());
+    }
+
+    /// Returns how many workers serve a connection; `None` while this worker does not hear.
+    pub fn workers(&self, connection: &ConnectionName) -> Option<u32> {
+        locked(&self.peers).workers(connection.as_str(), Instant::now())
+    }
+
+    /// Names a connection as served from the next heartbeat on.
+    pub fn serve(&self, connection: &ConnectionName) {
+        locked(&self.serving).insert(connection.to_string());
+    }
+
+    /// Names it no longer.
+    pub fn leave(&self, connection: &ConnectionName) {
+        locked(&self.serving).remove(connection.as_str());
+    }
+
+    /// Waits until the next one is due: every two seconds, and when another worker asks.
+    pub async fn due(&self) {
+        let _ = timeout(HEARTBEAT_EVERY, self.asked.notified()).await;
+        sleep(TOGETHER).await;
+    }
+
+    /// The next one.
+    pub fn next(&self, asks: bool) -> Heartbeat {
+        let (worker, release) = (self.worker, env!("CARGO_PKG_VERSION").to_owned());
+        Heartbeat { worker, release, connections: locked(&self.serving).clone(), asks }
+    }
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

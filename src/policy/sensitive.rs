@@ -1,0 +1,152 @@
+//! What in a message is secret, and what of it an error may not repeat.
+//!
+//! Goes by names and places alone. Invariant: a text below a name that speaks of secrets is one, unless it is known to
+//! be none.
+
+use jiff::Timestamp;
+use serde_json::value::RawValue;
+
+use crate::domain::answer::Failure;
+use crate::domain::envelope;
+use crate::domain::json;
+use crate::domain::secret::Secrets;
+use crate::domain::text::is_repeatable;
+
+/// How much of a message is understood.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Read {
+    /// The arguments are those of the subtool.
+    Fully,
+    /// Something does not fit, and error messages quote it: nobody knows what stands where.
+    InPart,
+}
+
+/// The secrets in a message or its arguments: every text below a name that speaks of them, at any depth, but for what
+/// is known to be none. A text that is itself JSON is looked into as well: models send objects so.
+pub fn secrets(raw: &RawValue, read: Read) -> Secrets {
+    let mut secrets = Secrets::default();
+    // Most arguments hold none, and then nothing is parsed; an escaped name is parsed to be seen.
+    if raw.get().contains('\\') || speaks_of_secrets(raw.get()) {
+        each_text(raw, &[], JSON_LAYERS_MAX, &mut |path, text| {
+            let is_plain = read == Read::Fully && is_plain(path);
+            if !is_plain && path.iter().any(|name| speaks_of_secrets(name)) {
+                secrets.add(text);
+            }
+        });
+    }
+    secrets
+}
+
+/// How deep JSON in texts of JSON is looked into.
+const JSON_LAYERS_MAX: usize = 3;
+
+/// Tells of every text and number, and of those in texts that are JSON, with the names that lead there.
+fn each_text(raw: &RawValue, above: &[String], layers: usize, told: &mut dyn FnMut(&[String], &str)) {
+    json::rewritten(raw, &mut |path, text| {
+        let path = [above, path].concat();
+        told(&path, text);
+        let is_json = layers > 0 && text.trim_start().starts_with(['{', '[']);
+        if is_json && let Some(inner) = envelope::raw(text.as_bytes()) {
+            each_text(inner, &path, layers - 1, told);
+        }
+        None
+    });
+}
+
+/// The texts of a body that an error may not repeat, whatever they are: all but numbers, times and what has the form of a
+/// name, an id or an address. Those are the caller's values, and one in a wrong place may be a password.
+pub fn unrepeatable(body: &[u8], failure: &Failure) -> Secrets {
+    let mut values = Secrets::default();
+    let Some(raw) = envelope::raw(body) else { return values };
+    let said = failure.said();
+    let mut add = |text: &str| {
+        let is_number = text.parse::<f64>().is_ok() || text.parse::<Timestamp>().is_ok();
+        let is_value = text.chars().count() >= VALUE_CHARS_MIN && !is_number;
+        if is_value && !is_repeatable(text) && said.holds(text) {
+            values.add(text);
+        }
+    };
+    each_text(raw, &[], JSON_LAYERS_MAX, &mut |_, text| add(text));
+    json::renamed(raw, &mut |name| {
+        add(name);
+        None
+    });
+    values
+}
+
+/// The shortest value that an error does not repeat: a shorter one is part of too many words.
+const VALUE_CHARS_MIN: usize = 4;
+
+/// Words in the names of things that are secret.
+const SENSITIVE: [&str; 5] = ["credential", "password", "secret", "token", "answer"];
+
+/// A word in the names of people, which begins like one of those.
+const SECRETARY: &str = "secretar";
+
+/// Whether a name speaks of secrets.
+pub fn speaks_of_secrets(text: &str) -> bool {
+    let text = text.to_ascii_lowercase();
+    let speaks = |text: &str| SENSITIVE.iter().any(|word| text.contains(word));
+    speaks(&text) && (!text.contains(SECRETARY) || speaks(&text.replace(SECRETARY, "-")))
+}
+
+/// What in `credentials` is no secret (Okta's `UserCredentials` and `AppUserCredentials`), by the last two names.
+const PLAIN: [[&str; 2]; 11] = [
+    ["credentials", "userName"],
+    ["provider", "type"],
+    ["provider", "name"],
+    ["recovery_question", "question"],
+    ["hook", "type"],
+    ["hash", "algorithm"],
+    ["hash", "digestAlgorithm"],
+    ["hash", "workFactor"],
+    ["hash", "iterationCount"],
+    ["hash", "keySize"],
+    ["hash", "saltOrder"],
+];
+
+fn is_plain(path: &[String]) -> bool {
+    path.iter().any(|name| name == "credentials")
+        && matches!(path, [.., around, name] if PLAIN.contains(&[around.as_str(), name.as_str()]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn secrets_are_known_by_where_they_stand() {
+        let masked = |arguments: &str, read| {
+            let raw: Box<RawValue> = serde_json::from_str(arguments).unwrap();
+            secrets(&raw, read).mask_json(&raw).get().to_owned()
+        };
+        let rows = [
+            (
+                r#"{"profile":{"login":"jane","secretary":"Sam","manager":"Sam","apiToken":"abcde"},"credentials":{"password":{"value":"hunter22"},"recovery_question":{"question":"Which?","answer":1e3},"provider":{"type":"OKTA","name":"okta"}}}"#,
+                r#"{"profile":{"login":"jane","secretary":"Sam","manager":"Sam","apiToken":"***"},"credentials":{"password":{"value":"***"},"recovery_question":{"question":"Which?","answer":"***"},"provider":{"type":"OKTA","name":"okta"}}}"#,
+            ),
+            (
+                r#"{"credentials":{"password":{"hash":{"algorithm":"BCRYPT","workFactor":10,"salt":"rosebud","value":"hunter22"},"hook":{"type":"default"}}}}"#,
+                r#"{"credentials":{"password":{"hash":{"algorithm":"BCRYPT","workFactor":10,"salt":"***","value":"***"},"hook":{"type":"default"}}}}"#,
+            ),
+            (
+                r#"{"credentials":{"userName":"jane","password":{"value":"hunter22","x":"rosebud"},"y":"boat"}}"#,
+                r#"{"credentials":{"userName":"jane","password":{"value":"***","x":"***"},"y":"***"}}"#,
+            ),
+            // What is only named alike is no exception, nor what stands deeper than it should.
+            (
+                r#"{"profile":{"mySecretAboutASecretary":"boat","hash":{"passwords":{"hash":{"algorithm":"rosebud"}}}},"credentials":{"userName":{"z":"hunter22"}}}"#,
+                r#"{"profile":{"mySecretAboutASecretary":"***","hash":{"passwords":{"hash":{"algorithm":"***"}}}},"credentials":{"userName":{"z":"***"}}}"#,
+            ),
+        ];
+        for (arguments, expected) in rows {
+            assert_eq!(masked(arguments, Read::Fully), expected);
+        }
+        // Where something does not fit, everything below such a name is hidden.
+        let unfit = r#"{"credentials":{"userName":"jane","provider":{"name":"okta"}}}"#;
+        assert_eq!(
+            masked(unfit, Read::InPart),
+            r#"{"credentials":{"userName":"***","provider":{"name":"***"}}}"#
+        );
+    }
+}

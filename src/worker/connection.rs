@@ -1,0 +1,54 @@
+//! One Okta org as the worker sees it.
+
+use std::sync::Arc;
+
+use jiff::SignedDuration;
+use tokio::sync::Semaphore;
+
+use crate::domain::ids::{ConnectionName, Lane};
+use crate::policy::permit::AllowList;
+
+use super::clock::Clock;
+use super::fresh::Fresh;
+use super::okta_time::OktaTime;
+use super::ports::{Budget, Okta};
+use super::pulse::Pulse;
+
+/// One org as the worker sees it.
+pub struct Connection {
+    /// Its name.
+    pub name: ConnectionName,
+    /// The way to it.
+    pub okta: Arc<dyn Okta>,
+    /// What may be sent when.
+    pub budget: Arc<dyn Budget>,
+    /// What it enables.
+    pub subtools: AllowList,
+    /// Whether it works.
+    pub pulse: Arc<Pulse>,
+    /// What was just created there.
+    pub(super) fresh: Fresh,
+    /// How far the machine's clock is from Okta's.
+    pub(super) okta_time: OktaTime,
+    /// Room for one message in each lane that may be what brings workers down.
+    pub(super) quarantine: [Semaphore; Lane::ALL.len()],
+}
+
+impl Connection {
+    /// A connection of which nothing is known yet.
+    pub fn new(
+        name: ConnectionName,
+        okta: Arc<dyn Okta>,
+        budget: Arc<dyn Budget>,
+        subtools: AllowList,
+    ) -> Self {
+        let quarantine = [Semaphore::new(1), Semaphore::new(1)];
+        let (pulse, fresh, okta_time) = (Arc::default(), Fresh::default(), OktaTime::default());
+        Self { name, okta, budget, subtools, pulse, fresh, okta_time, quarantine }
+    }
+
+    /// How far Okta's clock is ahead of the machine's, as far as that is known.
+    pub(super) fn ahead(&self, clock: &Clock) -> Option<SignedDuration> {
+        self.okta_time.ahead(clock)
+    }
+}

@@ -1,0 +1,132 @@
+//! How much of `okta.dead` one caller may fill: its messages there must not push out those of others.
+//!
+//! The queue drops its oldest message when it is full, whoever has filled it. So each worker parks for one caller and
+//! reason at most a part of what the queue holds at once, and as much again over the time that messages are kept
+//! there. Invariant: the memory for it is bounded, however many callers there are.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::domain::topology::DEAD_MAX;
+
+use super::event::ParkReason;
+
+/// How long parked messages are kept where nobody says so.
+const DEAD_TTL: Duration = Duration::from_secs(14 * 24 * 60 * 60);
+
+/// Which part of the queue one caller may fill at once, for one reason. What a policy on the broker has dropped is no
+/// fault of its caller's, and there may be a whole backlog of it.
+fn part(reason: ParkReason) -> f64 {
+    match reason {
+        ParkReason::Unreadable | ParkReason::CrashLoop | ParkReason::Internal => 1.0 / 20.0,
+        ParkReason::Dropped => 1.0 / 2.0,
+    }
+}
+
+/// The most callers that are told apart, by reason; those who come when so many have parked share one room.
+const CALLERS_MAX: usize = 1024;
+
+/// Whose room it is, and what for: a caller's, or, without any, that of all who have none of their own.
+type Owner = (Option<Option<String>>, ParkReason);
+
+/// The room that each caller has left.
+pub(super) struct Parking {
+    dead_max: f64,
+    dead_ttl: Duration,
+    rooms: Mutex<HashMap<Owner, Room>>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Room {
+    left: f64,
+    at: Instant,
+}
+
+impl Default for Parking {
+    fn default() -> Self {
+        Self::in_queue(DEAD_MAX, DEAD_TTL)
+    }
+}
+
+impl Parking {
+    /// Rooms in a queue that holds so many messages for so long.
+    pub fn in_queue(dead_max: u32, dead_ttl: Duration) -> Self {
+        Self { dead_max: dead_max.into(), dead_ttl, rooms: Mutex::default() }
+    }
+
+    /// Takes the room for one more message, if the caller has any left.
+    pub fn take(&self, caller: Option<&str>, reason: ParkReason, now: Instant) -> bool {
+        let mut rooms = self.rooms.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut owner = (Some(caller.map(str::to_owned)), reason);
+        if rooms.len() >= CALLERS_MAX && !rooms.contains_key(&owner) {
+            // Who has all of its room again is as one that never came.
+            rooms.retain(|(_, reason), room| self.left(*room, *reason, now) < self.burst(*reason));
+            if rooms.len() >= CALLERS_MAX {
+                owner.0 = None;
+            }
+        }
+        let room = rooms.entry(owner).or_insert(Room { left: self.burst(reason), at: now });
+        let left = self.left(*room, reason, now);
+        let has_room = left >= 1.0;
+        *room = Room { left: if has_room { left - 1.0 } else { left }, at: now };
+        has_room
+    }
+
+    /// Messages that a caller may park at once.
+    fn burst(&self, reason: ParkReason) -> f64 {
+        (self.dead_max * part(reason)).floor().max(1.0)
+    }
+
+    fn left(&self, room: Room, reason: ParkReason, now: Instant) -> f64 {
+        let (since, burst) = (now.saturating_duration_since(room.at), self.burst(reason));
+        let more = burst * since.as_secs_f64() / self.dead_ttl.as_secs_f64().max(1.0);
+        (room.left + more).min(burst)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HOUR: Duration = Duration::from_secs(3600);
+
+    #[test]
+    fn a_caller_parks_its_part_and_no_more_until_time_has_passed() {
+        let parking = Parking::in_queue(400, 20 * HOUR);
+        let now = Instant::now();
+        let parked = |caller: Option<&str>, reason, count: usize, now| {
+            (0..count).filter(|_| parking.take(caller, reason, now)).count()
+        };
+        assert_eq!(parked(Some("loud"), ParkReason::Unreadable, 400, now), 20);
+        for (caller, reason) in [
+            (Some("quiet"), ParkReason::Unreadable),
+            (None, ParkReason::Unreadable),
+            (Some("loud"), ParkReason::CrashLoop),
+        ] {
+            assert_eq!(parked(caller, reason, 1, now), 1, "{caller:?} {reason:?}");
+        }
+        assert_eq!(parked(Some("loud"), ParkReason::Dropped, 400, now), 200);
+        assert_eq!(parked(Some("loud"), ParkReason::Unreadable, 400, now + 2 * HOUR), 2);
+        assert_eq!(parked(Some("loud"), ParkReason::Unreadable, 400, now + 200 * HOUR), 20);
+    }
+
+    #[test]
+    fn a_queue_that_holds_few_has_room_for_one_of_each() {
+        let (parking, now) = (Parking::in_queue(3, HOUR), Instant::now());
+        assert!(parking.take(Some("a"), ParkReason::Internal, now));
+        assert!(!parking.take(Some("a"), ParkReason::Internal, now));
+    }
+
+    #[test]
+    fn more_callers_than_can_be_told_apart_share_one_room() {
+        let (parking, now) = (Parking::in_queue(200, HOUR), Instant::now());
+        let take = |name: usize| parking.take(Some(&name.to_string()), ParkReason::Unreadable, now);
+        assert!((0..CALLERS_MAX).all(take));
+        assert_eq!((CALLERS_MAX..2 * CALLERS_MAX).filter(|name| take(*name)).count(), 10);
+        assert!(parking.rooms.lock().unwrap().len() <= CALLERS_MAX + 1);
+        assert!(take(7), "those who came before keep theirs");
+    }
+}

@@ -1,0 +1,170 @@
+//! Probes of a connection: the least request that shows whether it works again, and what time it is there.
+//!
+//! Invariant: every pause has one task that probes until the pause is over.
+
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep_until, timeout};
+
+use crate::domain::bucket::date;
+use crate::domain::http::Request;
+use crate::domain::ids::{ConnectionName, Lane, UserKey};
+use crate::policy::budget::told::{rate_of, told};
+use crate::policy::classify::{Meaning, Trouble, classify, is_unauthorized, lacks_scope};
+use crate::policy::retry::PROBE;
+
+use super::clock::Clock;
+use super::connection::Connection;
+use super::event::{Event, Observer};
+use super::ports::{Ask, Patience};
+use super::pulse::{Pause, Pulse, Reason};
+
+/// Pauses a connection until a probe gets through; nothing when it is paused already.
+pub(super) fn pause(
+    connection: &Arc<Connection>,
+    reason: Reason,
+    scope: &'static str,
+    observer: &Arc<dyn Observer>,
+) {
+    let pause = Pause { reason, scope, next_probe: Instant::now() + PROBE.base };
+    let pulse = &connection.pulse;
+    if !pulse.pause.send_if_modified(|there| there.is_none().then(|| *there = Some(pause)).is_some()) {
+        return;
+    }
+    pulse.wants_bulk.send_replace(false);
+    observer.note(&Event::Paused { connection: &connection.name, reason });
+    let of_whom = (connection.name.clone(), Arc::clone(pulse), Arc::downgrade(connection));
+    tokio::spawn(try_again(of_whom, pause, Arc::clone(observer)));
+}
+
+/// Probes with growing waits until one gets through, or somebody else has ended the pause.
+async fn try_again(
+    (name, pulse, connection): (ConnectionName, Arc<Pulse>, Weak<Connection>),
+    mut pause: Pause,
+    observer: Arc<dyn Observer>,
+) {
+    let mut watch = pulse.watch();
+    let mut failures = 0;
+    loop {
+        let is_over = watch.wait_for(|there| *there != Some(pause));
+        tokio::select! {
+            _ = is_over => break,
+            () = sleep_until(pause.next_probe) => {}
+        }
+        let is_through = match connection.upgrade() {
+            Some(connection) => probe(&connection, pause.reason, pause.scope, &observer).await,
+            None => true, // those settings are gone; whoever fails under others pauses anew
+        };
+        failures += 1;
+        let wait = PROBE.wait(failures, 0.5 + fastrand::f64() / 2.0);
+        let next = (!is_through).then(|| Pause { next_probe: Instant::now() + wait, ..pause });
+        let is_ours = pulse.pause.send_if_modified(|there| {
+            let is_ours = *there == Some(pause);
+            if is_ours {
+                *there = next;
+            }
+            is_ours
+        });
+        match next {
+            Some(next) if is_ours => pause = next,
+            Some(_) => break,
+            None => {
+                if is_ours {
+                    pulse.wants_bulk.send_replace(true);
+                }
+                break;
+            }
+        }
+    }
+    observer.note(&Event::Resumed { connection: &name, reason: pause.reason });
+}
+
+/// Whether what the pause is about works again.
+pub(super) async fn probe(
+    connection: &Connection,
+    reason: Reason,
+    scope: &str,
+    observer: &Arc<dyn Observer>,
+) -> bool {
+    let request = asking(reason, scope);
+    let ask = Ask {
+        method: &request.method,
+        route: request.route,
+        lane: Lane::Interactive,
+        caller: None,
+        not_after: None,
+        leave_at: None,
+        emits: false,
+        patience: Patience::Wait,
+    };
+    let Ok(permit) = connection.budget.admit(ask).await else { return false };
+    let sent = Instant::now();
+    let answer = connection.okta.send(&request).await;
+    let meaning = classify(&request, answer.as_ref());
+    permit.heard(told(&answer, meaning));
+    observer.note(&Event::Requested {
+        connection: &connection.name,
+        bucket: request.bucket(),
+        method: &request.method,
+        http_status: answer.as_ref().ok().map(|response| response.status),
+        took: sent.elapsed(),
+        rate: rate_of(&answer, meaning),
+    });
+    match meaning {
+        Meaning::Said => {}
+        // Okta answers, or nobody knows because this machine could not ask.
+        Meaning::Limited(_) | Meaning::Failed(Trouble::Local) => return reason == Reason::Unreachable,
+        Meaning::Failed(_) => return false,
+    }
+    let Ok(response) = answer else { return false };
+    if let Some(date) = date(&response.headers) {
+        connection.okta_time.learn(date);
+    }
+    match reason {
+        Reason::Unauthorized => !is_unauthorized(&response),
+        Reason::Forbidden => !is_unauthorized(&response) && !lacks_scope(&response),
+        Reason::Unreachable | Reason::ReadOnly => true,
+    }
+}
+
+/// How long Okta may take to tell its time.
+const TIME_MAX: Duration = Duration::from_secs(10);
+
+/// How often it is asked at most: an org without a `Date` will have none the next time.
+const TIME_EVERY: Duration = Duration::from_secs(60);
+
+/// Asks Okta for its time, where that is not known.
+pub(super) async fn learn_time(connection: &Connection, clock: &Clock, observer: &Arc<dyn Observer>) {
+    let mut asked = connection.okta_time.asked.lock().await;
+    let is_recent = asked.is_some_and(|at| at.elapsed() < TIME_EVERY);
+    if connection.ahead(clock).is_none() && !is_recent {
+        // Whether the answer is good matters to nobody here.
+        let asking = probe(connection, Reason::Unreachable, "okta.users.read", observer);
+        let _ = timeout(TIME_MAX, asking).await;
+        *asked = Some(Instant::now());
+    }
+}
+
+/// The least that shows it. Only a write shows whether Okta takes writes, from anybody or with this scope; these
+/// name nobody.
+fn asking(reason: Reason, scope: &str) -> Request {
+    let list = |route| Request::get(route, &[]).query("limit", 1);
+    let is_write = match reason {
+        Reason::ReadOnly => true,
+        Reason::Forbidden => scope.ends_with(".manage"),
+        Reason::Unauthorized | Reason::Unreachable => false,
+    };
+    let nobody = UserKey::try_from("00u00000000000000000".to_owned()).expect("it is shaped like an id");
+    match (scope.split('.').nth(1), is_write) {
+        (Some("groups"), true) => {
+            Request::delete("/api/v1/groups/{groupId}/users/{userId}", &[&nobody, &nobody])
+        }
+        (Some("apps"), true) => Request::delete("/api/v1/apps/{appId}/users/{userId}", &[&nobody, &nobody]),
+        (_, true) => Request::post("/api/v1/users/{userId}/lifecycle/unsuspend", &[&nobody]),
+        (Some("groups"), false) if reason == Reason::Forbidden => list("/api/v1/groups"),
+        (Some("apps"), false) if reason == Reason::Forbidden => list("/api/v1/apps"),
+        (Some("logs"), false) if reason == Reason::Forbidden => list("/api/v1/logs"),
+        (_, false) => list("/api/v1/users"),
+    }
+}
