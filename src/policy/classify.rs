@@ -217,7 +217,7 @@ pub fn concurrency_wait(in_a_row: u32, jitter: f64) -> Duration {
     interval.mul_f64(0.5 + jitter.clamp(0.0, 1.0))
 }
 
-/// Whether Okta says that the credential lacks a scope (`WWW-Authenticate`, "insufficient_scope").
+/// Returns true if Okta says that the credential lacks a scope (`WWW-Authenticate`, "insufficient_scope").
 pub fn lacks_scope(response: &Response) -> bool {
     let said =
         |value: &http::HeaderValue| value.to_str().is_ok_and(|text| text.contains("insufficient_scope"));

@@ -1,4 +1,4 @@
-//! What in a message is secret, and what of it an error may not repeat.
+//! Secrets of a message, and values of its caller that an error may not repeat.
 //!
 //! Goes by names and places alone. Invariant: a text below a name that speaks of secrets is one, unless it is known to
 //! be none.
@@ -12,7 +12,7 @@ use crate::domain::json;
 use crate::domain::secret::Secrets;
 use crate::domain::text::is_repeatable;
 
-/// How much of a message is understood.
+/// Extent to which a message is understood.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Read {
     /// The arguments are those of the subtool.
@@ -21,7 +21,7 @@ pub enum Read {
     InPart,
 }
 
-/// The secrets in a message or its arguments: every text below a name that speaks of them, at any depth, but for what
+/// Returns the secrets in a message or its arguments: every text below a name that speaks of them, at any depth, but for what
 /// is known to be none. A text that is itself JSON is looked into as well: models send objects so.
 pub fn secrets(raw: &RawValue, read: Read) -> Secrets {
     let mut secrets = Secrets::default();
@@ -37,7 +37,7 @@ pub fn secrets(raw: &RawValue, read: Read) -> Secrets {
     secrets
 }
 
-/// How deep JSON in texts of JSON is looked into.
+/// Layers of JSON inside texts of JSON that are searched.
 const JSON_LAYERS_MAX: usize = 3;
 
 /// Tells of every text and number, and of those in texts that are JSON, with the names that lead there.
@@ -53,7 +53,7 @@ fn each_text(raw: &RawValue, above: &[String], layers: usize, told: &mut dyn FnM
     });
 }
 
-/// The texts of a body that an error may not repeat, whatever they are: all but numbers, times and what has the form of a
+/// Returns the texts of a body that an error may not repeat, whatever they are: all but numbers, times and what has the form of a
 /// name, an id or an address. Those are the caller's values, and one in a wrong place may be a password.
 pub fn unrepeatable(body: &[u8], failure: &Failure) -> Secrets {
     let mut values = Secrets::default();
@@ -83,14 +83,14 @@ const SENSITIVE: [&str; 5] = ["credential", "password", "secret", "token", "answ
 /// A word in the names of people, which begins like one of those.
 const SECRETARY: &str = "secretar";
 
-/// Whether a name speaks of secrets.
+/// Returns true if a name speaks of secrets.
 pub fn speaks_of_secrets(text: &str) -> bool {
     let text = text.to_ascii_lowercase();
     let speaks = |text: &str| SENSITIVE.iter().any(|word| text.contains(word));
     speaks(&text) && (!text.contains(SECRETARY) || speaks(&text.replace(SECRETARY, "-")))
 }
 
-/// What in `credentials` is no secret (Okta's `UserCredentials` and `AppUserCredentials`), by the last two names.
+/// Members of `credentials` that are no secret (Okta's `UserCredentials` and `AppUserCredentials`), by the last two names.
 const PLAIN: [[&str; 2]; 11] = [
     ["credentials", "userName"],
     ["provider", "type"],

@@ -19,7 +19,7 @@ const GROUPS_PAGE: u32 = 200;
 /// The largest page of groups: with `q` there is only this one.
 const GROUPS_PAGE_MAX: u32 = 10_000;
 
-/// What Okta adds to each group of a list.
+/// Additions that Okta makes to each group of a list.
 #[derive(Debug, Clone, Copy, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum GroupExpand {
@@ -43,7 +43,7 @@ pub struct ListGroups {
     sort_by: Option<String>,
     /// The order; needs `search`.
     sort_order: Option<SortOrder>,
-    /// What to add to each group.
+    /// Adds this to each group.
     expand: Option<GroupExpand>,
     /// The most groups in all.
     #[serde(default)]

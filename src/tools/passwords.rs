@@ -23,11 +23,11 @@ use super::{
 pub struct ResetUserPassword {
     /// The user's id or login.
     user_id: UserKey,
-    /// Whether Okta mails the link; otherwise the result holds it, to `reply_to` alone.
+    /// Lets Okta mail the link; otherwise the result holds it, to `reply_to` alone.
     #[serde(default = "yes", deserialize_with = "or_yes")]
     #[schemars(with = "Option<bool>")]
     send_email: bool,
-    /// Whether the user is signed out everywhere.
+    /// Signs the user out everywhere.
     #[serde(default, deserialize_with = "or_default")]
     #[schemars(with = "Option<bool>")]
     revoke_sessions: bool,
@@ -119,11 +119,11 @@ const RESET: Leading<'static> = Leading {
 pub struct ExpireUserPassword {
     /// The user's id or login.
     user_id: UserKey,
-    /// Whether Okta sets a temporary password, given in the result to `reply_to` alone.
+    /// Lets Okta set a temporary password, given in the result to `reply_to` alone.
     #[serde(default, deserialize_with = "or_default")]
     #[schemars(with = "Option<bool>")]
     temp_password: bool,
-    /// Whether the user is signed out everywhere; needs `temp_password`.
+    /// Signs the user out everywhere; needs `temp_password`.
     #[serde(default, deserialize_with = "or_default")]
     #[schemars(with = "Option<bool>")]
     revoke_sessions: bool,

@@ -18,24 +18,24 @@ use super::pulse::Pulse;
 pub struct Connection {
     /// Its name.
     pub name: ConnectionName,
-    /// The way to it.
+    /// The client that sends requests to it.
     pub okta: Arc<dyn Okta>,
-    /// What may be sent when.
+    /// The rate-limit budget that admits each request.
     pub budget: Arc<dyn Budget>,
-    /// What it enables.
+    /// The subtools that it enables.
     pub subtools: AllowList,
-    /// Whether it works.
+    /// The circuit breaker.
     pub pulse: Arc<Pulse>,
-    /// What was just created there.
+    /// Ids of objects that were just created there.
     pub(super) fresh: Fresh,
-    /// How far the machine's clock is from Okta's.
+    /// The difference between the machine's clock and Okta's.
     pub(super) okta_time: OktaTime,
     /// Room for one message in each lane that may be what brings workers down.
     pub(super) quarantine: [Semaphore; Lane::ALL.len()],
 }
 
 impl Connection {
-    /// A connection of which nothing is known yet.
+    /// Makes a connection of which nothing is known yet.
     pub fn new(
         name: ConnectionName,
         okta: Arc<dyn Okta>,
@@ -47,7 +47,7 @@ impl Connection {
         Self { name, okta, budget, subtools, pulse, fresh, okta_time, quarantine }
     }
 
-    /// How far Okta's clock is ahead of the machine's, as far as that is known.
+    /// Returns the time by which Okta's clock is ahead of the machine's; `None` if that is not known.
     pub(super) fn ahead(&self, clock: &Clock) -> Option<SignedDuration> {
         self.okta_time.ahead(clock)
     }

@@ -21,7 +21,7 @@ const WAITING_MAX: usize = 8;
 /// How many delayed writes of a lane are remembered at most. Beyond it, order is kept among those in hand only.
 const DELAYED_MAX: usize = 10_000;
 
-/// How often at most all subjects are looked through for delayed writes that are lost.
+/// The shortest time between two searches of all subjects for delayed writes that are lost.
 const SCAN_EVERY: Duration = Duration::from_secs(1);
 
 /// How long a delayed write is expected back when this is the only worker: it comes back behind everything that waits in
@@ -58,7 +58,7 @@ struct OrderState {
     subjects: HashMap<Subject, SubjectLine>,
     /// Delayed writes of all subjects.
     delayed: usize,
-    /// When all subjects were last looked through for lost ones.
+    /// The moment of the last search of all subjects for lost writes.
     scanned_at: Option<Instant>,
 }
 

@@ -1,4 +1,4 @@
-//! How a delivery ended, and what is known of its message for the answer.
+//! The end of a delivery, and the facts about its message that the answer needs.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use super::connection::Connection;
 use super::conversation::Cost;
 use super::event::ParkReason;
 
-/// How the worker came to the end of a delivery.
+/// The end of a delivery.
 pub(super) enum Ended {
     /// The invocation has ended: what is to be answered.
     Concluded(Conclusion),
@@ -24,13 +24,13 @@ pub(super) enum Ended {
     Stale,
 }
 
-/// How an invocation ended, for the answer.
+/// The end of an invocation, for the answer.
 #[derive(Clone)]
 pub(super) struct Conclusion {
     pub outcome: Outcome,
     pub cost: Cost,
     pub park: Option<ParkReason>,
-    /// Pages of a list that were answered before.
+    /// Pages of a list that were answered before this end.
     pub pages: u32,
 }
 
@@ -59,18 +59,18 @@ impl Ended {
     }
 }
 
-/// What the caller is told of an invocation that was taken back.
+/// Returns the outcome of an invocation that its caller has cancelled.
 pub(super) fn cancelled() -> Outcome {
     let failure = Failure::new(ErrorCode::Cancelled, "the caller has cancelled it before it began");
     Outcome::Failed { effect: Effect::None, failure } // whatever may have run before is not cancelled
 }
 
-/// What the caller is told of a bug of ours.
+/// Returns the failure that a bug of the worker is answered with.
 pub(super) fn a_bug() -> Failure {
     Failure::new(ErrorCode::Internal, "the worker has a bug; the message is parked")
 }
 
-/// What is known of a message for its answer, whatever became of it.
+/// Facts about a message that its answer needs, whatever became of it.
 #[derive(Default)]
 pub(super) struct Identity {
     pub connection: Option<Arc<Connection>>,
@@ -80,9 +80,9 @@ pub(super) struct Identity {
     pub reason: Option<String>,
     pub secrets: Secrets,
     pub bytes_max: usize,
-    /// Whether its result is never left out.
+    /// True if its result is never left out.
     pub keeps_result: bool,
-    /// Whether its answers are pages.
+    /// True if its answers are pages.
     pub is_paged: bool,
 }
 

@@ -29,10 +29,9 @@ pub(super) fn pause(
 ) {
     let pause = Pause { reason, scope, next_probe: Instant::now() + PROBE.base };
     let pulse = &connection.pulse;
-    if !pulse.pause.send_if_modified(|there| there.is_none().then(|| *there = Some(pause)).is_some()) {
+    if !pulse.begin(pause) {
         return;
     }
-    pulse.wants_bulk.send_replace(false);
     observer.note(&Event::Paused { connection: &connection.name, reason });
     let of_whom = (connection.name.clone(), Arc::clone(pulse), Arc::downgrade(connection));
     tokio::spawn(try_again(of_whom, pause, Arc::clone(observer)));
@@ -54,25 +53,16 @@ async fn try_again(
         }
         let is_through = match connection.upgrade() {
             Some(connection) => probe(&connection, pause.reason, pause.scope, &observer).await,
-            None => true, // those settings are gone; whoever fails under others pauses anew
+            None => true, // a reload replaced the settings; a request that fails under the new ones pauses the connection again
         };
         failures += 1;
         let wait = PROBE.wait(failures, 0.5 + fastrand::f64() / 2.0);
         let next = (!is_through).then(|| Pause { next_probe: Instant::now() + wait, ..pause });
-        let is_ours = pulse.pause.send_if_modified(|there| {
-            let is_ours = *there == Some(pause);
-            if is_ours {
-                *there = next;
-            }
-            is_ours
-        });
         match next {
-            Some(next) if is_ours => pause = next,
-            Some(_) => break,
+            Some(next) if pulse.replace(pause, Some(next)) => pause = next,
+            Some(_) => break, // somebody else has ended the pause
             None => {
-                if is_ours {
-                    pulse.wants_bulk.send_replace(true);
-                }
+                pulse.replace(pause, None);
                 break;
             }
         }
@@ -80,7 +70,7 @@ async fn try_again(
     observer.note(&Event::Resumed { connection: &name, reason: pause.reason });
 }
 
-/// Whether what the pause is about works again.
+/// Sends one probe; true if what the pause is about works again.
 pub(super) async fn probe(
     connection: &Connection,
     reason: Reason,
@@ -128,10 +118,10 @@ pub(super) async fn probe(
     }
 }
 
-/// How long Okta may take to tell its time.
+/// The longest that Okta may take to tell its time.
 const TIME_MAX: Duration = Duration::from_secs(10);
 
-/// How often it is asked at most: an org without a `Date` will have none the next time.
+/// The shortest time between two questions: an org without a `Date` will have none the next time.
 const TIME_EVERY: Duration = Duration::from_secs(60);
 
 /// Asks Okta for its time, where that is not known.

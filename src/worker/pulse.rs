@@ -84,9 +84,9 @@ impl Pause {
 /// The pulse of a connection. It outlives its settings.
 #[derive(Debug)]
 pub struct Pulse {
-    pub(super) pause: watch::Sender<Option<Pause>>,
+    pause: watch::Sender<Option<Pause>>,
     /// Whether messages of the bulk lane are wanted.
-    pub(super) wants_bulk: watch::Sender<bool>,
+    wants_bulk: watch::Sender<bool>,
     /// Good answers so far.
     beats: AtomicU64,
     /// Scopes that have worked.
@@ -112,6 +112,36 @@ impl Pulse {
 
     pub(super) fn pause(&self) -> Option<Pause> {
         *self.pause.borrow()
+    }
+
+    /// Begins a pause; false if there is one already.
+    pub(super) fn begin(&self, pause: Pause) -> bool {
+        let begins = self.pause.send_if_modified(|there| {
+            let begins = there.is_none();
+            if begins {
+                *there = Some(pause);
+            }
+            begins
+        });
+        if begins {
+            self.wants_bulk.send_replace(false);
+        }
+        begins
+    }
+
+    /// Replaces a pause, or ends it; false if it is no longer the one that goes on.
+    pub(super) fn replace(&self, pause: Pause, next: Option<Pause>) -> bool {
+        let is_there = self.pause.send_if_modified(|there| {
+            let is_there = *there == Some(pause);
+            if is_there {
+                *there = next;
+            }
+            is_there
+        });
+        if is_there && next.is_none() {
+            self.wants_bulk.send_replace(true);
+        }
+        is_there
     }
 
     /// Waits until a pause begins or ends, or its next probe is another one.

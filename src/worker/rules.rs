@@ -19,19 +19,19 @@ use super::connection::Connection;
 pub struct Rules {
     /// The orgs by name.
     pub connections: HashMap<ConnectionName, Arc<Connection>>,
-    /// Who may call.
+    /// Callers, and the subtools that each may use.
     pub callers: Callers,
-    /// Where results may go.
+    /// Queues that results may go to.
     pub reply_to: ReplyPolicy,
     /// The worker's own broker user, whose `okta-` headers count.
     pub own_user: Option<String>,
-    /// How long an interactive invocation without a deadline may take to begin.
+    /// The longest that an interactive invocation without a deadline may take to begin.
     pub interactive_deadline: Duration,
-    /// How long a list may go on asking for pages.
+    /// The longest that a list may go on asking for pages.
     pub list_time_max: Duration,
-    /// How often and after how long a failure is tried again.
+    /// Number of attempts, and the waits between them.
     pub retry: RetryRules,
-    /// Where the time of day is read.
+    /// The clock that tells the time of day.
     pub clock: Clock,
     /// Turns true when the worker is to stop: what has not begun is left to others.
     pub stopping: watch::Receiver<bool>,

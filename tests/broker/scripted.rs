@@ -115,7 +115,7 @@ impl Scripted {
         locked(&self.seen.lines).len()
     }
 
-    /// What was published so far with a confirm to come, in order, but for what the worker tries queues of its own with.
+    /// Returns the messages published so far with a confirm to come, in order, without those of the worker's own queues.
     pub fn published(&self) -> Vec<Published> {
         let published = locked(&self.seen.published);
         published.iter().filter(|message| !message.queue.starts_with("okta.")).cloned().collect()

@@ -189,8 +189,8 @@ async fn only_the_message_that_kills_workers_is_parked_and_its_caller_is_told() 
     let (verdict, history) = run.end(vec![worker], 0, PATIENCE).await;
     passing.abort();
     assert!(verdict.is_good(), "seed {seed}: {verdict:#?}");
-    assert_eq!(history.parked, [KILLER]);
     let told: Vec<_> = history.answered.iter().filter(|answer| answer.id == KILLER).collect();
+    assert_eq!(history.parked, [KILLER], "{told:?}");
     let are_internal = told.iter().all(|answer| answer.code.as_deref() == Some("internal"));
     assert!(!told.is_empty() && are_internal, "{told:?}");
     let figures = format!("{count} good ones answered, {deaths} deaths, one message parked, its caller told");

@@ -62,7 +62,7 @@ pub(super) fn floor(limit: u32, capacity_percent: u8) -> u32 {
     u32::try_from(left.div_ceil(100)).unwrap_or(limit).min(limit.saturating_sub(1))
 }
 
-/// What the budget learns of an answer: its meaning, and its headers where they speak of the window.
+/// Returns the observation that the budget makes of an answer: its meaning, and its headers where they speak of the window.
 pub fn told(answer: &Result<Response, NoAnswer>, meaning: Meaning) -> Told {
     let window = rate_of(answer, meaning).filter(|rate| !rate.is_concurrency());
     match (meaning, window) {
@@ -76,7 +76,7 @@ pub fn told(answer: &Result<Response, NoAnswer>, meaning: Meaning) -> Told {
     }
 }
 
-/// The rate-limit headers of an answer; those of one that is not Okta's mean nothing.
+/// Returns the rate-limit headers of an answer; headers of an answer that is not Okta's mean nothing.
 pub fn rate_of(answer: &Result<Response, NoAnswer>, meaning: Meaning) -> Option<RateHeaders> {
     match meaning {
         Meaning::Failed(Trouble::NotOkta) => None,

@@ -1,9 +1,12 @@
-//! What one delivery cost.
+//! Costs of one delivery: attempts, requests, and time spent waiting.
 
 use std::time::Duration;
 
 use crate::domain::answer::RateLimit;
 use crate::domain::bucket::{Bucket, RateHeaders};
+
+/// The most ids of requests that are kept: enough to find an invocation in the System Log, and little for a model to read.
+const REQUEST_IDS_MAX: usize = 10;
 
 /// Costs of one delivery, known also when it failed.
 #[derive(Debug, Clone, Default)]
@@ -27,7 +30,7 @@ impl Cost {
         bucket: Bucket,
         told: Option<RateHeaders>,
         request_id: Option<&str>,
-        ids_max: usize,
+        is_counted_only: bool,
     ) {
         let window = |rate: RateHeaders| {
             let reset = jiff::Timestamp::from_second(rate.reset).ok()?;
@@ -35,6 +38,7 @@ impl Cost {
         };
         self.rate_limit = told.and_then(window).or(self.rate_limit);
         self.okta_request_ids.extend(request_id.map(str::to_owned));
+        let ids_max = if is_counted_only { 1 } else { REQUEST_IDS_MAX };
         if self.okta_request_ids.len() > ids_max {
             self.okta_request_ids.remove(0);
         }

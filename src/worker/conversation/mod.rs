@@ -440,11 +440,7 @@ impl<'a> Conversation<'a> {
         self.cost.okta_calls += 1;
         match std::mem::take(&mut self.is_another) {
             true => self.cost.attempts += 1,
-            // A look at what an earlier delivery has sent belongs to the attempt that sent it.
-            false
-                if request.is_read()
-                    && self.doubt == Doubt::Before
-                    && self.job.letter.docket.attempts > 0 => {}
+            false if self.continues_an_attempt(request) => {}
             false => self.cost.attempts = self.cost.attempts.max(1),
         }
         // Until the answer says otherwise, for whatever may happen meanwhile.
@@ -459,10 +455,7 @@ impl<'a> Conversation<'a> {
         let window = rate.filter(|rate| !rate.is_concurrency());
         permit.heard(told(&answer, meaning));
         if let Ok(response) = &answer {
-            /// Enough to find an invocation in the System Log, and little to read for a model.
-            const REQUEST_IDS_MAX: usize = 10;
-            let ids_max = if self.job.envelope.options.count_only { 1 } else { REQUEST_IDS_MAX };
-            self.cost.remember(bucket, window, response.request_id(), ids_max);
+            self.cost.remember(bucket, window, response.request_id(), self.job.envelope.options.count_only);
         }
         self.company.observer.note(&Event::Requested {
             connection: &connection.name,
@@ -473,6 +466,11 @@ impl<'a> Conversation<'a> {
             rate,
         });
         Ok((answer, meaning))
+    }
+
+    /// Returns true if a request looks at what an earlier delivery has sent: it belongs to the attempt that sent it.
+    fn continues_an_attempt(&self, request: &Request) -> bool {
+        request.is_read() && self.doubt == Doubt::Before && self.job.letter.docket.attempts > 0
     }
 
     /// Whether everything so far only read, so that somebody else may begin anew.

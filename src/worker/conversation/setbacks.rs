@@ -175,8 +175,7 @@ impl Conversation<'_> {
             let failure = with_okta(Failure::new(ErrorCode::OktaUnavailable, message), answer);
             return Err(self.failed(failure.retry_at(at)));
         }
-        let may_come_again = self.patience == Patience::ComeAgain;
-        if wait > WAIT_IN_HAND_MAX && self.has_changed_nothing() && may_come_again {
+        if wait > WAIT_IN_HAND_MAX && self.has_changed_nothing() && self.patience == Patience::ComeAgain {
             self.note_retry(trouble, attempt, wait);
             self.owed = wait.min(WAIT_IN_HAND_MAX); // if there can be no copy
             return Err(End::ComeAgain { bucket: request.bucket(), wait });
