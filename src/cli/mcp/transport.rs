@@ -115,6 +115,7 @@ impl<W: AsyncWrite + Send + Unpin + 'static> Transport<RoleServer> for Lines<W> 
     async fn receive(&mut self) -> Option<RxJsonRpcMessage<RoleServer>> {
         loop {
             tokio::select! {
+                biased; // a bad line came before whatever message, or end of the input, is behind it
                 Some(()) = self.unparseable.recv() => {
                     let fault = ErrorData::parse_error("the line is not JSON", None);
                     // Sent by itself: this future may be dropped at any moment.
