@@ -137,7 +137,8 @@ impl Answering<'_> {
             page,
             result_omitted: false,
             error,
-            attempts: docket.attempts.saturating_add(cost.attempts),
+            // Of attempts that failed for the whole connection none counts, and still Okta was asked.
+            attempts: docket.attempts.saturating_add(cost.attempts).max((cost.okta_calls > 0).into()),
             okta_calls: cost.okta_calls,
             waited_ms: millis(docket.waited + cost.waited),
             duration_ms: millis(self.took()),

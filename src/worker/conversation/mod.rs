@@ -118,6 +118,8 @@ pub(super) struct Conversation<'a> {
     unclear: Option<Result<Response, NoAnswer>>,
     /// Whether the next request begins another attempt.
     is_another: bool,
+    /// True while the latest attempt has not failed: a message that is handed back in it has not spent it.
+    is_open: bool,
     /// What Okta said when it failed for the whole connection.
     refused: Option<OktaError>,
     /// Attempts spent on what may fail for the whole connection.
@@ -156,6 +158,7 @@ impl<'a> Conversation<'a> {
             },
             unclear: None,
             is_another: false,
+            is_open: false,
             refused: None,
             attempts_everywhere: 0,
             beats_before: None,
@@ -292,6 +295,7 @@ impl<'a> Conversation<'a> {
                     self.back_off(&request, limit).await?;
                 }
                 Meaning::Failed(trouble) => {
+                    self.is_open = false;
                     let may_have_happened = trouble.may_have_happened();
                     self.has_begun |= may_have_happened;
                     let is_unclear = may_have_happened && !request.is_read();
@@ -443,6 +447,7 @@ impl<'a> Conversation<'a> {
             false if self.continues_an_attempt(request) => {}
             false => self.cost.attempts = self.cost.attempts.max(1),
         }
+        self.is_open = true;
         // Until the answer says otherwise, for whatever may happen meanwhile.
         if !request.is_read() {
             self.doubt = Doubt::Now;
@@ -468,9 +473,15 @@ impl<'a> Conversation<'a> {
         Ok((answer, meaning))
     }
 
-    /// Returns true if a request looks at what an earlier delivery has sent: it belongs to the attempt that sent it.
+    /// Returns true if a request looks at what was sent before: it belongs to the attempt that sent it, even where that
+    /// one no longer counts because the whole connection failed.
     fn continues_an_attempt(&self, request: &Request) -> bool {
-        request.is_read() && self.doubt == Doubt::Before && self.job.letter.docket.attempts > 0
+        request.is_read()
+            && match self.doubt {
+                Doubt::None => false,
+                Doubt::Before => self.job.letter.docket.attempts > 0,
+                Doubt::Now => true,
+            }
     }
 
     /// Whether everything so far only read, so that somebody else may begin anew.

@@ -67,7 +67,9 @@ impl Conversation<'_> {
 
     /// Returns what has been spent on the message by now.
     pub fn so_far(&self) -> SoFar {
-        SoFar { attempts: self.attempts(), waited: self.waited(), in_doubt: !self.has_changed_nothing() }
+        let spent = self.cost.attempts.saturating_sub(self.is_open.into());
+        let attempts = self.job.letter.docket.attempts.saturating_add(spent);
+        SoFar { attempts, waited: self.waited(), in_doubt: !self.has_changed_nothing() }
     }
 
     /// Returns true when the message is to stay in its queue, because its connection is paused.
