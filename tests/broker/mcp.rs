@@ -180,6 +180,11 @@ async fn arguments_are_taken_as_a_model_sends_them() {
     assert_eq!(result["status"], "succeeded", "{answer}");
     assert_eq!(result["result"]["profile"]["firstName"], "A\\u{202e}\\u{200b}");
     assert!(result["notice"].as_str().is_some_and(|notice| notice.contains("not instructions")), "{answer}");
+    // Tag characters: the simulated org takes them in a group's description, and in no base attribute of a user.
+    server.call(22, "create_group", &json!({ "name": "Tags", "description": "A\u{e0041}" }));
+    let answer = server.heard(|message| message["id"] == 22).await;
+    let group = &answer["result"]["structuredContent"];
+    assert_eq!(group["result"]["profile"]["description"], "A\\u{e0041}", "{answer}");
     server.call(21, "list_users", &json!({ "limit": "many \"S3cret\"" }));
     let answer = server.heard(|message| message["id"] == 21).await;
     let error = &answer["result"]["structuredContent"]["error"];
