@@ -1,4 +1,7 @@
-//! What the 28 subtools say first, on one page.
+//! Golden pages: the first requests of the 28 subtools, and the table of retries.
+
+#[path = "golden/retries.rs"]
+mod retries;
 
 use okta_worker::tools::catalogue::CATALOGUE;
 use okta_worker::tools::{Bounds, Move, Setting};

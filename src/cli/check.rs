@@ -1,7 +1,7 @@
-//! `okta-worker check`: the configuration, the broker and each org, named one by one.
+//! `okta-worker check`: the configuration, the broker and each org, reported one by one.
 //!
-//! It changes nothing: on the broker it tries out a queue of its own, which goes with it. What only a write could show is
-//! said to be unchecked, not passed.
+//! It changes nothing: on the broker it uses a temporary queue of its own. A fact that only a write could show is
+//! reported as unchecked, not as passed.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -19,7 +19,7 @@ use crate::domain::topology::{presence_queue, work_queue};
 use crate::edge::descriptors;
 use crate::edge::okta::{AnswerRoom, Credential, Granted, OktaClient, TokenType};
 use crate::edge::rabbit::{Found, Orphan, inspect, observed, orphans, policies};
-use crate::policy::classify::{Meaning, Trouble, classify};
+use crate::policy::classify::{FailureKind, Known, Meaning, classify};
 use crate::policy::hazards::Hazard;
 use crate::tools::catalogue::CATALOGUE;
 use crate::worker::ports::Okta as _;
@@ -35,7 +35,7 @@ pub(super) struct Arguments {
     management: Option<String>,
 }
 
-/// Scopes that a read proves, and the cheapest read that does.
+/// The scopes that a read proves, each with the cheapest such read.
 const READS: [(&str, &str); 4] = [
     ("okta.users.read", "/api/v1/users"),
     ("okta.groups.read", "/api/v1/groups"),
@@ -43,7 +43,7 @@ const READS: [(&str, &str); 4] = [
     ("okta.logs.read", "/api/v1/logs"),
 ];
 
-/// Prints findings and remembers whether one was bad.
+/// A printer of findings that remembers if one was bad.
 struct Report {
     is_good: bool,
 }
@@ -120,7 +120,7 @@ async fn check_broker(config: &Config, report: &mut Report) {
     }
 }
 
-/// Tells whether `run` may open as many files as it may need, where it is started as this command is.
+/// Reports whether `run` may open as many files as it may need, if started like this command.
 fn check_open_files(config: &Config, report: &Report) {
     descriptors::raise();
     match descriptors::shortage(needed_files(config)) {
@@ -129,7 +129,7 @@ fn check_open_files(config: &Config, report: &Report) {
     }
 }
 
-/// Queues of connections that are no longer configured: nobody answers what waits there.
+/// Reports queues of connections that are no longer configured: no worker answers the messages there.
 async fn check_orphans(config: &Config, management: Option<&str>, report: &mut Report) {
     const WHAT: &str = "queues without a connection";
     let Some(url) = management else {
@@ -150,7 +150,7 @@ async fn check_orphans(config: &Config, management: Option<&str>, report: &mut R
     }
 }
 
-/// Policies on the broker that lose or refuse messages.
+/// Reports policies on the broker that lose or refuse messages.
 async fn check_policies(config: &Config, management: Option<&str>, report: &mut Report) {
     const WHAT: &str = "policies";
     const REMEDY: &str = "exclude the worker's queues (`^okta\\.`) from it";
@@ -223,7 +223,7 @@ async fn check_connection(connection: &Connection, room: &Arc<AnswerRoom>, repor
     }
 }
 
-/// Whether a service app has a scope that its subtools need.
+/// Reports whether a service app has a scope that its subtools need.
 fn check_scope(connection: &Connection, granted: &Granted, scope: &str, report: &mut Report) {
     let has = |scopes: &[String]| {
         let wider = scope.replace(".read", ".manage");
@@ -234,7 +234,7 @@ fn check_scope(connection: &Connection, granted: &Granted, scope: &str, report: 
         Credential::Token { .. } => &[],
     };
     match (has(&granted.scopes), has(asked)) {
-        // What it may read, a read has shown.
+        // A read has already shown a `.read` scope.
         (true, _) if scope.ends_with(".read") => {}
         (true, _) => report.good(scope, "granted"),
         (false, true) => {
@@ -246,7 +246,7 @@ fn check_scope(connection: &Connection, granted: &Granted, scope: &str, report: 
     }
 }
 
-/// Whether Okta takes the token, and whose it is.
+/// Checks that Okta accepts the token, and reports its owner's roles.
 async fn check_token(connection: &Connection, client: &OktaClient, report: &mut Report) -> bool {
     #[derive(Deserialize)]
     struct Role {
@@ -288,19 +288,19 @@ async fn check_token(connection: &Connection, client: &OktaClient, report: &mut 
     true
 }
 
-/// Asks Okta once; the page of a proxy or of an org that is gone is no answer.
+/// Asks Okta once; the page of a proxy or of a deleted org does not count as an answer.
 async fn ask(client: &OktaClient, request: &Request) -> Result<Response, String> {
     let response = client.send(request).await.map_err(|no_answer| no_answer.to_string())?;
-    match classify(request, Ok(&response)) {
-        Meaning::Failed(Trouble::NotOkta) => {
+    match classify(request, Ok(&response), Known::NOTHING) {
+        Meaning::Failed(FailureKind::NotOkta) => {
             let what = OktaError::read(&response).summary.unwrap_or_default();
             Err(format!("no answer of Okta's, but {}: {what}", response.status))
         }
-        Meaning::Said | Meaning::Limited(_) | Meaning::Failed(_) => Ok(response),
+        Meaning::Said | Meaning::Refused(_) | Meaning::Limited(_) | Meaning::Failed(_) => Ok(response),
     }
 }
 
-/// One read that needs a scope.
+/// Reports the result of one read that needs a scope.
 async fn check_read(
     client: &OktaClient,
     connection: &Connection,
@@ -316,7 +316,7 @@ async fn check_read(
     }
     let limit = RateHeaders::read(&response.headers)
         .map_or_else(|| "no limit announced".to_owned(), |rate| format!("limit {} a window", rate.limit));
-    // A service application without an administrator role sees no users, and no error either.
+    // A service application without an administrator role sees no users, and gets no error.
     let is_blind =
         is_access_token(connection) && route == "/api/v1/users" && response.body.trim_ascii() == b"[]";
     match is_blind {
@@ -325,7 +325,7 @@ async fn check_read(
     }
 }
 
-/// Whether an access token of OAuth 2.0 opens the org, whoever got it.
+/// Returns true if the credential is an OAuth 2.0 access token, given or obtained by a service app.
 fn is_access_token(connection: &Connection) -> bool {
     match &connection.endpoint.credential {
         Credential::Token { kind, .. } => *kind == TokenType::Bearer,

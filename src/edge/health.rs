@@ -1,7 +1,7 @@
-//! What Kubernetes and Prometheus ask over HTTP: `/healthz`, `/readyz`, `/metrics`.
+//! HTTP endpoints for Kubernetes and Prometheus: `/healthz`, `/readyz`, `/metrics`.
 //!
-//! Alive means that the runtime still turns, whatever the broker or Okta do: a restart cures neither of
-//! them. Ready means that messages are taken. Nothing here changes what the worker does.
+//! Alive means that the runtime makes progress, whatever the state of the broker or Okta: a restart cures neither.
+//! Ready means that the worker takes messages. Nothing here changes what the worker does.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -23,16 +23,16 @@ use crate::edge::http_server;
 use crate::edge::metrics::Metrics;
 use crate::worker::event::{Event, Observer, PauseReason};
 
-/// How often the heart beats.
+/// The interval between heartbeats.
 const BEAT_EVERY: Duration = Duration::from_secs(1);
 
-/// A heart silent for this long has stopped. Thirty beats missed in a row are no busy moment any more.
+/// The age at which a heartbeat counts as stopped. A busy moment does not explain thirty missed beats in a row.
 const BEAT_AGE_MAX: Duration = Duration::from_secs(30);
 
 /// The content type of Prometheus' text format.
 const METRICS_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// One of the two facts that readiness is made of.
+/// One of the two facts that determine readiness.
 #[derive(Debug)]
 struct Fact {
     holds: bool,
@@ -43,13 +43,13 @@ struct Fact {
 struct Readiness {
     broker: Fact,
     worker: Fact,
-    /// Connections that are paused, and why.
+    /// Paused connections, each with its reason.
     paused: BTreeMap<ConnectionName, PauseReason>,
 }
 
-/// Whether the process is alive and takes messages.
+/// The liveness and readiness of the process.
 ///
-/// It is ready while the broker is reached ([`Event::Broker`]) and nobody has said otherwise
+/// It is ready while the broker is connected ([`Event::Broker`]) and the worker has not reported otherwise
 /// ([`Health::set_ready`]); it is alive while [`Health::beat`] is called.
 #[derive(Debug)]
 pub struct Health {
@@ -66,7 +66,7 @@ impl Default for Health {
 }
 
 impl Health {
-    /// Alive from now, and not ready: no broker has been reached.
+    /// Creates a health that is alive from now on and not ready: no broker has been reached.
     pub fn new() -> Self {
         Self {
             started: Instant::now(),
@@ -79,12 +79,12 @@ impl Health {
         }
     }
 
-    /// Says that the process still makes progress.
+    /// Records that the process still makes progress.
     pub fn beat(&self) {
         self.beat_at(Instant::now());
     }
 
-    /// Beats once a second for as long as it is polled; spawn it where progress is to be proven.
+    /// Beats once a second for as long as it is polled; spawn it on the runtime whose progress is to be proven.
     pub async fn keep_beating(self: Arc<Self>) {
         let mut ticks = tokio::time::interval(BEAT_EVERY);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
@@ -94,8 +94,8 @@ impl Health {
         }
     }
 
-    /// Says whether the worker itself takes messages: `(false, "draining")` on the way out. The broker's
-    /// part comes from its events, so this alone never makes it ready.
+    /// Sets whether the worker itself takes messages: `(false, "draining")` during shutdown. The broker's part comes
+    /// from its events, so this alone never makes the process ready.
     pub fn set_ready(&self, ready: bool, why: &str) {
         self.lock().worker = Fact { holds: ready, why: shortened(why) };
     }
@@ -110,14 +110,14 @@ impl Health {
         now.saturating_duration_since(self.started).saturating_sub(last)
     }
 
-    /// The answer to `/healthz`.
+    /// Returns the answer to `/healthz`.
     fn alive(&self, now: Instant) -> (StatusCode, String) {
         let age = self.beat_age(now);
         let code = if age < BEAT_AGE_MAX { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
         (code, format!("heartbeat: {} s ago\n", age.as_secs()))
     }
 
-    /// The answer to `/readyz`: one fact per line.
+    /// Returns the answer to `/readyz`: one fact per line.
     fn ready(&self) -> (StatusCode, String) {
         let readiness = self.lock();
         let Readiness { broker, worker, paused } = &*readiness;
@@ -137,7 +137,7 @@ impl Health {
         (code, body)
     }
 
-    /// A panic while holding the lock cannot leave the facts half written, so poison means nothing here.
+    /// Locks the facts. A panic cannot leave them half written, so a poisoned lock is safe to use.
     fn lock(&self) -> MutexGuard<'_, Readiness> {
         self.readiness.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -160,17 +160,17 @@ impl Observer for Health {
     }
 }
 
-/// Who answers: the numbers and the state.
+/// The state shared by the routes: metrics and health.
 #[derive(Clone)]
 struct Watched {
     metrics: Arc<Metrics>,
     health: Arc<Health>,
 }
 
-/// Answers until `shutdown`, then finishes what it is answering.
+/// Serves requests until `shutdown`, then finishes those in progress.
 ///
 /// # Errors
-/// None so far: a listener that fails is tried again.
+/// None so far: a failed accept is retried.
 pub async fn serve(
     listener: TcpListener,
     metrics: Arc<Metrics>,

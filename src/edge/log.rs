@@ -1,6 +1,6 @@
-//! What is written to stderr: one line per invocation, and what an operator must see.
+//! The log on stderr: one line per invocation, plus the events that an operator must see.
 //!
-//! An observer that writes. Texts that callers chose (ids, reasons, traces) are made single-line and cut,
+//! An observer that writes. Texts chosen by callers (ids, reasons, traces) are made single-line and truncated,
 //! because a log is read line by line; no login, e-mail, token or body is written above debug.
 
 use std::borrow::Cow;
@@ -23,23 +23,23 @@ use crate::worker::event::{Ending, Event, Observer};
 
 use super::log_queue::LogQueue;
 
-/// Longest id, name or trace written, in characters; UUIDs and W3C traces have less than half of it.
+/// The longest id, name or trace written, in characters; UUIDs and W3C traces have less than half of that.
 const NAME_CHARS_MAX: usize = 128;
 
-/// Longest `reason` written, in characters: what the contract lets a caller send.
+/// The longest `reason` written, in characters: the contract's limit.
 const REASON_CHARS_MAX: usize = 1024;
 
-/// Most of Okta's request ids written per invocation. A long list sends hundreds of requests; the last
-/// ones are those that Okta's support is asked about.
+/// The most Okta request ids written per invocation. A long list sends hundreds of requests; Okta's support asks
+/// about the last ones.
 const REQUEST_IDS_MAX: usize = 16;
 
-/// What is logged unless told otherwise.
+/// The default log filter.
 const FILTER: &str = "info";
 
-/// The libraries that may say something, and up to which level, whatever the filter asks for. Libraries know nothing
-/// of secrets: lapin warns of a returned message with its body, at `info` and `error` it prints AMQP methods, and
-/// rmcp prints notifications and errors of its peers. What they have to say the supervisor and the server say in
-/// their own words. A library that is not named here is silent.
+/// The libraries that may log, and up to which level, whatever the filter asks for. Libraries know nothing of
+/// secrets: lapin warns of a returned message with its body, at `info` and `error` it prints AMQP methods, and
+/// rmcp prints notifications and errors of its peers. The supervisor and the server report those events in their
+/// own words. A library that is not listed here is silent.
 const FOREIGN: [(&str, Level); 5] = [
     ("axum", Level::WARN),
     ("hyper", Level::WARN),
@@ -48,10 +48,10 @@ const FOREIGN: [(&str, Level); 5] = [
     ("rustls", Level::WARN),
 ];
 
-/// The variables that hold a filter, the first one set wins.
+/// The environment variables that hold a filter; the first one set wins.
 const FILTER_VARIABLES: [&str; 2] = ["OKTA_WORKER_LOG", "RUST_LOG"];
 
-/// How a line looks.
+/// The format of a log line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum LogFormat {
@@ -61,27 +61,28 @@ pub enum LogFormat {
     Text,
 }
 
-/// Whether lines may be coloured.
+/// The colouring of log lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Colour {
-    /// A terminal reads them.
+    /// Coloured, for a terminal.
     Ansi,
-    /// A file or a collector does, or somebody asked for none.
+    /// Uncoloured, for a file or a collector, or because the user asked for that.
     Plain,
 }
 
-/// How long a flush waits for whoever reads the log.
+/// The time a flush waits for the reader of the log.
 const FLUSH_MAX: Duration = Duration::from_secs(1);
 
-/// The queue that the log of this process goes through, once it is set up.
+/// The queue of this process's log, once it is set up.
 static QUEUE: OnceLock<LogQueue> = OnceLock::new();
 
-/// Sends the log of this process to stderr, filtered by `OKTA_WORKER_LOG` or `RUST_LOG`. Nobody who logs waits for whoever reads it: lines go through a queue, and [`flush`] empties that.
+/// Sends the log of this process to stderr, filtered by `OKTA_WORKER_LOG` or `RUST_LOG`. Logging never waits for the
+/// reader of the log: lines go through a queue, and [`flush`] empties it.
 ///
 /// # Errors
-/// When the filter cannot be read, or a log was set up before.
+/// If the filter cannot be parsed, or a log was set up before.
 pub fn init(format: LogFormat) -> Result<(), String> {
-    // https://no-color.org: set and not empty, whatever it says.
+    // https://no-color.org: set and not empty, whatever the value.
     let refused = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
     let colour = if std::io::stderr().is_terminal() && !refused { Colour::Ansi } else { Colour::Plain };
     let filter = filter()?;
@@ -93,14 +94,14 @@ pub fn init(format: LogFormat) -> Result<(), String> {
     Ok(())
 }
 
-/// Waits until the log is written, a second at most.
+/// Waits until the log is written, for at most a second.
 pub fn flush() {
     if let Some(queue) = QUEUE.get() {
         queue.flush(FLUSH_MAX);
     }
 }
 
-/// Returns how many lines were dropped, because nobody read them in time or they could not be written.
+/// Returns the number of lines dropped because they were not read in time or could not be written.
 pub fn lines_dropped() -> u64 {
     QUEUE.get().map_or(0, LogQueue::dropped)
 }
@@ -112,7 +113,7 @@ fn tell_of_dropped(lines: u64) {
     );
 }
 
-/// The filter that the environment asks for.
+/// Returns the filter set in the environment, or the default one.
 fn filter() -> Result<EnvFilter, String> {
     let asked = FILTER_VARIABLES
         .into_iter()
@@ -124,7 +125,7 @@ fn filter() -> Result<EnvFilter, String> {
     }
 }
 
-/// A log of this format, to any writer; timestamps are RFC 3339 in UTC.
+/// Returns a subscriber that writes in this format to any writer; timestamps are RFC 3339 in UTC.
 pub fn subscriber<W>(
     format: LogFormat,
     colour: Colour,
@@ -137,7 +138,7 @@ where
     let lines = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_ansi(colour == Colour::Ansi)
-        // A line that cannot be written, as on a full disk, would be told by `eprintln!`, which panics there.
+        // tracing reports a line that cannot be written, as on a full disk, with `eprintln!`, which panics there.
         .log_internal_errors(false)
         .with_writer(writer);
     let ceiling = filter_fn(may_speak);
@@ -162,7 +163,7 @@ fn may_speak(line: &Metadata<'_>) -> bool {
 pub struct Log;
 
 impl Log {
-    /// A log.
+    /// Creates a log observer.
     pub fn new() -> Self {
         Self
     }
@@ -365,7 +366,7 @@ impl Log {
                 name(id),
                 millis(wait)
             ),
-            // The metrics count these; a line each would say nothing that `answered` does not.
+            // The metrics count these; a line for each would add nothing to the `answered` line.
             Event::Received { .. } | Event::Left { .. } | Event::Waited { .. } | Event::Backlog { .. } => {}
         }
     }
@@ -377,7 +378,7 @@ impl Observer for Log {
     }
 }
 
-/// The line of one invocation.
+/// Writes the line of one invocation.
 fn answered(ending: &Ending<'_>) {
     let id = name(ending.id);
     let subtool = ending.subtool.unwrap_or("-");
@@ -409,13 +410,13 @@ fn millis(span: Duration) -> u64 {
     u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// A name from outside, as it may stand in a line.
+/// Returns an external name in a form that is safe in a log line.
 fn name(raw: &str) -> Cow<'_, str> {
     text(raw, NAME_CHARS_MAX)
 }
 
-/// What callers wrote for people (`path` may end in an argument of their invention), with e-mail
-/// addresses and logins struck out: every word that holds an `@`.
+/// Returns text that callers wrote for people (`path` may end in an argument name they made up), with e-mail
+/// addresses and logins masked: every word that holds an `@`.
 fn free_text(raw: &str, chars_max: usize) -> Cow<'_, str> {
     if !raw.contains('@') {
         return text(raw, chars_max);
@@ -432,9 +433,9 @@ fn free_text(raw: &str, chars_max: usize) -> Cow<'_, str> {
     Cow::Owned(text(&struck, chars_max).into_owned())
 }
 
-/// A text on one line and not longer than that; borrowed when it is so already.
+/// Returns a text as one line of limited length; borrowed if it already is.
 fn text(raw: &str, chars_max: usize) -> Cow<'_, str> {
-    // No text of fewer bytes has more characters, so the usual one is not counted.
+    // A text has at most as many characters as bytes, so the usual short one is not counted.
     let short = raw.len() <= chars_max;
     if short && !raw.chars().any(is_deceptive) {
         return Cow::Borrowed(raw);
@@ -454,7 +455,7 @@ fn text(raw: &str, chars_max: usize) -> Cow<'_, str> {
     Cow::Owned(line)
 }
 
-/// Ids in one text, separated by commas; `None` when there are none.
+/// Joins ids with commas; `None` if there are none.
 fn joined(ids: &[String]) -> Option<String> {
     let earlier = ids.len().saturating_sub(REQUEST_IDS_MAX);
     let mut ids = ids[earlier..].iter().map(|id| name(id));
@@ -481,7 +482,7 @@ mod tests {
     use crate::domain::bucket::Bucket;
     use crate::worker::event::{LimitKind, ParkReason};
 
-    /// What was written, shared with the subscriber that writes it.
+    /// A shared buffer that a subscriber writes to.
     #[derive(Clone, Default)]
     struct Written(Arc<Mutex<Vec<u8>>>);
 
@@ -496,7 +497,7 @@ mod tests {
         }
     }
 
-    /// What the log writes of these events.
+    /// Returns the log output for these events.
     fn written(format: LogFormat, filter: &str, events: &[Event<'_>]) -> String {
         let written = Written::default();
         let writer = written.clone();
@@ -508,7 +509,7 @@ mod tests {
         String::from_utf8(bytes).unwrap()
     }
 
-    /// Says the same at every level.
+    /// Emits the same message at every level.
     macro_rules! for_all_levels {
         ($target:literal, $text:literal) => {
             tracing::error!(target: $target, $text);
@@ -592,7 +593,7 @@ mod tests {
         ConnectionName::parse("prod").unwrap()
     }
 
-    /// An ending of which only the least is known.
+    /// Returns an ending with only the required fields set.
     fn bare(id: &str) -> Ending<'_> {
         Ending {
             id,
@@ -729,7 +730,7 @@ mod tests {
     fn each_event_has_its_level() {
         let prod = prod();
         let (connection, bucket) = (&prod, Bucket::Users);
-        let reason = crate::worker::event::RetryReason::Gateway;
+        let reason = crate::worker::event::FailureKind::Gateway;
         let events = [
             Event::Received { connection, lane: Lane::Bulk, redelivered: false },
             Event::BucketExhausted { connection, bucket, wait: Duration::from_secs(9) },

@@ -1,7 +1,7 @@
-//! What Prometheus is told: the families of the contract, counted from events.
+//! Prometheus metrics: the families of the contract, counted from events.
 //!
-//! Knows no HTTP and asks nobody: an observer that counts. Every label comes from a closed set or is the
-//! name of a connection of ours; what is absent is `-`. No login, e-mail or id is ever a label.
+//! Knows no HTTP and makes no requests: an observer that counts. Every label value comes from a closed set or is
+//! the name of a configured connection; an absent one is `-`. No login, e-mail or id is ever a label.
 
 mod families;
 
@@ -23,24 +23,24 @@ use crate::domain::ids::{ConnectionName, Lane};
 use crate::edge::log;
 use crate::tools::Kind;
 use crate::tools::catalogue::CATALOGUE;
-use crate::worker::event::{Ending, Event, LimitKind, Observer, ParkReason, PauseReason, RetryReason};
+use crate::worker::event::{Ending, Event, FailureKind, LimitKind, Observer, ParkReason, PauseReason};
 
 use families::{
     ABSENT, Families, INVOCATION_SECONDS, REQUEST_SECONDS, THROTTLE_SECONDS, WELL_FORMED, method_label, opts,
 };
 
-/// The gauge whose value runs down by itself.
+/// The gauge whose value decreases over time.
 const RESET_SECONDS: &str = "okta_worker_rate_limit_reset_seconds";
 
-/// The gauge whose value grows by itself.
+/// The gauge whose value increases over time.
 const OLDEST_SECONDS: &str = "okta_worker_oldest_seconds";
 
 /// The counters, gauges and histograms, on a registry of their own.
 ///
-/// The order of labels below is not cosmetic. The `prometheus` crate tells series apart by a hash of the
-/// values run together, without separators: with the connection first, `deactivate_user` on `acme` would
-/// be counted as `activate_user` on `acmede`. So the connection, the only free text, has sets to its left
-/// in which no value begins another, and to its right sets in which no value ends another.
+/// The order of labels below matters. The `prometheus` crate identifies a series by a hash of the concatenated
+/// values, without separators: with the connection first, `deactivate_user` on `acme` would be counted as
+/// `activate_user` on `acmede`. So the connection, the only free text, has to its left sets in which no value is a
+/// prefix of another, and to its right sets in which no value is a suffix of another.
 #[derive(Debug)]
 pub struct Metrics {
     registry: Registry,
@@ -52,7 +52,7 @@ pub struct Metrics {
     request_duration: HistogramVec,
     limit: IntGaugeVec,
     remaining: IntGaugeVec,
-    /// When the window ends, in seconds since `started`; what is left of it is worked out at each scrape.
+    /// The end of the window, in seconds since `started`; each scrape computes the time left.
     window_end: GaugeVec,
     rate_limited: IntCounterVec,
     retries: IntCounterVec,
@@ -60,7 +60,7 @@ pub struct Metrics {
     in_flight: IntGaugeVec,
     backlog: IntGaugeVec,
     delayed: IntGaugeVec,
-    /// When the oldest message was sent, in seconds since `started`; how old it is is worked out at each scrape.
+    /// The send time of the oldest message, in seconds since `started`; each scrape computes its age.
     oldest_sent: GaugeVec,
     parked: IntCounterVec,
     not_parked: IntCounterVec,
@@ -69,7 +69,7 @@ pub struct Metrics {
     paused: IntGaugeVec,
     broker_connected: IntGauge,
     broker_blocked: IntGauge,
-    /// Lines that the log dropped, as counted at the last scrape.
+    /// Lines that the log dropped, as of the last scrape.
     log_lines_dropped: Mutex<IntCounter>,
 }
 
@@ -80,7 +80,7 @@ impl Default for Metrics {
 }
 
 impl Metrics {
-    /// All families, registered and at zero where they have no labels.
+    /// Registers all families, with those without labels at zero.
     pub fn new() -> Self {
         let registry = Registry::new();
         let families = Families(&registry);
@@ -228,7 +228,7 @@ impl Metrics {
         }
     }
 
-    /// Makes the zeros that alerts need: a series that is born at 1 never increases.
+    /// Creates the zero series that alerts need: a series that first appears at 1 never increases.
     pub fn expect<'a>(&self, connections: impl Iterator<Item = &'a ConnectionName>) {
         for connection in connections {
             self.expect_one(connection.as_str());
@@ -251,7 +251,7 @@ impl Metrics {
         for bucket in Bucket::ALL {
             self.put_aside.with_label_values(&[connection, bucket.as_str()]);
         }
-        for reason in RetryReason::ALL {
+        for reason in FailureKind::ALL {
             self.retries.with_label_values(&[connection, reason.as_str()]);
         }
         for reason in ParkReason::ALL {
@@ -272,12 +272,12 @@ impl Metrics {
         self.redelivered.with_label_values(&[connection]);
     }
 
-    /// Every family as Prometheus reads it, text format 0.0.4.
+    /// Renders every family in Prometheus' text format 0.0.4.
     pub fn render(&self) -> String {
         self.render_at(Instant::now())
     }
 
-    /// The log counts for itself: it is set up before anything else, and must not wait for metrics.
+    /// Copies the log's own count, because the log is set up before anything else and cannot depend on metrics.
     fn count_dropped_lines(&self, total: u64) {
         let counted = self.log_lines_dropped.lock().unwrap_or_else(PoisonError::into_inner);
         counted.inc_by(total.saturating_sub(counted.get()));
@@ -400,7 +400,7 @@ impl Metrics {
     fn tell_window(&self, labels: [&str; 2], rate: RateHeaders, now: Instant) {
         self.limit.with_label_values(&labels).set(i64::from(rate.limit));
         self.remaining.with_label_values(&labels).set(i64::from(rate.remaining));
-        // Okta's own `Date` is the clock that its reset is read with; ours may be minutes off.
+        // Okta's reset is relative to its own `Date`; our clock may be minutes off.
         let told = rate.date.unwrap_or_else(Timestamp::now).as_second();
         let left = u32::try_from(rate.reset.saturating_sub(told).max(0)).unwrap_or(u32::MAX);
         self.window_end.with_label_values(&labels).set(self.seconds(now) + f64::from(left));
@@ -506,7 +506,7 @@ mod tests {
             requested(connection, Some(200), Some(headers())),
             Event::RateLimited { connection, bucket, kind: LimitKind::Window },
             Event::BucketExhausted { connection, bucket, wait: Duration::from_secs(9) },
-            Event::Retried { connection, reason: RetryReason::Busy, attempt: 1, wait: Duration::ZERO },
+            Event::Retried { connection, reason: FailureKind::Busy, attempt: 1, wait: Duration::ZERO },
             Event::PutAside { connection, lane, bucket, wait: Duration::from_secs(15) },
             Event::Behind { connection, lane, id, wait: Duration::from_secs(1) },
             Event::Backlog { connection, lane, ready: 5, delayed: 2, oldest: None },
@@ -521,12 +521,12 @@ mod tests {
         }
     }
 
-    /// The lines of our own families that hold this text.
+    /// Returns the lines of our own families that contain this text.
     fn lines(text: &str, part: &str) -> Vec<String> {
         text.lines().filter(|line| line.starts_with(PREFIX) && line.contains(part)).map(Into::into).collect()
     }
 
-    /// Family → its type and the names of its labels, read from the text as Prometheus would.
+    /// Returns for each family its type and the names of its labels, parsed from the text as Prometheus would.
     fn shape(text: &str) -> Vec<String> {
         let mut shape = BTreeMap::<String, (String, BTreeSet<String>)>::new();
         for line in text.lines() {
@@ -658,7 +658,7 @@ mod tests {
         assert_eq!(zeros("worker_parked_total"), 3 * ParkReason::ALL.len());
         assert_eq!(zeros("not_parked_total"), 3 * ParkReason::ALL.len());
         assert_eq!(zeros("deduplicated_total"), 2);
-        assert_eq!(zeros("retries_total"), 2 * RetryReason::ALL.len());
+        assert_eq!(zeros("retries_total"), 2 * FailureKind::ALL.len());
         assert_eq!(zeros("put_aside_total"), 2 * Bucket::ALL.len());
         assert_eq!(zeros("in_flight"), 2 * Lane::ALL.len());
         assert_eq!(zeros("connection_paused"), 2 * PauseReason::ALL.len());
@@ -754,7 +754,7 @@ mod tests {
         );
         let counted =
             |oldest| Event::Backlog { connection: &prod, lane: Lane::Bulk, ready: 700, delayed: 64, oldest };
-        // It was sent before this worker started.
+        // The message was sent before this worker started.
         metrics.note_at(&counted(Some(Duration::from_secs(3600))), told);
         assert_eq!([shown("backlog{", 0), shown("delayed{", 0)], [764.0, 64.0]);
         assert_eq!([shown("oldest_seconds{", 0), shown("oldest_seconds{", 60)], [3600.0, 3660.0]);
@@ -816,7 +816,7 @@ mod tests {
             Bucket::ALL.map(Bucket::as_str).to_vec(),
             Lane::ALL.map(Lane::as_str).into_iter().chain([ABSENT]).collect(),
             LimitKind::ALL.map(LimitKind::as_str).to_vec(),
-            RetryReason::ALL.map(RetryReason::as_str).to_vec(),
+            FailureKind::ALL.map(FailureKind::as_str).to_vec(),
             ParkReason::ALL.map(ParkReason::as_str).to_vec(),
             ErrorCode::ALL.iter().map(|code| code.as_str()).chain([ABSENT]).collect(),
             vec!["none", "applied", "unchanged", "unknown"],

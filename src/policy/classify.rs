@@ -1,4 +1,4 @@
-//! What an answer means for the request: Okta said something, a limit was reached, or it failed for now.
+//! The meaning of an answer: for the subtool, for the whole connection, a rate limit, or a failure that may pass.
 //!
 //! Invariant: a page of something in front of Okta never counts as what Okta said.
 
@@ -8,31 +8,45 @@ use crate::domain::bucket::RateHeaders;
 use crate::domain::http::{NoAnswer, Request, Response};
 use crate::domain::okta_error::OktaError;
 
-/// What came of one request.
+use super::pause::PauseReason;
+
+/// The meaning of the answer to one request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Meaning {
-    /// Okta spoke: a success or a refusal that will not change by itself. The subtool hears it.
+    /// Okta's answer for the subtool: a success, or a refusal that will not change by itself.
     Said,
+    /// A refusal of every request like this one on the connection.
+    Refused(PauseReason),
     /// Not executed: a limit was reached. Always repeated, and no attempt is spent.
-    Limited(Limit),
+    Limited(LimitKind),
     /// It failed for now.
-    Failed(Trouble),
+    Failed(FailureKind),
 }
 
-/// Which limit a 429 was about.
+/// The limit that a 429 was about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Limit {
+pub enum LimitKind {
     /// The window of the bucket is spent.
     Window,
     /// Too many requests at once.
     Concurrency,
 }
 
-impl Limit {
+impl Meaning {
+    /// Returns true if a smaller page may be answered.
+    pub fn may_be_its_size(self) -> bool {
+        match self {
+            Self::Failed(kind) => kind.may_be_its_size(),
+            Self::Said | Self::Refused(_) | Self::Limited(_) => false,
+        }
+    }
+}
+
+impl LimitKind {
     /// Both kinds.
     pub const ALL: [Self; 2] = [Self::Window, Self::Concurrency];
 
-    /// The kind as it stands in labels.
+    /// Returns the kind as a metric label.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Window => "window",
@@ -41,14 +55,14 @@ impl Limit {
     }
 }
 
-/// Why a request failed for now.
+/// The kind of a failure that may pass.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Trouble {
-    /// It surely did not reach Okta.
+pub enum FailureKind {
+    /// The request did not reach Okta.
     NotSent,
-    /// It may have reached Okta; no answer came.
+    /// No answer came; the request may have reached Okta.
     NoAnswer,
-    /// 500 and its kin.
+    /// Another 5xx, such as 500.
     ServerError,
     /// 502 or 504.
     Gateway,
@@ -60,15 +74,15 @@ pub enum Trouble {
     ReadOnly,
     /// 409 or 423: something is still being set up.
     Busy,
-    /// 404 of what this worker has just created: not everywhere yet.
+    /// 404 about an object that this worker has just created: read-after-write lag.
     Lag,
     /// The answer is larger than any that is read.
     TooLarge,
-    /// This machine is short of something, and the request was not sent.
+    /// The machine lacks a resource such as a file descriptor, and the request was not sent.
     Local,
 }
 
-impl Trouble {
+impl FailureKind {
     /// Every kind.
     pub const ALL: [Self; 11] = [
         Self::NotSent,
@@ -84,7 +98,7 @@ impl Trouble {
         Self::Local,
     ];
 
-    /// The kind as it stands in labels.
+    /// Returns the kind as a metric label.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::NotSent => "not_sent",
@@ -101,7 +115,7 @@ impl Trouble {
         }
     }
 
-    /// Whether the request may have been executed all the same. Okta refuses a write in read-only mode
+    /// Returns true if Okta may have executed the request. Okta refuses a write in read-only mode
     /// and while something is being set up before it does anything ("Error codes", E0000010, E0000112).
     pub fn may_have_happened(self) -> bool {
         match self {
@@ -115,7 +129,7 @@ impl Trouble {
         }
     }
 
-    /// Tells whether a smaller page may help: pages of 1,000 members of very large groups have been answered 500
+    /// Returns true if a smaller page may help: pages of 1,000 members of very large groups have been answered 500
     /// and 504 (Okta's release notes of 2026.05).
     pub fn may_be_its_size(self) -> bool {
         match self {
@@ -131,7 +145,7 @@ impl Trouble {
         }
     }
 
-    /// Whether it may be the whole connection that fails, and not this one request: a probe tells.
+    /// Returns true if the whole connection may fail, and not only this request: a probe tells.
     pub fn may_be_everywhere(self) -> bool {
         match self {
             Self::Busy | Self::Lag | Self::TooLarge | Self::Local => false,
@@ -146,68 +160,90 @@ impl Trouble {
     }
 }
 
-/// Whether Okta refuses the credential as such. "Feature not enabled" is no such refusal (75 recordings).
-pub fn is_unauthorized(response: &Response) -> bool {
-    response.status == 401 && OktaError::is_in(response) && !OktaError::read(response).is("E0000015")
+/// Facts about the connection that decide on the meaning of a refusal.
+#[derive(Clone, Copy)]
+pub struct Known<'a> {
+    /// True if the scope that the request needs has worked.
+    pub scope_has_worked: bool,
+    /// Returns true if this worker has created an object with this id moments ago.
+    pub is_recent: &'a dyn Fn(&str) -> bool,
 }
 
-/// Says what the answer to a request means.
-pub fn classify(request: &Request, answer: Result<&Response, &NoAnswer>) -> Meaning {
+impl Known<'static> {
+    /// A connection of which nothing is known.
+    pub const NOTHING: Self = Self { scope_has_worked: false, is_recent: &|_| false };
+}
+
+/// Returns the meaning of an answer to a request.
+pub fn classify(request: &Request, answer: Result<&Response, &NoAnswer>, known: Known<'_>) -> Meaning {
     let response = match answer {
-        Err(NoAnswer::NotSent(_)) => return Meaning::Failed(Trouble::NotSent),
-        Err(NoAnswer::MaybeSent(_)) => return Meaning::Failed(Trouble::NoAnswer),
-        Err(NoAnswer::TooLarge(_)) => return Meaning::Failed(Trouble::TooLarge),
-        Err(NoAnswer::Local(_)) => return Meaning::Failed(Trouble::Local),
+        Err(NoAnswer::NotSent(_)) => return Meaning::Failed(FailureKind::NotSent),
+        Err(NoAnswer::MaybeSent(_)) => return Meaning::Failed(FailureKind::NoAnswer),
+        Err(NoAnswer::TooLarge(_)) => return Meaning::Failed(FailureKind::TooLarge),
+        Err(NoAnswer::Local(_)) => return Meaning::Failed(FailureKind::Local),
         Ok(response) => response,
     };
     if response.is_success() {
         return match request.expected.fits(response.status, &response.body) {
             true => Meaning::Said,
-            false => Meaning::Failed(Trouble::NotOkta),
+            false => Meaning::Failed(FailureKind::NotOkta),
         };
     }
-    refused(response)
+    refused(response, known)
 }
 
-/// Says what an answer means that is no success.
-fn refused(response: &Response) -> Meaning {
+/// Returns the meaning of an answer that is no success.
+fn refused(response: &Response, known: Known<'_>) -> Meaning {
     let is_own = OktaError::is_in(response);
     match response.status {
         429 => limited(response, is_own),
-        502 | 504 => Meaning::Failed(Trouble::Gateway),
-        503 if OktaError::read(response).is("E0000010") => Meaning::Failed(Trouble::ReadOnly),
-        503 => Meaning::Failed(Trouble::Unavailable),
+        502 | 504 => Meaning::Failed(FailureKind::Gateway),
+        503 if OktaError::read(response).is("E0000010") => Meaning::Failed(FailureKind::ReadOnly),
+        503 => Meaning::Failed(FailureKind::Unavailable),
         // "Unsupported operation" about the built-in group: once 501, now 403 (release 2026.04.0).
         501 if is_own => Meaning::Said,
         // Read by status: the System Log's own 500 has the code of a 400 ("System Log", timeouts).
-        500..=599 => Meaning::Failed(Trouble::ServerError),
-        409 | 423 if is_busy(&OktaError::read(response)) => Meaning::Failed(Trouble::Busy),
+        500..=599 => Meaning::Failed(FailureKind::ServerError),
+        409 | 423 if is_busy(&OktaError::read(response)) => Meaning::Failed(FailureKind::Busy),
+        // "Feature not enabled": the credential is good (75 recordings).
+        401 if is_own && !OktaError::read(response).is("E0000015") => {
+            Meaning::Refused(PauseReason::Unauthorized)
+        }
+        403 if is_own && known.scope_has_worked && lacks_scope(response) => {
+            Meaning::Refused(PauseReason::Forbidden)
+        }
+        404 if is_own && is_lag(response, known) => Meaning::Failed(FailureKind::Lag),
         400..=499 if is_own => Meaning::Said,
         // A redirect, or the page of a proxy, of a captive portal, of an org that is gone: it says nothing
         // about the one user or group that was asked for.
-        _ => Meaning::Failed(Trouble::NotOkta),
+        _ => Meaning::Failed(FailureKind::NotOkta),
     }
 }
 
-/// Says what a 429 means. Okta's own has its error object (recorded) or its headers; that of a gateway in
+/// Returns true if Okta does not find an object that was created moments ago.
+fn is_lag(response: &Response, known: Known<'_>) -> bool {
+    OktaError::read(response).missing().is_some_and(|(id, _)| (known.is_recent)(id))
+}
+
+/// Returns the meaning of a 429. Okta's own has its error object (recorded) or its headers; that of a gateway in
 /// between says nothing of Okta's windows.
 fn limited(response: &Response, is_own: bool) -> Meaning {
     match RateHeaders::read(&response.headers) {
-        Some(headers) if headers.is_concurrency() => Meaning::Limited(Limit::Concurrency),
-        Some(_) => Meaning::Limited(Limit::Window),
-        None if is_own => Meaning::Limited(Limit::Window),
-        None => Meaning::Failed(Trouble::NotOkta),
+        Some(headers) if headers.is_concurrency() => Meaning::Limited(LimitKind::Concurrency),
+        Some(_) => Meaning::Limited(LimitKind::Window),
+        None if is_own => Meaning::Limited(LimitKind::Window),
+        None => Meaning::Failed(FailureKind::NotOkta),
     }
 }
 
-/// Whether a conflict passes by itself: a user still being activated, a policy, rule or user type still
+/// Returns true if a conflict passes by itself: a user still being activated, a policy, rule or user type still
 /// being set up ("Error codes"; 423 recorded on group rules).
 fn is_busy(error: &OktaError) -> bool {
     (error.status == 423 && error.error_code.is_some())
         || ["E0000112", "E0000239", "E0000249", "E0000253"].iter().any(|code| error.is(code))
 }
 
-/// How long to leave Okta alone after a 429 about concurrency: its own reset is a minute off while slots
+/// Returns the wait after a concurrency 429: its own reset is a minute off while slots
 /// free within a second (okta-sdk-python issue 270). Grows with the number of such answers in a row.
 pub fn concurrency_wait(in_a_row: u32, jitter: f64) -> Duration {
     const LEAST: Duration = Duration::from_millis(200);
@@ -218,7 +254,7 @@ pub fn concurrency_wait(in_a_row: u32, jitter: f64) -> Duration {
 }
 
 /// Returns true if Okta says that the credential lacks a scope (`WWW-Authenticate`, "insufficient_scope").
-pub fn lacks_scope(response: &Response) -> bool {
+fn lacks_scope(response: &Response) -> bool {
     let said =
         |value: &http::HeaderValue| value.to_str().is_ok_and(|text| text.contains("insufficient_scope"));
     response.status == 403 && response.headers.get(http::header::WWW_AUTHENTICATE).is_some_and(said)
@@ -242,45 +278,50 @@ mod tests {
 
     #[test]
     fn status_code_and_headers_decide() {
-        use Meaning::{Failed, Limited, Said};
+        use Meaning::{Failed, Limited, Refused, Said};
         let rows = [
             (404, "E0000007", None, Said),
-            (401, "E0000011", None, Said),
-            (429, "E0000047", Some("600"), Limited(Limit::Window)),
-            (429, "E0000047", Some("0"), Limited(Limit::Concurrency)),
-            (429, "E0000047", None, Limited(Limit::Window)),
-            (429, "", Some("600"), Limited(Limit::Window)),
-            (429, "", None, Failed(Trouble::NotOkta)),
-            (302, "", None, Failed(Trouble::NotOkta)),
-            (400, "", None, Failed(Trouble::NotOkta)),
-            (401, "", None, Failed(Trouble::NotOkta)),
-            (404, "", None, Failed(Trouble::NotOkta)),
-            (407, "", None, Failed(Trouble::NotOkta)),
-            (409, "", None, Failed(Trouble::NotOkta)),
-            (423, "", None, Failed(Trouble::NotOkta)),
-            (200, "", None, Failed(Trouble::NotOkta)),
-            (200, "E0000009", None, Failed(Trouble::NotOkta)),
-            (204, "", None, Failed(Trouble::NotOkta)),
-            (500, "E0000009", None, Failed(Trouble::ServerError)),
-            (500, "E0000053", None, Failed(Trouble::ServerError)),
+            (401, "E0000011", None, Refused(PauseReason::Unauthorized)),
+            (401, "E0000015", None, Said),
+            (429, "E0000047", Some("600"), Limited(LimitKind::Window)),
+            (429, "E0000047", Some("0"), Limited(LimitKind::Concurrency)),
+            (429, "E0000047", None, Limited(LimitKind::Window)),
+            (429, "", Some("600"), Limited(LimitKind::Window)),
+            (429, "", None, Failed(FailureKind::NotOkta)),
+            (302, "", None, Failed(FailureKind::NotOkta)),
+            (400, "", None, Failed(FailureKind::NotOkta)),
+            (401, "", None, Failed(FailureKind::NotOkta)),
+            (404, "", None, Failed(FailureKind::NotOkta)),
+            (407, "", None, Failed(FailureKind::NotOkta)),
+            (409, "", None, Failed(FailureKind::NotOkta)),
+            (423, "", None, Failed(FailureKind::NotOkta)),
+            (200, "", None, Failed(FailureKind::NotOkta)),
+            (200, "E0000009", None, Failed(FailureKind::NotOkta)),
+            (204, "", None, Failed(FailureKind::NotOkta)),
+            (500, "E0000009", None, Failed(FailureKind::ServerError)),
+            (500, "E0000053", None, Failed(FailureKind::ServerError)),
             (501, "E0000060", None, Said),
-            (501, "", None, Failed(Trouble::ServerError)),
-            (502, "", None, Failed(Trouble::Gateway)),
-            (503, "E0000010", None, Failed(Trouble::ReadOnly)),
-            (503, "", None, Failed(Trouble::Unavailable)),
-            (504, "", None, Failed(Trouble::Gateway)),
-            (409, "E0000112", None, Failed(Trouble::Busy)),
+            (501, "", None, Failed(FailureKind::ServerError)),
+            (502, "", None, Failed(FailureKind::Gateway)),
+            (503, "E0000010", None, Failed(FailureKind::ReadOnly)),
+            (503, "", None, Failed(FailureKind::Unavailable)),
+            (504, "", None, Failed(FailureKind::Gateway)),
+            (409, "E0000112", None, Failed(FailureKind::Busy)),
             (409, "E0000062", None, Said),
-            (423, "E0000239", None, Failed(Trouble::Busy)),
+            (423, "E0000239", None, Failed(FailureKind::Busy)),
         ];
         let read = Request::get("/api/v1/groups", &[]);
         for (status, code, limit, meaning) in rows {
-            assert_eq!(classify(&read, Ok(&response(status, code, limit))), meaning, "{status} {code}");
+            assert_eq!(
+                classify(&read, Ok(&response(status, code, limit)), Known::NOTHING),
+                meaning,
+                "{status} {code}"
+            );
         }
         let good = Response::new(200, HeaderMap::new(), "[]");
-        assert_eq!(classify(&read, Ok(&good)), Said);
+        assert_eq!(classify(&read, Ok(&good), Known::NOTHING), Said);
         let lost = NoAnswer::MaybeSent("timeout".into());
-        assert_eq!(classify(&read, Err(&lost)), Failed(Trouble::NoAnswer));
+        assert_eq!(classify(&read, Err(&lost), Known::NOTHING), Failed(FailureKind::NoAnswer));
     }
 
     #[test]

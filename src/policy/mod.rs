@@ -1,10 +1,12 @@
-//! Pure decisions: who may, what an answer means, what to do next and how long to wait.
+//! Pure decisions: permissions, the meaning of an answer, the next step and the back-off.
 //!
 //! Nothing here performs IO, waits, or reads a clock: `now` and `jitter` are arguments.
 
 pub mod budget;
 pub mod classify;
+pub mod decide;
 pub mod hazards;
+pub mod pause;
 pub mod peers;
 pub mod permit;
 pub mod provenance;

@@ -18,9 +18,9 @@ use crate::domain::topology::{DEAD, RESULTS};
 use crate::policy::sensitive::unrepeatable;
 
 use super::Worker;
-use super::conversation::Cost;
 use super::docket::{CALLER, ID_GENERATED};
 use super::event::{Ending, Event, ParkReason};
+use super::execution::Cost;
 use super::killpoint::{Point, reached};
 use super::letter::{Letter, TRACEPARENT};
 use super::okta_time::{Moment, by_okta};

@@ -5,9 +5,9 @@ use std::time::Duration;
 use crate::domain::answer::{Effect, ErrorCode, Status};
 use crate::domain::bucket::{Bucket, RateHeaders};
 use crate::domain::ids::{ConnectionName, Lane};
-pub use crate::policy::classify::{Limit as LimitKind, Trouble as RetryReason};
+pub use crate::policy::classify::{FailureKind, LimitKind};
 
-pub use super::pulse::Reason as PauseReason;
+pub use crate::policy::pause::PauseReason;
 
 /// Why a message was parked in `okta.dead`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -164,7 +164,7 @@ pub enum Event<'a> {
         /// Whose org.
         connection: &'a ConnectionName,
         /// Why.
-        reason: RetryReason,
+        reason: FailureKind,
         /// The attempt that failed.
         attempt: u32,
         /// The wait before the next.

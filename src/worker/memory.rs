@@ -172,7 +172,7 @@ impl Conclusion {
 mod tests {
     use super::*;
     use crate::domain::json;
-    use crate::worker::conversation::Cost;
+    use crate::worker::execution::Cost;
 
     fn invocation(caller: &str, number: u32) -> Invocation {
         let key = Key(Sha256::digest(format!("{caller} {number}")).into());

@@ -10,7 +10,7 @@ mod aside;
 mod cancelling;
 pub mod clock;
 mod connection;
-mod conversation;
+mod execution;
 mod docket;
 pub mod event;
 mod fresh;
@@ -54,8 +54,8 @@ use answering::Answering;
 use aside::{Aside, Put, SoFar};
 use cancelling::{Cancelled, Mark, Notice};
 pub use connection::Connection;
-use conversation::{Company, Conversation, End};
 use event::{Event, Observer, ParkReason};
+use execution::{Company, End, Execution};
 use killpoint::{Point, reached};
 use lanes::{InLane, Lanes, Waiting};
 use letter::Letter;
@@ -179,7 +179,7 @@ impl Worker {
 
     /// Runs an invocation that this worker has not run yet.
     async fn once(&self, job: &Job<'_>, case: Case<'_>) -> Ended {
-        let Some(invocation) = Invocation::of(job, case.body) else { return self.converse(job, case).await };
+        let Some(invocation) = Invocation::of(job, case.body) else { return self.execute(job, case).await };
         let is_same_message = job.letter.docket.may_have_run();
         let begun = tokio::select! {
             begun = self.memory.begin(invocation, is_same_message) => begun,
@@ -188,7 +188,7 @@ impl Worker {
         match begun {
             Err(known) => Ended::Deduplicated(known),
             Ok(running) => {
-                let ended = self.converse(job, case).await;
+                let ended = self.execute(job, case).await;
                 if let Ended::Concluded(conclusion) = &ended {
                     running.ended(conclusion);
                 }
@@ -198,7 +198,7 @@ impl Worker {
     }
 
     /// Talks with Okta, or puts the message aside when the line is long.
-    async fn converse(&self, job: &Job<'_>, case: Case<'_>) -> Ended {
+    async fn execute(&self, job: &Job<'_>, case: Case<'_>) -> Ended {
         let progress = self.progress(job);
         let company = self.company(case, &progress);
         let aside = self.aside(job, case);
@@ -207,12 +207,12 @@ impl Worker {
             Err(ended) => return ended,
         };
         reached(Point::Judged, Some(&job.letter.id)).await;
-        let mut conversation = Conversation::new(job, company);
+        let mut execution = Execution::new(job, company);
         let mut pages = 0;
         let (outcome, park) = loop {
-            match AssertUnwindSafe(conversation.hold()).catch_unwind().await {
+            match AssertUnwindSafe(execution.run()).catch_unwind().await {
                 Ok(End::Outcome(outcome)) => break (outcome, None),
-                Err(_) => break (conversation.crashed(), Some(ParkReason::Internal)),
+                Err(_) => break (execution.crashed(), Some(ParkReason::Internal)),
                 Ok(End::Stale) => return Ended::Stale,
                 Ok(End::Cancelled(notice)) => {
                     self.note_cancelled(job);
@@ -222,26 +222,25 @@ impl Worker {
                     }
                 }
                 Ok(End::Page(result)) => {
-                    if case.answering.page(result, conversation.cost.clone(), pages).await.is_err() {
+                    if case.answering.page(result, execution.cost(), pages).await.is_err() {
                         return Ended::Stale;
                     }
                     pages += 1;
                 }
-                Ok(End::HandBack) => match self.hand_back(&aside, &mut conversation, case).await {
+                Ok(End::HandBack) => match self.hand_back(&aside, &mut execution, case).await {
                     Some(ended) => return ended,
-                    None => conversation.stay(),
+                    None => execution.stay(),
                 },
                 Ok(End::ComeAgain { bucket, wait }) => {
-                    if let Some(ended) =
-                        self.come_again(&aside, &mut conversation, case, (bucket, wait)).await
-                    {
+                    if let Some(ended) = self.come_again(&aside, &mut execution, case, (bucket, wait)).await {
                         return ended;
                     }
                 }
             }
         };
-        job.connection.budget.concluded(job.lane, conversation.cost.okta_calls);
-        Ended::Concluded(Conclusion { outcome, cost: conversation.cost, park, pages })
+        let cost = execution.cost();
+        job.connection.budget.concluded(job.lane, cost.okta_calls);
+        Ended::Concluded(Conclusion { outcome, cost, park, pages })
     }
 
     fn progress<'a>(&'a self, job: &'a Job<'_>) -> Progress<'a> {

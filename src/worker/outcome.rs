@@ -7,8 +7,8 @@ use crate::domain::secret::Secrets;
 
 use super::admission::Reading;
 use super::connection::Connection;
-use super::conversation::Cost;
 use super::event::ParkReason;
+use super::execution::Cost;
 
 /// The end of a delivery.
 pub(super) enum Ended {

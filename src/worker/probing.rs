@@ -11,19 +11,20 @@ use crate::domain::bucket::date;
 use crate::domain::http::Request;
 use crate::domain::ids::{ConnectionName, Lane, UserKey};
 use crate::policy::budget::told::{rate_of, told};
-use crate::policy::classify::{Meaning, Trouble, classify, is_unauthorized, lacks_scope};
+use crate::policy::classify::{FailureKind, Known, Meaning, classify};
+use crate::policy::pause::PauseReason;
 use crate::policy::retry::PROBE;
 
 use super::clock::Clock;
 use super::connection::Connection;
 use super::event::{Event, Observer};
 use super::ports::{Ask, Patience};
-use super::pulse::{Pause, Pulse, Reason};
+use super::pulse::{Pause, Pulse};
 
 /// Pauses a connection until a probe gets through; nothing when it is paused already.
 pub(super) fn pause(
     connection: &Arc<Connection>,
-    reason: Reason,
+    reason: PauseReason,
     scope: &'static str,
     observer: &Arc<dyn Observer>,
 ) {
@@ -73,7 +74,7 @@ async fn try_again(
 /// Sends one probe; true if what the pause is about works again.
 pub(super) async fn probe(
     connection: &Connection,
-    reason: Reason,
+    reason: PauseReason,
     scope: &str,
     observer: &Arc<dyn Observer>,
 ) -> bool {
@@ -91,30 +92,30 @@ pub(super) async fn probe(
     let Ok(permit) = connection.budget.admit(ask).await else { return false };
     let sent = Instant::now();
     let answer = connection.okta.send(&request).await;
-    let meaning = classify(&request, answer.as_ref());
-    permit.heard(told(&answer, meaning));
+    // A probe of a scope that was lost asks for one that had worked.
+    let known = Known { scope_has_worked: reason == PauseReason::Forbidden, ..Known::NOTHING };
+    let meaning = classify(&request, answer.as_ref(), known);
+    let rate = rate_of(&answer, meaning);
+    permit.heard(told(rate, meaning));
     observer.note(&Event::Requested {
         connection: &connection.name,
         bucket: request.bucket(),
         method: &request.method,
         http_status: answer.as_ref().ok().map(|response| response.status),
         took: sent.elapsed(),
-        rate: rate_of(&answer, meaning),
+        rate,
     });
-    match meaning {
-        Meaning::Said => {}
-        // Okta answers, or nobody knows because this machine could not ask.
-        Meaning::Limited(_) | Meaning::Failed(Trouble::Local) => return reason == Reason::Unreachable,
-        Meaning::Failed(_) => return false,
-    }
-    let Ok(response) = answer else { return false };
-    if let Some(date) = date(&response.headers) {
+    if let (Meaning::Said | Meaning::Refused(_), Ok(response)) = (meaning, &answer)
+        && let Some(date) = date(&response.headers)
+    {
         connection.okta_time.learn(date);
     }
-    match reason {
-        Reason::Unauthorized => !is_unauthorized(&response),
-        Reason::Forbidden => !is_unauthorized(&response) && !lacks_scope(&response),
-        Reason::Unreachable | Reason::ReadOnly => true,
+    match meaning {
+        Meaning::Said => true,
+        // Okta answers, or nobody knows because this machine could not ask.
+        Meaning::Limited(_) | Meaning::Failed(FailureKind::Local) => reason == PauseReason::Unreachable,
+        Meaning::Refused(_) => matches!(reason, PauseReason::Unreachable | PauseReason::ReadOnly),
+        Meaning::Failed(_) => false,
     }
 }
 
@@ -130,7 +131,7 @@ pub(super) async fn learn_time(connection: &Connection, clock: &Clock, observer:
     let is_recent = asked.is_some_and(|at| at.elapsed() < TIME_EVERY);
     if connection.ahead(clock).is_none() && !is_recent {
         // Whether the answer is good matters to nobody here.
-        let asking = probe(connection, Reason::Unreachable, "okta.users.read", observer);
+        let asking = probe(connection, PauseReason::Unreachable, "okta.users.read", observer);
         let _ = timeout(TIME_MAX, asking).await;
         *asked = Some(Instant::now());
     }
@@ -138,12 +139,12 @@ pub(super) async fn learn_time(connection: &Connection, clock: &Clock, observer:
 
 /// The least that shows it. Only a write shows whether Okta takes writes, from anybody or with this scope; these
 /// name nobody.
-fn asking(reason: Reason, scope: &str) -> Request {
+fn asking(reason: PauseReason, scope: &str) -> Request {
     let list = |route| Request::get(route, &[]).query("limit", 1);
     let is_write = match reason {
-        Reason::ReadOnly => true,
-        Reason::Forbidden => scope.ends_with(".manage"),
-        Reason::Unauthorized | Reason::Unreachable => false,
+        PauseReason::ReadOnly => true,
+        PauseReason::Forbidden => scope.ends_with(".manage"),
+        PauseReason::Unauthorized | PauseReason::Unreachable => false,
     };
     let nobody = UserKey::try_from("00u00000000000000000".to_owned()).expect("it is shaped like an id");
     match (scope.split('.').nth(1), is_write) {
@@ -152,9 +153,9 @@ fn asking(reason: Reason, scope: &str) -> Request {
         }
         (Some("apps"), true) => Request::delete("/api/v1/apps/{appId}/users/{userId}", &[&nobody, &nobody]),
         (_, true) => Request::post("/api/v1/users/{userId}/lifecycle/unsuspend", &[&nobody]),
-        (Some("groups"), false) if reason == Reason::Forbidden => list("/api/v1/groups"),
-        (Some("apps"), false) if reason == Reason::Forbidden => list("/api/v1/apps"),
-        (Some("logs"), false) if reason == Reason::Forbidden => list("/api/v1/logs"),
+        (Some("groups"), false) if reason == PauseReason::Forbidden => list("/api/v1/groups"),
+        (Some("apps"), false) if reason == PauseReason::Forbidden => list("/api/v1/apps"),
+        (Some("logs"), false) if reason == PauseReason::Forbidden => list("/api/v1/logs"),
         (_, false) => list("/api/v1/users"),
     }
 }

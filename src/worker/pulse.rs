@@ -11,59 +11,12 @@ use std::sync::{Mutex, PoisonError};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use crate::domain::answer::ErrorCode;
-
-/// Why a connection is paused.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Reason {
-    /// The credential is bad.
-    Unauthorized,
-    /// A scope that worked has been taken away.
-    Forbidden,
-    /// Okta is not reached.
-    Unreachable,
-    /// Okta takes no writes for a while.
-    ReadOnly,
-}
-
-impl Reason {
-    /// Every reason.
-    pub const ALL: [Self; 4] = [Self::Unauthorized, Self::Forbidden, Self::Unreachable, Self::ReadOnly];
-
-    /// The reason as it stands in labels.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Unauthorized => "unauthorized",
-            Self::Forbidden => "forbidden",
-            Self::Unreachable => "unreachable",
-            Self::ReadOnly => "read_only",
-        }
-    }
-
-    /// What somebody who waits is told.
-    pub(super) fn code(self) -> ErrorCode {
-        match self {
-            Self::Unauthorized => ErrorCode::Unauthorized,
-            Self::Forbidden => ErrorCode::Forbidden,
-            Self::Unreachable | Self::ReadOnly => ErrorCode::OktaUnavailable,
-        }
-    }
-
-    /// The reason as people say it.
-    pub fn in_words(self) -> &'static str {
-        match self {
-            Self::Unauthorized => "Okta refuses its credential",
-            Self::Forbidden => "Okta has taken a scope from its credential",
-            Self::Unreachable => "Okta is not reached",
-            Self::ReadOnly => "Okta takes no writes for now",
-        }
-    }
-}
+use crate::policy::pause::PauseReason;
 
 /// A pause.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Pause {
-    pub reason: Reason,
+    pub reason: PauseReason,
     /// The scope whose loss it is about.
     pub(super) scope: &'static str,
     /// When Okta is tried next.
@@ -74,9 +27,9 @@ impl Pause {
     /// Whether it stops an invocation of a tool with this scope that only reads, or writes.
     pub fn stops(&self, scope: &str, is_read: bool) -> bool {
         match self.reason {
-            Reason::Unauthorized | Reason::Unreachable => true,
-            Reason::Forbidden => self.scope == scope,
-            Reason::ReadOnly => !is_read,
+            PauseReason::Unauthorized | PauseReason::Unreachable => true,
+            PauseReason::Forbidden => self.scope == scope,
+            PauseReason::ReadOnly => !is_read,
         }
     }
 }

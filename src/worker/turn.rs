@@ -13,9 +13,9 @@ use crate::domain::mail::CANCEL;
 use super::admission::{Job, Reading};
 use super::aside::{Aside, Put, SoFar};
 use super::cancelling::Notice;
-use super::conversation::Cost;
-use super::conversation::{Conversation, End};
 use super::event::Event;
+use super::execution::Cost;
+use super::execution::{End, Execution};
 use super::lanes::{InLane, ORDER};
 use super::letter::Letter;
 use super::order::{ExpectedReturn, TurnDecision};
@@ -56,17 +56,17 @@ impl Worker {
             return Ok(());
         }
         let progress = self.progress(job);
-        let mut conversation = Conversation::new(job, self.company(case, &progress));
+        let mut execution = Execution::new(job, self.company(case, &progress));
         let aside = self.aside(job, case);
         loop {
-            let end = match conversation.await_turn(place).await {
+            let end = match execution.await_turn(place).await {
                 Ok(TurnDecision::Run) => return Ok(()),
                 Ok(TurnDecision::Leave(behind)) => {
-                    let left = self.leave_behind(&aside, &conversation, in_lane, behind).await;
+                    let left = self.leave_behind(&aside, &execution, in_lane, behind).await;
                     if let Some(ended) = left {
                         return Err(ended);
                     }
-                    conversation.stay();
+                    execution.stay();
                     place.stay();
                     continue;
                 }
@@ -86,10 +86,10 @@ impl Worker {
                     });
                 }
                 End::HandBack => {
-                    if let Some(ended) = self.hand_back(&aside, &mut conversation, case).await {
+                    if let Some(ended) = self.hand_back(&aside, &mut execution, case).await {
                         return Err(ended);
                     }
-                    conversation.stay();
+                    execution.stay();
                 }
                 End::Stale | End::Page(_) | End::ComeAgain { .. } => return Err(Ended::Stale),
             }
@@ -100,21 +100,21 @@ impl Worker {
     async fn leave_behind(
         &self,
         aside: &Aside<'_>,
-        conversation: &Conversation<'_>,
+        execution: &Execution<'_>,
         in_lane: &InLane,
         behind: Option<ExpectedReturn>,
     ) -> Option<Ended> {
         let job = aside.job;
-        let leave_at = conversation.leave_at()?;
+        let leave_at = execution.leave_at()?;
         let so_far = SoFar::of(&job.letter.docket);
-        if *aside.rules.stopping.borrow() || conversation.is_paused() {
+        if *aside.rules.stopping.borrow() || execution.is_paused() {
             return self.handed_back(aside, Some(in_lane), aside.hand_back(so_far).await);
         }
         // As long again as it has been delayed already.
         let wait = so_far.waited.min(BEHIND_MAX);
         let most = job.connection.budget.delayed_max();
         let room = timeout_at(leave_at, in_lane.lane.room(most));
-        let room = match conversation.unless_stopping(room).await {
+        let room = match execution.unless_stopping(room).await {
             Ok(room) => room.ok(),
             Err(End::HandBack) => None,
             Err(_) => return Some(Ended::Stale),
@@ -138,18 +138,18 @@ impl Worker {
     pub(super) async fn come_again(
         &self,
         aside: &Aside<'_>,
-        conversation: &mut Conversation<'_>,
+        execution: &mut Execution<'_>,
         case: Case<'_>,
         (bucket, wait): (Bucket, Duration),
     ) -> Option<Ended> {
         let (job, most) = (aside.job, aside.job.connection.budget.delayed_max());
-        let so_far = conversation.so_far();
+        let so_far = execution.so_far();
         let reserved = case.in_lane.and_then(|in_lane| in_lane.lane.reserve(most));
         if case.in_lane.is_some() && reserved.is_none() {
             // Enough lie there: it stays, and what comes after it in its queue; but not for ever.
-            let is_over = conversation.leave_at().is_none_or(|at| at <= Instant::now());
+            let is_over = execution.leave_at().is_none_or(|at| at <= Instant::now());
             return match is_over {
-                true => self.hand_back(aside, conversation, case).await,
+                true => self.hand_back(aside, execution, case).await,
                 false => None,
             };
         }
@@ -161,7 +161,7 @@ impl Worker {
                 Some(Ended::PutAside)
             }
             Put::Stays => {
-                conversation.stay();
+                execution.stay();
                 None
             }
             Put::Stale => Some(Ended::Stale),
@@ -172,13 +172,13 @@ impl Worker {
     pub(super) async fn hand_back(
         &self,
         aside: &Aside<'_>,
-        conversation: &mut Conversation<'_>,
+        execution: &mut Execution<'_>,
         case: Case<'_>,
     ) -> Option<Ended> {
-        let put = aside.hand_back(conversation.so_far()).await;
+        let put = aside.hand_back(execution.so_far()).await;
         let ended = self.handed_back(aside, case.in_lane, put);
         if ended.is_none() {
-            conversation.stay();
+            execution.stay();
         }
         ended
     }

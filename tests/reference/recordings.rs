@@ -6,7 +6,8 @@ use http::Method;
 use okta_worker::domain::expected::Expected;
 use okta_worker::domain::http::{Request, Response};
 use okta_worker::domain::okta_error::OktaError;
-use okta_worker::policy::classify::{Meaning, Trouble, classify};
+use okta_worker::policy::classify::{FailureKind, Known, Meaning, classify};
+use okta_worker::policy::pause::PauseReason;
 use okta_worker::tools::Move;
 use okta_worker::tools::catalogue::names;
 use serde::Deserialize;
@@ -307,13 +308,19 @@ fn every_recorded_answer_is_known_as_okta_s_own() {
             let what = format!("{} {} {}", recorded.source, recorded.operation, answer.status);
             let is_gateway =
                 NOT_OKTA.contains(&(&recorded.operation, answer.status)) && !OktaError::is_in(&answer);
-            let expected = if is_gateway { Meaning::Failed(Trouble::NotOkta) } else { Meaning::Said };
-            assert_eq!(classify(&request, Ok(&answer)), expected, "{what}");
+            let not_okta = Meaning::Failed(FailureKind::NotOkta);
+            let is_unauthorized = answer.status == 401 && !OktaError::read(&answer).is("E0000015");
+            let expected = match (is_gateway, is_unauthorized) {
+                (true, _) => not_okta,
+                (false, true) => Meaning::Refused(PauseReason::Unauthorized),
+                (false, false) => Meaning::Said,
+            };
+            assert_eq!(classify(&request, Ok(&answer), Known::NOTHING), expected, "{what}");
             *(if is_gateway { &mut unknown } else { &mut known }) += 1;
             // And never of another operation: a page that answers everything alike is none of them.
             if answer.is_success() {
                 let nothing = Response::new(answer.status, answer.headers.clone(), "<html></html>");
-                assert_eq!(classify(&request, Ok(&nothing)), Meaning::Failed(Trouble::NotOkta), "{what}");
+                assert_eq!(classify(&request, Ok(&nothing), Known::NOTHING), not_okta, "{what}");
             }
         });
     }

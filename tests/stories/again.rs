@@ -206,10 +206,10 @@ async fn of_those_that_were_delivered_too_often_one_runs_and_the_others_wait_out
     +15.000s b handed back
     +15.100s prod user_read asked GET: 200
     +15.100s a get_user succeeded, effect none, attempts 1, calls 1
-    +20.000s prod interactive received
-    +20.000s b runs alone after 2 redeliveries
-    +20.100s prod user_read asked GET: 200
-    +20.100s b get_user succeeded, effect none, attempts 1, calls 1
+    +30.000s prod interactive received
+    +30.000s b runs alone after 2 redeliveries
+    +30.100s prod user_read asked GET: 200
+    +30.100s b get_user succeeded, effect none, attempts 1, calls 1
     ");
     assert_eq!(world.answers(3).len(), 3);
     world.close();

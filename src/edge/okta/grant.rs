@@ -1,8 +1,8 @@
-//! What Okta's answer to a request for a token means, and what a request hears for which there is none.
+//! The meaning of Okta's answer to a token request, and the response to a request that gets no token.
 //!
-//! A refusal is passed on in the form in which Okta itself refuses a token, so that whoever reads it needs to
-//! know nothing of service apps: a bad credential is a 401, a scope that is not granted a 403. Where Okta has
-//! not spoken, the request was surely not sent.
+//! A refusal is passed on in the form in which Okta itself refuses a token, so that its reader needs to know
+//! nothing of service apps: a bad credential is a 401, a missing scope a 403. If Okta did not answer, the request
+//! was certainly not sent.
 
 use std::time::Duration;
 
@@ -17,56 +17,56 @@ use crate::domain::okta_error::OktaError;
 use crate::policy::classify::concurrency_wait;
 use crate::policy::retry::retry_after;
 
-/// The lifetime of Okta's tokens, when it does not say.
+/// The default lifetime of Okta's tokens.
 const LIFETIME: Duration = Duration::from_secs(3600);
 
-/// Longer than any token of Okta's lives.
+/// An upper bound on the lifetime of any Okta token.
 const LIFETIME_MAX: Duration = Duration::from_secs(24 * 3600);
 
-/// For how long a refusal stands. Requests that come meanwhile share it; a paused connection is probed after 2 s
-/// at the earliest, and finds out anew.
+/// The time for which a refusal is cached. Requests in that time share it; a paused connection is probed after 2 s
+/// at the earliest, and asks again.
 const REFUSED_FOR: Duration = Duration::from_secs(1);
 
-/// For how long it stands that nobody answers. An attempt that follows at once asks nobody.
+/// The time for which a lack of an answer is cached. An attempt that follows at once sends no token request.
 const UNREACHED_FOR: Duration = Duration::from_millis(500);
 
-/// A window of Okta's, in which it counts requests for tokens like all others.
+/// Okta's rate-limit window, in which it counts token requests like all other requests.
 const WINDOW: Duration = Duration::from_secs(60);
 
-/// Beyond any reset that a window of Okta's has.
+/// An upper bound on the reset of any Okta window.
 const RESET_MAX: Duration = Duration::from_secs(120);
 
-/// What makes Okta want more than a signature.
+/// The error text for an app that requires more than a signature.
 const DPOP: &str = "Okta wants DPoP, which this worker does not speak: untick `Require Demonstrating Proof of \
                     Possession (DPoP) header in token requests` in the app's general settings";
 
-/// A token.
+/// An access token.
 #[derive(Debug)]
 pub(super) struct Grant {
-    /// The header that carries it.
+    /// The `Authorization` header with the token.
     pub authorization: HeaderValue,
-    /// What it is good for.
+    /// The scopes and lifetime of the token.
     pub granted: Granted,
 }
 
-/// Why there is none.
+/// The reason that there is no token.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum NoToken {
-    /// Okta takes the app not for what it says it is.
+    /// Okta does not accept the app's credential.
     Unauthorized(String),
-    /// Okta does not grant it its scopes.
+    /// Okta does not grant the app its scopes.
     Forbidden(String),
-    /// Nobody answered, or not now.
+    /// Okta did not answer, or limits the rate.
     NotNow {
         why: String,
-        /// How long to leave it alone.
+        /// The time to wait before the next request.
         wait: Duration,
     },
-    /// This machine is short of something, and Okta was not asked.
+    /// This machine lacks a resource, and Okta was not asked.
     Local(String),
 }
 
-/// A token, as Okta hands it out.
+/// A token response from Okta.
 #[derive(Deserialize)]
 struct Token {
     token_type: String,
@@ -75,17 +75,17 @@ struct Token {
     scope: Option<String>,
 }
 
-/// An error of OAuth 2.0 (RFC 6749, section 5.2).
+/// An OAuth 2.0 error response (RFC 6749, section 5.2).
 #[derive(Deserialize)]
 struct OAuthError {
     error: String,
     error_description: Option<String>,
 }
 
-/// Reads the answer to a request for a token with these scopes.
+/// Parses the answer to a request for a token with these scopes.
 ///
 /// # Errors
-/// When it is none.
+/// If the answer holds no token.
 pub(super) fn read(
     answer: Result<Response, NoAnswer>,
     scopes: &[String],
@@ -106,7 +106,7 @@ pub(super) fn read(
         }
         429 => Err(NoToken::NotNow { why: describe(&response), wait: wait(&response.headers, jitter) }),
         400..=499 => Err(refused(&response).unwrap_or_else(|| not_now(describe(&response)))),
-        // A redirect is not followed, and who answers with one is not Okta's token endpoint.
+        // A redirect is not followed, and a server that answers with one is not Okta's token endpoint.
         _ => Err(not_now(describe(&response))),
     }
 }
@@ -126,7 +126,7 @@ fn granted(token: Token, scopes: &[String]) -> Result<Grant, NoToken> {
     Ok(Grant { authorization, granted: Granted { scopes, lifetime } })
 }
 
-/// What Okta refuses; nothing when it was not Okta that answered.
+/// Classifies a refusal; `None` if Okta did not write the answer.
 fn refused(response: &Response) -> Option<NoToken> {
     let (code, said) = error(response)?;
     let status = response.status;
@@ -141,7 +141,7 @@ fn refused(response: &Response) -> Option<NoToken> {
     })
 }
 
-/// Code and text of an error: OAuth's, or Okta's own, which an unknown client gets.
+/// Returns the code and text of an error: OAuth's, or Okta's own, which an unknown client gets.
 fn error(response: &Response) -> Option<(String, String)> {
     if let Some(OAuthError { error, error_description }) = response.read() {
         return Some((error, error_description.unwrap_or_default()));
@@ -158,7 +158,7 @@ fn describe(response: &Response) -> String {
     }
 }
 
-/// How long to leave the endpoint alone after a 429. Its clock is that of the answer, as everywhere.
+/// Returns the time to leave the endpoint alone after a 429, measured by the answer's clock as everywhere.
 fn wait(headers: &HeaderMap, jitter: f64) -> Duration {
     let rate = RateHeaders::read(headers);
     let wait = match rate {
@@ -167,12 +167,12 @@ fn wait(headers: &HeaderMap, jitter: f64) -> Duration {
         None => retry_after(headers).and_then(|wait| i64::try_from(wait.as_secs()).ok()),
     };
     let wait = wait.map_or(WINDOW, |seconds| Duration::from_secs(u64::try_from(seconds).unwrap_or(0)));
-    // Whole seconds are told, and those who wait with us had better not meet.
+    // Resets have a resolution of whole seconds, and jitter keeps waiting clients from retrying together.
     wait.min(RESET_MAX) + Duration::from_secs(1).mul_f64(1.0 + jitter)
 }
 
 impl NoToken {
-    /// For how long it stands.
+    /// Returns the time for which this result is cached.
     pub(super) fn stands(&self) -> Duration {
         match self {
             Self::Unauthorized(_) | Self::Forbidden(_) => REFUSED_FOR,
@@ -181,7 +181,7 @@ impl NoToken {
         }
     }
 
-    /// What it says.
+    /// Returns the reason as text.
     pub(super) fn why(&self) -> &str {
         match self {
             Self::Unauthorized(why) | Self::Forbidden(why) | Self::NotNow { why, .. } | Self::Local(why) => {
@@ -190,7 +190,7 @@ impl NoToken {
         }
     }
 
-    /// What a request hears that could not be sent for it.
+    /// Returns the answer for a request that could not be sent without a token.
     pub(super) fn heard(&self, scopes: &[String]) -> Result<Response, NoAnswer> {
         let why = format!("the service app gets no token: {}", self.why());
         let (status, challenge) = match self {
@@ -203,7 +203,7 @@ impl NoToken {
     }
 }
 
-/// The header with which Okta refuses a token.
+/// Builds the header with which Okta refuses a token.
 fn challenge(error: &str, why: &str, scopes: &str) -> HeaderValue {
     let plain = |c: char| match c {
         '"' => '\'',
@@ -219,7 +219,9 @@ fn challenge(error: &str, why: &str, scopes: &str) -> HeaderValue {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::policy::classify::is_unauthorized;
+    use crate::domain::http::Request;
+    use crate::policy::classify::{Known, Meaning, classify};
+    use crate::policy::pause::PauseReason;
     use crate::policy::refusal;
 
     fn asked() -> Vec<String> {
@@ -293,7 +295,9 @@ mod tests {
         let told = |body: &str| {
             let response = no_token(400, body).heard(&asked()).unwrap();
             let failure = refusal::name("get_user", OktaError::read(&response));
-            (is_unauthorized(&response), failure.code, failure.message)
+            let meaning = classify(&Request::get("/api/v1/users", &[]), Ok(&response), Known::NOTHING);
+            let is_unauthorized = meaning == Meaning::Refused(PauseReason::Unauthorized);
+            (is_unauthorized, failure.code, failure.message)
         };
         assert_eq!(
             told(r#"{"error":"invalid_client","error_description":"The \"kid\" is… wrong"}"#),

@@ -1,7 +1,7 @@
-//! The tokens of a service app: one is kept and used by all, fetched by one at a time, and renewed in time.
+//! The access tokens of a service app: one is cached and shared, fetched by one task at a time, and renewed in time.
 //!
-//! A request for a token is none of any invocation's: it is logged at debug and nowhere counted. Invariant: of
-//! those who wait for a token while it cannot be had, one finds out and all hear it.
+//! A token request belongs to no invocation: it is logged at debug and not counted. Invariant: while no token can
+//! be had, one of the waiting tasks asks Okta and all share the result.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -22,35 +22,36 @@ use super::{Granted, ServiceApp, TOKEN_PATH, Wire};
 use crate::domain::bucket::date;
 use crate::domain::http::{NoAnswer, Request, Response};
 use crate::domain::secret::Secret;
-use crate::policy::classify::{Meaning, classify, is_unauthorized};
+use crate::policy::classify::{Known, Meaning, classify};
+use crate::policy::pause::PauseReason;
 use crate::worker::clock::Clock;
 
-/// How far the machine's clock may be off before an assertion is refused for it: the `Date` that tells has whole
-/// seconds, and took its time.
+/// The clock difference above which a refused assertion is blamed on it: the `Date` of an answer has whole seconds,
+/// and the answer takes time to arrive.
 const CLOCK_OFF_MIN: SignedDuration = SignedDuration::from_secs(10);
 
-/// A token in use.
+/// A cached token.
 struct Token {
     authorization: HeaderValue,
     echoes: Echoes,
     granted: Granted,
     renew_at: Instant,
     ends_at: Instant,
-    /// Whether Okta has taken it.
+    /// True if Okta has accepted the token.
     is_proven: AtomicBool,
 }
 
-/// A failure to get one.
+/// A failure to get a token.
 struct Failure {
     why: NoToken,
     at: Instant,
 }
 
-/// What only the one knows who fetches.
+/// The state that only the fetching task uses.
 #[derive(Default)]
 struct Desk {
     failure: Option<Failure>,
-    /// How far Okta's clock is ahead of ours, once that was in the way.
+    /// The lead of Okta's clock over ours, once a difference has caused a refusal.
     okta_ahead: SignedDuration,
 }
 
@@ -65,17 +66,17 @@ pub(super) struct Tokens {
     desk: tokio::sync::Mutex<Desk>,
 }
 
-/// After which part of its lifetime a token is renewed: early enough for some failures, and by chance, so that
-/// workers that started together do not come together.
+/// Returns the part of its lifetime after which a token is renewed: early enough for some failures, and jittered,
+/// so that workers that started together do not renew together.
 fn renew_after(lifetime: Duration, jitter: f64) -> Duration {
     lifetime.mul_f64(0.8 + 0.1 * jitter)
 }
 
 impl Tokens {
-    /// The tokens of an app that shows its assertions to this URL.
+    /// Creates the token cache of an app whose assertions have this audience.
     ///
     /// # Errors
-    /// When its key cannot be read.
+    /// If the key cannot be parsed.
     pub(super) fn new(
         app: &ServiceApp,
         audience: String,
@@ -88,12 +89,12 @@ impl Tokens {
         Ok(Self { app: app.clone(), key, audience, wire, clock, kept, desk })
     }
 
-    /// What a token is good for.
+    /// Returns the scopes and lifetime of the current token.
     pub(super) async fn granted(&self) -> Result<Granted, String> {
         self.token().await.map(|token| token.granted.clone()).map_err(|none| none.why().to_owned())
     }
 
-    /// Sends a request with a token, and once more with another when Okta does not take this one any more.
+    /// Sends a request with a token, and once more with a new one if Okta no longer accepts the first.
     pub(super) async fn send(&self, request: &Request) -> Result<Response, NoAnswer> {
         let mut may_repeat = true;
         loop {
@@ -103,14 +104,15 @@ impl Tokens {
             };
             let answer = token.echoes.hidden_in(self.wire.send(request, &token.authorization).await);
             let Ok(response) = &answer else { return answer };
-            if !is_unauthorized(response) {
-                if response.status != 401 && classify(request, Ok(response)) == Meaning::Said {
+            let meaning = classify(request, Ok(response), Known::NOTHING);
+            if meaning != Meaning::Refused(PauseReason::Unauthorized) {
+                if response.status != 401 && meaning == Meaning::Said {
                     token.is_proven.store(true, Ordering::Relaxed);
                 }
                 return answer;
             }
             self.forget(&token);
-            // One that was never taken says that the next will not be, either.
+            // If Okta never accepted this token, it will not accept the next one either.
             if !(token.is_proven.load(Ordering::Relaxed) && std::mem::take(&mut may_repeat)) {
                 return answer;
             }
@@ -121,12 +123,12 @@ impl Tokens {
         }
     }
 
-    /// A token that has not ended.
+    /// Returns a token that has not expired.
     async fn token(&self) -> Result<Arc<Token>, NoToken> {
         let kept = self.kept();
         match &kept {
             Some(token) if Instant::now() < token.renew_at => return Ok(Arc::clone(token)),
-            // One renews it. The others go on with it, and so does that one if there is no other to be had.
+            // One task renews it. The others keep using it, and so does that task if it gets no new token.
             Some(token) => {
                 let Ok(mut desk) = self.desk.try_lock() else { return Ok(Arc::clone(token)) };
                 return Ok(self.at(&mut desk).await.unwrap_or_else(|_| Arc::clone(token)));
@@ -137,7 +139,7 @@ impl Tokens {
         self.at(&mut desk).await
     }
 
-    /// A token, by whoever has the desk: what another has fetched or found out meanwhile, or a new one.
+    /// Returns, under the lock, a token or failure that another task found meanwhile, or fetches a new token.
     async fn at(&self, desk: &mut Desk) -> Result<Arc<Token>, NoToken> {
         let now = Instant::now();
         if let Some(token) = self.kept().filter(|token| now < token.renew_at) {
@@ -167,7 +169,7 @@ impl Tokens {
         }
     }
 
-    /// Asks Okta for a token; twice when it turned out that the machine's clock is off.
+    /// Requests a token from Okta; twice if the first answer shows that the machine's clock is off.
     async fn fetch(&self, desk: &mut Desk) -> Result<Arc<Token>, NoToken> {
         let mut asked = Instant::now();
         let mut answer = self.ask(desk.okta_ahead).await?;
@@ -196,7 +198,7 @@ impl Tokens {
         }))
     }
 
-    /// One request for a token, with an assertion of its own: Okta takes each once.
+    /// Sends one token request, with a new assertion: Okta accepts each one once.
     async fn ask(&self, okta_ahead: SignedDuration) -> Result<Result<Response, NoAnswer>, NoToken> {
         let client_id = &self.app.client_id;
         let key_id = self.app.key_id.as_deref().or(self.key.key_id());
@@ -214,7 +216,7 @@ impl Tokens {
         Ok(answer)
     }
 
-    /// How far Okta's clock is ahead of ours, when that is why an assertion was refused.
+    /// Returns the lead of Okta's clock over ours if that explains a refused assertion.
     fn clock_off(
         &self,
         answer: &Result<Response, NoAnswer>,
@@ -225,13 +227,13 @@ impl Tokens {
         ((ahead - assumed).abs() > CLOCK_OFF_MIN).then_some(ahead)
     }
 
-    /// The token that is kept, unless it has ended.
+    /// Returns the cached token, unless it has expired.
     fn kept(&self) -> Option<Arc<Token>> {
         let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner).clone();
         kept.filter(|token| Instant::now() < token.ends_at)
     }
 
-    /// Okta does not take it: nobody is to use it any more.
+    /// Removes a token that Okta does not accept from the cache.
     fn forget(&self, token: &Arc<Token>) {
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         if kept.as_ref().is_some_and(|kept| Arc::ptr_eq(kept, token)) {
@@ -240,7 +242,7 @@ impl Tokens {
     }
 }
 
-/// The body of a request for a token.
+/// Builds the body of a token request.
 fn form(scopes: &[String], assertion: &Secret) -> Secret {
     let fields = [
         ("grant_type", "client_credentials"),

@@ -13,7 +13,7 @@ use crate::policy::refusal;
 use crate::policy::sensitive::unrepeatable;
 use crate::tools::plan::{Losses, Plan, Predicted};
 
-use super::Conversation;
+use super::Execution;
 
 /// The result of a dry run.
 #[derive(Serialize)]
@@ -41,7 +41,7 @@ struct Prediction {
     error: Option<Failure>,
 }
 
-impl Conversation<'_> {
+impl Execution<'_> {
     /// The answer to a dry run.
     pub(super) fn planned(&self, plan: Plan) -> Outcome {
         let Plan { requests, calls, predicted, loses, not_checked } = plan;

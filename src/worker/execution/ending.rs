@@ -1,0 +1,116 @@
+//! The end of an invocation that has failed: what its caller is told, and what it may have left behind.
+
+use tokio::time::Instant;
+
+use crate::domain::answer::{Effect, ErrorCode, Failure, Outcome};
+use crate::domain::http::{NoAnswer, Response};
+use crate::domain::okta_error::OktaError;
+use crate::policy::decide::Failed;
+use crate::worker::a_bug;
+use crate::worker::admission::Deadline;
+use crate::worker::pulse::Pause;
+
+use super::{End, Execution};
+
+impl Execution<'_> {
+    /// Returns the failure of a request that the budget cannot admit before the deadline.
+    pub(super) fn cannot_make_it(&self, until: Instant) -> Failure {
+        let name = &self.job.connection.name;
+        let message = format!("the budget of `{name}` cannot make it before the deadline");
+        Failure::new(ErrorCode::RateLimited, message)
+            .at(Some(self.deadline().path))
+            .retry_at(self.time_of(until))
+    }
+
+    pub(super) fn deadline(&self) -> Deadline {
+        self.job.deadline.expect("only an invocation with a deadline can be late")
+    }
+
+    /// Returns the outcome after a panic.
+    pub(in crate::worker) fn crashed(&self) -> Outcome {
+        self.outcome(a_bug())
+    }
+
+    pub(super) fn failed(&self, failure: Failure) -> End {
+        End::Outcome(self.outcome(failure))
+    }
+
+    /// Ends with the decision to give up.
+    pub(super) fn gave_up(&self, failed: Failed, answer: &Result<Response, NoAnswer>) -> End {
+        let (attempt, most) = (self.attempt.total(), self.rules.retry.attempts_max);
+        let of_most = if attempt >= most { format!(" (attempt {attempt} of {most})") } else { String::new() };
+        let message = format!("failed to run `{}`{of_most}: {}", self.job.subtool, describe(answer));
+        let mut failure = with_okta(Failure::new(failed.code, message), answer);
+        failure.retryable &= !failed.is_final;
+        if let Some(wait) = failed.retry_in.filter(|_| failure.retryable) {
+            failure = failure.retry_at(self.time_of(Instant::now() + wait));
+        }
+        End::Outcome(Outcome::Failed { effect: failed.effect, failure })
+    }
+
+    /// Ends because the connection is paused.
+    pub(super) fn paused(&self, pause: Pause, failed: Failed) -> End {
+        let (name, why) = (&self.job.connection.name, pause.reason.in_words());
+        let said = self.refused.as_ref().and_then(|error| error.summary.as_ref());
+        let said = said.map_or_else(String::new, |said| format!(": {said}"));
+        let mut failure = Failure::new(failed.code, format!("connection `{name}` is paused: {why}{said}"));
+        failure.okta = self.refused.clone();
+        if failed.code != ErrorCode::OutcomeUnknown {
+            failure.retryable = true;
+            failure = failure.retry_at(self.time_of(pause.next_probe));
+        }
+        End::Outcome(Outcome::Failed { effect: failed.effect, failure })
+    }
+
+    /// Ends with a failure, or with what a list had read before it.
+    pub(super) fn kept_or_failed(&mut self, effect: Effect, failure: Failure) -> End {
+        let (bounds, failure) = (self.bounds(), failure.masked(&self.job.secrets));
+        let kept = self.list.as_mut().and_then(|list| list.give_up(&failure, bounds));
+        End::Outcome(match kept {
+            Some(result) => Outcome::Succeeded { effect: Effect::None, result },
+            None => Outcome::Failed { effect, failure },
+        })
+    }
+
+    /// Ends with the subtool's own conclusion.
+    pub(super) fn judged(&self, failure: Failure) -> End {
+        let (code, effect) = self.attempt.verdict_of_subtool(failure.code);
+        let is_final = code != failure.code;
+        let failure = Failure { code, retryable: failure.retryable && !is_final, ..failure };
+        End::Outcome(Outcome::Failed { effect, failure })
+    }
+
+    /// Returns the outcome of a failure, with what it left behind.
+    fn outcome(&self, failure: Failure) -> Outcome {
+        let (code, effect) = self.attempt.verdict(failure.code, self.job.tool.repeat());
+        let failure = match code == failure.code {
+            true => failure,
+            false => Failure { code, retryable: false, retry_at: None, ..failure },
+        };
+        Outcome::Failed { effect, failure }
+    }
+}
+
+/// Returns in words what came instead of an answer.
+fn describe(answer: &Result<Response, NoAnswer>) -> String {
+    match answer {
+        Err(no_answer) => no_answer.to_string(),
+        Ok(response) => {
+            let who = match OktaError::is_in(response) && !response.is_success() {
+                true => "Okta answered",
+                false => "no answer of Okta's, but",
+            };
+            let error = OktaError::read(response);
+            let code = error.error_code.map_or_else(String::new, |code| format!(" {code}"));
+            let summary = error.summary.map_or_else(String::new, |summary| format!(": {summary}"));
+            format!("{who} {}{code}{summary}", error.status)
+        }
+    }
+}
+
+fn with_okta(failure: Failure, answer: &Result<Response, NoAnswer>) -> Failure {
+    match answer {
+        Ok(response) => failure.with_okta(OktaError::read(response)),
+        Err(_) => failure,
+    }
+}

@@ -1,0 +1,356 @@
+//! The execution of one admitted invocation against Okta, until it has ended or leaves this delivery.
+//!
+//! The subtool returns its next request, the budget admits it, [`classify`](crate::policy::classify) says what the
+//! answer means, and [`decide`] what follows from it. [`Execution::exchange`] carries out one [`Step`] a turn.
+
+mod cost;
+mod ending;
+mod planning;
+mod sending;
+mod waiting;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use tokio::time::Instant;
+
+use crate::domain::answer::Outcome;
+use crate::domain::bucket::{Bucket, date};
+use crate::domain::http::{Exchange, NoAnswer, Request, Response};
+use crate::domain::mail::Receipt;
+use crate::domain::okta_error::OktaError;
+use crate::policy::classify::{FailureKind, LimitKind, Meaning};
+use crate::policy::decide::{Attempt, Exhausted, Situation, Step, decide, decide_before_write};
+use crate::policy::pause::PauseReason;
+use crate::policy::refusal;
+use crate::policy::retry::{WAIT_IN_HAND_MAX, retry_after};
+use crate::tools::output::Remaining;
+use crate::tools::{Bounds, Move, Pager, Repeat, Setting, Turn};
+
+pub(in crate::worker) use self::cost::Cost;
+
+use super::admission::{Job, bounds};
+use super::answering::frame;
+use super::aside::SoFar;
+use super::cancelling::{Cancelled, Notice};
+use super::event::{Event, Observer};
+use super::lanes::InLane;
+use super::okta_time::by_okta;
+use super::probing;
+use super::progress::Progress;
+use super::rules::Rules;
+
+/// The end of an execution, or of its part in this delivery.
+#[derive(Debug)]
+pub(super) enum End {
+    /// The invocation has ended.
+    Outcome(Outcome),
+    /// A page of a list is to be answered, and the list goes on.
+    Page(Box<RawValue>),
+    /// The message is to come back after a delay, so that others can run meanwhile.
+    ComeAgain {
+        /// The bucket it would wait for.
+        bucket: Bucket,
+        /// The time until it can go on.
+        wait: Duration,
+    },
+    /// The worker stops or the connection is paused: the message is to go back to its queue.
+    HandBack,
+    /// The caller has cancelled the invocation before its first request.
+    Cancelled(Notice),
+    /// The delivery's broker connection is gone: RabbitMQ delivers the message again.
+    Stale,
+}
+
+/// Parts of the worker that an execution uses.
+#[derive(Clone, Copy)]
+pub(super) struct Company<'a> {
+    pub rules: &'a Rules,
+    pub observer: &'a Arc<dyn Observer>,
+    pub receipt: &'a dyn Receipt,
+    /// Progress messages to the caller.
+    pub progress: &'a Progress<'a>,
+    /// Cancellations of callers.
+    pub cancelled: &'a Cancelled,
+    /// The message's place in its lane.
+    pub in_lane: Option<&'a InLane>,
+    /// The time after which the broker takes a delivery back, as far as is known.
+    pub hold_max: Duration,
+}
+
+/// The execution of one invocation.
+pub(super) struct Execution<'a> {
+    job: &'a Job<'a>,
+    rules: &'a Rules,
+    company: Company<'a>,
+    history: Vec<Turn>,
+    /// The list on its way, with all that it has read.
+    list: Option<Box<Pager>>,
+    attempt: Attempt,
+    begun: Instant,
+    /// True while the worker can publish a copy of the message.
+    may_leave: bool,
+    /// A wait still to be taken before the next request.
+    owed: Duration,
+    /// True if a list must end with what it has read, because its next request would wait too long.
+    is_cut: bool,
+    /// The failure of the last write whose outcome is unknown, until it is sent again.
+    unclear: Option<Result<Response, NoAnswer>>,
+    /// Okta's refusal of the whole connection.
+    refused: Option<OktaError>,
+    cost: Cost,
+}
+
+impl<'a> Execution<'a> {
+    pub fn new(job: &'a Job<'a>, company: Company<'a>) -> Self {
+        let docket = &job.letter.docket;
+        let rules = company.rules;
+        Self {
+            job,
+            rules,
+            company,
+            history: Vec::new(),
+            list: None,
+            attempt: Attempt::new(docket.attempts, docket.may_have_run() && !job.is_read()),
+            begun: Instant::now(),
+            // Without a user of its own the worker would not recognise its copies.
+            may_leave: rules.own_user.is_some(),
+            owed: Duration::ZERO,
+            is_cut: false,
+            unclear: None,
+            refused: None,
+            cost: Cost::default(),
+        }
+    }
+
+    /// Runs until the invocation has ended, or leaves this delivery.
+    pub async fn run(&mut self) -> End {
+        match self.advance().await.unwrap_or_else(|end| end) {
+            End::Outcome(Outcome::Failed { effect, failure }) => self.kept_or_failed(effect, failure),
+            end => end,
+        }
+    }
+
+    /// Notes that there is no copy of the message: it waits in hand.
+    pub fn stay(&mut self) {
+        self.may_leave = false;
+    }
+
+    /// Returns the cost of this delivery so far.
+    pub fn cost(&self) -> Cost {
+        Cost { attempts: self.attempt.of_this_delivery(), ..self.cost.clone() }
+    }
+
+    /// Returns the state that a copy of the message carries on.
+    pub fn so_far(&self) -> SoFar {
+        let waited = self.job.letter.docket.waited + self.cost.waited;
+        SoFar { attempts: self.attempt.spent(), waited, in_doubt: !self.attempt.has_changed_nothing() }
+    }
+
+    /// Asks the subtool for its next request, sends it, and so on until the subtool is done.
+    async fn advance(&mut self) -> Result<End, End> {
+        loop {
+            let request = match self.next_move() {
+                Move::Send(request) => request,
+                Move::Done(done, Remaining::Pages) => return Ok(End::Page(done.output)),
+                Move::Done(done, Remaining::Nothing) => {
+                    return Ok(End::Outcome(Outcome::Succeeded { effect: done.effect, result: done.output }));
+                }
+                Move::Planned(plan) => return Ok(End::Outcome(self.planned(*plan))),
+                Move::Refused(error) => return Ok(self.judged(refusal::name(self.job.subtool, *error))),
+                Move::Fail(failure) => return Ok(self.judged(*failure)),
+            };
+            if !request.is_read() {
+                self.write_again(&request).await?;
+            }
+            let was_cut = self.is_cut;
+            let turn = match self.exchange(*request).await {
+                Err(End::ComeAgain { .. }) if self.is_cut && !was_cut => continue, // a list ends with what it has
+                turn => turn?,
+            };
+            self.history.push(turn);
+        }
+    }
+
+    fn next_move(&mut self) -> Move {
+        let (docket, ahead) = (&self.job.letter.docket, self.okta_ahead());
+        let setting = Setting {
+            bounds: self.bounds(),
+            maybe_since: docket.maybe_since(ahead),
+            is_settled: docket.is_settled,
+            okta_ahead: ahead.unwrap_or_default(),
+            is_dry_run: self.job.envelope.options.dry_run,
+        };
+        let next = self.job.tool.resume(&mut self.list, &self.history, setting);
+        if let Some(list) = &self.list {
+            self.history.truncate(list.turns_before());
+        }
+        next
+    }
+
+    fn bounds(&self) -> Bounds<'a> {
+        let is_overdue = self.is_cut || self.begun.elapsed() > self.rules.list_time_max;
+        bounds(&self.job.envelope, frame(&self.job.letter.id), is_overdue)
+    }
+
+    /// Begins another attempt for a write that follows one whose outcome was unknown, if there is one left.
+    async fn write_again(&mut self, request: &Request) -> Result<(), End> {
+        let Some(answer) = self.unclear.take() else { return Ok(()) };
+        let last = self.history.iter().rfind(|turn| matches!(turn, Turn::Unclear { .. })).map(Turn::request);
+        let has_looked = !matches!(self.history.last(), Some(Turn::Unclear { .. }));
+        self.attempt.writes_again(has_looked && last == Some(request));
+        match decide_before_write(&self.attempt, &self.situation(request, &answer, false)) {
+            Some(Exhausted::GiveUp(failed)) => Err(self.gave_up(failed, &answer)),
+            Some(Exhausted::Probe) => self.probe(request, &answer).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Sends one request as often as it takes, and returns what the subtool hears of it.
+    async fn exchange(&mut self, mut request: Request) -> Result<Turn, End> {
+        if !request.pause.is_zero() {
+            self.rest(request.pause).await?;
+        }
+        loop {
+            let sent_at = self.rules.clock.now();
+            let (answer, meaning) = self.send(&request).await?;
+            let is_smaller = meaning.may_be_its_size() && request.is_read() && request.shrink_page();
+            let situation = self.situation(&request, &answer, is_smaller);
+            let step = decide(&self.attempt, meaning, &situation, fastrand::f64());
+            self.note(&request, meaning, step);
+            match step {
+                Step::Deliver => {
+                    let response = answer.expect("only an answer is delivered");
+                    self.heard(&request, &response);
+                    return Ok(Turn::Said(Exchange { request, response }));
+                }
+                Step::RetryIn(wait) => self.rest(wait).await?,
+                Step::ReconcileIn(wait) => {
+                    self.rest(wait).await?;
+                    self.attempt.reconciles();
+                    self.unclear = Some(answer);
+                    return Ok(Turn::Unclear { request, sent: sent_at });
+                }
+                Step::DelayFor(wait) => {
+                    self.owed = wait.min(WAIT_IN_HAND_MAX); // if there can be no copy
+                    return Err(End::ComeAgain { bucket: request.bucket(), wait });
+                }
+                Step::HandBack => return Err(End::HandBack),
+                Step::Pause(reason) => self.pause(reason, &answer).await?,
+                Step::Probe => self.probe(&request, &answer).await?,
+                Step::GiveUp(failed) => return Err(self.gave_up(failed, &answer)),
+            }
+        }
+    }
+
+    fn situation(
+        &self,
+        request: &Request,
+        answer: &Result<Response, NoAnswer>,
+        is_smaller: bool,
+    ) -> Situation {
+        // A gateway's `Retry-After` does not count: only Okta's own does.
+        let own = answer.as_ref().ok().filter(|response| OktaError::is_in(response));
+        let now = self.rules.clock.now();
+        let left = |at: Timestamp| Duration::try_from(at.duration_since(now)).unwrap_or_default();
+        Situation {
+            idempotency: self.job.tool.repeat(),
+            lane: self.job.lane,
+            may_leave: self.may_leave,
+            is_read: request.is_read(),
+            is_smaller,
+            asked: own.and_then(|response| retry_after(&response.headers)),
+            left: self.job.deadline.map(|deadline| left(deadline.at)),
+            good_answers: self.job.connection.pulse.beats(),
+            retry: self.rules.retry,
+        }
+    }
+
+    /// Tells the observers of a rate limit or a retry, and counts its cost.
+    fn note(&mut self, request: &Request, meaning: Meaning, step: Step) {
+        let connection = &self.job.connection.name;
+        let kind = match meaning {
+            Meaning::Said | Meaning::Refused(_) => return,
+            Meaning::Limited(kind) => {
+                let bucket = request.bucket();
+                self.company.observer.note(&Event::RateLimited { connection, bucket, kind });
+                if let (LimitKind::Concurrency, Step::RetryIn(wait)) = (kind, step) {
+                    self.cost.waited += wait;
+                }
+                return;
+            }
+            Meaning::Failed(kind) => kind,
+        };
+        if kind == FailureKind::Local {
+            self.cost.okta_calls = self.cost.okta_calls.saturating_sub(1); // it was not sent
+        }
+        if let Step::RetryIn(wait) | Step::ReconcileIn(wait) | Step::DelayFor(wait) = step {
+            let attempt = self.attempt.retry_of(kind);
+            self.company.observer.note(&Event::Retried { connection, reason: kind, attempt, wait });
+        }
+    }
+
+    /// Learns from an answer that the subtool hears: the connection works, Okta's clock, a created object.
+    fn heard(&mut self, request: &Request, response: &Response) {
+        #[derive(Deserialize)]
+        struct Created {
+            id: String,
+        }
+        self.attempt.delivered(request.is_read(), response.is_success());
+        self.refused = None;
+        let connection = &self.job.connection;
+        if response.is_success() && self.is_in_scope(request) {
+            connection.pulse.beat(self.job.scope);
+        }
+        if let Some(date) = date(&response.headers) {
+            connection.okta_time.learn(date);
+        }
+        if request.method == http::Method::POST
+            && response.is_success()
+            && self.job.tool.repeat() == Repeat::Create
+            && let Some(Created { id }) = response.read()
+        {
+            connection.fresh.add(self.job.letter.docket.caller.as_deref(), id);
+        }
+    }
+
+    /// Pauses the connection, and with it this invocation.
+    async fn pause(&mut self, reason: PauseReason, answer: &Result<Response, NoAnswer>) -> Result<(), End> {
+        self.refused = answer.as_ref().ok().map(OktaError::read);
+        probing::pause(&self.job.connection, reason, self.job.scope, self.company.observer);
+        // A probe may have succeeded in the same moment; without a wait the request would be repeated at once.
+        self.rest(Duration::from_millis(1)).await
+    }
+
+    /// Probes the connection after the last attempt: a failed probe pauses it, a good one makes the failure final.
+    async fn probe(&mut self, request: &Request, answer: &Result<Response, NoAnswer>) -> Result<(), End> {
+        let (connection, scope) = (&self.job.connection, self.job.scope);
+        if !probing::probe(connection, PauseReason::Unreachable, scope, self.company.observer).await {
+            return self.pause(PauseReason::Unreachable, answer).await;
+        }
+        connection.pulse.beat(scope);
+        match decide_before_write(&self.attempt, &self.situation(request, answer, false)) {
+            Some(Exhausted::GiveUp(failed)) => Err(self.gave_up(failed, answer)),
+            Some(Exhausted::Probe) | None => Ok(()),
+        }
+    }
+
+    /// Returns true if a request needs the scope of its subtool; some look at users for a group's sake.
+    fn is_in_scope(&self, request: &Request) -> bool {
+        let of_what = request.route.trim_start_matches("/api/v1/").split('/').next();
+        of_what == self.job.scope.split('.').nth(1)
+    }
+
+    /// Returns the time by which Okta's clock is ahead of the machine's, as far as that is known.
+    fn okta_ahead(&self) -> Option<SignedDuration> {
+        self.job.connection.ahead(&self.rules.clock)
+    }
+
+    /// Returns the time of day at a moment, by Okta's clock.
+    fn time_of(&self, at: Instant) -> Timestamp {
+        by_okta(self.rules.clock.time_of(at), self.okta_ahead())
+    }
+}

@@ -1,0 +1,173 @@
+//! Waits with the message in hand: for its turn, the end of a pause, or the next attempt.
+
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep, sleep_until, timeout};
+
+use crate::domain::ids::Lane;
+use crate::policy::decide::{Doubt, Held, WhilePaused, decide_while_paused, leaves_when_draining};
+use crate::worker::admission::too_late;
+use crate::worker::order::{Place, TurnDecision};
+use crate::worker::ports::{Patience, becomes};
+use crate::worker::progress::WaitingFor;
+use crate::worker::pulse::Pause;
+
+use super::{End, Execution};
+
+/// The longest that a message waits in hand. RabbitMQ takes a delivery back after its `consumer_timeout` of 30 minutes,
+/// counts it as a failed one, and closes the channel for all others in hand. As long as a list takes at most.
+const WAIT_MAX: Duration = Duration::from_secs(10 * 60);
+
+/// Where the broker has taken a delivery back after a shorter time, a message waits for this part of that time: it looks
+/// once a minute, and something else may take its time before or after.
+const HOLD_PART: u32 = 3;
+
+/// The longest wait of a worker that stops; it has 25 seconds for every invocation that it has begun.
+const REST_WHEN_STOPPING: Duration = Duration::from_secs(2);
+
+impl Execution<'_> {
+    /// Waits for the message's turn among those of its subject. A message that cannot wait longer leaves.
+    pub async fn await_turn(&mut self, place: &Place) -> Result<TurnDecision, End> {
+        let deadline = self.job.deadline.map(|deadline| self.rules.clock.instant_of(deadline.at));
+        loop {
+            if self.job.lane == Lane::Interactive {
+                self.hold_while_paused().await?; // the caller waits, and is answered at once
+            }
+            let (mut watch, job) = (self.job.connection.pulse.watch(), self.job);
+            let paused =
+                watch.wait_for(|pause| pause.is_some_and(|pause| pause.stops(job.scope, job.is_read())));
+            let cancelled = self.company.cancelled.wait(job.letter);
+            let turn = self.company.progress.during(WaitingFor::Order, None, place.turn());
+            tokio::select! {
+                biased;
+                _ = paused, if job.lane == Lane::Interactive => {}
+                notice = cancelled, if self.is_untouched() => return Err(End::Cancelled(notice)),
+                turn = turn => return Ok(turn),
+                () = at(deadline) => {
+                    let late = too_late(self.deadline()).retry_at(self.time_of(Instant::now()));
+                    return Err(self.failed(late));
+                }
+                () = at(self.leave_at()) => return Ok(TurnDecision::Leave(None)),
+                () = self.company.receipt.gone() => return Err(End::Stale),
+            }
+        }
+    }
+
+    /// Returns the moment at which a waiting message must leave; `None`: it cannot be copied.
+    pub fn leave_at(&self) -> Option<Instant> {
+        let most = WAIT_MAX.min(self.company.hold_max / HOLD_PART);
+        let since = self.company.in_lane.map_or(self.begun, |in_lane| in_lane.since);
+        self.may_leave.then(|| since + most)
+    }
+
+    /// Returns whether to wait in a long line: an invocation that has begun waits, and so does a message that the delay
+    /// queues have no room for.
+    pub(super) fn patience(&self) -> Patience {
+        let most = self.job.connection.budget.delayed_max();
+        let is_room = self.company.in_lane.is_none_or(|in_lane| in_lane.lane.has_room(most));
+        match self.may_leave && self.nothing_was_sent() && is_room {
+            true => Patience::ComeAgain,
+            false => Patience::Wait,
+        }
+    }
+
+    /// Returns true when the message is to stay in its queue, because its connection is paused.
+    pub fn is_paused(&self) -> bool {
+        self.job.lane == Lane::Bulk && self.pause_that_stops().is_some()
+    }
+
+    /// Returns true if no delivery has sent a request for this message.
+    pub(super) fn nothing_was_sent(&self) -> bool {
+        self.cost.okta_calls == 0 && self.attempt.total() == 0
+    }
+
+    /// Returns true if the invocation has not begun, so that it may still be cancelled.
+    pub(super) fn is_untouched(&self) -> bool {
+        self.nothing_was_sent() && self.attempt.doubt() == Doubt::None
+    }
+
+    /// Carries out the decision for a paused connection: answers, hands the message back, or holds it until the pause
+    /// is over.
+    pub(super) async fn hold_while_paused(&mut self) -> Result<(), End> {
+        let mut held = Held::No;
+        while let Some(pause) = self.pause_that_stops() {
+            let job = self.job;
+            if job.lane == Lane::Bulk {
+                self.attempt.paused();
+            }
+            let idempotency = job.tool.repeat();
+            let of_message = (job.lane, self.may_leave);
+            match decide_while_paused(&self.attempt, pause.reason, of_message, idempotency, held) {
+                WhilePaused::HoldFor(most) => held = self.held(most).await?,
+                WhilePaused::HandBack => return Err(End::HandBack),
+                WhilePaused::GiveUp(failed) => return Err(self.paused(pause, failed)),
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits until the pause is over, for at most this time.
+    async fn held(&self, most: Duration) -> Result<Held, End> {
+        let (mut watch, job) = (self.job.connection.pulse.watch(), self.job);
+        let is_over =
+            watch.wait_for(|pause| pause.is_none_or(|pause| !pause.stops(job.scope, job.is_read())));
+        let mut stopping = self.rules.stopping.clone();
+        tokio::select! {
+            () = self.company.receipt.gone() => Err(End::Stale),
+            _ = timeout(most, is_over) => Ok(Held::TooLong),
+            () = becomes(&mut stopping, true) => Ok(Held::Stopping),
+        }
+    }
+
+    fn pause_that_stops(&self) -> Option<Pause> {
+        let pause = self.job.connection.pulse.pause()?;
+        pause.stops(self.job.scope, self.job.is_read()).then_some(pause)
+    }
+
+    /// Awaits a future while the delivery can be acknowledged; hands the message back when the worker stops meanwhile
+    /// and nothing has been changed.
+    pub(in crate::worker) async fn unless_stopping<T>(
+        &self,
+        awaited: impl Future<Output = T>,
+    ) -> Result<T, End> {
+        let mut stopping = self.rules.stopping.clone();
+        let leaves = leaves_when_draining(&self.attempt);
+        tokio::select! {
+            biased;
+            () = becomes(&mut stopping, true), if leaves => Err(End::HandBack),
+            done = awaited => Ok(done),
+            () = self.company.receipt.gone() => Err(End::Stale),
+        }
+    }
+
+    /// Waits before the next attempt, or until the connection is paused.
+    pub(super) async fn rest(&self, wait: Duration) -> Result<(), End> {
+        if wait.is_zero() {
+            return Ok(());
+        }
+        let (mut watch, job) = (self.job.connection.pulse.watch(), self.job);
+        let stops = |pause: &Option<Pause>| pause.is_some_and(|it| it.stops(job.scope, job.is_read()));
+        let mut stopping = self.rules.stopping.clone();
+        // An invocation that cannot be left to another worker is finished before this one has to go.
+        let hurried = async {
+            becomes(&mut stopping, true).await;
+            sleep(REST_WHEN_STOPPING).await;
+        };
+        let rested = async {
+            tokio::select! {
+                () = sleep(wait) => {}
+                _ = watch.wait_for(stops) => {}
+                () = hurried => {}
+            }
+        };
+        self.unless_stopping(self.company.progress.during(WaitingFor::Retry, None, rested)).await
+    }
+}
+
+/// Waits until a moment; for ever when there is none.
+async fn at(moment: Option<Instant>) {
+    match moment {
+        Some(moment) => sleep_until(moment).await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,352 @@
+//! `docs/retries.md`: every decision after an answer, during a pause and while a worker stops.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::path::Path;
+use std::time::Duration;
+
+use okta_worker::domain::ids::Lane;
+use okta_worker::policy::classify::{FailureKind, LimitKind, Meaning};
+use okta_worker::policy::decide::{
+    Attempt, Failed, HELD_MAX, Held, Situation, Step, WhilePaused, decide, decide_while_paused,
+    leaves_when_draining,
+};
+use okta_worker::policy::pause::PauseReason;
+use okta_worker::policy::retry::{RetryRules, WAIT_IN_HAND_MAX};
+use okta_worker::tools::Repeat;
+
+const FILE: &str = "docs/retries.md";
+
+const CLASSES: [Repeat; 5] = [Repeat::Read, Repeat::Set, Repeat::Create, Repeat::Transition, Repeat::Emit];
+
+/// One combination of everything that a decision depends on besides the answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Case {
+    class: Repeat,
+    is_bulk: bool,
+    is_last: bool,
+    is_redelivered: bool,
+}
+
+impl Case {
+    fn lane(self) -> Lane {
+        if self.is_bulk { Lane::Bulk } else { Lane::Interactive }
+    }
+
+    /// Attempts that earlier deliveries have spent.
+    fn earlier(self) -> u32 {
+        if self.is_last { RetryRules::default().attempts_max - 1 } else { 0 }
+    }
+
+    /// The state after the answer to a request of this class.
+    fn attempt(self, meaning: Meaning) -> Attempt {
+        let is_read = self.class == Repeat::Read;
+        let mut attempt = Attempt::new(self.earlier(), self.is_redelivered && !is_read);
+        attempt.sent(is_read);
+        attempt.answered(meaning, is_read, 0);
+        attempt
+    }
+}
+
+fn cases() -> impl Iterator<Item = Case> {
+    let bools = [false, true];
+    CLASSES.into_iter().flat_map(move |class| {
+        bools.into_iter().flat_map(move |is_bulk| {
+            bools.into_iter().flat_map(move |is_last| {
+                bools.map(move |is_redelivered| Case { class, is_bulk, is_last, is_redelivered })
+            })
+        })
+    })
+}
+
+/// An answer in words, its meaning, Okta's `Retry-After` and the time until the deadline.
+struct Answer {
+    name: &'static str,
+    meaning: Meaning,
+    asked: Option<Duration>,
+    left: Option<Duration>,
+}
+
+fn answers() -> Vec<Answer> {
+    let minute = Duration::from_secs(60);
+    let plain = |name, meaning| Answer { name, meaning, asked: None, left: None };
+    let failed = |name, kind| plain(name, Meaning::Failed(kind));
+    vec![
+        plain("a success, or a refusal that will not change by itself", Meaning::Said),
+        plain("401 about the credential", Meaning::Refused(PauseReason::Unauthorized)),
+        plain("403 that revokes a scope that worked", Meaning::Refused(PauseReason::Forbidden)),
+        plain("429, the window is spent", Meaning::Limited(LimitKind::Window)),
+        plain("429, too many requests at once", Meaning::Limited(LimitKind::Concurrency)),
+        failed("no connection: the request was not sent", FailureKind::NotSent),
+        failed("no answer: the request may have been executed", FailureKind::NoAnswer),
+        failed("500 or another 5xx", FailureKind::ServerError),
+        failed("502 or 504", FailureKind::Gateway),
+        failed("an answer that is not Okta's", FailureKind::NotOkta),
+        failed("503", FailureKind::Unavailable),
+        Answer {
+            asked: Some(minute),
+            ..failed("503 of Okta's, `Retry-After: 60`", FailureKind::Unavailable)
+        },
+        Answer {
+            asked: Some(minute),
+            left: Some(minute / 2),
+            ..failed("the same, 30 s before the deadline", FailureKind::Unavailable)
+        },
+        failed("503 E0000010, read-only mode", FailureKind::ReadOnly),
+        failed("409 or 423, still being set up", FailureKind::Busy),
+        failed("404 about an object created moments ago", FailureKind::Lag),
+        failed("a body beyond the size limit", FailureKind::TooLarge),
+        failed("this machine lacks a resource", FailureKind::Local),
+    ]
+}
+
+fn in_words(wait: Duration) -> String {
+    match (wait.as_secs(), wait.subsec_millis()) {
+        (0, millis) => format!("{millis} ms"),
+        (seconds, 0) if seconds >= 60 && seconds % 60 == 0 => format!("{} min", seconds / 60),
+        (seconds, 0) => format!("{seconds} s"),
+        (seconds, millis) => format!("{seconds}.{:03} s", millis),
+    }
+}
+
+fn failure(Failed { code, effect, is_final, retry_in }: Failed) -> String {
+    let mut text = format!("fail: `{}`, effect `{}`", code.as_str(), effect.as_str());
+    if is_final {
+        text += ", not retryable";
+    }
+    if let Some(wait) = retry_in {
+        write!(text, ", `retry_at` in {}", in_words(wait)).unwrap();
+    }
+    text
+}
+
+/// The decision for one case in words; waits are those of the largest jitter.
+fn decision(answer: &Answer, case: Case) -> String {
+    let attempt = case.attempt(answer.meaning);
+    let situation = Situation {
+        idempotency: case.class,
+        lane: case.lane(),
+        may_leave: true,
+        is_read: case.class == Repeat::Read,
+        is_smaller: false,
+        asked: answer.asked,
+        left: answer.left,
+        good_answers: 0,
+        retry: RetryRules::default(),
+    };
+    let step = decide(&attempt, answer.meaning, &situation, 1.0);
+    let text = match step {
+        Step::Deliver => "the subtool hears it".to_owned(),
+        Step::RetryIn(Duration::ZERO) => "wait for the next window".to_owned(),
+        Step::RetryIn(wait) => format!("retry within {}", in_words(wait)),
+        Step::DelayFor(wait) => format!("delay queue, about {}", in_words(wait)),
+        Step::ReconcileIn(wait) => format!("look for the outcome within {}", in_words(wait)),
+        Step::HandBack => "back to the queue".to_owned(),
+        Step::Pause(reason) => format!("pause the connection: `{}`", reason.as_str()),
+        Step::Probe => {
+            let elsewhere = Situation { good_answers: 1, ..situation };
+            let Step::GiveUp(failed) = decide(&attempt, answer.meaning, &elsewhere, 1.0) else {
+                panic!("a connection that works leaves nothing but failing")
+            };
+            format!("probe; if it fails pause: `unreachable`; if not {}", failure(failed))
+        }
+        Step::GiveUp(failed) => failure(failed),
+    };
+    format!("{text} | {}", attempt.spent() - case.earlier())
+}
+
+/// The rows of one answer, without its name; "any" stands for every value that gives the same.
+fn rows(answer: &Answer) -> Vec<String> {
+    let mut by_class: BTreeMap<Vec<String>, Vec<Repeat>> = BTreeMap::new();
+    for class in CLASSES {
+        let table = cases().filter(|case| case.class == class).map(|case| decision(answer, case)).collect();
+        by_class.entry(table).or_default().push(class);
+    }
+    let mut groups: Vec<_> = by_class.into_values().collect();
+    groups.sort();
+    let mut rows = Vec::new();
+    for classes in groups {
+        let names = match classes.len() == CLASSES.len() {
+            true => "any".to_owned(),
+            false => classes.iter().map(|class| class.as_str()).collect::<Vec<_>>().join(", "),
+        };
+        let of_class: Vec<_> = cases().filter(|case| case.class == classes[0]).collect();
+        let depends = |of: fn(Case) -> Case| {
+            of_class.iter().any(|case| decision(answer, *case) != decision(answer, of(*case)))
+        };
+        let by_lane = depends(|case| Case { is_bulk: !case.is_bulk, ..case });
+        let by_attempt = depends(|case| Case { is_last: !case.is_last, ..case });
+        let by_delivery = depends(|case| Case { is_redelivered: !case.is_redelivered, ..case });
+        for case in of_class {
+            let repeats = (case.is_bulk && !by_lane)
+                || (case.is_last && !by_attempt)
+                || (case.is_redelivered && !by_delivery);
+            if repeats {
+                continue;
+            }
+            let either = |depends: bool, is: bool, names: [&'static str; 2]| match depends {
+                true => names[usize::from(is)],
+                false => "any",
+            };
+            let lane = either(by_lane, case.is_bulk, ["interactive", "bulk"]);
+            let attempt = either(by_attempt, case.is_last, ["earlier", "last"]);
+            let delivery = either(by_delivery, case.is_redelivered, ["first", "repeated"]);
+            rows.push(format!("{names} | {lane} | {attempt} | {delivery} | {}", decision(answer, case)));
+        }
+    }
+    rows
+}
+
+fn paused() -> String {
+    let mut text = String::from("| pause | lane | this delivery has | next step |\n|---|---|---|---|\n");
+    let said = |is_read| {
+        let mut attempt = Attempt::new(0, false);
+        attempt.sent(is_read);
+        attempt.answered(Meaning::Said, is_read, 0);
+        attempt.delivered(is_read, true);
+        attempt
+    };
+    let mut in_doubt = Attempt::new(0, false);
+    in_doubt.sent(false);
+    in_doubt.answered(Meaning::Failed(FailureKind::NoAnswer), false, 0);
+    let states = [
+        ("only read", said(true)),
+        ("written", said(false)),
+        ("a `create`, `transition` or `emit` in doubt", in_doubt),
+    ];
+    for reason in PauseReason::ALL {
+        for lane in [Lane::Interactive, Lane::Bulk] {
+            for (state, attempt) in states {
+                let step = |held| {
+                    let step = decide_while_paused(&attempt, reason, (lane, true), Repeat::Create, held);
+                    match step {
+                        WhilePaused::HandBack => "back to the queue".to_owned(),
+                        WhilePaused::HoldFor(most) => format!("wait in hand for at most {}", in_words(most)),
+                        WhilePaused::GiveUp(failed) => failure(failed),
+                    }
+                };
+                let (now, later) = (step(Held::No), step(Held::TooLong));
+                let then = if now == later { now } else { format!("{now}, then {later}") };
+                writeln!(text, "| `{}` | {} | {state} | {then} |", reason.as_str(), lane.as_str()).unwrap();
+            }
+        }
+    }
+    text
+}
+
+fn draining() -> String {
+    let mut text = String::from("| the message waits, and | next step | attempts spent |\n|---|---|---|\n");
+    let none = Attempt::new(0, false);
+    let after = |is_read, meaning| {
+        let mut attempt = none;
+        attempt.sent(is_read);
+        attempt.answered(meaning, is_read, 0);
+        attempt
+    };
+    let mut written = after(false, Meaning::Said);
+    written.delivered(false, true);
+    let states = [
+        ("nothing was sent", none),
+        ("a read was answered", after(true, Meaning::Said)),
+        ("a read failed", after(true, Meaning::Failed(FailureKind::Gateway))),
+        ("a request met a rate limit", after(false, Meaning::Limited(LimitKind::Window))),
+        ("a write was accepted", written),
+        ("the outcome of a write is unknown", after(false, Meaning::Failed(FailureKind::NoAnswer))),
+    ];
+    for (name, attempt) in states {
+        let (step, spent) = match leaves_when_draining(&attempt) {
+            true => ("back to the queue", attempt.spent().to_string()),
+            false => ("the worker finishes it", "as usual".to_owned()),
+        };
+        writeln!(text, "| {name} | {step} | {spent} |").unwrap();
+    }
+    text
+}
+
+fn page() -> String {
+    let RetryRules { attempts_max, base, cap } = RetryRules::default();
+    let mut text = format!(
+        "# Retries\n\nWritten by `UPDATE_DOCS=1 cargo test --test golden`: every decision of `src/policy/decide.rs`, with the \
+         default settings ({attempts_max} attempts; full-jitter exponential backoff from {} to {}). A wait is the longest that \
+         jitter can make it. Waits of more than {} go through a delay queue.\n\n\
+         *Class* is the idempotency class of the subtool (docs/subtools.md). *Attempt*: the one that failed is an earlier one \
+         or the last. *Delivery*: RabbitMQ has delivered the message for the first time or again, so that an earlier delivery \
+         may have run it. *Spent*: attempts that the answer adds to those that a copy of the message carries. A delay, a \
+         rate limit, a hand-back and a stopping worker spend none.\n\n## After an answer\n\n",
+        in_words(base),
+        in_words(cap),
+        in_words(WAIT_IN_HAND_MAX),
+    );
+    text +=
+        "| answer | class | lane | attempt | delivery | next step | spent |\n|---|---|---|---|---|---|---|\n";
+    let mut tables: Vec<(Vec<&str>, Vec<String>)> = Vec::new();
+    for answer in answers() {
+        let of_answer = rows(&answer);
+        match tables.iter_mut().find(|(_, rows)| *rows == of_answer) {
+            Some((names, _)) => names.push(answer.name),
+            None => tables.push((vec![answer.name], of_answer)),
+        }
+    }
+    for (names, rows) in tables {
+        for row in rows {
+            writeln!(text, "| {} | {row} |", names.join("; ")).unwrap();
+        }
+    }
+    write!(
+        text,
+        "\nA look for the outcome decides whether a write is sent again, which is another attempt.\n\n\
+         ## While the connection is paused\n\nA pause stops the invocations that it is about; `read_only` stops no reads, \
+         `forbidden` only subtools of the scope. Failed attempts that the pause explains are not counted. A message that the \
+         worker cannot copy stays in hand for at most {}.\n\n{}\n## While the worker stops\n\n{}",
+        in_words(HELD_MAX),
+        paused(),
+        draining(),
+    )
+    .unwrap();
+    text
+}
+
+#[test]
+fn the_page_of_retries_is_what_the_worker_decides() {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join(FILE);
+    if std::env::var_os("UPDATE_DOCS").is_some() {
+        std::fs::write(&file, page()).unwrap();
+    }
+    let there = std::fs::read_to_string(&file).unwrap_or_default();
+    assert!(there == page(), "{FILE} is out of date: run `UPDATE_DOCS=1 cargo test --test golden`");
+}
+
+#[test]
+fn neither_a_rate_limit_nor_a_delay_nor_a_drain_spends_an_attempt() {
+    for meaning in [Meaning::Limited(LimitKind::Window), Meaning::Limited(LimitKind::Concurrency)] {
+        for case in cases() {
+            assert_eq!(case.attempt(meaning).spent(), case.earlier(), "{case:?}");
+        }
+    }
+    for case in cases() {
+        let mut attempt = Attempt::new(case.earlier(), false);
+        attempt.sent(true);
+        assert_eq!(attempt.spent(), case.earlier(), "{case:?}");
+        assert_eq!(attempt.total(), attempt.spent() + 1, "the answer tells of it");
+    }
+}
+
+#[test]
+fn failures_that_a_pause_explains_are_no_attempts() {
+    let mut attempt = Attempt::new(1, false);
+    for _ in 0..3 {
+        attempt.sent(true);
+        attempt.answered(Meaning::Failed(FailureKind::NotSent), true, 7);
+    }
+    assert_eq!(attempt.spent(), 4);
+    attempt.paused();
+    assert_eq!(attempt.spent(), 1);
+    // A good answer in between shows that the failures before it were the invocation's own.
+    attempt.sent(true);
+    attempt.answered(Meaning::Failed(FailureKind::NotSent), true, 7);
+    attempt.sent(true);
+    attempt.answered(Meaning::Said, true, 7);
+    attempt.delivered(true, true);
+    attempt.paused();
+    assert_eq!((attempt.spent(), attempt.total()), (2, 3));
+}
