@@ -1,36 +1,36 @@
-//! okta-worker: typed invocations come in from RabbitMQ, run against Okta inside its rate limits, and each
-//! is answered.
+//! okta-worker: executes typed invocations from RabbitMQ against Okta, within Okta's rate limits, and answers
+//! each one.
 //!
-//! The way of one message, and the floor that each step stands on:
+//! The path of one message, and the layer that runs each step:
 //!
 //! ```text
-//!   edge       worker       worker ◀─ policy        worker ◀─ tools, policy     worker        edge
-//! RabbitMQ ─▶ open letter ─▶ judge it ─▶ talk with Okta, inside the budget ─▶ answer it ─▶ acknowledge
-//!                                              │        ▲                    (confirmed)
-//!                                              ▼  edge  │
-//!                                                 Okta
+//!   edge      worker   worker ◀─ policy     worker ◀─ tools, policy         worker         edge
+//! RabbitMQ ─▶ parse it ─▶ check it ─▶ call Okta, within the rate limits ─▶ answer it ─▶ acknowledge
+//!                                             │        ▲                  (confirmed)
+//!                                             ▼  edge  │
+//!                                                Okta
 //! ```
 //!
-//! [`worker::Worker`] is that story. The floors, the ground first; each names only those below it, and
-//! `tests/tidy.rs` checks that.
+//! [`worker::Worker`] implements that path. The modules are layers, listed bottom up; each names only the layers
+//! below it, and `tests/tidy.rs` checks that.
 
-// The words: ids, requests and answers, invocations and results. No IO, no clock.
+// The vocabulary: ids, requests and answers, invocations and results. No IO, no clock.
 pub mod domain;
-// What can be asked: the 28 subtools, pure.
+// The 28 subtools, pure.
 pub mod tools;
-// What the outside is told of them: the catalogue as documents.
+// The published catalogue: the subtools as documents.
 pub mod catalog;
-// Pure decisions: who may, what an answer means, how long to wait.
+// Pure decisions: permissions, classification of answers, waiting times.
 pub mod policy;
-// The story: one message from its queue to its answer.
+// The processing of one message, from its queue to its answer.
 pub mod worker;
-// The world, simulated: an Okta org that knows nothing of the worker.
+// The simulated Okta: an org that knows nothing of the worker.
 pub mod sandbox;
-// The world inside the process: a queue, and the simulated org behind the worker's port.
+// The in-process adapters: a queue, and the simulated org behind the worker's port.
 pub mod embedded;
-// The world, real: RabbitMQ, Okta, metrics, health, logs.
+// The real adapters: RabbitMQ, Okta, metrics, health, logs.
 pub mod edge;
-// Settings, as the typed values the floors below take.
+// Settings, as the typed values that the layers below take.
 pub mod config;
 // One file per command.
 pub mod cli;

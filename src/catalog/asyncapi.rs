@@ -1,5 +1,5 @@
-//! AsyncAPI 3.0 with AMQP 0.9.1 bindings: the exchanges and queues that producers and operators meet, and the
-//! messages in them. It is written from the worker's side: it receives invocations and sends results.
+//! AsyncAPI 3.0 with AMQP 0.9.1 bindings: the exchanges, queues and messages that producers and operators
+//! use. The document takes the worker's side: it receives invocations and sends results.
 
 use serde_json::{Map, Value, json};
 
@@ -15,13 +15,13 @@ use super::message::definitions;
 /// The version of the bindings.
 const BINDINGS: &str = "0.3.0";
 
-/// Delivery mode of what must survive a restart of the broker.
+/// The delivery mode of messages that survive a restart of the broker.
 const PERSISTENT: u8 = 2;
 
-/// Where a message says whom to answer. AsyncAPI has one word for headers and properties.
+/// The location of the reply address in a message. AsyncAPI has one word for headers and properties.
 const REPLY_TO: &str = "$message.header#/reply_to";
 
-/// The document.
+/// Returns the document.
 pub fn asyncapi() -> Value {
     json!({
         "asyncapi": "3.0.0",
@@ -87,7 +87,7 @@ fn schemas() -> Map<String, Value> {
     schemas
 }
 
-/// An exchange whose routing key is the channel's address.
+/// Returns the binding of an exchange whose routing key is the channel's address.
 fn through(exchange: &str, kind: &str) -> Value {
     json!({ "amqp": {
         "is": "routingKey",
@@ -96,7 +96,7 @@ fn through(exchange: &str, kind: &str) -> Value {
     } })
 }
 
-/// A durable queue.
+/// Returns the binding of a durable queue.
 fn queue(name: &str) -> Value {
     json!({ "amqp": {
         "is": "queue",
@@ -105,7 +105,7 @@ fn queue(name: &str) -> Value {
     } })
 }
 
-/// The messages of a channel, by name.
+/// Returns references to the messages of a channel, by name.
 fn carried(names: &[&str]) -> Map<String, Value> {
     let refer =
         |name: &&str| ((*name).to_owned(), json!({ "$ref": format!("#/components/messages/{name}") }));
@@ -334,7 +334,7 @@ fn messages() -> Value {
     })
 }
 
-/// The plainest invocation of a subtool.
+/// Returns the simplest invocation of a subtool.
 fn example(subtool: &str) -> Value {
     let entry = crate::tools::catalogue::find(subtool).expect("it is in the catalogue");
     let arguments: Value = serde_json::from_str(entry.manifest.examples[0]).expect("examples are JSON");

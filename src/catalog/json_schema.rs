@@ -1,7 +1,7 @@
-//! One JSON Schema (2020-12) for everything that goes in and comes out.
+//! One JSON Schema (2020-12) for invocations and results.
 //!
 //! The document itself describes an invocation's body, so validating a body against it checks the
-//! arguments of the subtool it names; its `$defs` hold the result message, and arguments and result of
+//! arguments of the named subtool; its `$defs` hold the result message, and arguments and result of
 //! each subtool.
 
 use serde_json::{Value, json};
@@ -10,7 +10,7 @@ use crate::tools::catalogue::{CATALOGUE, Entry};
 
 use super::message::definitions;
 
-/// The document.
+/// Returns the document.
 pub fn json_schema() -> Value {
     let at = |name: &str| format!("#/$defs/{name}");
     json!({
@@ -22,7 +22,7 @@ pub fn json_schema() -> Value {
     })
 }
 
-/// The body of an invocation of one subtool; `at` is where the document keeps the definition of a name.
+/// Returns the schema of one subtool's invocations; `at` maps a name to the location of its definition.
 pub(super) fn invocation(entry: &Entry, at: impl Fn(&str) -> String) -> Value {
     let name = entry.manifest.name;
     let arguments = (entry.arguments)();

@@ -1,4 +1,4 @@
-//! The 28 for people, and for models that read what people read: one table to choose by, then each subtool
+//! The 28 subtools for people, and for models that read documentation: one table to choose by, then each subtool
 //! with its arguments and examples.
 
 use std::fmt::Write as _;
@@ -10,7 +10,7 @@ use crate::tools::{Cost, Manifest};
 
 use super::schema::names_type;
 
-/// The document.
+/// Returns the document.
 pub fn markdown() -> String {
     let mut text = String::from(
         "# Subtools\n\n\
@@ -42,10 +42,10 @@ pub fn markdown() -> String {
     text
 }
 
-/// Writing to a string does not fail.
+/// The reason why writing to a string cannot fail.
 const INFALLIBLE: &str = "a string takes everything";
 
-/// The repeat class of each case: `emit`; ``transition with `send_email: false` ``.
+/// Formats the idempotency class of each case: `emit`; ``transition with `send_email: false` ``.
 fn repeated(entry: &Entry) -> String {
     let case = |Case { with, repeat }: Case| {
         let arguments: Vec<_> = with.iter().map(|(name, value)| format!("`{name}: {value}`")).collect();
@@ -85,7 +85,7 @@ fn subtool(text: &mut String, entry: &Entry) {
     }
 }
 
-/// The type of a property in a word or two.
+/// Returns the type of a property in a word or two.
 fn shape(property: &Value) -> String {
     if let Some(values) = property["enum"].as_array().filter(|values| !values.is_empty()) {
         let values = values.iter().filter(|value| !value.is_null());
@@ -113,7 +113,7 @@ fn shape(property: &Value) -> String {
     }
 }
 
-/// The text up to its first full stop.
+/// Returns the text up to its first full stop.
 fn first_sentence(text: &str) -> &str {
     text.split_once(". ").map_or(text, |(first, _)| first).trim_end_matches('.')
 }

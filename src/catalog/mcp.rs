@@ -1,7 +1,7 @@
-//! The 28 as tools of the Model Context Protocol.
+//! The 28 subtools as tools of the Model Context Protocol.
 //!
-//! A tool's input is the subtool's arguments and beside them one property, [`OPTIONS`], which no argument is
-//! called; its output is what an agent should see of the result message.
+//! A tool's input is the subtool's arguments and one more property, [`OPTIONS`], which is no argument's
+//! name; its output is the part of the result message that an agent needs.
 
 use serde_json::{Value, json};
 
@@ -15,15 +15,15 @@ use super::schema::{bare, plain};
 /// The property of a tool's input that holds the invocation's options.
 pub const OPTIONS: &str = "options";
 
-/// The largest result of a tool when nobody says how large: what a model can afford to read.
+/// Default size limit of a tool's result: the amount that a model can afford to read.
 pub const RESULT_BYTES_USUAL: u32 = 64 * 1024;
 
-/// The result of `tools/list` for these subtools.
+/// Returns the result of `tools/list` for these subtools.
 pub fn tools<'a>(entries: impl IntoIterator<Item = &'a Entry>) -> Value {
     json!({ "tools": entries.into_iter().map(tool).collect::<Vec<_>>() })
 }
 
-/// One subtool as a tool.
+/// Returns one subtool as a tool.
 pub fn tool(entry: &Entry) -> Value {
     let title = title(entry.manifest.name);
     json!({
@@ -37,7 +37,7 @@ pub fn tool(entry: &Entry) -> Value {
             "readOnlyHint": entry.manifest.kind == Kind::Read,
             "destructiveHint": is_destructive(entry),
             "idempotentHint": is_idempotent(entry.repeat()),
-            // A tool talks with one org, whose users, groups and applications are all there is to it.
+            // A tool talks to one org, a closed world of its users, groups and applications.
             "openWorldHint": false,
         },
     })
@@ -52,14 +52,14 @@ fn input(entry: &Entry) -> Value {
     input
 }
 
-/// The schema of the options that whoever calls a subtool as a tool may choose.
+/// Returns the schema of the options that a caller of the tool may choose.
 pub fn options(entry: &Entry) -> Value {
     plain(options::of_a_tool(entry))
 }
 
-/// Whether something may be taken away that cannot be given back. A password that was reset, expired or set
-/// anew is, so the kind `credentials` counts, and a subtool that needs it for some arguments; what the kind
-/// `write` changes can be changed back.
+/// Returns true if a call may destroy something for good. That includes a password that is reset, expired or
+/// replaced, so the kind `credentials` counts, and a subtool that needs it for some arguments; changes of the
+/// kind `write` can be undone.
 fn is_destructive(entry: &Entry) -> bool {
     let takes_away = |kind: Kind| match kind {
         Kind::Read | Kind::Write => false,
@@ -68,8 +68,8 @@ fn is_destructive(entry: &Entry) -> bool {
     takes_away(entry.manifest.kind) || entry.may_also_need().is_some_and(takes_away)
 }
 
-/// Whether a second call with the same arguments changes nothing more. Okta refuses to make the same thing
-/// twice, and a step that was taken is found taken; what mails or mints does so each time.
+/// Returns true if a second call with the same arguments changes nothing more. Okta refuses to create the same
+/// object twice, and a step taken twice is recognized; subtools that send e-mail or create a secret do so each time.
 fn is_idempotent(repeat: Repeat) -> bool {
     match repeat {
         Repeat::Read | Repeat::Set | Repeat::Create | Repeat::Transition => true,
@@ -77,7 +77,7 @@ fn is_idempotent(repeat: Repeat) -> bool {
     }
 }
 
-/// The name as people read it: `List user groups`.
+/// Returns the name for people: `List user groups`.
 fn title(name: &str) -> String {
     let words = name.replace('_', " ");
     let mut letters = words.chars();

@@ -1,4 +1,4 @@
-//! The result message as a schema, and what agents see of it.
+//! The result message as a schema, and the part of it that agents see.
 
 use schemars::generate::SchemaSettings;
 use schemars::{JsonSchema, Schema};
@@ -11,7 +11,7 @@ use crate::tools::catalogue::{CATALOGUE, Entry};
 
 use super::schema::{bare, plain, silent};
 
-/// The body of a result message; `at` is where the document keeps the definition of that name.
+/// Returns the schema of a result message; `at` maps a name to the location of its definition.
 pub(super) fn result(at: impl Fn(&str) -> String) -> Value {
     let mut message = bare(written::<Answer>());
     let properties = message["properties"].as_object_mut().expect("a message is an object");
@@ -38,12 +38,12 @@ pub(super) fn result(at: impl Fn(&str) -> String) -> Value {
     message
 }
 
-/// Which messages have this status.
+/// Returns a schema that matches the messages with this status.
 fn status(status: Status) -> Value {
     json!({ "properties": { "status": { "const": status.as_str() } }, "required": ["status"] })
 }
 
-/// What a dry run of a write answers with.
+/// Returns the schema of a dry run's plan.
 pub(super) fn plan() -> Value {
     let mut error = plain(bare(written::<Failure>()));
     error["type"] = json!(["object", "null"]);
@@ -119,7 +119,7 @@ fn effect() -> Value {
     })
 }
 
-/// What an agent sees of a result message, as an object in itself: how it ended, and the result or the error.
+/// Returns the schema of the part of a result message that an agent sees: status, and result or error.
 pub(super) fn of_a_tool(entry: &Entry) -> Value {
     let is_write = entry.manifest.kind != Kind::Read;
     let mut statuses = vec![Status::Succeeded, Status::Failed];
@@ -151,7 +151,7 @@ pub(super) fn of_a_tool(entry: &Entry) -> Value {
     })
 }
 
-/// A schema that says what it is, and no more.
+/// Returns a schema with its own description, but without those of its parts.
 fn silent_but_first(schema: Value) -> Value {
     let said = schema.get("description").cloned();
     let mut schema = silent(schema);
@@ -161,7 +161,7 @@ fn silent_but_first(schema: Value) -> Value {
     schema
 }
 
-/// The schema of what the worker writes.
+/// Returns the schema of a type as the worker serializes it.
 fn written<T: JsonSchema>() -> Schema {
     let settings = SchemaSettings::draft2020_12().with(|settings| {
         settings.inline_subschemas = true;
@@ -170,8 +170,8 @@ fn written<T: JsonSchema>() -> Schema {
     settings.into_generator().into_root_schema_for::<T>()
 }
 
-/// The definitions that a document needs, by name: options, the plan, the result message, and arguments and
-/// result of each subtool. `at` is where it keeps the definition of a name.
+/// Returns the definitions of a document, by name: options, the plan, the result message, and arguments and
+/// result of each subtool. `at` maps a name to the location of its definition.
 pub(super) fn definitions(at: impl Fn(&str) -> String) -> Map<String, Value> {
     let mut all = Map::new();
     all.insert("options".into(), super::options::all());

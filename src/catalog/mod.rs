@@ -1,4 +1,4 @@
-//! The catalogue as documents, for orchestrators and people, all from the same types.
+//! The catalogue as documents, for orchestrators and people, all derived from the same types.
 
 mod asyncapi;
 mod json_schema;

@@ -1,9 +1,9 @@
-//! The 28 as function tools of OpenAI's Responses API.
+//! The 28 subtools as function tools of OpenAI's Responses API.
 //!
-//! What a model calls them with is an invocation's `arguments`. Strict mode makes a model keep to the schema,
-//! and knows no open objects: it is on exactly where no argument is one, because a profile holds whatever
-//! attributes the org has. A strict schema requires every argument; one that is left out is `null`, which
-//! reads as absent.
+//! A model's call holds an invocation's `arguments`. Strict mode forces a model to follow the schema,
+//! but does not support open objects: it is on exactly if no argument is one, because a profile may hold any
+//! attribute of the org. A strict schema requires every argument; the model sends `null` for an omitted one,
+//! which counts as absent.
 
 use serde_json::{Map, Value, json};
 
@@ -11,7 +11,7 @@ use crate::tools::catalogue::Entry;
 
 use super::schema::{allow_null, bare, each, names_type, plain, say};
 
-/// The array for the field `tools` of a request.
+/// Returns the array for the field `tools` of a request.
 pub fn tools<'a>(entries: impl IntoIterator<Item = &'a Entry>) -> Value {
     entries.into_iter().map(tool).collect()
 }
@@ -34,7 +34,7 @@ fn tool(entry: &Entry) -> Value {
     })
 }
 
-/// Whether some object in it takes properties that it does not name.
+/// Returns true if some object in the schema accepts properties that it does not name.
 fn has_open_object(schema: &Value) -> bool {
     let found = std::cell::Cell::new(false);
     each(&mut schema.clone(), &|part| {
@@ -46,8 +46,8 @@ fn has_open_object(schema: &Value) -> bool {
     found.get()
 }
 
-/// Names every property of an object as required, lets those that were optional be `null`, and moves what the
-/// dialect has no keyword for, or had none for some models, into words.
+/// Marks every property of an object as required, lets optional ones be `null`, and turns keywords that the
+/// dialect does not support, or did not for some models, into words.
 fn make_strict(part: &mut Map<String, Value>) {
     if let Some(default) = part.remove("default").filter(|default| !default.is_null()) {
         say(part, &format!("`null` means {default}."));

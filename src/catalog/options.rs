@@ -1,4 +1,4 @@
-//! The options of an invocation as schemas: all of them, and those that are an agent's to choose.
+//! The options of an invocation as schemas: all of them, and those that an agent may choose.
 
 use serde_json::{Map, Value, json};
 
@@ -7,18 +7,18 @@ use crate::domain::envelope::{FIELDS_MAX, REASON_CHARS_MAX, RESULT_BYTES_MAX, RE
 use crate::tools::Kind;
 use crate::tools::catalogue::Entry;
 
-/// How an invocation wants to be run and answered.
+/// Returns the schema of all options.
 pub(super) fn all() -> Value {
     let mut all = object(&["deadline", "dry_run", "fields", "count_only", "max_bytes", "stream", "reason"]);
-    // A list that is only counted has no pages.
+    // A counted list has no pages.
     let yes = json!({ "const": true });
     all["not"] =
         json!({ "properties": { "count_only": yes, "stream": yes }, "required": ["count_only", "stream"] });
     all
 }
 
-/// Those of a subtool that whoever calls it as a tool may choose. When and how it is answered is its server's
-/// business.
+/// Returns the schema of the options of a subtool that a caller of the tool may choose. The server decides on
+/// the rest.
 pub(super) fn of_a_tool(entry: &Entry) -> Value {
     let mut names = vec!["fields"];
     if entry.is_list {

@@ -1,11 +1,11 @@
-//! What the documents do with the schemas that the types derive: nothing that changes what fits, but for
-//! what a document's reader does not know.
+//! Transformations of derived schemas for documents: they keep the set of valid values, but for keywords
+//! that a document's reader does not support.
 
 use schemars::Schema;
 use serde_json::{Map, Value, json};
 
-/// A derived schema as a part of a document: without its own `$schema`, and without the widths of numbers,
-/// which are no formats of JSON Schema.
+/// Returns a derived schema as a part of a document: without `$schema`, and without the widths of numbers,
+/// which are not formats of JSON Schema.
 pub(super) fn bare(schema: Schema) -> Value {
     let mut schema = Value::from(schema);
     each(&mut schema, &|part| {
@@ -18,8 +18,8 @@ pub(super) fn bare(schema: Schema) -> Value {
     schema
 }
 
-/// The same schema in the fewest keywords, for models and what stands between them and us: no titles, a choice
-/// of constants is an `enum`, and what may be `null` says so in its `type`.
+/// Returns an equivalent schema with the fewest keywords, for models and intermediaries: no titles, a choice
+/// of constants is an `enum`, and a nullable value says so in its `type`.
 pub(super) fn plain(mut schema: Value) -> Value {
     each(&mut schema, &|part| {
         part.remove("title");
@@ -29,7 +29,7 @@ pub(super) fn plain(mut schema: Value) -> Value {
     schema
 }
 
-/// The schema without its descriptions.
+/// Returns the schema without descriptions.
 pub(super) fn silent(mut schema: Value) -> Value {
     each(&mut schema, &|part| {
         part.remove("description");
@@ -37,7 +37,7 @@ pub(super) fn silent(mut schema: Value) -> Value {
     schema
 }
 
-/// Changes a schema and every schema in it, the outer ones first.
+/// Changes a schema and every schema in it, outer ones first.
 pub(super) fn each(schema: &mut Value, change: &impl Fn(&mut Map<String, Value>)) {
     let Some(part) = schema.as_object_mut() else { return };
     change(part);
@@ -55,19 +55,19 @@ pub(super) fn each(schema: &mut Value, change: &impl Fn(&mut Map<String, Value>)
     }
 }
 
-/// Whether a `type` names this one.
+/// Returns true if a `type` names this type.
 pub(super) fn names_type(kind: &Value, name: &str) -> bool {
     kind == name || kind.as_array().is_some_and(|kinds| kinds.iter().any(|kind| kind == name))
 }
 
-/// Adds a sentence to what a schema says of itself.
+/// Adds a sentence to a schema's description.
 pub(super) fn say(part: &mut Map<String, Value>, sentence: &str) {
     let said = part.get("description").and_then(Value::as_str).unwrap_or_default();
     let said = [said, sentence].join(" ").trim().to_owned();
     part.insert("description".into(), said.into());
 }
 
-/// Lets a schema's values also be `null`.
+/// Makes a schema accept `null`, too.
 pub(super) fn allow_null(part: &mut Map<String, Value>) {
     match part.get_mut("type") {
         Some(Value::Array(kinds)) if !kinds.contains(&json!("null")) => kinds.push("null".into()),
@@ -81,7 +81,7 @@ pub(super) fn allow_null(part: &mut Map<String, Value>) {
     }
 }
 
-/// `anyOf` a schema and `null` becomes that schema, `null` allowed.
+/// Replaces `anyOf` of a schema and `null` by that schema with `null` allowed.
 fn lift_null(part: &mut Map<String, Value>) {
     let Some([form, null]) = part.get("anyOf").and_then(Value::as_array).map(Vec::as_slice) else { return };
     let Some(form) = form.as_object().filter(|_| *null == json!({ "type": "null" })).cloned() else { return };
@@ -93,7 +93,7 @@ fn lift_null(part: &mut Map<String, Value>) {
     allow_null(part);
 }
 
-/// `oneOf` some described constants becomes an `enum`, their descriptions a part of its own.
+/// Replaces `oneOf` of described constants by an `enum`, with their descriptions appended.
 fn name_choices(part: &mut Map<String, Value>) {
     let Some(forms) = part.get("oneOf").and_then(Value::as_array) else { return };
     if !forms.iter().all(|form| form.get("const").is_some_and(Value::is_string)) {

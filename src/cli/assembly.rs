@@ -1,4 +1,4 @@
-//! From settings to a worker: the orgs behind their gates, and the rules.
+//! The assembly of a worker from settings: the orgs behind their gates, and the rules.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -24,20 +24,20 @@ use crate::worker::{Connection, Rules};
 
 use super::Refusal;
 
-/// What stands behind all gates.
+/// The resources that all gates share.
 pub(super) struct Ground {
-    /// Messages of a lane in hand at once.
+    /// The limit of messages in hand per lane.
     pub prefetch: usize,
-    /// What each caller may send in a minute.
+    /// The rate ceilings per minute of the callers.
     pub callers: Arc<CallerCeilings>,
-    /// The memory that Okta's answers may take.
+    /// The memory budget for Okta's answers.
     pub answers: Arc<AnswerRoom>,
-    /// Who is told.
+    /// The observer of events.
     pub observer: Arc<dyn Observer>,
 }
 
 impl Ground {
-    /// The ground that the settings make.
+    /// Creates the resources from the settings.
     pub fn new(config: &Config, observer: &Arc<dyn Observer>) -> Self {
         Self {
             prefetch: usize::from(config.broker.prefetch),
@@ -48,13 +48,13 @@ impl Ground {
     }
 }
 
-/// The ceilings of those callers that have one.
+/// Returns the ceilings of the callers that have one.
 pub(super) fn ceilings(callers: &Callers) -> impl Iterator<Item = (String, u32)> {
     let most = |(name, caller): (&String, &Caller)| Some((name.clone(), caller.max_per_minute?));
     callers.0.iter().filter_map(most)
 }
 
-/// The way to an org: with another credential from one request to the next, for what is in hand, too.
+/// The client of an org, whose credential can be replaced between two requests, also for messages in hand.
 struct Way(ArcSwap<Arc<dyn Okta>>);
 
 #[async_trait]
@@ -64,22 +64,22 @@ impl Okta for Way {
     }
 }
 
-/// One org behind its gate, and the settings that made it so.
+/// One org behind its gate, with the settings it was made from.
 #[derive(Clone)]
 pub(super) struct Org {
     settings: Settings,
     connection: Arc<Connection>,
     gate: Arc<Gate>,
     way: Arc<Way>,
-    /// What the way is to lead to.
+    /// The client to use from [`Org::take_effect`] on.
     okta: Arc<dyn Okta>,
 }
 
 /// The orgs by name.
 pub(super) type Orgs = HashMap<ConnectionName, Org>;
 
-/// The configured orgs over HTTPS. Of those that were there before, what has not changed is kept: the
-/// way to them, and what is known of their budget.
+/// Builds the configured orgs over HTTPS. Keeps of an unchanged org its client and the known state of its rate-limit
+/// budget.
 pub(super) fn orgs(config: &Config, ground: &Ground, before: &Orgs) -> Result<Orgs, Refusal> {
     let org = |settings: &Settings| {
         let org = match before.get(&settings.name) {
@@ -93,7 +93,7 @@ pub(super) fn orgs(config: &Config, ground: &Ground, before: &Orgs) -> Result<Or
 }
 
 impl Org {
-    /// An org that is reached this way.
+    /// Creates an org with this client.
     pub fn new(settings: &Settings, okta: Arc<dyn Okta>, gate: Arc<Gate>) -> Self {
         let way = Arc::new(Way(ArcSwap::from_pointee(Arc::clone(&okta))));
         Self::with(settings, gate, (way, okta), Arc::default())
@@ -112,13 +112,13 @@ impl Org {
         Self { settings: settings.clone(), connection: Arc::new(connection), gate, way, okta }
     }
 
-    /// The same org with other settings.
+    /// Returns the same org with other settings.
     fn changed(&self, settings: &Settings, ground: &Ground) -> Result<Self, Refusal> {
         let okta = match settings.endpoint == self.settings.endpoint {
             true => Arc::clone(&self.okta),
             false => over_https(settings, ground)?,
         };
-        // What is in hand stays with the org that it began with.
+        // Messages in hand stay with the org that they began with.
         let way = match settings.endpoint.base_url == self.settings.endpoint.base_url {
             true => Arc::clone(&self.way),
             false => Arc::new(Way(ArcSwap::from_pointee(Arc::clone(&okta)))),
@@ -134,7 +134,7 @@ impl Org {
         Ok(Self::with(settings, gate, (way, okta), Arc::clone(&self.connection.pulse)))
     }
 
-    /// What was made of its settings holds from now on. Whatever it was paused for under others may be mended.
+    /// Puts the settings into effect. Resumes a paused connection, because new settings may have fixed the cause.
     pub fn take_effect(&self, before: Option<&Self>) {
         self.way.0.store(Arc::new(Arc::clone(&self.okta)));
         if before.is_some_and(|before| !Arc::ptr_eq(&before.connection, &self.connection)) {
@@ -149,7 +149,7 @@ fn over_https(settings: &Settings, ground: &Ground) -> Result<Arc<dyn Okta>, Ref
     Ok(Arc::new(okta))
 }
 
-/// The gate before an org of which nothing is known yet.
+/// Creates the gate for an org whose limits are not known yet.
 pub(super) fn gate(settings: &Settings, ground: &Ground) -> Arc<Gate> {
     let share = Share { capacity_percent: settings.capacity_percent, length: settings.rate_limit_window };
     let terms = Terms {
@@ -163,12 +163,12 @@ pub(super) fn gate(settings: &Settings, ground: &Ground) -> Arc<Gate> {
     Gate::new(terms, Arc::clone(&ground.observer))
 }
 
-/// What the gates tell other workers and hear from them.
+/// Returns the gossips of the gates, by connection.
 pub(super) fn gossips(orgs: &Orgs) -> Gossips {
     orgs.iter().map(|(name, org)| (name.clone(), Arc::<Gate>::clone(&org.gate) as Arc<dyn Gossip>)).collect()
 }
 
-/// The rules for a worker on the real broker.
+/// Builds the rules for a worker on the real broker.
 pub(super) fn rules(
     config: &Config,
     orgs: &Orgs,
@@ -189,7 +189,7 @@ pub(super) fn rules(
     }
 }
 
-/// The rules for invocations that come from whoever runs the command: no caller has to be known.
+/// Builds the rules for invocations by the user of the command: the caller need not be configured.
 pub(super) fn own_rules(config: &Config, orgs: &Orgs, stopping: watch::Receiver<bool>) -> Rules {
     Rules {
         callers: Callers::default(),

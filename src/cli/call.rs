@@ -19,7 +19,7 @@ use crate::worker::ports::Inbox;
 use super::assembly::{self, Ground, Orgs};
 use super::{DONE, FAILED, REFUSED, Refusal, load, unknown_connection};
 
-/// Where the answer waits for us.
+/// The queue for the answer.
 const REPLIES: &str = "stdout";
 
 #[derive(Debug, clap::Args)]
@@ -100,7 +100,7 @@ fn exit_code(answer: &[u8]) -> u8 {
     }
 }
 
-/// Whether a code says that nothing was begun.
+/// Returns true if a code means that execution did not begin.
 fn is_refusal(code: ErrorCode) -> bool {
     match code {
         ErrorCode::InvalidMessage
@@ -123,7 +123,7 @@ fn is_refusal(code: ErrorCode) -> bool {
     }
 }
 
-/// The arguments as text.
+/// Reads the arguments as text.
 fn read(args: &str) -> Result<String, Refusal> {
     if args == "-" {
         let mut text = String::new();

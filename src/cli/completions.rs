@@ -1,4 +1,4 @@
-//! `okta-worker completions`: what a shell needs to complete commands and options.
+//! `okta-worker completions`: the completion script of a shell.
 
 use clap::CommandFactory as _;
 use clap_complete::Shell;

@@ -1,4 +1,4 @@
-//! `okta-worker demo`: the main job on embedded parts, and a summary that a newcomer understands.
+//! `okta-worker demo`: onboarding and offboarding on the embedded parts, with a summary for newcomers.
 //!
 //! The worker is the real one; only the queue and Okta are inside the process.
 
@@ -32,20 +32,20 @@ use super::{DONE, FAILED, Refusal};
 use desk::Desk;
 use screen::Screen;
 
-/// The window in which the simulated org counts requests, in place of Okta's 60 s.
+/// The rate-limit window of the simulated org, in place of Okta's 60 s.
 const WINDOW: Duration = Duration::from_secs(5);
 
-/// What an answer takes, about Okta's own median for a read.
+/// The latency of an answer, about Okta's own median for a read.
 const LATENCY: Duration = Duration::from_millis(80);
 
-/// Messages in work at once, per lane.
+/// The limit of messages in work per lane.
 const PREFETCH: usize = 32;
 
-/// How many people join, and how many of them leave again.
+/// The number of people who join, and of those who leave again.
 const JOINING: usize = 60;
 const LEAVING: usize = 5;
 
-/// The connection, and the token that the simulated org takes.
+/// The connection, and the token that the simulated org accepts.
 const CONNECTION: &str = "demo";
 const TOKEN: &str = "demo-token";
 
@@ -98,7 +98,7 @@ pub(super) async fn run() -> Result<u8, Refusal> {
     }
 }
 
-/// What the demo does, told to the screen as it happens.
+/// Runs the steps of the demo, and reports them on the screen.
 async fn story(desk: &Desk, screen: &Screen) -> Result<(), String> {
     let group = desk
         .ask(Lane::Interactive, "list_groups", json!({"search": "profile.name eq \"Engineering\""}))
@@ -172,7 +172,7 @@ fn first_id(list: &Value) -> Result<String, String> {
     list["items"][0]["id"].as_str().map(str::to_owned).ok_or_else(|| format!("nothing found: {list}"))
 }
 
-/// A first and a last name, no two alike among the first sixty.
+/// Returns a first and a last name, unique among the first sixty.
 fn name(number: usize) -> (&'static str, &'static str) {
     const FIRST: [&str; 10] =
         ["Ada", "Ben", "Chloe", "Dev", "Elif", "Femi", "Grace", "Hugo", "Ines", "Jonas"];

@@ -1,4 +1,4 @@
-//! `okta-worker man`: manual pages, from the same words as `--help`.
+//! `okta-worker man`: manual pages, from the same text as `--help`.
 
 use clap::CommandFactory as _;
 use clap_mangen::Man;

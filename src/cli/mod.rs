@@ -1,4 +1,4 @@
-//! The command line: what each command takes, and the file that runs it.
+//! The command line: the arguments of each command, and the file that runs it.
 
 #[macro_use]
 mod speech;
@@ -33,13 +33,13 @@ use speech::say;
 /// The name of the program.
 const NAME: &str = "okta-worker";
 
-/// Everything was done.
+/// The exit code for success.
 const DONE: u8 = 0;
-/// Something failed.
+/// The exit code for a failure.
 const FAILED: u8 = 1;
-/// Nothing was begun: the command, the configuration or the invocation was refused.
+/// The exit code if nothing was begun: the command, the configuration or the invocation was refused.
 const REFUSED: u8 = 2;
-/// Told to stop before the end.
+/// The exit code if told to stop before the end.
 const INTERRUPTED: u8 = 3;
 
 /// Runs Okta operations from RabbitMQ, inside Okta's rate limits.
@@ -107,7 +107,7 @@ enum Command {
     Man(man::Arguments),
 }
 
-/// The command line, for which a variable of the environment that is empty sets nothing.
+/// Returns the command line in which an empty environment variable sets nothing.
 fn without_empty_variables(command: clap::Command) -> clap::Command {
     let is_empty = |name: &std::ffi::OsStr| std::env::var_os(name).is_some_and(|value| value.is_empty());
     command
@@ -123,7 +123,7 @@ pub async fn main() -> ExitCode {
     panics::report();
     let matches = without_empty_variables(Cli::command()).get_matches();
     let Cli { config, command } = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
-    // One TLS provider for the process; lapin and reqwest use whatever is installed.
+    // One TLS provider for the process; lapin and reqwest use the installed one.
     let _ = rustls::crypto::ring::default_provider().install_default();
     // A job's summary may be lost; its results are in their file.
     let must_say_all = !matches!(command, Command::Submit(_));
@@ -150,7 +150,7 @@ pub async fn main() -> ExitCode {
     }
 }
 
-/// Returns true if all that was to be printed was, and says so otherwise: what a command prints is what it is for.
+/// Returns true if all output was printed, and reports it otherwise: the output of a command is its purpose.
 fn has_said_all() -> bool {
     let unsaid = speech::unsaid();
     if let Some(why) = &unsaid {
@@ -159,7 +159,7 @@ fn has_said_all() -> bool {
     unsaid.is_none()
 }
 
-/// There is no such connection, and which there are.
+/// Builds the refusal of an unknown connection, with the known names.
 fn unknown_connection(config: &Config, name: &str) -> Refusal {
     let known: Vec<&str> = config.connections.iter().map(|connection| connection.name.as_str()).collect();
     let hint = match nearest(name, known.iter().copied()) {
@@ -170,12 +170,12 @@ fn unknown_connection(config: &Config, name: &str) -> Refusal {
     Refusal(format!("unknown connection `{}`{hint}", shortened(name)))
 }
 
-/// Why a command was not begun.
+/// The reason that a command was not begun.
 #[derive(Debug)]
 struct Refusal(String);
 
-/// The environment of this process. `vars` panics on a variable that is not UTF-8; such a one sets nothing of
-/// ours.
+/// Returns the environment of this process. `vars` panics on a variable that is not UTF-8; such a variable is
+/// skipped.
 fn environment() -> impl Iterator<Item = (String, String)> {
     let utf8 = |(name, value): (std::ffi::OsString, std::ffi::OsString)| {
         Some((name.into_string().ok()?, value.into_string().ok()?))
@@ -183,18 +183,18 @@ fn environment() -> impl Iterator<Item = (String, String)> {
     std::env::vars_os().filter_map(utf8)
 }
 
-/// Reads the configuration under the environment of this process.
+/// Reads the configuration with the environment of this process.
 fn read(source: Option<&Path>) -> Result<Loaded, Problems> {
     config::load(source, environment())
 }
 
-/// Reads the configuration and prints what is unwise about it.
+/// Reads the configuration and prints its warnings.
 fn load(source: Option<&Path>) -> Result<Loaded, Refusal> {
     accepted(read(source))
 }
 
-/// The same for commands that send nothing to Okta themselves: they know which connections there are, and start
-/// where no token is.
+/// Reads the configuration for commands that send nothing to Okta themselves: they know the connections, and start
+/// without tokens.
 fn load_without_tokens(source: Option<&Path>) -> Result<Loaded, Refusal> {
     accepted(config::load_without_tokens(source, environment()))
 }

@@ -1,8 +1,8 @@
-//! Taking up another configuration while the worker runs.
+//! Reloading of the configuration while the worker runs.
 //!
-//! SIGHUP asks for it, and so does a change in what is read: the configuration is read again every few
-//! seconds, with every file that it names. What was found so is taken up when it was found twice, because
-//! somebody may just be writing. Invariant: a configuration is taken up whole or not at all.
+//! SIGHUP triggers a reload, and so does a change of its input: the worker reads the configuration again every few
+//! seconds, with every file that it names. A change takes effect when it is read twice, because a file may still be
+//! being written. Invariant: a configuration takes effect whole or not at all.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -20,25 +20,25 @@ use crate::worker::Worker;
 use super::assembly::{self, Ground, Orgs};
 use super::read;
 
-/// How often the configuration is read again. Files of a few kilobytes cost nothing, and whoever replaces
-/// a token gives the old one some minutes.
+/// The interval of reading the configuration. Files of a few kilobytes cost nothing, and an operator who replaces a
+/// token keeps the old one valid for some minutes.
 const LOOK_EVERY: Duration = Duration::from_secs(3);
 
-/// What has been made of the configuration, and can be made otherwise.
+/// The parts of the running worker that a reload can change.
 pub(super) struct Running {
-    /// Takes the messages.
+    /// The worker, which takes the messages.
     pub worker: Arc<Worker>,
-    /// Told which connections are served.
+    /// The sender of the served connections.
     pub gossips: watch::Sender<Gossips>,
-    /// The orgs behind them.
+    /// The orgs behind the connections.
     pub orgs: Orgs,
-    /// What stands behind all gates.
+    /// The resources that all gates share.
     pub ground: Ground,
     /// The worker's own broker user.
     pub own_user: String,
     /// Turns true when the worker is to stop.
     pub stopping: watch::Receiver<bool>,
-    /// Counts.
+    /// The metrics.
     pub metrics: Arc<Metrics>,
 }
 
@@ -47,17 +47,17 @@ pub(super) struct Reloading {
     source: Option<PathBuf>,
     running: Running,
     in_force: Config,
-    /// What was taken up or refused last.
+    /// The last configuration that took effect or was refused.
     judged: Result<Loaded, Problems>,
 }
 
 impl Reloading {
-    /// What was read at the start is in force.
+    /// Starts with the initial configuration in force.
     pub fn new(source: Option<PathBuf>, loaded: Loaded, running: Running) -> Self {
         Self { source, running, in_force: loaded.config.clone(), judged: Ok(loaded) }
     }
 
-    /// Takes up every change, for as long as it is polled.
+    /// Applies every change, for as long as it is polled.
     pub async fn keep(mut self, mut hangup: Signal) {
         let mut found = None;
         loop {
@@ -79,7 +79,7 @@ impl Reloading {
         }
     }
 
-    /// Takes up what was read, or says why not.
+    /// Applies a configuration, or logs why it is refused.
     fn judge(&mut self, read: Result<Loaded, Problems>) {
         self.judged = read.clone();
         match read {
@@ -104,8 +104,8 @@ impl Reloading {
         let Running { worker, gossips, ground, own_user, stopping, metrics, .. } = &*running;
         metrics.expect(change.added.iter());
         ground.callers.replace(assembly::ceilings(&config.callers));
-        // Nothing is consumed that the worker does not know: what comes is known first, and of what has gone
-        // the worker leaves to others what was still on its way.
+        // A connection is consumed only while the worker knows it: new ones are announced to the worker first, and it
+        // leaves late messages of removed ones to other workers.
         worker.go_by(assembly::rules(&config, &orgs, Some(own_user.clone()), stopping.clone()));
         for (name, org) in &orgs {
             org.take_effect(running.orgs.get(name));
@@ -113,7 +113,7 @@ impl Reloading {
         gossips.send_replace(assembly::gossips(&orgs));
         running.orgs = orgs;
         say(&change);
-        // What needs a restart is still as it was.
+        // Settings that need a restart keep their values.
         let Config { broker, telemetry, answer_bytes_max, .. } = self.in_force.clone();
         self.in_force = Config { broker, telemetry, answer_bytes_max, ..config };
     }
@@ -126,7 +126,7 @@ fn refuse(problems: impl IntoIterator<Item = String>) {
     }
 }
 
-/// One line for each connection, and one for each kind of other keys.
+/// Logs one line for each connection, and one for each kind of other key.
 fn say(change: &Change) {
     if change.is_empty() {
         return tracing::info!("the configuration was read again: nothing has changed");

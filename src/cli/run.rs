@@ -1,4 +1,4 @@
-//! `okta-worker run`: consume until told to stop, then finish what was begun.
+//! `okta-worker run`: consumes until told to stop, then finishes what has begun.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -79,7 +79,7 @@ pub(super) async fn run(source: Option<PathBuf>) -> Result<u8, Refusal> {
     Ok(code)
 }
 
-/// Lets the process open as many files as the system allows, and warns when those are too few.
+/// Raises the limit of open files as far as the system allows, and warns if that is too low.
 fn raise_open_files(config: &Config) {
     descriptors::raise();
     if let Some(shortage) = descriptors::shortage(needed_files(config)) {
@@ -87,14 +87,14 @@ fn raise_open_files(config: &Config) {
     }
 }
 
-/// Returns how many files the worker may have open at once: what it has for itself, and a connection to Okta for each
+/// Returns the number of files that the worker may need open at once: its own, and a connection to Okta for each
 /// message in hand.
 pub(super) fn needed_files(config: &Config) -> u64 {
     let in_hand = u64::from(config.broker.prefetch) * Lane::ALL.len() as u64;
     descriptors::OWN + in_hand * config.connections.len() as u64
 }
 
-/// The first SIGTERM or SIGINT begins the drain; the second ends the process.
+/// Begins the drain on the first SIGTERM or SIGINT, and ends the process on the second.
 async fn drain_when_told(
     mut terminate: Signal,
     mut interrupt: Signal,

@@ -14,7 +14,7 @@ use crate::sandbox::{Client, Org, PublicKey, Settings, serve};
 
 use super::{DONE, FAILED, Refusal};
 
-/// What stands for every bucket in `--limit`.
+/// The name of all buckets in `--limit`.
 const EVERY_BUCKET: &str = "all";
 
 #[derive(Debug, clap::Args)]

@@ -1,5 +1,5 @@
-//! What commands say. `println!` and its like panic when nobody reads any more, as in `okta-worker check | head -1`;
-//! whoever stops reading has read enough.
+//! Output of the commands. `println!` and its like panic on a closed pipe, as in `okta-worker check | head -1`; here a
+//! reader that stops reading is no failure.
 
 use std::io::{ErrorKind, Write};
 use std::sync::mpsc::channel;
@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use crate::domain::text::json_escaped;
 
-/// How long a command that ends waits for whoever reads its last words.
+/// The time that a command that ends waits for its last output to be read.
 const LAST_WORDS_MAX: Duration = Duration::from_secs(2);
 
 /// Prints a line to standard output.
@@ -39,7 +39,7 @@ pub(super) fn mutter(text: &[u8]) {
     let _ = print(std::io::stderr(), text); // where else should it be said?
 }
 
-/// Prints a text to standard error before the process ends, which it does although nobody reads.
+/// Prints a text to standard error before the process ends; gives up if nothing reads it.
 pub(super) fn last_words(text: String) {
     let (said, heard) = channel();
     std::thread::spawn(move || {
@@ -49,16 +49,16 @@ pub(super) fn last_words(text: String) {
     let _ = heard.recv_timeout(LAST_WORDS_MAX);
 }
 
-/// Why something could not be printed to standard output, once: a disk that is full, say.
+/// The first reason that printing to standard output failed, such as a full disk.
 static UNSAID: Mutex<Option<String>> = Mutex::new(None);
 
-/// Returns why something could not be printed to standard output. That nobody reads any more is no failure.
+/// Returns the reason that printing to standard output failed. A closed pipe is no failure.
 pub(super) fn unsaid() -> Option<String> {
     UNSAID.lock().unwrap_or_else(PoisonError::into_inner).take()
 }
 
-/// Writes a text, harmless to a terminal: it may hold what came from Okta or from a queue. What is escaped is escaped
-/// as JSON has it, so that JSON stays the same JSON for whoever reads it from a pipe.
+/// Writes a text in a form that is harmless to a terminal: it may hold data from Okta or a queue. Escapes as in JSON,
+/// so that JSON stays equivalent for a program that reads it from a pipe.
 fn print(mut out: impl Write, text: &[u8]) -> std::io::Result<()> {
     let text = String::from_utf8_lossy(text);
     out.write_all(json_escaped(&text).as_bytes()).and_then(|()| out.flush())

@@ -1,4 +1,4 @@
-//! `[broker]`: how to reach RabbitMQ, and what of it is used.
+//! `[broker]`: connection to RabbitMQ, and settings of its use.
 
 use std::cmp::Ordering;
 use std::path::PathBuf;
@@ -19,29 +19,29 @@ use crate::policy::reply_to::ReplyPolicy;
 const SECOND: Duration = Duration::from_secs(1);
 const DAY: Duration = Duration::from_secs(86_400);
 
-/// Shorter than it takes somebody to look at what was parked.
+/// The shortest retention of parked messages: anything less is gone before an operator can look.
 const DEAD_TTL_MIN: Duration = Duration::from_secs(60);
 
-/// More than this waits in the queue as well as in memory, and comes back all at once after a crash.
+/// The highest prefetch: further messages can wait in the queue as well, and a crash redelivers all at once.
 const PREFETCH_MAX: u16 = 1000;
 
-/// At least one message of the largest size must fit.
+/// The smallest memory for messages: at least one of the largest size must fit.
 const HELD_BYTES_MIN: u64 = BODY_BYTES_MAX as u64;
 
-/// Beyond it a unit has been mistyped.
+/// The largest memory for messages: beyond it the unit is a typing mistake.
 const HELD_BYTES_MAX: u64 = 1 << 40;
 
-/// RabbitMQ refuses a time to live of 2^32 milliseconds (49.7 days) and more.
+/// The longest TTL: RabbitMQ refuses one of 2^32 milliseconds (49.7 days) and more.
 const DEAD_TTL_MAX: Duration = Duration::from_secs(49 * 86_400);
 
-/// RabbitMQ holds an entry in memory for each message of a quorum queue, on every node that has it.
+/// The most parked messages: RabbitMQ keeps an entry per message of a quorum queue in memory, on each of its nodes.
 const DEAD_MAX_MAX: u32 = 10_000_000;
 
-/// RabbitMQ closes the channel of a consumer that has not acknowledged a message for 30 minutes, so a
-/// list must be through well before.
+/// The longest time for a list: RabbitMQ closes the channel of a consumer that has not acknowledged a message
+/// for 30 minutes, so a list must end well before.
 const LIST_TIME_MAX: Duration = Duration::from_secs(25 * 60);
 
-/// What `[broker]` says.
+/// The settings of `[broker]`.
 pub(super) struct Broker {
     pub(super) settings: Settings,
     pub(super) reply_to: ReplyPolicy,
@@ -82,7 +82,7 @@ pub(super) fn read(mut section: Section<'_>, variables: &Variables) -> Option<Br
     Some(Broker { settings, reply_to: reply_to?, interactive_deadline: deadline?, list_time_max: list_time? })
 }
 
-/// The AMQP URIs: `url` alone, or all of `urls`, of which the first is apart.
+/// Returns the AMQP URIs, from `url` alone or from `urls`: the first one and the rest.
 fn nodes(
     one: Option<Entry<'_>>,
     several: Option<Entry<'_>>,
@@ -103,7 +103,7 @@ fn nodes(
         }
     }
     let (spot, findings) = (several.spot.clone(), several.findings);
-    // Collected twice, so that the first wrong one does not hide the others.
+    // Collected twice, so that the first faulty one does not hide the rest.
     let read: Vec<_> =
         several.items()?.into_iter().map(|entry| (entry.spot.clone(), url(entry, variables))).collect();
     let mut urls = Vec::new();
@@ -131,15 +131,15 @@ fn is_variable(spot: &Spot) -> bool {
 const UNENCODED: &str = "special characters in the user or the password must be percent-encoded: `#` as `%23`, `/` as \
                          `%2f`, `?` as `%3f`, `@` as `%40`";
 
-/// Returns true if a URI ends before it should for whoever reads it, because something in its password was not
-/// encoded: AMQP URIs have no fragment, and no `@` but the one behind the password.
+/// Returns true if a parser would cut a URI short, because its password holds a character that is not
+/// percent-encoded: AMQP URIs have no fragment, and no `@` but the one after the password.
 fn is_cut_short(uri: &str) -> bool {
     let rest = uri.split_once("://").map_or(uri, |(_, rest)| rest);
     let (authority, behind) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
     uri.contains('#') || authority.matches('@').count() > 1 || behind.contains('@')
 }
 
-/// The AMQP URI. It is not repeated in a problem, since it may hold a password.
+/// Reads the AMQP URI. Problems do not repeat it, since it may hold a password.
 fn url(entry: Entry<'_>, variables: &Variables) -> Option<Secret> {
     let findings = entry.findings;
     let found = secret::read(entry, variables)?;
@@ -157,7 +157,7 @@ fn url(entry: Entry<'_>, variables: &Variables) -> Option<Secret> {
     };
     let login = authority.as_str().rsplit_once('@').map_or("", |(login, _)| login);
     let has_password = login.split_once(':').is_some_and(|(_, password)| !password.is_empty());
-    // guest/guest is RabbitMQ's own default, good for this machine only, and known to everybody.
+    // guest/guest is RabbitMQ's default, valid only from this machine, and public.
     if found.written == Written::Literally && has_password && login != "guest:guest" {
         findings.warn(format!(
             "{} holds a literal password: `{{ env = \"NAME\" }}` or `{{ file = \"/path\" }}` keeps it out of the file",
@@ -167,7 +167,7 @@ fn url(entry: Entry<'_>, variables: &Variables) -> Option<Secret> {
     Some(found.secret)
 }
 
-/// The management API; an empty text stands for none.
+/// Reads the URL of the management API; an empty text means none.
 fn management(entry: &Entry<'_>) -> Option<Option<String>> {
     let text = entry.text()?;
     if text.is_empty() {
@@ -182,7 +182,7 @@ fn management(entry: &Entry<'_>) -> Option<Option<String>> {
     Some(Some(text.to_owned()))
 }
 
-/// The file of trusted certificates; an empty text stands for the system's.
+/// Reads the path of the trusted certificates; an empty text means the system's.
 fn ca_file(entry: &Entry<'_>) -> Option<Option<PathBuf>> {
     let text = entry.text()?;
     if text.is_empty() {

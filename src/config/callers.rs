@@ -1,4 +1,4 @@
-//! `[callers.<name>]`: who may do what, by the broker user they publish as.
+//! `[callers.<name>]`: permissions of callers, by the broker user they publish as.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -56,7 +56,7 @@ fn caller(entry: Entry<'_>, known: &BTreeSet<String>) -> Option<Caller> {
     })
 }
 
-/// The texts of a list, with a warning when there is none.
+/// Returns the texts of a list, with a warning if it is empty.
 fn listed(entry: Entry<'_>, consequence: &str) -> Option<Vec<Word>> {
     let (path, findings) = (entry.spot.path.clone(), entry.findings);
     let words = entry.words()?;
@@ -73,7 +73,7 @@ fn known_connection(word: &Word, known: &BTreeSet<String>, findings: &Findings) 
         findings.dangling(&word.spot, format!("there is no connection `{}`{hint}", excerpt(&word.text)));
         return None;
     }
-    // A known connection with a bad name has been refused where it stands.
+    // A known connection with an invalid name has already been reported.
     ConnectionName::parse(&word.text).ok()
 }
 

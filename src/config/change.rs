@@ -1,6 +1,6 @@
-//! What differs between two configurations, and how a running worker can take it up.
+//! The difference between two configurations, and which of its keys a running worker can apply.
 //!
-//! Keys are named and values never: some are secrets.
+//! Names keys but never values, since some are secrets.
 
 use super::{Config, Connection, Telemetry};
 use crate::domain::ids::ConnectionName;
@@ -10,25 +10,25 @@ use crate::edge::rabbit::Settings;
 /// The difference between the configuration in force and another one.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Change {
-    /// Connections that come.
+    /// The added connections.
     pub added: Vec<ConnectionName>,
-    /// Connections that stay and are otherwise in these keys.
+    /// The remaining connections with changed keys.
     pub changed: Vec<(ConnectionName, Vec<&'static str>)>,
-    /// Connections that go.
+    /// The removed connections.
     pub removed: Vec<ConnectionName>,
-    /// Other keys, that hold at once.
+    /// The other changed keys that take effect at once.
     pub live: Vec<&'static str>,
-    /// Keys that hold when the worker is started again.
+    /// The changed keys that take effect at the next start.
     pub at_restart: Vec<&'static str>,
 }
 
-/// The names of those keys whose values differ.
+/// Returns the names of the keys whose values differ.
 fn differing<const N: usize>(keys: [(&'static str, bool); N]) -> Vec<&'static str> {
     keys.into_iter().filter(|(_, is_same)| !is_same).map(|(key, _)| key).collect()
 }
 
 impl Change {
-    /// What is otherwise in a new configuration.
+    /// Returns the changes of a new configuration.
     pub fn between(old: &Config, new: &Config) -> Self {
         let find = |config: &'_ Config, name: &ConnectionName| {
             config.connections.iter().find(|connection| connection.name == *name).cloned()
@@ -41,7 +41,7 @@ impl Change {
             let keys = connection.keys_otherwise(&find(old, &connection.name)?);
             (!keys.is_empty()).then(|| (connection.name.clone(), keys))
         });
-        // Taken apart by name, so that no new key is forgotten here.
+        // Destructured, so that the compiler reports a new key.
         let Config {
             broker:
                 Settings {
@@ -92,14 +92,14 @@ impl Change {
         }
     }
 
-    /// Whether nothing is otherwise.
+    /// Returns true if nothing changed.
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
     }
 }
 
 impl Connection {
-    /// The keys in which it is otherwise than another one of its name.
+    /// Returns the keys in which it differs from another connection of the same name.
     fn keys_otherwise(&self, other: &Self) -> Vec<&'static str> {
         let Self {
             name: _,
@@ -122,7 +122,7 @@ impl Connection {
         keys
     }
 
-    /// Whether its budget is that of another one: whoever has followed it may go on.
+    /// Returns true if its budget settings equal those of another one, so that the budget's state remains valid.
     pub fn has_budget_of(&self, other: &Self) -> bool {
         let budget =
             |of: &Self| (of.capacity_percent, of.rate_limit_window, of.max_per_minute, of.concurrent_max);
@@ -131,7 +131,7 @@ impl Connection {
 }
 
 impl Credential {
-    /// The keys in which it is otherwise than another one.
+    /// Returns the keys in which it differs from another credential.
     fn keys_otherwise(&self, other: &Self) -> Vec<&'static str> {
         match (self, other) {
             (Self::Token { kind, token }, Self::Token { kind: other_kind, token: other_token }) => {

@@ -1,4 +1,4 @@
-//! `[connections.<name>]`: where an Okta org is, what opens it, and what may be done there.
+//! `[connections.<name>]`: address and credential of an Okta org, and the subtools allowed there.
 
 use std::time::Duration;
 
@@ -13,41 +13,41 @@ use crate::edge::okta::Endpoint;
 use crate::policy::budget::constants::CONCURRENT_MAX;
 use crate::policy::permit::AllowList;
 
-/// The part of a limit that is used when nothing else is said: the last tenth is for whoever else works
-/// in the org.
+/// Default part of each limit that the workers use: the last tenth is for the org's other
+/// clients.
 const CAPACITY_PERCENT: u8 = 90;
 
 /// The window in which Okta counts requests.
 const OKTA_WINDOW: Duration = Duration::from_secs(60);
 
-/// Okta tells the end of a window in whole seconds; a shorter one has ended when it is announced.
+/// The shortest window: Okta announces a window's end in whole seconds, so a shorter one would already be over.
 const WINDOW_MIN: Duration = Duration::from_secs(1);
 
-/// Beyond it a test would never see a window end.
+/// The longest window: with a longer one a test would never see its end.
 const WINDOW_MAX: Duration = Duration::from_secs(3600);
 
-/// Beyond any limit that Okta announces.
+/// The highest ceiling, beyond any limit that Okta announces.
 const PER_MINUTE_MOST: u32 = 1_000_000;
 
-/// Okta's own bound is 75 for a whole org; more is for tests.
+/// The most concurrent requests: Okta's own limit is 75 for a whole org; more is for tests.
 const CONCURRENT_MOST: u32 = 1_000;
 
-/// One Okta org and what may be done there.
+/// One Okta org, and the subtools allowed there.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Connection {
-    /// Its name, which is part of queue names and routing keys.
+    /// The name, which is part of queue names and routing keys.
     pub name: ConnectionName,
-    /// Where it is and what opens it.
+    /// The address and the credential.
     pub endpoint: Endpoint,
-    /// The subtools that may be used there.
+    /// The allowed subtools.
     pub subtools: AllowList,
-    /// How much of each announced limit is used, whoever used the rest.
+    /// The percentage of each announced limit that may be used up, including other clients' requests.
     pub capacity_percent: u8,
-    /// The window in which the org counts requests.
+    /// The length of the org's rate-limit window.
     pub rate_limit_window: Duration,
-    /// Requests in a minute of all workers together.
+    /// The most requests per minute, for all workers together.
     pub max_per_minute: Option<u32>,
-    /// Requests at once of all workers together.
+    /// The most concurrent requests, for all workers together.
     pub concurrent_max: u32,
 }
 
@@ -89,7 +89,7 @@ pub(super) fn read(
     })
 }
 
-/// A ceiling of our own, where one is set.
+/// Reads an optional ceiling of our own.
 pub(super) fn max_per_minute(section: &mut Section<'_>) -> Option<Option<u32>> {
     match section.take("max_per_minute") {
         Some(entry) => entry.integer(1..=PER_MINUTE_MOST).map(Some),
@@ -97,7 +97,7 @@ pub(super) fn max_per_minute(section: &mut Section<'_>) -> Option<Option<u32>> {
     }
 }
 
-/// Where the org is: `base_url` goes before `domain`.
+/// Reads the address of the org: `base_url` takes precedence over `domain`.
 fn place(section: &mut Section<'_>) -> Option<host::BaseUrl> {
     let base_url = section.take("base_url");
     let domain = section.take("domain");
@@ -108,7 +108,7 @@ fn place(section: &mut Section<'_>) -> Option<host::BaseUrl> {
     match (base_url, domain) {
         (Some(entry), None | Some(Some(_))) => entry.parsed(host::base_url),
         (Some(entry), Some(None)) => {
-            // Read all the same, for what may be wrong with it.
+            // Parsed nonetheless, to report its faults.
             entry.parsed(host::base_url);
             None
         }

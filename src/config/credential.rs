@@ -1,4 +1,4 @@
-//! What opens a connection's org: an API token, an access token or a service app, and exactly one of them.
+//! A connection's credential: an API token, an access token or a service app, and exactly one of them.
 
 use super::Tokens;
 use super::entry::{Entry, Word};
@@ -12,10 +12,10 @@ use crate::edge::okta::{Credential, ServiceApp, SigningKey, TokenType};
 
 const ONE_OF: &str = "exactly one of `api_token`, `access_token` and `service_app` is needed";
 
-/// Longer than any name of an application, a key or a scope at Okta.
+/// The longest name accepted, longer than that of any application, key or scope at Okta.
 const NAME_CHARS_MAX: usize = 256;
 
-/// Reads it out of the keys of a connection.
+/// Reads the credential from the keys of a connection.
 pub(super) fn read(
     section: &mut Section<'_>,
     reach: Option<Reach>,
@@ -27,7 +27,7 @@ pub(super) fn read(
     let mut there = kinds.into_iter().filter_map(|(key, entry)| Some((key, entry?)));
     let Some((key, entry)) = there.next() else {
         given.and_then(|entry| entry.parsed(token_type));
-        // Whoever sends nothing to Okta need not know what would open it.
+        // A command that sends nothing to Okta needs no credential.
         if tokens == Tokens::Leave {
             return Some(Credential::Token { kind: TokenType::Ssws, token: Secret::new("") });
         }
@@ -138,7 +138,7 @@ fn private_key(
     Some(secret)
 }
 
-/// A secret, unless it is to be left where it is; one that is written down where it should not be is warned of.
+/// Reads a secret, unless it is to be left alone; warns of a literal one that may not be in a file.
 fn secret(entry: Entry<'_>, reach: Option<Reach>, tokens: Tokens, variables: &Variables) -> Option<Found> {
     if tokens == Tokens::Leave {
         return Some(Found { secret: Secret::new(""), written: Written::Elsewhere, spot: entry.spot });
@@ -158,7 +158,7 @@ fn literal(spot: &Spot) -> String {
     )
 }
 
-/// A name as Okta gives it to an application, a key or a scope. The characters are those of a scope (RFC 6749,
+/// Parses the name of an application, a key or a scope at Okta. The characters are those of a scope (RFC 6749,
 /// section 3.3).
 fn name(text: &str) -> Result<String, String> {
     let is_fine = |b: u8| b.is_ascii_graphic() && b != b'"' && b != b'\\';
@@ -176,7 +176,7 @@ fn scopes(entry: Entry<'_>) -> Option<Vec<String>> {
         return None;
     }
     let scope = |Word { text, spot }: &Word| name(text).map_err(|message| findings.fault(spot, message)).ok();
-    // Collected twice, so that the first wrong one does not hide the others.
+    // Collected twice, so that the first faulty one does not hide the rest.
     let scopes: Vec<_> = words.iter().map(scope).collect();
     scopes.into_iter().collect()
 }

@@ -1,7 +1,7 @@
-//! One value, read as the type that its setting has.
+//! One value, read as the type of its setting.
 //!
-//! Every reader goes on after a problem: `None` means that the problem has been told already. From the
-//! environment all values come as texts, so each type has a written form too.
+//! Every reader continues after a problem: `None` means that the problem has been reported. Values from the
+//! environment are always texts, so each type has a textual form too.
 
 use std::ops::RangeInclusive;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use super::problem::Findings;
 use super::section::Section;
 use super::tree::{self, Node, Origin, Spot, Value};
 
-/// One value that was asked for.
+/// The value of a key.
 pub(super) struct Entry<'f> {
     pub(super) spot: Spot,
     pub(super) findings: &'f Findings,
@@ -33,12 +33,12 @@ impl AsRef<str> for Word {
 }
 
 impl<'f> Entry<'f> {
-    /// Tells what is wrong with the value.
+    /// Reports a fault in the value.
     pub(super) fn fault(&self, message: impl Into<String>) {
         self.findings.fault(&self.spot, message);
     }
 
-    /// Tells what should have stood here; nothing comes of it.
+    /// Reports the expected type; always returns `None`.
     fn expected<T>(&self, what: &str) -> Option<T> {
         self.fault(match self.value {
             Value::Other(kind) => format!("must be {what}, not {kind}"),
@@ -62,7 +62,7 @@ impl<'f> Entry<'f> {
         None
     }
 
-    /// The text when it came from the environment, where it may stand for another type.
+    /// Returns the text if it came from the environment, where it may stand for another type.
     fn variable_text(&self) -> Option<&str> {
         match (&self.value, &self.spot.origin) {
             (Value::Text(text), Origin::Variable(_)) => Some(text.trim()),
@@ -70,7 +70,7 @@ impl<'f> Entry<'f> {
         }
     }
 
-    /// The keys below.
+    /// Returns the keys below.
     pub(super) fn section(self) -> Option<Section<'f>> {
         match self.value {
             Value::Table(table) => Some(Section::at(self.spot, table, self.findings)),
@@ -80,7 +80,7 @@ impl<'f> Entry<'f> {
         }
     }
 
-    /// A text.
+    /// Returns the value as a text.
     pub(super) fn text(&self) -> Option<&str> {
         match &self.value {
             Value::Text(text) => Some(text),
@@ -90,12 +90,12 @@ impl<'f> Entry<'f> {
         }
     }
 
-    /// A text that one function reads.
+    /// Returns the value as parsed from a text.
     pub(super) fn parsed<T>(&self, parse: impl FnOnce(&str) -> Result<T, String>) -> Option<T> {
         parse(self.text()?).map_err(|message| self.fault(message)).ok()
     }
 
-    /// `true` or `false`.
+    /// Returns the value as `true` or `false`.
     pub(super) fn flag(&self) -> Option<bool> {
         match (&self.value, self.variable_text()) {
             (Value::Flag(flag), _) => Some(*flag),
@@ -105,7 +105,7 @@ impl<'f> Entry<'f> {
         }
     }
 
-    /// A whole number.
+    /// Returns the value as an integer.
     pub(super) fn integer<T>(&self, bounds: RangeInclusive<T>) -> Option<T>
     where
         T: Copy + Into<i64> + TryFrom<i64>,
@@ -120,7 +120,7 @@ impl<'f> Entry<'f> {
         T::try_from(self.in_bounds(number, &bounds, i64::to_string)?).ok()
     }
 
-    /// A duration with its unit.
+    /// Returns the value as a duration with its unit.
     pub(super) fn duration(&self, bounds: RangeInclusive<Duration>) -> Option<Duration> {
         let duration = match &self.value {
             Value::Text(text) => duration::parse(text),
@@ -134,7 +134,7 @@ impl<'f> Entry<'f> {
         }
     }
 
-    /// A number of bytes.
+    /// Returns the value as a number of bytes.
     pub(super) fn bytes(&self, bounds: RangeInclusive<u64>) -> Option<u64> {
         let bytes = match &self.value {
             Value::Text(text) => text.trim().parse::<ByteSize>().ok().map(|size| size.as_u64()),
@@ -147,8 +147,8 @@ impl<'f> Entry<'f> {
         }
     }
 
-    /// The items of a list, whatever they are; anything else stands for a list of one. From the environment also texts
-    /// with commas between.
+    /// Returns the items of a list, of any type; any other value counts as a list of one. From the environment also
+    /// comma-separated texts.
     pub(super) fn items(self) -> Option<Vec<Entry<'f>>> {
         let Self { spot, findings, value } = self;
         let nodes = match value {
@@ -180,7 +180,7 @@ impl<'f> Entry<'f> {
         Some(nodes.into_iter().enumerate().map(item).collect())
     }
 
-    /// One text or a list of texts; from the environment also a list with commas.
+    /// Returns one text or a list of texts; from the environment also a comma-separated list.
     pub(super) fn words(self) -> Option<Vec<Word>> {
         if let Some(text) = self.variable_text() {
             if !text.starts_with('[') {
@@ -212,12 +212,12 @@ fn list_of_words(list: &Spot, findings: &Findings, nodes: Vec<Node>) -> Option<V
             value => Entry { spot, findings, value }.expected("a text"),
         }
     };
-    // Collected twice, so that the first wrong item does not hide the others.
+    // Collected twice, so that the first faulty item does not hide the rest.
     let words: Vec<_> = nodes.into_iter().enumerate().map(word).collect();
     words.into_iter().collect()
 }
 
-/// Reads a list with a parser that stops at its first fault, and tells every fault all the same.
+/// Reads a list with a parser that stops at its first fault, and still reports every fault.
 pub(super) fn parse_words<T>(
     words: &[Word],
     findings: &Findings,

@@ -1,6 +1,6 @@
-//! Where an org may be: its domain, or a base URL in its place.
+//! The address of an org: its domain, or a base URL instead.
 //!
-//! The mistakes refused here are those that people make with Okta's SDKs, so each has its own words. A
+//! The mistakes refused here are common ones of users of Okta's SDKs, so each has its own message. A
 //! faulty text is never repeated (it may hold a password), only the host that was probably meant.
 
 use std::net::IpAddr;
@@ -10,10 +10,10 @@ use http::Uri;
 /// The longest host name, in bytes (RFC 1035).
 const HOST_BYTES_MAX: usize = 253;
 
-/// The longest part between two dots, in bytes (RFC 1035).
+/// The longest label of a host name, in bytes (RFC 1035).
 const LABEL_BYTES_MAX: usize = 63;
 
-/// What examples and manuals write where the reader's own name belongs, as a whole part of the host.
+/// The placeholders for the reader's own name in examples and manuals, as a whole part of the host.
 const PLACEHOLDERS: [&str; 8] = [
     "youroktadomain",
     "your-okta-domain",
@@ -28,10 +28,10 @@ const PLACEHOLDERS: [&str; 8] = [
 const PLACEHOLDER: &str = "still holds the placeholder of an example";
 const ADMIN_CONSOLE: &str = "must be the host of the org, not of its admin console";
 
-/// Reads a domain such as `acme.okta.com`; it is lower-cased.
+/// Parses a domain such as `acme.okta.com`; it is lower-cased.
 ///
 /// # Errors
-/// What is wrong with it, and what was probably meant.
+/// The fault, and the domain that was probably meant.
 pub(super) fn domain(text: &str) -> Result<String, String> {
     let domain = text.to_ascii_lowercase();
     let Some(fault) = fault(&domain) else { return Ok(domain) };
@@ -42,7 +42,7 @@ pub(super) fn domain(text: &str) -> Result<String, String> {
     }
 }
 
-/// What is wrong with a lower-cased domain.
+/// Returns the fault of a lower-cased domain.
 fn fault(domain: &str) -> Option<&'static str> {
     let has = |part: &str| domain.contains(part);
     let label_is_fine = |label: &str| {
@@ -71,12 +71,12 @@ fn fault(domain: &str) -> Option<&'static str> {
     rows.into_iter().find(|(is_so, _)| *is_so).map(|(_, fault)| fault)
 }
 
-/// Whether a lower-cased text was copied from an example and not filled in.
+/// Returns true if a lower-cased text holds an example's placeholder.
 fn holds_placeholder(text: &str) -> bool {
     text.contains(['{', '<', '$']) || text.split(['.', '/', ':']).any(|part| PLACEHOLDERS.contains(&part))
 }
 
-/// The host inside something that was pasted whole.
+/// Extracts the host from a pasted URL.
 fn bare(text: &str) -> String {
     let text = text.trim();
     let text = text.split_once("://").map_or(text, |(_, rest)| rest);
@@ -86,26 +86,26 @@ fn bare(text: &str) -> String {
     text.replace("-admin.", ".").replace(".com.com", ".com")
 }
 
-/// A base URL, and who can listen to what is sent there.
+/// A base URL, and the reach of the requests to it.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct BaseUrl {
     pub(super) text: String,
     pub(super) reach: Reach,
 }
 
-/// How far requests travel.
+/// The reach of requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Reach {
-    /// They stay on this machine.
+    /// Requests stay on this machine.
     Loopback,
-    /// They leave it.
+    /// Requests leave this machine.
     Network,
 }
 
-/// Reads a base URL: `https`, or plain `http` to loopback; a trailing slash is dropped.
+/// Parses a base URL: `https`, or plain `http` to loopback; a trailing slash is dropped.
 ///
 /// # Errors
-/// What is wrong with it.
+/// The fault.
 pub(super) fn base_url(text: &str) -> Result<BaseUrl, String> {
     let lower = text.to_ascii_lowercase();
     if holds_placeholder(&lower) {

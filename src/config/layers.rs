@@ -7,17 +7,17 @@ use std::path::{Path, PathBuf};
 use super::problem::{Findings, Problem};
 use super::tree::{self, Node, Origin, Table, Value};
 
-/// The largest file that is read, settings and secrets alike. Both are a few kilobytes; a limit keeps a
+/// The largest file that is read, for settings and secrets. Both have a few kilobytes; a limit keeps a
 /// wrong path (a log, a device) from filling the memory.
 pub(super) const FILE_BYTES_MAX: u64 = 1024 * 1024;
 
-/// What every variable that sets a key begins with.
+/// The prefix of every variable that sets a key.
 const PREFIX: &str = "OKTA_WORKER__";
 
-/// The environment, as it was handed in.
+/// The environment, as passed in.
 pub(super) type Variables = BTreeMap<String, String>;
 
-/// All layers laid over one another.
+/// Returns all layers merged.
 pub(super) fn merged(source: Option<&Path>, variables: &Variables, findings: &Findings) -> Table {
     let mut settings = tree::parse(super::DEFAULT, None, findings);
     for file in source.map_or_else(Vec::new, |source| files(source, findings)) {
@@ -31,7 +31,7 @@ pub(super) fn merged(source: Option<&Path>, variables: &Variables, findings: &Fi
     settings
 }
 
-/// The file itself, or the `*.toml` files of a directory by name.
+/// Returns the file itself, or the `*.toml` files of a directory by name.
 fn files(source: &Path, findings: &Findings) -> Vec<PathBuf> {
     if !source.is_dir() {
         return vec![source.to_owned()];
@@ -59,10 +59,10 @@ fn whole_file(file: &Path, message: String) -> Problem {
     Problem { file: Some(file.to_owned()), line: None, path: String::new(), message }
 }
 
-/// The text of a file, up to the limit.
+/// Reads the text of a file, up to the limit.
 ///
 /// # Errors
-/// What is wrong with it, without the name of the file and without its content.
+/// The fault, without the name of the file and without its content.
 pub(super) fn read_text(file: &Path) -> Result<String, String> {
     let mut bytes = Vec::new();
     std::fs::File::open(file)
@@ -71,12 +71,12 @@ pub(super) fn read_text(file: &Path) -> Result<String, String> {
     if bytes.len() as u64 > FILE_BYTES_MAX {
         return Err(format!("holds more than {FILE_BYTES_MAX} bytes"));
     }
-    // The error's own bytes are dropped: they may be a secret's.
+    // Without the error's own bytes, which may be a secret's.
     String::from_utf8(bytes)
         .map_err(|error| format!("is not UTF-8 (byte {})", error.utf8_error().valid_up_to()))
 }
 
-/// The settings that the environment makes. Whether they fit a key shows when they are read.
+/// Returns the settings from the environment. Unknown keys are found when the settings are read.
 fn environment(variables: &Variables, settings: &Table, findings: &Findings) -> Table {
     let mut layer = Table::new();
     for (name, text) in variables {
@@ -89,7 +89,7 @@ fn environment(variables: &Variables, settings: &Table, findings: &Findings) -> 
     layer
 }
 
-/// The keys that a variable's name stands for.
+/// Returns the keys that a variable's name stands for.
 fn place(name: &str, settings: &Table) -> Result<Vec<String>, String> {
     let mut keys: Vec<_> = name.split("__").map(str::to_ascii_lowercase).collect();
     if keys.iter().any(String::is_empty) {
@@ -103,7 +103,7 @@ fn place(name: &str, settings: &Table) -> Result<Vec<String>, String> {
     Ok(keys)
 }
 
-/// The caller that a variable means: one from the files if any fits, and a new one otherwise.
+/// Returns the caller that a variable means: the matching one from the files, otherwise a new one.
 fn caller_name(folded: &str, settings: &Table) -> Result<String, String> {
     let fold = |name: &str| name.to_ascii_lowercase().replace(['-', '.'], "_");
     let mut fitting = match settings.get("callers") {

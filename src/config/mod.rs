@@ -1,8 +1,8 @@
-//! Settings, from files and the environment, as the typed values that the other floors take.
+//! Settings, from files and the environment, as the typed values that the other layers take.
 //!
-//! Three layers: the defaults ([`DEFAULT`]), the user's files by name, the environment. They are laid
-//! over one another first and read once, so every rule holds for the result and not for a layer. All
-//! problems come back together. Nothing here reads the process's environment: it is an argument.
+//! Three sources: the defaults ([`DEFAULT`]), the user's files by name, the environment. They are merged
+//! first and read once, so every rule applies to the result, not to a single source. All
+//! problems are reported together. Nothing here reads the process's environment: it is an argument.
 
 mod broker;
 mod callers;
@@ -41,47 +41,47 @@ use problem::Findings;
 use section::Section;
 use tree::Table;
 
-/// Every key with its default and what it means; also the layer below all others.
+/// Every key with its default and its meaning; also the lowest layer.
 pub const DEFAULT: &str = include_str!("../../config/worker.toml");
 
-/// A setting that the contract names and this version refuses.
+/// A setting of the contract that this version refuses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct NotYet {
-    /// Its path.
+    /// The path.
     pub path: &'static str,
-    /// A value, as TOML.
+    /// A sample value, as TOML.
     pub example: &'static str,
 }
 
-/// The settings that the contract names and this version refuses rather than ignores. `*` stands for
+/// The settings of the contract that this version refuses rather than ignores. `*` stands for
 /// any name.
 pub const NOT_YET: [NotYet; 1] =
     [NotYet { path: "telemetry.otlp_endpoint", example: "\"http://127.0.0.1:4317\"" }];
 
-/// Everything that can be set.
+/// All settings.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Config {
-    /// How to reach and use RabbitMQ.
+    /// Connection to RabbitMQ and its use.
     pub broker: Settings,
-    /// Where results may go.
+    /// The queues that results may go to.
     pub reply_to: ReplyPolicy,
-    /// How long somebody waits who did not say.
+    /// Default deadline of interactive invocations.
     pub interactive_deadline: Duration,
-    /// How long one message may spend on a list.
+    /// The longest time that one message may spend on a list.
     pub list_time_max: Duration,
-    /// How many bytes of Okta's answers are held in memory.
+    /// The most bytes of Okta's answers held in memory.
     pub answer_bytes_max: u64,
     /// The Okta orgs, by name; there may be none.
     pub connections: Vec<Connection>,
-    /// Who may do what.
+    /// The permissions of callers.
     pub callers: Callers,
-    /// How often and after how long something is tried again.
+    /// The settings of retries.
     pub retry: RetryRules,
     /// Metrics and logs.
     pub telemetry: Telemetry,
 }
 
-/// A configuration, and what is unwise about it.
+/// A configuration, with warnings.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Loaded {
     /// The settings.
@@ -90,20 +90,20 @@ pub struct Loaded {
     pub warnings: Vec<String>,
 }
 
-/// Whether Okta's tokens and keys are looked up.
+/// Treatment of Okta's tokens and keys: looked up, or left alone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Tokens {
     Read,
     Leave,
 }
 
-/// Reads a file, or all `*.toml` files of a directory by name, under the variables of the environment.
+/// Reads a file, or all `*.toml` files of a directory by name, overridden by environment variables.
 ///
-/// Of the environment, `OKTA_WORKER__…` sets keys and `{ env = … }` names others; a caller that holds
-/// names or values that are not UTF-8 leaves them out.
+/// In the environment, `OKTA_WORKER__…` sets keys and `{ env = … }` names further variables; the caller omits
+/// names and values that are not UTF-8.
 ///
 /// # Errors
-/// Everything that is wrong.
+/// All faults.
 pub fn load(
     source: Option<&Path>,
     environment: impl IntoIterator<Item = (String, String)>,
@@ -111,11 +111,11 @@ pub fn load(
     read(source, environment.into_iter().collect(), Tokens::Read)
 }
 
-/// The same for commands that send nothing to Okta and start where its tokens are absent: no token and no
+/// Loads a configuration for commands that send nothing to Okta and run without its tokens: no token and no
 /// private key is looked up, and every [`Endpoint`](crate::edge::okta::Endpoint) holds an empty one.
 ///
 /// # Errors
-/// Everything that is wrong.
+/// All faults.
 pub fn load_without_tokens(
     source: Option<&Path>,
     environment: impl IntoIterator<Item = (String, String)>,
@@ -132,7 +132,7 @@ fn read(source: Option<&Path>, variables: Variables, tokens: Tokens) -> Result<L
     Ok(Loaded { config, warnings })
 }
 
-/// Reads every section before it gives up on any.
+/// Reads every section, even after a fault in one.
 fn assemble(settings: Table, variables: &Variables, tokens: Tokens, findings: &Findings) -> Option<Config> {
     let mut root = Section::root(settings, findings);
     let names = root.names("connections");

@@ -1,6 +1,6 @@
-//! What is wrong with a configuration, collected until all of it has been read.
+//! Faults of a configuration, collected until all of it has been read.
 //!
-//! A problem says where and what, never the value itself where that could be a secret.
+//! A problem names the place and the fault, but never a value that could be a secret.
 
 use std::cell::{Cell, RefCell};
 use std::fmt;
@@ -8,17 +8,17 @@ use std::path::PathBuf;
 
 use super::tree::{Origin, Spot};
 
-/// One thing that is wrong.
+/// One fault.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
-    /// The file it stands in; none for the environment, and for what stands nowhere.
+    /// The file; `None` for the environment, and for a missing key without a place.
     pub file: Option<PathBuf>,
     /// The line in that file, counted from 1.
     pub line: Option<usize>,
-    /// The dotted path of the setting, or the name of the environment variable. Empty when a whole file
+    /// The dotted path of the setting, or the name of the environment variable. Empty if the whole file
     /// is at fault.
     pub path: String,
-    /// What is wrong.
+    /// The description of the fault.
     pub message: String,
 }
 
@@ -38,7 +38,7 @@ impl fmt::Display for Problem {
     }
 }
 
-/// Everything that is wrong, sorted by place; never empty.
+/// All faults, sorted by place; never empty.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problems(pub Vec<Problem>);
 
@@ -56,7 +56,7 @@ impl fmt::Display for Problems {
 
 impl std::error::Error for Problems {}
 
-/// What has been found so far. Shared by all readers, so that none has to stop at the first problem.
+/// The problems and warnings found so far, shared by all readers, so that none stops at the first problem.
 #[derive(Default)]
 pub(super) struct Findings {
     problems: RefCell<Vec<Problem>>,
@@ -65,7 +65,7 @@ pub(super) struct Findings {
 }
 
 impl Findings {
-    /// Something is wrong with what stands at this spot.
+    /// Adds a fault of the value at this spot.
     pub(super) fn fault(&self, spot: &Spot, message: impl Into<String>) {
         let (file, line, path) = match &spot.origin {
             Origin::Default => (None, None, spot.path.clone()),
@@ -75,7 +75,7 @@ impl Findings {
         self.push(Problem { file, line, path, message: message.into() });
     }
 
-    /// A key that must stand in the table at this spot does not.
+    /// Adds a missing key of the table at this spot.
     pub(super) fn missing(&self, table: &Spot, key: &str, message: &str) {
         let path = table.child(key);
         let (file, line) = match &table.origin {
@@ -85,14 +85,14 @@ impl Findings {
         self.unless_torn(Problem { file, line, path, message: message.to_owned() });
     }
 
-    /// What stands at this spot names something that stands nowhere.
+    /// Adds a reference to something undefined.
     pub(super) fn dangling(&self, spot: &Spot, message: String) {
         if !self.torn.get() {
             self.fault(spot, message);
         }
     }
 
-    /// A file could not be read as TOML, so that what seems to be missing may stand there.
+    /// Adds a file that is not TOML, in which a seemingly missing key may be set.
     pub(super) fn tear(&self, problem: Problem) {
         self.torn.set(true);
         self.push(problem);
@@ -101,7 +101,7 @@ impl Findings {
     /// Adds a problem as it is.
     pub(super) fn push(&self, problem: Problem) {
         let mut problems = self.problems.borrow_mut();
-        // What a torn line seems to say is not worth a second complaint.
+        // Further problems of a torn line are not worth reporting.
         let known = |old: &Problem| {
             old.path.is_empty()
                 && old.file.is_some()
@@ -118,12 +118,12 @@ impl Findings {
         }
     }
 
-    /// Something is allowed and unwise.
+    /// Adds a warning of something that is allowed but unwise.
     pub(super) fn warn(&self, message: String) {
         self.warnings.borrow_mut().push(message);
     }
 
-    /// The warnings, or every problem.
+    /// Returns the warnings, or every problem.
     pub(super) fn conclude(self) -> Result<Vec<String>, Problems> {
         let mut problems = self.problems.into_inner();
         if problems.is_empty() {

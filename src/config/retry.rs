@@ -1,17 +1,17 @@
-//! `[retry]`: how often and after how long something that failed is tried again.
+//! `[retry]`: number of attempts and their back-off.
 
 use std::time::Duration;
 
 use super::section::Section;
 use crate::policy::retry::RetryRules;
 
-/// Beyond it an invocation would be retried for days.
+/// The most attempts: with more an invocation would be retried for days.
 const ATTEMPTS_MAX: u32 = 100;
 
-/// A wait of nothing would be a loop.
+/// The shortest wait: without one, retries would be a busy loop.
 const WAIT_MIN: Duration = Duration::from_millis(1);
 
-/// Longer than Okta's outages usually are, and within the broker's patience with an unfinished message.
+/// The longest wait: longer than most of Okta's outages, and within the broker's timeout for an acknowledgement.
 const WAIT_MAX: Duration = Duration::from_secs(900);
 
 /// Reads `[retry]`.

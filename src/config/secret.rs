@@ -1,4 +1,4 @@
-//! Where a secret comes from: a variable, a file, or, with a warning, the settings themselves.
+//! The source of a secret: a variable, a file, or, with a warning, the settings themselves.
 
 use std::path::Path;
 
@@ -8,14 +8,14 @@ use super::section::Section;
 use super::tree::{Origin, Spot, Value};
 use crate::domain::secret::Secret;
 
-/// A secret and how it was written down.
+/// A secret and its source.
 pub(super) struct Found {
     pub(super) secret: Secret,
     pub(super) written: Written,
     pub(super) spot: Spot,
 }
 
-/// How a secret was written down.
+/// The source of a secret.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Written {
     /// In a settings file, where backups and version control find it.
@@ -47,7 +47,7 @@ pub(super) fn read(entry: Entry<'_>, variables: &Variables) -> Option<Found> {
 
 const SHAPE: &str = "must be `{ env = \"NAME\" }`, `{ file = \"/path\" }` or a text";
 
-/// The secret that `{ env = … }` or `{ file = … }` names.
+/// Reads the secret that `{ env = … }` or `{ file = … }` names.
 fn reference(mut section: Section<'_>, variables: &Variables) -> Option<Result<Secret, String>> {
     let (env, file) = (section.take("env"), section.take("file"));
     section.close();
@@ -62,7 +62,7 @@ fn variable(name: &str, variables: &Variables) -> Result<Secret, String> {
     let is_name = name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
         && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
     if !is_name {
-        // Not repeated: whoever writes the token itself here must not find it in a log.
+        // Not repeated, since it may be the token itself.
         return Err("`env` must be the name of an environment variable".to_owned());
     }
     let text =
@@ -74,8 +74,8 @@ fn variable(name: &str, variables: &Variables) -> Result<Secret, String> {
     Ok(secret)
 }
 
-/// Returns the name of a variable for a message, unless it may be a token that was written in its place: names of
-/// variables are in capitals, and have fewer characters.
+/// Returns the name of a variable for a message, unless it may be a token in the wrong place: names of
+/// variables are in capitals, and shorter.
 fn shown(name: &str) -> String {
     const NAME_BYTES_MAX: usize = 40;
     let is_usual = |b: u8| b.is_ascii_uppercase() || b.is_ascii_digit() || b == b'_';

@@ -1,4 +1,4 @@
-//! A table of settings that is emptied by asking: what is left over in the end is an unknown key.
+//! A table of settings from which known keys are taken; the keys left at the end are unknown.
 
 use std::collections::BTreeSet;
 
@@ -18,25 +18,25 @@ pub(super) struct Section<'f> {
 }
 
 impl<'f> Section<'f> {
-    /// The whole configuration.
+    /// Creates the section of the whole configuration.
     pub(super) fn root(table: Table, findings: &'f Findings) -> Self {
         let spot = Spot { path: String::new(), origin: Origin::Default };
         Self::at(spot, table, findings)
     }
 
-    /// The keys that stand at a spot.
+    /// Creates the section of the keys at a spot.
     pub(super) fn at(spot: Spot, table: Table, findings: &'f Findings) -> Self {
         Self { spot, findings, table, asked: Vec::new() }
     }
 
-    /// Takes a value out, if it is there.
+    /// Removes and returns a value, if it exists.
     pub(super) fn take(&mut self, key: &'static str) -> Option<Entry<'f>> {
         self.asked.push(key);
         let Node { value, origin } = self.table.remove(key)?;
         Some(Entry { spot: Spot { path: self.spot.child(key), origin }, findings: self.findings, value })
     }
 
-    /// Takes a value out that has to be there.
+    /// Removes and returns a required value.
     pub(super) fn need(&mut self, key: &'static str) -> Option<Entry<'f>> {
         let entry = self.take(key);
         if entry.is_none() {
@@ -45,7 +45,7 @@ impl<'f> Section<'f> {
         entry
     }
 
-    /// A table below this one; an absent one is empty.
+    /// Removes and returns a table below this one; an absent one is empty.
     pub(super) fn section(&mut self, key: &'static str) -> Option<Section<'f>> {
         match self.take(key) {
             Some(entry) => entry.section(),
@@ -56,7 +56,7 @@ impl<'f> Section<'f> {
         }
     }
 
-    /// The names that stand in a table below this one, which stays where it is.
+    /// Returns the names in a table below this one, without removing it.
     pub(super) fn names(&self, key: &str) -> BTreeSet<String> {
         match self.table.get(key) {
             Some(Node { value: Value::Table(table), .. }) => table.keys().cloned().collect(),
@@ -64,7 +64,7 @@ impl<'f> Section<'f> {
         }
     }
 
-    /// Whether a key that is not supported yet is there. It is refused, unless its value is empty.
+    /// Returns true if an unsupported key is present, and refuses it unless its value is empty.
     pub(super) fn not_yet(&mut self, key: &'static str) -> bool {
         match self.take(key) {
             Some(Entry { value: Value::Text(text), .. }) if text.is_empty() => false,
@@ -76,7 +76,7 @@ impl<'f> Section<'f> {
         }
     }
 
-    /// What is left: every value by the name that the user chose.
+    /// Returns the remaining values by user-chosen name.
     pub(super) fn by_name(self) -> impl Iterator<Item = (String, Entry<'f>)> {
         let Self { spot, findings, table, .. } = self;
         table.into_iter().map(move |(name, Node { value, origin })| {
@@ -85,11 +85,11 @@ impl<'f> Section<'f> {
         })
     }
 
-    /// Refuses what nobody asked for.
+    /// Refuses the remaining keys.
     pub(super) fn close(self) {
         for (key, node) in &self.table {
             let near = nearest(key, self.asked.iter().copied());
-            // What has no likeness to a key may be a secret that was pasted there.
+            // A key that resembles no known one may be a secret that was pasted there.
             let shown = if near.is_some() || is_repeatable(key) { key } else { MASK };
             let spot = Spot { path: self.spot.child(shown), origin: node.origin.clone() };
             if !matches!(spot.origin, Origin::Variable(_)) {
@@ -108,7 +108,7 @@ impl<'f> Section<'f> {
     }
 }
 
-/// The environment variables that set a value or something below it.
+/// Returns the environment variables that set a value or a part of it.
 fn variables(node: &Node) -> Vec<&str> {
     match (&node.value, &node.origin) {
         (Value::Table(table), _) => table.values().flat_map(variables).collect(),
@@ -117,7 +117,7 @@ fn variables(node: &Node) -> Vec<&str> {
     }
 }
 
-/// The variable with one of its keys put right.
+/// Returns the name of a variable with one key corrected.
 fn renamed(variable: &str, key: &str, near: &str) -> String {
     let keys = variable.split("__");
     let right = |part: &str| {

@@ -1,4 +1,4 @@
-//! `[telemetry]`: where metrics are read and how log lines look.
+//! `[telemetry]`: address of the metrics and format of log lines.
 
 use std::net::SocketAddr;
 
@@ -6,12 +6,12 @@ use crate::edge::log::LogFormat;
 
 use super::section::Section;
 
-/// How the worker shows what it does.
+/// The settings of metrics and logs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Telemetry {
-    /// Where `/metrics`, `/healthz` and `/readyz` are served.
+    /// The address of `/metrics`, `/healthz` and `/readyz`.
     pub listen: SocketAddr,
-    /// How log lines look.
+    /// The format of log lines.
     pub log_format: LogFormat,
 }
 

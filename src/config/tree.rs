@@ -1,6 +1,6 @@
-//! Settings before they have a meaning: nested tables whose values know where they stand.
+//! Untyped settings: nested tables whose values know their origin.
 //!
-//! Files are laid over the defaults and the environment over both. Values may be secrets, so nothing
+//! Files override the defaults and the environment overrides both. Values may be secrets, so nothing
 //! here can be printed.
 
 use std::collections::BTreeMap;
@@ -12,18 +12,18 @@ use toml::de::{DeInteger, DeString, DeTable, DeValue};
 
 use super::problem::{Findings, Problem};
 
-/// Where a value was written.
+/// The origin of a value.
 #[derive(Clone)]
 pub(super) enum Origin {
-    /// In the defaults.
+    /// The defaults.
     Default,
-    /// In a file, at a line.
+    /// A file and a line.
     File(Rc<Path>, usize),
-    /// In the environment variable of this name.
+    /// The environment variable with this name.
     Variable(String),
 }
 
-/// A value's dotted path, and where it was written.
+/// The dotted path of a value, and its origin.
 #[derive(Clone)]
 pub(super) struct Spot {
     pub(super) path: String,
@@ -31,7 +31,7 @@ pub(super) struct Spot {
 }
 
 impl Spot {
-    /// The path of a key below this one.
+    /// Returns the path of a key below this one.
     pub(super) fn child(&self, key: &str) -> String {
         let bare =
             !key.is_empty() && key.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
@@ -40,28 +40,28 @@ impl Spot {
     }
 }
 
-/// A value and where it was written.
+/// A value and its origin.
 pub(super) struct Node {
     pub(super) value: Value,
     pub(super) origin: Origin,
 }
 
-/// What TOML can say, as far as a setting can use it.
+/// A TOML value, as far as a setting can use it.
 pub(super) enum Value {
     Table(Table),
     List(Vec<Node>),
-    /// A text; from the environment it stands for any type that can be written as one.
+    /// A text; from the environment it stands for any type with a textual form.
     Text(String),
     Integer(i64),
     Flag(bool),
-    /// Something that no setting takes.
+    /// A value that no setting takes.
     Other(&'static str),
 }
 
 /// Values by key.
 pub(super) type Table = BTreeMap<String, Node>;
 
-/// Lays one table over another: the upper one wins key by key, and tables merge.
+/// Merges one table over another: the upper one wins key by key, and nested tables merge.
 pub(super) fn overlay(under: &mut Table, over: Table) {
     for (key, upper) in over {
         let Some(lower) = under.get_mut(&key) else {
@@ -81,13 +81,13 @@ pub(super) fn overlay(under: &mut Table, over: Table) {
     }
 }
 
-/// Whether a table is a secret's `{ env = … }` or `{ file = … }`.
+/// Returns true if a table is a secret's `{ env = … }` or `{ file = … }`.
 fn is_reference(table: &Table) -> bool {
     !table.is_empty() && table.keys().all(|key| key == "env" || key == "file")
 }
 
-/// Reads one TOML document; without a file, it is the defaults. What is not TOML is found, and the
-/// rest of the document returned.
+/// Parses one TOML document; without a file, the defaults. Syntax errors are reported, and the
+/// rest of the document is returned.
 pub(super) fn parse(text: &str, file: Option<&Path>, findings: &Findings) -> Table {
     let document = Document {
         file: file.map(Rc::from),
@@ -101,14 +101,14 @@ pub(super) fn parse(text: &str, file: Option<&Path>, findings: &Findings) -> Tab
             file: file.map(Path::to_path_buf),
             line: Some(document.line(at)),
             path: String::new(),
-            // The error's own text would quote the line, and a secret may stand there.
+            // Not the error's own text, which quotes the line and may repeat a secret.
             message: format!("column {column}: not TOML: {}", error.message().replace('\n', ", ")),
         });
     }
     document.table(table.into_inner())
 }
 
-/// The text of one array, as an environment variable may hold it.
+/// Parses the text of one array, from an environment variable.
 pub(super) fn parse_list(text: &str, origin: &Origin) -> Option<Vec<Node>> {
     let value = DeValue::parse(text).ok()?;
     let document = Document { file: None, starts: Vec::new() };
@@ -123,10 +123,10 @@ pub(super) fn parse_list(text: &str, origin: &Origin) -> Option<Vec<Node>> {
     }
 }
 
-/// Turns places in a text into lines of a file.
+/// Maps offsets of a text to lines of a file.
 struct Document {
     file: Option<Rc<Path>>,
-    /// Where each line but the first begins.
+    /// The offset at which each line but the first begins.
     starts: Vec<usize>,
 }
 

@@ -22,7 +22,7 @@ pub enum Status {
 }
 
 impl Status {
-    /// The status as it stands in results, routing keys and labels.
+    /// Returns the name of the status in results, routing keys and labels.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Succeeded => "succeeded",
@@ -47,7 +47,7 @@ pub enum Effect {
 }
 
 impl Effect {
-    /// The effect as it stands in results and labels.
+    /// Returns the name of the effect in results and labels.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::None => "none",
@@ -69,7 +69,7 @@ macro_rules! error_codes {
             /// Every code, in the order of the contract's table.
             pub const ALL: &'static [Self] = &[$(Self::$name,)*];
 
-            /// The code as it stands in results and labels.
+            /// Returns the name of the code in results and labels.
             pub fn as_str(self) -> &'static str {
                 match self { $(Self::$name => $text,)* }
             }
@@ -133,28 +133,28 @@ pub struct Failure {
 }
 
 impl Failure {
-    /// A failure of this kind; whether it is retryable follows from the code.
+    /// Creates a failure with this code, which decides if it is retryable.
     pub fn new(code: ErrorCode, message: impl Into<String>) -> Self {
         let retryable =
             matches!(code, ErrorCode::RateLimited | ErrorCode::DeadlineExceeded | ErrorCode::OktaUnavailable);
         Self { code, message: message.into(), retryable, retry_at: None, path: None, okta: None }
     }
 
-    /// Says where in the message the fault is.
+    /// Sets the path of the fault in the message.
     #[must_use]
     pub fn at(mut self, path: Option<impl Into<String>>) -> Self {
         self.path = path.map(Into::into);
         self
     }
 
-    /// Adds what Okta said.
+    /// Adds Okta's error.
     #[must_use]
     pub fn with_okta(mut self, error: OktaError) -> Self {
         self.okta = Some(error);
         self
     }
 
-    /// Says when to try again.
+    /// Sets the time of the next useful retry.
     #[must_use]
     pub fn retry_at(mut self, at: Timestamp) -> Self {
         self.retry_at = Some(at);
@@ -168,7 +168,7 @@ impl Failure {
         self.without_values(secrets)
     }
 
-    /// Returns the failure with these values masked, wherever it says something. Its path names places, not values.
+    /// Returns the failure with these values masked in its texts. Its path stays: it names places, not values.
     #[must_use]
     pub fn without_values(mut self, values: &Secrets) -> Self {
         self.message = values.mask(&self.message);
@@ -182,7 +182,7 @@ impl Failure {
         self
     }
 
-    /// Everything it says in words.
+    /// Returns all its texts.
     pub fn said(&self) -> Said {
         let okta = self.okta.iter().flat_map(|okta| {
             let one = [&okta.error_code, &okta.summary, &okta.error_id];
@@ -223,23 +223,23 @@ mod bucket_name {
     }
 }
 
-/// How a finished invocation came out, before it is wrapped into a message.
+/// The outcome of a finished invocation, before it becomes a message.
 #[derive(Debug, Clone)]
 pub enum Outcome {
-    /// It was done.
+    /// The operation was done.
     Succeeded {
-        /// What changed.
+        /// The change in Okta.
         effect: Effect,
-        /// The result, as the contract's table says for the subtool.
+        /// The result, as specified for the subtool in the contract's table.
         result: Box<RawValue>,
     },
-    /// It would be done like this.
+    /// The plan of a dry run.
     Planned(Box<RawValue>),
-    /// It was not done.
+    /// The operation was not done.
     Failed {
         /// `none`, or `unknown` when a write may have happened.
         effect: Effect,
-        /// Why.
+        /// The reason.
         failure: Failure,
     },
 }

@@ -1,4 +1,4 @@
-//! Okta's rate-limit buckets: which request is counted where, and what the headers say about it.
+//! Okta's rate-limit buckets: the bucket that counts a request, and the rate-limit headers of an answer.
 
 use std::fmt;
 
@@ -8,8 +8,8 @@ use jiff::Timestamp;
 /// A group of endpoints that share one rate limit.
 ///
 /// The table is Okta's last published one ("Rate limits", before 2025-12-16), confirmed by shared reset
-/// times and falling `remaining` values in recordings. Method and route template decide, never the filled
-/// path: a login in the path must not make a bucket of its own.
+/// times and falling `remaining` values in recordings. Method and route template decide, not the filled
+/// path: a login in the path must not create a bucket of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Bucket {
     /// `/api/v1/users` and everything under `/api/v1/users/{id}/`.
@@ -46,7 +46,7 @@ impl Bucket {
         Self::Other,
     ];
 
-    /// The bucket a request of this method and route (or path) is counted in.
+    /// Returns the bucket that counts a request with this method and route (or path).
     pub fn of(method: &Method, route: &str) -> Self {
         let mut parts = route.trim_start_matches("/api/v1/").trim_end_matches('/').split('/');
         let (collection, id, below) = (parts.next(), parts.next(), parts.next());
@@ -63,7 +63,7 @@ impl Bucket {
         }
     }
 
-    /// The bucket as it stands in labels, results and `sandbox --limit`.
+    /// Returns the name of the bucket in labels, results and `sandbox --limit`.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Users => "users",
@@ -78,7 +78,7 @@ impl Bucket {
         }
     }
 
-    /// The bucket of that name, if there is one.
+    /// Returns the bucket with this name, if there is one.
     pub fn parse(text: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|bucket| bucket.as_str() == text)
     }
@@ -90,24 +90,24 @@ impl fmt::Display for Bucket {
     }
 }
 
-/// What one response says about its bucket's window.
+/// A bucket's rate-limit window as announced by the headers of one answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RateHeaders {
-    /// `X-Rate-Limit-Limit`: requests per window; 0 on a 429 that means concurrency.
+    /// `X-Rate-Limit-Limit`: requests per window; 0 on a 429 about concurrent requests.
     pub limit: u32,
     /// `X-Rate-Limit-Remaining`: requests left in the window.
     pub remaining: u32,
     /// `X-Rate-Limit-Reset`: when the window ends, in whole seconds since 1970.
     pub reset: i64,
-    /// The response's own `Date`, whole seconds: the clock to read `reset` with.
+    /// `Date` of the same response, in whole seconds: the clock that `reset` refers to.
     pub date: Option<Timestamp>,
 }
 
 impl RateHeaders {
-    /// Reads the three headers; `None` when one is missing or not a number.
+    /// Reads the three headers; `None` if one is missing or not a number.
     ///
-    /// Of repeated `X-Rate-Limit-Reset` values the smallest counts, as in Okta's Python SDK (they were
-    /// seen on 429s, okta-sdk-java issue 259).
+    /// If a header is repeated, the smallest value counts, as in Okta's Python SDK (repeated
+    /// `X-Rate-Limit-Reset` was seen on 429s, okta-sdk-java issue 259).
     pub fn read(headers: &HeaderMap) -> Option<Self> {
         let least = |name: &str| -> Option<i64> {
             headers.get_all(name).iter().filter_map(|value| value.to_str().ok()?.trim().parse().ok()).min()
@@ -120,14 +120,14 @@ impl RateHeaders {
         })
     }
 
-    /// Whether a 429 with these headers was about concurrent requests rather than a spent window: then
-    /// limit and remaining are both 0 and the reset lies by minutes (okta-sdk-python issue 270).
+    /// Returns true if a 429 with these headers is about concurrent requests, not about a spent window: limit
+    /// and remaining are then both 0, and the reset is wrong by minutes (okta-sdk-python issue 270).
     pub fn is_concurrency(&self) -> bool {
         self.limit == 0 && self.remaining == 0
     }
 }
 
-/// The `Date` header of a response.
+/// Parses the `Date` header of a response.
 pub fn date(headers: &HeaderMap) -> Option<Timestamp> {
     let text = headers.get(http::header::DATE)?.to_str().ok()?;
     jiff::fmt::rfc2822::DateTimeParser::new().parse_timestamp(text).ok()

@@ -1,4 +1,4 @@
-//! The forms in which one text may stand in another: encoded as a whole, or with characters escaped.
+//! The forms in which a text may occur in another one: encoded as a whole, or with characters escaped.
 
 use std::fmt::Write as _;
 use std::ops::Range;
@@ -7,17 +7,17 @@ use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
-/// The shortest text whose encodings are looked for: those of a shorter one are found by chance.
+/// The shortest text whose encodings are searched for: those of a shorter one occur by chance.
 const ENCODED_BYTES_MIN: usize = 6;
 
-/// Three bytes become four characters in base64.
+/// The bytes that become four characters in base64.
 const BASE64_GROUP: usize = 3;
 
-/// RFC 3986's unreserved characters need no escape, and most encoders leave them.
+/// The characters to percent-encode: RFC 3986's unreserved ones need no escape, and most encoders leave them.
 const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
-/// Returns the text in base64, of both alphabets and wherever it begins within a longer encoded text, in
-/// hexadecimal digits and as a list of bytes. In base64 these are the groups that hold nothing but this text.
+/// Returns the text in base64, in both alphabets and at every offset within a longer encoded text, in
+/// hexadecimal and as a list of bytes. The base64 forms are the groups that encode nothing but this text.
 pub(super) fn encoded(text: &str) -> Vec<String> {
     let bytes = text.as_bytes();
     if bytes.len() < ENCODED_BYTES_MIN {
@@ -40,7 +40,7 @@ pub(super) fn encoded(text: &str) -> Vec<String> {
     forms
 }
 
-/// Returns the text with characters escaped as JSON, URLs and HTML have it.
+/// Returns the text with characters escaped as in JSON, URLs and HTML.
 pub(super) fn escaped(text: &str) -> Vec<String> {
     let json_of = |text: &str| {
         let quoted = serde_json::to_string(text).expect("a string serializes");
@@ -67,7 +67,7 @@ pub(super) fn escaped(text: &str) -> Vec<String> {
     forms
 }
 
-/// Returns the text with the digits after each mark in capitals.
+/// Returns the text with the digits after each mark in upper case.
 fn upper(text: &str, mark: &str, digits: usize) -> String {
     let mut parts = text.split(mark);
     let mut out = parts.next().unwrap_or_default().to_owned();
@@ -79,7 +79,7 @@ fn upper(text: &str, mark: &str, digits: usize) -> String {
     out
 }
 
-/// Returns a percent-encoded text with its digits in small letters.
+/// Returns a percent-encoded text with its digits in lower case.
 fn lower(percent: &str) -> String {
     let mut parts = percent.split('%');
     let mut out = parts.next().unwrap_or_default().to_owned();
@@ -91,14 +91,14 @@ fn lower(percent: &str) -> String {
     out
 }
 
-/// A text with its escapes undone, and where each byte of it stood.
+/// A text with its escapes undone, and the original range of each byte.
 pub(super) struct Unescaped {
     pub text: String,
     origins: Vec<Range<usize>>,
 }
 
 impl Unescaped {
-    /// Undoes escapes of JSON, Rust, URLs and HTML once; `None`: there are none.
+    /// Undoes escapes of JSON, Rust, URLs and HTML once; `None` if there are none.
     pub fn of(text: &str) -> Option<Self> {
         if !text.contains(['\\', '%', '&']) {
             return None;
@@ -109,7 +109,7 @@ impl Unescaped {
             let (c, len) = escape(&text[at..]).unwrap_or((next, next.len_utf8()));
             let whole = at..at + len;
             for byte in 0..c.len_utf8() {
-                // A character that was not escaped has each byte in its place.
+                // Each byte of an unescaped character keeps its own position.
                 let is_itself = len == c.len_utf8();
                 unescaped.origins.push(if is_itself { at + byte..at + byte + 1 } else { whole.clone() });
             }
@@ -119,14 +119,14 @@ impl Unescaped {
         (unescaped.text.len() < text.len()).then_some(unescaped)
     }
 
-    /// Undoes escapes once more.
+    /// Undoes another layer of escapes.
     pub fn again(&self) -> Option<Self> {
         let inner = Self::of(&self.text)?;
         let origins = inner.origins.iter().map(|place| self.origin(place)).collect();
         Some(Self { text: inner.text, origins })
     }
 
-    /// Returns the place in the first text of a place in this one.
+    /// Returns the range in the original text that a range of this text comes from.
     pub fn origin(&self, place: &Range<usize>) -> Range<usize> {
         match self.origins.get(place.clone()) {
             Some([first, .., last]) => first.start..last.end,
@@ -136,7 +136,7 @@ impl Unescaped {
     }
 }
 
-/// Reads an escaped character at the beginning of a text, and how many bytes it takes.
+/// Parses an escaped character at the beginning of a text; returns it with its length in bytes.
 fn escape(text: &str) -> Option<(char, usize)> {
     match text.as_bytes().first()? {
         b'\\' => backslash(text),
@@ -175,7 +175,7 @@ fn backslash(text: &str) -> Option<(char, usize)> {
 }
 
 fn percent(text: &str) -> Option<(char, usize)> {
-    /// The most bytes of a character in UTF-8.
+    /// The most bytes of a UTF-8 character.
     const BYTES_MAX: usize = 4;
     let mut bytes = Vec::with_capacity(BYTES_MAX);
     while bytes.len() < BYTES_MAX {
@@ -190,7 +190,7 @@ fn percent(text: &str) -> Option<(char, usize)> {
 }
 
 fn entity(text: &str) -> Option<(char, usize)> {
-    /// `&#x10ffff;` is the longest that matters.
+    /// The longest entity of interest, in bytes: `&#x10ffff;`.
     const BYTES_MAX: usize = 10;
     let end = text.bytes().take(BYTES_MAX).position(|byte| byte == b';')?;
     let c = match &text[1..end] {
@@ -207,7 +207,7 @@ fn entity(text: &str) -> Option<(char, usize)> {
     Some((c, end + 1))
 }
 
-/// Reads hexadecimal digits and nothing else.
+/// Parses a text that holds only hexadecimal digits.
 fn digits(text: &str) -> Option<u32> {
     text.bytes().all(|byte| byte.is_ascii_hexdigit()).then(|| u32::from_str_radix(text, 16).ok()).flatten()
 }

@@ -1,7 +1,7 @@
-//! The body of an invocation: which subtool, with which arguments and options.
+//! The body of an invocation: subtool, arguments and options.
 //!
-//! Read in two stages: the envelope here, the raw argument slice later by the subtool's own type, so
-//! that wrong arguments can still be answered, counted and labelled by subtool.
+//! Parsed in two stages: first the envelope here, later the raw arguments by the subtool's own type, so
+//! that invalid arguments can still be answered, counted and labelled by subtool.
 
 use std::fmt;
 
@@ -17,7 +17,7 @@ use super::text::{excerpt, is_repeatable};
 /// The largest body, in bytes.
 pub const BODY_BYTES_MAX: usize = 1024 * 1024;
 
-/// The deepest nesting of a body, the outer object counted.
+/// The deepest nesting of a body, including the outer object.
 pub const BODY_DEPTH_MAX: usize = 64;
 
 /// The longest `options.reason`, in characters.
@@ -26,20 +26,20 @@ pub const REASON_CHARS_MAX: usize = 1024;
 /// The most paths in `options.fields`.
 pub const FIELDS_MAX: usize = 256;
 
-/// What some tools write before UTF-8, and JSON does not have.
+/// The mark that some tools write before UTF-8, and that JSON does not allow.
 const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
 
-/// What an invocation's body says.
+/// The parsed body of an invocation.
 pub struct Envelope {
     /// The name of the subtool, known or not.
     pub subtool: String,
-    /// The arguments, a JSON object not yet read.
+    /// The arguments, a JSON object not yet parsed.
     pub arguments: Box<RawValue>,
-    /// How to answer.
+    /// The options.
     pub options: Options,
 }
 
-/// Shows no value: arguments may be secrets.
+/// Shows no values: arguments may be secrets.
 impl fmt::Debug for Envelope {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} with {} bytes of arguments", excerpt(&self.subtool), self.arguments.get().len())
@@ -49,23 +49,23 @@ impl fmt::Debug for Envelope {
 /// The largest `options.max_bytes`: RabbitMQ 4 refuses messages over 16 MiB.
 pub const RESULT_BYTES_MAX: u32 = 8 * 1024 * 1024;
 
-/// The largest result of who says nothing about it.
+/// Default for `options.max_bytes`.
 pub const RESULT_BYTES_USUAL: u32 = 1024 * 1024;
 
-/// How an invocation wants to be run and answered.
+/// The options of an invocation: execution and answer.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// Work that has not begun by then is not begun.
+    /// The time after which work is no longer begun.
     pub deadline: Option<Timestamp>,
-    /// Whether a write is only planned.
+    /// True if a write is only planned (dry run).
     pub dry_run: bool,
-    /// What is kept of each object in the result.
+    /// The fields kept of each object in the result.
     pub fields: Fields,
-    /// Whether a list is only counted.
+    /// True if a list is only counted.
     pub count_only: bool,
     /// The largest result message, in bytes.
     pub bytes_max: u32,
-    /// Whether each page of a list is a message of its own.
+    /// True if each page of a list is sent as its own message.
     pub stream: bool,
     /// Free text for the audit trail.
     pub reason: Option<String>,
@@ -89,7 +89,7 @@ impl Default for Options {
 #[serde(deny_unknown_fields)]
 struct Body<'a> {
     subtool: String,
-    /// Serializers of other languages write `null` for what is absent.
+    /// Serializers of other languages write `null` for an absent value.
     #[serde(borrow)]
     arguments: Option<&'a RawValue>,
     #[serde(borrow)]
@@ -112,10 +112,10 @@ struct RawOptions {
 }
 
 impl Envelope {
-    /// Reads a body.
+    /// Parses a body.
     ///
     /// # Errors
-    /// `invalid_message`, with the path of what is wrong.
+    /// `invalid_message`, with the path of the fault.
     pub fn decode(body: &[u8]) -> Result<Self, Failure> {
         if body.len() > BODY_BYTES_MAX {
             let message = format!("the body has {} bytes, at most {BODY_BYTES_MAX} are read", body.len());
@@ -141,19 +141,19 @@ impl Envelope {
     }
 }
 
-/// The body without a byte order mark.
+/// Returns the body without a byte order mark.
 fn without_mark(body: &[u8]) -> &[u8] {
     body.strip_prefix(BYTE_ORDER_MARK).unwrap_or(body)
 }
 
-/// A body as JSON, whatever else is wrong with it; `None`: it is none, or too large or too deep to be looked at.
+/// Returns a body as JSON even if it is otherwise invalid; `None` if it is not JSON, too large or too deep.
 pub fn raw(body: &[u8]) -> Option<&RawValue> {
     let body = without_mark(body);
     let is_small = body.len() <= BODY_BYTES_MAX && !json::is_deeper_than(body, BODY_DEPTH_MAX);
     is_small.then(|| serde_json::from_slice(body).ok()).flatten()
 }
 
-/// The subtool that a body names, whatever else is wrong with it; `None`: that cannot be read.
+/// Returns the subtool that a body names, even if the body is otherwise invalid; `None` if that is unreadable.
 pub fn named(body: &[u8]) -> Option<String> {
     #[derive(Deserialize)]
     struct Named {
@@ -214,8 +214,8 @@ fn deadline(text: &str) -> Result<Timestamp, Failure> {
     })
 }
 
-/// Reads a time as RFC 3339 writes it: `Timestamp` alone also takes other forms of ISO 8601. Letters in either
-/// case, a space for the `T` and any number of decimals are what the RFC allows.
+/// Parses an RFC 3339 time: `Timestamp` alone also accepts other forms of ISO 8601. The RFC allows letters in either
+/// case, a space for the `T` and any number of decimals.
 fn rfc3339(text: &str) -> Option<Timestamp> {
     const SECONDS: usize = "0000-00-00T00:00:00".len();
     const DECIMALS_MAX: usize = 9;
@@ -244,22 +244,22 @@ fn parse<'a, T: Deserialize<'a>>(text: &'a str, under: &str, names: &[&str]) -> 
     read(text, under, names).map_err(|Fault { message, path }| invalid(message, path))
 }
 
-/// What is wrong with a JSON document of ours, and where.
+/// A fault in a JSON document of ours, and its place.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fault {
-    /// What is wrong, in words a caller can act on.
+    /// The fault, in words that a caller can act on.
     pub message: String,
-    /// The dotted path, list items by number.
+    /// The dotted path, with list items by index.
     pub path: Option<String>,
 }
 
-/// Reads JSON into one of our own types and says where it does not fit. `under` is the path of the
-/// document itself; `names` are its fields, to suggest the nearest one for an unknown.
+/// Parses JSON into one of our own types and reports where it does not fit. `under` is the path of the
+/// document itself; `names` are its fields, from which the nearest is suggested for an unknown one.
 ///
 /// # Errors
-/// The first thing that does not fit.
+/// The first fault.
 pub fn read<'a, T: Deserialize<'a>>(text: &'a str, under: &str, names: &[&str]) -> Result<T, Fault> {
-    // Only a fault pays for the path that leads to it.
+    // The path is tracked only if there is a fault.
     if let Ok(value) = serde_json::from_str(text) {
         return Ok(value);
     }
@@ -276,7 +276,7 @@ pub fn read<'a, T: Deserialize<'a>>(text: &'a str, under: &str, names: &[&str]) 
     }
 }
 
-/// Returns the parts of a path as the contract writes it: `items.3`, not `items[3]`.
+/// Returns the parts of a path in the contract's notation: `items.3`, not `items[3]`.
 fn parts(path: &serde_path_to_error::Path) -> Vec<String> {
     use serde_path_to_error::Segment;
     path.iter()
@@ -289,13 +289,13 @@ fn parts(path: &serde_path_to_error::Path) -> Vec<String> {
         .collect()
 }
 
-/// Says serde's error in the words of the contract. No text of the caller's is repeated, since it may be a secret in
-/// a wrong place: serde quotes values, and names that it does not know.
+/// Rephrases serde's error in the words of the contract. The message repeats no text of the caller's, since it may be a
+/// secret in a wrong place: serde quotes values, and names that it does not know.
 fn describe(error: &serde_json::Error, place: Vec<String>, document: Document<'_>) -> Fault {
     let text = error.to_string();
     let text = text.rfind(" at line ").map_or(text.as_str(), |at| &text[..at]);
     if error.is_syntax() || error.is_eof() {
-        // serde_json says the same of a list in place of one of a few values.
+        // serde_json reports a list in place of an enum value as a syntax error.
         if serde_json::from_str::<serde::de::IgnoredAny>(document.text).is_ok() {
             let message = "invalid type, expected one of its values".to_owned();
             return Fault { message, path: document.path(place, None) };
@@ -318,9 +318,9 @@ fn describe(error: &serde_json::Error, place: Vec<String>, document: Document<'_
     Fault { message: without_values(text), path: document.path(place, None) }
 }
 
-/// Returns serde's message about a value without the value, if that is a text.
+/// Returns serde's message about a value without the value, if that is a string.
 fn without_values(text: &str) -> String {
-    // What was expected is said last, in our own words.
+    // The expected type comes last, in our own words.
     let expected = text.rfind(", expected ").map_or("", |at| &text[at..]);
     if text.starts_with("unknown variant") {
         return format!("unknown value{expected}");
@@ -333,18 +333,18 @@ fn without_values(text: &str) -> String {
     text.to_owned()
 }
 
-/// A JSON object that is read into one of our own types.
+/// A JSON object that is parsed into one of our own types.
 #[derive(Clone, Copy)]
 struct Document<'a> {
     text: &'a str,
-    /// Its own path.
+    /// The path of the object itself.
     under: &'a str,
-    /// The fields that it may have.
+    /// The names of its known fields.
     names: &'a [&'a str],
 }
 
 impl Document<'_> {
-    /// Returns the dotted path of a place in it.
+    /// Returns the dotted path of a place in the document.
     fn path(self, mut place: Vec<String>, name: Option<&str>) -> Option<String> {
         place.extend(name.map(str::to_owned));
         let under = Some(self.under.to_owned()).filter(|under| !under.is_empty());
@@ -352,12 +352,12 @@ impl Document<'_> {
         (!parts.is_empty()).then(|| parts.join("."))
     }
 
-    /// Says that a member is unknown: by its name where that cannot be a secret, else by its number.
+    /// Reports an unknown member: by its name if that cannot be a secret, otherwise by its number.
     fn unknown_member(self, mut place: Vec<String>) -> Fault {
         let members = serde_json::from_str::<json::Names>(self.text).unwrap_or_default().0;
         let found = members.iter().enumerate().find(|(_, name)| !self.names.contains(&name.as_str()));
         let (number, name) = found.map_or((0, ""), |(at, name)| (at + 1, name.as_str()));
-        // The member itself is the last part of the place where serde knew that it was in it.
+        // If serde knew the member, it is the last part of the place.
         if place.last().is_some_and(|last| last == name) {
             place.pop();
         }
@@ -375,14 +375,14 @@ impl Document<'_> {
     }
 }
 
-/// The names in backticks, with commas.
+/// Returns the names in backticks, separated by commas.
 pub fn list(names: &[&str]) -> String {
     names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
 }
 
-/// The known name nearest to a wrong one, when it is near enough to be meant and does not mean the opposite.
+/// Returns the known name nearest to a wrong one, if it is near enough and does not mean the opposite.
 pub fn nearest<'a>(wrong: &str, names: impl Iterator<Item = &'a str>) -> Option<&'a str> {
-    /// Half of the letters wrong is a guess, not a slip.
+    /// The least similarity: a name with half of its letters wrong is a guess, not a slip.
     const SIMILARITY_MIN: f64 = 0.6;
     let wrong: String = wrong.chars().take(64).collect();
     names

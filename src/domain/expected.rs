@@ -1,7 +1,7 @@
-//! The answer by which a success of Okta's is known.
+//! The form of answer that proves a success to be Okta's.
 //!
-//! A proxy, a captive portal or the sign-in page of an org that is gone answers every path with a good
-//! status. Recordings show what Okta itself answers to each operation; nothing else is a success.
+//! A proxy, a captive portal or the sign-in page of a deleted org answers every path with a success
+//! status. Recordings show what Okta itself answers to each operation; no other answer is a success.
 //! Invariant: every [`Request`](super::http::Request) has an expectation, taken from its method and route.
 
 use std::fmt;
@@ -12,35 +12,35 @@ use serde_json::value::RawValue;
 
 use super::json::is_deeper_than;
 
-/// The body of a success.
+/// The expected body of a success.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Expected {
-    /// No body. Deletions and memberships answer 204 (recorded), one deletion 202 with `{}` (group rules).
+    /// No body. Deletions and membership changes answer 204 (recorded), one deletion 202 with `{}` (group rules).
     Nothing,
     /// `{}`, or an object with a link, a token or a password: lifecycle steps (recorded).
     Step,
-    /// An object with this `id`, or with any.
+    /// An object with this `id`, or with any `id`.
     Object {
-        /// The id that was asked for.
+        /// The id in the request's path.
         id: Option<String>,
     },
     /// A user with this id, login or short name.
     User {
-        /// The name the user was asked for by.
+        /// The id, login or short name in the request's path.
         key: String,
     },
     /// An array of objects.
     List,
 }
 
-/// The deepest nesting of an answer: the objects that Okta answers with have less than a dozen levels, and
+/// The deepest nesting accepted in an answer: Okta's objects have less than a dozen levels, and
 /// `serde_json` reads no more than 128.
 const DEPTH_MAX: usize = 100;
 
-/// The names of what lifecycle steps hand out (recorded).
+/// The names of the links, tokens and passwords that lifecycle steps return (recorded).
 const STEP_NAMES: [&str; 4] = ["activationUrl", "activationToken", "resetPasswordUrl", "tempPassword"];
 
-/// The part of an object that tells which one it is. A name that stands twice fits nothing.
+/// The part of an object that identifies it. An object with a repeated name fits no expectation.
 #[derive(serde::Deserialize)]
 struct Identity {
     id: String,
@@ -54,7 +54,7 @@ struct Named {
 }
 
 impl Expected {
-    /// The answer of an operation. `last` is the last filled placeholder of the route.
+    /// Returns the expected answer of an operation. `last` is the last filled placeholder of the route.
     pub fn of(method: &Method, route: &str, last: Option<&str>) -> Self {
         let is_of_one = route.ends_with('}');
         match (method, route) {
@@ -64,7 +64,7 @@ impl Expected {
             (&Method::GET, "/api/v1/users/{userId}") => {
                 Self::User { key: last.unwrap_or_default().to_owned() }
             }
-            // Whoever is written to by login may have another one afterwards.
+            // An update addressed by login may change that login.
             (_, "/api/v1/users/{userId}") => {
                 Self::Object { id: last.filter(|last| is_user_id(last)).map(str::to_owned) }
             }
@@ -74,7 +74,7 @@ impl Expected {
         }
     }
 
-    /// Returns whether an answer with this good status and this body is the one expected.
+    /// Returns true if an answer with this success status and this body is the expected one.
     pub fn fits(&self, status: u16, body: &[u8]) -> bool {
         match (self, status) {
             (Self::Nothing, 204) => body.is_empty(),
@@ -94,8 +94,8 @@ impl Expected {
 }
 
 impl Identity {
-    /// Returns whether this is the user that somebody asked for by this name. Okta also takes a short name
-    /// for a login, and ignores case and diacritics; so only what surely differs is another user.
+    /// Returns true unless this surely is another user than the one requested by this key. Okta also accepts a
+    /// short name for a login, and ignores case and diacritics, so some differences prove nothing.
     fn is_called(&self, key: &str) -> bool {
         if self.id == key {
             return true;
@@ -109,24 +109,24 @@ impl Identity {
     }
 }
 
-/// Returns whether a text has the shape of a user's id.
+/// Returns true if a text has the shape of a user id.
 fn is_user_id(text: &str) -> bool {
     text.len() == 20 && text.starts_with("00u") && text.bytes().all(|byte| byte.is_ascii_alphanumeric())
 }
 
-/// The identity of an object that is no error object.
+/// Parses the identity of an object; `None` for an error object.
 fn identity(body: &[u8]) -> Option<Identity> {
     names(body)?;
     serde_json::from_slice(body).ok()
 }
 
-/// The names of an object, in order; `None` when the body is none, or an error object.
+/// Returns the member names of an object, in order; `None` if the body is no object, or an error object.
 fn names(body: &[u8]) -> Option<Vec<String>> {
     let Names(names) = serde_json::from_str(std::str::from_utf8(body).ok()?).ok()?;
     (!names.iter().any(|name| name == "errorCode")).then_some(names)
 }
 
-/// The names of an object, without its values.
+/// The member names of an object, without the values.
 struct Names(Vec<String>);
 
 impl<'de> Deserialize<'de> for Names {
@@ -175,7 +175,7 @@ mod tests {
             ("jane", jane, true),
             ("joe@example.com", jane, false),
             ("joe", jane, false),
-            // Okta ignores diacritics: nobody can tell here.
+            // Okta ignores diacritics, so this may be the same user.
             ("jané@example.com", jane, true),
             ("jane@example.com", r#"{"id":"00u1abCdEfGhIjKlMnOp","profile":null}"#, true),
             (ID, r#"{"id":"00u1abCdEfGhIjKlMnOp","profile":null}"#, true),

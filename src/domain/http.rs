@@ -15,14 +15,14 @@ use super::ids::PathSegment;
 use super::json;
 use super::link::Link;
 
-/// Everything outside RFC 3986's unreserved characters is encoded: a `#` left alone cut a login short
+/// The characters to percent-encode: all but RFC 3986's unreserved ones. An unencoded `#` cut a login short
 /// (okta-sdk-java issue 580).
 const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
-/// Most filled paths fit into this: two ids of twenty characters and the words between.
+/// The capacity that fits most filled paths: two ids of twenty characters and the words between them.
 const PATH_BYTES_USUAL: usize = 96;
 
-/// One request, without host and credential: those belong to the edge.
+/// One request, without host and credential, which belong to the edge layer.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Request {
     /// The HTTP method.
@@ -35,23 +35,23 @@ pub struct Request {
     pub query: Vec<(String, String)>,
     /// The JSON body. Without one, a POST or PUT still carries `Content-Length: 0` or Okta answers 411.
     pub body: Option<Bytes>,
-    /// How long to wait before sending: for reads that follow a write whose effect may lag.
+    /// The wait before sending, for reads after a write that allow for read-after-write lag.
     pub pause: Duration,
-    /// The smallest page to ask for when Okta fails at a larger one; `None` where the page size matters.
+    /// The smallest page to ask for if Okta fails at a larger one; `None` if the page size must not change.
     pub page_min: Option<u32>,
-    /// The answer by which a success is known to be Okta's.
+    /// The answer that proves a success to be Okta's.
     pub expected: Expected,
 }
 
-/// The query parameter that says how large a page may be.
+/// The query parameter for the page size.
 const PAGE_SIZE: &str = "limit";
 
 impl Request {
-    /// A request for a route, its placeholders filled in order.
+    /// Creates a request for a route and fills its placeholders in order.
     ///
     /// # Panics
-    /// When the number of segments is not the number of placeholders: a mistake in the catalogue, which
-    /// a test walks through.
+    /// If the number of segments differs from the number of placeholders: a mistake in the catalogue, which
+    /// a test excludes.
     pub fn new(method: Method, route: &'static str, segments: &[&dyn PathSegment]) -> Self {
         let expected = Expected::of(&method, route, segments.last().map(|last| last.segment()));
         let mut segments = segments.iter();
@@ -78,22 +78,22 @@ impl Request {
         }
     }
 
-    /// A GET.
+    /// Creates a GET.
     pub fn get(route: &'static str, segments: &[&dyn PathSegment]) -> Self {
         Self::new(Method::GET, route, segments)
     }
 
-    /// A POST.
+    /// Creates a POST.
     pub fn post(route: &'static str, segments: &[&dyn PathSegment]) -> Self {
         Self::new(Method::POST, route, segments)
     }
 
-    /// A PUT.
+    /// Creates a PUT.
     pub fn put(route: &'static str, segments: &[&dyn PathSegment]) -> Self {
         Self::new(Method::PUT, route, segments)
     }
 
-    /// A DELETE.
+    /// Creates a DELETE.
     pub fn delete(route: &'static str, segments: &[&dyn PathSegment]) -> Self {
         Self::new(Method::DELETE, route, segments)
     }
@@ -104,7 +104,7 @@ impl Request {
         self
     }
 
-    /// Adds a query parameter when there is a value.
+    /// Adds a query parameter if there is a value.
     pub fn query_opt(self, name: &str, value: Option<impl ToString>) -> Self {
         match value {
             Some(value) => self.query(name, value),
@@ -118,13 +118,13 @@ impl Request {
         self
     }
 
-    /// Asks for pages of this size, whatever was asked before.
+    /// Sets the page size, replacing an earlier one.
     pub fn set_page_size(&mut self, size: u32) {
         self.query.retain(|(name, _)| name != PAGE_SIZE);
         self.query.push((PAGE_SIZE.to_owned(), size.to_string()));
     }
 
-    /// Halves the page size where it may be smaller, and returns whether it did.
+    /// Halves the page size down to its minimum, and returns true if it shrank.
     pub fn shrink_page(&mut self) -> bool {
         let size = self.query_value(PAGE_SIZE).and_then(|size| size.parse::<u32>().ok());
         let Some((size, least)) = size.zip(self.page_min).filter(|(size, least)| size > least) else {
@@ -134,22 +134,22 @@ impl Request {
         true
     }
 
-    /// Waits before sending.
+    /// Sets the wait before sending.
     pub fn after(mut self, pause: Duration) -> Self {
         self.pause = pause;
         self
     }
 
-    /// Knows a success by another answer than the usual one of such a route.
+    /// Replaces the route's usual expected answer.
     pub fn expecting(mut self, expected: Expected) -> Self {
         self.expected = expected;
         self
     }
 
-    /// The request for the page behind a link, with what the link forgot put back.
+    /// Returns the request for the page behind a link, with the parameters that the link lacks restored.
     ///
     /// Okta drops parameters from its links (`expand` on app users, okta-sdk-nodejs issue 439;
-    /// `sortOrder` on users, recorded), so the original query stays underneath, except the parameters
+    /// `sortOrder` on users, recorded), so the original query fills the gaps, except for the parameters
     /// `not_kept`.
     pub fn follow(&self, link: Link, not_kept: &[&str]) -> Self {
         let mut query = link.query;
@@ -161,12 +161,12 @@ impl Request {
         Self { path: link.path, query, ..self.clone() }
     }
 
-    /// The value of a query parameter.
+    /// Returns the value of a query parameter.
     pub fn query_value(&self, name: &str) -> Option<&str> {
         self.query.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
     }
 
-    /// The path with its query, percent-encoded, as it goes on the wire.
+    /// Returns the path with its query, percent-encoded as sent.
     pub fn path_and_query(&self) -> String {
         match self.encoded_query() {
             Some(query) => format!("{}?{query}", self.path),
@@ -174,7 +174,7 @@ impl Request {
         }
     }
 
-    /// The query, percent-encoded; `None` when there is none.
+    /// Returns the query, percent-encoded; `None` if there is none.
     pub fn encoded_query(&self) -> Option<String> {
         let mut text = String::new();
         for (name, value) in &self.query {
@@ -188,25 +188,25 @@ impl Request {
         (!self.query.is_empty()).then_some(text)
     }
 
-    /// The bucket this request is counted in.
+    /// Returns the bucket that counts this request.
     pub fn bucket(&self) -> Bucket {
         Bucket::of(&self.method, self.route)
     }
 
-    /// Whether the request only reads.
+    /// Returns true for a read.
     pub fn is_read(&self) -> bool {
         self.method == Method::GET
     }
 }
 
-/// Shows method and route only: path, query and body may hold logins and passwords.
+/// Shows only method and route: path, query and body may hold logins and passwords.
 impl fmt::Debug for Request {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {}", self.method, self.route)
     }
 }
 
-/// What Okta answered.
+/// An answer of Okta's.
 #[derive(Clone)]
 pub struct Response {
     /// The HTTP status.
@@ -218,35 +218,35 @@ pub struct Response {
 }
 
 impl Response {
-    /// An answer of these parts.
+    /// Creates an answer from its parts.
     pub fn new(status: u16, headers: HeaderMap, body: impl Into<Bytes>) -> Self {
         Self { status, headers, body: body.into() }
     }
 
-    /// Whether the status is 2xx.
+    /// Returns true if the status is 2xx.
     pub fn is_success(&self) -> bool {
         (200..300).contains(&self.status)
     }
 
-    /// The body as JSON, exactly as Okta sent it; `None` when it is not one JSON document.
+    /// Returns the body as JSON, exactly as Okta sent it; `None` if it is not one JSON document.
     pub fn raw(&self) -> Option<&serde_json::value::RawValue> {
         serde_json::from_slice(&self.body).ok()
     }
 
-    /// The part of the body that `T` knows, unknown fields ignored; `None` when it does not fit.
+    /// Parses the body into `T`, ignoring unknown fields; `None` if it does not fit.
     pub fn read<T: DeserializeOwned>(&self) -> Option<T> {
         serde_json::from_slice(&self.body).ok()
     }
 
-    /// Okta's id for the request, as the System Log shows it; `None` for a header that is too long for one.
+    /// Returns Okta's id of the request, as in the System Log; `None` if the header is too long for one.
     pub fn request_id(&self) -> Option<&str> {
-        /// Recorded ids have 27 and 32 characters.
+        /// The longest id accepted: recorded ids have 27 and 32 characters.
         const BYTES_MAX: usize = 128;
         self.headers.get("x-okta-request-id")?.to_str().ok().filter(|id| id.len() <= BYTES_MAX)
     }
 }
 
-/// Shows status and size only.
+/// Shows only status and size.
 impl fmt::Debug for Response {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} ({} bytes)", self.status, self.body.len())
@@ -256,25 +256,25 @@ impl fmt::Debug for Response {
 /// A request and its answer.
 #[derive(Debug, Clone)]
 pub struct Exchange {
-    /// What was asked.
+    /// The request.
     pub request: Request,
-    /// What Okta said.
+    /// The answer.
     pub response: Response,
 }
 
-/// Why there is no answer. The texts name no URL: a path may hold a login.
+/// The reason why there is no answer. The texts name no URL, since a path may hold a login.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NoAnswer {
     /// The request surely did not reach Okta (name resolution, connect, TLS).
     #[error("failed to reach Okta: {0}")]
     NotSent(String),
-    /// The request may have been executed (timeout after sending, connection lost).
+    /// Okta may have executed the request (timeout after sending, connection lost).
     #[error("failed to get an answer from Okta: {0}")]
     MaybeSent(String),
-    /// The answer has more bytes than this and was not read; the request may have been executed.
+    /// The answer is larger than this many bytes and was not read; Okta may have executed the request.
     #[error("failed to read Okta's answer: it has more than {0} bytes")]
     TooLarge(usize),
-    /// The request was not sent, because this machine is short of something.
+    /// The request was not sent, because this machine lacks a resource.
     #[error("failed to ask Okta: {0}")]
     Local(String),
 }

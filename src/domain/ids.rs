@@ -1,7 +1,7 @@
-//! Names that come in at the door, parsed once and safe from then on.
+//! Ids and logins from outside, parsed once and safe from then on.
 //!
-//! Nobody builds a URL path from a `String`: a path segment is one of the types here, and each refuses
-//! what Okta would read as something else (`me`, `.`, `..`, nothing at all).
+//! No URL path is built from a `String`: a path segment is one of the types here, and each refuses
+//! texts that Okta would interpret differently (`me`, `.`, `..`, the empty text).
 
 use std::fmt;
 
@@ -25,7 +25,7 @@ impl ConnectionName {
     /// Parses a name.
     ///
     /// # Errors
-    /// When the text does not match `[a-z][a-z0-9-]{0,31}`.
+    /// If the text does not match `[a-z][a-z0-9-]{0,31}`.
     pub fn parse(text: &str) -> Result<Self, String> {
         let well_formed = text.len() <= CONNECTION_NAME_MAX
             && text.starts_with(|c: char| c.is_ascii_lowercase())
@@ -37,7 +37,7 @@ impl ConnectionName {
         }
     }
 
-    /// The name as text.
+    /// Returns the name as text.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -55,20 +55,20 @@ impl fmt::Display for ConnectionName {
     }
 }
 
-/// Who is waiting: somebody (`interactive`) or nobody (`bulk`).
+/// The priority of an invocation: somebody waits for it (`interactive`) or nobody does (`bulk`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Lane {
     /// Somebody waits for the answer; served first.
     Interactive,
-    /// Nobody waits; takes what the interactive lane leaves.
+    /// Nobody waits; gets the budget that the interactive lane leaves.
     Bulk,
 }
 
 impl Lane {
-    /// Both lanes, the one served first in front.
+    /// Both lanes, in order of priority.
     pub const ALL: [Self; 2] = [Self::Interactive, Self::Bulk];
 
-    /// The lane as it stands in routing keys, queue names and labels.
+    /// Returns the name of the lane in routing keys, queue names and labels.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Interactive => "interactive",
@@ -76,7 +76,7 @@ impl Lane {
         }
     }
 
-    /// The lane of that name, if there is one.
+    /// Returns the lane with this name, if there is one.
     pub fn parse(text: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|lane| lane.as_str() == text)
     }
@@ -88,13 +88,13 @@ impl fmt::Display for Lane {
     }
 }
 
-/// Something that may stand in a URL path between two slashes.
+/// A value that may form one segment of a URL path.
 pub trait PathSegment {
-    /// The raw text, not yet percent-encoded.
+    /// Returns the raw text, not yet percent-encoded.
     fn segment(&self) -> &str;
 }
 
-/// What an Okta path may not hold, whatever the kind of id.
+/// Refuses texts that no Okta path may hold, for every kind of id.
 fn check_key(text: &str) -> Result<(), String> {
     let bare = text.trim();
     if bare.is_empty() {
@@ -112,7 +112,7 @@ fn check_key(text: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// The same, for ids that are never logins: a slash or a question mark would name another resource.
+/// Checks an id that is never a login, where a slash or a question mark would name another resource.
 fn check_id(text: &str) -> Result<(), String> {
     check_key(text)?;
     if text.contains(['/', '?']) {
@@ -141,7 +141,7 @@ macro_rules! key {
         }
 
         impl $name {
-            /// The text as the caller wrote it.
+            /// Returns the text as the caller wrote it.
             pub fn as_str(&self) -> &str {
                 &self.0
             }
@@ -163,49 +163,49 @@ macro_rules! key {
 }
 
 key!(
-    /// A user's id (`00u…`) or login. A login may hold `/`; such a user is found by search.
+    /// The id (`00u…`) or login of a user. A login may hold `/`; such a user is found by search.
     UserKey,
     check_key
 );
 key!(
-    /// A group's id (`00g…`).
+    /// The id of a group (`00g…`).
     GroupId,
     check_id
 );
 key!(
-    /// An application instance's id (`0oa…`).
+    /// The id of an application instance (`0oa…`).
     AppId,
     check_id
 );
 
 impl UserKey {
-    /// Whether the text has the shape of an Okta user id: twenty letters and digits that begin with
-    /// `00u` (seen in every recording; scrubbed data deviates, so a miss proves nothing).
+    /// Returns true if the text has the shape of an Okta user id: twenty letters and digits that begin with
+    /// `00u` (seen in every recording; scrubbed data deviates, so a mismatch proves nothing).
     pub fn is_id_shaped(&self) -> bool {
         self.0.len() == 20 && self.0.starts_with("00u") && self.0.bytes().all(|b| b.is_ascii_alphanumeric())
     }
 }
 
-/// A user's id as Okta itself gave it in an answer.
+/// The id of a user as Okta returned it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UserId(UserKey);
 
 impl UserId {
-    /// Takes an id that Okta answered with.
+    /// Takes an id from one of Okta's answers.
     ///
     /// # Errors
-    /// When Okta's text could not stand in a path.
+    /// If Okta's text cannot form a path segment.
     pub fn from_okta(text: &str) -> Result<Self, String> {
         check_id(text)?;
         UserKey::try_from(text.to_owned()).map(Self)
     }
 
-    /// A key that the caller gave and that needs no look-up.
+    /// Takes a key that the caller gave and that needs no look-up.
     pub fn given(key: &UserKey) -> Self {
         Self(key.clone())
     }
 
-    /// The id as text.
+    /// Returns the id as text.
     pub fn as_str(&self) -> &str {
         self.0.as_str()
     }

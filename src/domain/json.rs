@@ -1,7 +1,7 @@
-//! JSON that is passed on rather than understood.
+//! JSON that is passed on without being interpreted.
 //!
-//! What Okta sends comes out byte for byte: numbers such as `1e3`, twenty-digit ids, key order and
-//! unknown fields survive, because values stay raw text and are only cut along their own borders.
+//! Okta's JSON comes out byte for byte: numbers such as `1e3`, twenty-digit ids, key order and
+//! unknown fields survive, because values stay raw text and are only cut at value boundaries.
 
 use std::fmt;
 
@@ -15,8 +15,8 @@ pub fn to_vec(value: &impl Serialize) -> Vec<u8> {
     serde_json::to_vec(value).expect("our own types have string keys and no failing serializer")
 }
 
-/// Serializes one of our own values whose length is about known, so that its bytes need not be moved while
-/// they grow.
+/// Serializes one of our own values with a known approximate length, so that the buffer does not reallocate
+/// as it grows.
 pub fn to_vec_of(value: &impl Serialize, bytes: usize) -> Vec<u8> {
     let mut text = Vec::with_capacity(bytes);
     serde_json::to_writer(&mut text, value)
@@ -29,7 +29,7 @@ pub fn to_raw(value: &impl Serialize) -> Box<RawValue> {
     serde_json::value::to_raw_value(value).expect("our own types have string keys and no failing serializer")
 }
 
-/// Whether brackets nest deeper than `max`. Strings do not count; the text need not be valid JSON.
+/// Returns true if brackets nest deeper than `max`. Strings do not count; the text need not be valid JSON.
 pub fn is_deeper_than(text: &[u8], max: usize) -> bool {
     let (mut depth, mut in_string, mut escaped) = (0_usize, false, false);
     for byte in text {
@@ -50,7 +50,7 @@ pub fn is_deeper_than(text: &[u8], max: usize) -> bool {
     false
 }
 
-/// What is said of an object with a repeated key.
+/// The error message for an object with a repeated key.
 const REPEATED: &str = "a name stands there twice";
 
 /// A JSON object whose values stay raw and whose keys keep their order. A repeated key is refused.
@@ -58,17 +58,17 @@ const REPEATED: &str = "a name stands there twice";
 pub struct Object(Vec<(String, Box<RawValue>)>);
 
 impl Object {
-    /// The raw value of a key.
+    /// Returns the raw value of a key.
     pub fn get(&self, key: &str) -> Option<&RawValue> {
         self.0.iter().find(|(known, _)| known == key).map(|(_, value)| &**value)
     }
 
-    /// The value of a key when it is a string.
+    /// Returns the value of a key if it is a string.
     pub fn text(&self, key: &str) -> Option<String> {
         serde_json::from_str(self.get(key)?.get()).ok()
     }
 
-    /// Sets a key, in place when it is there, else at the end.
+    /// Sets a key: in place if it exists, otherwise at the end.
     pub fn set(&mut self, key: &str, value: Box<RawValue>) {
         match self.0.iter_mut().find(|(known, _)| known == key) {
             Some((_, old)) => *old = value,
@@ -76,7 +76,7 @@ impl Object {
         }
     }
 
-    /// Takes a key out; the others keep their order.
+    /// Removes a key; the other keys keep their order.
     pub fn remove(&mut self, key: &str) {
         self.0.retain(|(known, _)| known != key);
     }
@@ -88,18 +88,18 @@ impl Object {
         }
     }
 
-    /// Whether there is no key.
+    /// Returns true if there are no keys.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// Keys and raw values in order.
+    /// Iterates over keys and raw values in order.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &RawValue)> {
         self.0.iter().map(|(key, value)| (key.as_str(), &**value))
     }
 }
 
-/// Shows the keys only: values may be secrets.
+/// Shows only the keys: values may be secrets.
 impl fmt::Debug for Object {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_set().entries(self.0.iter().map(|(key, _)| key)).finish()
@@ -129,7 +129,7 @@ impl<'de> Deserialize<'de> for Object {
                 let mut entries = Vec::new();
                 while let Some((key, value)) = map.next_entry::<String, Box<RawValue>>()? {
                     if !seen.insert(key.clone()) {
-                        // The name is the caller's, so the member is told by its number.
+                        // The name is the caller's, so the message gives the member's number instead.
                         let number = entries.len() + 1;
                         return Err(A::Error::custom(format!("{REPEATED}: member {number} of the object")));
                     }
@@ -154,16 +154,16 @@ impl schemars::JsonSchema for Object {
     }
 }
 
-/// The value with every string and number replaced for which there is another text. What is not replaced stays byte
-/// for byte, and so do names. `change` is told the names that lead to a text, and the text: of a number as it stands
-/// there, and then as it is read, where that differs.
+/// Returns the value with strings and numbers replaced where `change` returns a new text. All other bytes stay, and
+/// so do names. `change` receives the names on the path and the text; for a number, first its text as written and then
+/// its parsed value, if that is written differently.
 pub fn rewritten(raw: &RawValue, change: &mut dyn FnMut(&[String], &str) -> Option<String>) -> Box<RawValue> {
     let mut out = String::with_capacity(raw.get().len());
     rewrite(raw.get(), &mut Vec::new(), change, &mut out);
     RawValue::from_string(out).expect("put together along the borders of valid JSON")
 }
 
-/// Returns the value with every name replaced for which there is another one; all else stays byte for byte.
+/// Returns the value with names replaced where `change` returns another one; all other bytes stay.
 pub fn renamed(raw: &RawValue, change: &mut dyn FnMut(&str) -> Option<String>) -> Box<RawValue> {
     let mut out = String::with_capacity(raw.get().len());
     rename(raw.get(), change, &mut out);
@@ -173,7 +173,7 @@ pub fn renamed(raw: &RawValue, change: &mut dyn FnMut(&str) -> Option<String>) -
 fn rename(text: &str, change: &mut dyn FnMut(&str) -> Option<String>, out: &mut String) {
     match text.as_bytes().first() {
         Some(b'{') => {
-            // A name with a lone surrogate is JSON and no text.
+            // A name with a lone surrogate is valid JSON but not a valid string.
             let Ok(Entries(entries)) = serde_json::from_str(text) else { return out.push_str(text) };
             let mut between = '{';
             for (key, value) in entries {
@@ -207,7 +207,7 @@ fn rewrite(
 ) {
     let changed = match text.as_bytes().first() {
         Some(b'{') => {
-            // A name with a lone surrogate is JSON and no text.
+            // A name with a lone surrogate is valid JSON but not a valid string.
             let Ok(Entries(entries)) = serde_json::from_str(text) else { return out.push_str(text) };
             let mut between = '{';
             for (key, value) in entries {
@@ -231,7 +231,7 @@ fn rewrite(
             }
             return out.push_str(if between == '[' { "[]" } else { "]" });
         }
-        // A lone surrogate is JSON and no text.
+        // A lone surrogate is valid JSON but not a valid string.
         Some(b'"') => serde_json::from_str::<String>(text).ok().and_then(|text| change(path, &text)),
         Some(b'-' | b'0'..=b'9') => change(path, text).or_else(|| {
             let read = serde_json::from_str::<serde_json::Number>(text).ok()?.to_string();
@@ -249,21 +249,21 @@ fn quoted(text: &str) -> String {
     serde_json::to_string(text).expect("a string serializes")
 }
 
-/// What `options.fields` keeps of a value, as a tree of its dotted paths.
+/// A projection of a value by `options.fields`, as a tree of its dotted paths.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum Fields {
-    /// All of it.
+    /// The whole value.
     #[default]
     Whole,
-    /// Of an object these keys, each as far as its own tree says.
+    /// Only these keys of an object, each projected by its own tree.
     Parts(Vec<(String, Fields)>),
 }
 
 impl Fields {
-    /// Reads dotted paths such as `profile.email`.
+    /// Parses dotted paths such as `profile.email`.
     ///
     /// # Errors
-    /// When a path is empty or has an empty part; the number is the place of the path in the list.
+    /// If a path is empty or has an empty part; the number is the index of the path in the list.
     pub fn parse(paths: &[String]) -> Result<Self, usize> {
         let mut root = Self::Parts(Vec::new());
         for (at, path) in paths.iter().enumerate() {
@@ -275,7 +275,7 @@ impl Fields {
         Ok(root)
     }
 
-    /// Keeps what the rest of a path names; no rest keeps the whole, and a whole stays whole.
+    /// Adds the rest of a path; an empty rest keeps the whole value, and a whole value stays whole.
     fn keep(&mut self, path: Option<&str>) {
         let Some(path) = path else { return *self = Self::Whole };
         let Self::Parts(parts) = self else { return };
@@ -287,7 +287,7 @@ impl Fields {
         parts[at].1.keep(rest);
     }
 
-    /// What the paths leave of a value that may be taken apart or passed on whole.
+    /// Returns the projection of an owned value, which is passed on unchanged if it is kept whole.
     pub fn cut(&self, raw: Box<RawValue>) -> Box<RawValue> {
         match self {
             Self::Whole => raw,
@@ -295,8 +295,8 @@ impl Fields {
         }
     }
 
-    /// What the paths leave of a value: in an object the named fields, in an array the same of each
-    /// item; anything else stays.
+    /// Returns the projection of a value: of an object the named fields, of an array each item projected
+    /// the same way; any other value stays.
     pub fn project(&self, raw: &RawValue) -> Box<RawValue> {
         let text = raw.get();
         let Self::Parts(parts) = self else { return raw.to_owned() };
@@ -325,7 +325,7 @@ impl Fields {
     }
 }
 
-/// Writes the named entries of an object, in the object's own order.
+/// Writes the named entries of an object, in the object's order.
 fn write_parts(parts: &[(String, Fields)], entries: &Entries<'_>, out: &mut String) {
     out.push('{');
     let mut first = true;
@@ -342,7 +342,7 @@ fn write_parts(parts: &[(String, Fields)], entries: &Entries<'_>, out: &mut Stri
     out.push('}');
 }
 
-/// The entries of an object, borrowed, repeated keys kept.
+/// The entries of an object, borrowed, including repeated keys.
 struct Entries<'a>(Vec<(String, &'a RawValue)>);
 
 impl<'de: 'a, 'a> Deserialize<'de> for Entries<'a> {
@@ -365,7 +365,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for Entries<'a> {
     }
 }
 
-/// The names of an object's members, in order and repeated ones kept.
+/// The names of an object's members, in order, including repeated ones.
 #[derive(Default)]
 pub struct Names(pub Vec<String>);
 

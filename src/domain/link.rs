@@ -1,6 +1,6 @@
-//! Okta's `Link` headers: where the next page is.
+//! Okta's `Link` headers, which name the next page.
 //!
-//! Only path and query of a link are ever taken. Its host is the org's own name, which may differ from
+//! Only path and query of a link are used. Its host is the org's own name, which may differ from
 //! the domain that was called, and the credential goes to the configured host alone.
 
 use http::HeaderMap;
@@ -14,7 +14,7 @@ pub struct Link {
     pub query: Vec<(String, String)>,
 }
 
-/// The link with `rel="next"`, if there is one.
+/// Returns the link with `rel="next"`, if there is one.
 ///
 /// `self` and `next` come as separate headers in modern answers and joined by a comma in older ones;
 /// the order is not fixed, and a URL may hold commas of its own.
@@ -50,7 +50,7 @@ fn split(value: &str) -> Vec<(&str, &str)> {
     links
 }
 
-/// Whether the parameters of a link hold `rel` with the value `next` among its words.
+/// Returns true if the parameters of a link hold `rel` with `next` among its values.
 fn is_next(parameters: &str) -> bool {
     parameters.split(';').any(|parameter| {
         parameter.split_once('=').is_some_and(|(name, value)| {
@@ -64,7 +64,7 @@ fn is_next(parameters: &str) -> bool {
     })
 }
 
-/// Takes path and query of a target; `None` when the path is not below `/api/v1/`.
+/// Parses path and query of a target; `None` if the path is not below `/api/v1/`.
 fn parse(target: &str) -> Option<Link> {
     let below_host = match target.find("://") {
         Some(at) => {

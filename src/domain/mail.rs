@@ -1,4 +1,4 @@
-//! Messages as the broker hands them over and takes them, free of any client library.
+//! AMQP messages as received from and published to the broker, independent of any client library.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -12,36 +12,36 @@ use super::ids::{ConnectionName, Lane};
 pub enum Source {
     /// A lane of a connection.
     Work {
-        /// Whose lane.
+        /// The connection that owns the lane.
         connection: ConnectionName,
-        /// Which lane.
+        /// The lane.
         lane: Lane,
     },
-    /// A lane of a connection that was removed, and that no worker serves any more.
+    /// A lane of a removed connection, which no worker serves any more.
     Removed {
-        /// Whose lane.
+        /// The connection that owned the lane.
         connection: ConnectionName,
-        /// Which lane.
+        /// The lane.
         lane: Lane,
     },
-    /// What no queue was bound for.
+    /// Unroutable messages, for which no queue was bound.
     Unrouted,
-    /// What the broker gave up: expired, or past the delivery limit.
+    /// Messages that the broker dead-lettered: expired, or past the delivery limit.
     Undelivered,
 }
 
-/// A header's value, as far as AMQP 0.9.1 producers use it.
+/// A header value, limited to the types that AMQP 0.9.1 producers use.
 #[derive(Debug, Clone, PartialEq)]
 pub enum HeaderValue {
     /// A string.
     Text(String),
-    /// A number without fraction, of 64 bits or a timestamp.
+    /// A 64-bit integer or a timestamp.
     Int(i64),
-    /// A number without fraction, of fewer bits: RabbitMQ itself writes none.
+    /// An integer of fewer than 64 bits: RabbitMQ itself writes none.
     Small(i64),
-    /// A number with fraction.
+    /// A floating-point number.
     Float(f64),
-    /// A truth value.
+    /// A Boolean.
     Bool(bool),
     /// Bytes that are not UTF-8.
     Bytes(Vec<u8>),
@@ -54,7 +54,7 @@ pub enum HeaderValue {
 }
 
 impl HeaderValue {
-    /// The text of a string.
+    /// Returns the text if the value is a string.
     pub fn as_text(&self) -> Option<&str> {
         match self {
             Self::Text(text) => Some(text),
@@ -62,7 +62,7 @@ impl HeaderValue {
         }
     }
 
-    /// The number, when it is one without fraction.
+    /// Returns the number if the value is an integer.
     pub fn as_int(&self) -> Option<i64> {
         match self {
             Self::Int(value) | Self::Small(value) => Some(*value),
@@ -70,7 +70,7 @@ impl HeaderValue {
         }
     }
 
-    /// Whether the value says yes: `true` as a truth value or as text.
+    /// Returns true for the Boolean `true` and for the text `true`.
     pub fn is_true(&self) -> bool {
         match self {
             Self::Bool(value) => *value,
@@ -80,60 +80,60 @@ impl HeaderValue {
     }
 }
 
-/// The header by which a producer says that it may have sent the message before.
+/// The header with which a producer says that it may have sent the message before.
 pub const RESENT: &str = "okta-resent";
-/// The header by which a caller asks to hear of waits.
+/// The header with which a caller asks for progress messages while its invocation waits.
 pub const WANTS_PROGRESS: &str = "okta-progress";
 /// The AMQP `type` of a result.
 pub const RESULT: &str = "okta.result";
-/// The AMQP `type` of what tells of a wait.
+/// The AMQP `type` of a progress message.
 pub const PROGRESS: &str = "okta.progress";
-/// The AMQP `type` of what cancels an invocation, and of what workers tell each other of it.
+/// The AMQP `type` of a cancellation, both from callers and between workers.
 pub const CANCEL: &str = "okta.cancel";
 
 /// The headers of a message, by name.
 pub type Headers = BTreeMap<String, HeaderValue>;
 
-/// The properties of a message. What is absent is `None`; an empty text counts as absent.
+/// The properties of a message. An absent property is `None`; an empty text counts as absent.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Properties {
     /// The producer's id of the message.
     pub message_id: Option<String>,
-    /// What the producer wants echoed.
+    /// The id that the result repeats for the producer.
     pub correlation_id: Option<String>,
-    /// The queue to answer to.
+    /// The queue for the result.
     pub reply_to: Option<String>,
     /// The broker user that published; RabbitMQ verifies it when it is set.
     pub user_id: Option<String>,
-    /// The kind of message.
+    /// The AMQP `type`.
     pub kind: Option<String>,
     /// The media type of the body.
     pub content_type: Option<String>,
     /// The encoding of the body.
     pub content_encoding: Option<String>,
-    /// When it was first sent, in seconds since 1970.
+    /// The time of the first sending, in seconds since 1970.
     pub timestamp: Option<u64>,
-    /// After how many milliseconds the broker drops it.
+    /// The time to live at the broker, in milliseconds.
     pub expiration: Option<String>,
-    /// Everything else.
+    /// The headers.
     pub headers: Headers,
 }
 
-/// One message out of a queue, not yet settled.
+/// One message from a queue, not yet settled.
 pub struct Delivery {
-    /// The body, untouched.
+    /// The body, unchanged.
     pub body: Bytes,
     /// The properties.
     pub properties: Properties,
-    /// The exchange it was published to; empty for the default exchange.
+    /// The exchange that it was published to; empty for the default exchange.
     pub exchange: String,
-    /// The key it was published with.
+    /// The routing key that it was published with.
     pub routing_key: String,
-    /// The queue it came from.
+    /// The queue that it came from.
     pub source: Source,
-    /// Whether the broker delivered it before, as far as it knows.
+    /// True if the broker has delivered it before, as far as the broker knows.
     pub redelivered: bool,
-    /// Settles it.
+    /// The handle that settles it.
     pub receipt: Box<dyn Receipt>,
 }
 
@@ -143,38 +143,38 @@ impl fmt::Debug for Delivery {
     }
 }
 
-/// The one way to settle a delivery. Dropped unused, the broker delivers the message again.
+/// The only way to settle a delivery. If it is dropped unused, the broker redelivers the message.
 #[async_trait::async_trait]
 pub trait Receipt: Send + Sync {
-    /// Whether an acknowledgement would still reach the broker: false once the connection that
-    /// delivered the message is gone, and then the message is or will be with somebody else.
+    /// Returns true while an acknowledgement can reach the broker. Once the connection that delivered the
+    /// message is gone it cannot, and the broker redelivers the message.
     fn is_live(&self) -> bool;
 
-    /// Waits until an acknowledgement would no longer reach the broker; for ever where that cannot happen.
+    /// Waits until an acknowledgement can no longer reach the broker; waits forever if that cannot happen.
     async fn gone(&self) {
         std::future::pending().await
     }
 
-    /// Acknowledges; false when it could not, and the message will come again.
+    /// Acknowledges the message; returns false if that failed, and the broker will redeliver it.
     async fn ack(self: Box<Self>) -> bool;
 }
 
-/// Where a message goes.
+/// The destination of a message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Address {
-    /// A queue, by the default exchange; nobody there is noticed.
+    /// A queue, through the default exchange; the broker does not report whether anybody consumes it.
     Queue(String),
     /// A direct reply-to name: never `mandatory`, because RabbitMQ 3.10 and 4.0 return such a message
     /// although they delivered it (measured).
     DirectReply(String),
-    /// An exchange of ours, with a routing key.
+    /// One of the worker's exchanges, with a routing key.
     Exchange(&'static str, String),
 }
 
-/// One message to publish, persistent.
+/// One message to publish, always persistent.
 #[derive(Clone, PartialEq)]
 pub struct Post {
-    /// Where to.
+    /// The destination.
     pub to: Address,
     /// The properties.
     pub properties: Properties,
@@ -189,20 +189,20 @@ impl fmt::Debug for Post {
     }
 }
 
-/// What became of a message that was published and confirmed.
+/// The fate of a published message that the broker has confirmed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Posted {
-    /// The broker has it (for direct reply-to: took it, the caller may have left).
+    /// The broker accepted it (for direct reply-to: the broker took it, but the caller may have left).
     Confirmed,
-    /// No queue is there for it.
+    /// There is no queue for it.
     Unroutable,
-    /// The queue would not take it, however often it was asked (full, with `reject-publish`).
+    /// The queue refused it on every attempt (full, with `reject-publish`).
     Refused,
-    /// The broker is not set up to take messages so large.
+    /// The message is larger than the broker accepts.
     TooLarge,
 }
 
-/// The broker cannot be reached any more and this process is leaving; nothing is known of the message.
+/// The broker is unreachable and this process is stopping; the fate of the message is unknown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("failed to publish: the worker is stopping and the broker does not answer")]
 pub struct Unposted;

@@ -1,6 +1,6 @@
-//! The words every other floor speaks: ids, requests and answers, invocations and results.
+//! Shared domain types: ids, requests and answers, invocations and results.
 //!
-//! Nothing here performs IO, reads a clock or waits; time comes in as a value.
+//! Nothing here performs IO, reads a clock or waits; the caller passes the time as a value.
 
 pub mod answer;
 pub mod bucket;

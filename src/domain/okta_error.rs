@@ -1,4 +1,4 @@
-//! What an answer that is not a success says, leniently read.
+//! Okta's error in an answer that is not a success, parsed leniently.
 
 use http::HeaderMap;
 use serde::{Deserialize, Serialize};
@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use super::http::Response;
 use super::secret::CUT;
 
-/// The longest error text passed on, in characters.
+/// The longest error text that is kept, in characters.
 const TEXT_CHARS_MAX: usize = 1000;
 
 /// Okta's error, from its error object, the `WWW-Authenticate` header or the status alone.
@@ -24,7 +24,7 @@ pub struct OktaError {
     pub error_id: Option<String>,
 }
 
-/// The error object. `errorCauses` is an array of objects, in one documented example a single object.
+/// Okta's error object. `errorCauses` is an array of objects; one documented example has a single object.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct ErrorObject {
@@ -38,8 +38,8 @@ struct ErrorObject {
 }
 
 impl OktaError {
-    /// Returns whether an answer that is not 2xx is a refusal of Okta's own: it has Okta's error object, or it
-    /// is empty and its header says which token Okta refuses and why. All else comes from somebody in between.
+    /// Returns true if an answer that is not 2xx is a refusal by Okta itself: it holds Okta's error object, or it
+    /// is empty and its header names the refused token scheme. Any other answer comes from an intermediary.
     pub fn is_in(response: &Response) -> bool {
         if response.body.is_empty() {
             return matches!(response.status, 401 | 403) && is_challenge(&response.headers);
@@ -47,7 +47,7 @@ impl OktaError {
         serde_json::from_slice::<ErrorObject>(&response.body).is_ok_and(|error| !error.error_code.is_empty())
     }
 
-    /// Reads an answer that is not 2xx.
+    /// Parses an answer that is not 2xx.
     pub fn read(response: &Response) -> Self {
         let status = response.status;
         if let Ok(object) = serde_json::from_slice::<ErrorObject>(&response.body) {
@@ -63,17 +63,17 @@ impl OktaError {
         Self { status, error_code: None, summary: Some(short(&summary)), causes: Vec::new(), error_id: None }
     }
 
-    /// Whether the code is this one.
+    /// Returns true if the error code is this one.
     pub fn is(&self, code: &str) -> bool {
         self.error_code.as_deref() == Some(code)
     }
 
-    /// Whether a cause begins with this text, such as `login:`.
+    /// Returns true if a cause begins with this text, such as `login:`.
     pub fn has_cause(&self, prefix: &str) -> bool {
         self.causes.iter().any(|cause| cause.starts_with(prefix))
     }
 
-    /// The resource a 404 is about: id and type of `Resource not found: 00u… (User)`.
+    /// Returns id and type of the missing resource of a 404: `Resource not found: 00u… (User)`.
     pub fn missing(&self) -> Option<(&str, &str)> {
         let text = self.summary.as_deref()?.split_once("Resource not found: ")?.1;
         let (id, kind) = text.rsplit_once(" (")?;
@@ -92,7 +92,7 @@ fn causes(value: &serde_json::Value) -> Vec<String> {
     }
 }
 
-/// Returns whether `WWW-Authenticate` names a scheme of Okta's.
+/// Returns true if `WWW-Authenticate` names one of Okta's schemes.
 fn is_challenge(headers: &HeaderMap) -> bool {
     let header = headers.get(http::header::WWW_AUTHENTICATE).and_then(|header| header.to_str().ok());
     let scheme = header.and_then(|header| header.split_whitespace().next());
@@ -100,7 +100,7 @@ fn is_challenge(headers: &HeaderMap) -> bool {
         .is_some_and(|scheme| ["SSWS", "Bearer", "DPoP"].iter().any(|okta| okta.eq_ignore_ascii_case(scheme)))
 }
 
-/// The words of a `WWW-Authenticate` header that name an error: `insufficient_scope: …, needs …`.
+/// Returns the error described by a `WWW-Authenticate` header: `insufficient_scope: …, needs …`.
 fn authenticate(headers: &HeaderMap) -> Option<String> {
     let header = headers.get(http::header::WWW_AUTHENTICATE)?.to_str().ok()?;
     let value = |name: &str| {
@@ -117,7 +117,7 @@ fn authenticate(headers: &HeaderMap) -> Option<String> {
     Some(text)
 }
 
-/// A body that is not an error object, without repeating it: it may be a whole page.
+/// Describes a body that is not an error object, without repeating it: it may be a whole page.
 fn describe(response: &Response) -> String {
     #[derive(Deserialize)]
     struct Gateway {

@@ -1,9 +1,9 @@
 //! Names that look alike and mean the opposite.
 //!
-//! A suggestion for a wrong name is taken up by people and models in a hurry. Invariant: where a name is as
-//! near to the opposite of a known one, the known one is not suggested.
+//! People and models in a hurry accept a suggestion for a wrong name. Invariant: a known name is not
+//! suggested if the wrong name is as near to its opposite.
 
-/// Words that take back what the other one does, or do something else to the same thing.
+/// Pairs of words that undo each other, or do different things to the same object.
 const PAIRS: [(&str, &str); 22] = [
     ("activate", "deactivate"),
     ("activate", "reactivate"),
@@ -29,18 +29,18 @@ const PAIRS: [(&str, &str); 22] = [
     ("asc", "desc"),
 ];
 
-/// Prefixes that turn a word round.
+/// Prefixes that reverse the meaning of a word.
 const PREFIXES: [&str; 7] = ["de", "dis", "ex", "in", "non", "re", "un"];
 
-/// Words that turn all the rest round.
+/// Words that negate the rest of a name.
 const NEGATIONS: [&str; 10] =
     ["no", "non", "not", "dont", "do", "never", "without", "skip", "disable", "exclude"];
 
-/// A slip is one or two letters; what is nearer to the opposite than so many more may be meant as it. Two words
-/// that differ by less are told apart by that.
+/// The lead, in letters, that a known word needs over its opposite: a slip is one or two letters, so a closer word may
+/// be meant as the opposite. Pairs that differ by less need a lead of their own distance.
 const MARGIN: usize = 2;
 
-/// The words of a name: split at signs and between a small and a large letter, in small letters.
+/// Splits a name into lower-case words, at signs and between a lower-case and an upper-case letter.
 pub fn words(name: &str) -> Vec<String> {
     let (mut words, mut word, mut was_small) = (Vec::new(), String::new(), false);
     for c in name.chars() {
@@ -56,12 +56,12 @@ pub fn words(name: &str) -> Vec<String> {
     words
 }
 
-/// How many letters of a word must be changed to get another one.
+/// Returns the edit distance between two words, in letters.
 pub fn distance(one: &str, other: &str) -> usize {
     strsim::damerau_levenshtein(one, other)
 }
 
-/// Returns whether a wrong name may be meant as the opposite of a known one, or as something else altogether.
+/// Returns true if a wrong name may mean the opposite of a known one, or something else altogether.
 pub fn is_opposite(wrong: &str, known: &str) -> bool {
     let (wrong, known) = (words(wrong), words(known));
     if wrong.len() == known.len() {
@@ -73,7 +73,7 @@ pub fn is_opposite(wrong: &str, known: &str) -> bool {
     rest(&wrong, &known) || rest(&known, &wrong)
 }
 
-/// Returns whether a word may be meant as the opposite of a known one.
+/// Returns true if a word may mean the opposite of a known one.
 fn turns(wrong: &str, known: &str) -> bool {
     if wrong == known {
         return false;

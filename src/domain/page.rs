@@ -1,18 +1,18 @@
-//! One page of a list, told item by item, so that a large page is held only once.
+//! One page of a list, read item by item, so that a large page is held in memory only once.
 
 use serde::Deserialize;
 use serde::de::{Deserializer as _, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
-/// Hands each item of a JSON array to `take`, in order and byte for byte. Returns `None` when the body is not
-/// one whole array; `take` has seen its beginning then.
+/// Calls `take` for each item of a JSON array, in order and byte for byte. Returns `None` if the body is not one
+/// complete array; `take` has then seen its beginning.
 pub fn each_item(body: &[u8], take: impl FnMut(&RawValue)) -> Option<()> {
     let mut document = serde_json::Deserializer::from_slice(body);
     document.deserialize_seq(EachItem(take)).ok()?;
     document.end().ok()
 }
 
-/// Reads what tells an item from others in a list that may repeat one; `None` when it has nothing of the kind.
+/// Returns the `uuid` by which a list that may repeat items is deduplicated; `None` if the item has none.
 pub fn uuid(item: &RawValue) -> Option<String> {
     #[derive(Deserialize)]
     struct Keyed {

@@ -1,4 +1,4 @@
-//! Texts that may be used and never shown.
+//! Secrets: texts that may be used but never shown, and the masking of them in other texts.
 
 use std::fmt;
 use std::ops::Range;
@@ -12,13 +12,13 @@ use serde_json::value::RawValue;
 use super::encodings::{self, Unescaped};
 use super::json;
 
-/// What stands where a secret was.
+/// The text that replaces a secret.
 pub const MASK: &str = "***";
 
-/// What stands at the end of a text that was cut.
+/// The mark at the end of a truncated text.
 pub const CUT: char = '…';
 
-/// The shortest secret that is masked inside other words; a shorter one is masked as a whole word only,
+/// The shortest secret that is masked inside other words; a shorter one is masked only as a whole word,
 /// or a one-letter security answer would blank out the message around it.
 const MASK_INSIDE_CHARS_MIN: usize = 4;
 
@@ -27,18 +27,18 @@ const MASK_INSIDE_CHARS_MIN: usize = 4;
 pub struct Secret(SecretString);
 
 impl Secret {
-    /// Keeps the text, without the white space around it: a trailing newline in a token makes Okta's
+    /// Keeps the text without surrounding white space: a trailing newline in a token makes Okta's
     /// front end answer with an HTML page (okta-sdk-python issue 44).
     pub fn new(text: &str) -> Self {
         Self(SecretString::from(text.trim().to_owned()))
     }
 
-    /// The text, for the one place that sends it.
+    /// Returns the text, for the one place that sends it.
     pub fn expose(&self) -> &str {
         self.0.expose_secret()
     }
 
-    /// Whether nothing is left after trimming.
+    /// Returns true if nothing is left after trimming.
     pub fn is_empty(&self) -> bool {
         self.expose().is_empty()
     }
@@ -56,11 +56,11 @@ impl PartialEq for Secret {
     }
 }
 
-/// The secrets of one invocation, to be masked in whatever is said about it.
+/// The secrets of one invocation, to be masked in every text about it.
 #[derive(Clone, Default)]
 pub struct Secrets {
     texts: Vec<Secret>,
-    /// Made when something is masked first: most invocations say nothing that could hold a secret.
+    /// Built on first use: most invocations produce no text that could hold a secret.
     matcher: OnceLock<Arc<Matcher>>,
 }
 
@@ -70,11 +70,11 @@ impl fmt::Debug for Secrets {
     }
 }
 
-/// How often escapes are undone in search of a secret: JSON in JSON that an error quotes has three layers.
+/// The layers of escapes that are undone in search of a secret: an error that quotes JSON in JSON has three.
 const UNESCAPED_MAX: usize = 3;
 
 impl Secrets {
-    /// Adds a text to hide.
+    /// Adds a text to mask.
     pub fn add(&mut self, text: &str) {
         let secret = Secret::new(text);
         if !secret.is_empty() && !self.texts.contains(&secret) {
@@ -83,7 +83,7 @@ impl Secrets {
         }
     }
 
-    /// Returns the text with every secret in it masked, in whatever form: plain, escaped or encoded.
+    /// Returns the text with every secret in it masked, in every form: plain, escaped or encoded.
     pub fn mask(&self, text: &str) -> String {
         if self.texts.is_empty() {
             return text.to_owned();
@@ -97,7 +97,7 @@ impl Secrets {
             view = unescaped.again();
         }
         places.extend(self.texts.iter().filter_map(|secret| cut_off(text, secret.expose())));
-        // One mask for secrets that overlap: a part of one may be the whole of another.
+        // Overlapping secrets get one mask: a part of one may be the whole of another.
         places.sort_by_key(|place| (place.start, place.end));
         places.dedup_by(|next, place| {
             let overlaps = next.start < place.end;
@@ -109,13 +109,13 @@ impl Secrets {
         masked
     }
 
-    /// Returns the JSON with every string, number and name in it masked; all else stays byte for byte.
+    /// Returns the JSON with every string, number and name masked; all other bytes stay.
     pub fn mask_json(&self, raw: &RawValue) -> Box<RawValue> {
         let changed = |text: &str| Some(self.mask(text)).filter(|masked| masked != text);
         json::renamed(&json::rewritten(raw, &mut |_, text| changed(text)), &mut |name| changed(name))
     }
 
-    /// Returns the value with every text and number in it masked; names stay.
+    /// Returns the value with every string and number masked; names stay.
     pub fn mask_value(&self, value: Value) -> Value {
         match value {
             Value::String(text) => Value::String(self.mask(&text)),
@@ -133,7 +133,7 @@ impl Secrets {
     }
 }
 
-/// Returns the place of the beginning of a secret at the end of a text that was cut there.
+/// Returns the range of a truncated secret at the end of a truncated text.
 fn cut_off(text: &str, secret: &str) -> Option<Range<usize>> {
     let text = text.strip_suffix(CUT)?;
     let beginnings = secret.char_indices().skip(MASK_INSIDE_CHARS_MIN).map(|(at, _)| &secret[..at]);
@@ -141,11 +141,11 @@ fn cut_off(text: &str, secret: &str) -> Option<Range<usize>> {
     Some(text.len() - longest.len()..text.len())
 }
 
-/// What was said of an invocation, in every layer of its escapes.
+/// The texts of an error, in every layer of their escapes.
 pub struct Said(Vec<String>);
 
 impl Said {
-    /// Takes the texts.
+    /// Collects the texts.
     pub fn new<'a>(texts: impl Iterator<Item = &'a str>) -> Self {
         let mut views: Vec<String> = Vec::new();
         for text in texts {
@@ -156,7 +156,7 @@ impl Said {
         Self(views)
     }
 
-    /// Returns true if a text stands in it, or its beginning where it was cut.
+    /// Returns true if a text, or its beginning at a truncation, occurs in one of them.
     pub fn holds(&self, text: &str) -> bool {
         let text = text.trim();
         self.0.iter().any(|said| said.contains(text) || cut_off(said, text).is_some())
@@ -166,15 +166,15 @@ impl Said {
 /// A form of a secret.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Form {
-    /// As it is.
+    /// The secret itself.
     Plain,
-    /// As it is, and so short that it counts as a whole word only.
+    /// The secret itself, so short that it counts only as a whole word.
     Tiny,
-    /// Encoded; what stands around it was encoded with it.
+    /// An encoding of the secret; the characters around it were encoded with it.
     Encoded,
 }
 
-/// Finds all secrets in all forms, those that overlap too.
+/// Finds all secrets in all forms, overlapping ones included.
 struct Matcher {
     automaton: AhoCorasick,
     forms: Vec<Form>,
@@ -207,13 +207,13 @@ impl Matcher {
     }
 }
 
-/// Returns true if the place is part of a longer word.
+/// Returns true if the range is part of a longer word.
 fn is_part(text: &str, place: &Range<usize>) -> bool {
     text[..place.start].ends_with(char::is_alphanumeric)
         || text[place.end..].starts_with(char::is_alphanumeric)
 }
 
-/// Returns all of an encoded text of which a part is known.
+/// Returns the whole range of an encoded text of which a part is known.
 fn around(text: &[u8], place: Range<usize>) -> Range<usize> {
     let is_digit =
         |byte: &&u8| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/' | b'-' | b'_' | b'=');
@@ -223,17 +223,17 @@ fn around(text: &[u8], place: Range<usize>) -> Range<usize> {
 }
 
 fn automaton(kind: MatchKind, patterns: &[String]) -> AhoCorasick {
-    // A table for each state would take megabytes for the forms of one access token.
+    // A DFA would take megabytes for the forms of one access token.
     let small = Some(AhoCorasickKind::ContiguousNFA);
     let built = AhoCorasick::builder().match_kind(kind).kind(small).build(patterns);
     built.expect("an automaton holds a few patterns of some kilobytes")
 }
 
-/// Takes a few secrets out of large texts. What it looks for is fixed, so that one scan finds it; unlike
-/// [`Secrets`] it knows the usual escapes alone.
+/// Masks a few secrets in large texts. Its patterns are fixed, so that one scan finds them; unlike
+/// [`Secrets`] it knows only the usual escapes.
 pub struct Redactor {
     automaton: AhoCorasick,
-    /// The first pattern that is an encoded form.
+    /// The index of the first pattern that is an encoded form.
     encoded_from: usize,
 }
 
@@ -244,7 +244,7 @@ impl fmt::Debug for Redactor {
 }
 
 impl Redactor {
-    /// A redactor of these texts, plain, escaped and encoded.
+    /// Creates a redactor of these texts, plain, escaped and encoded.
     pub fn new<'a>(texts: impl IntoIterator<Item = &'a str> + Clone) -> Self {
         let texts = texts.into_iter().filter(|text| !text.is_empty());
         let mut patterns = Vec::new();
@@ -259,7 +259,7 @@ impl Redactor {
         Self { automaton: automaton(MatchKind::LeftmostLongest, &patterns), encoded_from }
     }
 
-    /// Returns the bytes with every secret masked; `None`: there is none in them.
+    /// Returns the bytes with every secret masked; `None` if they hold none.
     pub fn bytes(&self, bytes: &[u8]) -> Option<Vec<u8>> {
         let mut out = Vec::new();
         let mut kept = 0;
@@ -328,7 +328,7 @@ mod tests {
         assert_eq!(Secret::new(" 00T\n").expose(), "00T");
     }
 
-    /// The forms in which a text may come back.
+    /// Returns the forms in which a secret may reappear in a text.
     fn forms(secret: &str) -> Vec<String> {
         let mut forms = [vec![secret.to_owned()], encodings::escaped(secret)].concat();
         for around in [("", ""), ("a", "b"), ("ab", "cd"), ("SSWS ", "\n")] {

@@ -1,37 +1,37 @@
-//! Text from outside: how much of it an error may repeat, and how it is made harmless for whoever reads it.
+//! Text from outside: how much of it an error may repeat, and how it is made safe to display.
 //!
-//! Knows nothing of secrets by name: an error repeats no text that could be one, whatever it was meant to be.
+//! Does not recognize secrets by name: an error repeats no text that could be one, whatever its purpose.
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
 
 use super::secret::{CUT, MASK};
 
-/// The longest name that is repeated, in bytes; the longest of our own have 23.
+/// The longest name that an error repeats, in bytes; the longest of our own have 23.
 const NAME_BYTES_MAX: usize = 40;
 
-/// The most words of a name that is repeated: `remove_user_from_group` has four.
+/// The most words in a name that an error repeats: `remove_user_from_group` has four.
 const WORDS_MAX: usize = 4;
 
-/// The longest word of a name that is repeated, in bytes.
+/// The longest word in a name that an error repeats, in bytes.
 const WORD_BYTES_MAX: usize = 16;
 
-/// The fewest bytes that two words of a name have together, on average: those of random letters have fewer.
+/// The fewest bytes that two words of a name have on average: words of random letters have fewer.
 const TWO_WORDS_BYTES_USUAL: usize = 5;
 
 /// The length of an Okta id, in bytes.
 const ID_BYTES: usize = 20;
 
-/// The most characters that are repeated of a login.
+/// The most characters of a login that an error repeats.
 const EXCERPT_CHARS: usize = 64;
 
-/// Returns the text as an error may repeat it: a name made of words, an Okta id or an e-mail address. Anything
-/// else may be a secret and becomes [`MASK`].
+/// Returns the text if an error may repeat it: a name made of words, an Okta id or an e-mail address. Any other
+/// text may be a secret and becomes [`MASK`].
 pub fn excerpt(text: &str) -> String {
     if is_repeatable(text) { shortened(text) } else { MASK.to_owned() }
 }
 
-/// Returns the first characters of a text that is known to hold no secret, on one line.
+/// Returns the first characters of a text that surely holds no secret, on one line.
 pub fn shortened(text: &str) -> String {
     let clean: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
     match clean.char_indices().nth(EXCERPT_CHARS) {
@@ -41,8 +41,8 @@ pub fn shortened(text: &str) -> String {
 }
 
 /// Returns true if the text has a form that no secret should have: a name made of words, an Okta id or an e-mail
-/// address. A digit or any other character makes a name a possible password, since Okta's default password policy
-/// asks for one.
+/// address. A name with a digit or any other character may be a password, since Okta's default password policy
+/// requires one.
 pub fn is_repeatable(text: &str) -> bool {
     text.is_empty() || is_name(text) || is_okta_id(text) || is_address(text)
 }
@@ -61,7 +61,7 @@ fn is_name(text: &str) -> bool {
     words.len() <= WORDS_MAX && words.iter().all(is_word) && is_usual
 }
 
-/// Returns the words of `camelCase` or `CamelCase`; capitals that stand together are one word.
+/// Splits `camelCase` or `CamelCase` into words; consecutive capitals are one word.
 fn humps(text: &str) -> Vec<&str> {
     let bytes = text.as_bytes();
     let begins = |at: &usize| bytes[*at].is_ascii_uppercase() && !bytes[at - 1].is_ascii_uppercase();
@@ -71,7 +71,7 @@ fn humps(text: &str) -> Vec<&str> {
     borders.into_iter().filter_map(|to| text.get(std::mem::replace(&mut from, to)..to)).collect()
 }
 
-/// Returns true for ids such as `00u1abCdEfGhIjKlMnOp`; scrubbed data has shorter ones.
+/// Returns true for ids such as `00u1abCdEfGhIjKlMnOp`; ids in scrubbed data are shorter.
 fn is_okta_id(text: &str) -> bool {
     let bytes = text.as_bytes();
     let [b'0', b'0' | b'o', kind, rest @ ..] = bytes else { return false };
@@ -93,9 +93,9 @@ fn is_address(text: &str) -> bool {
         && ending.bytes().all(|b| b.is_ascii_alphabetic())
 }
 
-/// Returns true if a reader does not see the character as what it is: controls, line separators, whatever turns the
-/// direction of text, what has no width (Unicode's `Default_Ignorable_Code_Point` and format characters, tag
-/// characters and variation selectors among them), and private use.
+/// Returns true if a reader cannot see the character for what it is: controls, line separators, bidirectional
+/// controls, zero-width characters (Unicode's `Default_Ignorable_Code_Point` and format characters, including tag
+/// characters and variation selectors), and private use.
 pub fn is_deceptive(c: char) -> bool {
     c.is_control()
         || matches!(c,
@@ -108,14 +108,14 @@ pub fn is_deceptive(c: char) -> bool {
             | '\u{e0000}'..='\u{e0fff}' | '\u{f0000}'..='\u{10ffff}')
 }
 
-/// Returns the text with every deceptive character written as `\u{202e}`; line feeds and tabs stay when `keeps`
-/// says so.
+/// Returns the text with every deceptive character written as `\u{202e}`; line feeds and tabs stay if `keeps` is
+/// [`Keeps::Lines`].
 pub fn escaped(text: &str, keeps: Keeps) -> Cow<'_, str> {
     replaced(text, keeps, |out, c| out.extend(c.escape_unicode()))
 }
 
-/// Returns the text with every deceptive character written as JSON writes it, such as `\u202e`. A JSON document
-/// stays the same document, since such characters stand only inside its strings.
+/// Returns the text with every deceptive character escaped as in JSON, such as `\u202e`. A JSON document keeps
+/// its meaning, since such characters occur only inside its strings.
 pub fn json_escaped(text: &str) -> Cow<'_, str> {
     replaced(text, Keeps::Lines, |out, c| {
         for unit in c.encode_utf16(&mut [0; 2]) {
@@ -124,12 +124,12 @@ pub fn json_escaped(text: &str) -> Cow<'_, str> {
     })
 }
 
-/// Line structure in a text that is escaped.
+/// Line structure that escaping keeps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Keeps {
     /// Line feeds and tabs stay as they are.
     Lines,
-    /// The text comes out as one line.
+    /// The result is one line.
     Nothing,
 }
 

@@ -1,59 +1,59 @@
 //! Exchanges, queues and bindings: names and arguments, as data.
 //!
-//! A queue's arguments can never be changed, so every queue is declared with its final ones from the
-//! first version on. The edge declares what stands here; nothing else names a queue.
+//! RabbitMQ cannot change a queue's arguments, so every queue is declared with its final ones from the
+//! first version on. The edge layer declares this topology; nothing else names a queue.
 
 use std::time::Duration;
 
 use super::ids::{ConnectionName, Lane};
 use super::mail::Source;
 
-/// Where invocations are published: a topic exchange with keys `<connection>.<lane>` or `<connection>`.
+/// The topic exchange for invocations, with keys `<connection>.<lane>` or `<connection>`.
 pub const INVOCATIONS: &str = "okta.invocations";
-/// What no queue is bound for (alternate exchange and queue).
+/// The alternate exchange and the queue for unroutable invocations.
 pub const UNROUTED: &str = "okta.unrouted";
-/// What the broker gave up: expired, or past the delivery limit (dead-letter exchange and queue).
+/// The dead-letter exchange and the queue for invocations that expired or exceeded the delivery limit.
 pub const UNDELIVERED: &str = "okta.undelivered";
-/// Parked messages; no worker consumes it.
+/// The queue of parked messages; no worker consumes it.
 pub const DEAD: &str = "okta.dead";
-/// Results without a `reply_to`: a topic exchange with keys `<connection>.<subtool>.<status>`.
+/// The topic exchange for results without a `reply_to`, with keys `<connection>.<subtool>.<status>`.
 pub const RESULTS: &str = "okta.results";
-/// Results nobody is bound for (alternate exchange and queue).
+/// The alternate exchange and the queue for results that no queue is bound for.
 pub const UNCLAIMED: &str = "okta.results.unclaimed";
-/// Window states told between workers: a fan-out exchange.
+/// The fan-out exchange for rate-limit window states shared between workers.
 pub const SIGNALS: &str = "okta.signals";
-/// What every reply queue of our own commands begins with.
+/// The prefix of every reply queue of our own commands.
 pub const REPLIES: &str = "okta.replies.";
-/// The name by which a caller consumes direct replies.
+/// The pseudo-queue from which a caller consumes direct replies.
 pub const DIRECT: &str = "amq.rabbitmq.reply-to";
-/// What direct reply-to names begin with.
+/// The prefix of direct reply-to names.
 pub const DIRECT_REPLY: &str = "amq.rabbitmq.reply-to.";
 
-/// Deliveries after which the broker gives a message up. RabbitMQ 3.10 has no limit unless it is set
-/// and 4.x has 20; every crash or cut connection counts one, so a healthy message must survive a
-/// rolling restart or two within its time in the queue.
+/// Deliveries after which the broker dead-letters a message. RabbitMQ 3.10 has no limit unless it is set
+/// and 4.x has 20; every crash or lost connection counts as one delivery, so a healthy message must survive
+/// one or two rolling restarts while it is queued.
 pub const DELIVERY_LIMIT: i64 = 10;
 
-/// The same for the queues whose messages only wait for an answer. An answer costs one publish, so nothing
-/// healthy is delivered there that often.
+/// Delivery limit of the queues whose messages only wait for an answer. An answer costs one publish, so no
+/// healthy message is delivered there so often.
 pub const LAST_STOP_DELIVERY_LIMIT: i64 = 20;
 
-/// The exchange that reaches every queue by its name.
+/// The default exchange, which routes to every queue by name.
 const DEFAULT_EXCHANGE: &str = "";
 
-/// How long an unclaimed result is kept, in milliseconds: 7 days.
+/// Time to live of an unclaimed result, in milliseconds: 7 days.
 pub const UNCLAIMED_TTL_MS: i64 = 7 * 24 * 60 * 60 * 1000;
 
 /// The most unclaimed results kept; the oldest are dropped.
 pub const UNCLAIMED_MAX: i64 = 100_000;
 
-/// The most parked messages kept where nobody says how many; beyond it the broker drops the oldest and tells nobody
-/// but its own counter of all queues (`rabbitmq_global_messages_dead_lettered_maxlen_total`).
+/// Default maximum of parked messages; beyond it the broker drops the oldest and reports that only in its own
+/// counter for all queues (`rabbitmq_global_messages_dead_lettered_maxlen_total`).
 pub const DEAD_MAX: u32 = 100_000;
 
-/// The delay tiers, the shortest first: a message that must wait goes to the longest one within its time.
-/// Tiers have one uniform time each, because RabbitMQ looks only at the head of a queue: 300 ms behind 3 s
-/// took 3 s.
+/// The delay tiers, shortest first: a delayed message goes to the longest tier within its wait.
+/// Each tier has one uniform TTL, because RabbitMQ expires messages only at the head of a queue: 300 ms behind
+/// 3 s took 3 s.
 pub const DELAY_TIERS: [(&str, Duration); 8] = [
     ("okta.delay.1s", Duration::from_secs(1)),
     ("okta.delay.5s", Duration::from_secs(5)),
@@ -65,14 +65,14 @@ pub const DELAY_TIERS: [(&str, Duration); 8] = [
     ("okta.delay.1h", Duration::from_secs(3600)),
 ];
 
-/// How long a reply queue of ours is kept that nobody reads, in milliseconds: 7 days.
+/// Expiry of an unused reply queue of our own, in milliseconds: 7 days.
 const REPLIES_EXPIRE_MS: i64 = 7 * 24 * 60 * 60 * 1000;
 
-/// RabbitMQ 4 drops what was delivered more than 20 times, and a result counts one whenever its reader dies.
+/// RabbitMQ 4 drops a message after 20 deliveries, and each death of its reader counts as one for a result.
 const REPLIES_DELIVERY_LIMIT: i64 = 1_000_000;
 
-/// A durable queue for the results of one job, which declares it. A quorum queue: where the node of a classic
-/// one is down the worker finds no queue, and the results go elsewhere.
+/// Returns the durable queue for the results of one job, which declares it. A quorum queue: while the node of
+/// a classic queue is down, the worker finds no queue and the results go elsewhere.
 pub fn reply_queue(name: &str) -> Queue {
     Queue {
         name: name.to_owned(),
@@ -85,22 +85,22 @@ pub fn reply_queue(name: &str) -> Queue {
     }
 }
 
-/// The queue of a connection's lane.
+/// Returns the name of the queue of a connection's lane.
 pub fn work_queue(connection: &ConnectionName, lane: Lane) -> String {
     format!("{INVOCATIONS}.{connection}.{lane}")
 }
 
-/// The queue whose consumer count is the number of workers that serve a connection.
+/// Returns the name of the queue whose consumer count is the number of workers that serve a connection.
 pub fn presence_queue(connection: &ConnectionName) -> String {
     format!("okta.presence.{connection}")
 }
 
-/// The routing key of a connection's lane.
+/// Returns the routing key of a connection's lane.
 pub fn work_key(connection: &ConnectionName, lane: Lane) -> String {
     format!("{connection}.{lane}")
 }
 
-/// The name of the queue behind a source.
+/// Returns the name of the queue that a source stands for.
 pub fn source_queue(source: &Source) -> String {
     match source {
         Source::Work { connection, lane } | Source::Removed { connection, lane } => {
@@ -111,7 +111,7 @@ pub fn source_queue(source: &Source) -> String {
     }
 }
 
-/// Whether a queue of this name belongs to the worker, so that dead-lettering from it is our own doing.
+/// Returns true if the worker owns a queue of this name, so that dead-lettering from it is our own doing.
 pub fn is_own_queue(name: &str) -> bool {
     let delayed = DELAY_TIERS.iter().any(|(tier, _)| *tier == name);
     delayed
@@ -125,17 +125,17 @@ pub fn is_own_queue(name: &str) -> bool {
         })
 }
 
-/// How an exchange routes.
+/// The routing rule of an exchange.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ExchangeKind {
-    /// By patterns over the key.
+    /// Routes by patterns over the routing key.
     Topic,
-    /// To every bound queue.
+    /// Routes to every bound queue.
     Fanout,
 }
 
 impl ExchangeKind {
-    /// The kind as AMQP names it.
+    /// Returns the AMQP name of the kind.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Topic => "topic",
@@ -147,11 +147,11 @@ impl ExchangeKind {
 /// A durable exchange.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Exchange {
-    /// Its name.
+    /// The name.
     pub name: String,
-    /// How it routes.
+    /// The routing rule.
     pub kind: ExchangeKind,
-    /// Where it sends what no queue is bound for.
+    /// The alternate exchange, which receives unroutable messages.
     pub alternate: Option<&'static str>,
 }
 
@@ -167,15 +167,15 @@ pub enum Argument {
 /// A durable queue.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Queue {
-    /// Its name.
+    /// The name.
     pub name: String,
-    /// Its arguments, `x-queue-type` first.
+    /// The arguments, `x-queue-type` first.
     pub arguments: Vec<(&'static str, Argument)>,
-    /// The exchange and keys it is bound with.
+    /// The exchanges and keys of its bindings.
     pub bindings: Vec<(String, String)>,
 }
 
-/// Everything a worker declares.
+/// The exchanges and queues that a worker declares.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Topology {
     /// The exchanges, in the order of declaration.
@@ -188,7 +188,7 @@ fn exchange(name: &str, kind: ExchangeKind, alternate: Option<&'static str>) -> 
     Exchange { name: name.to_owned(), kind, alternate }
 }
 
-/// A quorum queue whose dead letters are kept until their target has confirmed them: at-least-once
+/// Returns a quorum queue whose dead letters are kept until their target has confirmed them: at-least-once
 /// needs `reject-publish`, or RabbitMQ silently falls back to at-most-once.
 fn safe(name: String, dead_letter_exchange: &'static str) -> Queue {
     Queue {
@@ -203,7 +203,7 @@ fn safe(name: String, dead_letter_exchange: &'static str) -> Queue {
     }
 }
 
-/// A quorum queue that drops its oldest messages.
+/// Returns a quorum queue that drops its oldest messages.
 fn bounded(name: &str, ttl_ms: i64, length_max: i64, bindings: Vec<(String, String)>) -> Queue {
     Queue {
         name: name.to_owned(),
@@ -218,8 +218,8 @@ fn bounded(name: &str, ttl_ms: i64, length_max: i64, bindings: Vec<(String, Stri
 }
 
 impl Topology {
-    /// What a virtual host with these connections has. `dead_ttl` is how long parked messages stay, and `dead_max` how
-    /// many.
+    /// Returns the topology of a virtual host with these connections. Parked messages are kept for `dead_ttl`, at
+    /// most `dead_max` of them.
     pub fn of<'a>(
         connections: impl Iterator<Item = &'a ConnectionName>,
         dead_ttl: Duration,
@@ -234,13 +234,13 @@ impl Topology {
         Self { exchanges, queues }
     }
 
-    /// What workers tell each other by. It is only an aid: they work without it.
+    /// Returns the exchange over which workers share signals. It is optional: workers run without it.
     pub fn signals() -> Self {
         Self { exchanges: vec![exchange(SIGNALS, ExchangeKind::Fanout, None)], queues: Vec::new() }
     }
 
-    /// Where the workers of a connection are counted. It is only an aid: a classic queue is on one node, and while that
-    /// is away there is none.
+    /// Returns the queue that counts the workers of a connection. It is optional: a classic queue lives on one node
+    /// and is missing while that node is down.
     pub fn presence(connection: &ConnectionName) -> Self {
         let presence = Queue {
             name: presence_queue(connection),
@@ -250,7 +250,7 @@ impl Topology {
         Self { exchanges: Vec::new(), queues: vec![presence] }
     }
 
-    /// What all connections of a virtual host need.
+    /// Returns the part that all connections of a virtual host share.
     pub fn shared(dead_ttl: Duration, dead_max: u32) -> Self {
         let bound = |exchange: &str| vec![(exchange.to_owned(), String::new())];
         let mut exchanges = vec![
@@ -278,7 +278,7 @@ impl Topology {
         Self { exchanges, queues }
     }
 
-    /// What one connection needs for itself, beside what all share.
+    /// Returns the queues of one connection, without the shared part.
     pub fn of_connection(connection: &ConnectionName) -> Self {
         let lane = |lane: Lane| {
             let mut queue = safe(work_queue(connection, lane), UNDELIVERED);
@@ -293,8 +293,8 @@ impl Topology {
     }
 }
 
-/// The last stop before an answer: a quorum queue that keeps everything. A message that brings workers
-/// down even here, because the client library cannot read its properties, is parked by the broker itself.
+/// Returns a queue for messages that only wait for an answer: a quorum queue that drops nothing. A message that
+/// crashes workers even here, because the client library cannot read its properties, is parked by the broker.
 fn last_stop(name: &str, bindings: Vec<(String, String)>) -> Queue {
     let mut queue = safe(name.to_owned(), DEFAULT_EXCHANGE);
     queue.arguments.push(("x-dead-letter-routing-key", Argument::Text(DEAD)));

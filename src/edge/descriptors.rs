@@ -1,25 +1,25 @@
-//! Open files: how many the process may have, and telling when it has run out of them.
+//! The limit of open files, and the detection that the process has reached it.
 //!
-//! A process without a free descriptor reaches nobody, and what fails then says so in other words each time.
-//! This is the one place that names it.
+//! A process without a free descriptor cannot connect to anything, and each failing call words that differently.
+//! Only this module names the cause.
 
 use std::error::Error;
 use std::fs::File;
 use std::io;
 
-/// What is said when no file can be opened.
+/// The error text for a process that cannot open any more files.
 pub const EXHAUSTED: &str = "too many open files: raise the limit of open files (`ulimit -n`, `LimitNOFILE=` in \
                              systemd)";
 
-/// The files that a worker has open for itself: the telemetry port's connections, those to the broker, and
-/// what it reads.
+/// The number of files that a worker opens for itself: the telemetry port's connections, those to the broker,
+/// and the files it reads.
 pub const OWN: u64 = 128;
 
-/// The process has as many files open as it may (`EMFILE`), or the system has (`ENFILE`): the same numbers on
-/// Linux, macOS and the BSDs.
+/// The error codes for "the process has too many open files" (`EMFILE`) and "the system has" (`ENFILE`): the same
+/// numbers on Linux, macOS and the BSDs.
 const CODES: [i32; 2] = [24, 23];
 
-/// Raises the soft limit of open files to the hard one. What it cannot raise stays as it is.
+/// Raises the soft limit of open files to the hard one. Leaves the limit unchanged if that fails.
 pub fn raise() {
     let _ = rlimit::increase_nofile_limit(u64::MAX);
 }
@@ -35,7 +35,7 @@ pub fn shortage(needed: u64) -> Option<String> {
     })
 }
 
-/// Tells whether an error, or what caused it, is that no file can be opened.
+/// Returns true if an error, or one of its causes, is that no file can be opened.
 pub fn are_exhausted_by(error: &(dyn Error + 'static)) -> bool {
     let mut link = Some(error);
     while let Some(error) = link {
@@ -48,8 +48,8 @@ pub fn are_exhausted_by(error: &(dyn Error + 'static)) -> bool {
     false
 }
 
-/// Tells whether no file can be opened at this moment. Name resolution fails for want of a descriptor without
-/// saying so.
+/// Returns true if no file can be opened at this moment. Name resolution fails without a free descriptor, but
+/// does not report that cause.
 pub fn are_exhausted() -> bool {
     File::open("/dev/null").is_err_and(|error| are_exhausted_by(&error))
 }

@@ -1,7 +1,7 @@
-//! An HTTP/1.1 server that strangers may connect to: few connections, none for long, small requests.
+//! An HTTP/1.1 server for untrusted clients: few connections, short-lived ones, small requests.
 //!
-//! Invariant: a new connection is always served. Where all places are taken the oldest one is closed, so that
-//! whoever holds connections keeps nobody from asking whether the worker is alive.
+//! Invariant: a new connection is always served. If all places are taken, the server closes the oldest one, so
+//! that a client holding connections cannot block a health check.
 
 use std::collections::VecDeque;
 use std::io::ErrorKind;
@@ -21,13 +21,13 @@ use super::descriptors;
 /// The most connections at once. Prometheus and Kubernetes have one or two each.
 const CONNECTIONS_MAX: usize = 64;
 
-/// How long a connection may take for the head of a request, or lie idle after an answer.
+/// The time a connection may take to send the head of a request, or stay idle after an answer.
 const HEAD_MAX: Duration = Duration::from_secs(10);
 
-/// How long a connection may live; Prometheus opens another without a word.
+/// The maximum lifetime of a connection; Prometheus silently opens another.
 const CONNECTION_MAX: Duration = Duration::from_secs(300);
 
-/// How long an answer under way may take when its connection is to end.
+/// The time for an answer in progress when its connection is to be closed.
 const LAST_ANSWER_MAX: Duration = Duration::from_secs(10);
 
 /// The largest head of a request, in bytes.
@@ -36,10 +36,10 @@ const HEAD_BYTES_MAX: usize = 16 * 1024;
 /// The most headers of a request.
 const HEADERS_MAX: usize = 64;
 
-/// How long to wait before accepting again when that has failed.
+/// The delay before accepting again after a failure.
 const ACCEPT_AGAIN_AFTER: Duration = Duration::from_secs(1);
 
-/// Serves until `shutdown`, then finishes what it is answering.
+/// Serves connections until `shutdown`, then finishes the answers in progress.
 pub(super) async fn serve(
     listener: TcpListener,
     router: Router,
@@ -77,7 +77,7 @@ pub(super) async fn serve(
     while open.tasks.join_next().await.is_some() {}
 }
 
-/// Tells whether one peer has gone before it was accepted, and the listener works.
+/// Returns true if the error concerns one peer that left before it was accepted, and the listener still works.
 fn is_of_one_connection(kind: ErrorKind) -> bool {
     matches!(kind, ErrorKind::ConnectionRefused | ErrorKind::ConnectionAborted | ErrorKind::ConnectionReset)
 }
@@ -87,7 +87,7 @@ struct OpenConnections {
     router: Router,
     stopping: watch::Receiver<bool>,
     tasks: JoinSet<()>,
-    /// The oldest first.
+    /// The tasks of the connections, oldest first.
     by_age: VecDeque<AbortHandle>,
 }
 
@@ -104,7 +104,7 @@ impl OpenConnections {
     }
 }
 
-/// Answers what comes by one connection, until it ends or has lived long enough.
+/// Serves the requests of one connection, until it closes or reaches its maximum lifetime.
 async fn serve_one(stream: TcpStream, router: Router, mut stopping: watch::Receiver<bool>) {
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())

@@ -1,8 +1,8 @@
-//! Log lines on their way out: queued in memory and written by a thread of their own.
+//! The log queue: lines are buffered in memory and written by a dedicated thread.
 //!
-//! Whoever logs never waits for whoever reads the log: a terminal that is stopped, a pipe that nobody empties
-//! and a full disk cost lines and nothing else. Invariant: at most [`LINES_MAX`] lines of [`BYTES_MAX`] bytes
-//! together are held; each that is not written is counted.
+//! Logging never waits for the reader of the log: a stopped terminal, a pipe that nobody empties and a full disk
+//! cost lines and nothing else. Invariant: the queue holds at most [`LINES_MAX`] lines of [`BYTES_MAX`] bytes
+//! together, and counts each line that is not written.
 
 use std::io::{ErrorKind, Write};
 use std::sync::Arc;
@@ -12,19 +12,19 @@ use std::time::{Duration, Instant};
 
 use tracing_subscriber::fmt::MakeWriter;
 
-/// The most lines held: some seconds of a busy worker.
+/// The most lines held: a few seconds of a busy worker.
 const LINES_MAX: usize = 8192;
 
-/// The most bytes of lines held; a line has 200 to 500.
+/// The most bytes of lines held; one line has 200 to 500.
 const BYTES_MAX: usize = 8 * 1024 * 1024;
 
-/// How long to wait before a descriptor that does not block is tried again.
+/// The delay before retrying a write to a non-blocking descriptor.
 const AGAIN_AFTER: Duration = Duration::from_millis(20);
 
-/// How often a flush looks whether everything is written.
+/// The interval at which a flush checks whether everything is written.
 const LOOK_EVERY: Duration = Duration::from_millis(5);
 
-/// The way into the queue. Clones share it.
+/// The sending half of the queue. Clones share it.
 #[derive(Debug, Clone)]
 pub(super) struct LogQueue {
     lines: SyncSender<Vec<u8>>,
@@ -35,18 +35,18 @@ pub(super) struct LogQueue {
 struct LineCounts {
     /// Lines queued or being written.
     pending: AtomicUsize,
-    /// The bytes of those.
+    /// The bytes of the pending lines.
     bytes: AtomicUsize,
-    /// Lines that were never written, or not as a whole.
+    /// Lines that were not written, or only in part.
     dropped: AtomicU64,
 }
 
 impl LogQueue {
-    /// Starts the thread that writes to `out`. Once lines flow again it calls `tell` with the number of those
-    /// dropped meanwhile.
+    /// Starts the thread that writes to `out`. Once lines flow again it calls `tell` with the number of lines
+    /// dropped in the meantime.
     ///
     /// # Errors
-    /// When there can be no thread.
+    /// If the thread cannot be spawned.
     pub fn start(
         out: impl Write + Send + 'static,
         tell: impl Fn(u64) + Send + 'static,
@@ -58,12 +58,12 @@ impl LogQueue {
         Ok(Self { lines, counts })
     }
 
-    /// Returns how many lines were dropped so far.
+    /// Returns the number of lines dropped so far.
     pub fn dropped(&self) -> u64 {
         self.counts.dropped.load(Ordering::Relaxed)
     }
 
-    /// Waits until every line is written, for so long at most.
+    /// Waits until every line is written, for at most `longest`.
     pub fn flush(&self, longest: Duration) {
         let begun = Instant::now();
         while self.counts.pending.load(Ordering::Acquire) > 0 && begun.elapsed() < longest {
@@ -90,7 +90,7 @@ impl LineCounts {
     }
 }
 
-/// The formatter hands over each line with one write.
+/// The formatter writes each line with one call.
 impl Write for LogQueue {
     fn write(&mut self, line: &[u8]) -> std::io::Result<usize> {
         self.push(line);
@@ -110,13 +110,13 @@ impl MakeWriter<'_> for LogQueue {
     }
 }
 
-/// The thread's part.
+/// The writing half, run by the thread.
 struct LogWriter<W, T> {
     queued: Receiver<Vec<u8>>,
     counts: Arc<LineCounts>,
     out: W,
     tell: T,
-    /// Dropped lines that were told of.
+    /// The number of dropped lines already reported.
     told: u64,
 }
 
@@ -151,7 +151,7 @@ impl<W: Write, T: Fn(u64)> LogWriter<W, T> {
                 Ok(0) => return Err(ErrorKind::WriteZero.into()),
                 Ok(written) => line = &line[written..],
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                // Somebody else has made the descriptor so: a terminal or a pipe is shared.
+                // Another process has made the descriptor non-blocking: a terminal or a pipe is shared.
                 Err(error) if error.kind() == ErrorKind::WouldBlock => std::thread::sleep(AGAIN_AFTER),
                 Err(error) => return Err(error),
             }
@@ -159,7 +159,7 @@ impl<W: Write, T: Fn(u64)> LogWriter<W, T> {
         Ok(())
     }
 
-    /// Only after a line that was written: what is said while none can be would be dropped as well.
+    /// Reports dropped lines. Called only after a successful write: while writes fail, the report would be dropped too.
     fn tell_of_dropped(&mut self) {
         let dropped = self.counts.dropped.load(Ordering::Relaxed);
         if dropped > self.told {
@@ -176,10 +176,10 @@ mod tests {
 
     use super::*;
 
-    /// A long time for what takes none.
+    /// A timeout far longer than the test needs.
     const LONG: Duration = Duration::from_secs(30);
 
-    /// A place to write to that does as it is told, one answer for each write.
+    /// A writer with scripted results, one for each write.
     struct Told {
         answers: Receiver<std::io::Result<usize>>,
         written: Arc<Mutex<Vec<u8>>>,

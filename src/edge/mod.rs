@@ -1,4 +1,4 @@
-//! The world, real: RabbitMQ and Okta behind the worker's ports, and who watches it.
+//! The real adapters: RabbitMQ and Okta behind the worker's ports, and the telemetry.
 
 pub mod descriptors;
 pub mod health;

@@ -1,14 +1,13 @@
-//! The line about a panic: where it happened, and its message only where that is a constant.
+//! The log line of a panic: its location, and its message only if that is a constant.
 //!
-//! A message that was put together may hold values, such as the error of an `expect`, and those may be secrets.
+//! A formatted message may hold values, such as the error of an `expect`, and those may be secrets.
 
 use std::backtrace::{Backtrace, BacktraceStatus};
 use std::io::Write as _;
 use std::panic::{self, PanicHookInfo};
 
-/// Sends lines about panics to the log, where nobody waits for whoever reads it, and to stderr where there is no log.
-/// `RUST_BACKTRACE=1` adds the calls that
-/// led there, which hold no values.
+/// Sends panics to the log, which never waits for its reader, or to stderr if no log is set up. `RUST_BACKTRACE=1`
+/// adds a backtrace, which holds no values.
 pub fn report() {
     panic::set_hook(Box::new(|panicked| {
         let calls = Backtrace::capture();
@@ -47,7 +46,7 @@ mod tests {
         let _ = panic::catch_unwind(|| failed("hunter2"));
         let _ = panic::catch_unwind(|| panic!("a constant"));
         panic::set_hook(before);
-        // Other tests may panic meanwhile, as some mean to.
+        // Other tests may panic meanwhile, some on purpose.
         let lines: Vec<_> =
             lines.lock().unwrap().iter().filter(|line| line.contains("panics.rs")).cloned().collect();
         assert_eq!(lines.len(), 2, "{lines:?}");

@@ -1,5 +1,5 @@
-//! A queue inside the process: routing, redelivery, delay tiers and unroutable messages as RabbitMQ does
-//! them, as far as the worker sees it. Nothing survives the process.
+//! A message broker inside the process: routing, redelivery, delay tiers and unroutable messages as in RabbitMQ, as far
+//! as the worker sees them. Nothing survives the process.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -21,13 +21,13 @@ use super::death::expired;
 /// A message in a queue.
 #[derive(Debug, Clone)]
 pub struct Stored {
-    /// The exchange it was published to.
+    /// The exchange of publication.
     pub exchange: String,
-    /// The key it was published with.
+    /// The routing key of publication.
     pub routing_key: String,
-    /// Its properties.
+    /// The properties.
     pub properties: Properties,
-    /// Its body.
+    /// The body.
     pub body: Bytes,
     redelivered: bool,
     since: Instant,
@@ -46,16 +46,16 @@ impl Stored {
     }
 }
 
-/// The queues and who is bound to the lanes.
+/// The queues and the bindings of the lanes.
 pub struct Broker {
     queues: Mutex<HashMap<String, VecDeque<Stored>>>,
-    /// In one order, so that the same messages always make the same story.
+    /// The lanes by routing key, sorted, so that the same messages always give the same sequence.
     lanes: BTreeMap<String, Source>,
     changed: Notify,
 }
 
 impl Broker {
-    /// A broker with the lanes of these connections.
+    /// Creates a broker with the lanes of these connections.
     pub fn new<'a>(connections: impl IntoIterator<Item = &'a ConnectionName>) -> Arc<Self> {
         let mut lanes = BTreeMap::new();
         for connection in connections {
@@ -74,12 +74,12 @@ impl Broker {
         Arc::new(Self { queues: Mutex::new(queues), lanes, changed: Notify::new() })
     }
 
-    /// Makes a queue for replies.
+    /// Declares a queue for replies.
     pub fn declare(&self, queue: &str) {
         self.queues().entry(queue.to_owned()).or_default();
     }
 
-    /// Removes a queue with all that is in it.
+    /// Deletes a queue with its messages.
     pub fn delete(&self, queue: &str) {
         self.queues().remove(queue);
     }
@@ -89,19 +89,19 @@ impl Broker {
         self.route(Stored::new(INVOCATIONS, routing_key, properties, body.into()));
     }
 
-    /// The same, of an invocation that was delivered before and not acknowledged.
+    /// Publishes an invocation as redelivered: delivered before and not acknowledged.
     pub fn publish_again(&self, routing_key: &str, properties: Properties, body: impl Into<Bytes>) {
         let stored = Stored::new(INVOCATIONS, routing_key, properties, body.into());
         self.route(Stored { redelivered: true, ..stored });
     }
 
-    /// Puts a message where its key leads.
+    /// Routes a message by its key.
     fn route(&self, stored: Stored) {
         let source = self.lanes.get(&stored.routing_key).unwrap_or(&Source::Unrouted);
         self.put(&source_queue(source), stored);
     }
 
-    /// Takes the oldest message of a queue, waiting for one.
+    /// Takes the oldest message of a queue, and waits for one if necessary.
     pub async fn take(&self, queue: &str) -> Stored {
         loop {
             let changed = self.changed.notified();
@@ -117,18 +117,18 @@ impl Broker {
         self.queues().get_mut(queue)?.pop_front()
     }
 
-    /// The oldest message of a queue, which stays there.
+    /// Returns the oldest message of a queue, which stays there.
     pub fn head(&self, queue: &str) -> Option<Stored> {
         self.queues().get(queue)?.front().cloned()
     }
 
-    /// How many messages wait in a queue.
+    /// Returns the number of messages in a queue.
     pub fn waiting(&self, queue: &str) -> usize {
         self.queues().get(queue).map_or(0, VecDeque::len)
     }
 
-    /// Hands every delivery to the inbox, at most `prefetch` of a queue at once, and lets go of what has
-    /// been long enough in a delay tier. Ends when dropped.
+    /// Hands every delivery to the inbox, at most `prefetch` of a queue at once, and releases messages from a delay
+    /// tier when their time is up. Ends when the returned set is dropped.
     pub fn consume(self: &Arc<Self>, inbox: &Arc<dyn Inbox>, prefetch: usize) -> JoinSet<()> {
         let mut sources: Vec<Source> = vec![Source::Unrouted];
         for source in self.lanes.values() {
@@ -172,7 +172,7 @@ impl Broker {
         }
     }
 
-    /// Sends each message of a tier back to the lanes after the tier's time: the oldest is the first.
+    /// Sends each message of a tier back to the lanes after the tier's time, the oldest first.
     async fn let_go(self: Arc<Self>, tier: &'static str, time: Duration) {
         loop {
             let changed = self.changed.notified();
@@ -227,13 +227,13 @@ impl Postbox for Broker {
     async fn post(&self, post: &Post) -> Result<Posted, Unposted> {
         let (exchange, key, queue) = match &post.to {
             Address::Queue(name) | Address::DirectReply(name) => ("", name, name.as_str()),
-            // Nobody binds to results here, so they wait where unclaimed ones do.
+            // There are no bindings for results here, so they wait with the unclaimed ones.
             Address::Exchange(RESULTS, key) => (RESULTS, key, UNCLAIMED),
             Address::Exchange(INVOCATIONS, key) => {
                 self.publish(key, post.properties.clone(), post.body.clone());
                 return Ok(Posted::Confirmed);
             }
-            // The delay tiers: each exchange has one queue, of its own name.
+            // The delay tiers: each exchange has one queue, of the same name.
             Address::Exchange(exchange, key) => (*exchange, key, *exchange),
         };
         let stored = Stored::new(exchange, key, post.properties.clone(), post.body.clone());
@@ -243,7 +243,7 @@ impl Postbox for Broker {
     }
 }
 
-/// The right to acknowledge one delivery; dropped, the message goes back to the front of its queue.
+/// The right to acknowledge one delivery; if it is dropped, the message returns to the front of its queue.
 struct Tag {
     broker: Arc<Broker>,
     queue: String,
@@ -283,7 +283,7 @@ mod tests {
     use crate::domain::mail::{HeaderValue, Headers};
     use crate::policy::provenance;
 
-    /// Keeps what comes, for ever, and wants what it is told to want.
+    /// An inbox that keeps all messages for ever, with a settable demand.
     struct Kept(Mutex<Vec<(Delivery, Instant)>>, watch::Sender<bool>);
 
     impl Default for Kept {

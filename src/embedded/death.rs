@@ -1,13 +1,12 @@
-//! What RabbitMQ writes into a message that it dead-letters out of a delay tier.
+//! The headers that RabbitMQ adds to a message dead-lettered out of a delay tier.
 
 use crate::domain::mail::{HeaderValue, Headers, Properties};
 use crate::policy::provenance::X_DEATH;
 
-/// What is written once and stays: by which exchange and from which queue it was dead-lettered first, and
-/// why.
+/// The headers of the first death, which are written once: the exchange, the queue and the reason.
 const FIRST: [&str; 3] = ["x-first-death-exchange", "x-first-death-queue", "x-first-death-reason"];
 
-/// The properties of a message whose time in this tier has passed: the latest death comes in front.
+/// Returns the properties of a message that expired in this tier: the latest death comes first.
 pub(super) fn expired(mut properties: Properties, tier: &str, routing_key: &str) -> Properties {
     let text = |text: &str| HeaderValue::Text(text.to_owned());
     let death = [

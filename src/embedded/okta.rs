@@ -13,7 +13,7 @@ use crate::sandbox::{Answer, Call, Org};
 use crate::worker::clock::Clock;
 use crate::worker::ports::Okta;
 
-/// An org that answers after a while, as if over a wire.
+/// A simulated org that answers with a latency, as over a network.
 pub struct SimulatedOkta {
     org: Arc<Mutex<Org>>,
     clock: Clock,
@@ -23,10 +23,10 @@ pub struct SimulatedOkta {
 }
 
 impl SimulatedOkta {
-    /// An org behind this latency. `token` is sent as an API token.
+    /// Creates an org with this latency. `token` is sent as an API token.
     ///
     /// # Panics
-    /// When the token cannot stand in a header.
+    /// If the token is not valid in a header.
     pub fn new(org: Arc<Mutex<Org>>, token: &str, clock: Clock, latency: Duration) -> Self {
         let authorization = HeaderValue::from_str(&format!("SSWS {token}"))
             .expect("a token for the simulation is plain text");
@@ -47,7 +47,7 @@ impl Okta for SimulatedOkta {
             body: request.body.clone().unwrap_or_default(),
         };
         let (_flight, in_flight) = Flight::begin(&self.in_flight);
-        // Executed half-way through the wait, as over a wire.
+        // The org executes the request half-way through the wait, as over a network.
         sleep(self.latency / 2).await;
         let now = self.clock.now();
         let answer =
@@ -60,7 +60,7 @@ impl Okta for SimulatedOkta {
     }
 }
 
-/// A request counted as in flight for as long as it lives, even if nobody waits for its answer any more.
+/// A guard that counts a request as in flight until it is dropped, even if its answer is no longer awaited.
 struct Flight<'a>(&'a AtomicUsize);
 
 impl<'a> Flight<'a> {

@@ -1,6 +1,6 @@
-//! What a policy on the broker does to queues of ours: which of its keys lose or refuse messages.
+//! Hazards of broker policies: keys that make our queues lose or refuse messages.
 //!
-//! Policies and operator policies lie over a queue's own arguments. Of limits the lower one holds; of `overflow` the
+//! Policies and operator policies override a queue's own arguments. Of limits the lower one holds; of `overflow` the
 //! policy's, on RabbitMQ 3.10.8 and 4.0.5 alike.
 
 use std::collections::BTreeMap;
@@ -10,31 +10,31 @@ use serde_json::{Map, Value};
 /// The keys and values of a policy, or the arguments of a queue.
 pub type Keys = Map<String, Value>;
 
-/// A queue and what lies over it.
+/// A queue and the policies in effect on it.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Governed {
-    /// Its name.
+    /// The name.
     pub queue: String,
-    /// Its own arguments.
+    /// The queue's own arguments.
     pub arguments: Keys,
-    /// The policies in effect, by name.
+    /// The names of the policies in effect.
     pub policies: Vec<String>,
-    /// What they say together.
+    /// Their combined definition.
     pub definition: Keys,
 }
 
-/// One thing that policies do to queues.
+/// One hazard that policies cause for queues.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Hazard {
     /// The names of the policies.
     pub policies: Vec<String>,
-    /// What they do.
+    /// The consequence.
     pub what: String,
-    /// To which queues.
+    /// The affected queues.
     pub queues: Vec<String>,
 }
 
-/// Returns what policies do to the messages of these queues, the same of several queues together.
+/// Returns the hazards of these queues, with equal ones grouped.
 pub fn hazards(governed: &[Governed]) -> Vec<Hazard> {
     let mut found: BTreeMap<(Vec<String>, String), Vec<String>> = BTreeMap::new();
     for of in governed {
@@ -46,7 +46,7 @@ pub fn hazards(governed: &[Governed]) -> Vec<Hazard> {
 }
 
 fn of_queue(governed: &Governed) -> Vec<String> {
-    /// Where a shorter limit than the queue's own takes something away, and what.
+    /// Limits that do harm if lower than the queue's own: key, unit and consequence.
     const LIMITS: [(&str, &str, &str); 3] = [
         (
             "message-ttl",

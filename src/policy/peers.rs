@@ -1,47 +1,47 @@
-//! The workers of a connection, as they tell each other by heartbeats.
+//! The workers of a connection, known to each other by heartbeats.
 //!
-//! A heartbeat names its worker, the worker's release and the connections that it serves. A worker hears its own
-//! heartbeats too: as long as it does, silence of the others means that they are gone; where it does not, nobody
-//! knows. Fields that a later release adds are ignored, so releases may differ.
+//! A heartbeat names its worker, the worker's release and the connections that it serves. A worker also receives its
+//! own heartbeats: while it does, silence of another worker means that it is gone; otherwise the number of workers is
+//! unknown. Fields added by later releases are ignored, so releases may differ.
 
 use std::collections::{BTreeSet, HashMap};
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
-/// How often a worker tells that it is there.
+/// The interval of heartbeats.
 pub const HEARTBEAT_EVERY: Duration = Duration::from_secs(2);
 
-/// A worker that was not heard for so long is gone: three heartbeats were lost, and the fourth is late.
+/// The silence after which a worker counts as gone: three heartbeats were lost, and the fourth is late.
 const SILENCE_MAX: Duration = Duration::from_secs(7);
 
-/// The longest heartbeat that is read, in bytes: a worker with a thousand connections of the longest names.
+/// The longest heartbeat accepted, in bytes: a worker with a thousand connections of the longest names.
 const HEARTBEAT_BYTES_MAX: usize = 40 * 1024;
 
 /// The most workers that are remembered.
 const WORKERS_MAX: usize = 1000;
 
-/// That a worker is there, and for which connections.
+/// A worker's announcement of itself and its connections.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Heartbeat {
-    /// Which worker: a random number that is its own for as long as the process lives.
+    /// The worker: a random number that stays the same while the process lives.
     pub worker: u64,
-    /// Its release, as `okta-worker --version` has it.
+    /// The worker's release, as in `okta-worker --version`.
     pub release: String,
-    /// The connections that it serves.
+    /// The connections that the worker serves.
     pub connections: BTreeSet<String>,
-    /// Whether the others should tell at once that they are there: it has only just come.
+    /// True if the worker has just started and asks the others for an immediate heartbeat.
     #[serde(default)]
     pub asks: bool,
 }
 
 impl Heartbeat {
-    /// The heartbeat as a message body.
+    /// Serializes the heartbeat to a message body.
     pub fn encode(&self) -> Vec<u8> {
         serde_json::to_vec(self).expect("names and numbers are always JSON")
     }
 
-    /// Reads a message body; `None` when it is no heartbeat.
+    /// Parses a message body; `None` if it is not a heartbeat.
     pub fn decode(body: &[u8]) -> Option<Self> {
         if body.len() > HEARTBEAT_BYTES_MAX {
             return None;
@@ -58,7 +58,7 @@ pub struct Peers {
 }
 
 impl Peers {
-    /// No worker was heard yet. `own` is the number of this one.
+    /// Creates an empty table. `own` is the number of this worker.
     pub fn new(own: u64) -> Self {
         Self { own, heard: HashMap::new() }
     }
@@ -71,8 +71,8 @@ impl Peers {
         }
     }
 
-    /// Returns how many workers serve a connection, this one included; `None` while this worker does not hear
-    /// itself.
+    /// Returns the number of workers that serve a connection, this one included; `None` while this worker does not
+    /// receive its own heartbeats.
     pub fn workers(&self, connection: &str, now: Instant) -> Option<u32> {
         let (_, at) = self.heard.get(&self.own)?;
         if !is_fresh(*at, now) {
@@ -107,7 +107,7 @@ mod tests {
         peers.hear(heartbeat(2, &["prod", "other"]), now);
         peers.hear(heartbeat(3, &["prod"]), now);
         assert_eq!((peers.workers("prod", now), peers.workers("other", now)), (Some(3), Some(2)));
-        // One no longer serves it; another is not heard any more.
+        // One no longer serves it; another has fallen silent.
         let later = now + SILENCE_MAX;
         peers.hear(heartbeat(1, &["prod"]), later);
         peers.hear(heartbeat(2, &["other"]), later);

@@ -1,6 +1,6 @@
-//! Who may use what: allow-lists of subtools, and callers with their connections and lanes.
+//! Permissions: allow-lists of subtools, and callers with their connections and lanes.
 //!
-//! Nothing is allowed unless it is named: there is no default list.
+//! Only named subtools are allowed: there is no default list.
 
 use std::collections::HashMap;
 
@@ -9,7 +9,7 @@ use crate::domain::ids::{ConnectionName, Lane, excerpt};
 use crate::tools::hint::meant;
 use crate::tools::{Kind, Manifest, catalogue};
 
-/// What an entry of an allow-list opens.
+/// The subtools that one entry of an allow-list permits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Grant {
     All,
@@ -22,15 +22,15 @@ enum Grant {
 pub struct AllowList(Vec<Grant>);
 
 impl AllowList {
-    /// Everything.
+    /// Returns the list that allows everything.
     pub fn all() -> Self {
         Self(vec![Grant::All])
     }
 
-    /// Reads kinds (`read`, `write`, `destructive`, `credentials`, `all`) and names of subtools.
+    /// Parses kinds (`read`, `write`, `destructive`, `credentials`, `all`) and names of subtools.
     ///
     /// # Errors
-    /// The place of the first entry that is neither, and what is wrong with it.
+    /// The index of the first entry that is neither, and a message.
     pub fn parse(entries: &[impl AsRef<str>]) -> Result<Self, (usize, String)> {
         let grant = |(at, entry): (usize, &str)| {
             if entry == "all" {
@@ -51,7 +51,7 @@ impl AllowList {
         entries.iter().map(AsRef::as_ref).enumerate().map(grant).collect::<Result<_, _>>().map(Self)
     }
 
-    /// Whether the subtool may be used.
+    /// Returns true if the subtool may be used.
     pub fn allows(&self, tool: &Manifest) -> bool {
         self.0.iter().any(|grant| match grant {
             Grant::All => true,
@@ -60,7 +60,7 @@ impl AllowList {
         })
     }
 
-    /// Whether a whole kind of power is given: naming one subtool of it is not enough.
+    /// Returns true if a whole kind of power is allowed; a single subtool of that kind is not enough.
     pub fn allows_kind(&self, wanted: Kind) -> bool {
         self.0.iter().any(|grant| match grant {
             Grant::All => true,
@@ -69,36 +69,36 @@ impl AllowList {
         })
     }
 
-    /// Whether nothing is allowed.
+    /// Returns true if nothing is allowed.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 }
 
-/// What one caller may do.
+/// The permissions of one caller.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Caller {
-    /// The connections it may use.
+    /// The allowed connections.
     pub connections: Vec<ConnectionName>,
-    /// The subtools it may use there.
+    /// The allowed subtools.
     pub subtools: AllowList,
-    /// The lanes it may send to.
+    /// The allowed lanes.
     pub lanes: Vec<Lane>,
-    /// Requests to Okta in a minute, on all connections and from all workers together.
+    /// The most requests to Okta per minute, on all connections and from all workers together.
     pub max_per_minute: Option<u32>,
 }
 
-/// All callers by the broker user they publish as. When there is none, whoever may publish may call.
+/// All callers by the broker user they publish as. Without any, every publisher may call.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Callers(pub HashMap<String, Caller>);
 
 impl Callers {
-    /// Whether anybody at all may call who can publish.
+    /// Returns true if every publisher may call.
     pub fn is_open(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// Whether a caller may use a connection at all, whatever for.
+    /// Returns true if a caller may use a connection for at least something.
     pub fn may_use(&self, caller: Option<&str>, connection: &ConnectionName) -> bool {
         let known = caller.and_then(|name| self.0.get(name));
         self.is_open() || known.is_some_and(|caller| caller.connections.contains(connection))

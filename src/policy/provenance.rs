@@ -1,7 +1,7 @@
-//! By which way a message may have come into a queue of ours.
+//! The route by which a message reached one of our queues.
 //!
-//! RabbitMQ checks topic permissions against the routing key alone. `CC` and `BCC`, foreign bindings and
-//! dead-lettering out of a caller's own queue reach the queues of other orgs past them (each shown on
+//! RabbitMQ checks topic permissions only against the routing key. `CC` and `BCC`, foreign bindings and
+//! dead-lettering from a caller's own queue bypass that check and reach the queues of other orgs (each shown on
 //! real brokers), and each leaves a trace in the delivery.
 
 use std::time::Duration;
@@ -11,13 +11,13 @@ use crate::domain::ids::{Lane, excerpt};
 use crate::domain::mail::{HeaderValue, Headers, Source};
 use crate::domain::topology::{DELAY_TIERS, INVOCATIONS, UNDELIVERED, is_own_queue, source_queue, work_key};
 
-/// The header in which the broker keeps from which queues a message was dead-lettered.
+/// The header in which the broker records the queues that dead-lettered a message.
 pub const X_DEATH: &str = "x-death";
 
-/// Checks exchange, key and dead-letterings of a delivery.
+/// Checks exchange, routing key and dead-letterings of a delivery.
 ///
 /// # Errors
-/// `not_permitted`, when the message came by a way that is not the worker's own.
+/// `not_permitted`, if the message did not come by one of the worker's own routes.
 pub fn check(source: &Source, exchange: &str, routing_key: &str, headers: &Headers) -> Result<(), Failure> {
     let queue = source_queue(source);
     let came_by = match source {
@@ -47,18 +47,18 @@ pub fn check(source: &Source, exchange: &str, routing_key: &str, headers: &Heade
     }
 }
 
-/// The first queue that is not ours and that a broker says it dead-lettered the message from.
+/// Returns the first foreign queue from which a broker says it dead-lettered the message.
 fn foreign_queue(header: &HeaderValue) -> Option<&str> {
     let HeaderValue::List(deaths) = header else { return None };
     deaths.iter().filter_map(by_broker).find(|queue| !is_own_queue(queue))
 }
 
-/// The queue of a death that a broker may have written; `None`: a producer wrote it.
+/// Returns the queue of a death that a broker may have written; `None` if a producer wrote it.
 ///
 /// Whatever a producer had put there before (nothing, a text, a list, an entry for the same queue with or without
-/// a count, twice), RabbitMQ 3.10.8 left in the entry of its own dead-lettering a count of 64 bits beside the names
-/// of queue and reason, or dropped the message (measured; the source of 4.0 writes the same). Clients that write
-/// the fewest bits that a number needs do not come by such a count.
+/// a count, twice), RabbitMQ 3.10.8 left in the entry of its own dead-lettering a 64-bit count beside the names
+/// of queue and reason, or dropped the message (measured; the source of 4.0 writes the same). Clients that encode
+/// a number in the fewest bits do not produce such a count.
 fn by_broker(death: &HeaderValue) -> Option<&str> {
     let HeaderValue::Table(entry) = death else { return None };
     let is_counted = matches!(entry.get("count"), Some(HeaderValue::Int(_)));
@@ -73,35 +73,35 @@ fn queue_of(death: &HeaderValue) -> Option<&str> {
     }
 }
 
-/// For how long a delay tier has kept a message that comes from one.
+/// Returns the time that the latest delay tier kept a message; `None` if it comes from none.
 pub fn delayed_for(headers: &Headers) -> Option<Duration> {
     let HeaderValue::List(deaths) = headers.get(X_DEATH)? else { return None };
     let queue = by_broker(deaths.first()?)?; // the broker puts the latest in front
     DELAY_TIERS.into_iter().find_map(|(tier, time)| (tier == queue).then_some(time))
 }
 
-/// Why the broker gave a message up.
+/// The reason why the broker dead-lettered a message to `okta.undelivered`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum GivenUp {
     /// Its `expiration` passed in the queue.
     Expired,
-    /// A policy on the broker says how long, or how many, messages may wait.
+    /// A policy on the broker limits how long, or how many, messages may wait.
     Dropped(DropPolicy),
-    /// It was delivered too often, or refused: it brought workers down.
+    /// It exceeded the delivery limit, or was refused: it crashed workers.
     CrashLoop,
 }
 
-/// What a policy on the broker drops messages by. Our queues have no such arguments, so it is always a policy.
+/// The limit by which a broker policy drops messages. Our queues have no such arguments, so it is always a policy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DropPolicy {
     /// `message-ttl`.
     TimeToLive,
-    /// `max-length` or `max-length-bytes`, with `overflow` `drop-head`, which a policy has before our own argument.
+    /// `max-length` or `max-length-bytes`, with `overflow` `drop-head`, where a policy overrides our own argument.
     Length,
 }
 
 impl DropPolicy {
-    /// The keys of the policy.
+    /// Returns the keys of the policy.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::TimeToLive => "message-ttl",
@@ -110,14 +110,14 @@ impl DropPolicy {
     }
 }
 
-/// The queue a message in `okta.undelivered` comes from, and why it is there; `None` when the broker
-/// says neither.
+/// Returns the queue that a message in `okta.undelivered` comes from, and the reason; `None` if the broker
+/// states neither.
 pub fn given_up(headers: &Headers) -> Option<(&str, GivenUp)> {
     let HeaderValue::List(deaths) = headers.get(X_DEATH)? else { return None };
     let latest = deaths.first()?; // the broker puts the latest in front
     let HeaderValue::Table(death) = latest else { return None };
     let why = match death.get("reason")?.as_text()? {
-        // Written when the message had an `expiration` of its own.
+        // Present if the message had an `expiration` of its own.
         "expired" if death.contains_key("original-expiration") => GivenUp::Expired,
         "expired" => GivenUp::Dropped(DropPolicy::TimeToLive),
         "maxlen" => GivenUp::Dropped(DropPolicy::Length),
@@ -173,7 +173,7 @@ mod tests {
         assert_eq!(failure.path.as_deref(), Some("properties.headers.x-death"));
     }
 
-    /// One entry of an `x-death` header, changed.
+    /// Returns an entry of an `x-death` header, modified.
     fn changed(change: impl FnOnce(&mut Headers)) -> HeaderValue {
         let mut headers = death("mine", "expired");
         let Some(HeaderValue::List(deaths)) = headers.get_mut(X_DEATH) else { panic!("it is a list") };
@@ -200,7 +200,7 @@ mod tests {
         ] {
             assert!(by_key(own.clone()).is_ok(), "{own:?}");
         }
-        // A broker puts its own entry in front of whatever stood there, or in place of it.
+        // A broker puts its own entry in front of existing ones, or in their place.
         for also_by_broker in [
             vec![changed(|_| {})],
             vec![changed(|_| {}), HeaderValue::Text("x".into())],
@@ -220,7 +220,7 @@ mod tests {
 
     #[test]
     fn the_latest_death_says_why_the_broker_gave_up() {
-        // As RabbitMQ 3.10.8 writes them.
+        // As written by RabbitMQ 3.10.8.
         let rows = [
             ("expired", Some("500"), GivenUp::Expired),
             ("expired", None, GivenUp::Dropped(DropPolicy::TimeToLive)),

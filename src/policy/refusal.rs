@@ -1,10 +1,10 @@
-//! Okta's refusal in the contract's words: which error code, about which argument.
+//! Okta's refusals in the contract's words: error code and argument.
 
 use crate::domain::answer::{ErrorCode, Failure};
 use crate::domain::ids::excerpt;
 use crate::domain::okta_error::OktaError;
 
-/// Names a refusal. `subtool` stands in the message.
+/// Turns a refusal into a failure; its message names `subtool`.
 pub fn name(subtool: &str, error: OktaError) -> Failure {
     let code = code(&error);
     let (message, path) = match error.missing() {
@@ -14,7 +14,7 @@ pub fn name(subtool: &str, error: OktaError) -> Failure {
     Failure::new(code, message).at(path).with_okta(error)
 }
 
-/// The code for a refusal.
+/// Returns the code for a refusal.
 fn code(error: &OktaError) -> ErrorCode {
     match error.status {
         // "Feature not enabled": the credential is good (75 recordings).
@@ -28,7 +28,7 @@ fn code(error: &OktaError) -> ErrorCode {
     }
 }
 
-/// 403 says three things: not with this credential, not in this status, not at all.
+/// Returns the code for a 403, which has three meanings: not with this credential, not in this status, not at all.
 fn forbidden(error: &OktaError) -> ErrorCode {
     match error.error_code.as_deref() {
         None | Some("E0000005" | "E0000006" | "E0000015") => ErrorCode::Forbidden,
@@ -38,7 +38,7 @@ fn forbidden(error: &OktaError) -> ErrorCode {
     }
 }
 
-/// Whether a login or a group's name is taken: the code alone would also be a duplicate employee number.
+/// Returns true if a login or a group name is taken: the code alone may also mean a duplicate employee number.
 fn is_taken(error: &OktaError) -> bool {
     error.is("E0000001")
         && error.causes.iter().any(|cause| {
@@ -46,7 +46,7 @@ fn is_taken(error: &OktaError) -> bool {
         })
 }
 
-/// The words for a 404 that names what is missing, and the argument that named it.
+/// Returns the message for a 404 that names what is missing, and the path of the argument that named it.
 fn missing(subtool: &str, id: &str, kind: &str) -> (String, Option<&'static str>) {
     let (noun, path) = match kind {
         "User" => ("user", Some("arguments.user_id")),
@@ -58,7 +58,7 @@ fn missing(subtool: &str, id: &str, kind: &str) -> (String, Option<&'static str>
     (format!("failed to find {} `{}`", excerpt(noun), excerpt(id)), path)
 }
 
-/// Status, code, summary and causes in one line.
+/// Formats status, code, summary and causes in one line.
 fn said(error: &OktaError) -> String {
     let code = error.error_code.as_deref().map_or_else(String::new, |code| format!(" {code}"));
     let mut text = format!("Okta answered {}{code}", error.status);

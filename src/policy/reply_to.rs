@@ -1,4 +1,4 @@
-//! Where a result may go: which names `reply_to` may hold.
+//! The queue names that `reply_to` may hold.
 //!
 //! The worker publishes through the default exchange, which reaches every queue of the virtual host.
 //! Without this rule a caller could have results delivered into `okta.dead` or into another
@@ -6,21 +6,21 @@
 
 use crate::domain::topology::{DIRECT_REPLY, REPLIES};
 
-/// What every name of ours begins with; none of them is a reply queue but `okta.replies.*`.
+/// The prefix of our own names; of these, only `okta.replies.*` are reply queues.
 const OURS: &str = "okta.";
 
-/// The names of queues that results may go to. Direct reply-to is always allowed.
+/// The names of queues that may receive results. Direct reply-to is always allowed.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ReplyPolicy {
-    /// Patterns in which `*` stands for any text; none: any name.
+    /// Patterns in which `*` stands for any text; an empty list allows any name.
     patterns: Vec<String>,
 }
 
 impl ReplyPolicy {
-    /// Takes patterns such as `agents.*`; `*` stands for any text.
+    /// Parses patterns such as `agents.*`; `*` stands for any text.
     ///
     /// # Errors
-    /// The place of the first pattern that is empty or holds white space, and what is wrong.
+    /// The index of the first pattern that is empty or holds white space, and a message.
     pub fn parse(patterns: &[impl AsRef<str>]) -> Result<Self, (usize, String)> {
         for (at, pattern) in patterns.iter().map(AsRef::as_ref).enumerate() {
             if pattern.is_empty() || pattern.contains(|c: char| c.is_whitespace() || "^$\\()|[]".contains(c))
@@ -32,7 +32,7 @@ impl ReplyPolicy {
         Ok(Self { patterns: patterns.iter().map(|pattern| pattern.as_ref().to_owned()).collect() })
     }
 
-    /// Whether a result may go to the queue of this name. No pattern opens the worker's own queues.
+    /// Returns true if the queue with this name may receive results. No pattern allows the worker's own queues.
     pub fn allows(&self, name: &str) -> bool {
         if name.starts_with(DIRECT_REPLY) {
             return true;
@@ -44,7 +44,7 @@ impl ReplyPolicy {
     }
 }
 
-/// Whether the whole text fits the pattern.
+/// Returns true if the whole text matches the pattern.
 fn matches(pattern: &str, text: &str) -> bool {
     match pattern.split_once('*') {
         None => pattern == text,

@@ -1,7 +1,7 @@
 //! Secrets of a message, and values of its caller that an error may not repeat.
 //!
-//! Goes by names and places alone. Invariant: a text below a name that speaks of secrets is one, unless it is known to
-//! be none.
+//! Decides by names and places alone. Invariant: a text below a name that suggests secrets is a secret, unless it is
+//! known to be none.
 
 use jiff::Timestamp;
 use serde_json::value::RawValue;
@@ -12,20 +12,20 @@ use crate::domain::json;
 use crate::domain::secret::Secrets;
 use crate::domain::text::is_repeatable;
 
-/// Extent to which a message is understood.
+/// The extent to which a message was understood.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Read {
-    /// The arguments are those of the subtool.
+    /// The arguments fit the subtool.
     Fully,
-    /// Something does not fit, and error messages quote it: nobody knows what stands where.
+    /// Something does not fit, and error messages quote it: the meaning of its parts is unknown.
     InPart,
 }
 
-/// Returns the secrets in a message or its arguments: every text below a name that speaks of them, at any depth, but for what
-/// is known to be none. A text that is itself JSON is looked into as well: models send objects so.
+/// Returns the secrets in a message or its arguments: every text below a name that suggests secrets, at any depth,
+/// unless it is known to be none. A text that is itself JSON is searched as well: models send objects as text.
 pub fn secrets(raw: &RawValue, read: Read) -> Secrets {
     let mut secrets = Secrets::default();
-    // Most arguments hold none, and then nothing is parsed; an escaped name is parsed to be seen.
+    // Most arguments hold no secret and are not parsed; names with escapes have to be parsed.
     if raw.get().contains('\\') || speaks_of_secrets(raw.get()) {
         each_text(raw, &[], JSON_LAYERS_MAX, &mut |path, text| {
             let is_plain = read == Read::Fully && is_plain(path);
@@ -37,10 +37,10 @@ pub fn secrets(raw: &RawValue, read: Read) -> Secrets {
     secrets
 }
 
-/// Layers of JSON inside texts of JSON that are searched.
+/// The layers of JSON inside JSON texts that are searched.
 const JSON_LAYERS_MAX: usize = 3;
 
-/// Tells of every text and number, and of those in texts that are JSON, with the names that lead there.
+/// Calls `told` for every text and number, including those in texts that are JSON, with the names on the path.
 fn each_text(raw: &RawValue, above: &[String], layers: usize, told: &mut dyn FnMut(&[String], &str)) {
     json::rewritten(raw, &mut |path, text| {
         let path = [above, path].concat();
@@ -53,8 +53,8 @@ fn each_text(raw: &RawValue, above: &[String], layers: usize, told: &mut dyn FnM
     });
 }
 
-/// Returns the texts of a body that an error may not repeat, whatever they are: all but numbers, times and what has the form of a
-/// name, an id or an address. Those are the caller's values, and one in a wrong place may be a password.
+/// Returns the texts of a body that an error may not repeat: all that are not numbers, times, names, ids or
+/// addresses. They are the caller's values, and one in a wrong place may be a password.
 pub fn unrepeatable(body: &[u8], failure: &Failure) -> Secrets {
     let mut values = Secrets::default();
     let Some(raw) = envelope::raw(body) else { return values };
@@ -74,23 +74,23 @@ pub fn unrepeatable(body: &[u8], failure: &Failure) -> Secrets {
     values
 }
 
-/// The shortest value that an error does not repeat: a shorter one is part of too many words.
+/// The shortest value that is masked in an error: a shorter one is part of too many words.
 const VALUE_CHARS_MIN: usize = 4;
 
 /// Words in the names of things that are secret.
 const SENSITIVE: [&str; 5] = ["credential", "password", "secret", "token", "answer"];
 
-/// A word in the names of people, which begins like one of those.
+/// The word for a person that begins like one of the words above.
 const SECRETARY: &str = "secretar";
 
-/// Returns true if a name speaks of secrets.
+/// Returns true if a name suggests a secret.
 pub fn speaks_of_secrets(text: &str) -> bool {
     let text = text.to_ascii_lowercase();
     let speaks = |text: &str| SENSITIVE.iter().any(|word| text.contains(word));
     speaks(&text) && (!text.contains(SECRETARY) || speaks(&text.replace(SECRETARY, "-")))
 }
 
-/// Members of `credentials` that are no secret (Okta's `UserCredentials` and `AppUserCredentials`), by the last two names.
+/// Plain members of `credentials` (Okta's `UserCredentials` and `AppUserCredentials`), by the last two names.
 const PLAIN: [[&str; 2]; 11] = [
     ["credentials", "userName"],
     ["provider", "type"],
@@ -133,7 +133,7 @@ mod tests {
                 r#"{"credentials":{"userName":"jane","password":{"value":"hunter22","x":"rosebud"},"y":"boat"}}"#,
                 r#"{"credentials":{"userName":"jane","password":{"value":"***","x":"***"},"y":"***"}}"#,
             ),
-            // What is only named alike is no exception, nor what stands deeper than it should.
+            // Neither a similar name is an exception, nor one at a deeper level.
             (
                 r#"{"profile":{"mySecretAboutASecretary":"boat","hash":{"passwords":{"hash":{"algorithm":"rosebud"}}}},"credentials":{"userName":{"z":"hunter22"}}}"#,
                 r#"{"profile":{"mySecretAboutASecretary":"***","hash":{"passwords":{"hash":{"algorithm":"***"}}}},"credentials":{"userName":{"z":"***"}}}"#,
@@ -142,7 +142,7 @@ mod tests {
         for (arguments, expected) in rows {
             assert_eq!(masked(arguments, Read::Fully), expected);
         }
-        // Where something does not fit, everything below such a name is hidden.
+        // If something does not fit, everything below such a name is hidden.
         let unfit = r#"{"credentials":{"userName":"jane","provider":{"name":"okta"}}}"#;
         assert_eq!(
             masked(unfit, Read::InPart),

@@ -1,7 +1,7 @@
-//! Apps: what one is, how it looks, and how it is listed. Who uses it is in `assignments`.
+//! Apps: their data, their JSON and their lists. `assignments` knows their users.
 //!
-//! Apps cannot be created over the wire here; tests and the seed make them. All look like bookmark apps,
-//! the plainest of Okta's many shapes.
+//! Apps cannot be created over the wire here; tests and the seed create them. All look like bookmark apps, the
+//! simplest of Okta's many kinds.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -19,21 +19,21 @@ use super::reply::{Reply, Stamp};
 
 const APPS: Sizes = Sizes { default: 20, max: 200 };
 
-/// What an app is made from.
+/// The attributes of a new app.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewApp {
-    /// What people call it.
+    /// The label shown to users.
     pub label: String,
-    /// What Okta's catalogue calls it.
+    /// The name in Okta's catalogue.
     pub name: String,
-    /// How people sign in to it, such as `BOOKMARK`.
+    /// The sign-on mode, such as `BOOKMARK`.
     pub sign_on_mode: String,
-    /// Attributes its users may have there.
+    /// The profile attributes that its users may have.
     pub attributes: BTreeSet<String>,
 }
 
 impl NewApp {
-    /// A bookmark without attributes.
+    /// Creates a bookmark app without attributes.
     pub fn bookmark(label: &str) -> Self {
         Self {
             label: label.to_owned(),
@@ -52,7 +52,7 @@ pub(super) struct App {
     pub(super) is_active: bool,
     pub(super) created: Stamp,
     pub(super) last_updated: Stamp,
-    /// Groups whose members may use it.
+    /// The groups whose members may use the app.
     pub(super) groups: BTreeMap<Id, Grant>,
 }
 
@@ -65,7 +65,7 @@ impl App {
         Target::new(self.id, "AppInstance", &self.made_from.label, &self.made_from.label)
     }
 
-    /// The app as an answer shows it.
+    /// Returns the app as the JSON of an answer.
     pub(super) fn view(&self, host: &str, org: Id) -> Value {
         let Self { id, made_from: NewApp { label, name, sign_on_mode, .. }, .. } = self;
         let below = |path: &str| json!({ "href": format!("{host}/api/v1/apps/{id}{path}") });
@@ -116,7 +116,7 @@ impl App {
         })
     }
 
-    /// Where a click on the dashboard leads.
+    /// Returns the target of the app's link on the dashboard.
     pub(super) fn link(&self, host: &str) -> String {
         format!("{host}/home/{}/{}/2557", self.made_from.name, self.id)
     }
@@ -137,19 +137,19 @@ impl Item for App {
     }
 }
 
-/// What `filter` on apps takes: one comparison.
+/// The supported `filter` expressions on apps: one comparison.
 #[derive(Debug)]
 enum Filter {
     All,
     Own(Expression),
     UsedBy(Id),
     GrantedTo(Id),
-    /// A user or group that does not exist, or a key no app has.
+    /// A user or group that does not exist, or a key that no app has.
     None,
 }
 
 impl Org {
-    /// The app a path names.
+    /// Returns the app that a path names.
     pub(super) fn app_at(&self, key: &str) -> Result<&App, Refusal> {
         Id::parse(key).and_then(|id| self.apps.get(id)).ok_or_else(|| Refusal::missing(key, "AppInstance"))
     }
@@ -204,7 +204,7 @@ impl Org {
                 view
             })
             .collect();
-        // Recorded: `useOptimization`, `includeNonDeleted` and `alwaysIncludeVpnSettings` are lost.
+        // Recorded: `useOptimization`, `includeNonDeleted` and `alwaysIncludeVpnSettings` are dropped.
         let links = Links { host, path: "/api/v1/apps", limit, kept: &["q", "filter", "expand"] };
         Ok(links.write(Reply::json(&views), asked, next.as_deref()))
     }
@@ -225,7 +225,7 @@ impl Org {
         })
     }
 
-    /// Puts a user's assignment into the view of an app.
+    /// Embeds a user's assignment in the JSON of an app.
     fn embed(&self, view: &mut Value, app: &App, user: Id, asked: &Asked<'_>) {
         if let Some(access) = self.access(app, user, asked.now) {
             view["_embedded"] = json!({ "user": access.view(app.id, &self.settings.host) });

@@ -1,7 +1,7 @@
-//! Who may use which app: directly, or because a group may.
+//! App assignments: the users of each app, directly or through a group.
 //!
-//! An assignment of one's own (scope USER) hides the one a group gives. Only the former can be taken
-//! away from a user; the latter goes with the membership.
+//! A direct assignment (scope USER) hides one through a group. Only the former can be removed from a user; the latter
+//! ends with the membership.
 
 use std::collections::BTreeSet;
 
@@ -21,13 +21,13 @@ use super::users::{Form, Status, User};
 
 const APP_USERS: Sizes = Sizes { default: 50, max: 500 };
 
-/// That a group may use an app.
+/// The assignment of a group to an app.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Grant {
     pub(super) since: Stamp,
 }
 
-/// That a user may use an app.
+/// The direct assignment of a user to an app.
 #[derive(Debug, Clone)]
 pub(super) struct Assignment {
     pub(super) created: Stamp,
@@ -37,7 +37,7 @@ pub(super) struct Assignment {
     pub(super) profile: Map<String, Value>,
 }
 
-/// How a user comes to an app.
+/// A user's access to an app.
 #[derive(Debug)]
 pub(super) struct Access<'a> {
     user: &'a User,
@@ -51,7 +51,7 @@ enum Way<'a> {
 }
 
 impl Access<'_> {
-    /// The assignment as an answer shows it.
+    /// Returns the assignment as the JSON of an answer.
     pub(super) fn view(&self, app: Id, host: &str) -> Value {
         let user = self.user.id;
         let mut links = json!({
@@ -99,7 +99,7 @@ impl Access<'_> {
 }
 
 impl Org {
-    /// How a user may use an app, as the index sees it.
+    /// Returns a user's access to an app, as the index sees it.
     pub(super) fn access<'a>(&'a self, app: &App, user: Id, now: Timestamp) -> Option<Access<'a>> {
         let own = self.assignments.get(&app.id).and_then(|own| own.seen_one(user, now));
         let way = match own {
@@ -113,7 +113,7 @@ impl Org {
         Some(Access { user: self.users.shelf().seen_one(user, now)?, way })
     }
 
-    /// Whether a user gets what a group gives. A deactivated one is still in the group, and gets nothing (Okta help).
+    /// Returns true if a user benefits from a group. A deactivated user stays in it, but does not (Okta help).
     fn is_member(&self, group: Id, user: Id, now: Timestamp) -> bool {
         let there = self.users.shelf().seen_one(user, now);
         there.is_some_and(|user| user.status != Status::Deprovisioned)
@@ -121,7 +121,7 @@ impl Org {
                 || self.members.get(&group).is_some_and(|members| members.seen_one(user, now).is_some()))
     }
 
-    /// Everybody who may use an app, in the order of their ids.
+    /// Returns all users of an app, in the order of their ids.
     fn app_users<'a>(
         &'a self,
         app: &App,
@@ -166,7 +166,7 @@ impl Org {
             })
             .collect();
         let path = format!("/api/v1/apps/{}/users", app.id);
-        // Okta forgot `expand` here until release 2026.08.0 (okta-sdk-nodejs issue 439).
+        // Okta omitted `expand` here until release 2026.08.0 (okta-sdk-nodejs issue 439).
         let links = Links { host, path: &path, limit, kept: &["q"] };
         Ok(links.write(Reply::json(&views), asked, next.as_deref()))
     }
@@ -182,7 +182,7 @@ impl Org {
         Ok(Reply::json(&view))
     }
 
-    /// How a user may use an app, this instant.
+    /// Returns a user's access to an app, at this instant.
     fn access_now<'a>(&'a self, app: &App, user: &'a User) -> Option<Access<'a>> {
         let way = match self.assignments.get(&app.id).and_then(|own| own.get(user.id)) {
             Some(own) => Way::Own(own),
@@ -199,7 +199,7 @@ impl Org {
         Some(Access { user, way })
     }
 
-    /// POST to the list: the body names the user.
+    /// Handles POST to the list: the body names the user.
     pub(super) fn assign(&mut self, asked: &Asked<'_>) -> Result<Reply, Refusal> {
         let app = self.active_app(&asked.ids[0])?;
         let body = asked.object(&["id", "credentials", "profile", "scope"])?;
@@ -208,7 +208,7 @@ impl Org {
         self.put_assignment(asked, app, user, &body)
     }
 
-    /// POST to one user's assignment: the path names the user.
+    /// Handles POST to one user's assignment: the path names the user.
     pub(super) fn update_app_user(&mut self, asked: &Asked<'_>) -> Result<Reply, Refusal> {
         let app = self.active_app(&asked.ids[0])?;
         let body = asked.object(&["id", "credentials", "profile", "scope"])?;
@@ -216,7 +216,7 @@ impl Org {
         self.put_assignment(asked, app, user, &body)
     }
 
-    /// Assigning again is an update: the same `created`, a newer `lastUpdated` (recorded).
+    /// Creates or updates an assignment. An update keeps `created` and has a newer `lastUpdated` (recorded).
     fn put_assignment(
         &mut self,
         asked: &Asked<'_>,
@@ -226,7 +226,7 @@ impl Org {
     ) -> Result<Reply, Refusal> {
         let of = self.apps.get(app).expect("the app was there a moment ago");
         let who = self.users.get(user).expect("the user was there a moment ago");
-        // Guess: E0000117 stands in Okta's catalogue for this, and nobody has recorded it.
+        // Guess: Okta's catalogue lists E0000117 for this case, and there is no recording.
         if who.status == Status::Deprovisioned {
             return Err(Refusal::inactive_user());
         }
@@ -294,18 +294,18 @@ impl Org {
         Ok(Reply::empty())
     }
 
-    /// An app that can be given to somebody: an inactive one looks as if it were not there.
+    /// Returns an app that can be assigned: an inactive one is reported as missing.
     fn active_app(&self, key: &str) -> Result<Id, Refusal> {
         let app = self.app_at(key)?;
         if app.is_active { Ok(app.id) } else { Err(Refusal::missing(key, "AppInstance")) }
     }
 
-    /// A user by id only: assignments take no logins.
+    /// Returns a user by id only: assignments take no logins.
     fn user_by_id(&self, key: &str) -> Result<&User, Refusal> {
         Id::parse(key).and_then(|id| self.users.get(id)).ok_or_else(|| Refusal::missing(key, "User"))
     }
 
-    /// The dashboard of a user: one link for each app it may use. Not paged.
+    /// Lists the dashboard of a user: one link for each app that the user may use. Not paged.
     pub(super) fn app_links(&self, asked: &Asked<'_>) -> Result<Reply, Refusal> {
         let user = self.user_at(&asked.ids[0])?;
         let host = &self.settings.host;
@@ -333,7 +333,7 @@ impl Org {
     }
 }
 
-/// The recorded text runs both ids together.
+/// Builds the refusal, whose recorded text concatenates both ids.
 fn not_assigned(app: Id, user: Id) -> Refusal {
     Refusal::missing(&format!("{user}{app}"), "AppUser")
 }

@@ -1,7 +1,7 @@
-//! One request as it arrives, and which operation it asks for.
+//! An incoming request, and the operation that it asks for.
 //!
-//! Knows Okta's paths and methods; knows nothing of what they do. Method and route template decide, as
-//! they do for the buckets.
+//! Knows Okta's paths and methods; knows nothing of the operations' effects. Method and route template decide, as they
+//! do for the buckets.
 
 use std::borrow::Cow;
 
@@ -15,7 +15,7 @@ use crate::domain::http::Response;
 
 use super::refusal::Refusal;
 
-/// A request on the wire.
+/// An HTTP request.
 #[derive(Debug, Clone)]
 pub struct Call {
     /// The HTTP method.
@@ -28,7 +28,7 @@ pub struct Call {
     pub body: Bytes,
 }
 
-/// What came of a request.
+/// The outcome of a request.
 #[derive(Debug, Clone)]
 pub enum Answer {
     /// The org answered.
@@ -37,7 +37,7 @@ pub enum Answer {
     Lost,
 }
 
-/// Everything the org does when asked.
+/// The operations of the org.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Operation {
     ListUsers,
@@ -78,7 +78,7 @@ pub(super) enum Operation {
     Org,
 }
 
-/// Method, route template and operation. `me` stands above the template that would swallow it.
+/// The method, route template and operation of each route. `me` precedes the template that would match it too.
 const ROUTES: &[(Method, &str, Operation)] = {
     use Operation as O;
     &[
@@ -125,7 +125,7 @@ const ROUTES: &[(Method, &str, Operation)] = {
     ]
 };
 
-/// Where a request leads.
+/// The result of routing a request.
 #[derive(Debug)]
 pub(super) enum Way<'a> {
     To { operation: Operation, route: &'static str, ids: [Cow<'a, str>; 2] },
@@ -150,7 +150,7 @@ impl<'a> Way<'a> {
     }
 }
 
-/// The decoded placeholders of a route, when the path fits it.
+/// Returns the decoded placeholders of a route, if the path matches it.
 fn fit<'a>(route: &str, path: &'a str) -> Option<[Cow<'a, str>; 2]> {
     let mut ids = [Cow::Borrowed(""), Cow::Borrowed("")];
     let mut found = 0;
@@ -172,7 +172,7 @@ fn fit<'a>(route: &str, path: &'a str) -> Option<[Cow<'a, str>; 2]> {
     }
 }
 
-/// Why something happens: which request, and when.
+/// The cause of an event: the request and the time.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Cause<'a> {
     pub(super) now: Timestamp,
@@ -180,7 +180,7 @@ pub(super) struct Cause<'a> {
     pub(super) path: &'a str,
 }
 
-/// A request under way: what was asked, when, and under which id.
+/// A request in progress: its content, its time and its id.
 #[derive(Debug)]
 pub(super) struct Asked<'a> {
     pub(super) now: Timestamp,
@@ -192,7 +192,7 @@ pub(super) struct Asked<'a> {
 }
 
 impl<'a> Asked<'a> {
-    /// Reads a query as forms are read: `+` is a space.
+    /// Parses a query with the rules of forms: `+` is a space.
     pub(super) fn read_query(text: &'a str) -> Vec<(Cow<'a, str>, Cow<'a, str>)> {
         text.split('&')
             .filter(|pair| !pair.is_empty())
@@ -203,13 +203,13 @@ impl<'a> Asked<'a> {
             .collect()
     }
 
-    /// The value of a query parameter; an empty one is none.
+    /// Returns the value of a query parameter; `None` if it is empty.
     pub(super) fn query(&self, name: &str) -> Option<&str> {
         let (_, value) = self.query.iter().find(|(known, _)| known == name)?;
         (!value.is_empty()).then_some(value.as_ref())
     }
 
-    /// A switch of the query.
+    /// Returns a boolean parameter of the query.
     pub(super) fn switch(&self, name: &str, default: Switch) -> Switch {
         match self.query(name) {
             Some(value) if value.eq_ignore_ascii_case("true") => Switch::On,
@@ -218,7 +218,7 @@ impl<'a> Asked<'a> {
         }
     }
 
-    /// The body as a JSON object that holds at least one of the keys Okta reads.
+    /// Parses the body as a JSON object that holds at least one of the keys Okta reads.
     pub(super) fn object(&self, keys: &[&str]) -> Result<Map<String, Value>, Refusal> {
         let object: Map<String, Value> =
             serde_json::from_slice(self.body).map_err(|_| Refusal::malformed())?;
@@ -226,7 +226,7 @@ impl<'a> Asked<'a> {
     }
 }
 
-/// A parameter that is on or off.
+/// A boolean parameter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Switch {
     On,

@@ -1,21 +1,21 @@
-//! Who calls: credentials become numbers, in the order in which they first appear.
+//! Client numbers: each credential gets a number, in the order in which they first appear.
 //!
-//! The numbers are for telling apart whose requests filled a window. A credential stays in here.
+//! The numbers distinguish the clients whose requests filled a window. A credential stays in this module.
 
 use http::HeaderMap;
 use http::header::AUTHORIZATION;
 
 use crate::domain::secret::Secret;
 
-/// Clients told apart: a test has one or two, and a caller with ever new tokens must not fill the memory.
+/// The most clients distinguished: a test has one or two, and a caller with ever new tokens must not fill the memory.
 const CLIENTS_MAX: usize = 8;
 
-/// Every credential that was seen, whether it is taken or not. Requests without one are a client too.
+/// Every credential seen, accepted or not. Requests without a credential also count as one client.
 #[derive(Debug, Default)]
 pub(super) struct Clients(Vec<Secret>);
 
 impl Clients {
-    /// The number of whoever sent these headers. Past the bound all share the last one.
+    /// Returns the number of the client that sent these headers. Past the limit all clients share the last number.
     pub(super) fn number(&mut self, headers: &HeaderMap) -> usize {
         let given = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok()).unwrap_or_default();
         let given = given.trim(); // as a `Secret` keeps it

@@ -1,7 +1,7 @@
-//! Okta's filter language: read once, checked against what an endpoint allows, then asked of each item.
+//! Okta's filter language: parsed once, checked against what an endpoint allows, then evaluated on each item.
 //!
-//! Attribute names are case-sensitive, operators are not; `and` binds tighter than `or`; texts are JSON
-//! strings. Knows nothing of users, groups or events: an item is whatever has attributes.
+//! Attribute names are case-sensitive, operators are not; `and` binds tighter than `or`; texts are JSON strings. Knows
+//! nothing of users, groups or events: an item is anything with attributes.
 
 use std::borrow::Cow;
 use std::cmp::Ordering;
@@ -9,10 +9,10 @@ use std::cmp::Ordering;
 use jiff::Timestamp;
 use serde_json::Value;
 
-/// Parentheses inside each other; a request line is not long enough for more.
+/// The greatest nesting depth of parentheses; a request line is not long enough for more.
 const DEPTH_MAX: usize = 100;
 
-/// A comparison.
+/// A comparison operator.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Operator {
     Equal,
@@ -27,7 +27,7 @@ pub(super) enum Operator {
     Present,
 }
 
-/// A filter.
+/// A parsed filter.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Expression {
     And(Box<Expression>, Box<Expression>),
@@ -35,7 +35,7 @@ pub(super) enum Expression {
     Compare { attribute: String, operator: Operator, value: Value },
 }
 
-/// Whether texts are compared with their case.
+/// The case sensitivity of text comparisons.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Case {
     Sensitive,
@@ -48,25 +48,25 @@ pub(super) enum Field<'a> {
     Text(Cow<'a, str>),
     Time(Timestamp),
     Json(&'a Value),
-    /// One of them is enough.
+    /// Several values, of which one match is enough.
     Any(Vec<Field<'a>>),
 }
 
-/// Something a filter can be asked of.
+/// An item that a filter can be evaluated on.
 pub(super) trait Item {
-    /// The attribute, when the item has it.
+    /// Returns the attribute, if the item has it.
     fn field(&self, attribute: &str) -> Option<Field<'_>>;
 }
 
 impl Expression {
-    /// Reads a filter; the error says where it ends to make sense.
+    /// Parses a filter; the error says where parsing stopped.
     pub(super) fn parse(text: &str) -> Result<Self, String> {
         let mut parser = Parser { rest: text.trim_start(), depth: 0 };
         let expression = parser.alternatives()?;
         if parser.rest.is_empty() { Ok(expression) } else { Err(parser.stuck("the end")) }
     }
 
-    /// Every comparison in it.
+    /// Returns all comparisons in the filter.
     pub(super) fn comparisons(&self) -> Vec<(&str, Operator, &Value)> {
         match self {
             Self::And(left, right) | Self::Or(left, right) => {
@@ -78,7 +78,7 @@ impl Expression {
         }
     }
 
-    /// Whether the item passes.
+    /// Returns true if the item matches.
     pub(super) fn admits(&self, item: &impl Item, case: Case) -> bool {
         match self {
             Self::And(left, right) => left.admits(item, case) && right.admits(item, case),
@@ -91,7 +91,7 @@ impl Expression {
     }
 }
 
-/// Whether a comparison holds for the value of an attribute.
+/// Returns true if a comparison holds for the value of an attribute.
 fn holds(field: &Field<'_>, operator: Operator, value: &Value, case: Case) -> bool {
     match field {
         Field::Any(fields) if operator == Operator::NotEqual => {
@@ -166,7 +166,7 @@ fn order_holds(order: Ordering, operator: Operator) -> bool {
     }
 }
 
-/// What is left of a filter's text; always at the start of a word.
+/// A parser with the unread rest of a filter's text, which always starts at a word.
 struct Parser<'a> {
     rest: &'a str,
     depth: usize,
@@ -239,7 +239,7 @@ impl Parser<'_> {
         Err(self.stuck("an operator"))
     }
 
-    /// A JSON string, number or truth value.
+    /// Parses a JSON string, number or boolean.
     fn value(&mut self) -> Result<Value, String> {
         let mut values = serde_json::Deserializer::from_str(self.rest).into_iter::<Value>();
         match values.next() {
@@ -260,7 +260,7 @@ impl Parser<'_> {
         taken
     }
 
-    /// Takes a word, in any case, when it stands alone.
+    /// Consumes a word, in any case, if it stands alone.
     fn take_word(&mut self, word: &str) -> bool {
         let taken = self.rest.get(..word.len()).is_some_and(|head| head.eq_ignore_ascii_case(word))
             && !self.rest[word.len()..].starts_with(|c: char| c.is_alphanumeric() || c == '.');

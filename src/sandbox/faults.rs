@@ -1,25 +1,25 @@
-//! Faults on order: the next request that fits fails as told, before or after it had its effect.
+//! Fault injection: the next matching request fails as specified, before or after its effect.
 //!
-//! What a fault looks like from outside is all it knows. It never changes the org by itself.
+//! A fault knows only how it looks from outside. It never changes the org by itself.
 
 use serde::Deserialize;
 
-/// When a fault strikes.
+/// The moment at which a fault strikes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum When {
-    /// Nothing was done.
+    /// Before the effect: nothing was done.
     #[default]
     Before,
-    /// Everything was done, and only the answer is wrong.
+    /// After the effect: everything was done, and only the answer is wrong.
     After,
 }
 
-/// What the caller sees instead of an answer.
+/// The failure that the caller sees instead of an answer.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Trouble {
-    /// A status with one of Okta's error objects that fits it.
+    /// A status with a matching Okta error object.
     Status(u16),
     /// A status with an error object of this code.
     Code {
@@ -28,7 +28,7 @@ pub enum Trouble {
         /// The `errorCode`.
         code: String,
     },
-    /// A status with an error of OAuth 2.0, as the token endpoint answers.
+    /// A status with an OAuth 2.0 error, as the token endpoint answers.
     #[serde(rename = "oauth")]
     OAuth {
         /// The status.
@@ -42,33 +42,33 @@ pub enum Trouble {
     Html(u16),
     /// The connection breaks without an answer.
     Lost,
-    /// 503 E0000010: Okta takes no writes for a while.
+    /// 503 E0000010: Okta accepts no writes for a while.
     ReadOnly,
     /// 403 without a body: the token lacks this scope.
     InsufficientScope(String),
 }
 
-/// One fault on order.
+/// An injected fault.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Fault {
-    /// The method it waits for; none is any.
+    /// The method to match; none matches any.
     #[serde(default)]
     pub method: Option<String>,
-    /// The route template it waits for, such as `/api/v1/users/{userId}`; with a `*` at its end, any that
-    /// begins so; none is any.
+    /// The route template to match, such as `/api/v1/users/{userId}`; a trailing `*` matches any suffix; none matches
+    /// any route.
     #[serde(default)]
     pub route: Option<String>,
-    /// Fitting requests that pass first.
+    /// The number of matching requests that pass first.
     #[serde(default)]
     pub skip: u32,
-    /// Fitting requests that fail then.
+    /// The number of matching requests that fail after that.
     #[serde(default = "once")]
     pub times: u32,
-    /// Before or after the effect.
+    /// The moment of the failure: before or after the effect.
     #[serde(default)]
     pub when: When,
-    /// What the caller sees.
+    /// The failure that the caller sees.
     pub what: Trouble,
 }
 
@@ -77,24 +77,24 @@ fn once() -> u32 {
 }
 
 impl Fault {
-    /// A fault that strikes the next request of any kind, before its effect.
+    /// Creates a fault that strikes the next request of any kind, before its effect.
     pub fn next(what: Trouble) -> Self {
         Self { method: None, route: None, skip: 0, times: 1, when: When::Before, what }
     }
 
-    /// The same, for requests of this method and route only.
+    /// Restricts the fault to requests of this method and route.
     #[must_use]
     pub fn on(self, method: &str, route: &str) -> Self {
         Self { method: Some(method.to_owned()), route: Some(route.to_owned()), ..self }
     }
 
-    /// The same, after the effect.
+    /// Moves the fault after the effect.
     #[must_use]
     pub fn after_effect(self) -> Self {
         Self { when: When::After, ..self }
     }
 
-    /// The same, for so many requests after skipping so many.
+    /// Sets the number of requests that fail, and the number skipped before them.
     #[must_use]
     pub fn times(self, times: u32, skip: u32) -> Self {
         Self { times, skip, ..self }
@@ -109,7 +109,7 @@ impl Fault {
     }
 }
 
-/// All faults on order, in order.
+/// The pending faults, in the order of injection.
 #[derive(Debug, Default)]
 pub(super) struct Faults(Vec<Fault>);
 
@@ -126,7 +126,7 @@ impl Faults {
         self.0.len()
     }
 
-    /// The fault that strikes this request. Each request passes by, or uses up, the first that fits.
+    /// Returns the fault that strikes this request. Each request is skipped by, or uses up, the first matching fault.
     pub(super) fn strike(&mut self, method: &str, route: &str) -> Option<(When, Trouble)> {
         let at = self.0.iter().position(|fault| fault.times > 0 && fault.fits(method, route))?;
         let fault = &mut self.0[at];

@@ -1,7 +1,7 @@
-//! Groups and who is in them.
+//! Groups and their members.
 //!
-//! Only groups of type OKTA_GROUP can be changed. Everybody is in Everyone, and nothing keeps a list of
-//! it; APP_GROUPs stand for groups of some directory that Okta only mirrors.
+//! Only groups of type OKTA_GROUP can be changed. All users are in Everyone, which has no member list; APP_GROUPs
+//! stand for groups of a directory that Okta only mirrors.
 
 use jiff::Timestamp;
 use serde::ser::SerializeMap;
@@ -30,7 +30,7 @@ const MEMBERS: Sizes = Sizes { default: 1000, max: 1000 };
 const NAME_CHARS_MAX: usize = 255;
 const DESCRIPTION_CHARS_MAX: usize = 1024;
 
-/// Where a group comes from.
+/// The origin of a group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum GroupKind {
     Okta,
@@ -56,7 +56,7 @@ pub(super) struct Group {
     pub(super) created: Stamp,
     pub(super) last_updated: Stamp,
     pub(super) last_membership_updated: Stamp,
-    /// Name and description are always in it, the latter maybe as `null`.
+    /// The profile. Name and description are always in it, the latter possibly as `null`.
     pub(super) profile: Profile,
 }
 
@@ -65,7 +65,7 @@ impl Group {
         self.profile.get("name").and_then(Value::as_str).unwrap_or_default()
     }
 
-    /// Refuses to change who is in a group that Okta does not own.
+    /// Refuses to change the members of a group that Okta does not own.
     pub(super) fn check_own_members(&self) -> Result<(), Refusal> {
         if self.kind == GroupKind::Okta { Ok(()) } else { Err(Refusal::forbidden()) }
     }
@@ -91,16 +91,16 @@ impl Item for Group {
     }
 }
 
-/// A group as an answer shows it.
+/// A group as the JSON of an answer.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct GroupView<'a> {
     pub(super) group: &'a Group,
     pub(super) host: &'a str,
-    /// What `expand=stats` embeds.
+    /// The stats that `expand=stats` embeds.
     pub(super) stats: Option<Stats>,
 }
 
-/// How large a group is.
+/// The size of a group.
 #[derive(Debug, Clone, Copy, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Stats {
@@ -148,7 +148,7 @@ impl Serialize for GroupLinks<'_, '_> {
 }
 
 impl Org {
-    /// The group a path names.
+    /// Returns the group that a path names.
     pub(super) fn group_at(&self, key: &str) -> Result<&Group, Refusal> {
         Id::parse(key).and_then(|id| self.groups.get(id)).ok_or_else(|| Refusal::missing(key, "UserGroup"))
     }
@@ -157,7 +157,7 @@ impl Org {
         Reply::json(&GroupView { group, host: &self.settings.host, stats: None })
     }
 
-    /// A group of a list. No group here comes from an app, so `expand=app` embeds nothing.
+    /// Returns a group of a list. No group here comes from an app, so `expand=app` embeds nothing.
     fn listed_group<'a>(&'a self, group: &'a Group, asked: &Asked<'_>) -> GroupView<'a> {
         let wants_stats =
             asked.query("expand").is_some_and(|expand| expand.split(',').any(|it| it == "stats"));
@@ -170,7 +170,7 @@ impl Org {
         GroupView { group, host: &self.settings.host, stats }
     }
 
-    /// Who is in a group, after somebody.
+    /// Returns the members of a group, after a cursor.
     fn group_users<'a>(
         &'a self,
         group: &Group,
@@ -178,7 +178,7 @@ impl Org {
         now: Timestamp,
     ) -> Box<dyn Iterator<Item = &'a User> + 'a> {
         let users = self.users.shelf();
-        // Guess: everyone except deactivated users. Other groups keep those (Okta help), so they are listed there.
+        // Guess: all except deactivated users. Other groups keep those (Okta help), so they are listed there.
         if group.kind == GroupKind::BuiltIn {
             let all = users.seen(after, now).map(|(_, user)| user);
             return Box::new(all.filter(|user| user.status != Status::Deprovisioned));
@@ -204,7 +204,7 @@ impl Org {
             let start = start.to_lowercase();
             let limit = pages::limit(asked, GROUPS_BY_Q)?;
             let starts = |group: &Group| group.name().to_lowercase().starts_with(&start);
-            // Recorded: `q` goes with a filter, and there is no Link header at all.
+            // Recorded: `q` combines with a filter, and there is no Link header at all.
             let page = query.page(asked, &self.groups, limit, starts)?;
             let views: Vec<_> = page.items.iter().map(|group| self.listed_group(group, asked)).collect();
             return Ok(Reply::json(&views));
@@ -224,7 +224,7 @@ impl Org {
         Ok(self.show_group(group))
     }
 
-    /// Makes a group of any kind.
+    /// Creates a group of any kind.
     pub(super) fn found_group(&mut self, cause: Cause<'_>, kind: GroupKind, profile: Profile) -> Id {
         let now = Stamp::seconds(cause.now);
         let id = self.ids.mint("00g");
@@ -235,7 +235,7 @@ impl Org {
         id
     }
 
-    /// PUT replaces the whole profile: what is not mentioned is gone.
+    /// Replaces the whole profile with the one in the PUT: attributes that it omits are gone.
     pub(super) fn replace_group(&mut self, asked: &Asked<'_>) -> Result<Reply, Refusal> {
         let former = self.group_at(&asked.ids[0])?;
         former.check_own_members()?;
@@ -268,7 +268,7 @@ impl Org {
         Ok(Reply::empty())
     }
 
-    /// The profile of a body, checked; `whose` already has its name.
+    /// Returns the checked profile of a body; `whose` already has its name.
     fn group_profile(&self, asked: &Asked<'_>, whose: Option<Id>) -> Result<Profile, Refusal> {
         let body = asked.object(&["profile"])?;
         let wanted = body.get("profile").and_then(Value::as_object).ok_or_else(Refusal::malformed)?;
@@ -316,7 +316,7 @@ impl Org {
         let group = self.group_at(&asked.ids[0])?;
         let user = self.user_at(&asked.ids[1])?;
         group.check_own_members()?;
-        // Guess: of a deactivated user only the removal is recorded, with 204 and with 404.
+        // Guess: for a deactivated user only the removal is recorded, with 204 and with 404.
         if user.status == Status::Deprovisioned {
             return Err(Refusal::missing(&asked.ids[1], "User"));
         }
@@ -337,7 +337,7 @@ impl Org {
         Ok(Reply::empty())
     }
 
-    /// Puts a user into a group; once is enough.
+    /// Adds a user to a group, unless the user is already a member.
     pub(super) fn join(&mut self, cause: Cause<'_>, group: Id, user: Id) {
         let members = self.members_of(group);
         if members.get(user).is_none() {
@@ -354,7 +354,7 @@ impl Org {
         self.happened(cause, change, format!("{group}/{user}"), vec![user_target, group_target]);
     }
 
-    /// Users came or went.
+    /// Updates the membership time of Everyone after users were added or removed.
     pub(super) fn everyone_changed(&mut self, now: Timestamp) {
         if let Some(everyone) = self.groups.edit(self.everyone, now) {
             everyone.last_membership_updated = Stamp::seconds(now);

@@ -1,30 +1,30 @@
-//! What went through the last windows of a bucket, client by client.
+//! The last windows of a bucket, with the requests of each client.
 //!
-//! It only remembers; who passes is decided in `limits`.
+//! Only records; `limits` decides which requests pass.
 
 use std::collections::VecDeque;
 
 use jiff::Timestamp;
 use serde::Serialize;
 
-/// Windows remembered: an hour of them at Okta's length.
+/// The number of windows kept: an hour of them at Okta's length.
 const WINDOWS_MAX: usize = 60;
 
-/// One window.
+/// A past window.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Past {
-    /// When its first request came.
+    /// The time of its first request.
     pub opened: Timestamp,
-    /// Requests it had room for.
+    /// The number of requests it allowed.
     pub limit: u32,
-    /// What each client sent, by its number: 0 is the one that called this org first, whatever bucket.
+    /// The requests of each client, by its number: 0 is the client that called this org first, in any bucket.
     pub clients: Vec<Tally>,
 }
 
-/// What one client sent in one window.
+/// The requests of one client in one window.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
 pub struct Tally {
-    /// Requests let through, failed ones included.
+    /// Requests accepted, failed ones included.
     pub accepted: u32,
     /// Requests refused because the window was spent.
     pub refused: u32,
@@ -32,12 +32,12 @@ pub struct Tally {
     pub refused_concurrent: u32,
 }
 
-/// The last windows of a bucket, the oldest first.
+/// The last windows of a bucket, oldest first.
 #[derive(Debug, Clone, Default)]
 pub(super) struct History(VecDeque<Past>);
 
 impl History {
-    /// A new window has opened.
+    /// Opens a new window.
     pub(super) fn open(&mut self, opened: Timestamp, limit: u32) {
         if self.0.len() == WINDOWS_MAX {
             self.0.pop_front();
@@ -45,7 +45,7 @@ impl History {
         self.0.push_back(Past { opened, limit, clients: Vec::new() });
     }
 
-    /// What a client sent in the latest window. A refusal before the first one is in none.
+    /// Records a client's request in the latest window. A refusal before the first window is not recorded.
     pub(super) fn note(&mut self, client: usize, note: impl FnOnce(&mut Tally)) {
         let Some(past) = self.0.back_mut() else { return };
         if past.clients.len() <= client {

@@ -1,20 +1,20 @@
-//! Ids as Okta shapes them, and the one source of anything random.
+//! Okta-shaped ids, and the only source of randomness.
 //!
-//! Ids grow with each one made, so that ordering by id is ordering by age and a page cursor stays valid
-//! when the item it names is gone. The same seed makes the same ids.
+//! Ids increase with each one created, so that ordering by id is ordering by age and a page cursor stays valid when its
+//! item is gone. The same seed gives the same ids.
 
 use std::fmt;
 
 use fastrand::Rng;
 use serde::{Serialize, Serializer};
 
-/// In ASCII order, so that texts sort as the numbers they stand for.
+/// The digits in ASCII order, so that texts sort like the numbers they represent.
 const DIGITS: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
 
-/// The digits of an id that count upwards: 62⁷ is enough for any simulation.
+/// The number of digits of an id that count upwards: 62⁷ is enough for any simulation.
 const COUNTING_DIGITS: usize = 7;
 
-/// What the ids of this org end with, as those of a real org share their last four characters.
+/// The end of all ids of this org, as those of a real org share their last four characters.
 const ORG_SUFFIX: &[u8; 4] = b"Sb5d";
 
 /// The id of a user, group, app or anything else: 20 characters.
@@ -22,13 +22,13 @@ const ORG_SUFFIX: &[u8; 4] = b"Sb5d";
 pub struct Id([u8; 20]);
 
 impl Id {
-    /// The id written so, if it has the shape of one.
+    /// Parses an id, if the text has the shape of one.
     pub fn parse(text: &str) -> Option<Self> {
         let bytes: [u8; 20] = text.as_bytes().try_into().ok()?;
         bytes.iter().all(u8::is_ascii_alphanumeric).then_some(Self(bytes))
     }
 
-    /// The id as text.
+    /// Returns the id as text.
     pub fn as_str(&self) -> &str {
         std::str::from_utf8(&self.0).expect("an id is made of ASCII letters and digits")
     }
@@ -52,7 +52,7 @@ impl Serialize for Id {
     }
 }
 
-/// Makes ids, tokens and everything else that looks random.
+/// A generator of ids, tokens and everything else that looks random.
 #[derive(Debug)]
 pub(super) struct Ids {
     rng: Rng,
@@ -65,7 +65,7 @@ impl Ids {
         Self { rng: Rng::with_seed(seed), made: 62_u64.pow(6) }
     }
 
-    /// A new id with a prefix of three characters, such as `00u`.
+    /// Returns a new id with a prefix of three characters, such as `00u`.
     pub(super) fn mint(&mut self, prefix: &str) -> Id {
         self.made += 1;
         let mut bytes = [b'0'; 20];
@@ -82,32 +82,32 @@ impl Ids {
         Id(bytes)
     }
 
-    /// A request id: 32 hexadecimal digits, as seen since 2022.
+    /// Returns a new request id: 32 hexadecimal digits, as seen since 2022.
     pub(super) fn request(&mut self) -> String {
         format!("{:032x}", self.rng.u128(..))
     }
 
-    /// The id of one error.
+    /// Returns a new error id.
     pub(super) fn error(&mut self) -> String {
         format!("oae{}", self.text(22))
     }
 
-    /// A secret as it stands in a mailed link.
+    /// Returns a new secret for a mailed link.
     pub(super) fn token(&mut self) -> String {
         self.text(20)
     }
 
-    /// A temporary password that satisfies the password policy.
+    /// Returns a new temporary password that satisfies the password policy.
     pub(super) fn password(&mut self) -> String {
         format!("Aa1{}", self.text(8))
     }
 
-    /// A UUID of version 4.
+    /// Returns a new UUID of version 4.
     pub(super) fn uuid(&mut self) -> uuid::Uuid {
         uuid::Builder::from_random_bytes(self.rng.u128(..).to_be_bytes()).into_uuid()
     }
 
-    /// The generator itself, for whatever is seeded.
+    /// Returns the random generator itself, for seeding other data.
     pub(super) fn rng(&mut self) -> &mut Rng {
         &mut self.rng
     }
@@ -117,9 +117,9 @@ impl Ids {
     }
 }
 
-/// A text as Okta compares logins: without regard to case and diacritics.
+/// Folds a text as Okta compares logins: without regard to case and diacritics.
 ///
-/// Covers the Latin letters of Western and Central Europe; others only lose their case.
+/// Covers the Latin letters of Western and Central Europe; other letters only lose their case.
 pub(super) fn fold(text: &str) -> String {
     let mut folded = String::with_capacity(text.len());
     for c in text.chars() {

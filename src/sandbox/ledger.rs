@@ -1,24 +1,24 @@
-//! What was really done, in order: the memory that tests of retries read.
+//! The ledger of effects, in order, which tests of retries read.
 //!
-//! A request that changes nothing leaves no trace here, whatever it was answered.
+//! A request that changes nothing leaves no trace here, whatever its answer was.
 
 use jiff::Timestamp;
 use serde::Serialize;
 
-/// One thing the org did.
+/// One effect of a request.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Effect {
-    /// When.
+    /// The time of the effect.
     pub at: Timestamp,
-    /// The request that caused it: its `X-Okta-Request-Id`.
+    /// The `X-Okta-Request-Id` of the request that caused it.
     pub request_id: String,
-    /// What was done, such as `user.created`.
+    /// The kind of effect, such as `user.created`.
     pub kind: &'static str,
-    /// The id of whom or what it was done to; for a membership or an assignment `<group or app>/<user>`.
+    /// The id of the changed object; for a membership or an assignment `<group or app>/<user>`.
     pub subject: String,
 }
 
-/// Everything the org can do, with its words for the ledger and for the System Log.
+/// The changes that the org can make, with their names in the ledger and in the System Log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Change {
     UserCreated,
@@ -54,12 +54,12 @@ pub(super) enum Change {
 }
 
 impl Change {
-    /// The change as the ledger calls it.
+    /// Returns the name of the change in the ledger.
     pub(super) fn effect(self) -> &'static str {
         self.words().0
     }
 
-    /// `eventType` and `displayMessage` of its log event; mails and secrets have none.
+    /// Returns `eventType` and `displayMessage` of its log event; mails and secrets have none.
     pub(super) fn event(self) -> Option<(&'static str, &'static str)> {
         let (_, kind, message) = self.words();
         (!kind.is_empty()).then_some((kind, message))

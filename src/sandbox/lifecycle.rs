@@ -1,7 +1,7 @@
-//! The lifecycle of a user: one step from one status to another, or the refusal Okta gives.
+//! The lifecycle of a user: one step from one status to another, or Okta's refusal.
 //!
-//! The table of statuses and steps is Okta's documentation and recordings. Where neither says anything
-//! the org guesses, and a comment that begins with "Guess" says so.
+//! The table of statuses and steps follows Okta's documentation and recordings. If neither covers a case, the org
+//! guesses, and a comment that begins with "Guess" says so.
 
 use serde_json::json;
 
@@ -12,7 +12,7 @@ use super::refusal::Refusal;
 use super::reply::{Reply, Stamp};
 use super::users::{Status, User};
 
-/// Whether an expired password is replaced by a temporary one.
+/// The kind of password expiry: without or with a temporary password.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Expiry {
     Plain,
@@ -24,7 +24,7 @@ impl Org {
         let user = self.user_at(&asked.ids[0])?;
         match user.status {
             Status::Staged | Status::Deprovisioned => {}
-            // Guess: only of an active user is the refusal recorded.
+            // Guess: the refusal is recorded only for an active user.
             Status::Provisioned
             | Status::Active
             | Status::Recovery
@@ -50,7 +50,7 @@ impl Org {
         Ok(self.send_activation(asked, &user, Switch::Off))
     }
 
-    /// Mails the activation link, or hands it out instead.
+    /// Mails the activation link, or returns it instead.
     fn send_activation(&mut self, asked: &Asked<'_>, user: &User, default: Switch) -> Reply {
         if asked.switch("sendEmail", default) == Switch::On {
             self.did(asked.cause, Change::MailActivation, user.id.to_string());
@@ -74,7 +74,7 @@ impl Org {
         Ok(Reply::done())
     }
 
-    /// The first DELETE deactivates, the second one deletes; both answer 204.
+    /// Deactivates on the first DELETE, and deletes on the second; both answer 204.
     pub(super) fn delete_user(&mut self, asked: &Asked<'_>) -> Result<Reply, Refusal> {
         let user = self.user_at(&asked.ids[0])?.clone();
         if user.status != Status::Deprovisioned {
@@ -91,7 +91,7 @@ impl Org {
         Ok(Reply::empty())
     }
 
-    /// Deactivates: application assignments go, group memberships stay (Okta help, "Deactivate user accounts").
+    /// Deactivates a user: app assignments end, group memberships stay (Okta help, "Deactivate user accounts").
     fn retire(&mut self, asked: &Asked<'_>, user: User) {
         let id = user.id;
         self.step(asked, user, Status::Deprovisioned, Change::UserDeactivated);
@@ -101,7 +101,7 @@ impl Org {
         self.mail_admin(asked);
     }
 
-    /// `sendEmail` of deactivate and delete mails the administrator, and only when asked to.
+    /// Mails the administrator after deactivate or delete, if `sendEmail` is set.
     fn mail_admin(&mut self, asked: &Asked<'_>) {
         if asked.switch("sendEmail", Switch::Off) == Switch::On {
             self.did(asked.cause, Change::MailAdmin, self.admin.to_string());
@@ -110,8 +110,8 @@ impl Org {
 
     pub(super) fn suspend_user(&mut self, asked: &Asked<'_>) -> Result<Reply, Refusal> {
         let user = self.user_at(&asked.ids[0])?;
-        // Guess: users who are PROVISIONED, in RECOVERY or PASSWORD_EXPIRED have a `suspend` link (recorded); what
-        // comes of it is not known.
+        // Guess: users who are PROVISIONED, in RECOVERY or PASSWORD_EXPIRED have a `suspend` link (recorded); its
+        // effect is not known.
         if user.status != Status::Active {
             let cause = "Cannot suspend a user that is not active".to_owned();
             return Err(Refusal::invalid("suspendUser", vec![cause]));
@@ -134,7 +134,7 @@ impl Org {
 
     pub(super) fn unlock_user(&mut self, asked: &Asked<'_>) -> Result<Reply, Refusal> {
         let user = self.user_at(&asked.ids[0])?;
-        // Guess: only of an active user is the refusal recorded.
+        // Guess: the refusal is recorded only for an active user.
         if user.status != Status::LockedOut {
             return Err(Refusal::not_locked());
         }
@@ -146,7 +146,7 @@ impl Org {
     pub(super) fn reset_password(&mut self, asked: &Asked<'_>) -> Result<Reply, Refusal> {
         let user = self.user_at(&asked.ids[0])?;
         let may = match user.status {
-            // Guess: RECOVERY and LOCKED_OUT. The others are recorded.
+            // Guess: RECOVERY and LOCKED_OUT. The other two are recorded.
             Status::Active | Status::Recovery | Status::PasswordExpired | Status::LockedOut => {
                 user.credentials.has_password
             }
@@ -171,7 +171,7 @@ impl Org {
     pub(super) fn expire_password(&mut self, asked: &Asked<'_>, expiry: Expiry) -> Result<Reply, Refusal> {
         let user = self.user_at(&asked.ids[0])?;
         let may = match user.status {
-            // Guess: PASSWORD_EXPIRED, and RECOVERY without a temporary password. The others are recorded.
+            // Guess: PASSWORD_EXPIRED, and RECOVERY without a temporary password. The rest is recorded.
             Status::Active | Status::Recovery | Status::PasswordExpired => user.credentials.has_password,
             // Guess: all of them.
             Status::Staged
@@ -201,7 +201,7 @@ impl Org {
         Ok(self.show_user(user))
     }
 
-    /// Puts a user into a status.
+    /// Sets a user's status.
     fn step(&mut self, asked: &Asked<'_>, mut user: User, status: Status, change: Change) {
         let now = Stamp::seconds(asked.now);
         if user.status != status {

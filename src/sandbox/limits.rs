@@ -1,7 +1,7 @@
-//! Who may pass: one window per bucket, and the number of requests in flight.
+//! Rate limits: one window per bucket, and the number of requests in flight.
 //!
-//! A window opens with the first request after the last one ended and lasts its whole length, so no two
-//! windows are aligned to each other or to the clock. A refused request is not counted; a failed one is.
+//! A window opens with the first request after the last one ended and lasts its whole length, so windows are aligned
+//! neither to each other nor to the clock. A refused request is not counted; a failed one is.
 
 use std::time::Duration;
 
@@ -14,37 +14,37 @@ use crate::domain::bucket::Bucket;
 use super::history::{History, Past};
 use super::settings::Settings;
 
-/// How far ahead the reset of a concurrency 429 lies: 111, 127 and 140 s were recorded in one second,
-/// although slots were free again at once.
+/// The distances of the reset of a concurrency 429: 111, 127 and 140 s were recorded in one second, although slots
+/// were free again at once.
 const CONCURRENCY_RESETS: [i64; 3] = [111, 127, 140];
 
 const LIMIT: HeaderName = HeaderName::from_static("x-rate-limit-limit");
 const REMAINING: HeaderName = HeaderName::from_static("x-rate-limit-remaining");
 const RESET: HeaderName = HeaderName::from_static("x-rate-limit-reset");
 
-/// Requests for tokens per window: what a developer's org was seen to announce.
+/// Token requests per window, as seen on a developer's org.
 const TOKENS: u32 = 150;
 
-/// What one bucket has seen.
+/// The counts of one bucket.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Counter {
-    /// The bucket, as in labels.
+    /// The name of the bucket, as in labels.
     pub bucket: &'static str,
     /// Requests per window.
     pub limit: u32,
-    /// Requests let through, failed ones included.
+    /// Requests accepted, failed ones included.
     pub accepted: u64,
     /// Requests refused because the window was spent.
     pub refused: u64,
     /// Requests refused because too many were in flight.
     pub refused_concurrent: u64,
-    /// The most requests let through in one window.
+    /// The most requests accepted in one window.
     pub accepted_max: u32,
-    /// The last windows, the oldest first.
+    /// The last windows, oldest first.
     pub windows: Vec<Past>,
 }
 
-/// What the three headers of one answer say.
+/// The values of the three rate-limit headers of one answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Rate {
     limit: u32,
@@ -60,7 +60,7 @@ impl Rate {
     }
 }
 
-/// A bucket's window and what went through it.
+/// A bucket's window and its counts.
 #[derive(Debug)]
 struct Window {
     limit: u32,
@@ -78,7 +78,7 @@ struct Window {
 pub(super) struct Limits {
     length: Duration,
     windows: [Window; Bucket::ALL.len()],
-    /// Requests for tokens are counted apart.
+    /// Token requests, which are counted separately.
     tokens: Window,
     lies: usize,
 }
@@ -97,7 +97,7 @@ impl Window {
         }
     }
 
-    /// Counts a client's request, or refuses it when the window of this length is spent.
+    /// Counts a client's request, or refuses it if the window of this length is spent.
     fn take(&mut self, length: Duration, client: usize, now: Timestamp) -> Result<Rate, Rate> {
         let opened = match self.opened {
             Some(opened) if now.duration_since(opened).unsigned_abs() < length => opened,
@@ -106,7 +106,7 @@ impl Window {
                 now
             }
         };
-        // Whole seconds: a client that trusts the header alone may come up to a second too early.
+        // Whole seconds: a client that trusts only the header may come up to a second too early.
         let seconds = i64::try_from(length.as_secs_f64().ceil() as u64).unwrap_or(i64::MAX);
         let reset = opened.as_second().saturating_add(seconds);
         if self.used >= self.limit {
@@ -132,17 +132,17 @@ impl Limits {
         Self { length: settings.window, windows, tokens: Window::of(TOKENS), lies: 0 }
     }
 
-    /// Counts a client's request, or refuses it when its window is spent.
+    /// Counts a client's request, or refuses it if the window of its bucket is spent.
     pub(super) fn take(&mut self, bucket: Bucket, client: usize, now: Timestamp) -> Result<Rate, Rate> {
         self.windows[position(bucket)].take(self.length, client, now)
     }
 
-    /// The same for a request for a token, whoever's.
+    /// Counts a token request of any client, or refuses it.
     pub(super) fn take_token(&mut self, now: Timestamp) -> Result<Rate, Rate> {
         self.tokens.take(self.length, 0, now)
     }
 
-    /// Refuses a client's request because too many are in flight: limit and remaining are 0 and the reset lies.
+    /// Refuses a client's request because too many are in flight: limit and remaining are 0 and the reset is wrong.
     pub(super) fn crowded(&mut self, bucket: Bucket, client: usize, now: Timestamp) -> Rate {
         let window = &mut self.windows[position(bucket)];
         window.refused_concurrent += 1;
@@ -150,7 +150,7 @@ impl Limits {
         self.crowd(now)
     }
 
-    /// The same for a request that is in no bucket.
+    /// Returns the same rate for a request that belongs to no bucket.
     pub(super) fn crowd(&mut self, now: Timestamp) -> Rate {
         self.lies += 1;
         let ahead = CONCURRENCY_RESETS[self.lies % CONCURRENCY_RESETS.len()];

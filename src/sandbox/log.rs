@@ -1,8 +1,8 @@
-//! The System Log: what happened, and how it is read.
+//! The System Log: its events and queries.
 //!
-//! Without `until` and ascending, a query polls: it always has a `next`, even on an empty page. With
-//! `until`, or descending, it is bounded: the last page has none. A cursor is the number of the next event to
-//! read (descending: of the last one read), so no event is skipped or seen twice.
+//! A query without `until` and ascending polls: it always has a `next`, even on an empty page. A query with `until`,
+//! or descending, is bounded: the last page has none. A cursor is the number of the next event to read (descending: of
+//! the last one read), so no event is skipped or seen twice.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -22,19 +22,19 @@ use super::reply::{Reply, Stamp};
 const LIMIT_DEFAULT: usize = 100;
 const LIMIT_MAX: usize = 1000;
 
-/// How far back a query without `since` looks.
+/// The default time range of a query without `since`.
 const SINCE_DEFAULT: Duration = Duration::from_secs(7 * 24 * 3600);
 
-/// How far back `since` may lie.
+/// The greatest age of `since`.
 const SINCE_MAX: Duration = Duration::from_secs(180 * 24 * 3600);
 
-/// Events kept; Okta keeps 90 days, a simulation about this many changes.
+/// The most events kept; Okta keeps 90 days, a simulation about this many changes.
 const EVENTS_MAX: usize = 500_000;
 
 const KEYWORDS_MAX: usize = 10;
 const KEYWORD_CHARS_MAX: usize = 40;
 
-/// Somebody or something an event is about.
+/// The subject of an event.
 #[derive(Debug, Clone)]
 pub(super) struct Target {
     id: Id,
@@ -59,7 +59,7 @@ impl Target {
     }
 }
 
-/// One event.
+/// A log event.
 #[derive(Debug)]
 pub(super) struct Event {
     pub(super) uuid: uuid::Uuid,
@@ -87,18 +87,18 @@ impl Log {
         self.events.push_back(event);
     }
 
-    /// The number the next event will have.
+    /// Returns the number that the next event will have.
     fn end(&self) -> u64 {
         self.first + self.events.len() as u64
     }
 
-    /// Events with their numbers.
+    /// Returns the events with their numbers.
     fn numbered(&self) -> impl DoubleEndedIterator<Item = (u64, &Event)> {
         self.events.iter().enumerate().map(|(at, event)| (self.first + at as u64, event))
     }
 }
 
-/// Which way a query reads, and where it ends.
+/// The direction of a query, and its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Reading {
     Polling,
@@ -106,7 +106,7 @@ enum Reading {
     Down,
 }
 
-/// An event as JSON, for filters that may ask for anything in it.
+/// An event as JSON, for filters on any of its attributes.
 struct Document(Value);
 
 impl Item for Document {
@@ -247,7 +247,7 @@ fn read_cursor(text: &str) -> Option<u64> {
     text.strip_suffix("_1")?.parse().ok()
 }
 
-/// A time of the query; a date without a time is midnight.
+/// Parses a time of the query; a date without a time is midnight.
 fn time(asked: &Asked<'_>, name: &str) -> Result<Option<Timestamp>, Refusal> {
     let Some(text) = asked.query(name) else { return Ok(None) };
     let midnight = || format!("{text}T00:00:00Z").parse::<Timestamp>().ok();
@@ -279,7 +279,7 @@ fn keywords(text: &str) -> Result<Vec<String>, Refusal> {
     Ok(words)
 }
 
-/// Whether each keyword is a word somewhere in the event.
+/// Returns true if each keyword is a word somewhere in the event.
 fn holds_all(view: &Value, keywords: &[String]) -> bool {
     let text = view.to_string().to_lowercase();
     let is_inside = |c: char| c.is_alphanumeric() || matches!(c, '@' | '.' | '-' | '_');

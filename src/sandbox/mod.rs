@@ -1,23 +1,23 @@
-//! The world, simulated: an Okta org as a state machine, with a thin skin of HTTP.
+//! The simulated Okta: an org as a state machine, with a thin HTTP layer.
 //!
 //! ```text
-//! settings  what an org is made with        call      a request, and the operation it asks for
-//! ids       ids, and all that is random     refusal   Okta's error codes
-//! shelf     things, and how the index       reply     answers and their headers
-//!           still sees them                 limits    buckets, windows, requests in flight
-//! ledger    what was really done            clients   who calls, as numbers
-//! faults    failures on order               history   the last windows, by client
-//! oauth     tokens for service apps         public_key  what their assertions are verified with
+//! settings  the settings of an org          call      a request, and the operation it asks for
+//! ids       ids, and all randomness         refusal   Okta's error codes
+//! shelf     objects, and the lag of the     reply     answers and their headers
+//!           index behind them               limits    buckets, windows, requests in flight
+//! ledger    the effects, in order           clients   the callers, as numbers
+//! faults    fault injection                 history   the last windows, by client
+//! oauth     tokens for service apps         public_key  verification of their assertions
 //!
 //! users  profile  lifecycle  people         groups    apps  assignments    log
 //! expression  search  pages                 (the query language, lists, cursors and links)
 //!
-//! org       a request's way through it      world     what happens without a request
-//! seed      the directory it begins with    server    the same over HTTP
+//! org       the handling of a request       world     changes without a request
+//! seed      the initial directory           server    the org over HTTP
 //! ```
 //!
-//! Nothing but `server` performs IO or reads a clock: [`Org::answer`] takes a call and the time and
-//! returns the answer. Where it disagrees with Okta, it is wrong.
+//! Only `server` performs IO or reads a clock: [`Org::answer`] takes a call and the time and returns the answer. Any
+//! difference from Okta is a bug.
 
 mod apps;
 mod assignments;

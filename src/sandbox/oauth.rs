@@ -1,7 +1,7 @@
-//! The org's authorization server: a service app proves who it is and gets a token with an end and scopes.
+//! The org's authorization server: a service app authenticates and gets a token with a lifetime and scopes.
 //!
-//! Okta's own texts where they were seen. Only `client_credentials` with `private_key_jwt` is known, the one way to
-//! `okta.*` scopes.
+//! Uses Okta's own texts as far as they were seen. Only `client_credentials` with `private_key_jwt` is supported, the
+//! only way to `okta.*` scopes.
 
 use std::collections::HashMap;
 
@@ -23,36 +23,36 @@ use super::public_key::PublicKey;
 use super::refusal::Refusal;
 use super::reply::Reply;
 
-/// Where tokens are asked for.
+/// The path of the token endpoint.
 pub(super) const TOKEN_PATH: &str = "/oauth2/v1/token";
 
 const ASSERTION_TYPE: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
 
-/// How far ahead the end of an assertion may lie, in seconds.
+/// The longest time to the expiry of an assertion, in seconds.
 const AHEAD_MAX: i64 = 3600;
 
-/// How far ahead of ours the clock of whoever issued an assertion may be, in seconds.
+/// The largest accepted lead of an assertion issuer's clock over ours, in seconds.
 const CLOCK_OFF_MAX: i64 = 60;
 
-/// Tokens remembered, and assertions: a caller that asks for ever new ones must not fill the memory.
+/// The most tokens kept, and the most assertions: a caller that requests ever new ones must not fill the memory.
 const REMEMBERED_MAX: usize = 1000;
 
-/// A service app that an administrator has made.
+/// A service app created by an administrator.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Client {
-    /// Its id: `0oa…`.
+    /// The client id: `0oa…`.
     pub id: String,
-    /// What its assertions are verified with.
+    /// The public key that verifies its assertions.
     pub key: PublicKey,
-    /// The scopes granted to it; without a list, every one of Okta's.
+    /// The scopes granted to the app; `None` means all of Okta's.
     pub scopes: Option<Vec<String>>,
 }
 
-/// What was handed out, and what was shown for it.
+/// The tokens issued, and the assertions used.
 #[derive(Debug, Default)]
 pub(super) struct Authorizations {
     tokens: Vec<(Secret, Token)>,
-    /// Each assertion once, by client and `jti`, until it has ended.
+    /// The used assertions, by client and `jti`, until each expires.
     shown: HashMap<(String, String), i64>,
 }
 
@@ -62,20 +62,20 @@ struct Token {
     ends: Timestamp,
 }
 
-/// How it stands with a token.
+/// The state of a token.
 pub(super) enum Standing<'a> {
-    /// It was not handed out here.
+    /// The token was not issued here.
     Unknown,
-    /// It has ended, or was taken back.
+    /// The token has expired, or was revoked.
     Ended,
-    /// It is good for these scopes.
+    /// The token is valid for these scopes.
     Good(&'a [String]),
 }
 
-/// Why there is no token.
+/// The reason that a token request is denied.
 enum Denied {
     OAuth(u16, &'static str, &'static str),
-    /// Recorded: an unknown client meets Okta's own error object.
+    /// An unknown client, which gets Okta's own error object (recorded).
     UnknownClient,
 }
 
@@ -99,13 +99,13 @@ struct Claims {
     jti: Option<String>,
 }
 
-/// A part of a JWT.
+/// Decodes a part of a JWT.
 fn part<T: DeserializeOwned>(text: &str) -> Option<T> {
     serde_json::from_slice(&URL_SAFE_NO_PAD.decode(text).ok()?).ok()
 }
 
 impl Authorizations {
-    /// How it stands with a token now.
+    /// Returns the current state of a token.
     pub(super) fn standing(&self, token: &str, now: Timestamp) -> Standing<'_> {
         match self.tokens.iter().find(|(known, _)| known.expose() == token) {
             None => Standing::Unknown,
@@ -114,14 +114,14 @@ impl Authorizations {
         }
     }
 
-    /// An administrator takes every token back.
+    /// Revokes every token, as an administrator does.
     pub(super) fn revoke(&mut self, now: Timestamp) {
         for (_, token) in &mut self.tokens {
             token.ends = token.ends.min(now);
         }
     }
 
-    /// Takes note of an assertion; whether it is new.
+    /// Records an assertion, and returns true if it is new.
     fn is_new(&mut self, client: &str, jti: String, exp: i64, now: Timestamp) -> bool {
         self.shown.retain(|_, exp| *exp > now.as_second());
         self.shown.len() < REMEMBERED_MAX && self.shown.insert((client.to_owned(), jti), exp).is_none()
@@ -135,7 +135,7 @@ impl Authorizations {
     }
 }
 
-/// The scope that an operation needs, and the wider one that does as well.
+/// Returns the scope that an operation needs, and the wider one that also suffices.
 pub(super) fn needed(method: &Method, route: &str) -> [String; 2] {
     let of_what = match route.trim_start_matches("/api/v1/").split('/').next() {
         Some("org") => "orgs",
@@ -147,7 +147,7 @@ pub(super) fn needed(method: &Method, route: &str) -> [String; 2] {
 }
 
 impl Org {
-    /// Answers a request for a token, while so many requests are in flight; `None` is no answer at all.
+    /// Answers a token request with this many requests in flight; `None` means no answer at all.
     pub(super) fn token_request(
         &mut self,
         call: &Call,
@@ -199,7 +199,7 @@ impl Org {
         }
     }
 
-    /// The scopes for which there is to be a token.
+    /// Checks a token request and returns the scopes to grant.
     fn judge(&mut self, call: &Call, now: Timestamp) -> Result<Vec<String>, Denied> {
         let body = std::str::from_utf8(&call.body).unwrap_or_default();
         let form = Asked::read_query(body);
@@ -224,7 +224,7 @@ impl Org {
                 "The authorization server resource does not have any configured default scopes, 'scope' must be provided.",
             ));
         }
-        // What was not granted is left out without a word (okta-sdk-golang issue 145).
+        // Scopes that were not granted are silently left out (okta-sdk-golang issue 145).
         let is_granted = |scope: &&str| match &client.scopes {
             Some(scopes) => scopes.iter().any(|granted| granted == scope),
             None => scope.starts_with("okta."),
@@ -240,7 +240,7 @@ impl Org {
         Ok(granted)
     }
 
-    /// The client that has signed an assertion for this endpoint.
+    /// Returns the client that has signed an assertion for this endpoint.
     fn prove(&mut self, assertion: &str, endpoint: &str, now: Timestamp) -> Result<Client, Denied> {
         let unreadable = || invalid_client("The client_assertion token is not a valid JWT.");
         let (signed, signature) = assertion.rsplit_once('.').ok_or_else(unreadable)?;
@@ -284,7 +284,7 @@ impl Org {
         Ok(client)
     }
 
-    /// The URL under which the caller has called: over a wire its `Host` says so.
+    /// Returns the URL that the caller used, from its `Host` header if there is one.
     fn endpoint(&self, headers: &HeaderMap) -> String {
         let scheme = self.settings.host.split("://").next().unwrap_or_default();
         match headers.get(header::HOST).and_then(|host| host.to_str().ok()) {
@@ -317,7 +317,7 @@ mod tests {
         Org::new(Settings { clients: vec![client], ..Settings::default() })
     }
 
-    /// An assertion with these claims, signed by the client's key.
+    /// Returns an assertion with these claims, signed by the client's key.
     fn assertion(claims: &Value) -> String {
         let der = PrivateKeyDer::from_pem_slice(KEY.as_bytes()).unwrap();
         let random = SystemRandom::new();

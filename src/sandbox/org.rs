@@ -1,7 +1,7 @@
-//! The org itself: all its state, and the way of a request through it.
+//! The org itself: all its state, and the handling of a request.
 //!
-//! A request is counted, let in, maybe struck by a fault, and answered; that order is Okta's and every
-//! operation shares it. What the operations do is told in the files of their nouns.
+//! A request is counted, admitted, possibly struck by a fault, and answered; that order is Okta's and all operations
+//! share it. The files named after the objects implement the operations.
 
 use std::collections::HashMap;
 
@@ -33,8 +33,8 @@ use super::users::{User, Users};
 
 /// A simulated Okta org.
 ///
-/// It has no clock: each call brings the time with it, and the same calls at the same times give the same
-/// answers, ids included.
+/// It has no clock: each call brings the time, and the same calls at the same times give the same answers, ids
+/// included.
 #[derive(Debug)]
 pub struct Org {
     pub(super) settings: Settings,
@@ -49,7 +49,7 @@ pub struct Org {
     pub(super) apps: Shelf<App>,
     pub(super) assignments: HashMap<Id, Shelf<Assignment>>,
     pub(super) log: Log,
-    /// The latest time heard of.
+    /// The latest time of any call.
     pub(super) now: Timestamp,
     clients: Clients,
     pub(super) authorizations: Authorizations,
@@ -59,7 +59,7 @@ pub struct Org {
 }
 
 impl Org {
-    /// An org with a directory, as the settings say.
+    /// Creates an org with a directory, as the settings say.
     pub fn new(settings: Settings) -> Self {
         let mut ids = Ids::new(settings.seed);
         let lag = settings.search_lag;
@@ -84,18 +84,18 @@ impl Org {
             effects: Vec::new(),
         };
         seed::fill(&mut org);
-        // The directory was there before anybody looked: it is no effect of a request.
+        // The directory existed before the first request, so it is no effect of a request.
         org.effects.clear();
         org.log = Log::default();
         org
     }
 
-    /// Answers a request that is alone.
+    /// Answers a request with no other request in flight.
     pub fn answer(&mut self, call: &Call, now: Timestamp) -> Answer {
         self.answer_with(call, now, 1)
     }
 
-    /// Answers a request while so many are in flight, itself among them.
+    /// Answers a request with this many in flight, itself included.
     pub fn answer_with(&mut self, call: &Call, now: Timestamp, in_flight: usize) -> Answer {
         self.now = self.now.max(now);
         let request_id = self.ids.request();
@@ -150,13 +150,13 @@ impl Org {
         said(reply, Some(rate))
     }
 
-    /// Checks the credential and that the caller speaks JSON.
+    /// Checks the credential and that the content type is JSON.
     fn admit(&mut self, call: &Call, route: &str, path: &str) -> Result<(), Reply> {
         let headers = &call.headers;
         let given = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok()).unwrap_or_default();
         let (scheme, token) = given.split_once(' ').unwrap_or_default();
         let known = ["SSWS", "Bearer", "DPoP"].iter().any(|known| scheme.eq_ignore_ascii_case(known));
-        // An org with service apps knows the access tokens that it has handed out.
+        // An org with service apps accepts only the access tokens that it has issued.
         let takes_any = self.settings.clients.is_empty() || !scheme.eq_ignore_ascii_case("Bearer");
         let fits = self.settings.token.as_ref().map_or(takes_any, |wanted| wanted.expose() == token);
         match self.authorizations.standing(token, self.now) {
@@ -183,7 +183,7 @@ impl Org {
         Reply::refusal(refusal, &self.ids.error())
     }
 
-    /// What a fault looks like; `None` is no answer at all.
+    /// Returns the reply that a fault produces; `None` means no answer at all.
     pub(super) fn fail(&mut self, trouble: &Trouble, path: &str) -> Option<Reply> {
         Some(match trouble {
             Trouble::Lost => return None,
@@ -244,7 +244,7 @@ impl Org {
         self.show_user(admin)
     }
 
-    /// What `okta-worker check` asks: the simulated credential may do everything.
+    /// Answers a question of `okta-worker check`: the simulated credential may do everything.
     fn show_my_roles(&self) -> Reply {
         Reply::json(&json!([{
             "id": self.admin,
@@ -268,7 +268,7 @@ impl Org {
         }))
     }
 
-    /// Writes into the ledger.
+    /// Records an effect in the ledger.
     pub(super) fn did(&mut self, cause: Cause<'_>, change: Change, subject: String) {
         self.effects.push(Effect {
             at: cause.now,
@@ -278,7 +278,7 @@ impl Org {
         });
     }
 
-    /// Writes into the ledger and the System Log.
+    /// Records an effect in the ledger and the System Log.
     pub(super) fn happened(
         &mut self,
         cause: Cause<'_>,
@@ -297,13 +297,13 @@ impl Org {
         });
     }
 
-    /// The same, for a change to a user alone.
+    /// Records an effect on one user in the ledger and the System Log.
     pub(super) fn happened_to_user(&mut self, cause: Cause<'_>, change: Change, user: &User) {
         let target = Target::new(user.id, "User", user.text("login"), &user.display_name());
         self.happened(cause, change, user.id.to_string(), vec![target]);
     }
 
-    /// A user as the target of an event.
+    /// Returns a user as the target of an event.
     pub(super) fn user_target(&self, user: Id) -> Target {
         match self.users.get(user) {
             Some(user) => Target::new(user.id, "User", user.text("login"), &user.display_name()),
@@ -311,44 +311,44 @@ impl Org {
         }
     }
 
-    /// Who is in a group.
+    /// Returns the members of a group.
     pub(super) fn members_of(&mut self, group: Id) -> &mut Shelf<()> {
         let lag = self.settings.search_lag;
         self.members.entry(group).or_insert_with(|| Shelf::new(lag))
     }
 
-    /// Who uses an app by an assignment of its own.
+    /// Returns the direct assignments of an app.
     pub(super) fn assignments_of(&mut self, app: Id) -> &mut Shelf<Assignment> {
         let lag = self.settings.search_lag;
         self.assignments.entry(app).or_insert_with(|| Shelf::new(lag))
     }
 
-    /// Orders a fault.
+    /// Injects a fault.
     pub fn script(&mut self, fault: Fault) {
         self.faults.order(fault);
     }
 
-    /// Takes all orders of faults back.
+    /// Removes all pending faults.
     pub fn clear_faults(&mut self) {
         self.faults.clear();
     }
 
-    /// How many faults are still on order.
+    /// Returns the number of pending faults.
     pub fn faults_pending(&self) -> usize {
         self.faults.pending()
     }
 
-    /// Everything that was really done, in order.
+    /// Returns all effects, in order.
     pub fn effects(&self) -> &[Effect] {
         &self.effects
     }
 
-    /// What each bucket has seen.
+    /// Returns the counts of each bucket.
     pub fn counters(&self) -> Vec<Counter> {
         self.limits.counters()
     }
 
-    /// What the org was made with.
+    /// Returns the settings of the org.
     pub fn settings(&self) -> &Settings {
         &self.settings
     }

@@ -1,8 +1,8 @@
-//! Lists in pages: limits, cursors and `Link` headers.
+//! Paged lists: limits, cursors and `Link` headers.
 //!
-//! `self` and `next` are separate headers, as in modern recordings, and name the org's own host. A cursor
-//! is the id of the last item, or for a sorted list its sort key and id; it stays valid when the item is
-//! gone. A page that ends with the list has no `next`.
+//! `self` and `next` are separate headers, as in recent recordings, and name the org's own host. A cursor is the id of
+//! the last item, or for a sorted list its sort key and id; it stays valid when the item is gone. A page that ends with
+//! the list has no `next`.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -14,17 +14,17 @@ use super::ids::Id;
 use super::refusal::Refusal;
 use super::reply::Reply;
 
-/// Okta writes links as forms are written: a space is `+`.
+/// The characters to encode: Okta encodes links like forms, with `+` for a space.
 const FORM: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'*').remove(b' ');
 
-/// How many items a page may hold.
+/// The default and greatest page size.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Sizes {
     pub(super) default: usize,
     pub(super) max: usize,
 }
 
-/// The limit of a request, cut to what the endpoint allows.
+/// Returns the limit of a request, capped at the endpoint's greatest.
 pub(super) fn limit(asked: &Asked<'_>, sizes: Sizes) -> Result<usize, Refusal> {
     match asked.query("limit") {
         None => Ok(sizes.default),
@@ -36,12 +36,12 @@ pub(super) fn limit(asked: &Asked<'_>, sizes: Sizes) -> Result<usize, Refusal> {
     }
 }
 
-/// The cursor of a list in the order of its ids.
+/// Parses the cursor of a list in the order of its ids.
 pub(super) fn after(asked: &Asked<'_>) -> Result<Option<Id>, Refusal> {
     asked.query("after").map(|text| Id::parse(text).ok_or_else(Refusal::bad_cursor)).transpose()
 }
 
-/// The cursor of a sorted list: sort key and id of its last item.
+/// Parses the cursor of a sorted list: sort key and id of its last item.
 pub(super) fn sorted_after(asked: &Asked<'_>) -> Result<Option<(String, Id)>, Refusal> {
     let Some(text) = asked.query("after") else { return Ok(None) };
     let read = || {
@@ -53,12 +53,12 @@ pub(super) fn sorted_after(asked: &Asked<'_>) -> Result<Option<(String, Id)>, Re
     read().map(Some).ok_or_else(Refusal::bad_cursor)
 }
 
-/// Writes the cursor of a sorted list.
+/// Formats the cursor of a sorted list.
 pub(super) fn sorted_cursor(key: &str, id: Id) -> String {
     URL_SAFE_NO_PAD.encode(format!("{id}{key}"))
 }
 
-/// Takes a page from what follows the cursor; the flag says whether anything is left.
+/// Takes a page from the items after the cursor; the flag says if more items follow.
 pub(super) fn cut<T>(items: impl Iterator<Item = T>, limit: usize) -> (Vec<T>, Rest) {
     let mut page: Vec<T> = items.take(limit + 1).collect();
     if page.len() > limit {
@@ -69,7 +69,7 @@ pub(super) fn cut<T>(items: impl Iterator<Item = T>, limit: usize) -> (Vec<T>, R
     }
 }
 
-/// Whether a list goes on after a page.
+/// The rest of a list after a page.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Rest {
     More,
@@ -82,12 +82,12 @@ pub(super) struct Links<'a> {
     pub(super) host: &'a str,
     pub(super) path: &'a str,
     pub(super) limit: usize,
-    /// Parameters the links keep, in Okta's order.
+    /// The parameters that the links keep, in Okta's order.
     pub(super) kept: &'a [&'a str],
 }
 
 impl Links<'_> {
-    /// Adds `self`, and `next` when there is a cursor for it.
+    /// Adds `self`, and `next` if there is a cursor for it.
     pub(super) fn write(&self, reply: Reply, asked: &Asked<'_>, next: Option<&str>) -> Reply {
         let this = self.url(asked, asked.query("after"), "self");
         let reply = reply.with(LINK, this);

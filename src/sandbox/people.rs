@@ -1,4 +1,4 @@
-//! What can be asked about users, except their lifecycle: create, read, list, update, and their groups.
+//! The operations on users except their lifecycle: create, read, list, update, and their groups.
 
 use http::header::{ETAG, IF_MATCH};
 use serde_json::{Map, Value};
@@ -17,7 +17,7 @@ use super::search::{Dialect, Query};
 use super::settings::Attribute;
 use super::users::{Credentials, Form, Status, User, UserView};
 
-/// Groups a new user may be put into at once.
+/// The most groups that a new user may join at creation.
 const GROUPS_MAX: usize = 20;
 
 /// The shortest password of Okta's default policy.
@@ -27,7 +27,7 @@ const USERS: Sizes = Sizes { default: 200, max: 200 };
 const USERS_BY_Q: Sizes = Sizes { default: 10, max: 200 };
 const GROUPS_OF_USER: Sizes = Sizes { default: 200, max: 200 };
 
-/// Whether unmentioned attributes stay or go.
+/// The treatment of omitted attributes: kept or removed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Update {
     Merge,
@@ -42,7 +42,7 @@ enum NewPassword {
 }
 
 impl Org {
-    /// The user a path names.
+    /// Returns the user that a path names.
     pub(super) fn user_at(&self, key: &str) -> Result<&User, Refusal> {
         self.users.find(key).ok_or_else(|| Refusal::missing(key, "User"))
     }
@@ -83,7 +83,7 @@ impl Org {
         Ok(links.write(Reply::json(&views), asked, page.next.as_deref()))
     }
 
-    /// Users whose names or e-mail address start so. One page, and no links.
+    /// Lists users whose names or e-mail address start with this text. One page, and no links.
     fn list_users_by_start(&self, asked: &Asked<'_>, start: &str) -> Result<Reply, Refusal> {
         if asked.query("filter").or(asked.query("search")).is_some() {
             return Err(Refusal::search_and_filter());
@@ -149,7 +149,7 @@ impl Org {
             before_suspension: status,
             created: now,
             activated: since_activation,
-            // Recorded since 2023: a password counts as a change of status, even of a staged user.
+            // Recorded since 2023: a password counts as a change of status, even for a staged user.
             status_changed: (activates || has_password).then_some(now),
             last_updated: now,
             password_changed: has_password.then_some(now),
@@ -178,7 +178,7 @@ impl Org {
         let key = &asked.ids[0];
         let former = self.user_at(key)?;
         if former.status == Status::Deprovisioned {
-            // Unless an org lets deactivated profiles be edited, Okta says they are not there.
+            // Unless an org allows edits of deactivated profiles, Okta reports them as missing.
             return Err(Refusal::missing(key, "User"));
         }
         if asked.headers.get(IF_MATCH).is_some_and(|etag| etag.as_bytes() != former.etag().as_bytes()) {
@@ -240,7 +240,7 @@ impl Org {
         if self.users.is_free(login, whose) { Ok(()) } else { Err(Refusal::taken("login")) }
     }
 
-    /// A body may name the user type, and only the one there is.
+    /// Checks the user type of a body, which may only be the existing one.
     fn check_type(&self, body: &Map<String, Value>) -> Result<(), Refusal> {
         match body.get("type").and_then(|kind| kind.get("id")).and_then(Value::as_str) {
             Some(id) if id != self.user_type.as_str() => Err(Refusal::missing(id, "UserType")),
@@ -266,7 +266,7 @@ impl Org {
     }
 }
 
-/// A part of a body that is an object, when it is there.
+/// Returns a part of a body that is an object, if it is present.
 fn part<'a>(body: &'a Map<String, Value>, name: &str) -> Result<Option<&'a Map<String, Value>>, Refusal> {
     match body.get(name) {
         None | Some(Value::Null) => Ok(None),
@@ -275,7 +275,7 @@ fn part<'a>(body: &'a Map<String, Value>, name: &str) -> Result<Option<&'a Map<S
     }
 }
 
-/// The password in the credentials of a body: clear, hashed or left to a hook. `{}` is none.
+/// Reads the password in the credentials of a body: clear, hashed or left to a hook. `{}` counts as none.
 fn password(credentials: Option<&Map<String, Value>>) -> Result<NewPassword, Refusal> {
     let Some(credentials) = credentials else { return Ok(NewPassword::None) };
     let given = part(credentials, "password")?.is_some_and(|password| {
@@ -284,7 +284,7 @@ fn password(credentials: Option<&Map<String, Value>>) -> Result<NewPassword, Ref
     Ok(if given { NewPassword::Given } else { NewPassword::None })
 }
 
-/// Refuses a clear password that the policy does not allow.
+/// Refuses a clear password that violates the policy.
 fn check_password(credentials: Option<&Map<String, Value>>) -> Result<(), Refusal> {
     let clear = credentials.and_then(|given| given.get("password")?.get("value")?.as_str());
     if clear.is_some_and(|password| password.chars().count() < PASSWORD_CHARS_MIN) {
@@ -306,7 +306,7 @@ fn apply_credentials(credentials: &mut Credentials, given: Option<&Map<String, V
     }
 }
 
-/// The identity provider of a body, unless it is Okta itself.
+/// Returns the identity provider of a body, unless it is Okta itself.
 fn provider(given: Option<&Map<String, Value>>) -> Option<(String, String)> {
     let provider = given?.get("provider")?;
     let kind = provider.get("type")?.as_str().filter(|kind| *kind != "OKTA")?;
@@ -314,7 +314,7 @@ fn provider(given: Option<&Map<String, Value>>) -> Option<(String, String)> {
     Some((kind.to_owned(), name.to_owned()))
 }
 
-/// What `search` on users takes: "any property", all operators but `ne` and `ew`, `co` on names only.
+/// Returns true if `search` on users allows this: "any property", all operators but `ne` and `ew`, `co` on names only.
 fn is_searchable(attribute: &str, operator: Operator, custom: &[Attribute]) -> bool {
     let known = match attribute.strip_prefix("profile.") {
         Some(name) => profile::is_attribute(name, custom),
@@ -342,7 +342,7 @@ fn is_searchable(attribute: &str, operator: Operator, custom: &[Attribute]) -> b
         }
 }
 
-/// What `filter` on users takes.
+/// Returns true if `filter` on users supports this.
 fn is_filterable(attribute: &str, operator: Operator) -> bool {
     match attribute {
         "lastUpdated" => is_order(operator),
@@ -353,7 +353,7 @@ fn is_filterable(attribute: &str, operator: Operator) -> bool {
     }
 }
 
-/// The operators of a time.
+/// Returns true for the operators of a time.
 pub(super) fn is_order(operator: Operator) -> bool {
     matches!(
         operator,

@@ -1,20 +1,20 @@
-//! The profile of a user: which attributes there are and what they take.
+//! The profile of a user: its attributes and their constraints.
 //!
-//! Okta's default user schema with its 31 attributes, plus those the settings add. Knows nothing of
-//! statuses or credentials.
+//! Okta's default user schema with its 31 attributes, plus those in the settings. Knows nothing of statuses or
+//! credentials.
 
 use serde_json::{Map, Value};
 
 use super::refusal::Refusal;
 use super::settings::{Attribute, AttributeKind};
 
-/// A profile as JSON: attributes without a value are not in it.
+/// A profile as JSON, without attributes that have no value.
 pub(super) type Profile = Map<String, Value>;
 
-/// The longest text of an attribute that Okta sets no length for; its own is of that order.
+/// The longest text of an attribute for which Okta specifies no length; Okta's own limit is of that order.
 const TEXT_CHARS_MAX: usize = 4096;
 
-/// An attribute that every org has: its name and the least and greatest length.
+/// The attributes that every org has: name, least and greatest length.
 const BASE: [(&str, usize, usize); 31] = [
     ("login", 5, 100),
     ("email", 5, 100),
@@ -49,19 +49,18 @@ const BASE: [(&str, usize, usize); 31] = [
     ("zipCode", 0, 50),
 ];
 
-/// The attributes no user may be without, in the order Okta complains.
+/// The attributes that every user must have, in the order of Okta's complaints.
 const REQUIRED: [&str; 4] = ["login", "email", "firstName", "lastName"];
 
-/// The attributes Okta shows even without a value.
+/// The attributes that Okta shows even without a value.
 pub(super) const SHOWN_EMPTY: [&str; 2] = ["mobilePhone", "secondEmail"];
 
-/// Whether there is an attribute of that name.
+/// Returns true if an attribute of that name exists.
 pub(super) fn is_attribute(name: &str, custom: &[Attribute]) -> bool {
     BASE.iter().any(|(known, ..)| *known == name) || custom.iter().any(|known| known.name == name)
 }
 
-/// Refuses attributes that are not defined and values of the wrong type; `what` is what Okta calls the
-/// body.
+/// Refuses undefined attributes and values of the wrong type; `what` is Okta's name for the body.
 pub(super) fn check_attributes(profile: &Profile, custom: &[Attribute], what: &str) -> Result<(), Refusal> {
     let unknown: Vec<String> = profile
         .keys()
@@ -88,7 +87,7 @@ fn fits(name: &str, value: &Value, custom: &[Attribute]) -> bool {
     }
 }
 
-/// Puts attributes into a profile; `null` takes one out.
+/// Merges attributes into a profile; `null` removes one.
 pub(super) fn merge(profile: &mut Profile, changes: Profile) {
     for (name, value) in changes {
         if value.is_null() {
@@ -99,7 +98,7 @@ pub(super) fn merge(profile: &mut Profile, changes: Profile) {
     }
 }
 
-/// Refuses a whole profile that Okta would not keep.
+/// Refuses a whole profile that Okta would not accept.
 pub(super) fn check(profile: &Profile) -> Result<(), Refusal> {
     let text = |name: &str| profile.get(name).and_then(Value::as_str).unwrap_or_default();
     let mut failures: Vec<(&str, String)> = Vec::new();

@@ -1,6 +1,6 @@
-//! The public key of a service app, and whether a signature is by its other half.
+//! The public key of a service app, and signature verification.
 //!
-//! `ring` verifies. It wants the bare key, which in PEM stands behind a fixed number of bytes.
+//! `ring` verifies. It needs the bare key, which follows a fixed number of bytes in PEM.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -11,17 +11,17 @@ use rustls_pki_types::SubjectPublicKeyInfoDer;
 use rustls_pki_types::pem::PemObject as _;
 use serde::Deserialize;
 
-/// What stands in PEM before an RSA key: two sequences whose lengths need two bytes each, the algorithm, and
-/// the head of a bit string. From 2,048 bits to beyond any key in use it is so.
+/// The bytes before an RSA key in PEM: two sequences whose lengths need two bytes each, the algorithm, and the head of
+/// a bit string. This holds from 2,048 bits to beyond any key in use.
 const RSA_HEAD: usize = 24;
 const RSA_ALGORITHM: &[u8] = b"\x30\x0d\x06\x09\x2a\x86\x48\x86\xf7\x0d\x01\x01\x01\x05\x00\x03\x82";
 const RSA_ALGORITHM_AT: usize = 4;
 
-/// What stands in PEM before an uncompressed point on P-256.
+/// The bytes before an uncompressed point on P-256 in PEM.
 const P256_HEAD: &[u8] =
     b"\x30\x59\x30\x13\x06\x07\x2a\x86\x48\xce\x3d\x02\x01\x06\x08\x2a\x86\x48\xce\x3d\x03\x01\x07\x03\x42\x00";
 
-/// A public key that an administrator has registered.
+/// A public key registered by an administrator.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PublicKey {
     kind: Kind,
@@ -35,7 +35,7 @@ enum Kind {
     P256(Vec<u8>),
 }
 
-/// The members of a public JWK that matter here.
+/// The members of a public JWK that are used here.
 #[derive(Deserialize)]
 struct Jwk {
     kty: String,
@@ -48,21 +48,21 @@ struct Jwk {
 }
 
 impl PublicKey {
-    /// Reads a key in PEM (`-----BEGIN PUBLIC KEY-----`) or a JWK: RSA of 2048 bits or more, or EC on P-256.
+    /// Parses a key in PEM (`-----BEGIN PUBLIC KEY-----`) or a JWK: RSA of 2048 bits or more, or EC on P-256.
     ///
     /// # Errors
-    /// When it is none of them.
+    /// If the text is neither.
     pub fn parse(text: &str) -> Result<Self, String> {
         let key = if text.trim_start().starts_with('{') { jwk(text) } else { pem(text) };
         key.ok_or_else(|| "must be a public key, RSA or EC on P-256, in PEM or as a JWK".to_owned())
     }
 
-    /// The name it was registered under.
+    /// Returns the key id of the registration.
     pub(super) fn key_id(&self) -> Option<&str> {
         self.key_id.as_deref()
     }
 
-    /// Whether the other half has signed this, by an algorithm as a JWT's header names it.
+    /// Returns true if the private key has signed this message, with an algorithm as named in a JWT header.
     pub fn has_signed(&self, algorithm: &str, message: &[u8], signature: &[u8]) -> bool {
         let rsa = &RSA_PKCS1_2048_8192_SHA256;
         match (algorithm, &self.kind) {

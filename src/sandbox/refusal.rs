@@ -1,11 +1,11 @@
-//! Why the org says no: Okta's error codes with their texts.
+//! Refusals: Okta's error codes with their texts.
 //!
-//! Codes, statuses and recorded texts are Okta's. Only the code is a promise of Okta's; where a text was
-//! never recorded, it is in the words of the error catalogue or close to them.
+//! Codes, statuses and recorded texts are Okta's. Okta guarantees only the code; a text that was never recorded is
+//! worded like the error catalogue or close to it.
 
 use serde::Serialize;
 
-/// One refusal: an error object of Okta's.
+/// A refusal: one of Okta's error objects.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Refusal {
     pub(super) status: u16,
@@ -15,7 +15,7 @@ pub(super) struct Refusal {
 }
 
 impl Refusal {
-    /// A refusal without causes.
+    /// Creates a refusal without causes.
     pub(super) fn new(status: u16, code: &str, summary: &str) -> Self {
         Self { status, code: code.to_owned(), summary: summary.to_owned(), causes: Vec::new() }
     }
@@ -25,13 +25,13 @@ impl Refusal {
         self
     }
 
-    /// A failed validation: what was validated, and each reason.
+    /// Creates a validation failure of an object, with each reason.
     pub(super) fn invalid(what: &str, causes: Vec<String>) -> Self {
         let summary = format!("Api validation failed: {what}");
         Self { causes, ..Self::new(400, "E0000001", &summary) }
     }
 
-    /// A name or login that is taken.
+    /// Creates the refusal of a name or login that is taken.
     pub(super) fn taken(field: &str) -> Self {
         let cause = format!("{field}: An object with this field already exists in the current organization");
         Self::invalid(field, vec![cause])
@@ -41,7 +41,7 @@ impl Refusal {
         Self::new(400, "E0000003", "The request body was not well-formed.")
     }
 
-    /// Something that is not there; `kind` as Okta writes it, such as `UserGroup`.
+    /// Creates the refusal of a missing object; `kind` is Okta's name for it, such as `UserGroup`.
     pub(super) fn missing(id: &str, kind: &str) -> Self {
         Self::new(404, "E0000007", &format!("Not found: Resource not found: {id} ({kind})"))
     }
@@ -163,7 +163,7 @@ impl Refusal {
         Self::new(503, "E0000010", "Service is in read only mode")
     }
 
-    /// An error of a status that a test asks for.
+    /// Creates an error with the status that a test asks for.
     pub(super) fn of_status(status: u16) -> Self {
         match status {
             401 => Self::unauthorized(),
@@ -179,7 +179,7 @@ impl Refusal {
         }
     }
 
-    /// The body of the answer.
+    /// Returns the body of the answer.
     pub(super) fn body(&self, error_id: &str) -> Vec<u8> {
         #[derive(Serialize)]
         #[serde(rename_all = "camelCase")]

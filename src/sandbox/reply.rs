@@ -1,4 +1,4 @@
-//! What the org says: answers as JSON, with the headers that every one of Okta's has.
+//! The org's answers: JSON, with the headers that every Okta answer has.
 
 use std::fmt;
 
@@ -14,7 +14,7 @@ use super::refusal::Refusal;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-okta-request-id");
 
-/// An answer before it has its common headers.
+/// An answer without its common headers.
 #[derive(Debug)]
 pub(super) struct Reply {
     status: u16,
@@ -23,23 +23,23 @@ pub(super) struct Reply {
 }
 
 impl Reply {
-    /// 200 with a JSON body.
+    /// Creates a 200 with a JSON body.
     pub(super) fn json(body: &impl Serialize) -> Self {
         let body = serde_json::to_vec(body).expect("what the org says is JSON");
         Self { status: 200, body: body.into(), headers: Vec::new() }
     }
 
-    /// 200 `{}`, as lifecycle calls answer.
+    /// Creates a 200 `{}`, as lifecycle calls answer.
     pub(super) fn done() -> Self {
         Self { status: 200, body: Bytes::from_static(b"{}"), headers: Vec::new() }
     }
 
-    /// 204 without a body.
+    /// Creates a 204 without a body.
     pub(super) fn empty() -> Self {
         Self { status: 204, body: Bytes::new(), headers: Vec::new() }
     }
 
-    /// An error object.
+    /// Creates an error object.
     pub(super) fn refusal(refusal: &Refusal, error_id: &str) -> Self {
         let mut headers = Vec::new();
         if refusal.status == 401 {
@@ -48,7 +48,7 @@ impl Reply {
         Self { status: refusal.status, body: refusal.body(error_id).into(), headers }
     }
 
-    /// An HTML page, as the front end in front of Okta answers.
+    /// Creates an HTML page, as the proxy in front of Okta answers.
     pub(super) fn html(status: u16) -> Self {
         let page = format!("<html><head><title>{status}</title></head><body>{status}</body></html>");
         Self {
@@ -58,7 +58,7 @@ impl Reply {
         }
     }
 
-    /// 403 without a body: the token lacks a scope, and only a header says so.
+    /// Creates a 403 without a body: the token lacks a scope, and only a header says so.
     pub(super) fn insufficient_scope(host: &str, scope: &str, path: &str) -> Self {
         let challenge = format!(
             "Bearer authorization_uri=\"{host}/oauth2/v1/authorize\", realm=\"{host}\", scope=\"{scope}\", \
@@ -68,7 +68,7 @@ impl Reply {
         Self { status: 403, body: Bytes::new(), headers: vec![(header::WWW_AUTHENTICATE, challenge)] }
     }
 
-    /// 401 without a body: the access token has ended, and only a header says so.
+    /// Creates a 401 without a body: the access token has expired, and only a header says so.
     pub(super) fn invalid_token(host: &str) -> Self {
         let challenge = format!(
             "Bearer authorization_uri=\"{host}/oauth2/v1/authorize\", realm=\"{host}\", scope=\"openid\", \
@@ -77,13 +77,13 @@ impl Reply {
         Self { status: 401, body: Bytes::new(), headers: vec![(header::WWW_AUTHENTICATE, challenge)] }
     }
 
-    /// An error as OAuth 2.0 has it (RFC 6749, section 5.2).
+    /// Creates an OAuth 2.0 error (RFC 6749, section 5.2).
     pub(super) fn oauth(status: u16, error: &str, description: &str) -> Self {
         let body = serde_json::json!({ "error": error, "error_description": description });
         Self { status, ..Self::json(&body) }
     }
 
-    /// An error status and nothing else.
+    /// Creates an error status and nothing else.
     pub(super) fn bare(status: u16) -> Self {
         Self { status, body: Bytes::new(), headers: Vec::new() }
     }
@@ -94,7 +94,7 @@ impl Reply {
         self
     }
 
-    /// The whole answer.
+    /// Completes the answer with the common headers.
     pub(super) fn finish(self, now: Timestamp, request_id: &str, rate: Option<Rate>) -> Response {
         let mut headers = HeaderMap::with_capacity(8);
         if !self.body.is_empty() {
@@ -120,12 +120,12 @@ impl Reply {
     }
 }
 
-/// A time as Okta writes it: `YYYY-MM-DDTHH:mm:ss.SSSZ`.
+/// A time in Okta's format: `YYYY-MM-DDTHH:mm:ss.SSSZ`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Stamp(pub(super) Timestamp);
 
 impl Stamp {
-    /// A time in whole seconds, as all of Okta's are except those of log events.
+    /// Truncates a time to whole seconds, which Okta uses everywhere except in log events.
     pub(super) fn seconds(now: Timestamp) -> Self {
         Self(Timestamp::from_second(now.as_second()).expect("the seconds of a time are a time"))
     }
@@ -145,7 +145,7 @@ impl Serialize for Stamp {
     }
 }
 
-/// A link to somewhere in the org.
+/// A link within the org.
 #[derive(Debug, Clone, Serialize)]
 pub(super) struct Href<U: Serialize> {
     pub(super) href: U,
@@ -153,7 +153,7 @@ pub(super) struct Href<U: Serialize> {
     pub(super) method: Option<&'static str>,
 }
 
-/// A URL that is written without being built first.
+/// A URL that is serialized without an intermediate string.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Url<'a>(pub(super) fmt::Arguments<'a>);
 

@@ -1,6 +1,6 @@
-//! `search`, `filter`, sorting and paging of things on a shelf.
+//! `search`, `filter`, sorting and paging of the objects on a shelf.
 //!
-//! Which attributes and operators an endpoint takes is told by a dialect; this file knows none by name.
+//! A dialect defines the attributes and operators of an endpoint; this file knows none by name.
 
 use super::call::Asked;
 use super::expression::{Case, Expression, Field, Item, Operator};
@@ -9,7 +9,7 @@ use super::pages::{self, Rest};
 use super::refusal::Refusal;
 use super::shelf::Shelf;
 
-/// What an endpoint lets its callers ask.
+/// The queries that an endpoint supports.
 pub(super) struct Dialect<'a> {
     /// Attributes and operators of `search`.
     pub(super) search: &'a dyn Fn(&str, Operator) -> bool,
@@ -17,7 +17,7 @@ pub(super) struct Dialect<'a> {
     pub(super) filter: &'a dyn Fn(&str, Operator) -> bool,
 }
 
-/// How a list is narrowed and ordered.
+/// The filter and the order of a list.
 #[derive(Debug)]
 pub(super) struct Query {
     expression: Option<Expression>,
@@ -37,7 +37,7 @@ enum Direction {
     Down,
 }
 
-/// One page of a shelf, and the cursor of the next.
+/// One page of a shelf, and the cursor of the next page.
 #[derive(Debug)]
 pub(super) struct Page<'a, T> {
     pub(super) items: Vec<&'a T>,
@@ -45,7 +45,7 @@ pub(super) struct Page<'a, T> {
 }
 
 impl Query {
-    /// Reads `search`, `filter`, `sortBy` and `sortOrder`.
+    /// Parses `search`, `filter`, `sortBy` and `sortOrder`.
     pub(super) fn read(asked: &Asked<'_>, dialect: &Dialect<'_>) -> Result<Self, Refusal> {
         let plain = Self { expression: None, case: Case::Sensitive, sort: None };
         match (asked.query("search"), asked.query("filter")) {
@@ -76,7 +76,7 @@ impl Query {
         }
     }
 
-    /// The page of a shelf that a request asks for.
+    /// Returns the page of a shelf that a request asks for.
     pub(super) fn page<'a, T: Item + Clone>(
         &self,
         asked: &Asked<'_>,
@@ -116,7 +116,7 @@ impl Query {
     }
 }
 
-/// The first comparison an endpoint does not take.
+/// Describes the first comparison that an endpoint does not support.
 fn strange(expression: &Expression, takes: &dyn Fn(&str, Operator) -> bool) -> Option<String> {
     expression
         .comparisons()
@@ -125,7 +125,7 @@ fn strange(expression: &Expression, takes: &dyn Fn(&str, Operator) -> bool) -> O
         .map(|(attribute, operator, _)| format!("Unsupported: {attribute} {operator:?}"))
 }
 
-/// What an item is sorted by; an item without the attribute comes last.
+/// Returns the sort key of an item; an item without the attribute gets the greatest key.
 fn sort_key(item: &impl Item, attribute: &str) -> String {
     match item.field(attribute) {
         Some(Field::Text(text)) => text.to_lowercase(),

@@ -1,7 +1,7 @@
-//! The directory an org begins with: people with plausible names, groups by department, a few apps.
+//! The initial directory of an org: people with plausible names, groups by department, a few apps.
 //!
-//! The same seed gives the same directory, whatever its size: the first hundred of a thousand users are
-//! the hundred of a smaller one.
+//! The same seed gives the same directory, whatever its size: the first hundred of a thousand users are the hundred of
+//! a smaller one.
 
 use serde_json::Value;
 
@@ -63,7 +63,7 @@ const LAST_NAMES: [&str; 40] = [
     "Weber",
 ];
 
-/// Departments, each with a group of its own, and two titles.
+/// The departments, each with a group of its own, and two titles.
 const DEPARTMENTS: [(&str, [&str; 2]); 8] = [
     ("Engineering", ["Software Engineer", "Site Reliability Engineer"]),
     ("Sales", ["Account Executive", "Sales Engineer"]),
@@ -75,10 +75,10 @@ const DEPARTMENTS: [(&str, [&str; 2]); 8] = [
     ("IT", ["Systems Administrator", "Service Desk Analyst"]),
 ];
 
-/// Groups across departments: every so many users one member.
+/// The groups across departments: one member per this many users.
 const CIRCLES: [(&str, usize); 3] = [("Managers", 10), ("Contractors", 12), ("On Call", 25)];
 
-/// Apps, and the group whose members may use them.
+/// The apps, each with the group whose members may use it.
 const APPS: [(&str, Option<&str>); 6] = [
     ("Payroll", None),
     ("Wiki", Some("Everyone")),
@@ -88,10 +88,10 @@ const APPS: [(&str, Option<&str>); 6] = [
     ("Service Desk", Some("IT")),
 ];
 
-/// One user in so many is not active.
+/// One user in this many is not active.
 const INACTIVE_EVERY: usize = 16;
 
-/// One user in so many uses Payroll by an assignment of its own.
+/// One user in this many has a direct assignment of Payroll.
 const PAYROLL_EVERY: usize = 4;
 
 /// Fills a new org.

@@ -1,7 +1,7 @@
-//! The org over HTTP/1.1: the only file here with a socket and a clock.
+//! The org over HTTP/1.1: the only file of the sandbox with a socket and a clock.
 //!
-//! It adds what only a wire has: requests in flight, latency, a body that is too long, a connection that
-//! breaks. Every answer under `/api` is the org's. `/sandbox` is the org's back door for tests.
+//! It adds what only a network has: requests in flight, latency, a body that is too long, a broken connection. The org
+//! gives every answer under `/api`. Tests control the org under `/sandbox`.
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -25,7 +25,7 @@ use super::call::{Answer, Call};
 use super::faults::Fault;
 use super::org::Org;
 
-/// The longest body taken; Okta's own limit is of that order, and no request of ours comes near.
+/// The longest body accepted; Okta's own limit is of that order, and no request of ours comes near.
 const BODY_BYTES_MAX: usize = 1024 * 1024;
 
 #[derive(Clone)]
@@ -36,13 +36,13 @@ struct Skin {
 }
 
 impl Skin {
-    /// The org, for one expression. A panic elsewhere has left it whole: it is changed in small steps.
+    /// Locks the org for one expression. A panic elsewhere leaves it consistent: it changes in small steps.
     fn org(&self) -> MutexGuard<'_, Org> {
         self.org.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// A request in flight, for as long as it lives.
+/// A guard that counts a request as in flight until it is dropped.
 struct InFlight(Arc<AtomicUsize>);
 
 impl InFlight {
@@ -58,10 +58,10 @@ impl Drop for InFlight {
     }
 }
 
-/// Serves an org until `shutdown` is done. Each answer takes at least `latency`.
+/// Serves an org until `shutdown` completes. Each answer takes at least `latency`.
 ///
 /// # Errors
-/// When the listener fails.
+/// If the listener fails.
 pub async fn serve(
     listener: TcpListener,
     org: Arc<Mutex<Org>>,
@@ -92,7 +92,7 @@ async fn answer(State(skin): State<Skin>, request: Request) -> Result<Response, 
     let target = parts.uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str).to_owned();
     let call = Call { method: parts.method, target, headers: parts.headers, body };
     let answer = skin.org().answer_with(&call, Timestamp::now(), in_flight);
-    // The effect comes first: a caller that hangs up early does not undo it.
+    // The effect comes first: a caller that disconnects early does not undo it.
     if !skin.latency.is_zero() {
         tokio::time::sleep(skin.latency).await;
     }
@@ -108,7 +108,7 @@ async fn answer(State(skin): State<Skin>, request: Request) -> Result<Response, 
     })
 }
 
-/// An answer whose body fails before its head is sent, so that the connection closes in silence.
+/// Returns an answer whose body fails before its head is sent, so that the connection closes without an answer.
 fn lost() -> Response {
     let failure =
         futures_util::stream::iter([Err::<Bytes, io::Error>(io::ErrorKind::ConnectionReset.into())]);

@@ -1,4 +1,4 @@
-//! What an org is made with. Plain values with defaults; nothing here is read from outside.
+//! The settings of an org. Plain values with defaults; nothing here is read from outside.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -10,10 +10,10 @@ use crate::domain::secret::Secret;
 
 use super::oauth::Client;
 
-/// The host in links and URLs when nobody names one.
+/// The default host in links and URLs.
 const HOST: &str = "https://sandbox.okta.example";
 
-/// Requests in flight before the org refuses: half of the 75 of a Workforce org, as with the buckets.
+/// The default limit of requests in flight: half of the 75 of a Workforce org, as with the buckets.
 const CONCURRENCY: usize = 37;
 
 /// A custom attribute of the profile of users or groups.
@@ -21,11 +21,11 @@ const CONCURRENCY: usize = 37;
 pub struct Attribute {
     /// The attribute's name.
     pub name: String,
-    /// What values it takes.
+    /// The type of its values.
     pub kind: AttributeKind,
 }
 
-/// What values an attribute takes.
+/// The type of an attribute's values.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AttributeKind {
     /// A text.
@@ -38,34 +38,34 @@ pub enum AttributeKind {
     List,
 }
 
-/// What a simulated org is like.
+/// The settings of a simulated org.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// Scheme and host of every URL the org names; the org's own, whatever address was called.
+    /// The scheme and host of every URL in answers; always the org's own, whatever address was called.
     pub host: String,
-    /// The only credential taken; without one, any is.
+    /// The only credential accepted; without one, any is accepted.
     pub token: Option<Secret>,
-    /// Service apps, which get tokens. As soon as there is one, no access token is taken but those, and `token`.
+    /// The service apps. If there is one, the org accepts only access tokens that it has issued, and `token`.
     pub clients: Vec<Client>,
-    /// How long their tokens live. Okta's live an hour, and nobody can change that.
+    /// The lifetime of these access tokens. Okta's is one hour and cannot be changed.
     pub token_lifetime: Duration,
-    /// Requests per window of each bucket; see [`Settings::limit`].
+    /// The requests per window of each bucket; see [`Settings::limit`].
     pub limits: BTreeMap<Bucket, u32>,
-    /// How long a bucket's window lasts from its first request.
+    /// The length of a bucket's window, from its first request.
     pub window: Duration,
-    /// Requests in flight that the org bears.
+    /// The limit of requests in flight.
     pub concurrency: usize,
-    /// How far lists and searches lag behind writes. Reads by id never do.
+    /// The lag of lists and searches behind writes. Reads by id have none.
     pub search_lag: Duration,
-    /// Users in the directory, besides the administrator who owns the credential.
+    /// The number of users in the directory, besides the administrator who owns the credential.
     pub users: usize,
-    /// Decides ids and the seeded directory.
+    /// The seed of ids and of the initial directory.
     pub seed: u64,
-    /// When the org and its seeded directory were created.
+    /// The time at which the org and its initial directory were created.
     pub born: Timestamp,
-    /// Attributes of users besides Okta's own.
+    /// The attributes of users besides Okta's own.
     pub user_attributes: Vec<Attribute>,
-    /// Attributes of groups besides name and description.
+    /// The attributes of groups besides name and description.
     pub group_attributes: Vec<Attribute>,
 }
 
@@ -90,10 +90,10 @@ impl Default for Settings {
 }
 
 impl Settings {
-    /// Requests per window of a bucket.
+    /// Returns the requests per window of a bucket.
     ///
-    /// What is not set is half of Okta's last published table for Workforce orgs: a token may take 50 %
-    /// of a bucket unless an administrator says otherwise.
+    /// The default is half of Okta's last published table for Workforce orgs: a token may take 50 % of a bucket unless
+    /// an administrator says otherwise.
     pub fn limit(&self, bucket: Bucket) -> u32 {
         self.limits.get(&bucket).copied().unwrap_or(match bucket {
             Bucket::Users | Bucket::UserWrite => 300,

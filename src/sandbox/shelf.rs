@@ -1,7 +1,7 @@
-//! Things by id, as they are now and as the search index still sees them.
+//! Objects by id, in their current state and as the search index still sees them.
 //!
-//! A shelf keeps the former states of a thing for as long as the index lags behind, and not longer. With
-//! no lag it keeps none and costs no more than a map.
+//! A shelf keeps the former states of an object only while the index lags behind. Without a lag it keeps none and costs
+//! no more than a map.
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
@@ -11,7 +11,7 @@ use jiff::Timestamp;
 
 use super::ids::Id;
 
-/// Things of one kind, in the order of their ids.
+/// A set of objects of one kind, in the order of their ids.
 #[derive(Debug)]
 pub(super) struct Shelf<T> {
     lag: Duration,
@@ -21,7 +21,7 @@ pub(super) struct Shelf<T> {
 #[derive(Debug)]
 struct Row<T> {
     current: Option<T>,
-    /// Former states with the instant each of them ended, oldest first.
+    /// Former states, each with the time at which it ended, oldest first.
     former: Vec<(Timestamp, Option<T>)>,
 }
 
@@ -39,30 +39,30 @@ impl<T: Clone> Shelf<T> {
         Self { lag, rows: BTreeMap::new() }
     }
 
-    /// The thing as it is now.
+    /// Returns the current state of an object.
     pub(super) fn get(&self, id: Id) -> Option<&T> {
         self.rows.get(&id)?.current.as_ref()
     }
 
-    /// All things as they are now.
+    /// Returns the current state of all objects.
     pub(super) fn iter(&self) -> impl Iterator<Item = (Id, &T)> {
         self.rows.iter().filter_map(|(id, row)| Some((*id, row.current.as_ref()?)))
     }
 
-    /// Adds or replaces a thing.
+    /// Adds or replaces an object.
     pub(super) fn put(&mut self, id: Id, thing: T, now: Timestamp) {
         self.remember(id, now);
         self.rows.entry(id).or_insert(Row { current: None, former: Vec::new() }).current = Some(thing);
     }
 
-    /// The thing, to be changed.
+    /// Returns an object for modification.
     pub(super) fn edit(&mut self, id: Id, now: Timestamp) -> Option<&mut T> {
         self.get(id)?;
         self.remember(id, now);
         self.rows.get_mut(&id)?.current.as_mut()
     }
 
-    /// Takes a thing away.
+    /// Removes an object.
     pub(super) fn remove(&mut self, id: Id, now: Timestamp) -> Option<T> {
         self.get(id)?;
         self.remember(id, now);
@@ -72,24 +72,24 @@ impl<T: Clone> Shelf<T> {
         self.rows.get_mut(&id)?.current.take()
     }
 
-    /// What the index sees, of things with ids above `after`.
+    /// Returns the objects with ids above `after`, as the index sees them.
     pub(super) fn seen(&self, after: Option<Id>, now: Timestamp) -> impl Iterator<Item = (Id, &T)> {
         let from = after.map_or(Bound::Unbounded, Bound::Excluded);
         let at = self.index_time(now);
         self.rows.range((from, Bound::Unbounded)).filter_map(move |(id, row)| Some((*id, row.seen(at)?)))
     }
 
-    /// The thing as the index sees it.
+    /// Returns an object as the index sees it.
     pub(super) fn seen_one(&self, id: Id, now: Timestamp) -> Option<&T> {
         self.rows.get(&id)?.seen(self.index_time(now))
     }
 
-    /// The instant whose state the index shows.
+    /// Returns the time whose state the index shows.
     fn index_time(&self, now: Timestamp) -> Timestamp {
         now.checked_sub(self.lag).unwrap_or(Timestamp::MIN)
     }
 
-    /// Keeps the present state for the index before it changes.
+    /// Keeps the current state for the index before it changes.
     fn remember(&mut self, id: Id, now: Timestamp) {
         if self.lag.is_zero() {
             return;

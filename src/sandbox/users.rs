@@ -1,4 +1,4 @@
-//! Users: what one is, how it looks in an answer, and how it is found by id, login or short name.
+//! Users: their data, their JSON, and their lookup by id, login or short name.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -15,13 +15,13 @@ use super::profile::{Profile, SHOWN_EMPTY};
 use super::reply::{Href, Stamp, Url};
 use super::shelf::Shelf;
 
-/// Where a user stands in its lifecycle.
+/// The lifecycle status of a user.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum Status {
-    /// Created, not activated.
+    /// Created and not activated.
     Staged,
-    /// Activated, has never set a password.
+    /// Activated, and has never set a password.
     Provisioned,
     /// In use.
     Active,
@@ -31,7 +31,7 @@ pub enum Status {
     PasswordExpired,
     /// Too many wrong passwords.
     LockedOut,
-    /// Paused.
+    /// Suspended by an administrator.
     Suspended,
     /// Deactivated; the only status a user can be deleted from.
     Deprovisioned,
@@ -50,7 +50,7 @@ impl Status {
         Self::Deprovisioned,
     ];
 
-    /// The status as Okta writes it.
+    /// Returns the status in Okta's spelling.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Staged => "STAGED",
@@ -71,13 +71,13 @@ impl fmt::Display for Status {
     }
 }
 
-/// How a user proves who it is.
+/// The credentials of a user.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Credentials {
-    /// The password itself is never kept.
+    /// True if the user has a password, which itself is never stored.
     pub(super) has_password: bool,
     pub(super) recovery_question: Option<String>,
-    /// Kind and name of another identity provider; `None` is Okta.
+    /// The type and name of another identity provider; `None` means Okta.
     pub(super) provider: Option<(String, String)>,
 }
 
@@ -85,10 +85,10 @@ pub(super) struct Credentials {
 #[derive(Debug, Clone)]
 pub(super) struct User {
     pub(super) id: Id,
-    /// The user type; an org has one to begin with.
+    /// The user type; a new org has one.
     pub(super) kind: Id,
     pub(super) status: Status,
-    /// Where it comes back to when its suspension ends.
+    /// The status to restore when the suspension ends.
     pub(super) before_suspension: Status,
     pub(super) created: Stamp,
     pub(super) activated: Option<Stamp>,
@@ -97,17 +97,17 @@ pub(super) struct User {
     pub(super) password_changed: Option<Stamp>,
     pub(super) profile: Profile,
     pub(super) credentials: Credentials,
-    /// Counts changes; its `ETag`.
+    /// The number of changes, which serves as the `ETag`.
     pub(super) revision: u64,
 }
 
 impl User {
-    /// An attribute that is a text.
+    /// Returns the value of a text attribute.
     pub(super) fn text(&self, attribute: &str) -> &str {
         self.profile.get(attribute).and_then(Value::as_str).unwrap_or_default()
     }
 
-    /// The name the System Log shows.
+    /// Returns the name that the System Log shows.
     pub(super) fn display_name(&self) -> String {
         format!("{} {}", self.text("firstName"), self.text("lastName"))
     }
@@ -135,14 +135,14 @@ impl Item for User {
     }
 }
 
-/// Whether a user stands alone or in a list, where it shows no links but its own.
+/// The form of a user's JSON: alone, or in a list with no links but its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Form {
     Whole,
     Listed,
 }
 
-/// A user as an answer shows it.
+/// A user as the JSON of an answer.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct UserView<'a> {
     pub(super) user: &'a User,
@@ -233,7 +233,7 @@ impl Serialize for LinksView<'_, '_> {
     }
 }
 
-/// The links a user of a status has, as recorded.
+/// Returns the links of a user in this status, as recorded.
 fn steps(status: Status) -> &'static [&'static str] {
     match status {
         Status::Staged => &["activate", "resetFactors"],
@@ -254,7 +254,7 @@ fn steps(status: Status) -> &'static [&'static str] {
     }
 }
 
-/// Method and path of a link.
+/// Returns the method and path of a link.
 fn step(name: &str) -> (&'static str, &'static str) {
     match name {
         "activate" => ("POST", "/lifecycle/activate"),
@@ -273,13 +273,13 @@ fn step(name: &str) -> (&'static str, &'static str) {
     }
 }
 
-/// All users, and the names they go by.
+/// All users, with an index by login and short name.
 #[derive(Debug)]
 pub(super) struct Users {
     shelf: Shelf<User>,
-    /// Folded logins. A deactivated user still holds its own.
+    /// The folded logins. A deactivated user still holds its own.
     logins: HashMap<String, Id>,
-    /// Folded parts before the `@`, with everybody who has them.
+    /// The folded parts before the `@`, each with all users who have it.
     short_names: HashMap<String, Vec<Id>>,
 }
 
@@ -296,7 +296,7 @@ impl Users {
         self.shelf.get(id)
     }
 
-    /// The user an id, a login or an unambiguous short name stands for.
+    /// Finds a user by id, login or unambiguous short name.
     pub(super) fn find(&self, key: &str) -> Option<&User> {
         if let Some(user) = Id::parse(key).and_then(|id| self.shelf.get(id)) {
             return Some(user);
@@ -312,7 +312,7 @@ impl Users {
         self.shelf.get(id)
     }
 
-    /// Whether a login is free for a user, or for a new one.
+    /// Returns true if no other user holds a login.
     pub(super) fn is_free(&self, login: &str, whose: Option<Id>) -> bool {
         self.logins.get(&fold(login)).is_none_or(|holder| Some(*holder) == whose)
     }
@@ -322,7 +322,7 @@ impl Users {
         self.shelf.put(user.id, user, now);
     }
 
-    /// Replaces a user's state, and its names when the login changed.
+    /// Replaces a user's state, and its index entries if the login changed.
     pub(super) fn change(&mut self, user: User, now: Timestamp) {
         let known = self.shelf.get(user.id).map(|former| former.text("login").to_owned());
         if known.as_deref() != Some(user.text("login")) {

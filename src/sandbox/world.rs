@@ -1,7 +1,7 @@
-//! What happens to an org without a request: an administrator in the console, a person at the sign-in.
+//! Changes to an org without a request: by an administrator in the console, or by a user at the sign-in.
 //!
-//! Tests and the seed use it. Each change is logged and in the ledger like any other, with a request id
-//! that belongs to no request.
+//! Tests and the seed use them. Each change enters the log and the ledger like any other, with a request id that
+//! belongs to no request.
 
 use serde_json::{Map, Value};
 
@@ -16,7 +16,7 @@ use super::profile::Profile;
 use super::reply::Stamp;
 use super::users::Status;
 
-/// The request id of what no request did.
+/// The request id of changes that no request made.
 const BY_HAND: &str = "00000000000000000000000000000000";
 
 impl Org {
@@ -40,12 +40,12 @@ impl Org {
         id
     }
 
-    /// Activates an app; tells whether there is one.
+    /// Activates an app; returns false if it does not exist.
     pub fn activate_app(&mut self, app: Id) -> bool {
         self.turn_app(app, true, Change::AppActivated)
     }
 
-    /// Deactivates an app; tells whether there is one.
+    /// Deactivates an app; returns false if it does not exist.
     pub fn deactivate_app(&mut self, app: Id) -> bool {
         self.turn_app(app, false, Change::AppDeactivated)
     }
@@ -60,7 +60,7 @@ impl Org {
         true
     }
 
-    /// Deletes an app that is not active; tells whether it did.
+    /// Deletes an app that is not active; returns false if there is none.
     pub fn delete_app(&mut self, app: Id) -> bool {
         let Some(target) = self.apps.get(app).filter(|app| !app.is_active).map(App::target) else {
             return false;
@@ -71,12 +71,12 @@ impl Org {
         true
     }
 
-    /// Lets the members of a group use an app; tells whether there are both.
+    /// Assigns an app to the members of a group; returns false if either does not exist.
     pub fn assign_group_to_app(&mut self, app: Id, group: Id) -> bool {
         self.grant(app, group, Change::GroupAssigned)
     }
 
-    /// Ends that; tells whether there are both.
+    /// Ends that assignment; returns false if either does not exist.
     pub fn unassign_group_from_app(&mut self, app: Id, group: Id) -> bool {
         self.grant(app, group, Change::GroupUnassigned)
     }
@@ -97,22 +97,22 @@ impl Org {
         true
     }
 
-    /// Creates a group as it comes from somebody's directory: an APP_GROUP.
+    /// Creates a group as imported from a directory: an APP_GROUP.
     pub fn import_group(&mut self, name: &str) -> Id {
         self.found_group(self.by_hand(), GroupKind::App, group_profile(name, "Imported from a directory"))
     }
 
-    /// Puts a user into a group, of whatever kind.
+    /// Adds a user to a group of any kind.
     pub fn import_member(&mut self, group: Id, user: Id) {
         self.join(self.by_hand(), group, user);
     }
 
-    /// Locks a user out, as too many wrong passwords do; tells whether there is one.
+    /// Locks a user out, as too many wrong passwords do; returns false if the user does not exist.
     pub fn lock_out(&mut self, user: Id) -> bool {
         self.set_status(user, Status::LockedOut)
     }
 
-    /// Puts a user into a status without asking how it came there; tells whether there is one.
+    /// Sets a user's status regardless of the lifecycle; returns false if the user does not exist.
     pub fn set_status(&mut self, user: Id, status: Status) -> bool {
         let Some(mut user) = self.users.get(user).cloned() else { return false };
         if status == Status::Suspended {
@@ -125,43 +125,43 @@ impl Org {
         true
     }
 
-    /// Takes back every token that a service app has got.
+    /// Revokes every token of the service apps.
     pub fn revoke_tokens(&mut self) {
         self.authorizations.revoke(self.now);
     }
 
-    /// The status of a user.
+    /// Returns the status of a user.
     pub fn status_of(&self, user: Id) -> Option<Status> {
         Some(self.users.get(user)?.status)
     }
 
-    /// The user of a login, short name or id.
+    /// Returns the id of a user by login, short name or id.
     pub fn user_id(&self, key: &str) -> Option<Id> {
         Some(self.users.find(key)?.id)
     }
 
-    /// The first group of that name.
+    /// Returns the first group of that name.
     pub fn group_id(&self, name: &str) -> Option<Id> {
         self.groups.iter().find(|(_, group)| group.name() == name).map(|(id, _)| id)
     }
 
-    /// The first app with that label.
+    /// Returns the first app with that label.
     pub fn app_id(&self, label: &str) -> Option<Id> {
         self.apps.iter().find(|(_, app)| app.made_from.label == label).map(|(id, _)| id)
     }
 
-    /// The group everybody is in.
+    /// Returns the group that all users are in.
     pub fn everyone(&self) -> Id {
         self.everyone
     }
 
-    /// The administrator whose credential every caller uses.
+    /// Returns the administrator whose credential every caller uses.
     pub fn admin(&self) -> Id {
         self.admin
     }
 }
 
-/// The profile of a group.
+/// Builds the profile of a group.
 pub(super) fn group_profile(name: &str, description: &str) -> Profile {
     let mut profile = Map::new();
     profile.insert("name".to_owned(), Value::from(name));

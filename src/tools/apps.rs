@@ -1,4 +1,4 @@
-//! Applications and who is assigned to them.
+//! Applications and their assignments.
 
 use jiff::Timestamp;
 use schemars::JsonSchema;
@@ -218,7 +218,7 @@ impl Subtool for AssignUserToApp {
     }
 
     fn converse(&self, okta: &mut Dialogue<'_>) -> Step<AppUser> {
-        // The body takes an id only; a login there is a 404.
+        // The body accepts only an id; a login there is a 404.
         let user = resolve::id(&self.user_id, okta)?;
         let body = Assignment {
             id: user.as_str(),
@@ -232,10 +232,10 @@ impl Subtool for AssignUserToApp {
             if there.is_none()
                 && logged(okta, ASSIGNED, &[user.as_str(), self.app_id.as_str()], since)? == Some(true)
             {
-                // It may have come between the two looks, by somebody who wants the same.
+                // It may have appeared between the two reads, by another client that wants the same.
                 there = look_for(okta, read.clone())?;
                 if there.is_none() {
-                    // Given and taken away since: nobody gets it back by our second attempt.
+                    // It was assigned and removed since; a second attempt must not restore it.
                     return Err(unknown("the user was assigned, and the assignment was taken away since"));
                 }
             }
@@ -266,8 +266,8 @@ impl Subtool for AssignUserToApp {
         let app: AppState = okta.ask(Request::get("/api/v1/apps/{appId}", &[&self.app_id]))?.read()?;
         let user = resolve::id(&self.user_id, okta)?;
         let state: UserState = resolve::read(&user, okta)?.read()?;
-        // Okta says "not found" of an inactive application to whoever assigns a group (terraform-provider-okta
-        // issue 1502); of users nobody has recorded it.
+        // terraform-provider-okta issue 1502: assigning a group to an inactive application is "not found". For
+        // users there is no recording.
         let forecast = match (app.status.as_str(), state.status.as_str()) {
             (_, "DEPROVISIONED") => Forecast::unknown(DEACTIVATED),
             ("ACTIVE", _) => Forecast::applied(),
@@ -281,11 +281,11 @@ impl Subtool for AssignUserToApp {
     }
 }
 
-/// What the System Log calls an assignment, and its end.
+/// The System Log's event types for an assignment and its removal.
 const ASSIGNED: &str = "application.user_membership.add";
 const UNASSIGNED: &str = "application.user_membership.remove";
 
-/// The part of an assignment that tells whether it is the one that was asked for.
+/// The part of an assignment that shows if it is the requested one.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Assigned {
@@ -298,7 +298,7 @@ struct Assigned {
 }
 
 impl AssignUserToApp {
-    /// Whether an assignment has all that this would give; a password cannot be read and counts as given.
+    /// Returns true if an assignment has everything requested; a password is unreadable and counts as set.
     fn is_done(&self, reply: &Reply<'_>) -> Result<bool, Stop> {
         let there: Assigned = reply.read()?;
         let scope = match self.scope {
@@ -346,7 +346,7 @@ impl Subtool for RemoveUserFromApp {
     }
 
     fn converse(&self, okta: &mut Dialogue<'_>) -> Step<Empty> {
-        // By id: a login in this path is a 404, which must not be taken for "no assignment" below.
+        // By id: a login in this path is a 404, which must not be mistaken for "no assignment" below.
         let user = resolve::id(&self.user_id, okta)?;
         let route = "/api/v1/apps/{appId}/users/{userId}";
         let write = Request::delete(route, &[&self.app_id, &user])
@@ -355,7 +355,7 @@ impl Subtool for RemoveUserFromApp {
             let Some(reply) = look_for(okta, Request::get(route, &[&self.app_id, &user]))? else {
                 return Ok(None); // the answer to the write will say what is missing
             };
-            // Given anew since: by somebody who came after us, if we took it away.
+            // Assigned again since: by another client after us, if we removed it.
             let there: Assigned = reply.read()?;
             let was_taken = is_since(there.created, since)
                 && logged(okta, UNASSIGNED, &[user.as_str(), self.app_id.as_str()], since)? == Some(true);
@@ -369,7 +369,7 @@ impl Subtool for RemoveUserFromApp {
         if refusal.status != 404 {
             return Err(Stop::Refused(Box::new(refusal)));
         }
-        // One 404 for three things: no user, no application, no assignment. Only the last is done already.
+        // One 404 for three cases: no user, no application, no assignment. Only the last one is already done.
         resolve::read(&user, okta)?.success()?;
         okta.ask(Request::get("/api/v1/apps/{appId}", &[&self.app_id]))?.success()?;
         let effect = if okta.doubt().is_some() { Effect::Applied } else { Effect::Unchanged };
@@ -401,7 +401,7 @@ impl Subtool for RemoveUserFromApp {
     }
 }
 
-/// The part of an application that people know it by.
+/// The part of an application that people recognize it by.
 #[derive(Deserialize)]
 struct Labelled {
     id: String,

@@ -1,4 +1,4 @@
-//! The table of the 28. Adding the 29th is one impl and one row.
+//! The table of the 28 subtools. A 29th takes one impl and one row.
 
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
@@ -19,14 +19,14 @@ use super::{
 
 /// One row: a subtool without its arguments.
 pub struct Entry {
-    /// What is known of it without arguments.
+    /// The properties that do not depend on the arguments.
     pub manifest: &'static Manifest,
     read: fn(&RawValue) -> Result<Box<dyn Tool>, Fault>,
-    /// The JSON Schema (2020-12) of its arguments.
+    /// The JSON Schema (2020-12) of the arguments.
     pub arguments: fn() -> Schema,
-    /// The JSON Schema (2020-12) of its result.
+    /// The JSON Schema (2020-12) of the result.
     pub result: fn() -> Schema,
-    /// Whether its result is a list.
+    /// True if the result is a list.
     pub is_list: bool,
     /// See [`Subtool::MEANINGFUL_WHEN_EMPTY`].
     meaningful_when_empty: &'static [&'static str],
@@ -44,7 +44,7 @@ impl Entry {
         }
     }
 
-    /// The most careful repeat class among the examples, which show every case.
+    /// Returns the most restrictive idempotency class among the examples, which cover every case.
     pub fn repeat(&self) -> Repeat {
         let class = |example: &&str| {
             let arguments = serde_json::from_str(example).expect("examples are JSON");
@@ -53,7 +53,7 @@ impl Entry {
         self.manifest.examples.iter().map(class).max().expect("every subtool has an example")
     }
 
-    /// A kind of power that some arguments need on top of the manifest's, as an example shows.
+    /// Returns the kind of power that some arguments need in addition to the manifest's, as an example shows.
     pub fn may_also_need(&self) -> Option<Kind> {
         self.manifest.examples.iter().find_map(|example| {
             let arguments = serde_json::from_str(example).expect("examples are JSON");
@@ -61,8 +61,8 @@ impl Entry {
         })
     }
 
-    /// The cases of arguments that decide the repeat class: first the one without optional arguments, then each
-    /// that an example shows with another class, with just the arguments that make it so.
+    /// Returns the cases of arguments that decide the idempotency class: first the one without optional arguments, then
+    /// each example with another class, reduced to the arguments that cause it.
     pub fn cases(&self) -> Vec<Case> {
         let schema = (self.arguments)();
         let required: Vec<&str> = schema
@@ -100,25 +100,25 @@ impl Entry {
         cases
     }
 
-    /// Reads arguments into the subtool.
+    /// Parses arguments into the subtool.
     ///
     /// # Errors
-    /// What does not fit, with its path below `arguments`.
+    /// The first fault, with its path below `arguments`.
     pub fn read(&self, arguments: &RawValue) -> Result<Box<dyn Tool>, Fault> {
         (self.read)(arguments)
     }
 }
 
-/// A case of a subtool's arguments, as far as the repeat class depends on them.
+/// A case of a subtool's arguments, as far as the idempotency class depends on them.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Case {
-    /// The optional arguments that make it; none: everything that no other case names.
+    /// The optional arguments of the case; empty for all arguments that no other case names.
     pub with: Map<String, Value>,
-    /// What may be done then when nobody knows whether the write was executed.
+    /// The idempotency class.
     pub repeat: Repeat,
 }
 
-/// The types of all arguments, by the name of the subtool.
+/// The types of all arguments, by subtool name.
 static SHAPES: LazyLock<BTreeMap<&'static str, Shape>> = LazyLock::new(|| {
     let shape = |entry: &Entry| {
         let schema = (entry.arguments)().to_value();
@@ -129,7 +129,7 @@ static SHAPES: LazyLock<BTreeMap<&'static str, Shape>> = LazyLock::new(|| {
 
 fn read<T: Subtool>(arguments: &RawValue) -> Result<Box<dyn Tool>, Fault> {
     let taken = |tool: T| Box::new(tool) as Box<dyn Tool>;
-    // Nearly all arguments fit as they are. An empty text fits, too, where it may stand for an absent one.
+    // Nearly all arguments fit as they are. An empty text fits, too, even if it may mean absent.
     if !arguments.get().contains(r#""""#)
         && let Ok(tool) = serde_json::from_str::<T>(arguments.get())
     {
@@ -147,7 +147,7 @@ fn schema<T: JsonSchema>() -> Schema {
     settings.into_generator().into_root_schema_for::<T>()
 }
 
-/// The 28, in the order of the contract's table.
+/// The 28 subtools, in the order of the contract's table.
 const ROWS: [Entry; 28] = [
     Entry::of::<create_user::CreateUser>(),
     Entry::of::<users::GetUser>(),
@@ -179,20 +179,20 @@ const ROWS: [Entry; 28] = [
     Entry::of::<events::ListEvents>(),
 ];
 
-/// The 28, at one place in memory.
+/// The 28 subtools, in static memory.
 pub static CATALOGUE: [Entry; 28] = ROWS;
 
-/// The row of that name, if there is one.
+/// Returns the row with this name, if there is one.
 pub fn find(name: &str) -> Option<&'static Entry> {
     CATALOGUE.iter().find(|entry| entry.manifest.name == name)
 }
 
-/// The names of all rows.
+/// Returns the names of all rows.
 pub fn names() -> impl Iterator<Item = &'static str> {
     CATALOGUE.iter().map(|entry| entry.manifest.name)
 }
 
-/// A name that stands twice does not compile.
+/// Rejects duplicate names at compile time.
 const _: () = {
     let mut row = 0;
     while row < ROWS.len() {
@@ -208,7 +208,7 @@ const _: () = {
     }
 };
 
-/// Whether two names are the same, in a constant.
+/// Returns true if two names are equal, in a constant.
 const fn is_same(a: &str, b: &str) -> bool {
     let (a, b) = (a.as_bytes(), b.as_bytes());
     if a.len() != b.len() {

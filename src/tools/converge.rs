@@ -1,8 +1,8 @@
-//! Finding out whether a write was executed whose answer never came.
+//! Reconciliation: finding out if Okta executed a write whose answer never came.
 //!
-//! Okta has no keys of idempotence, so a write is not repeated blindly: the object is read first, and where
-//! that leaves room for "it was done, and undone by somebody since", the System Log. Invariant: a write
-//! goes out again only after a look that found nothing of it.
+//! Okta has no idempotency keys, so a write is not retried blindly: the object is read first, and if
+//! another client may have undone the write since, the System Log too. Invariant: a write is sent again
+//! only after a read that found no trace of it.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -21,16 +21,16 @@ use crate::domain::okta_error::OktaError;
 
 use super::{Dialogue, Reply, Stop};
 
-/// How a write ended.
+/// The outcome of a write.
 pub(super) enum Settled<'a, T> {
-    /// Okta answered it.
+    /// Okta answered.
     Said(Reply<'a>),
-    /// No answer came, but a look has found it done.
+    /// No answer came, but reconciliation found it done.
     Found(T),
 }
 
-/// Sends a write, again as long as no answer comes and a look finds that it was not executed. Of an
-/// invocation that may have run before, the look comes first.
+/// Sends a write, and again as long as no answer comes and `look` finds that it was not executed. If the
+/// invocation may have run before, `look` comes first.
 pub(super) fn settle<'a, T>(
     okta: &mut Dialogue<'a>,
     write: &Request,
@@ -48,7 +48,7 @@ pub(super) fn settle<'a, T>(
     }
 }
 
-/// Asks for something that a look needs: `None` when it is not there.
+/// Reads an object for reconciliation; returns `None` if it does not exist.
 pub(super) fn look_for<'a>(okta: &mut Dialogue<'a>, read: Request) -> Result<Option<Reply<'a>>, Stop> {
     let reply = okta.ask(read)?;
     if reply.is_success() {
@@ -62,8 +62,8 @@ pub(super) fn look_for<'a>(okta: &mut Dialogue<'a>, read: Request) -> Result<Opt
     Err(Stop::Fail(Box::new(Failure::new(ErrorCode::OutcomeUnknown, message).with_okta(error))))
 }
 
-/// What a look found at the place where the write leads: ours when it has changed since the write may have
-/// been sent, and otherwise there before.
+/// Returns the effect if the object is in the wanted state: applied if it changed since the write may have
+/// been sent, otherwise unchanged.
 pub(super) fn effect(changed: Option<Timestamp>, since: Option<Timestamp>) -> Effect {
     match (changed, since) {
         (Some(changed), Some(since)) if changed >= since => Effect::Applied,
@@ -71,19 +71,19 @@ pub(super) fn effect(changed: Option<Timestamp>, since: Option<Timestamp>) -> Ef
     }
 }
 
-/// Whether something changed since a moment.
+/// Returns true if the change is not older than `since`.
 pub(super) fn is_since(changed: Option<Timestamp>, since: Timestamp) -> bool {
     changed.is_some_and(|changed| changed >= since)
 }
 
-/// How often the System Log is asked for an event, which may come late.
+/// Reads of the System Log for an event, which may appear late.
 const LOG_READS: u32 = 3;
 
-/// The pause between.
+/// The pause between those reads.
 const LOG_PAUSE: Duration = Duration::from_secs(1);
 
-/// Whether the System Log has an event of this type about all of these since then; `None` when Okta does not
-/// show it.
+/// Returns true if the System Log has an event of this type about all these objects since then; `None` if Okta
+/// does not show the log.
 pub(super) fn logged(
     okta: &mut Dialogue<'_>,
     kind: &str,
@@ -113,12 +113,12 @@ pub(super) fn logged(
     Ok(Some(false))
 }
 
-/// A text as Okta's expressions take it.
+/// Returns a text as a literal of Okta's filter expressions.
 pub(super) fn literal(text: &str) -> String {
     Value::from(text).to_string()
 }
 
-/// Whether an object has everything that was sent; what was cleared may be absent or `null`.
+/// Returns true if an object has everything that was sent; a cleared attribute may be absent or `null`.
 pub(super) fn has_all(found: Option<&Object>, sent: &Object) -> bool {
     sent.iter().all(|(name, wanted)| {
         let there = found.and_then(|found| found.get(name)).map_or(Value::Null, value);
@@ -130,7 +130,7 @@ fn value(raw: &RawValue) -> Value {
     serde_json::from_str(raw.get()).unwrap_or(Value::Null)
 }
 
-/// Whether two values are the same to Okta, which stores 1e3 as 1000.
+/// Returns true if two values are the same to Okta, which stores 1e3 as 1000.
 fn is_equal(one: &Value, other: &Value) -> bool {
     match (one, other) {
         (Value::Number(one), Value::Number(other)) => one.as_f64() == other.as_f64(),
@@ -141,7 +141,7 @@ fn is_equal(one: &Value, other: &Value) -> bool {
     }
 }
 
-/// Whether Okta refused because an object with this natural key is there.
+/// Returns true if Okta refused because an object with this natural key exists.
 pub(super) fn is_taken(error: &OktaError, attribute: &str) -> bool {
     error.is("E0000001")
         && error.causes.iter().any(|cause| {
@@ -150,7 +150,7 @@ pub(super) fn is_taken(error: &OktaError, attribute: &str) -> bool {
         })
 }
 
-/// The ids of the groups that a user is in.
+/// Reads the ids of a user's groups.
 pub(super) fn groups_of(okta: &mut Dialogue<'_>, user: &UserId) -> Result<Vec<String>, Stop> {
     #[derive(Deserialize)]
     struct Listed {
@@ -174,12 +174,12 @@ pub(super) fn groups_of(okta: &mut Dialogue<'_>, user: &UserId) -> Result<Vec<St
     }
 }
 
-/// Stops because nobody can say whether it happened.
+/// Stops because the outcome is unknown.
 pub(super) fn unknown(message: impl Into<String>) -> Stop {
     Stop::fail(ErrorCode::OutcomeUnknown, message)
 }
 
-/// Reads a moment; what is none counts as unknown.
+/// Deserializes a timestamp; any other value counts as unknown.
 pub(super) fn moment<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Timestamp>, D::Error> {
     let value = Value::deserialize(deserializer)?;
     Ok(value.as_str().and_then(|text| text.parse().ok()))

@@ -1,31 +1,31 @@
-//! What an invocation costs: requests to Okta and the buckets they are counted in, when nothing goes wrong.
+//! The cost of an invocation: requests to Okta and the buckets that count them, if nothing goes wrong.
 //!
-//! A subtool states it beside its name, because whoever chooses among the 28 chooses by it too. Tests run each
+//! A subtool states its cost next to its name, because callers choose among the 28 by cost too. Tests run each
 //! subtool against the simulated org and compare.
 
 use std::fmt;
 
 use crate::domain::bucket::Bucket;
 
-/// What on top a user costs that is named by a login where Okta takes nothing but an id.
+/// The additional cost of a user given by login if Okta accepts only an id.
 pub(super) const A_LOGIN: &str = "1 more in `user_read` when `user_id` is a login";
 
-/// What one invocation costs.
+/// The cost of one invocation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Cost {
-    /// Requests, by bucket; of a list, for its first page.
+    /// The requests by bucket; for a list, those for its first page.
     pub calls: &'static [(Bucket, u32)],
-    /// How many items of a list come with one request, and what they are.
+    /// The number of list items per request, and their name.
     pub page: Option<(u32, &'static str)>,
-    /// What comes on top, and when; or what else should be known of it.
+    /// Additional costs and their condition, or other advice.
     pub note: Option<&'static str>,
 }
 
 impl Cost {
-    /// Nothing.
+    /// No requests.
     pub(super) const NONE: Self = Self { calls: &[], page: None, note: None };
 
-    /// One request.
+    /// Returns the cost of one request.
     pub(super) const fn one(bucket: Bucket) -> Self {
         let calls: &'static [(Bucket, u32)] = match bucket {
             Bucket::Users => &[(Bucket::Users, 1)],
@@ -41,18 +41,18 @@ impl Cost {
         Self { calls, ..Self::NONE }
     }
 
-    /// For so many of these.
+    /// Adds the number of items per request.
     pub(super) const fn per(self, items: u32, what: &'static str) -> Self {
         Self { page: Some((items, what)), ..self }
     }
 
-    /// And this on top.
+    /// Adds a note.
     pub(super) const fn and(self, note: &'static str) -> Self {
         Self { note: Some(note), ..self }
     }
 }
 
-/// As it stands in descriptions: ``2 calls in `user_read` and 1 in `user_write` ``.
+/// Formats the cost for descriptions: ``2 calls in `user_read` and 1 in `user_write` ``.
 impl fmt::Display for Cost {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (at, (bucket, calls)) in self.calls.iter().enumerate() {

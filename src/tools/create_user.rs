@@ -1,4 +1,4 @@
-//! Creating a user, and knowing it again.
+//! Creating a user, and its reconciliation.
 
 use jiff::Timestamp;
 use schemars::JsonSchema;
@@ -118,7 +118,7 @@ impl Subtool for CreateUser {
             .query_opt("provider", self.provider.then_some(true))
             .query_opt("nextLogin", next_login)
             .json(&body);
-        // Safe to send again: a login is taken once.
+        // Safe to retry: Okta refuses a second user with this login.
         let reply = loop {
             if let Some(reply) = okta.attempt(request.clone())? {
                 break reply;
@@ -158,7 +158,7 @@ impl Subtool for CreateUser {
     }
 }
 
-/// What tells whether a user is the one that was asked for.
+/// The part of a user that shows if this invocation created it.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Made {
@@ -181,11 +181,11 @@ struct MadeType {
     id: String,
 }
 
-/// Reads of a user that was just created and is not yet what it will be.
+/// The most reads of a new user that is not yet in its final state.
 const CREATE_READS_MAX: usize = 4;
 
 impl CreateUser {
-    /// The user with the login that is taken, when it is the one that this invocation asked for.
+    /// Returns the user that has the taken login, if this invocation created it.
     fn find(
         &self,
         okta: &mut Dialogue<'_>,
@@ -207,7 +207,7 @@ impl CreateUser {
             if !self.has_groups(okta, &made)? {
                 continue;
             }
-            // Whoever left it staged may have meant to: it is not activated on suspicion.
+            // It may have been left staged deliberately, so it is not activated on suspicion.
             if self.activate && made.status == "STAGED" && made.transitioning_to_status.is_none() {
                 continue;
             }
@@ -224,7 +224,7 @@ impl CreateUser {
             && same(self.realm_id.as_deref(), made.realm_id.as_deref())
     }
 
-    /// Whether the user is in all the groups it was to be created in.
+    /// Returns true if the user is in all requested groups.
     fn has_groups(&self, okta: &mut Dialogue<'_>, made: &Made) -> Result<bool, Stop> {
         if self.group_ids.is_empty() {
             return Ok(true);

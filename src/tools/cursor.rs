@@ -1,4 +1,4 @@
-//! Cursors: where a list stopped, opaque to callers and good only with the same arguments.
+//! Cursors: the place where a list stopped, opaque to callers and valid only with the same arguments.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -9,17 +9,17 @@ use crate::domain::http::Request;
 
 use super::Stop;
 
-/// Where an earlier list stopped: opaque to callers, good only with the same arguments.
+/// The place where an earlier list stopped: opaque to callers, valid only with the same arguments.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Cursor {
-    /// Okta's own cursor of the page to go on with; none for the first page.
+    /// Okta's own cursor of the page to continue at; `None` for the first page.
     #[serde(rename = "a", skip_serializing_if = "Option::is_none", default)]
     pub after: Option<String>,
-    /// Items of that page that were given already.
+    /// The items of that page that were already returned.
     #[serde(rename = "s", skip_serializing_if = "is_zero", default)]
     pub skip: usize,
-    /// The arguments it belongs to.
+    /// The fingerprint of the arguments.
     #[serde(rename = "f")]
     pub of: String,
 }
@@ -30,7 +30,7 @@ fn is_zero(number: &usize) -> bool {
 }
 
 impl Cursor {
-    /// Returns the cursor as callers see it.
+    /// Returns the cursor in the form that callers see.
     pub fn encode(&self) -> String {
         URL_SAFE_NO_PAD.encode(crate::domain::json::to_vec(self))
     }
@@ -41,7 +41,7 @@ impl Cursor {
         cursor.ok_or_else(|| Stop::argument("after", "not a cursor: give the `next` of an earlier result"))
     }
 
-    /// Reads the cursor of a list with these arguments.
+    /// Parses the cursor of a list with these arguments.
     pub fn decode(text: &str, of: &str) -> Result<Self, Stop> {
         let cursor = Self::read(text)?;
         match cursor.of == of {
@@ -51,12 +51,12 @@ impl Cursor {
     }
 }
 
-/// Refuses what is no cursor, before anything is asked to find out which list it should belong to.
+/// Refuses a text that is not a cursor, before any request for the list's arguments.
 pub(super) fn check(after: Option<&str>) -> Result<(), Stop> {
     after.map_or(Ok(()), |after| Cursor::read(after).map(drop))
 }
 
-/// Returns a text that tells the lists of different arguments apart.
+/// Returns a fingerprint of a list's arguments.
 pub(super) fn fingerprint(first: &Request) -> String {
     let digest = Sha256::digest(first.path_and_query().as_bytes());
     URL_SAFE_NO_PAD.encode(&digest[..9])

@@ -79,7 +79,7 @@ impl Subtool for ListEvents {
             .query_opt("filter", self.filter.as_deref())
             .query_opt("q", self.q.as_deref())
             .query_opt("sortOrder", order);
-        // Without `until`, oldest first, Okta takes the query for a poll: there is always a next page, and
+        // Without `until`, oldest first, Okta treats the query as polling: there is always a next page, and
         // an empty one means that there is nothing new ("System Log", polling requests).
         let is_poll = self.until.is_none() && self.sort_order != Some(EventOrder::Descending);
         let rules = Rules {

@@ -1,4 +1,4 @@
-//! Groups as they are: listing and reading them.
+//! Listing and reading groups.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -13,10 +13,10 @@ use super::output::{Group, List};
 use super::users::{SortOrder, check_choice};
 use super::{Cost, Dialogue, Done, Kind, Manifest, Repeat, Step, Subtool};
 
-/// The page of groups that Okta recommends ("List groups": at most 10,000, recommended 200).
+/// The page size that Okta recommends for groups ("List groups": at most 10,000, recommended 200).
 const GROUPS_PAGE: u32 = 200;
 
-/// The largest page of groups: with `q` there is only this one.
+/// The largest page of groups, for `q`, which has only this one page.
 const GROUPS_PAGE_MAX: u32 = 10_000;
 
 /// Additions that Okta makes to each group of a list.

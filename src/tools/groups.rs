@@ -16,7 +16,7 @@ use super::output::{Empty, Group};
 use super::plan::{ATTRIBUTES, Forecast, GROUP_TYPE, Losses, lost};
 use super::{Cost, Dialogue, Done, Kind, LAG_PAUSE, Manifest, Repeat, Reply, Step, Stop, Subtool};
 
-/// The part of a group that decides what may be done with it.
+/// The part of a group that decides which operations are possible.
 #[derive(Deserialize)]
 struct GroupState {
     #[serde(rename = "type")]
@@ -32,7 +32,7 @@ struct GroupBody<'a> {
 /// The longest name of a group, in characters (Okta Workflows help, "Create Group").
 const NAME_CHARS_MAX: usize = 255;
 
-/// The longest description of a group, in characters (the same).
+/// The longest description of a group, in characters (same source).
 const DESCRIPTION_CHARS_MAX: usize = 1024;
 
 /// Refuses a name or description of a wrong length.
@@ -50,7 +50,7 @@ fn check_texts(name: Option<&str>, description: Option<&str>) -> Result<(), Stop
     Ok(())
 }
 
-/// Refuses a name or description that is given twice.
+/// Refuses a name or description inside `profile`, where it would be given twice.
 fn check_custom(profile: Option<&Object>) -> Result<(), Stop> {
     for name in ["name", "description"] {
         if profile.is_some_and(|profile| profile.get(name).is_some()) {
@@ -108,7 +108,7 @@ impl Subtool for CreateGroup {
             profile.merge(custom);
         }
         let request = Request::post("/api/v1/groups", &[]).json(&GroupBody { profile: &profile });
-        // Safe to send again: a name is taken once.
+        // Safe to retry: Okta refuses a second group with this name.
         let reply = loop {
             if let Some(reply) = okta.attempt(request.clone())? {
                 break reply;
@@ -128,11 +128,11 @@ impl Subtool for CreateGroup {
     }
 }
 
-/// What no read shows of names.
+/// The unchecked condition of names.
 const LATELY: &str =
     "groups that were created or renamed in the last moments, which searches do not show yet";
 
-/// Refuses a name that another group has.
+/// Refuses a name that another group already has.
 fn check_free(okta: &mut Dialogue<'_>, name: &str, own: Option<&GroupId>) -> Result<(), Stop> {
     #[derive(Deserialize)]
     struct Named {
@@ -153,14 +153,14 @@ fn check_free(okta: &mut Dialogue<'_>, name: &str, own: Option<&GroupId>) -> Res
     Ok(())
 }
 
-/// Whether a group is managed in Okta.
+/// Returns true if a group is managed in Okta.
 pub(super) fn is_okta_group(okta: &mut Dialogue<'_>, group_id: &GroupId) -> Result<bool, Stop> {
     let group: GroupState = okta.ask(Request::get("/api/v1/groups/{groupId}", &[group_id]))?.read()?;
     Ok(group.kind == "OKTA_GROUP")
 }
 
-/// How a change of a group's members would end, by the group's type: Okta refuses those of applications'
-/// groups (terraform-provider-okta issue 118) and of its own (release 2026.04.0).
+/// Predicts how a change of a group's members would end, by the group's type: Okta refuses it for groups of
+/// applications (terraform-provider-okta issue 118) and for its built-in ones (release 2026.04.0).
 pub(super) fn foresee_member(
     okta: &mut Dialogue<'_>,
     group_id: &GroupId,
@@ -179,10 +179,10 @@ pub(super) fn foresee_member(
     }
 }
 
-/// Searches for a group that was just created, which searches lag behind.
+/// The searches for a newly created group, which search results show late.
 const CREATE_READS_MAX: usize = 4;
 
-/// The group with the name that is taken, when it is the one that was asked for: it has what was sent, and
+/// Returns the group that has the taken name, if this invocation created it: it has the attributes sent, and
 /// was created since then.
 fn find(
     okta: &mut Dialogue<'_>,
@@ -239,7 +239,7 @@ pub struct UpdateGroup {
     profile: Option<Object>,
 }
 
-/// Tells `null` from absent.
+/// Deserializes an argument for which `null` differs from absent.
 fn given<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Option<String>>, D::Error> {
     Option::deserialize(deserializer).map(Some)
 }
@@ -262,7 +262,7 @@ impl Subtool for UpdateGroup {
         ],
     };
 
-    // Okta keeps an empty description as it is.
+    // Okta stores an empty description as it is.
     const MEANINGFUL_WHEN_EMPTY: &'static [&'static str] = &["description"];
 
     fn repeat(&self) -> Repeat {
@@ -282,8 +282,8 @@ impl Subtool for UpdateGroup {
             return Err(wrong_type("update", &self.group_id, &group.kind));
         }
         let before = group.profile.clone();
-        // Okta's only update is a PUT that erases every attribute it does not name (recorded), so that is
-        // also how one is cleared.
+        // Okta's only update is a PUT that erases every attribute it does not name (recorded), so omission is
+        // also the way to clear one.
         let mut profile = group.profile;
         if let Some(name) = &self.name {
             profile.set("name", to_raw(name));
@@ -314,7 +314,7 @@ impl Subtool for UpdateGroup {
     }
 }
 
-/// A group that is not managed in Okta.
+/// Stops because the group is not managed in Okta.
 fn wrong_type(verb: &str, group_id: &GroupId, kind: &str) -> Stop {
     let message =
         format!("failed to {verb} group `{}`: it is of type {}", excerpt(group_id.as_str()), excerpt(kind));

@@ -1,14 +1,14 @@
-//! The subtool that somebody means who names one that is not there.
+//! Suggestion of a subtool for a wrong name.
 //!
-//! Invariant: no suggestion does anything else than what was asked for; where two things may be meant, or
-//! something that no subtool does, there is none.
+//! Invariant: a suggested subtool does nothing but the requested operation; for an ambiguous name, or an operation
+//! that no subtool has, there is no suggestion.
 
 use crate::domain::ids::excerpt;
 use crate::domain::opposite::{distance, is_opposite, words};
 
 use super::catalogue::{CATALOGUE, names};
 
-/// What others call the same thing: Okta's SDKs and console, other directories, people.
+/// Synonyms from Okta's SDKs and console, other directories and everyday language.
 const SYNONYMS: [(&str, &str); 44] = [
     ("disable_user", "deactivate_user"),
     ("deprovision_user", "deactivate_user"),
@@ -56,13 +56,13 @@ const SYNONYMS: [(&str, &str); 44] = [
     ("search_logs", "list_events"),
 ];
 
-/// Words that say nothing of what is done.
+/// Words that do not change the meaning of a name.
 const SMALL_WORDS: [&str; 8] = ["to", "from", "of", "in", "a", "an", "the", "by"];
 
-/// The longest name looked at, in characters.
+/// The longest name examined, in characters.
 const NAME_CHARS_MAX: usize = 64;
 
-/// The subtool that is meant by a wrong name, of those that are offered.
+/// Returns the subtool that a wrong name means, if it is offered.
 pub fn meant(wrong: &str, is_offered: impl Fn(&str) -> bool) -> Option<&'static str> {
     let wrong: String = wrong.chars().take(NAME_CHARS_MAX).collect();
     let wrong = words(&wrong).join("_");
@@ -70,7 +70,7 @@ pub fn meant(wrong: &str, is_offered: impl Fn(&str) -> bool) -> Option<&'static 
     synonym.or_else(|| nearest(&wrong)).filter(|name| is_offered(name))
 }
 
-/// That there is no subtool of this name, in words.
+/// Returns the error message for an unknown subtool.
 pub fn unknown(name: &str) -> String {
     let hint = meant(name, |_| true).map_or_else(
         || format!(": `okta-worker catalog` lists the {}", CATALOGUE.len()),
@@ -79,7 +79,7 @@ pub fn unknown(name: &str) -> String {
     format!("unknown subtool `{}`{hint}", excerpt(name))
 }
 
-/// The subtool whose words are those of a name but for slips; none when there are two.
+/// Returns the subtool whose words match those of a name except for slips; `None` if two are equally close.
 fn nearest(wrong: &str) -> Option<&'static str> {
     let mut found: Vec<(usize, &'static str)> =
         names().filter_map(|name| Some((slips(wrong, name)?, name))).collect();
@@ -91,7 +91,7 @@ fn nearest(wrong: &str) -> Option<&'static str> {
     }
 }
 
-/// The wrong letters of a name, when they are few enough in each word and cannot mean something else.
+/// Counts the wrong letters of a name; `None` if there are too many in a word or the name may mean something else.
 fn slips(wrong: &str, name: &str) -> Option<usize> {
     let telling = |name: &str| -> Vec<String> {
         words(name).into_iter().filter(|word| !SMALL_WORDS.contains(&word.as_str())).collect()
@@ -102,7 +102,7 @@ fn slips(wrong: &str, name: &str) -> Option<usize> {
     }
     let mut sum = 0;
     for (theirs, ours) in theirs.iter().zip(&ours) {
-        /// One letter in a short word, two in a long one.
+        /// The length from which a word may have two wrong letters instead of one.
         const LONG: usize = 7;
         let slips = distance(theirs, ours);
         if slips > if ours.len() < LONG { 1 } else { 2 } {
@@ -138,7 +138,7 @@ mod tests {
             ("disable_user", Some("deactivate_user")),
             ("disableUser", Some("deactivate_user")),
             ("unassign_user_from_app", Some("remove_user_from_app")),
-            // Nothing does this, or it may mean two things.
+            // No subtool does this, or the name is ambiguous.
             ("reactivate_user", None),
             ("enable_user", None),
             ("remove_user", None),
@@ -171,7 +171,7 @@ mod tests {
         }
     }
 
-    /// Every text that is one letter away: left out, put in, another one, two changed over.
+    /// Returns every text at an edit distance of one: deletion, insertion, substitution, transposition.
     fn edits(name: &str) -> Vec<String> {
         let letters: Vec<char> = ('a'..='z').chain(['_']).collect();
         let chars: Vec<char> = name.chars().collect();
@@ -191,7 +191,7 @@ mod tests {
         texts
     }
 
-    /// Verbs that take one another back.
+    /// Verbs that undo each other.
     const CROSSING: [(&str, &str); 6] = [
         ("activate", "deactivate"),
         ("suspend", "unsuspend"),
@@ -208,7 +208,7 @@ mod tests {
         for name in names() {
             let ours = verb(name);
             let mut slips = edits(name);
-            // Of the verb also two slips.
+            // Two slips in the verb, too.
             let twice: Vec<String> = edits(&ours).iter().flat_map(|verb| edits(verb)).collect();
             slips.extend(twice.iter().step_by(211).map(|verb| format!("{verb}{}", &name[ours.len()..])));
             for slip in slips.into_iter().filter(|slip| find(&words(slip).join("_")).is_none()) {

@@ -1,7 +1,7 @@
-//! The lifecycle of a user: activate, deactivate, suspend, unsuspend and unlock.
+//! Lifecycle of a user: activate, deactivate, suspend, unsuspend and unlock.
 //!
-//! Okta refuses a step that is already done, each with a code of its own. A refusal that may mean "already
-//! so" is followed by a read of the status, which decides between `unchanged` and `precondition_failed`.
+//! Okta refuses a step that is already done, each with a code of its own. After a refusal that may mean "already
+//! done", a read of the status decides between `unchanged` and `precondition_failed`.
 
 use jiff::Timestamp;
 use schemars::JsonSchema;
@@ -73,7 +73,7 @@ impl Subtool for ActivateUser {
     }
 }
 
-/// Activating leads to `PROVISIONED`, or with a password to `ACTIVE`.
+/// The step of an activation, which leads to `PROVISIONED`, or with a password to `ACTIVE`.
 const ACTIVATION: Leading<'static> = Leading {
     verb: "activate",
     refusal: "E0000016",
@@ -94,7 +94,7 @@ fn mail_link(okta: &mut Dialogue<'_>, user: &UserId, write: &Request) -> Step<Ac
             (effect, read.read::<UserState>()?.status)
         }
     };
-    // Who was so before waits for the mail of an earlier activation: Okta sends none now.
+    // A user in this status before waits for the e-mail of an earlier activation: Okta sends none now.
     let is_waiting = effect == Effect::Unchanged && status == "PROVISIONED";
     Ok(Done {
         effect,
@@ -102,7 +102,7 @@ fn mail_link(okta: &mut Dialogue<'_>, user: &UserId, write: &Request) -> Step<Ac
     })
 }
 
-/// Activates a user and takes the link.
+/// Activates a user and returns the link.
 fn mint_link(okta: &mut Dialogue<'_>, user: &UserId, write: &Request) -> Step<Activation> {
     let (effect, read) = match step(okta, user, write, &ACTIVATION)? {
         Led::Did(reply) => return Ok(Done::applied(activated(reply)?)),
@@ -116,7 +116,7 @@ fn mint_link(okta: &mut Dialogue<'_>, user: &UserId, write: &Request) -> Step<Ac
         let output = Activation { link_missing: true, note: Some(NO_NEW_LINK), ..Activation::default() };
         return Ok(Done { effect, output });
     }
-    // It was us, and the link was lost with the answer: `reactivate` gives another one.
+    // We activated it, and the link was lost with the answer: `reactivate` gives another one.
     let again = Request::post("/api/v1/users/{userId}/lifecycle/reactivate", &[user]);
     let again = again.query("sendEmail", false);
     let reply = loop {
@@ -127,7 +127,7 @@ fn mint_link(okta: &mut Dialogue<'_>, user: &UserId, write: &Request) -> Step<Ac
     Ok(Done::applied(activated(reply)?))
 }
 
-/// The link in Okta's answer. Without one the user is activated all the same, and nobody has the link.
+/// Returns the link in Okta's answer. Without one the user is activated all the same, but has no link.
 fn activated(reply: Reply<'_>) -> Result<Activation, Stop> {
     #[derive(Deserialize)]
     #[serde(rename_all = "camelCase")]
@@ -141,19 +141,19 @@ fn activated(reply: Reply<'_>) -> Result<Activation, Stop> {
     Ok(Activation { activation_url, activation_token, link_missing, note })
 }
 
-/// Said when the user waits for an activation that was mailed before.
+/// The note if the user waits for an activation that was mailed before.
 const NOT_MAILED: &str = "nothing was mailed: the user was PROVISIONED already, and Okta mails the activation \
                           again only when asked to `reactivate` (`Resend activation email` in its console)";
 
-/// Said when the user waits for an activation, and somebody else had the link.
+/// The note if the user waits for an activation, and another client received the link.
 const NO_NEW_LINK: &str = "there is no new link: the user was PROVISIONED already, and Okta gives another link \
                            only when asked to `reactivate` (`Resend activation email` in its console)";
 
-/// Said when Okta activated a user and gave no link.
+/// The note if Okta activated a user and gave no link.
 const NO_LINK: &str = "the user is activated and Okta gave no link: a user without a password gets another one \
                        when Okta is asked to `reactivate` (`Resend activation email` in its console)";
 
-/// Whether an activation that mails was done, and the status found: who is active since before was so without us.
+/// Returns effect and status if an activation that sends an e-mail was done: unchanged if the status is older.
 fn mailed(
     okta: &mut Dialogue<'_>,
     user: &UserId,
@@ -224,17 +224,17 @@ impl Subtool for DeactivateUser {
         if !forecast.is_applied() {
             return Ok(forecast);
         }
-        // Groups stay (Okta help, "Deactivate user accounts").
+        // Group memberships stay (Okta help, "Deactivate user accounts").
         let mut not_checked = Vec::new();
         let apps = lost_apps(okta, &user, &mut not_checked)?;
         Ok(forecast.losing(Losses { groups: Vec::new(), apps }).without(&not_checked))
     }
 }
 
-/// Deactivating leads to `DEPROVISIONED`, from everywhere else.
+/// The step of a deactivation, which leads to `DEPROVISIONED` from every other status.
 const DEACTIVATION: Leading<'static> = Leading {
     verb: "deactivate",
-    // Of a user that is deactivated already Okta says "not found" (okta-sdk-java issue 721).
+    // For an already deactivated user Okta answers "not found" (okta-sdk-java issue 721).
     refusal: "E0000007",
     from: &["STAGED", "PROVISIONED", "ACTIVE", "RECOVERY", "PASSWORD_EXPIRED", "LOCKED_OUT", "SUSPENDED"],
     to: &["DEPROVISIONED"],
@@ -243,7 +243,7 @@ const DEACTIVATION: Leading<'static> = Leading {
     event: "user.lifecycle.deactivate",
 };
 
-/// The applications that a user would no longer have.
+/// Reads the applications that a user would lose.
 fn lost_apps(
     okta: &mut Dialogue<'_>,
     user: &UserId,
@@ -252,7 +252,7 @@ fn lost_apps(
     lost(okta, Request::get("/api/v1/users/{userId}/appLinks", &[user]), not_checked)
 }
 
-/// What is gone with a deleted user.
+/// Adds the groups and applications that are lost with a deleted user.
 pub(super) fn losses(okta: &mut Dialogue<'_>, user: &UserId, forecast: Forecast) -> Result<Forecast, Stop> {
     let mut not_checked = Vec::new();
     let groups = lost(okta, Request::get("/api/v1/users/{userId}/groups", &[user]), &mut not_checked)?;
@@ -261,8 +261,8 @@ pub(super) fn losses(okta: &mut Dialogue<'_>, user: &UserId, forecast: Forecast)
     Ok(forecast.losing(Losses { groups, apps }).without(&not_checked))
 }
 
-/// A lifecycle step without arguments or answer: the type, its manifest, the route, the refusal that may
-/// mean "already so", the statuses that are, and the event in the System Log.
+/// Defines a lifecycle step without arguments or answer: the type, its manifest, the route, the refusal that may
+/// mean "already done", the statuses that mean so, and the event in the System Log.
 macro_rules! plain_step {
     (
         $(#[$doc:meta])* $name:ident, $tool:literal, $verb:literal, $route:literal,
@@ -331,8 +331,8 @@ plain_step!(
     /// Suspends an active user.
     SuspendUser, "suspend_user", "suspend", "/api/v1/users/{userId}/lifecycle/suspend",
     from: "ACTIVE", already: "E0000001", &["SUSPENDED"], done: &["SUSPENDED"],
-    // Users who are PROVISIONED, in RECOVERY or PASSWORD_EXPIRED have a `suspend` link (recorded), and whether
-    // it works nobody has recorded.
+    // Users who are PROVISIONED, in RECOVERY or PASSWORD_EXPIRED have a `suspend` link (recorded); there is no
+    // recording of its use.
     refused: &["STAGED", "LOCKED_OUT", "DEPROVISIONED"], not_checked: &[MASTERED], "user.lifecycle.suspend",
     "Suspends an ACTIVE user: sign-in ends, groups and applications stay. `unsuspend_user` takes it back.",
     "Not for somebody who leaves for good: use `deactivate_user`.",
@@ -341,7 +341,7 @@ plain_step!(
 plain_step!(
     /// Ends a suspension.
     UnsuspendUser, "unsuspend_user", "unsuspend", "/api/v1/users/{userId}/lifecycle/unsuspend",
-    // Everything that is neither suspended nor deactivated is "not suspended" already.
+    // Every user that is neither suspended nor deactivated is already "not suspended".
     from: "SUSPENDED", already: "E0000001",
     NOT_SUSPENDED, done: NOT_SUSPENDED, refused: &["DEPROVISIONED"], not_checked: &[MASTERED],
     "user.lifecycle.unsuspend",
@@ -352,7 +352,7 @@ plain_step!(
 plain_step!(
     /// Unlocks a user that was locked out.
     UnlockUser, "unlock_user", "unlock", "/api/v1/users/{userId}/lifecycle/unlock",
-    // After unlocking, a user whose password expired meanwhile is PASSWORD_EXPIRED (recorded).
+    // After unlocking, a user whose password expired in the meantime is PASSWORD_EXPIRED (recorded).
     from: "LOCKED_OUT", already: "E0000032", &["ACTIVE", "PASSWORD_EXPIRED"], done: &["ACTIVE"],
     refused: &[], not_checked: &[MASTERED, DEVICES], "user.account.unlock_by_admin",
     "Unlocks a LOCKED_OUT user; the password stays. Users mastered by Active Directory are unlocked there.",

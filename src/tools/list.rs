@@ -1,4 +1,4 @@
-//! Lists: what a caller may ask of one, and the way from there to its result.
+//! Lists: the arguments that all lists share, and the way from there to the result.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -14,10 +14,10 @@ use super::{Dialogue, Done, Listing, Step};
 /// The most items of one list.
 const LIMIT_MAX: u32 = 100_000;
 
-/// The most items of a list of which nobody says how many.
+/// Default for the most items of one list.
 const LIMIT_USUAL: u32 = 200;
 
-/// The most items in all; many when they are only counted and nobody says how many.
+/// The most items in total; the default is larger if they are only counted.
 #[derive(Debug, Clone, Copy, Default, Deserialize)]
 #[serde(try_from = "Option<u32>")]
 pub(super) struct Limit(Option<u32>);

@@ -1,24 +1,24 @@
-//! What kind of list Okta makes of a route: how large its pages are, and how it ends.
+//! Rules of Okta's lists per route: page size, paging and end.
 
-/// The kind of list that Okta makes of a route.
+/// The rules of a route's list.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Rules {
-    /// The best page size, where the route takes `limit`; else Okta decides.
+    /// The best page size, if the route takes `limit`; otherwise Okta decides.
     pub page_max: Option<u32>,
-    /// True where Okta pages at all: `q` on users and groups shows the first page and no more.
+    /// True if Okta pages at all: `q` on users and groups shows the first page and no more.
     pub is_paged: bool,
-    /// True where the first empty page is the end, because Okta always names a next one (System Log).
+    /// True if the first empty page is the end, because Okta always names a next one (System Log).
     pub ends_empty: bool,
-    /// True where items may repeat across pages and are told apart by `uuid`.
+    /// True if items may repeat across pages and are deduplicated by `uuid`.
     pub is_keyed: bool,
-    /// Query parameters that exclude `after`.
+    /// Query parameters that cannot be combined with `after`.
     pub not_with_after: &'static [&'static str],
     /// Statuses that Okta leaves out.
     pub left_out: &'static [&'static str],
 }
 
 impl Rules {
-    /// A paged list with this page size.
+    /// Returns the rules of a paged list with this page size.
     pub(super) const fn paged(page_max: u32) -> Self {
         Self {
             page_max: Some(page_max),
@@ -30,7 +30,7 @@ impl Rules {
         }
     }
 
-    /// A list whose route takes no `limit`.
+    /// Returns the rules of a list whose route takes no `limit`.
     pub(super) const fn unsized_pages() -> Self {
         Self { page_max: None, ..Self::paged(1) }
     }

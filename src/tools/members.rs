@@ -1,4 +1,4 @@
-//! Who is in a group: list, add, remove.
+//! Members of a group: list, add, remove.
 
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -16,7 +16,7 @@ use super::output::{Empty, List, User};
 use super::plan::{DEACTIVATED, Forecast};
 use super::{Cost, Dialogue, Done, Kind, Manifest, Repeat, Step, Stop, Subtool, UserState, resolve};
 
-/// Okta's own default page of members ("List member users"): the fewest requests.
+/// Okta's default page size for members ("List member users"): the fewest requests.
 const MEMBERS_PAGE: u32 = 1000;
 
 /// Lists the members of a group.
@@ -56,8 +56,8 @@ impl Subtool for ListGroupMembers {
     }
 }
 
-/// Whether a change of a membership that may have run before did: the user is where it should be, or was
-/// and somebody has taken that back since.
+/// Returns true if a change of a membership that may have run before did run: the user is already in the wanted
+/// state, or was and another client has undone it since.
 fn ran_before(
     okta: &mut Dialogue<'_>,
     group: &GroupId,
@@ -73,7 +73,7 @@ fn ran_before(
     Ok(logged(okta, event, &[user.as_str(), group.as_str()], since)? == Some(true))
 }
 
-/// How a change of a membership would end.
+/// Predicts how a change of a membership would end.
 fn foresee_change(
     okta: &mut Dialogue<'_>,
     group: &GroupId,
@@ -83,7 +83,7 @@ fn foresee_change(
     let forecast = foresee_member(okta, group, subtool)?;
     let user = resolve::id(user, okta)?;
     let state: UserState = resolve::read(&user, okta)?.read()?;
-    // Of deactivated users 204 and 404 are recorded for a removal, and nothing for the opposite.
+    // For deactivated users 204 and 404 are recorded for a removal; for an addition there is no recording.
     Ok(if state.status == "DEPROVISIONED" { Forecast::unknown(DEACTIVATED) } else { forecast })
 }
 

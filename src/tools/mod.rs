@@ -1,10 +1,10 @@
-//! What can be asked: the 28 subtools, each a pure value that says its next move.
+//! The 28 subtools, each a pure value that states its next move.
 //!
-//! A subtool has no IO, no clock and no retry. It is read from arguments, told what Okta has answered
-//! so far, and says what to send next or how it ended. Its body is written as a straight conversation
+//! A subtool has no IO, no clock and no retries. It is parsed from arguments, gets Okta's answers so
+//! far, and returns the next request or its end. Its body is written as a straight conversation
 //! (`okta.ask(request)?`) that is replayed from the start after each answer: an answered question
 //! returns at once, the first unanswered one becomes the next move. Paging, read-merge-write,
-//! preconditions and reconciling reads all fall out of that.
+//! preconditions and reconciliation need no further mechanism.
 
 mod apps;
 pub mod catalogue;
@@ -50,16 +50,16 @@ use output::{Output, Remaining};
 pub use pager::Pager;
 use plan::{Forecast, Plan};
 
-/// What kind of power a subtool needs; allow-lists name kinds or subtools.
+/// The kind of power that a subtool needs; allow-lists name kinds or subtools.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Kind {
     /// Changes nothing.
     Read,
-    /// Changes something that can be changed back.
+    /// Makes changes that can be undone.
     Write,
-    /// Takes something away that cannot be given back.
+    /// Makes changes that cannot be undone.
     Destructive,
-    /// Decides how somebody signs in.
+    /// Changes a user's credentials.
     Credentials,
 }
 
@@ -67,7 +67,7 @@ impl Kind {
     /// Every kind.
     pub const ALL: [Self; 4] = [Self::Read, Self::Write, Self::Destructive, Self::Credentials];
 
-    /// The kind as it stands in allow-lists.
+    /// Returns the name of the kind in allow-lists.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Read => "read",
@@ -78,23 +78,23 @@ impl Kind {
     }
 }
 
-/// What may be done when nobody knows whether a request was executed.
+/// The idempotency class of a request: it decides on a retry if Okta may have executed the request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Repeat {
-    /// Changes nothing: run again.
+    /// Changes nothing: retry.
     Read,
-    /// Sets a state: run again, Okta answers the same.
+    /// Sets a state: retry, Okta answers the same.
     Set,
-    /// Makes something with a natural key: a second one is refused.
+    /// Creates an object with a natural key: Okta refuses a second one.
     Create,
-    /// Moves from one state to the next: look first.
+    /// Moves from one state to the next: read before a retry.
     Transition,
-    /// Sends or mints something each time: never repeat blindly.
+    /// Sends an e-mail or creates a one-time secret each time: never retry blindly.
     Emit,
 }
 
 impl Repeat {
-    /// The class as it stands in tables.
+    /// Returns the name of the class in tables.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Read => "read",
@@ -105,7 +105,7 @@ impl Repeat {
         }
     }
 
-    /// Whether a request that may have been executed may be sent again without looking.
+    /// Returns true if a request that may have been executed may be retried without a read.
     pub fn is_safe(self) -> bool {
         match self {
             Self::Read | Self::Set => true,
@@ -114,204 +114,204 @@ impl Repeat {
     }
 }
 
-/// What is known of a subtool without arguments.
+/// The properties of a subtool that do not depend on its arguments.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Manifest {
-    /// Its name in messages.
+    /// The name in messages.
     pub name: &'static str,
-    /// What power it needs.
+    /// The kind of power that it needs.
     pub kind: Kind,
-    /// The OAuth scope it needs.
+    /// The OAuth scope that it needs.
     pub scope: &'static str,
-    /// What it does, in a sentence or two for whoever must choose among the 28.
+    /// A summary in one or two sentences, for choosing among the 28.
     pub summary: &'static str,
-    /// When not to choose it, and what instead: a sentence.
+    /// The cases for other subtools, and which ones: a sentence.
     pub not_for: &'static str,
-    /// What it costs.
+    /// The cost in requests.
     pub cost: Cost,
-    /// What a success answers with, as the end of a sentence.
+    /// The content of a successful result, as the end of a sentence.
     pub returns: &'static str,
-    /// Arguments that make sense, as JSON; the first is the plainest.
+    /// Examples of arguments, as JSON; the simplest comes first.
     pub examples: &'static [&'static str],
 }
 
 impl Manifest {
-    /// All that whoever chooses among the 28 should know of it, in three to five sentences.
+    /// Returns a description of three to five sentences, for choosing among the 28.
     pub fn description(&self) -> String {
         let Self { summary, not_for, cost, returns, .. } = self;
         format!("{summary} {not_for} Costs {cost}. Returns {returns}.")
     }
 }
 
-/// One of the 28, read from its arguments.
+/// One of the 28 subtools, parsed from its arguments.
 pub trait Subtool: DeserializeOwned + JsonSchema + Send + Sync + 'static {
-    /// What it answers with.
+    /// The type of its result.
     type Output: Output;
 
-    /// What is known of it without arguments.
+    /// The properties that do not depend on the arguments.
     const MANIFEST: Manifest;
 
-    /// Optional arguments in which an empty text has a meaning; in all others it stands for an absent one.
+    /// Optional arguments that may be an empty text; for all others an empty text means absent.
     const MEANINGFUL_WHEN_EMPTY: &'static [&'static str] = &[];
 
-    /// What may be done when nobody knows whether its write was executed, with these arguments.
+    /// Returns the idempotency class of its write, with these arguments.
     fn repeat(&self) -> Repeat;
 
-    /// A kind of power these arguments need on top of the manifest's.
+    /// Returns the kind of power that these arguments need in addition to the manifest's.
     fn also_needs(&self) -> Option<Kind> {
         None
     }
 
-    /// Whether the result holds a one-time secret, so that it may go to nobody but the caller.
+    /// Returns true if the result holds a one-time secret, so that only the caller may receive it.
     fn mints_secret(&self) -> bool {
         false
     }
 
-    /// The whole conversation with Okta, from the first question to the result.
+    /// Conducts the whole conversation with Okta, from the first question to the result.
     fn converse(&self, okta: &mut Dialogue<'_>) -> Step<Self::Output>;
 
-    /// How its first write would end, as far as reads tell: asked after the reads of [`Self::converse`]
-    /// have shown no reason not to write. A stop is the failure that Okta would give.
+    /// Predicts how its first write would end, as far as reads tell. Called after the reads of
+    /// [`Self::converse`] have shown no reason not to write. A stop is the failure that Okta would give.
     fn foresee(&self, _okta: &mut Dialogue<'_>) -> Result<Forecast, Stop> {
         Ok(Forecast::applied())
     }
 }
 
-/// Where a conversation stands: ended well, or stopped at something.
+/// The state of a conversation: completed, or stopped.
 pub type Step<T> = Result<Done<T>, Stop>;
 
-/// A good end.
+/// A successful end.
 #[derive(Debug)]
 pub struct Done<T> {
-    /// What changed.
+    /// The change in Okta.
     pub effect: Effect,
     /// The result.
     pub output: T,
 }
 
 impl<T> Done<T> {
-    /// Something was read.
+    /// Ends a read.
     pub fn read(output: T) -> Self {
         Self { effect: Effect::None, output }
     }
 
-    /// Okta changed it, or accepted to.
+    /// Ends a write that Okta made or accepted.
     pub fn applied(output: T) -> Self {
         Self { effect: Effect::Applied, output }
     }
 
-    /// Okta was already there.
+    /// Ends a write whose state Okta already had.
     pub fn unchanged(output: T) -> Self {
         Self { effect: Effect::Unchanged, output }
     }
 }
 
-/// Why a conversation did not go on.
+/// The reason why a conversation stopped.
 #[derive(Debug)]
 pub enum Stop {
-    /// This question has no answer yet.
+    /// The question has no answer yet.
     Send(Box<Request>),
-    /// Okta's refusal is the failure; policy finds its name.
+    /// Okta refused; the policy layer names the failure.
     Refused(Box<OktaError>),
-    /// The subtool's own judgement.
+    /// The subtool itself reports a failure.
     Fail(Box<Failure>),
 }
 
 impl Stop {
-    /// A failure of this kind.
+    /// Stops with a failure with this code.
     pub fn fail(code: ErrorCode, message: impl Into<String>) -> Self {
         Self::Fail(Box::new(Failure::new(code, message)))
     }
 
-    /// A wrong argument.
+    /// Stops at an invalid argument.
     pub fn argument(name: &str, message: impl Into<String>) -> Self {
         let failure =
             Failure::new(ErrorCode::InvalidArguments, message).at(Some(format!("arguments.{name}")));
         Self::Fail(Box::new(failure))
     }
 
-    /// The wrong status for the operation, as Okta or a read before the write showed.
+    /// Stops at a status that does not allow the operation, as Okta's refusal or an earlier read showed.
     pub fn precondition(message: impl Into<String>, okta: Option<OktaError>) -> Self {
         let mut failure = Failure::new(ErrorCode::PreconditionFailed, message);
         failure.okta = okta;
         Self::Fail(Box::new(failure))
     }
 
-    /// A good status of a read with a body that is not what the operation answers.
+    /// Stops at a read with a success status whose body is not the expected one.
     pub fn unreadable() -> Self {
         Self::fail(ErrorCode::OktaUnavailable, "failed to read Okta's answer: it is not the JSON expected")
     }
 }
 
-/// What a subtool wants next.
+/// The next move of a subtool.
 #[derive(Debug)]
 pub enum Move {
-    /// Send this.
+    /// Send this request.
     Send(Box<Request>),
-    /// Ended well, with the result as JSON, or with one page of a list that goes on.
+    /// Completed, with the result as JSON, or with one page of a list that continues.
     Done(Done<Box<serde_json::value::RawValue>>, Remaining),
-    /// What it would do, if it were not for show.
+    /// The plan of a dry run.
     Planned(Box<Plan>),
-    /// Okta's refusal is the failure.
+    /// Okta refused.
     Refused(Box<OktaError>),
-    /// The subtool's own judgement.
+    /// The subtool itself reports a failure.
     Fail(Box<Failure>),
 }
 
 /// The limits of one result.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Bounds<'a> {
-    /// What is kept of each object.
+    /// The fields kept of each object.
     pub fields: &'a Fields,
-    /// The largest message with the result, in bytes.
+    /// The largest result message, in bytes.
     pub bytes_max: usize,
-    /// How much of it stands around the result.
+    /// The part of the message around the result, in bytes.
     pub frame: usize,
-    /// What becomes of a list.
+    /// The form of a list's result.
     pub listing: Listing,
-    /// Whether a list has used up its time and must end with what it has.
+    /// True if a list has used up its time and must end with the items that it has.
     pub is_overdue: bool,
 }
 
 impl Bounds<'static> {
-    /// Whole objects, and as much as fits into so many bytes.
+    /// Returns bounds that keep whole objects, up to this many bytes.
     pub const fn whole(bytes_max: usize) -> Self {
         Self { fields: &Fields::Whole, bytes_max, frame: 0, listing: Listing::Whole, is_overdue: false }
     }
 }
 
-/// What becomes of a list.
+/// The form of a list's result.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Listing {
     /// One result with all items.
     Whole,
-    /// One result with their number.
+    /// One result with the number of items.
     Counted,
     /// A result for each of Okta's pages.
     Paged,
 }
 
-/// How long a write without an answer is left alone before the outcome of one that mails is looked for: whoever
-/// sent it may have died with the request on its way.
+/// The wait after an unanswered write before reading its outcome, for writes that send e-mail: the worker that
+/// sent it may have died with the request in flight.
 pub const SETTLING: Duration = Duration::from_secs(3);
 
-/// What is known of an invocation besides its arguments.
+/// The context of an invocation, besides its arguments.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Setting<'a> {
     /// The limits of its result.
     pub bounds: Bounds<'a>,
-    /// Since when an earlier delivery may have run it, wholly or in part; `None`: this is the first.
+    /// The time since when an earlier delivery may have run it, wholly or partly; `None` for the first delivery.
     pub maybe_since: Option<Timestamp>,
-    /// Whether that was [`SETTLING`] ago, or longer.
+    /// True if that was at least [`SETTLING`] ago.
     pub is_settled: bool,
-    /// How far Okta's clock is ahead of ours, as far as its answers told.
+    /// The offset of Okta's clock against ours, as far as Okta's answers told.
     pub okta_ahead: SignedDuration,
-    /// Whether it is for show: nothing is written.
+    /// True for a dry run: nothing is written.
     pub is_dry_run: bool,
 }
 
 impl<'a> Setting<'a> {
-    /// That of a first delivery.
+    /// Returns the setting of a first delivery.
     pub fn first(bounds: Bounds<'a>) -> Self {
         Self {
             bounds,
@@ -323,22 +323,22 @@ impl<'a> Setting<'a> {
     }
 }
 
-/// One question, and what came of it.
+/// One question and its outcome.
 #[derive(Debug, Clone)]
 pub enum Turn {
-    /// Okta said something.
+    /// Okta answered.
     Said(Exchange),
-    /// It may have been executed; no answer tells.
+    /// No answer came, and Okta may have executed the request.
     Unclear {
-        /// What was asked.
+        /// The request.
         request: Request,
-        /// When, by our clock.
+        /// The time of sending, by our clock.
         sent: Timestamp,
     },
 }
 
 impl Turn {
-    /// What was asked.
+    /// Returns the request.
     pub fn request(&self) -> &Request {
         match self {
             Self::Said(exchange) => &exchange.request,
@@ -346,7 +346,7 @@ impl Turn {
         }
     }
 
-    /// What Okta said.
+    /// Returns Okta's answer, if there is one.
     pub fn response(&self) -> Option<&Response> {
         match self {
             Self::Said(exchange) => Some(&exchange.response),
@@ -355,22 +355,22 @@ impl Turn {
     }
 }
 
-/// What was asked and answered so far, replayed from the start.
+/// The questions and answers so far, replayed from the start.
 #[derive(Debug)]
 pub struct Dialogue<'a> {
     past: std::slice::Iter<'a, Turn>,
     setting: Setting<'a>,
-    /// Since when a write of this invocation may have been executed, by our clock.
+    /// The time since when Okta may have executed a write of this invocation, by our clock.
     doubt: Option<Timestamp>,
-    /// Where each answered question of a dry run is counted.
+    /// The buckets that count the answered questions of a dry run.
     asked: Vec<Bucket>,
-    /// The list on its way, with all that it has read.
+    /// The list in progress, with all items read so far.
     list: Option<Box<Pager>>,
     history_length: usize,
 }
 
 impl<'a> Dialogue<'a> {
-    /// A conversation with this history.
+    /// Starts a conversation with this history.
     pub fn new(history: &'a [Turn], setting: Setting<'a>) -> Self {
         Self {
             past: history.iter(),
@@ -382,15 +382,15 @@ impl<'a> Dialogue<'a> {
         }
     }
 
-    /// The answer to the next question; stops when it has none yet.
+    /// Returns the answer to the next question; stops if it has none yet.
     ///
     /// # Panics
-    /// When it is a write whose outcome may be unclear: those are asked with [`Self::attempt`].
+    /// If the outcome of a write is unclear: such writes are asked with [`Self::attempt`].
     pub fn ask(&mut self, request: Request) -> Result<Reply<'a>, Stop> {
         Ok(self.attempt(request)?.expect("only who attempts a write hears that its outcome is unclear"))
     }
 
-    /// The answer to a write; `None` when nobody knows whether it was executed.
+    /// Returns the answer to a write; `None` if the outcome is unclear.
     pub fn attempt(&mut self, request: Request) -> Result<Option<Reply<'a>>, Stop> {
         if self.setting.is_dry_run {
             return self.look_up(request).map(Some);
@@ -406,7 +406,7 @@ impl<'a> Dialogue<'a> {
         }
     }
 
-    /// The answer to a question of a dry run: nothing is written, so the same question has the same answer.
+    /// Returns the answer to a question of a dry run: nothing is written, so equal questions have equal answers.
     fn look_up(&mut self, request: Request) -> Result<Reply<'a>, Stop> {
         let exchange = self.past.as_slice().iter().find_map(|turn| match turn {
             Turn::Said(exchange) => (exchange.request == request).then_some(exchange),
@@ -417,75 +417,75 @@ impl<'a> Dialogue<'a> {
         Ok(Reply(exchange))
     }
 
-    /// Since when a write of this invocation may have been executed, by Okta's clock and with what clocks
-    /// may differ; `None`: none can have been.
+    /// Returns the time since when Okta may have executed a write of this invocation, by Okta's clock less the
+    /// possible clock difference; `None` if it surely executed none.
     pub fn doubt(&self) -> Option<Timestamp> {
         let since = self.doubt?.saturating_add(self.setting.okta_ahead).ok()?;
         since.saturating_sub(CLOCKS_DIFFER).ok()
     }
 
-    /// How long to wait before a look at what a write may have done.
+    /// Returns the wait before reading the outcome of a write.
     pub fn settling(&self) -> Duration {
         if self.setting.is_settled { Duration::ZERO } else { SETTLING }
     }
 
-    /// Whether the next question has no answer yet.
+    /// Returns true if the next question has no answer yet.
     pub fn is_caught_up(&self) -> bool {
         self.past.as_slice().is_empty()
     }
 
-    /// Returns how many questions were answered so far.
+    /// Returns the number of questions answered so far.
     fn asked_so_far(&self) -> usize {
         self.history_length - self.past.len()
     }
 
-    /// The limits of the result.
+    /// Returns the limits of the result.
     pub fn bounds(&self) -> Bounds<'a> {
         self.setting.bounds
     }
 }
 
-/// By how much two clocks that were compared may still differ: Okta's `Date` has whole seconds, and its
-/// answer takes its way.
+/// The remaining difference of two compared clocks: Okta's `Date` has whole seconds, and its answer takes
+/// time to arrive.
 const CLOCKS_DIFFER: Duration = Duration::from_secs(2);
 
-/// Okta's answer to one question: a success or a refusal. What is transient never gets here.
+/// Okta's answer to one question: a success or a refusal, never a transient failure.
 #[derive(Debug, Clone, Copy)]
 pub struct Reply<'a>(&'a Exchange);
 
 impl<'a> Reply<'a> {
-    /// Returns what was asked, with the page size that Okta answered.
+    /// Returns the request, with the page size that Okta answered.
     fn request(self) -> &'a Request {
         &self.0.request
     }
 
-    /// Whether Okta did it.
+    /// Returns true if Okta answered with success.
     pub fn is_success(self) -> bool {
         self.0.response.is_success()
     }
 
-    /// The success, or a stop at Okta's refusal.
+    /// Returns the success, or stops at Okta's refusal.
     pub fn success(self) -> Result<&'a Response, Stop> {
         if self.is_success() { Ok(&self.0.response) } else { Err(self.refused()) }
     }
 
-    /// The success's body as JSON, byte for byte.
+    /// Returns the body of a success as JSON, byte for byte.
     pub fn json(self) -> Result<Box<serde_json::value::RawValue>, Stop> {
         self.success()?.raw().map(ToOwned::to_owned).ok_or_else(|| self.unreadable())
     }
 
-    /// The part of the success's body that `T` knows.
+    /// Parses the body of a success into `T`, ignoring unknown fields.
     pub fn read<T: DeserializeOwned>(self) -> Result<T, Stop> {
         self.success()?.read().ok_or_else(|| self.unreadable())
     }
 
-    /// Okta's refusal.
+    /// Returns Okta's refusal.
     pub fn error(self) -> OktaError {
         OktaError::read(&self.0.response)
     }
 
-    /// Stops at a good status with a body that is not what the operation answers. After a write nobody
-    /// knows then who answered, Okta or something in front of it.
+    /// Stops at a success status whose body is not the expected one. After a write it is then unclear if
+    /// Okta answered, or an intermediary.
     pub fn unreadable(self) -> Stop {
         if self.0.request.is_read() {
             return Stop::unreadable();
@@ -500,15 +500,15 @@ impl<'a> Reply<'a> {
     }
 }
 
-/// The pause before asking Okta again for what its last answer may not show yet.
+/// The pause before a repeated read, for read-after-write lag.
 const LAG_PAUSE: Duration = Duration::from_millis(500);
 
-/// A subtool whatever its type.
+/// A subtool of any type.
 pub trait Tool: Send + Sync {
-    /// The next move after this history, told from the start.
+    /// Returns the next move after this history, which begins at the start.
     fn next(&self, history: &[Turn], setting: Setting<'_>) -> Move;
-    /// The next move after this history, for a driver that keeps what a list has read: it need not tell again
-    /// what came after [`Pager::turns_before`].
+    /// Returns the next move after this history, for a driver that keeps the list in progress: it need not repeat
+    /// the history after [`Pager::turns_before`].
     fn resume(&self, _list: &mut Option<Box<Pager>>, history: &[Turn], setting: Setting<'_>) -> Move {
         self.next(history, setting)
     }
@@ -558,16 +558,16 @@ impl<T: Subtool> Tool for T {
     }
 }
 
-/// The part of a user that decides what may be done with it.
+/// The part of a user that decides which steps are possible.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct UserState {
     id: String,
     status: String,
-    /// When the status last changed; nobody knows of a user that never had another.
+    /// The time of the last status change; unknown for a user that never had another status.
     #[serde(default, deserialize_with = "converge::moment")]
     status_changed: Option<Timestamp>,
-    /// Where the status is about to change to.
+    /// The status of a pending transition.
     #[serde(default)]
     transitioning_to_status: Option<String>,
     #[serde(default, deserialize_with = "converge::moment")]
@@ -583,12 +583,12 @@ struct UserProfile {
     login: String,
 }
 
-/// What is true when nothing is said.
+/// Returns the default of a Boolean argument that is true if absent.
 fn yes() -> bool {
     true
 }
 
-/// Reads an argument for which `null` is as good as absent. Models that must name every argument send it so
+/// Deserializes an argument for which `null` means absent. Models that must name every argument send `null`
 /// (function tools in strict mode).
 fn or_default<'de, T: Deserialize<'de> + Default, D: Deserializer<'de>>(
     deserializer: D,
@@ -596,7 +596,7 @@ fn or_default<'de, T: Deserialize<'de> + Default, D: Deserializer<'de>>(
     Ok(Option::deserialize(deserializer)?.unwrap_or_default())
 }
 
-/// The same, where nothing said means yes.
+/// Deserializes a Boolean argument that is true if absent or `null`.
 fn or_yes<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
     Ok(Option::deserialize(deserializer)?.unwrap_or_else(yes))
 }

@@ -1,4 +1,4 @@
-//! What subtools answer with: Okta's own objects, passed on byte for byte, and our few frames around
+//! The results of subtools: Okta's own objects, passed on byte for byte, and our few objects around
 //! them.
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
@@ -10,28 +10,28 @@ use crate::domain::json::{Fields, to_raw};
 
 /// The result of a subtool.
 pub trait Output: JsonSchema {
-    /// Whether it is a list, which can be counted and come in pages.
+    /// True if the result is a list, which can be counted and sent in pages.
     const IS_LIST: bool = false;
 
-    /// The result as JSON, cut to the wanted fields.
+    /// Returns the result as JSON, projected to the requested fields.
     fn into_raw(self, fields: &Fields) -> Box<RawValue>;
 
-    /// What follows this result.
+    /// Returns the continuation of this result.
     fn remaining(&self) -> Remaining {
         Remaining::Nothing
     }
 }
 
-/// What follows a result.
+/// The continuation of a result.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Remaining {
-    /// Nothing: it is the whole, or the last page.
+    /// Nothing: the result is complete, or it is the last page.
     Nothing,
     /// More pages of the same list.
     Pages,
 }
 
-/// An object of Okta's, passed on byte for byte: `(type name, doc, [property: schema …])`.
+/// Defines the type of an Okta object that is passed on byte for byte: `(type name, doc, [property: schema …])`.
 macro_rules! okta_object {
     ($(#[$doc:meta])* $name:ident { $($property:literal: $schema:tt),* $(,)? }) => {
         $(#[$doc])*
@@ -85,8 +85,8 @@ okta_object!(
     LogEvent { "uuid": { "type": "string" }, "eventType": { "type": "string" }, "published": { "type": "string" } }
 );
 
-/// A result of our own making: empty, or a one-time secret, which is whole whatever fields are wanted, because
-/// nobody can read it again.
+/// Implements [`Output`] for our own objects: empty, or a one-time secret, which always comes whole, because
+/// it cannot be read again.
 macro_rules! own_object {
     ($($name:ident),*) => {$(
         impl Output for $name {
@@ -188,26 +188,26 @@ impl JsonSchema for Expiry {
     }
 }
 
-/// Items of a list, and how it ended.
+/// A list's items, and how it ended.
 #[derive(Debug)]
 pub struct List<T> {
-    /// The items, cut to the wanted fields; none when they are only counted.
+    /// The items, projected to the requested fields; none if they are only counted.
     pub items: Vec<Box<RawValue>>,
-    /// How many items.
+    /// The number of items.
     pub count: usize,
-    /// Whether nothing is missing.
+    /// True if no item is missing.
     pub complete: bool,
-    /// Where to go on; `None` with `complete: false` means that Okta shows no more.
+    /// The cursor to continue at; `None` with `complete: false` means that Okta shows no more.
     pub next: Option<String>,
-    /// The `options.max_bytes` that the first item needs, when even that does not fit.
+    /// The `options.max_bytes` that the first item needs, if not even that fits.
     pub needs: Option<usize>,
     /// Statuses that Okta left out.
     pub left_out: &'static [&'static str],
-    /// Why it ended before what was asked for.
+    /// The reason for an early end.
     pub stopped: Option<Stopped>,
-    /// Whether this is a page and not the last.
+    /// States if more pages follow this one.
     pub remaining: Remaining,
-    /// What kind of items.
+    /// The type of the items.
     pub of: std::marker::PhantomData<T>,
 }
 
@@ -250,7 +250,7 @@ struct Frame<'a> {
 }
 
 impl<T> List<T> {
-    /// Returns the list as JSON; its items are already cut.
+    /// Returns the list as JSON; its items are already projected.
     pub fn to_json(&self) -> Box<RawValue> {
         to_raw(&Frame {
             items: &self.items,

@@ -1,7 +1,7 @@
-//! A list on its way: reads one page after the other and knows where it stands.
+//! A list in progress: reads one page after another and keeps its place.
 //!
-//! Each page is read once and then forgotten, so that a list of so many pages takes as many steps and holds
-//! nothing but the items of its result. Invariant: its place is where the list goes on without a gap
+//! Each page is read once and then forgotten, so that a list takes as many steps as it has pages and holds
+//! nothing but the items of its result. Invariant: its place is where the list continues without a gap
 //! or a repeat, whatever becomes of the next request.
 
 use std::collections::HashSet;
@@ -21,38 +21,38 @@ use super::list_rules::Rules;
 use super::output::{List, Remaining, Stopped};
 use super::{Bounds, Dialogue, Listing, Reply, Stop};
 
-/// The bytes of a list around its items, its cursor and the message of why it stopped: names, numbers, what was
-/// left out.
+/// The bytes of a list's result besides its items, its cursor and the message about an early end: names, numbers,
+/// left-out statuses.
 const FRAME_BYTES: usize = 160;
 
-/// The room kept for a cursor before its length is known, in bytes: what a caller is told to give must be enough.
+/// The room reserved for a cursor of unknown length, in bytes, so that the reported `needs_max_bytes` is enough.
 const CURSOR_BYTES_USUAL: usize = 96;
 
-/// The smallest page that is asked for when Okta fails at a larger one. A page that fails at this size does not
-/// fail because of it.
+/// The smallest page to ask for if Okta fails at a larger one. A page that fails at this size does not
+/// fail because of its size.
 const PAGE_MIN: u32 = 10;
 
-/// A list on its way.
+/// A list in progress.
 #[derive(Debug)]
 pub struct Pager {
     rules: Rules,
-    /// What tells the list from those of other arguments.
+    /// The fingerprint of the list's arguments.
     of: String,
-    /// The request for the page it stands at, without a page size.
+    /// The request for the page at its place, without a page size.
     request: Request,
     place: ListPlace,
-    /// The most items in all.
+    /// The most items in total.
     wanted: usize,
-    /// The largest page to ask for; Okta has failed at larger ones.
+    /// The largest page to ask for, lowered when Okta fails at larger ones.
     page_max: Option<u32>,
-    /// The items at this place that fit into the result, while Okta is asked for just those.
+    /// The items at this place that fit into the result, while Okta is asked for exactly those.
     cut: Option<Taken>,
     items: Vec<Box<RawValue>>,
-    /// How many items it has found for this result, or for this page of a stream.
+    /// The items found for this result, or for this page of a stream.
     count: usize,
-    /// The bytes of those items.
+    /// The size of those items, in bytes.
     bytes: usize,
-    /// How many items earlier pages of a stream had.
+    /// The items in earlier pages of a stream.
     given: usize,
     pages: u32,
     cursors_seen: HashSet<u64>,
@@ -63,49 +63,49 @@ pub struct Pager {
 /// A place in a list.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct ListPlace {
-    /// Okta's own cursor of the page; none for the first.
+    /// Okta's own cursor of the page; `None` for the first page.
     after: Option<String>,
-    /// Items of that page that were given already.
+    /// The items of that page that were already returned.
     skip: usize,
 }
 
-/// How a list, or a page of a stream, ends.
+/// The end of a list, or of a page of a stream.
 #[derive(Debug)]
 pub(super) enum ListEnd {
-    /// Nothing is missing.
+    /// No item is missing.
     Complete,
-    /// Okta shows no more, and there may be more.
+    /// Okta shows no more, although there may be more.
     NoMoreShown,
-    /// It goes on at its place.
+    /// The list continues at its place.
     GoesOn,
     /// Not even the next item fits: the `max_bytes` that it needs.
     Needs(usize),
-    /// It has used up its time and goes on at its place.
+    /// The list has used up its time and continues at its place.
     OutOfTime,
 }
 
-/// Items of one page that fit into the result.
+/// The items of one page that fit into the result.
 #[derive(Debug, Default)]
 struct Taken {
     items: Vec<(Option<String>, Box<RawValue>)>,
-    /// Items behind what was skipped that fit, repeated ones included.
+    /// The items after the skipped ones that fit, including repeated ones.
     fitting: usize,
     bytes: usize,
 }
 
 /// A page that was read.
 struct PageRead {
-    /// How many items it has.
+    /// The number of items.
     length: usize,
-    /// How many were asked for, where the route takes that.
+    /// The requested page size, if the route takes one.
     asked: Option<u32>,
-    /// The request for the page behind it.
+    /// The request for the following page.
     following: Option<Request>,
-    /// True when no more fits into the result.
+    /// True if no more items fit into the result.
     is_full: bool,
 }
 
-/// The reading of one page.
+/// One page while it is read.
 struct PageReading<'a> {
     fields: &'a Fields,
     skip: usize,
@@ -114,9 +114,9 @@ struct PageReading<'a> {
     is_keyed: bool,
     is_counted: bool,
     taken: Taken,
-    /// How many items the page has.
+    /// The number of items on the page.
     length: usize,
-    /// The size of the first item without room.
+    /// The size of the first item that does not fit.
     too_big: Option<usize>,
 }
 
@@ -143,7 +143,7 @@ impl PageReading<'_> {
 }
 
 impl Pager {
-    /// Begins a list at its first page, or at a cursor. `turns_before` questions were asked for other reasons.
+    /// Begins a list at its first page, or at a cursor. `turns_before` questions preceded the list.
     pub(super) fn begin(
         first: &Request,
         of: String,
@@ -172,7 +172,7 @@ impl Pager {
         }
     }
 
-    /// Returns how many questions were asked before the list began; all later ones it has read.
+    /// Returns the number of questions before the list began; the list has read all later ones.
     pub fn turns_before(&self) -> usize {
         self.turns_before
     }
@@ -180,7 +180,7 @@ impl Pager {
     /// Reads page after page until the list ends.
     ///
     /// # Errors
-    /// When the next page is to be asked for, or is none.
+    /// If the next page has to be requested, or an answer is not a page.
     pub(super) fn follow(&mut self, okta: &mut Dialogue<'_>) -> Result<ListEnd, Stop> {
         let bounds = okta.bounds();
         loop {
@@ -206,12 +206,12 @@ impl Pager {
         };
         let size = self.page_max.map(|max| max.min(u32::try_from(wanted).unwrap_or(max)));
         let mut request = sized(&self.request, size);
-        // Where Okta shows one page and no more, a smaller one would hide the rest.
+        // If Okta shows only one page, a smaller one would hide the rest.
         request.page_min = size.filter(|_| self.rules.is_paged).map(|_| PAGE_MIN);
         request
     }
 
-    /// Reads one page; `None`: the list goes on with another.
+    /// Reads one page; returns `None` if the list continues with another.
     fn read(&mut self, reply: Reply<'_>, bounds: Bounds<'_>) -> Result<Option<ListEnd>, Stop> {
         let response = reply.success()?;
         let asked = reply.request().query_value("limit").and_then(|limit| limit.parse().ok());
@@ -225,8 +225,8 @@ impl Pager {
         let was_cut = self.cut.take().is_some();
         let can_ask_for_fewer = self.rules.is_paged && asked.is_some() && self.place.skip == 0;
         if too_big.is_some() && !was_cut && taken.fitting > 0 && can_ask_for_fewer {
-            // A smaller page of the same place ends with Okta's own cursor, which stays true when
-            // users come and go; counting items to skip would not.
+            // A smaller page from the same place ends with Okta's own cursor, which stays valid when
+            // users come and go; a number of items to skip would not.
             self.cut = Some(taken);
             return Ok(None);
         }
@@ -235,8 +235,8 @@ impl Pager {
         Ok(self.take(taken, page, needs, bounds))
     }
 
-    /// Takes what fits of a page, and says how the list ends if it does. `needs` is what the first item of the
-    /// result would need that has no room.
+    /// Takes the items of a page that fit, and returns the list's end if it has ended. `needs` is the size that the
+    /// first item of the result needs if it does not fit.
     fn take(
         &mut self,
         taken: Taken,
@@ -263,7 +263,7 @@ impl Pager {
         self.go_to_next(page).or_else(|| self.end_of_result(is_full, bounds))
     }
 
-    /// Remembers that Okta gave a smaller page where it failed at a larger one.
+    /// Remembers a smaller page size after Okta failed at a larger one.
     fn note_page_size(&mut self, asked: Option<u32>) {
         let wanted = self.next_page().query_value("limit").and_then(|limit| limit.parse::<u32>().ok());
         if let (Some(asked), Some(wanted)) = (asked, wanted)
@@ -291,7 +291,7 @@ impl Pager {
         }
     }
 
-    /// Returns the most bytes around the items, whichever cursor the list ends with.
+    /// Returns the most bytes around the items, for every cursor that the list may end with.
     fn around(&self, bounds: &Bounds<'_>, following: Option<&Request>) -> usize {
         let ahead = following.and_then(|request| request.query_value("after"));
         let ahead = ahead.map_or(0, |after| self.cursor(Some(after.to_owned()), 0).len());
@@ -308,7 +308,7 @@ impl Pager {
             self.count += taken.fitting;
             return;
         }
-        // Items without a key are all different.
+        // Items without a key count as distinct.
         if listing == Listing::Counted {
             self.count += taken.fitting - taken.items.len();
         }
@@ -324,7 +324,7 @@ impl Pager {
         }
     }
 
-    /// Returns the end that Okta makes of a list with a page, if it does.
+    /// Returns the list's end if Okta ends it with this page.
     fn end_at_okta(&self, page: &PageRead) -> Option<ListEnd> {
         if !self.rules.is_paged {
             let is_whole = page.asked.is_none_or(|asked| page.length < asked as usize);
@@ -333,9 +333,9 @@ impl Pager {
         (self.rules.ends_empty && page.length == 0).then_some(ListEnd::Complete)
     }
 
-    /// Goes to the page behind this one, if there is one.
+    /// Moves to the following page; returns the list's end if there is none.
     fn go_to_next(&mut self, page: PageRead) -> Option<ListEnd> {
-        // What was given of a larger page may reach beyond a smaller one.
+        // The items returned of a larger page may extend beyond a smaller one.
         let is_as_asked = page.asked.is_some_and(|asked| page.length >= asked as usize);
         let skip = if is_as_asked { self.place.skip.saturating_sub(page.length) } else { 0 };
         let Some(following) = page.following else { return Some(ListEnd::Complete) };
@@ -349,7 +349,7 @@ impl Pager {
         None
     }
 
-    /// Returns the end of what was asked for, at the beginning of a page.
+    /// Returns the end of the requested result, at the beginning of a page.
     fn end_of_result(&self, is_full: bool, bounds: Bounds<'_>) -> Option<ListEnd> {
         match bounds.listing {
             Listing::Paged if bounds.is_overdue && self.missing() > 0 => Some(ListEnd::OutOfTime),
@@ -358,7 +358,7 @@ impl Pager {
         }
     }
 
-    /// Gives what was read, which ends like this.
+    /// Returns the items read so far, with this end.
     pub(super) fn give<T>(&mut self, ending: ListEnd, bounds: Bounds<'_>) -> List<T> {
         let stopped = match &ending {
             ListEnd::OutOfTime => {
@@ -393,7 +393,7 @@ impl Pager {
         }
     }
 
-    /// Gives what was read before something failed, as the list's end; `None` when no page was read.
+    /// Returns the items read before a failure, as the list's end; `None` if no page was read.
     pub fn give_up(&mut self, failure: &Failure, bounds: Bounds<'_>) -> Option<Box<RawValue>> {
         if let Some(cut) = self.cut.take() {
             self.pages += 1;
@@ -408,7 +408,7 @@ impl Pager {
         Some(list.to_json())
     }
 
-    /// Tells why and where it stopped, in the room that the items have left.
+    /// Returns the reason and the page of an early end, in the room that the items have left.
     fn stopped(&self, failure: &Failure, bounds: Bounds<'_>) -> Stopped {
         let room = bounds.bytes_max.saturating_sub(self.around(&bounds, None) + self.bytes);
         let message = fitting(&failure.message, room);
@@ -416,7 +416,7 @@ impl Pager {
     }
 }
 
-/// Returns the beginning of a text that has at most so many bytes as JSON, its quotes aside.
+/// Returns the beginning of a text that takes at most this many bytes as JSON, without its quotes.
 fn fitting(text: &str, bytes_max: usize) -> String {
     let mut bytes = 0;
     let has_room = |c: &char| {
@@ -426,7 +426,7 @@ fn fitting(text: &str, bytes_max: usize) -> String {
     text.chars().take_while(has_room).collect()
 }
 
-/// Returns what tells one cursor from another: endless lists are met, and a cursor may be long.
+/// Returns a hash that tells cursors apart: endless lists occur, and a cursor may be long.
 fn digest(cursor: &str) -> u64 {
     let mut hasher = DefaultHasher::new();
     cursor.hash(&mut hasher);
@@ -441,7 +441,7 @@ fn resume(first: &Request, after: Option<&str>, rules: Rules) -> Request {
     request.query("after", after)
 }
 
-/// Returns the request with this page size, whatever the link said.
+/// Returns the request with this page size, replacing the link's.
 fn sized(request: &Request, size: Option<u32>) -> Request {
     let mut request = request.clone();
     if let Some(size) = size {

@@ -1,6 +1,6 @@
-//! Passwords of users: resetting them, and having them expire.
+//! Passwords of users: reset and expiry.
 //!
-//! Both mail or mint something each time, so neither is ever repeated blindly.
+//! Both send an e-mail or create a one-time secret each time, so neither is retried blindly.
 
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -98,11 +98,11 @@ impl Subtool for ResetUserPassword {
     }
 }
 
-/// Said when Okta reset a password and gave no link.
+/// The note if Okta reset a password and gave no link.
 const NO_RESET_LINK: &str =
     "the password is reset and Okta gave no link: run `reset_user_password` again for another one";
 
-/// Resetting a password leads to `RECOVERY`.
+/// The step of a password reset, which leads to `RECOVERY`.
 const RESET: Leading<'static> = Leading {
     verb: "reset the password of",
     refusal: "",
@@ -198,7 +198,7 @@ impl Subtool for ExpireUserPassword {
     }
 }
 
-/// Expiring a password leads to `PASSWORD_EXPIRED`.
+/// The step of a password expiry, which leads to `PASSWORD_EXPIRED`.
 const EXPIRY: Leading<'static> = Leading {
     verb: "expire the password of",
     refusal: "E0000038",

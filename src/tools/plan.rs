@@ -1,7 +1,7 @@
-//! Dry runs: what a write would send and how Okta would take it, found out by reads alone.
+//! Dry runs: the requests that a write would send and Okta's likely answer, found by reads alone.
 //!
-//! The subtool's own conversation is held up to its first write; then the subtool is asked what reads tell
-//! of that write's end. Invariant: nothing but GETs gets past here.
+//! The subtool's own conversation runs up to its first write; then the subtool predicts from reads how
+//! that write would end. Invariant: only GETs are sent.
 
 use std::collections::BTreeMap;
 
@@ -15,29 +15,29 @@ use crate::domain::okta_error::OktaError;
 
 use super::{Dialogue, Done, Move, Setting, Stop, Subtool, Turn};
 
-/// What a write would do.
+/// The plan of a write.
 #[derive(Debug, Default)]
 pub struct Plan {
-    /// What it would send to change something, in order.
+    /// The writes that it would send, in order.
     pub requests: Vec<Request>,
-    /// How many requests it would take in all, its reads included.
+    /// The number of requests in total, including reads.
     pub calls: BTreeMap<Bucket, u32>,
-    /// How it would end.
+    /// The predicted end.
     pub predicted: Predicted,
-    /// What would be gone.
+    /// The memberships and assignments that would be lost.
     pub loses: Losses,
-    /// What no read shows beforehand.
+    /// The conditions that no read can check beforehand.
     pub not_checked: Vec<&'static str>,
 }
 
-/// How a write would end.
+/// The predicted end of a write.
 #[derive(Debug)]
 pub enum Predicted {
-    /// Well, with this effect; `unknown` where nobody knows how Okta would answer.
+    /// Success, with this effect; `unknown` if it is not known how Okta would answer.
     Well(Effect),
-    /// Okta would refuse like this.
+    /// Okta would refuse with this error.
     Refused(Box<OktaError>),
-    /// It would fail like this.
+    /// The subtool would fail with this failure.
     Failed(Box<Failure>),
 }
 
@@ -47,7 +47,7 @@ impl Default for Predicted {
     }
 }
 
-/// What a user or an application's users would no longer have.
+/// The memberships and assignments that a user or an application's users would lose.
 #[derive(Debug, Default, Serialize)]
 pub struct Losses {
     /// Memberships.
@@ -59,58 +59,58 @@ pub struct Losses {
 /// A group or an application.
 #[derive(Debug, Serialize)]
 pub struct Lost {
-    /// Its id.
+    /// The id.
     pub id: String,
-    /// Its name, as administrators see it.
+    /// The name that administrators see.
     pub name: Option<String>,
 }
 
-/// What reads tell of a write's end.
+/// The prediction of a write's end, from reads.
 #[derive(Debug, Default)]
 pub struct Forecast {
     predicted: Predicted,
     loses: Losses,
     not_checked: Vec<&'static str>,
-    /// Requests that follow the write.
+    /// The requests after the write.
     after: Vec<Request>,
 }
 
 impl Forecast {
-    /// Okta would do it.
+    /// Predicts that Okta would execute the write.
     pub fn applied() -> Self {
         Self::default()
     }
 
-    /// Okta would refuse it, and a look would find it done: the request of that look.
+    /// Predicts that Okta would refuse the write and that the request `look` would find it already done.
     pub fn unchanged(look: Request) -> Self {
         Self { predicted: Predicted::Well(Effect::Unchanged), after: vec![look], ..Self::default() }
     }
 
-    /// Neither a success nor a failure: no recording and no document shows this.
+    /// Predicts neither success nor failure: no recording and no document shows this case.
     pub fn unknown(why: &'static str) -> Self {
         Self { predicted: Predicted::Well(Effect::Unknown), not_checked: vec![why], ..Self::default() }
     }
 
-    /// Whether Okta would do it.
+    /// Returns true if Okta would execute the write.
     pub fn is_applied(&self) -> bool {
         matches!(self.predicted, Predicted::Well(Effect::Applied))
     }
 
-    /// Says what no read shows.
+    /// Adds conditions that no read can check.
     #[must_use]
     pub fn without(mut self, not_checked: &[&'static str]) -> Self {
         self.not_checked.extend_from_slice(not_checked);
         self
     }
 
-    /// Says what would be gone.
+    /// Sets the losses.
     #[must_use]
     pub fn losing(mut self, loses: Losses) -> Self {
         self.loses = loses;
         self
     }
 
-    /// Says what would be asked after the write.
+    /// Adds a request after the write.
     #[must_use]
     pub fn then(mut self, request: Request) -> Self {
         self.after.push(request);
@@ -118,7 +118,7 @@ impl Forecast {
     }
 }
 
-/// The next move of a subtool that is to write nothing.
+/// Returns the next move of a subtool in a dry run.
 pub(super) fn next<T: Subtool>(tool: &T, history: &[Turn], setting: Setting<'_>) -> Move {
     let mut okta = Dialogue::new(history, setting);
     let told = tool.converse(&mut okta);
@@ -138,7 +138,7 @@ pub(super) fn next<T: Subtool>(tool: &T, history: &[Turn], setting: Setting<'_>)
         Ok(forecast) => forecast,
         Err(Stop::Send(read)) => return Move::Send(read),
         Err(Stop::Refused(error)) => Forecast { predicted: Predicted::Refused(error), ..Forecast::default() },
-        // An argument that does not fit is no prediction.
+        // An invalid argument is no prediction.
         Err(Stop::Fail(failure)) if failure.code == ErrorCode::InvalidArguments => {
             return Move::Fail(failure);
         }
@@ -158,47 +158,47 @@ impl Plan {
     }
 }
 
-/// What no read shows of the credential.
+/// The unchecked condition of every write: the credential's role.
 const ROLE: &str = "whether the credential's role covers what is changed";
 
-/// What no read shows of a profile.
+/// The unchecked condition of a profile.
 pub(super) const ATTRIBUTES: &str =
     "whether the profile has what the org's schema asks for, and nothing else";
 
-/// What no read shows of attributes other than the login.
+/// The unchecked condition of attributes other than the login.
 pub(super) const UNIQUE: &str = "whether other attributes that must be unique are taken";
 
-/// What no read shows of a password.
+/// The unchecked condition of a password.
 pub(super) const PASSWORD_POLICY: &str = "the password policy";
 
-/// What no read shows of users that come from a directory.
+/// The unchecked condition of users that come from a directory.
 pub(super) const MASTERED: &str = "whether a directory masters the user and refuses the change";
 
-/// Said of a step from a status of which nobody knows.
+/// The unchecked condition of a step from a status without recording or document.
 pub(super) const FROM_STATUS: &str = "whether Okta takes this step from the user's status";
 
-/// What no read shows of a user who is locked out of some devices only.
+/// The unchecked condition of a user who is locked out of some devices only.
 pub(super) const DEVICES: &str = "whether the user is blocked on devices that Okta does not know";
 
-/// What reads do not ask for: Okta refuses to reset or expire a password that is kept elsewhere.
+/// A condition that reads do not check: Okta refuses to reset or expire a password that is kept elsewhere.
 pub(super) const HAS_PASSWORD: &str = "whether the user has a password of Okta's own";
 
-/// Said of deactivated users, about whom Okta answers in several ways.
+/// The unchecked condition of deactivated users, for whom Okta answers in several ways.
 pub(super) const DEACTIVATED: &str = "whether Okta does this to a deactivated user";
 
-/// Said of groups of a type that no document names.
+/// The unchecked condition of groups of an undocumented type.
 pub(super) const GROUP_TYPE: &str = "whether Okta changes who is in a group of this type";
 
-/// The most groups or applications that are named as lost: Okta's page of them.
+/// The most groups or applications that are named as lost: one page of Okta's.
 const LOST_MAX: usize = 200;
 
-/// Said when more would be lost.
+/// The note if more would be lost.
 const MORE: &str = "more than the first 200 groups or applications that would be lost";
 
-/// Said when Okta does not show what would be lost.
+/// The note if Okta does not show the losses.
 const HIDDEN: &str = "groups or applications that would be lost, which this credential may not see";
 
-/// Reads what somebody would lose: up to a page of objects at each request, named by `name`.
+/// Reads the objects that would be lost, up to one page, with their names.
 pub(super) fn lost(
     okta: &mut Dialogue<'_>,
     request: Request,

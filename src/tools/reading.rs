@@ -1,8 +1,8 @@
-//! Arguments as models send them: an empty text for what is left out, and numbers, truth values, objects and lists as
+//! Arguments as models send them: an empty text for an absent value, and numbers, Booleans, objects and lists as
 //! text.
 //!
-//! Goes by the schema of the arguments and looks at nothing inside them, so a profile is never changed. Taken is only
-//! what can have no other meaning; the rest stays as it is, for the reader of the arguments to refuse.
+//! Follows the schema of the arguments and changes nothing inside them, so a profile stays as sent. Only a text with
+//! an unambiguous meaning is converted; all other values stay, for the parser of the arguments to refuse.
 
 use serde_json::Value;
 use serde_json::value::RawValue;
@@ -13,7 +13,7 @@ use crate::domain::json::{self, Object};
 /// The JSON type of an argument.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
-    /// Text, or a choice of texts.
+    /// A string or an enumeration of strings.
     Text,
     Flag,
     Integer,
@@ -22,7 +22,7 @@ enum Kind {
 }
 
 impl Kind {
-    /// Reads the type of a schema; that it may be `null` as well counts for nothing.
+    /// Reads the type of a schema, ignoring that it may also be `null`.
     fn of(schema: &Value) -> Self {
         if let Some(either) = schema["anyOf"].as_array().or_else(|| schema["oneOf"].as_array()) {
             let first = either.iter().find(|schema| schema["type"] != "null");
@@ -41,7 +41,7 @@ impl Kind {
         }
     }
 
-    /// Returns a text as JSON of this type; `None`: it is not surely meant so.
+    /// Converts a text to JSON of this type; `None` if it is ambiguous.
     fn read(self, text: &str) -> Option<Box<RawValue>> {
         let text = text.trim();
         match self {
@@ -56,7 +56,7 @@ impl Kind {
     }
 }
 
-/// Returns a text that is a JSON document and begins like this, nested no deeper than a body may be.
+/// Returns a text that is a JSON document with this first character, nested no deeper than a body may be.
 fn document(text: &str, begins: char) -> Option<Box<RawValue>> {
     let is_flat = text.starts_with(begins) && !json::is_deeper_than(text.as_bytes(), BODY_DEPTH_MAX);
     is_flat.then(|| RawValue::from_string(text.to_owned()).ok()).flatten()
@@ -67,17 +67,17 @@ fn document(text: &str, begins: char) -> Option<Box<RawValue>> {
 struct Argument {
     name: String,
     kind: Kind,
-    /// Whether an empty text stands for an absent one.
+    /// True if an empty text means absent.
     is_absent_when_empty: bool,
 }
 
-/// The arguments of a subtool, as far as their types go.
+/// The arguments of a subtool and their types.
 #[derive(Debug)]
 pub struct Shape(Vec<Argument>);
 
 impl Shape {
-    /// Reads the schema of an object. An empty text counts for an optional member, unless it is one of those in which
-    /// it has a meaning.
+    /// Reads the schema of an object. An empty text means absent for an optional member, except for the members in
+    /// `meaningful_when_empty`.
     pub fn of(schema: &Value, meaningful_when_empty: &[&str]) -> Self {
         let required = schema["required"].as_array().map(Vec::as_slice).unwrap_or_default();
         let argument = |(name, schema): (&String, &Value)| Argument {
@@ -94,8 +94,8 @@ impl Shape {
         self.0.iter().map(|argument| argument.name.as_str())
     }
 
-    /// Returns the object with its members in the types of the schema, where they can be meant so; `None`: nothing is
-    /// to be changed.
+    /// Returns the object with its members converted to the types of the schema, if unambiguous; `None` if nothing
+    /// changes.
     pub fn typed(&self, raw: &RawValue) -> Option<Box<RawValue>> {
         let mut object: Object = serde_json::from_str(raw.get()).ok()?;
         let mut is_changed = false;
@@ -121,9 +121,9 @@ impl Shape {
     }
 }
 
-/// Returns a number such as `5.0` as the whole number that it is for JSON Schema.
+/// Converts a number such as `5.0` to the integer that it is in JSON Schema.
 fn whole(raw: &str) -> Option<Box<RawValue>> {
-    /// Beyond it, 64-bit floating point has no exact whole numbers.
+    /// The bound above which 64-bit floating point has no exact integers.
     const EXACT_MAX: f64 = 9_007_199_254_740_992.0;
     if !raw.starts_with(|c: char| c.is_ascii_digit() || c == '-') || !raw.contains(['.', 'e', 'E']) {
         return None;

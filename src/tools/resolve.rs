@@ -1,4 +1,4 @@
-//! From what a caller calls a user to what Okta's paths take.
+//! Resolution of a caller's id, login or short name to the key of an Okta path.
 
 use crate::domain::answer::{ErrorCode, Failure};
 use crate::domain::http::Request;
@@ -6,12 +6,12 @@ use crate::domain::ids::{PathSegment, UserId, UserKey, excerpt};
 
 use super::{Dialogue, Reply, Stop, UserState};
 
-/// The argument that names a user, in every subtool that has one.
+/// The name of the argument that names a user, in every subtool that has one.
 const USER_ID: &str = "user_id";
 
-/// The key to put into a path. Ids and e-mail-shaped logins go as they are. Anything else is read
-/// first: Okta also takes a short name (`jane` for `jane@example.com`) while it is unambiguous, and a
-/// subtool must not act on whomever that happens to mean.
+/// Returns the key for a path. Ids and e-mail-shaped logins are used as they are. Any other key is read
+/// first: Okta also accepts a short name (`jane` for `jane@example.com`) while it is unambiguous, and a
+/// subtool must not act on an arbitrary user.
 pub(super) fn user(key: &UserKey, okta: &mut Dialogue<'_>) -> Result<UserId, Stop> {
     if key.as_str().contains('/') {
         return by_search(key, okta);
@@ -22,8 +22,8 @@ pub(super) fn user(key: &UserKey, okta: &mut Dialogue<'_>) -> Result<UserId, Sto
     by_reading(key, okta)
 }
 
-/// The user's real id, read when the key may be a login: for bodies and for paths below groups and
-/// applications, which take nothing else (Okta's OpenAPI: `userId` is "ID of an existing Okta user",
+/// Returns the user's id, read if the key may be a login: for bodies and for paths below groups and
+/// applications, which accept nothing else (Okta's OpenAPI: `userId` is "ID of an existing Okta user",
 /// while `/users/{id}` takes "an ID, login, or login shortname").
 pub(super) fn id(key: &UserKey, okta: &mut Dialogue<'_>) -> Result<UserId, Stop> {
     if key.as_str().contains('/') {
@@ -35,8 +35,8 @@ pub(super) fn id(key: &UserKey, okta: &mut Dialogue<'_>) -> Result<UserId, Stop>
     }
 }
 
-/// A login with a slash cannot stand in a path (Okta answers 405, okta-sdk-nodejs issue 430), however
-/// it is encoded; a search finds it.
+/// Searches for a user whose login holds a slash. Such a login cannot be part of a path in any encoding
+/// (Okta answers 405, okta-sdk-nodejs issue 430).
 fn found_by_search(key: &UserKey, okta: &mut Dialogue<'_>) -> Result<Option<UserState>, Stop> {
     let literal = serde_json::to_string(key).expect("a string serializes");
     let search = format!("profile.login eq {literal}");
@@ -56,7 +56,7 @@ fn by_search(key: &UserKey, okta: &mut Dialogue<'_>) -> Result<UserId, Stop> {
     }
 }
 
-/// The user with this login, if there is one.
+/// Returns the user with this login, if there is one.
 pub(super) fn is_there(key: &UserKey, okta: &mut Dialogue<'_>) -> Result<Option<UserState>, Stop> {
     if key.as_str().contains('/') {
         return found_by_search(key, okta);
@@ -79,17 +79,17 @@ fn by_reading(key: &UserKey, okta: &mut Dialogue<'_>) -> Result<UserId, Stop> {
     Err(Stop::argument(USER_ID, message))
 }
 
-/// Reads a user by a key that may stand in a path.
+/// Reads a user by a key that is valid in a path.
 pub(super) fn read<'a>(key: &impl PathSegment, okta: &mut Dialogue<'a>) -> Result<Reply<'a>, Stop> {
     okta.ask(reading(key))
 }
 
-/// The request that reads a user.
+/// Returns the request that reads a user.
 pub(super) fn reading(key: &impl PathSegment) -> Request {
     Request::get("/api/v1/users/{userId}", &[key])
 }
 
-/// Logins are unique whatever their case.
+/// Returns true if this is the user's login; logins are case-insensitive.
 fn is_login(user: &UserState, key: &UserKey) -> bool {
     user.profile.login.to_lowercase() == key.as_str().to_lowercase()
 }

@@ -1,5 +1,5 @@
-//! Steps of a user's lifecycle, recognized afterwards: by the status they lead to, by Okta's refusal to take
-//! them twice, by the System Log.
+//! Lifecycle steps of a user, and their reconciliation: by the resulting status, by Okta's refusal to take
+//! a step twice, by the System Log.
 
 use jiff::Timestamp;
 
@@ -12,34 +12,34 @@ use super::converge::{Settled, effect, is_since, logged, look_for, settle, unkno
 use super::plan::{FROM_STATUS, Forecast};
 use super::{Dialogue, LAG_PAUSE, Reply, Stop, UserState, resolve};
 
-/// One step, as far as it must be recognized afterwards.
+/// One lifecycle step, as far as reconciliation needs it.
 pub(super) struct Leading<'s> {
-    /// What it does, for messages.
+    /// The verb for messages.
     pub verb: &'s str,
-    /// The refusal that may mean "already so".
+    /// The refusal that may mean "already done".
     pub refusal: &'s str,
-    /// The statuses it can be taken from (Okta's lifecycle documentation, and recordings).
+    /// The statuses that the step starts from (Okta's lifecycle documentation, and recordings).
     pub from: &'s [&'s str],
-    /// The statuses it leads to.
+    /// The statuses that the step leads to.
     pub to: &'s [&'s str],
-    /// The statuses in which Okta is known to refuse it because it is done already.
+    /// The statuses in which Okta is known to refuse the step because it is already done.
     pub done: &'s [&'s str],
-    /// The statuses in which Okta is known to refuse it otherwise. What stands in none of the lists nobody
-    /// has recorded or documented.
+    /// The statuses in which Okta is known to refuse the step for another reason. For a status in none of the
+    /// lists there is no recording or document.
     pub refused: &'s [&'s str],
-    /// What the System Log calls it.
+    /// The event type in the System Log.
     pub event: &'s str,
 }
 
-/// Where a step has led.
+/// The result of a step.
 pub(super) enum Led<'a> {
-    /// Okta did it and answered.
+    /// Okta took the step and answered.
     Did(Reply<'a>),
-    /// The user as read is where the step leads, or was there and has moved on.
+    /// The user is in the resulting status, or was and has moved on.
     There(Effect, Option<Reply<'a>>),
 }
 
-/// Takes a step that looks the same the second time.
+/// Takes a step that is idempotent.
 pub(super) fn step<'a>(
     okta: &mut Dialogue<'a>,
     user: &UserId,
@@ -56,10 +56,10 @@ pub(super) fn step<'a>(
     }
 }
 
-/// Reads of a user whose status is changing.
+/// The most reads of a user whose status is changing.
 const READS_MAX: usize = 4;
 
-/// The user as soon as no step like this one is under way any more, or after some reads: Okta activates in the
+/// Reads a user until no step like this one is in progress, or after some reads: Okta activates in the
 /// background.
 pub(super) fn settled<'a>(
     okta: &mut Dialogue<'a>,
@@ -80,14 +80,14 @@ pub(super) fn settled<'a>(
 }
 
 impl UserState {
-    /// Whether a step like this one has been taken and is not done yet.
+    /// Returns true if a step like this one has been taken and is still in progress.
     pub(super) fn is_on_its_way(&self, leading: &Leading<'_>) -> bool {
         let to = self.transitioning_to_status.as_deref();
         to.is_some_and(|to| leading.to.contains(&to) && !leading.to.contains(&self.status.as_str()))
     }
 }
 
-/// Whether a step that may have been taken was: the user's status, or, if that has changed since, the log.
+/// Returns the effect if an uncertain step was taken, by the user's status or, if that has changed since, by the log.
 pub(super) fn look<'a>(
     okta: &mut Dialogue<'a>,
     user: &UserId,
@@ -101,13 +101,13 @@ pub(super) fn look<'a>(
     if state.is_on_its_way(leading) {
         return Ok(Some((Effect::Applied, Some(reply))));
     }
-    // It is elsewhere: never taken, or taken and left again by somebody's later step.
+    // In another status: never taken, or taken and left again by another client's later step.
     let was_taken = is_since(state.status_changed, since)
         && logged(okta, leading.event, &[&state.id], since)? == Some(true);
     Ok(was_taken.then_some((Effect::Applied, None)))
 }
 
-/// How a step would end, from the user's status.
+/// Predicts how a step would end, from the user's status.
 pub(super) fn foresee(
     okta: &mut Dialogue<'_>,
     user: &UserId,
@@ -127,8 +127,8 @@ pub(super) fn foresee(
     Ok(Forecast::unknown(FROM_STATUS))
 }
 
-/// After a refusal: the user as read, when it is already where the step leads. Where the status is one that the
-/// step starts from, the status is not why Okta refuses (a directory masters the user, say): Okta's own words are.
+/// Returns the user after a refusal, if it is already in the resulting status. In a status that the step starts
+/// from, the status is not why Okta refuses (a directory may master the user, say), so Okta's own error is returned.
 pub(super) fn already<'a>(
     okta: &mut Dialogue<'a>,
     user: &UserId,
@@ -156,15 +156,15 @@ fn wrong_status(user: &UserId, state: &UserState, leading: &Leading<'_>, error: 
     Stop::precondition(message, error)
 }
 
-/// Whether a mail or a secret surely went out, surely did not, or nobody can say.
+/// The certainty that an e-mail or a secret was sent.
 pub(super) enum Emitted {
-    /// It did.
+    /// It surely was.
     Surely,
-    /// It surely did not: the step leads elsewhere, and nothing has changed since.
+    /// It surely was not: the user has another status, and nothing has changed since.
     Not,
 }
 
-/// Whether a step that mails or mints something each time was taken since then.
+/// Reports if a step that sends an e-mail or creates a secret each time was taken since then.
 pub(super) fn emitted(
     okta: &mut Dialogue<'_>,
     user: &UserId,
@@ -183,7 +183,7 @@ pub(super) fn emitted(
     match (is_there, has_changed) {
         (true, true) => Ok(Emitted::Surely),
         (false, false) => Ok(Emitted::Not),
-        // There before, so that the status tells nothing; or moved on since.
+        // In that status before, so that it proves nothing; or moved on since.
         (true, false) | (false, true) => match logged(okta, leading.event, &[&state.id], since)? {
             Some(true) => Ok(Emitted::Surely),
             Some(false) => Err(lost("its status does not tell, and the System Log knows nothing yet")),

@@ -1,6 +1,6 @@
-//! The subject of an invocation: the user, group or application that it is about.
+//! The subject of an invocation: its user, group or application.
 //!
-//! Writes of one subject run in order, in a worker and in `submit`. The subject is found in the arguments alone,
+//! Writes of one subject run in order, in a worker and in `submit`. The subject is derived from the arguments alone,
 //! without asking Okta: an id and the login of the same user are two subjects.
 
 use std::borrow::Cow;
@@ -12,16 +12,16 @@ use sha2::{Digest as _, Sha256};
 
 use crate::domain::ids::UserKey;
 
-/// The subtools whose `profile` is a user's, so that its `login` names one. A group's profile may have an attribute of
-/// that name as well.
+/// The subtools with a user's `profile`, whose `login` names the user. A group's profile may have an attribute with
+/// that name, too.
 const WITH_USER_PROFILE: [&str; 2] = ["create_user", "update_user"];
 
-/// A subject, as a digest: as small for a name of a megabyte as for an id, and without anybody's login in it.
+/// A subject, as a digest of constant size that reveals no login.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Subject([u8; 16]);
 
 impl Subject {
-    /// Returns the subject for a user's id or login. Logins count without case, ids exactly.
+    /// Returns the subject for a user's id or login. Logins are case-insensitive, ids are not.
     pub fn user(key: &str) -> Self {
         let is_id = UserKey::try_from(key.to_owned()).is_ok_and(|key| key.is_id_shaped());
         let name = if is_id { Cow::Borrowed(key) } else { Cow::Owned(key.to_lowercase()) };
@@ -38,8 +38,8 @@ impl Subject {
     }
 }
 
-/// The arguments that may name a subject. Others are passed over, and so is what has the wrong type: the subtool
-/// refuses that.
+/// The arguments that may name a subject. All others are ignored, and so are values of a wrong type, which the subtool
+/// refuses.
 #[derive(Deserialize)]
 struct Arguments<'a> {
     #[serde(borrow)]
@@ -50,7 +50,7 @@ struct Arguments<'a> {
     app_id: Option<&'a RawValue>,
 }
 
-/// Returns the subject of an invocation; `None` when its arguments name none, as those of most lists.
+/// Returns the subject of an invocation; `None` if its arguments name none, as for most lists.
 pub fn subject(subtool: &str, arguments: &RawValue) -> Option<Subject> {
     let Arguments { user_id, profile, group_id, name, app_id } =
         serde_json::from_str(arguments.get()).ok()?;
@@ -62,7 +62,7 @@ pub fn subject(subtool: &str, arguments: &RawValue) -> Option<Subject> {
     named("group", group_id).or_else(|| named("group name", name)).or_else(|| named("app", app_id))
 }
 
-/// Returns a text that is there and not empty.
+/// Returns a text that is present and not empty.
 fn text(value: Option<&RawValue>) -> Option<String> {
     let text: String = serde_json::from_str(value?.get()).ok()?;
     (!text.is_empty()).then_some(text)
@@ -89,7 +89,7 @@ mod tests {
     #[test]
     fn the_same_subject_is_found_in_whatever_names_it() {
         let rows = [
-            // A login without case, wherever it stands.
+            // A login in any case, in either argument.
             (
                 "get_user",
                 r#"{"user_id":"Jane@Example.com"}"#,
@@ -109,14 +109,14 @@ mod tests {
                 r#"{"user_id":"änne@example.com"}"#,
             ),
             ("get_user", r#"{"user_id":"j\u0061ne"}"#, "get_user", r#"{"user_id":"jane"}"#),
-            // The user comes before the group, the application and a new login.
+            // The user takes precedence over the group, the application and a new login.
             (
                 "update_user",
                 r#"{"user_id":"jane","profile":{"login":"janet"}}"#,
                 "assign_user_to_app",
                 r#"{"app_id":"0oa1","user_id":"jane","profile":{"login":"other"}}"#,
             ),
-            // The last of two equal names counts, as with Okta.
+            // Of two equal names the last one counts, as at Okta.
             (
                 "create_user",
                 r#"{"profile":{"login":"joe","login":"jane"}}"#,
@@ -129,7 +129,7 @@ mod tests {
                 "create_user",
                 r#"{"profile":{"login":"jane"}}"#,
             ),
-            // A group by its id, whatever it is called from now on.
+            // A group by its id, whatever its new name.
             (
                 "update_group",
                 r#"{"group_id":"00g1","name":"Sales"}"#,

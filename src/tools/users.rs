@@ -21,7 +21,7 @@ use super::{
     lifecycle, or_default, resolve,
 };
 
-/// The best page of users Okta gives ("List users": at most 200).
+/// The largest page of users that Okta gives ("List users": at most 200).
 const USERS_PAGE: u32 = 200;
 
 /// Reads a user.
@@ -79,7 +79,7 @@ impl SortOrder {
     }
 }
 
-/// Refuses more than one of the three ways to choose, and an order without a search.
+/// Refuses more than one of the three selections, and a sort order without a search.
 pub(super) fn check_choice(
     (search, filter, q): (bool, bool, bool),
     sort_by: bool,
@@ -123,8 +123,8 @@ pub struct ListUsers {
     after: Option<String>,
 }
 
-/// Every user has been changed since then: Okta's own way to list all of them, deactivated ones
-/// included, since the plain list leaves those out ("List users", `filter`).
+/// A filter that matches every user: Okta's own way to list all of them, deactivated ones included,
+/// since the plain list omits those ("List users", `filter`).
 const EVERY_USER: &str = r#"lastUpdated gt "1970-01-01T00:00:00.000Z""#;
 
 impl Subtool for ListUsers {
@@ -242,7 +242,7 @@ impl Subtool for UpdateUser {
         }
         let refusal = reply.error();
         if refusal.status == 404 {
-            // Okta also says "not found" of a deactivated user (okta-sdk-java issue 721).
+            // For a deactivated user Okta also answers "not found" (okta-sdk-java issue 721).
             let state: UserState = resolve::read(&user, okta)?.read()?;
             if state.status == "DEPROVISIONED" {
                 let message =
@@ -282,12 +282,12 @@ struct Updated {
 }
 
 impl UpdateUser {
-    /// Whether a user has all that this would change already, so that an update that may have run before
-    /// does not take back what somebody changed since.
+    /// Returns true if a user already has everything requested, so that an update that may have run before
+    /// does not undo another client's later change.
     fn is_done(&self, since: Option<Timestamp>, reply: &Reply<'_>) -> Result<bool, Stop> {
         let user: Updated = reply.read()?;
         let profile = self.profile.as_ref().is_none_or(|sent| has_all(Some(&user.profile), sent));
-        // Nobody can read a password: it counts as set when one was set since.
+        // A password is unreadable: it counts as set if one was set since.
         let credentials =
             self.credentials.is_none() || since.is_some_and(|since| is_since(user.password_changed, since));
         Ok(profile && credentials)
@@ -302,7 +302,7 @@ pub struct DeleteUser {
     user_id: UserKey,
 }
 
-/// Reads after a deletion before the outcome is called unknown.
+/// The reads after a deletion before its outcome counts as unknown.
 const DELETE_READS_MAX: usize = 3;
 
 impl Subtool for DeleteUser {
@@ -342,9 +342,9 @@ impl Subtool for DeleteUser {
                 );
                 return Err(Stop::precondition(message, None));
             }
-            // By id, so that a login given to somebody else in between is not hit. Okta's DELETE of a user
-            // that is not deactivated deactivates it and says 204 just the same (recorded), hence the read
-            // before, each time anew, and the reads after.
+            // By id, so that a login given to another user in between is not affected. Okta's DELETE of a user
+            // that is not deactivated deactivates it and also answers 204 (recorded), hence the read
+            // before each attempt, and the reads after.
             let id = UserId::from_okta(&user.id).map_err(|_| Stop::unreadable())?;
             match okta.attempt(Request::delete("/api/v1/users/{userId}", &[&id]))? {
                 Some(reply) if okta.doubt().is_some() && reply.error().status == 404 => break id,

@@ -1,4 +1,4 @@
-//! Which parked messages a command is about.
+//! The selection of parked messages for a command.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -47,7 +47,7 @@ fn duration(text: &str) -> Result<Duration, String> {
     config::duration(text).ok_or_else(|| "must look like `30m`, `12h` or `7d`".to_owned())
 }
 
-/// What a command is about, and what of it was found.
+/// A selection of messages, and the ids found so far.
 pub(super) struct Choice {
     ids: BTreeSet<String>,
     found: BTreeSet<String>,
@@ -57,7 +57,7 @@ pub(super) struct Choice {
 }
 
 impl Choice {
-    /// Messages with one of these ids, or any when there are none, that pass the filters.
+    /// Selects messages that have one of these ids, or any id if there are none, and pass the filters.
     pub fn new(ids: &[String], filters: &Filters) -> Self {
         Self {
             ids: ids.iter().cloned().collect(),
@@ -68,7 +68,7 @@ impl Choice {
         }
     }
 
-    /// The same for a command that changes something: all that is parked must be asked for.
+    /// Selects messages for a command that changes something: selecting all messages must be explicit.
     pub fn deliberate(ids: &[String], filters: &Filters, all: bool) -> Result<Self, Refusal> {
         let Filters { reason, subtool, connection, caller, older_than, newer_than, limit } = filters;
         let is_any = reason.is_some()
@@ -89,12 +89,12 @@ impl Choice {
         }
     }
 
-    /// Whether nothing more can be chosen.
+    /// Returns true if the limit is reached.
     pub fn is_spent(&self) -> bool {
         self.left == 0
     }
 
-    /// Whether a message is among the chosen.
+    /// Returns true if a message is selected, and counts it.
     pub fn takes(&mut self, entry: &Entry) -> bool {
         let is_taken = !self.is_spent() && self.matches(entry);
         if is_taken {
@@ -119,7 +119,7 @@ impl Choice {
             && newer_than.is_none_or(|wanted| age.is_some_and(|age| age <= wanted))
     }
 
-    /// Ids that no chosen message has.
+    /// Returns the ids that no selected message has.
     pub fn missing(&self) -> impl Iterator<Item = &str> {
         self.ids.difference(&self.found).map(String::as_str)
     }

@@ -1,4 +1,4 @@
-//! What the commands share: the walk along the shelf, renewing what was looked at often, being told to stop.
+//! Shared code of the commands: the walk along the queue, the renewal of often-returned messages, and stopping.
 
 use std::io::Write as _;
 use std::sync::Arc;
@@ -21,22 +21,22 @@ use super::choice::Choice;
 use super::entry::Entry;
 use super::{FAILED, INTERRUPTED, Refusal};
 
-/// A message that was returned so often is not returned again, but a copy of it takes its place at the end of the
-/// queue. RabbitMQ 4 drops it at the 21st delivery; a walk that is killed counts too, so most of them are left.
+/// The number of returns after which a copy at the end of the queue replaces a message, so that it is not returned
+/// again. RabbitMQ 4 drops a message at the 21st delivery; a killed walk counts too, so a wide margin remains.
 const RENEWED_FROM: u32 = 8;
 
-/// Why a walk ended before its end.
+/// The reason that a walk ended early.
 pub(super) enum Stop {
-    /// Told so.
+    /// A signal told the command to stop.
     Interrupted,
-    /// Nobody reads what is printed.
+    /// The reader of the output is gone.
     Unread,
-    /// The broker gives no more.
+    /// The broker delivers no more messages.
     Lost(String),
 }
 
 impl Stop {
-    /// Says why, and what the exit code is.
+    /// Reports the reason, and returns the exit code.
     pub fn code(&self) -> u8 {
         match self {
             Self::Interrupted => {
@@ -52,7 +52,7 @@ impl Stop {
     }
 }
 
-/// The walk.
+/// The walk along the queue of parked messages.
 pub(super) struct Desk {
     /// The queue.
     pub shelf: Shelf,
@@ -62,7 +62,7 @@ pub(super) struct Desk {
     stopping: watch::Receiver<bool>,
 }
 
-/// Says when the broker takes nothing.
+/// An observer that reports when the broker takes no messages.
 struct Voice;
 
 impl Observer for Voice {
@@ -99,7 +99,7 @@ impl Desk {
         Ok(Self { shelf, own_user, kept: config.broker.dead_ttl, stopping })
     }
 
-    /// The next message that is chosen; the others are left alone.
+    /// Returns the next selected message, and leaves all messages before it parked.
     pub async fn next(&mut self, choice: &mut Choice) -> Result<Option<Entry>, Stop> {
         while !choice.is_spent() {
             let mut stopping = self.stopping.clone();
@@ -118,7 +118,7 @@ impl Desk {
         Ok(None)
     }
 
-    /// Leaves a message parked: in its place, or by a copy that is not counted yet.
+    /// Leaves a message parked: in its place, or as a copy with no returns counted yet.
     pub async fn leave_alone(&mut self, entry: Entry) {
         if entry.parked.looks >= RENEWED_FROM {
             let properties = entry.parked.renewed(&self.own_user, self.kept, Timestamp::now());
@@ -132,7 +132,7 @@ impl Desk {
         self.shelf.leave_alone(entry.slip);
     }
 
-    /// Ends when told to stop.
+    /// Waits for the signal to stop.
     pub async fn told_to_stop(&self) -> Stop {
         let _ = self.stopping.clone().wait_for(|is_told| *is_told).await;
         Stop::Interrupted
@@ -149,7 +149,7 @@ pub(super) fn print_json(value: &impl Serialize) -> Result<(), Stop> {
     print(&String::from_utf8_lossy(&json::to_vec(value)))
 }
 
-/// Names ids that were asked for and not found: whether there were any.
+/// Reports the requested ids that were not found; returns true if there were any.
 pub(super) fn name_missing(choice: &Choice) -> bool {
     let mut any = false;
     for id in choice.missing() {

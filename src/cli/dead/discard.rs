@@ -1,4 +1,4 @@
-//! `okta-worker dead discard`: parked messages go for good.
+//! `okta-worker dead discard`: deletes parked messages.
 
 use serde_json::json;
 

@@ -1,4 +1,4 @@
-//! One parked message, for people and for programs. No body is shown here.
+//! One parked message, formatted for people and for programs. Shows no body unless asked for.
 
 use std::fmt::Write as _;
 
@@ -15,17 +15,17 @@ use crate::worker::parked::{Content, Parked};
 
 /// A parked message.
 pub(super) struct Entry {
-    /// What its properties say.
+    /// The data from its properties.
     pub parked: Parked,
-    /// What its body says.
+    /// The data from its body.
     pub content: Content,
     /// The body.
     pub body: bytes::Bytes,
-    /// Takes it off.
+    /// The right to remove the message from the queue.
     pub slip: Slip,
 }
 
-/// What a list says of one.
+/// A list entry.
 #[derive(Serialize)]
 struct Line<'a> {
     id: Option<&'a str>,
@@ -41,26 +41,26 @@ struct Line<'a> {
     bytes: usize,
 }
 
-/// The head of a table of lines.
+/// The column names of the table.
 pub(super) const HEAD: [&str; 7] =
     ["ID", "PARKED", "CONNECTION.LANE", "SUBTOOL", "CALLER", "REASON", "ATTEMPTS"];
 
-/// The width of each column but the last: ids are mostly UUIDs. What is longer is not cut.
+/// The width of each column but the last: ids are mostly UUIDs. Longer texts are not cut.
 const WIDTHS: [usize; 6] = [36, 20, 20, 22, 16, 10];
 
 impl Entry {
-    /// Reads what was found.
+    /// Reads a found message.
     pub fn new(found: Found, own_user: &str) -> Self {
         let Found { properties, body, slip } = found;
         Self { parked: Parked::new(properties, own_user), content: Content::read(&body), body, slip }
     }
 
-    /// What a list says of it, for programs.
+    /// Returns the list entry as JSON, for programs.
     pub fn json(&self) -> Map<String, Value> {
         serde_json::from_slice(&to_vec(&self.line())).expect("what was written is read")
     }
 
-    /// What a list says of it.
+    /// Returns the list entry.
     fn line(&self) -> Line<'_> {
         let Parked { id, caller, reason, attempts, redeliveries, sent, parked, .. } = &self.parked;
         let address = self.parked.address.as_ref().ok();
@@ -80,7 +80,7 @@ impl Entry {
         }
     }
 
-    /// The same as a row of a table.
+    /// Returns the list entry as a row of a table.
     pub fn row(&self) -> String {
         let Line { id, parked, sent, connection, lane, subtool, caller, reason, attempts, .. } = self.line();
         let text = |text: Option<&str>| text.map_or_else(|| "-".to_owned(), plain);
@@ -90,7 +90,7 @@ impl Entry {
         row(&cells, &attempts.to_string())
     }
 
-    /// Adds the body as it is to what programs read.
+    /// Adds the raw body to a JSON entry.
     pub fn add_raw_body(&self, line: &mut Map<String, Value>) {
         match std::str::from_utf8(&self.body) {
             Ok(text) => line.insert("body_text".into(), text.into()),
@@ -98,18 +98,18 @@ impl Entry {
         };
     }
 
-    /// The same for people.
+    /// Returns the raw body for people.
     pub fn raw_body_shown(&self) -> String {
         indented(&String::from_utf8_lossy(&self.body))
     }
 
-    /// The id, for a sentence.
+    /// Returns the id for use in a sentence.
     pub fn name(&self) -> String {
         self.parked.id.as_deref().map_or_else(|| "(no id)".to_owned(), plain)
     }
 }
 
-/// The head of a table.
+/// Returns the head of the table.
 pub(super) fn head() -> String {
     let [cells @ .., last] = HEAD;
     row(&cells.map(str::to_owned), last)
@@ -123,12 +123,12 @@ fn row(cells: &[String; 6], last: &str) -> String {
     row + last
 }
 
-/// A text from outside, each line of it harmless to a terminal.
+/// Indents an external text, and makes each line of it harmless to a terminal.
 pub(super) fn indented(text: &str) -> String {
     text.lines().map(|line| format!("  {}", plain(line))).collect::<Vec<_>>().join("\n")
 }
 
-/// A text from outside that does nothing to a terminal, on one line.
+/// Makes an external text harmless to a terminal, on one line.
 pub(super) fn plain(text: &str) -> String {
     escaped(text, Keeps::Nothing).into_owned()
 }

@@ -1,6 +1,6 @@
-//! `okta-worker dead`: what is parked in `okta.dead` is listed, shown, sent back to work or discarded.
+//! `okta-worker dead`: lists, shows, replays or discards the messages parked in `okta.dead`.
 //!
-//! Runs under the worker's own broker user and needs no credential of Okta's.
+//! Runs under the worker's own broker user and needs no Okta credential.
 
 mod choice;
 mod desk;
@@ -91,7 +91,7 @@ pub(super) async fn run(source: Option<PathBuf>, arguments: Arguments) -> Result
     }
 }
 
-/// Whatever a command comes to, what it has taken and left alone is given back.
+/// Runs a command on the queue, and returns the messages that it left in place, however the command ends.
 async fn at_a_desk(
     config: &Config,
     work: impl AsyncFnOnce(&mut Desk) -> Result<u8, Stop>,

@@ -1,8 +1,8 @@
-//! `okta-worker dead replay`: parked messages go back to work.
+//! `okta-worker dead replay`: sends parked messages back to their work queues.
 //!
-//! A copy is published and confirmed before the parked message is taken off, so it is never lost. Killed in
-//! between, it is parked and back at work, and may be replayed again: to the worker it is the same invocation, which
-//! was delivered before.
+//! A copy is published and confirmed before the parked message is removed, so it is never lost. If the command is
+//! killed in between, the message is both parked and in its queue, and may be replayed again: the worker treats it as
+//! the same invocation, redelivered.
 
 use std::collections::{HashMap, HashSet};
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
@@ -26,10 +26,10 @@ use super::desk::{Desk, Stop, name_missing, print, print_json};
 use super::entry::{Entry, plain};
 use super::{DONE, FAILED, Form, Refusal};
 
-/// Copies on their way at once: as many as the publisher has channels.
+/// The most copies in flight: as many as the publisher has channels.
 const ON_THEIR_WAY_MAX: usize = 32;
 
-/// So many go back in a minute, unless told otherwise: what a bucket of a small org takes.
+/// The default replay rate per minute: the size of a bucket of a small org.
 const RATE: &str = "600/min";
 
 #[derive(Debug, clap::Args)]
@@ -65,7 +65,7 @@ fn lane(text: &str) -> Result<Lane, String> {
     Lane::parse(text).ok_or_else(|| "known are `interactive` and `bulk`".to_owned())
 }
 
-/// How fast messages go back: the time from one to the next.
+/// The replay rate, as the interval between two messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Rate(Duration);
 
@@ -84,10 +84,10 @@ impl FromStr for Rate {
     }
 }
 
-/// A copy's end: what was said of it, and the parked message if it stays.
+/// The outcome of a copy: its report, its result, and the parked message if it stays.
 type Landed = (Said, Result<(), String>, Option<Slip>);
 
-/// What is printed of a message.
+/// The data to print of a message.
 struct Said {
     id: Option<String>,
     name: String,
@@ -127,9 +127,9 @@ struct Replay<'a> {
     config: &'a Config,
     arguments: &'a Arguments,
     on_their_way: JoinSet<Landed>,
-    /// Which queues are there.
+    /// The known queues, each with true if it exists.
     queues: HashMap<(ConnectionName, Lane), bool>,
-    /// What was said to be refused: it is met again when a long walk begins anew.
+    /// The refused messages already reported: a long walk that begins anew meets them again.
     refused: HashSet<u64>,
     done: u32,
     failed: u32,
@@ -181,7 +181,7 @@ impl Replay<'_> {
         }
     }
 
-    /// Waits until it is time for the next, and says meanwhile what has become of those before.
+    /// Waits until it is time for the next message, and meanwhile reports finished copies.
     async fn wait_until(&mut self, at: Instant, desk: &mut Desk) -> Result<(), Stop> {
         loop {
             let landed = tokio::select! {
@@ -194,7 +194,7 @@ impl Replay<'_> {
         }
     }
 
-    /// Waits until no more than so many are on their way.
+    /// Waits until at most this many copies are in flight.
     async fn land(&mut self, desk: &mut Desk, most: usize) -> Result<(), Stop> {
         let mut said = Ok(());
         while self.on_their_way.len() > most {
@@ -222,7 +222,7 @@ impl Replay<'_> {
         }
     }
 
-    /// What would be published, or why nothing can be.
+    /// Returns the message to publish, or the reason that it cannot be replayed.
     async fn plan(&mut self, desk: &Desk, entry: &Entry) -> Result<Result<(Post, Said), String>, Stop> {
         let (connection, lane) = match entry.parked.address.clone() {
             Ok((connection, lane)) => (connection, self.arguments.lane.unwrap_or(lane)),
@@ -255,7 +255,7 @@ impl Replay<'_> {
         Ok(Ok((Post { to, properties, body: entry.body.clone() }, said)))
     }
 
-    /// What is known already of how the worker will answer.
+    /// Predicts a refusal by the worker, as far as it is known already.
     fn foresee(&self, entry: &Entry, lane: Lane) -> Option<String> {
         if let Some(fault) = &entry.content.fault {
             return Some(format!("will be refused again: {fault}"));
@@ -296,7 +296,7 @@ impl Said {
     }
 }
 
-/// About the same for the same message, and hardly for another.
+/// Returns a hash that identifies a message with high probability.
 fn fingerprint(entry: &Entry) -> u64 {
     let mut hasher = DefaultHasher::new();
     entry.parked.id.hash(&mut hasher);

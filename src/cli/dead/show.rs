@@ -1,4 +1,4 @@
-//! `okta-worker dead show`: all of some messages, secrets masked unless asked for.
+//! `okta-worker dead show`: the whole of some messages, with secrets masked unless asked for.
 
 use serde_json::{Map, Value, json};
 
@@ -38,7 +38,7 @@ pub(super) async fn run(desk: &mut Desk, arguments: &Arguments) -> Result<u8, St
     Ok(if name_missing(&choice) { FAILED } else { DONE })
 }
 
-/// One message, as much of it as may be shown.
+/// One message, with secrets masked unless `raw`.
 struct View<'a> {
     entry: &'a Entry,
     raw: bool,
@@ -96,7 +96,7 @@ impl View<'_> {
         lines.join("\n")
     }
 
-    /// The body, each line of it harmless to a terminal.
+    /// Returns the body, with each line harmless to a terminal.
     fn body(&self) -> String {
         let text = match (&self.entry.content.masked, self.raw) {
             (_, true) => return self.entry.raw_body_shown(),

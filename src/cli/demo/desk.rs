@@ -1,4 +1,4 @@
-//! The demo's producer: sends invocations and hands each answer to whoever waits for it.
+//! The demo's producer: sends invocations and passes each answer to its caller.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -12,12 +12,12 @@ use crate::domain::mail::Properties;
 use crate::domain::topology::work_key;
 use crate::embedded::broker::Broker;
 
-/// The queue of our answers.
+/// The queue for answers.
 const REPLIES: &str = "demo-answers";
 
 type Waiting = Arc<Mutex<HashMap<String, oneshot::Sender<Value>>>>;
 
-/// Sends and waits.
+/// An RPC client on the embedded broker.
 pub(super) struct Desk {
     broker: Arc<Broker>,
     connection: ConnectionName,
@@ -26,7 +26,7 @@ pub(super) struct Desk {
 }
 
 impl Desk {
-    /// Opens the desk: answers are sorted from now on.
+    /// Declares the reply queue, and starts to pass on answers.
     pub fn open(broker: Arc<Broker>, connection: ConnectionName) -> Self {
         broker.declare(REPLIES);
         let waiting = Waiting::default();
@@ -34,7 +34,7 @@ impl Desk {
         Self { broker, connection, waiting, sorting }
     }
 
-    /// Sends one invocation and waits for its result; a failure comes as `code: message`.
+    /// Sends one invocation and waits for its result; a failure is returned as `code: message`.
     pub async fn ask(&self, lane: Lane, subtool: &str, arguments: Value) -> Result<Value, String> {
         let id = uuid::Uuid::new_v4().to_string();
         let (answer, answered) = oneshot::channel();

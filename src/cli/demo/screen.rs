@@ -1,4 +1,4 @@
-//! What the demo shows: a bar on a terminal, plain lines elsewhere, and the summary.
+//! The output of the demo: a progress bar on a terminal, plain lines elsewhere, and the summary.
 
 use std::collections::BTreeMap;
 use std::io::IsTerminal as _;
@@ -12,21 +12,21 @@ use crate::domain::answer::{Effect, Status};
 use crate::domain::bucket::Bucket;
 use crate::worker::event::{Ending, Event, Observer};
 
-/// A wait shorter than this is no wait to a person.
+/// The shortest wait that a person notices.
 const NOTICEABLE: Duration = Duration::from_millis(200);
 
-/// The screen, and what it has seen.
+/// The screen, with the counts for the summary.
 pub(super) struct Screen {
     began: Instant,
     window: Duration,
     is_terminal: bool,
     seen: Mutex<Seen>,
-    /// Messages that the worker has taken and not let go of.
+    /// The number of messages that the worker has taken and not finished.
     in_hand: watch::Sender<usize>,
     bar: Mutex<ProgressBar>,
 }
 
-/// What happened so far.
+/// The counts so far.
 #[derive(Default)]
 struct Seen {
     invocations: u32,
@@ -39,7 +39,7 @@ struct Seen {
 }
 
 impl Screen {
-    /// An empty screen. `window` is the length of the org's windows.
+    /// Creates an empty screen. `window` is the length of the org's windows.
     pub fn new(window: Duration) -> Self {
         Self {
             began: Instant::now(),
@@ -51,7 +51,7 @@ impl Screen {
         }
     }
 
-    /// What this is.
+    /// Prints the introduction.
     pub fn welcome(&self) {
         tell!("okta-worker demo: the real worker, a queue inside this process, a simulated Okta org.");
         tell!(
@@ -60,7 +60,7 @@ impl Screen {
         );
     }
 
-    /// A part of the story begins.
+    /// Begins a part of the demo.
     pub fn begin(&self, part: &'static str, what: &str, steps: usize) {
         self.end();
         if !self.is_terminal {
@@ -75,24 +75,24 @@ impl Screen {
         *self.bar() = bar;
     }
 
-    /// One step of the part is done.
+    /// Counts one step of the part as done.
     pub fn step(&self) {
         self.bar().inc(1);
     }
 
-    /// The part is over.
+    /// Ends the part.
     pub fn end(&self) {
         self.bar().finish();
     }
 
-    /// Waits until the worker is done with every message. A caller has its answer a moment before the
-    /// worker counts it, so a summary without this wait could miss the last one.
+    /// Waits until the worker has finished every message. A caller gets its answer a moment before the worker counts
+    /// it, so a summary without this wait could miss the last one.
     pub async fn settled(&self) {
         let mut in_hand = self.in_hand.subscribe();
         in_hand.wait_for(|in_hand| *in_hand == 0).await.expect("the sender is part of the screen");
     }
 
-    /// Prints what was done, and where to go from here.
+    /// Prints the summary, and suggestions for further steps.
     pub fn farewell(&self) {
         let seen = self.seen();
         tell!("\ndone in {:.1} s", self.began.elapsed().as_secs_f64());
@@ -119,7 +119,7 @@ impl Screen {
         tell!("  README.md                           your RabbitMQ, your org");
     }
 
-    /// Something went wrong.
+    /// Reports a failure of the demo.
     pub fn failed(&self, why: &str) {
         self.end();
         complain!("\nokta-worker: the demo failed: {why}");

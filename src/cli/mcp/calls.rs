@@ -1,21 +1,21 @@
-//! The calls that wait for an answer, counted so that the server leaves none of them behind when it ends.
+//! The pending calls, counted so that the server cancels them all before it ends.
 
 use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::time::timeout;
 
-/// How long the server waits for its calls to be cancelled.
+/// The time that the server waits for its calls to be cancelled.
 const CANCELLING_MAX: Duration = Duration::from_millis(400);
 
-/// The calls of one server.
+/// The pending calls of one server.
 #[derive(Debug)]
 pub(super) struct Calls {
     stopping: watch::Sender<bool>,
     running: watch::Sender<usize>,
 }
 
-/// A call, for as long as it waits.
+/// A guard of a pending call.
 #[derive(Debug)]
 pub(super) struct Call<'a>(&'a Calls);
 
@@ -26,13 +26,13 @@ impl Default for Calls {
 }
 
 impl Calls {
-    /// Counts a call until it is dropped.
+    /// Counts a call until the returned guard is dropped.
     pub fn begin(&self) -> Call<'_> {
         self.running.send_modify(|running| *running += 1);
         Call(self)
     }
 
-    /// Tells all calls to end and waits until they have, though not for long.
+    /// Tells all calls to end, and waits until they have, but not for long.
     pub async fn stop(&self) {
         self.stopping.send_replace(true);
         let mut running = self.running.subscribe();

@@ -1,7 +1,7 @@
 //! `okta-worker mcp`: the subtools of one connection as tools for a model, over stdin and stdout.
 //!
-//! Each call is an invocation through the queue, so that a hundred agents share one budget; nothing is sent to Okta
-//! from here and no Okta credential is read. What is said to people goes to stderr: stdout belongs to the protocol.
+//! Each call is an invocation through the queue, so that a hundred agents share one budget; this process sends
+//! nothing to Okta and reads no Okta credential. Messages to people go to stderr: stdout belongs to the protocol.
 
 mod calls;
 mod server;
@@ -42,12 +42,12 @@ pub(super) struct Arguments {
     timeout: u32,
 }
 
-/// How long answers may still go out after the client has closed its end.
+/// The time for answers to go out after the client has closed its end.
 const LEAVING_MAX: Duration = Duration::from_millis(400);
 
 pub(super) async fn run(source: Option<PathBuf>, arguments: Arguments) -> Result<u8, Refusal> {
     let failed = |why: String| Refusal(format!("failed to serve: {why}"));
-    // Before anything takes its time: a signal that nobody listens for kills, and its sender reads that as a failure.
+    // First of all: a signal without a listener kills the process, and its sender takes that for a failure.
     let mut terminated = signal(SignalKind::terminate()).map_err(|error| failed(error.to_string()))?;
     let mut interrupted = signal(SignalKind::interrupt()).map_err(|error| failed(error.to_string()))?;
     let config = load_without_tokens(source.as_deref())?.config;
@@ -74,7 +74,7 @@ pub(super) async fn run(source: Option<PathBuf>, arguments: Arguments) -> Result
     Ok(DONE)
 }
 
-/// Connects, and has the subtools of the connection served.
+/// Connects, and builds the server for the connection's subtools.
 async fn server(config: &Config, arguments: &Arguments, calls: Arc<Calls>) -> Result<Server, Refusal> {
     let name = &arguments.connection;
     let connection = config.connections.iter().find(|known| known.name.as_str() == name);
@@ -86,7 +86,7 @@ async fn server(config: &Config, arguments: &Arguments, calls: Arc<Calls>) -> Re
     Ok(Server::new(connection.name.clone(), enabled, (user, timeout), (asker, calls)))
 }
 
-/// The subtools that the connection enables and the caller may use.
+/// Returns the subtools that the connection enables and the caller may use.
 fn enabled(config: &Config, connection: &Connection, user: &str) -> Result<Vec<&'static Entry>, Refusal> {
     let mut lists = vec![&connection.subtools];
     if !config.callers.is_open() {
@@ -108,7 +108,7 @@ fn enabled(config: &Config, connection: &Connection, user: &str) -> Result<Vec<&
     Ok(CATALOGUE.iter().filter(is_given).collect())
 }
 
-/// Tells people what holds the calls up.
+/// An observer that reports on stderr why calls are delayed.
 struct Stderr;
 
 impl Observer for Stderr {
@@ -124,7 +124,7 @@ impl Observer for Stderr {
 mod tests {
     use super::*;
 
-    /// The tools that a user is offered, or why none.
+    /// Returns the tools that a user is offered, or the refusal.
     fn offered(callers: &str, user: &str) -> Result<Vec<&'static str>, String> {
         let text = format!(
             "[connections.prod]\ndomain = \"acme.okta.com\"\napi_token = \"x\"\nsubtools = [\"read\", \"write\"]\n{callers}"

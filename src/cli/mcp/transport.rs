@@ -1,7 +1,7 @@
-//! Lines of JSON-RPC over stdin and stdout.
+//! The transport: lines of JSON-RPC over stdin and stdout.
 //!
-//! The library passes over a line that is not JSON, and whoever sent it waits for ever; here it is answered as
-//! JSON-RPC has it (-32700). Nothing longer than a line is held.
+//! The library ignores a line that is not JSON, and its sender waits for ever; this transport answers it with the
+//! JSON-RPC error -32700. It buffers at most one line.
 
 use rmcp::ErrorData;
 use rmcp::service::{RoleServer, RxJsonRpcMessage, TxJsonRpcMessage};
@@ -14,16 +14,16 @@ use tokio::io::{
 };
 use tokio::sync::{mpsc, watch};
 
-/// The longest line: a body has at most 1 MiB, and JSON in JSON is longer by its escapes.
+/// The longest line: a body has at most 1 MiB, and JSON in JSON is longer because of its escapes.
 const LINE_BYTES_MAX: usize = 4 * 1024 * 1024;
 
-/// Bytes on their way to the library.
+/// The buffer size between this transport and the library.
 const PASSED_BYTES: usize = 64 * 1024;
 
-/// Lines that are not JSON and have no answer yet.
+/// The capacity for lines that are not JSON and have no answer yet.
 const UNPARSEABLE_MAX: usize = 16;
 
-/// The way to one client.
+/// The transport to one client.
 pub(super) struct Lines<W: AsyncWrite> {
     inner: AsyncRwTransport<RoleServer, DuplexStream, W>,
     unparseable: mpsc::Receiver<()>,
@@ -43,7 +43,7 @@ impl<W: AsyncWrite + Send + Unpin + 'static> Lines<W> {
     }
 }
 
-/// A line of the input.
+/// The kind of an input line.
 #[derive(Debug, PartialEq, Eq)]
 enum Line {
     Json,
@@ -52,7 +52,7 @@ enum Line {
     End,
 }
 
-/// Passes lines on until there are no more, and tells of those that are not JSON.
+/// Passes lines on until the input ends, and reports those that are not JSON.
 async fn pass_on(input: impl AsyncRead + Unpin, mut passed: DuplexStream, faults: mpsc::Sender<()>) {
     let (mut input, mut line) = (BufReader::new(input), Vec::new());
     loop {
@@ -68,7 +68,7 @@ async fn pass_on(input: impl AsyncRead + Unpin, mut passed: DuplexStream, faults
     }
 }
 
-/// Reads the next line, with its end.
+/// Reads the next line, with its line end.
 async fn next(input: &mut BufReader<impl AsyncRead + Unpin>, line: &mut Vec<u8>) -> Line {
     line.clear();
     let mut limited = (&mut *input).take(LINE_BYTES_MAX as u64);
@@ -90,7 +90,7 @@ async fn next(input: &mut BufReader<impl AsyncRead + Unpin>, line: &mut Vec<u8>)
     }
 }
 
-/// Passes over the rest of a line that is too long.
+/// Skips the rest of a line that is too long.
 async fn discard(input: &mut BufReader<impl AsyncRead + Unpin>, line: &mut Vec<u8>) -> Line {
     while line.last() != Some(&b'\n') {
         line.clear();
@@ -118,7 +118,7 @@ impl<W: AsyncWrite + Send + Unpin + 'static> Transport<RoleServer> for Lines<W> 
                 biased; // a bad line came before whatever message, or end of the input, is behind it
                 Some(()) = self.unparseable.recv() => {
                     let fault = ErrorData::parse_error("the line is not JSON", None);
-                    // Sent by itself: this future may be dropped at any moment.
+                    // Sent by a task of its own: this future may be dropped at any moment.
                     tokio::spawn(self.inner.send(TxJsonRpcMessage::<RoleServer>::error(fault, None)));
                 }
                 message = self.inner.receive() => return message,

@@ -1,7 +1,7 @@
 //! `submit --cancel`: ends a job that was stopped.
 //!
-//! A row that never left gets a result that says so. For each row in the queue the workers are asked to drop it, and
-//! its result is the one that a worker gives: `cancelled` only if the row had not begun.
+//! A row that was never sent gets a result that says so. For each row in the queue, the command asks the workers to
+//! drop it, and the worker gives its result: `cancelled` only if the row had not begun.
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
@@ -28,16 +28,16 @@ use super::row_set::RowSet;
 use super::rows::Row;
 use super::sending::{Ended, FLUSH_EVERY, FLUSH_ROWS, Sending, State};
 
-/// How long the next answer of a worker may take.
+/// The longest time between two answers of the workers.
 const ANSWER_MAX: Duration = Duration::from_secs(10);
 
-/// Rows without a message of their own that are written down at once.
+/// The number of unsent rows recorded at once.
 const UNSENT_ROWS: usize = 1000;
 
-/// Messages to workers that wait for the broker's confirm at once.
+/// The most cancel messages that wait for a confirm at once.
 const ASKED_AT_ONCE: usize = 32;
 
-/// The part of a body that a result repeats.
+/// The part of a body that the result repeats.
 #[derive(Deserialize)]
 struct WithSubtool<'a> {
     #[serde(borrow)]
@@ -45,7 +45,7 @@ struct WithSubtool<'a> {
 }
 
 impl Sending<'_> {
-    /// Ends the job, as far as workers answer.
+    /// Cancels the job, as far as the workers answer.
     pub(super) async fn cancel(
         &mut self,
         state: &mut State,
@@ -80,7 +80,7 @@ impl Sending<'_> {
         Ok(Ended::Complete)
     }
 
-    /// Writes down that the rows that never left are cancelled; those that left and have no result.
+    /// Records the rows that were never sent as cancelled; returns those that were sent and have no result.
     async fn cancel_unsent(&mut self, state: &mut State) -> Result<RowSet, JobError> {
         let mut sent = RowSet::default();
         while let Some(row) = self.read(state)? {
@@ -103,7 +103,7 @@ impl Sending<'_> {
         Ok(sent)
     }
 
-    /// The result of a row that never left.
+    /// Builds the result of a row that was never sent.
     fn cancelled(&self, row: &Row) -> Answer {
         let named: Option<WithSubtool<'_>> = serde_json::from_slice(&row.body).ok();
         Answer {
@@ -127,8 +127,8 @@ impl Sending<'_> {
         }
     }
 
-    /// Asks the workers to drop rows. The lane of the rows has the rows themselves in front, so the interactive one is
-    /// tried as well, which workers serve first; a broker user may lack the right to it.
+    /// Asks the workers to drop rows. In the lane of the rows, these requests queue behind the rows themselves, so
+    /// the interactive lane, which workers serve first, is tried as well; a broker user may lack the right to it.
     async fn ask_workers(&self, rows: &RowSet) -> Result<(), JobError> {
         let mut lanes = BTreeSet::from([self.job.lane]);
         let Some(first) = rows.iter().next() else { return Ok(()) };

@@ -1,4 +1,4 @@
-//! Whether every row could be run, found out before the first one is sent: by the worker's own way of reading.
+//! Validation of every row before the first one is sent, with the worker's own parser.
 
 mod repeats;
 
@@ -11,21 +11,21 @@ use crate::worker::check_body;
 use super::rows::{FilePlace, Next, Plan, Problem, Row, Rows, Unreadable, shown};
 use repeats::Repeats;
 
-/// More than this is not read by whoever must mend the file.
+/// The most problems shown; nobody who fixes the file would read more.
 const PROBLEMS_MAX: usize = 25;
 
-/// A file whose rows can all be run.
+/// A file whose rows are all valid.
 #[derive(Debug)]
 pub(super) struct Checked {
-    /// Its SHA-256, in hexadecimal digits.
+    /// The SHA-256 of the file, in hexadecimal digits.
     pub sha256: String,
-    /// How many rows it has.
+    /// The number of rows.
     pub rows: u64,
-    /// What is odd about it and keeps nobody from sending it.
+    /// The oddities of the file that do not prevent sending it.
     pub warnings: Vec<String>,
 }
 
-/// What is wrong with a file: the first few problems, and how many more there are.
+/// The problems of a file: the first few, and the number of further ones.
 #[derive(Debug, Default)]
 struct Problems {
     shown: Vec<Problem>,
@@ -34,7 +34,7 @@ struct Problems {
 
 impl Problems {
     fn add(&mut self, problem: Problem) {
-        // What is wrong with a value of all rows is said once.
+        // A problem in a value set for all rows is reported once.
         if matches!(problem.place, FilePlace::Set(_)) && self.shown.contains(&problem) {
             return;
         }
@@ -44,7 +44,7 @@ impl Problems {
         }
     }
 
-    /// All of it in words; `None`: nothing is wrong.
+    /// Formats all problems; `None` if there are none.
     fn words(&self) -> Option<String> {
         let mut lines: Vec<String> = self.shown.iter().map(|problem| format!("  {problem}")).collect();
         if self.more > 0 {
@@ -54,18 +54,18 @@ impl Problems {
     }
 }
 
-/// A connection, and what it enables.
+/// A connection, and the subtools that it enables.
 pub(super) type Enabled<'a> = (&'a ConnectionName, &'a AllowList);
 
-/// Reads the whole file and checks every row, for a connection if it is known what that enables.
+/// Reads the whole file and checks every row, against the connection's enabled subtools if they are known.
 ///
 /// # Errors
-/// Everything that is wrong with it, with line and column, in words.
+/// A description of every problem, with line and column.
 pub(super) fn check(plan: &Plan, enabled: Option<Enabled<'_>>) -> Result<Checked, String> {
     let name = plan.file.display();
     let unreadable = |error: Unreadable| match error {
         Unreadable::Io(error) => format!("failed to read `{name}`: {error}"),
-        // Whatever else seems wrong may follow from this.
+        // Any further problem may follow from this one.
         Unreadable::Malformed(problem) => format!("`{name}` is refused, nothing was sent:\n  {problem}"),
     };
     let (mut rows, heading) = Rows::open(plan).map_err(unreadable)?;
@@ -108,7 +108,7 @@ fn check_row(rows: &Rows, row: &Row, enabled: Option<Enabled<'_>>) -> Result<(),
     })
 }
 
-/// The worker's own checks of a body.
+/// Applies the worker's own checks to a body.
 fn judge(body: &[u8], enabled: Option<Enabled<'_>>) -> Result<(), Failure> {
     if asks_for_pages(body) {
         let message = "a row has one result, and this asks for one per page";
@@ -133,7 +133,7 @@ mod tests {
     use super::*;
     use crate::tools::catalogue;
 
-    /// The ending of the file's name, by which its form is told.
+    /// The extension of the file's name, which determines its format.
     const CSV: &str = "csv";
     const JSON_LINES: &str = "jsonl";
 

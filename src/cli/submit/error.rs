@@ -1,4 +1,4 @@
-//! Why a job cannot begin or cannot go on.
+//! The errors that stop a job before or during a run.
 
 use std::fmt;
 use std::io;
@@ -11,15 +11,15 @@ pub(super) enum JobError {
     Refused(String),
     /// A file of the job cannot grow: the disk, the quota or the limit of this process is used up.
     NoRoom(String),
-    /// Something else stopped the run. The next run goes on from there.
+    /// Another failure stopped the run. The next run goes on from there.
     Failed(String),
 }
 
-/// What a user must do when a disk is full.
+/// The advice for a full disk.
 const MAKE_ROOM: &str = "make room and run the same command again: it goes on from there, and no row is lost";
 
 impl JobError {
-    /// An error while a file of the job is opened or written.
+    /// Creates the error for a failure to open or write a file of the job.
     pub fn writing(what: &str, path: &Path, error: &io::Error) -> Self {
         let said = format!("failed to write the {what} `{}`: {error}", path.display());
         match error.kind() {
@@ -30,7 +30,7 @@ impl JobError {
         }
     }
 
-    /// The same error before anything was begun: what is not about room is a refusal.
+    /// Converts an error before anything was begun: a failure that is not about space is a refusal.
     #[must_use]
     pub fn at_start(self) -> Self {
         match self {

@@ -1,7 +1,7 @@
-//! The first rows that failed, each with its line in the file and why, as the end of a job shows them.
+//! The first failed rows at the end of a job, each with its line in the file and the reason.
 //!
-//! Okta's reasons repeat what somebody wrote into the row. The values of the row are taken out of them here, so that a
-//! screen and a log show none: the results file has the whole answer.
+//! Okta's reasons repeat data from the row. This module masks the row's values, so that a screen and a log show none:
+//! the results file has the whole answer.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
@@ -18,29 +18,29 @@ use super::lines::{self, Line};
 use super::row_set::RowSet;
 use super::rows::{Next, Plan, Row, Rows};
 
-/// The most rows that are shown.
+/// The most rows shown.
 const SHOWN_MAX: usize = 20;
 
-/// The longest line of results that is looked at: one that failed is far shorter.
+/// The longest line of results that is parsed: a failed one is far shorter.
 const LINE_BYTES_MAX: usize = 9 * 1024 * 1024;
 
-/// The most characters of a reason that are shown.
+/// The most characters shown of a reason.
 const REASON_CHARS_MAX: usize = 300;
 
-/// The shortest value that is taken out of a reason wherever it stands; a shorter one only between quotes.
+/// The shortest value that is masked anywhere in a reason; a shorter one is masked only between quotes.
 const VALUE_CHARS_MIN: usize = 3;
 
-/// What stands for a value.
+/// The replacement of a value.
 const HIDDEN: &str = "…";
 
-/// The reason why a row failed.
+/// The reason that a row failed.
 #[derive(Debug, PartialEq, Eq, Deserialize)]
 struct Reason {
     code: ErrorCode,
     message: String,
 }
 
-/// The part of a line of results that is looked at.
+/// The part of a line of results that is read here.
 #[derive(Deserialize)]
 struct RowAnswer {
     row: u64,
@@ -48,7 +48,7 @@ struct RowAnswer {
     result: Option<Box<RawValue>>,
 }
 
-/// The part of a plan that is looked at.
+/// The part of a plan that is read here.
 #[derive(Deserialize)]
 struct RowPlan {
     predicted: Foreseen,
@@ -60,13 +60,13 @@ struct Foreseen {
 }
 
 impl RowAnswer {
-    /// Returns the reason why it failed, or would fail.
+    /// Returns the reason that the row failed, or would fail.
     fn reason(self) -> Option<Reason> {
         self.error.or_else(|| serde_json::from_str::<RowPlan>(self.result?.get()).ok()?.predicted.error)
     }
 }
 
-/// Returns a line for each of the first rows that failed, and one that counts the others.
+/// Returns a line for each of the first failed rows, and one with the number of further ones.
 pub(super) fn lines(plan: &Plan, results: &Path, failed: &RowSet) -> Vec<String> {
     let wanted: BTreeSet<u64> = failed.iter().take(SHOWN_MAX).collect();
     if wanted.is_empty() {
@@ -112,14 +112,14 @@ fn reasons(mut results: impl BufRead, wanted: &BTreeSet<u64>) -> BTreeMap<u64, R
     }
 }
 
-/// The row that a line of results begins with.
+/// Returns the row at the beginning of a line of results.
 fn row_of(line: &[u8]) -> Option<u64> {
     let rest = line.strip_prefix(b"{\"row\":")?;
     let digits = rest.iter().position(|byte| !byte.is_ascii_digit())?;
     std::str::from_utf8(&rest[..digits]).ok()?.parse().ok()
 }
 
-/// Returns these rows of the file, while it is still the one that was sent.
+/// Returns these rows of the file, if it is unchanged since it was sent.
 fn sources(plan: &Plan, wanted: &BTreeSet<u64>) -> BTreeMap<u64, Row> {
     let mut found = BTreeMap::new();
     let Some(last) = wanted.last().filter(|_| plan.is_unchanged()) else { return found };
@@ -131,7 +131,7 @@ fn sources(plan: &Plan, wanted: &BTreeSet<u64>) -> BTreeMap<u64, Row> {
             Ok(Next::End) | Err(_) => break,
         }
     }
-    // What was read of a file that changes meanwhile is not what was sent.
+    // Rows read from a file that changes meanwhile are not the rows that were sent.
     if plan.is_unchanged() { found } else { BTreeMap::new() }
 }
 
@@ -155,7 +155,7 @@ fn values(body: &[u8]) -> Vec<String> {
     values
 }
 
-/// Returns the text, in which none of the values stands as a word.
+/// Masks every value that occurs as a word in a text.
 fn without_values(text: &str, values: &[String]) -> String {
     values.iter().fold(text.to_owned(), |text, value| without(&text, value))
 }
@@ -181,7 +181,7 @@ fn without(text: &str, value: &str) -> String {
     out
 }
 
-/// Returns a reason on one line of bounded length, without characters that a terminal would obey.
+/// Returns a reason on one line of limited length, without characters that a terminal interprets.
 fn one_line(text: &str) -> String {
     let mut line = String::new();
     for c in text.chars().take(REASON_CHARS_MAX) {
@@ -193,7 +193,7 @@ fn one_line(text: &str) -> String {
     line
 }
 
-/// Whether a terminal shows a character as what it is: no control, nothing that turns the direction of text, no tag.
+/// Returns true if a terminal shows a character literally: no control, no change of text direction, no tag.
 fn is_harmless(c: char) -> bool {
     !c.is_control()
         && !matches!(c, '\u{ad}' | '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}'
@@ -230,7 +230,7 @@ mod tests {
         assert_eq!(said[0], "row 2 (line 4): not_found: failed to find user `…`, a \\u{202e}`…`");
         assert_eq!(said[1], "row 3 (line 6): not_found: failed to find user `…`, a \\u{202e}`…`");
         assert_eq!(said[SHOWN_MAX], "and 9 more, all of them in the results");
-        // What is no longer known cannot be taken out, so nothing is repeated.
+        // Unknown values cannot be masked, so the reason is not shown.
         std::fs::write(&file, "user_id\nsomebody else\n").unwrap();
         assert_eq!(lines(&plan, &results, &failed)[0], "row 2: not_found");
         assert_eq!(lines(&plan, &results, &RowSet::default()), Vec::<String>::new());

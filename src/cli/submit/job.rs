@@ -1,4 +1,4 @@
-//! What a job is: which file, what is done with its rows, and every name that follows from that.
+//! The definition of a job: its file, the operation on its rows, and all names derived from them.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -12,26 +12,26 @@ use crate::domain::topology::REPLIES;
 use super::line_file::beside;
 use super::row_set::RowSet;
 
-/// How many hexadecimal digits an id of a job has.
+/// The number of hexadecimal digits of a job id.
 const ID_CHARS: usize = 16;
 
-/// The id of a job, or of another attempt at those of its rows that failed: 16 random hexadecimal digits.
+/// The id of a job, or of a later attempt at its failed rows: 16 random hexadecimal digits.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String")]
 pub(super) struct JobId(String);
 
 impl JobId {
-    /// A new id.
+    /// Returns a new id.
     pub fn random() -> Self {
         Self(Uuid::new_v4().simple().to_string()[..ID_CHARS].to_owned())
     }
 
-    /// The id of a job that version 0.1.0 began: it was the beginning of the digest.
+    /// Returns the id of a job that version 0.1.0 began: the beginning of the digest.
     fn of_version_0_1_0(sha256: &str) -> Result<Self, String> {
         sha256.get(..ID_CHARS).unwrap_or(sha256).to_owned().try_into()
     }
 
-    /// The id of the job that an invocation's id names.
+    /// Returns the job id in an invocation's id.
     pub fn of_invocation(id: &str) -> Option<Self> {
         id.split_once('.')?.0.to_owned().try_into().ok()
     }
@@ -53,57 +53,57 @@ impl fmt::Display for JobId {
     }
 }
 
-/// One file, and what is to be done with its rows.
+/// A file, and the operation on its rows.
 #[derive(Debug, Clone)]
 pub(super) struct Job {
-    /// The file.
+    /// The input file.
     pub file: PathBuf,
-    /// Where its results go.
+    /// The results file.
     pub results: PathBuf,
     /// The connection.
     pub connection: ConnectionName,
     /// The lane.
     pub lane: Lane,
-    /// What must be the same when it is taken up again.
+    /// The terms, which must not change when the job is resumed.
     pub terms: Terms,
     /// The ids of its rows.
     pub attempts: Attempts,
 }
 
-/// What must be the same when a job is taken up again.
+/// The terms of a job that must not change when it is resumed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Terms {
     /// The SHA-256 of the file, in hexadecimal digits.
     pub sha256: String,
-    /// How many rows it has.
+    /// The number of rows.
     pub rows: u64,
-    /// The subtool of all rows; `None`: each row names its own.
+    /// The subtool of all rows; `None` if each row names its own.
     pub subtool: Option<String>,
-    /// The digest of what else makes the rows of the file what they are, as `--set` does; `None`: nothing.
+    /// The digest of the other options that determine the rows, such as `--set`; `None` if there are none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reading: Option<String>,
     /// The connection.
     pub connection: String,
     /// The lane.
     pub lane: String,
-    /// Whether nothing is written.
+    /// True if this is a dry run.
     pub dry_run: bool,
-    /// Whether it runs inside the process, without a broker.
+    /// True if the worker runs inside the process, without a broker.
     pub embedded: bool,
 }
 
-/// How the terms of a journal differ from those of a command, in words.
+/// The difference between the terms of a journal and those of a command.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Difference {
-    /// The file is another one.
+    /// The file has changed.
     File,
-    /// Something that the command says.
+    /// An option of the command, in words.
     Command(String),
 }
 
 impl Terms {
-    /// How a journal's terms differ from these; `None`: in nothing.
+    /// Returns the first difference between a journal's terms and these; `None` if they are equal.
     pub fn difference(&self, journal: &Self) -> Option<Difference> {
         let Self { sha256, rows: _, subtool, reading, connection, lane, dry_run, embedded } = self;
         if *sha256 != journal.sha256 {
@@ -137,15 +137,15 @@ pub(super) struct Begun {
 }
 
 impl Begun {
-    /// The beginning of a job.
+    /// Creates the first line of a new job.
     pub fn new(id: JobId, terms: Terms) -> Self {
         Self { id: Some(id), terms }
     }
 
-    /// Its id.
+    /// Returns the job id.
     ///
     /// # Errors
-    /// When version 0.1.0 began it and it cannot go on.
+    /// If version 0.1.0 began the job and it cannot be resumed.
     pub fn id(&self) -> Result<JobId, String> {
         match &self.id {
             Some(id) => Ok(id.clone()),
@@ -157,57 +157,57 @@ impl Begun {
         }
     }
 
-    /// Whether version 0.1.0 began it.
+    /// Returns true if version 0.1.0 began the job.
     pub fn is_of_version_0_1_0(&self) -> bool {
         self.id.is_none()
     }
 }
 
-/// The ids of a job's rows: the first attempt is at all of them, each later one at those that had failed by then.
+/// The ids of a job's rows: the first attempt covers all rows, each later one the rows that had failed by then.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Attempts {
     first: JobId,
     later: Vec<(JobId, RowSet)>,
 }
 
-/// Which row an invocation's id names.
+/// The row that an invocation's id refers to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Named {
-    /// A row, by the last attempt at it.
+    /// A row, in its last attempt.
     Row(u64),
-    /// A row that was attempted again since.
+    /// A row that was attempted again later.
     Superseded,
-    /// None of this job's.
+    /// No row of this job.
     Stranger,
 }
 
 impl Attempts {
-    /// A job of which there was one attempt.
+    /// Creates the attempts of a job with one attempt.
     pub fn new(first: JobId) -> Self {
         Self { first, later: Vec::new() }
     }
 
-    /// Another attempt, at these rows.
+    /// Adds another attempt, at these rows.
     pub fn again(&mut self, id: JobId, rows: RowSet) {
         self.later.push((id, rows));
     }
 
-    /// The id of the attempt that is going on.
+    /// Returns the id of the current attempt.
     pub fn current(&self) -> &JobId {
         self.later.last().map_or(&self.first, |(id, _)| id)
     }
 
-    /// Whether it is not the first.
+    /// Returns true if the current attempt is not the first.
     pub fn is_later(&self) -> bool {
         !self.later.is_empty()
     }
 
-    /// The id of a row's invocation.
+    /// Returns the id of a row's invocation.
     pub fn id(&self, row: u64) -> String {
         format!("{}.{row}", self.current())
     }
 
-    /// Which row an id names, in a file of so many.
+    /// Returns the row that an id refers to, in a file with this many rows.
     pub fn row_of(&self, id: &str, rows: u64) -> Named {
         let Some((job, row)) = id.split_once('.') else { return Named::Stranger };
         let is_number = !row.is_empty() && row.bytes().all(|byte| byte.is_ascii_digit());
@@ -224,28 +224,28 @@ impl Attempts {
 }
 
 impl Job {
-    /// The journal. A dry run has one of its own.
+    /// Returns the path of the journal. A dry run has its own.
     pub fn journal(&self) -> PathBuf {
         beside(&self.file, if self.terms.dry_run { ".dry.journal" } else { ".journal" })
     }
 
-    /// The queue for the results.
+    /// Returns the name of the queue for the results.
     pub fn reply_queue(&self) -> String {
         format!("{REPLIES}submit.{}", self.attempts.current())
     }
 
-    /// Which row an invocation's id names.
+    /// Returns the row that an invocation's id refers to.
     pub fn row_of(&self, id: &str) -> Named {
         self.attempts.row_of(id, self.terms.rows)
     }
 }
 
-/// Where results go unless somebody says otherwise.
+/// Returns the default path of the results.
 pub(super) fn default_results(file: &Path, dry_run: bool) -> PathBuf {
     beside(file, if dry_run { ".dry.results.jsonl" } else { ".results.jsonl" })
 }
 
-/// A job for tests, of so many rows, whose file is in this folder.
+/// Returns a job for tests with this many rows, whose file is in this folder.
 #[cfg(test)]
 pub(super) fn example(dir: &Path, rows: u64) -> Job {
     let connection = ConnectionName::parse("prod").unwrap();

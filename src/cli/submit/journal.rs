@@ -1,9 +1,9 @@
-//! `FILE.journal`: what was done with the rows before their results came, so that a run that ended at any moment
-//! is taken up where it was.
+//! `FILE.journal`: the state of the rows before their results arrive, so that a run that ended at any moment can be
+//! resumed.
 //!
-//! One JSON object a line, the id and terms of the job first. A row is said to be sent before it is, with the time,
-//! and to be confirmed after the broker has it; what is sent and not confirmed is in doubt. Invariants: no row
-//! leaves before its line is on the disk; whoever holds the journal holds the job.
+//! One JSON object per line, the id and terms of the job first. A row is recorded as sending before it is sent, with
+//! the time, and as confirmed after the broker has it; a row sent and not confirmed is in doubt. Invariants: no row
+//! is sent before its line is on the disk; the process that holds the journal holds the job.
 
 use std::collections::BTreeMap;
 
@@ -14,53 +14,53 @@ use super::job::{Attempts, Begun, Difference, Job, JobId, Terms};
 use super::line_file::{Kind, LineFile, beside};
 use super::row_set::{RowSet, ranges};
 
-/// How a journal looks. The longest line names the rows that failed, one by one in the worst case.
+/// The line format of a journal. The longest line lists the failed rows, one by one in the worst case.
 const KIND: Kind = Kind { name: "journal", begins: b"{\"", line_bytes_max: 16 * 1024 * 1024 };
 
-/// The most ranges of rows that failed: each takes 43 bytes of the line at most.
+/// The most ranges of failed rows: each takes at most 43 bytes of the line.
 const RETRY_RANGES_MAX: usize = KIND.line_bytes_max / 43 - 10;
 
-/// Rows as ranges, both ends included.
+/// Ranges of rows, both ends included.
 type Ranges = Vec<[u64; 2]>;
 
-/// One line.
+/// A line of the journal.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 enum Entry {
-    /// What the job is.
+    /// The id and terms of the job.
     Job(Begun),
     /// Every row has a result; these have failed and are sent once more under another id.
     Retry { id: JobId, rows: Ranges },
-    /// These rows leave for the first time.
+    /// These rows are sent for the first time.
     Sending {
         rows: Ranges,
-        /// When, in seconds since 1970: what each of them carries as its time, also when it is sent again.
+        /// The time, in seconds since 1970: each of the messages carries it, also when it is sent again.
         at: u64,
     },
-    /// The broker has these.
+    /// The broker has these rows.
     Confirmed(Ranges),
-    /// The results of these are in the results file.
+    /// The results of these rows are in the results file.
     Answered(Ranges),
 }
 
-/// What earlier runs did in the attempt that is going on.
+/// The state that earlier runs have reached in the current attempt.
 #[derive(Debug, Default)]
 pub(super) struct Past {
-    /// When each range of rows left for the first time: its last row and the time, by its first row.
+    /// The first sending of each range of rows: its last row and the time, by its first row.
     sent: BTreeMap<u64, (u64, u64)>,
-    /// What the broker has confirmed.
+    /// The rows that the broker has confirmed.
     pub confirmed: RowSet,
-    /// Rows whose results were written.
+    /// The rows whose results were written.
     pub answered: RowSet,
 }
 
 impl Past {
-    /// Whether no row has ever left.
+    /// Returns true if no row was ever sent.
     pub fn is_untouched(&self) -> bool {
         self.sent.is_empty() && self.confirmed.len() == 0 && self.answered.len() == 0
     }
 
-    /// When a row left for the first time, if it has.
+    /// Returns the time at which a row was first sent.
     pub fn first_sent(&self, row: u64) -> Option<u64> {
         let (_, (last, at)) = self.sent.range(..=row).next_back()?;
         (row <= *last).then_some(*at)
@@ -87,25 +87,25 @@ impl Past {
 #[derive(Debug)]
 pub(super) struct Journal(LineFile);
 
-/// Whether a job may begin.
+/// The condition under which a new job may begin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Begin {
-    /// When there is none that goes on.
+    /// If there is no journal.
     IfNew,
-    /// Never: one that was begun is to go on.
+    /// Never: an existing job must be resumed.
     Never,
 }
 
-/// What opening a journal has come to.
+/// The result of opening a journal.
 #[derive(Debug)]
 pub(super) struct Opened {
     pub journal: Journal,
     pub past: Past,
-    /// What somebody should know of it.
+    /// A note for the user.
     pub note: Option<String>,
 }
 
-/// What stands in a journal.
+/// The content of a journal.
 struct Found {
     begun: Begun,
     attempts: Attempts,
@@ -113,20 +113,19 @@ struct Found {
 }
 
 impl Found {
-    /// Whether every row has its result.
+    /// Returns true if every row has its result.
     fn is_finished(&self) -> bool {
         self.past.answered.len() == self.begun.terms.rows
     }
 }
 
 impl Journal {
-    /// Opens the journal of a job and reads what is there, or begins one. The job goes on under the ids that it was
-    /// begun with.
+    /// Opens the journal of a job and reads it, or begins one. A resumed job keeps the ids that it was begun with.
     ///
-    /// The journal of a finished job on other terms is kept under another name, and a new job begins.
+    /// The journal of a finished job with other terms is renamed, and a new job begins.
     ///
     /// # Errors
-    /// When it is of another job that is not finished, somebody else holds it, or it cannot be read or written.
+    /// If the journal is of another unfinished job, another process holds it, or it cannot be read or written.
     pub fn open(job: &mut Job, begin: Begin) -> Result<Opened, JobError> {
         let path = job.journal();
         let refused = |why: String| JobError::Refused(format!("the journal `{}`: {why}", path.display()));
@@ -145,7 +144,7 @@ impl Journal {
             Some(difference) if begin == Begin::Never => {
                 Err(refused(words(&difference, found.is_finished())))
             }
-            // What nothing has left of, as when the broker could not be reached, binds nobody.
+            // A job of which no row was sent, as when the broker could not be reached, may change its terms.
             Some(_) if found.past.is_untouched() && !found.attempts.is_later() => {
                 Self::begin(file, job, None)
             }
@@ -164,7 +163,7 @@ impl Journal {
         }
     }
 
-    /// Opens the file and reads what is there.
+    /// Opens the file and reads its content.
     fn read(job: &Job) -> Result<(LineFile, Option<Found>), JobError> {
         let mut found: Option<Found> = None;
         let file = LineFile::open(KIND, &job.journal(), |line| {
@@ -194,7 +193,7 @@ impl Journal {
         Opened { journal: Self(file), past: found.past, note }
     }
 
-    /// Writes down what the job is, in an empty file.
+    /// Writes the first line of the job into an empty file.
     fn begin(mut file: LineFile, job: &Job, note: Option<String>) -> Result<Opened, JobError> {
         file.clear()?;
         let mut journal = Self(file);
@@ -204,7 +203,7 @@ impl Journal {
         Ok(Opened { journal, past: Past::default(), note })
     }
 
-    /// Writes down that every row has a result and that these, which failed, are sent once more under another id.
+    /// Records that every row has a result and that these failed rows are sent once more under another id.
     pub fn retry(
         &mut self,
         id: JobId,
@@ -224,8 +223,8 @@ impl Journal {
         Ok(())
     }
 
-    /// Writes down that rows leave for the first time, and what else is known by now. When it returns all of it is
-    /// on the disk.
+    /// Records that rows are sent for the first time, and which rows are confirmed. All of it is on the disk when
+    /// this returns.
     pub fn sending(&mut self, rows: &[u64], at: u64, confirmed: &[u64]) -> Result<(), JobError> {
         let mut entries = Vec::new();
         if !confirmed.is_empty() {
@@ -238,8 +237,8 @@ impl Journal {
         self.0.sync()
     }
 
-    /// Writes down what the broker has confirmed and whose results are in their file. A machine that fails may
-    /// forget it: then the rows are in doubt, or found in the results.
+    /// Records the rows that are confirmed, and those whose results are in their file. If the machine fails this may
+    /// be lost: then the rows are in doubt, or found in the results.
     pub fn note(&mut self, confirmed: &[u64], answered: &[u64]) -> Result<(), JobError> {
         let mut entries = Vec::new();
         if !confirmed.is_empty() {
@@ -261,7 +260,7 @@ impl Journal {
     }
 }
 
-/// Why the journal of another job stands in the way.
+/// Explains why the journal of another job prevents this one.
 fn words(difference: &Difference, is_finished: bool) -> String {
     match (difference, is_finished) {
         (Difference::File, false) => {
@@ -281,7 +280,7 @@ fn words(difference: &Difference, is_finished: bool) -> String {
 }
 
 impl Entry {
-    /// Whether it speaks of rows that the job has.
+    /// Checks that the rows of the entry exist in the job.
     fn check(&self, terms: &Terms) -> Result<(), String> {
         let (Self::Sending { rows: ranges, .. }
         | Self::Retry { rows: ranges, .. }
@@ -295,7 +294,7 @@ impl Entry {
     }
 }
 
-/// A journal for tests, over a storage.
+/// Creates a journal for tests over a storage.
 #[cfg(test)]
 pub(super) fn over(storage: Box<dyn super::line_file::Storage>) -> Journal {
     Journal(LineFile::over(storage, KIND, std::path::Path::new("x.journal"), 0))
@@ -329,7 +328,7 @@ mod tests {
         assert!(past.is_untouched());
         journal.sending(&[1, 2, 3, 5], 1000, &[]).unwrap();
         journal.sending(&[7], 1001, &[1, 3]).unwrap();
-        // A row of which an earlier one is about the same user leaves later than those after it.
+        // A row whose user also occurs in an earlier row is sent later than the rows after it.
         journal.sending(&[4, 6], 1002, &[]).unwrap();
         journal.note(&[2], &[1, 2]).unwrap();
         drop(journal);
@@ -409,7 +408,7 @@ mod tests {
             let (_journal, past) = open(&mut job);
             assert_eq!((past.confirmed.len(), past.first_sent(1)), (0, Some(1000)), "{torn}");
         }
-        // The very first one, too.
+        // Including the very first row.
         std::fs::write(job.journal(), &whole[..20]).unwrap();
         assert_eq!(open(&mut job).1.first_sent(1), None);
     }

@@ -1,8 +1,7 @@
-//! A file that only grows by whole lines and that one process holds at a time: the journal and the results.
+//! An append-only file of whole lines, held by one process at a time: the journal and the results.
 //!
-//! Invariants: a half-written last line is cut off before the next one is written; after a write has failed nothing
-//! more is appended; after the disk has failed to keep something no later success is believed (Linux reports such a
-//! failure once and forgets it).
+//! Invariants: a torn last line is cut off before the next one is written; after a failed write nothing more is
+//! appended; after a failed sync no later success is trusted (Linux reports such a failure once and forgets it).
 
 use std::ffi::OsString;
 use std::fmt;
@@ -14,15 +13,15 @@ use std::path::{Path, PathBuf};
 use super::error::JobError;
 use super::lines::{self, Line};
 
-/// Arguments and results hold what only their owner may read.
+/// The file mode: arguments and results hold data that only their owner may read.
 const PRIVATE: u32 = 0o600;
 
-/// What is behind a [`LineFile`]: a file, or in tests one that is full.
+/// The storage behind a [`LineFile`]: a file, or in tests a full one.
 pub(super) trait Storage: Write + Send + fmt::Debug {
-    /// Makes sure that what was written is on the disk.
+    /// Waits until the written data is on the disk.
     fn sync(&self) -> io::Result<()>;
 
-    /// Cuts everything after so many bytes and goes on writing there.
+    /// Cuts everything after this many bytes and goes on writing there.
     fn cut(&mut self, bytes: u64) -> io::Result<()>;
 }
 
@@ -37,44 +36,44 @@ impl Storage for File {
     }
 }
 
-/// What is known of the last write.
+/// The outcome of the last write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Health {
     Good,
-    /// A line could not be written. What was written before is whole.
+    /// A line could not be written. All lines before it are whole.
     Full,
-    /// Lines that were written may not be on the disk.
+    /// Written lines may not be on the disk.
     Lost,
 }
 
-/// Which file it is and how its lines look.
+/// The kind of a file, and its line format.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Kind {
-    /// What people call it.
+    /// The name in messages to people.
     pub name: &'static str,
-    /// What every line begins with.
+    /// The beginning of every line.
     pub begins: &'static [u8],
     /// The longest line, in bytes.
     pub line_bytes_max: usize,
 }
 
-/// The file, open and locked.
+/// An open and locked file.
 #[derive(Debug)]
 pub(super) struct LineFile {
     storage: Box<dyn Storage>,
     kind: Kind,
     path: PathBuf,
-    /// How long it is.
+    /// The length of the file.
     bytes: u64,
     health: Health,
 }
 
 impl LineFile {
-    /// Opens a file, makes it one if there is none, locks it, hands each line to `take` and cuts off a torn last one.
-    /// `take` says what is wrong with a line.
+    /// Opens a file, creating it if necessary, locks it, passes each line to `take` and cuts off a torn last one.
+    /// `take` returns an error for an invalid line.
     ///
     /// # Errors
-    /// When another process holds it, it has lines that are not of its kind, or it cannot be opened.
+    /// If another process holds the file, it has lines of another kind, or it cannot be opened.
     pub fn open(
         kind: Kind,
         path: &Path,
@@ -101,12 +100,12 @@ impl LineFile {
         Ok(Self::over(Box::new(file), kind, path, bytes))
     }
 
-    /// A file over a storage of this length.
+    /// Creates a file over a storage of this length.
     pub fn over(storage: Box<dyn Storage>, kind: Kind, path: &Path, bytes: u64) -> Self {
         Self { storage, kind, path: path.to_owned(), bytes, health: Health::Good }
     }
 
-    /// Appends whole lines. When it fails, none of them is there.
+    /// Appends whole lines. If this fails, none of them is written.
     pub fn append(&mut self, lines: &[u8]) -> Result<(), JobError> {
         if self.health != Health::Good {
             let why = io::Error::other("an earlier line could not be written");
@@ -114,7 +113,7 @@ impl LineFile {
         }
         if let Err(error) = self.storage.write_all(lines).and_then(|()| self.storage.flush()) {
             self.health = Health::Full;
-            // If that fails as well, the next run finds a torn line and cuts it off.
+            // If this fails as well, the next run finds a torn line and cuts it off.
             let _ = self.storage.cut(self.bytes);
             return Err(JobError::writing(self.kind.name, &self.path, &error));
         }
@@ -122,7 +121,7 @@ impl LineFile {
         Ok(())
     }
 
-    /// Makes sure that what was appended is on the disk.
+    /// Waits until the appended lines are on the disk.
     pub fn sync(&mut self) -> Result<(), JobError> {
         let synced = match self.health {
             Health::Lost => Err(io::Error::other("the disk has lost what was written")),
@@ -134,7 +133,7 @@ impl LineFile {
         })
     }
 
-    /// Empties it.
+    /// Empties the file.
     pub fn clear(&mut self) -> Result<(), JobError> {
         let failed = |error: io::Error| JobError::writing(self.kind.name, &self.path, &error);
         self.storage.cut(0).map_err(failed)?;
@@ -142,7 +141,7 @@ impl LineFile {
         Ok(())
     }
 
-    /// Gives it another name and lets go of it. A file that has that name already is left alone.
+    /// Renames the file and closes it. An existing file of the new name is left alone.
     pub fn set_aside(self, name: &Path) -> Result<(), JobError> {
         let failed = |error: io::Error| JobError::writing(self.kind.name, &self.path, &error).at_start();
         if name.symlink_metadata().is_ok() {
@@ -156,7 +155,8 @@ impl LineFile {
         std::fs::rename(&self.path, name).and_then(|()| sync_folder(name)).map_err(failed)
     }
 
-    /// Writes it anew with only the lines that `keeps` wants. Until all of them are on the disk the old file stays.
+    /// Rewrites the file with only the lines that `keeps` accepts. The old file stays until all of them are on the
+    /// disk.
     pub fn rewrite(self, mut keeps: impl FnMut(&[u8]) -> bool) -> Result<Self, JobError> {
         let Self { kind, path, storage, .. } = self;
         let failed = |error: io::Error| JobError::writing(kind.name, &path, &error);
@@ -177,7 +177,7 @@ impl LineFile {
     }
 }
 
-/// Copies the lines that `keeps` wants into a new file, which is locked; the file, and how long it is.
+/// Copies the lines that `keeps` accepts into a new, locked file; returns the file and its length.
 fn copy(
     from: &Path,
     to: &Path,
@@ -209,7 +209,7 @@ fn lock(file: &File, path: &Path) -> Result<(), String> {
         Err(TryLockError::WouldBlock) => return Err(HELD.to_owned()),
         Err(TryLockError::Error(error)) => return Err(format!("failed to lock it: {error}")),
     }
-    // Whoever held it before may have given it another name meanwhile.
+    // The previous holder may have renamed the file meanwhile.
     let same = |one: &std::fs::Metadata, other: &std::fs::Metadata| {
         (one.dev(), one.ino()) == (other.dev(), other.ino())
     };
@@ -220,8 +220,8 @@ fn lock(file: &File, path: &Path) -> Result<(), String> {
     if is_there { Ok(()) } else { Err(HELD.to_owned()) }
 }
 
-/// Reads every whole line; how many bytes they have together. What is torn at the end and does not begin as its kind
-/// does is a fault.
+/// Reads every whole line and returns their total length in bytes. A torn last line whose beginning does not match
+/// its kind is an error.
 fn read(
     file: &mut File,
     kind: Kind,
@@ -252,20 +252,20 @@ fn read(
     }
 }
 
-/// Makes sure that a new file is found again after the machine failed.
+/// Syncs the folder, so that a new file still exists after the machine fails.
 fn sync_folder(path: &Path) -> io::Result<()> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     File::open(folder)?.sync_all()
 }
 
-/// The file beside another whose name is longer by this.
+/// Returns the path of a file with this text appended.
 pub(super) fn beside(file: &Path, ending: &str) -> PathBuf {
     let mut name = OsString::from(file);
     name.push(ending);
     PathBuf::from(name)
 }
 
-/// Storages that fail, for tests.
+/// Failing storages for tests.
 #[cfg(test)]
 pub(super) mod failing {
     use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -273,12 +273,12 @@ pub(super) mod failing {
 
     use super::*;
 
-    /// A disk with room for so many bytes.
+    /// A disk with space for this many bytes.
     #[derive(Debug, Clone, Default)]
     pub struct Disk {
         pub kept: Arc<Mutex<Vec<u8>>>,
         pub room: Arc<AtomicUsize>,
-        /// The next sync fails, once, as Linux has it.
+        /// If set, the next sync fails, once, as on Linux.
         pub fails_to_sync: Arc<AtomicBool>,
     }
 

@@ -1,21 +1,21 @@
-//! Lines of files that are read as a stream: each of bounded length, and the last one whole or torn.
+//! Lines of files that are read as a stream: each of limited length, and the last one whole or torn.
 
 use std::io::{self, BufRead};
 
-/// What the next line is.
+/// The kind of the next line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Line {
-    /// A whole one.
+    /// A whole line.
     Whole,
-    /// The last one, without its end.
+    /// The last line, without its line end.
     Torn,
-    /// One with more bytes than are read; what is there is its beginning.
+    /// A line longer than the limit; the buffer holds its beginning.
     TooLong,
-    /// There is none.
+    /// The end of the file.
     End,
 }
 
-/// Reads the next line without its end into `line`, of which at most `max` bytes are kept.
+/// Reads the next line without its line end into `line`, which keeps at most `max` bytes.
 pub(super) fn next(from: &mut impl BufRead, line: &mut Vec<u8>, max: usize) -> io::Result<Line> {
     line.clear();
     let (mut is_empty, mut is_long) = (true, false);

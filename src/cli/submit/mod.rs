@@ -1,8 +1,8 @@
-//! `okta-worker submit`: a file of rows goes into the queue, and a file of results comes out.
+//! `okta-worker submit`: sends the rows of a file to the queue, and collects a file of results.
 //!
-//! The story: read the file and check every row; open journal and results, and see what earlier runs have done;
-//! open the road to a worker; send what is left and write down what comes. It may be killed at any moment and run
-//! again: no row is lost, and none is done twice.
+//! The steps: read the file and check every row; open journal and results, and read the state of earlier runs; open
+//! the transport to a worker; send the remaining rows and write down their results. It may be killed at any moment
+//! and run again: no row is lost, and none is done twice.
 
 mod cancel;
 mod checking;
@@ -48,7 +48,7 @@ use road::Road;
 use rows::{Delimiter, Plan};
 use sending::{Ended, Left, Run, Sending, Task};
 
-/// What a connection uses of a limit, and how long Okta counts, where the configuration does not say.
+/// The default capacity that a connection uses of a limit, in percent, and Okta's default window.
 const USUAL: (u8, Duration) = (90, Duration::from_secs(60));
 
 /// Sends the rows of a file as invocations and collects their results.
@@ -168,14 +168,14 @@ async fn submit(source: Option<PathBuf>, arguments: Arguments) -> Result<u8, Job
     Ok(conclude(&job, &plan, done, Some(took), task, &run))
 }
 
-/// The files of a job, open.
+/// The open files of a job.
 struct Files {
     journal: Journal,
     past: Past,
     results: Results,
 }
 
-/// Opens journal and results, and sees what earlier runs have done.
+/// Opens journal and results, and reads the state of earlier runs.
 fn open(job: &mut Job, begin: Begin) -> Result<Files, JobError> {
     let opened = Journal::open(job, begin)?;
     let (mut journal, past, note) = (opened.journal, opened.past, opened.note);
@@ -191,13 +191,13 @@ fn open(job: &mut Job, begin: Begin) -> Result<Files, JobError> {
             job.results.display()
         )));
     }
-    // A run that ended at a bad moment has not said so in the journal.
+    // A run that ended at a bad moment has not recorded this in the journal.
     let unsaid: Vec<u64> = results.rows.done.without(&past.answered).iter().collect();
     journal.note(&[], &unsaid)?;
     Ok(Files { journal, past, results })
 }
 
-/// Begins another attempt at the rows that failed, unless one was begun and is not done.
+/// Begins another attempt at the failed rows, unless one is still in progress.
 fn retry(job: &mut Job, files: Files) -> Result<Files, JobError> {
     let missing = job.terms.rows - files.results.rows.done.len();
     if missing > 0 && !job.attempts.is_later() {
@@ -215,7 +215,7 @@ fn retry(job: &mut Job, files: Files) -> Result<Files, JobError> {
     Ok(Files { journal, past, results })
 }
 
-/// Opens the road to a worker; the broker user that rows are sent as.
+/// Opens the transport to a worker; also returns the broker user that rows are sent as.
 async fn road(
     config: &Config,
     job: &Job,
@@ -237,7 +237,7 @@ async fn road(
     Ok((road.map_err(|why| unopened(job, awaited, &why))?, Some(user)))
 }
 
-/// What the arguments say of the file.
+/// Returns the plan for reading the file, from the arguments.
 fn plan(arguments: &Arguments) -> Result<Plan, Refusal> {
     let Arguments { file, subtool, delimiter, set, .. } = arguments;
     let entry = subtool.as_deref().map(entry).transpose()?;
@@ -248,7 +248,7 @@ fn entry(name: &str) -> Result<&'static Entry, Refusal> {
     catalogue::find(name).ok_or_else(|| Refusal(unknown(name)))
 }
 
-/// The connection, which must be one of those that are configured; where none is, only the worker knows.
+/// Returns the connection, which must be a configured one; if none is configured, only the worker knows.
 fn connection(config: &Config, arguments: &Arguments) -> Result<ConnectionName, Refusal> {
     let name = ConnectionName::parse(&arguments.connection).map_err(Refusal)?;
     let known: Vec<&str> = config.connections.iter().map(|connection| connection.name.as_str()).collect();
@@ -275,7 +275,7 @@ fn job(arguments: &Arguments, plan: &Plan, connection: ConnectionName, checked: 
     Job { file: file.clone(), results, connection, lane: *lane, terms, attempts }
 }
 
-/// Why there is no road, and, where results are lost, what can be done.
+/// Builds the refusal for a transport that did not open, with advice if results are lost.
 fn unopened(job: &Job, awaited: u64, why: &Unopened) -> Refusal {
     match why {
         Unopened::Failed(why) => Refusal(why.clone()),
@@ -288,7 +288,7 @@ fn unopened(job: &Job, awaited: u64, why: &Unopened) -> Refusal {
     }
 }
 
-/// What is known of the budget before any result.
+/// Returns the estimate before any result, from the configuration.
 fn outlook(config: &Config, name: &ConnectionName) -> Outlook {
     let known = config.connections.iter().find(|connection| connection.name == *name);
     let (percent, window) =
@@ -296,7 +296,7 @@ fn outlook(config: &Config, name: &ConnectionName) -> Outlook {
     Outlook::new(percent, window)
 }
 
-/// Counts the requests to stop.
+/// Returns a receiver of the number of requests to stop.
 fn told_to_stop() -> Result<watch::Receiver<u32>, Refusal> {
     let failed = |error| Refusal(format!("failed to listen for signals: {error}"));
     let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
@@ -314,7 +314,7 @@ fn told_to_stop() -> Result<watch::Receiver<u32>, Refusal> {
     Ok(stop)
 }
 
-/// Has a write beyond `ulimit -f` fail like one on a full disk; the signal for it would end the process.
+/// Makes a write beyond `ulimit -f` fail like one on a full disk; the default action of its signal ends the process.
 fn ignore_the_file_size_signal() -> Result<(), Refusal> {
     /// SIGXFSZ on Linux, the BSDs and macOS.
     const FILE_SIZE: i32 = 25;
@@ -322,7 +322,7 @@ fn ignore_the_file_size_signal() -> Result<(), Refusal> {
     handled.map(drop).map_err(|error| Refusal(format!("failed to listen for signals: {error}")))
 }
 
-/// Says what came of it all, and the exit code for that.
+/// Prints the summary, and returns the exit code.
 fn conclude(job: &Job, plan: &Plan, done: &RowsDone, took: Option<Duration>, task: Task, run: &Run) -> u8 {
     let tally = &done.tally;
     let took = took.map_or_else(String::new, |took| format!(" in {}", words(took)));
@@ -356,7 +356,7 @@ fn conclude(job: &Job, plan: &Plan, done: &RowsDone, took: Option<Duration>, tas
     }
 }
 
-/// Says which rows somebody else has, and what can be done about them.
+/// Prints the number of rows still with the workers, and what can be done about them.
 fn what_is_left(Left { queued, doubtful }: Left, task: Task) {
     match task {
         Task::Send if queued > 0 => {

@@ -1,4 +1,4 @@
-//! When a job will be over, as far as its results tell. Pure: the time is an argument.
+//! The estimated time left of a job, from its results. Pure: the time is an argument.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -10,46 +10,46 @@ use crate::domain::bucket::Bucket;
 
 use super::results::Answered;
 
-/// What the results of this run have told.
+/// The data for the estimate, from the results of this run.
 #[derive(Debug)]
 pub(super) struct Outlook {
-    /// How much of a limit the worker uses.
+    /// The share of a limit that the worker uses, in percent.
     capacity_percent: u8,
-    /// How long a window is.
+    /// The length of a window.
     window: Duration,
     answered: u64,
     calls: u64,
-    /// How many results ended in which bucket, and how its window stood last.
+    /// The number of results per bucket, each with the latest state of its window.
     buckets: BTreeMap<Bucket, (u64, RateLimit)>,
 }
 
 impl Outlook {
-    /// Nothing is known yet.
+    /// Creates an estimate without data.
     pub fn new(capacity_percent: u8, window: Duration) -> Self {
         Self { capacity_percent, window, answered: 0, calls: 0, buckets: BTreeMap::new() }
     }
 
-    /// One more row has its result.
+    /// Records the result of one more row.
     pub fn note(&mut self, result: &Answered) {
         self.answered += 1;
         self.calls += u64::from(result.okta_calls);
         if let Some(rate) = result.rate_limit {
             let (count, last) = self.buckets.entry(rate.bucket).or_insert((0, rate));
             *count += 1;
-            // Results overtake each other: the lower rest of the later window is the newer one.
+            // Results may overtake each other: the lower rest in the later window is the newer one.
             if (rate.reset, last.remaining) >= (last.reset, rate.remaining) {
                 *last = rate;
             }
         }
     }
 
-    /// Rows in a second since this run began.
+    /// Returns the rows per second since this run began.
     pub fn rate(&self, elapsed: Duration) -> Option<f64> {
         (self.answered > 0 && elapsed > Duration::ZERO).then(|| self.answered as f64 / elapsed.as_secs_f64())
     }
 
-    /// How long so many rows will still take: not less than the budget of the busiest bucket allows, nor, as far as
-    /// can be seen, than they have taken so far.
+    /// Estimates the time for this many rows: at least what the budget of the busiest bucket requires, and at least
+    /// what the pace so far predicts.
     pub fn left(&self, rows: u64, now: Timestamp, elapsed: Duration) -> Option<Duration> {
         if rows == 0 {
             return Some(Duration::ZERO);
@@ -58,7 +58,7 @@ impl Outlook {
         Some(observed.max(self.budget(rows, now).unwrap_or_default()))
     }
 
-    /// What the budget alone makes of it.
+    /// Estimates the time by the budget alone.
     fn budget(&self, rows: u64, now: Timestamp) -> Option<Duration> {
         let (_, rate) = self.buckets.values().max_by_key(|(count, _)| *count)?;
         let usable = f64::from(rate.limit) * f64::from(self.capacity_percent) / 100.0;
@@ -77,7 +77,7 @@ impl Outlook {
     }
 }
 
-/// A time as people say it: seconds, minutes, hours.
+/// Formats a time for people: seconds, minutes, hours.
 pub(super) fn words(time: Duration) -> String {
     match time.as_secs() {
         seconds @ 0..=99 => format!("{seconds} s"),
@@ -118,10 +118,10 @@ mod tests {
         let mut outlook = Outlook::new(90, MINUTE);
         outlook.note(&answered(2, 61));
         outlook.note(&answered(2, 60)); // as much as is left to others
-        // 1,080 rows of two calls each are four windows of 540, after this one.
+        // 1,080 rows of two calls each need four windows of 540 after this one.
         let left = outlook.left(1080, at(30), Duration::from_secs(1));
         assert_eq!(left, Some(Duration::from_secs(540)));
-        // With 210 calls left here, 105 rows go at once; it is the pace so far that counts.
+        // With 210 calls left here, 105 rows are sent at once; the pace so far decides.
         outlook.note(&Answered {
             rate_limit: Some(RateLimit { bucket: Bucket::Users, limit: 600, remaining: 270, reset: at(120) }),
             ..answered(2, 0)

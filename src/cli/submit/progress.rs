@@ -1,4 +1,4 @@
-//! What somebody sees while a job runs: a bar on a terminal, a line now and then elsewhere, all on standard error.
+//! Progress of a running job: a bar on a terminal, otherwise a line now and then, all on standard error.
 
 use std::io::IsTerminal as _;
 use std::time::Duration;
@@ -13,10 +13,10 @@ use crate::worker::event::{Event, Observer};
 use super::outlook::{Outlook, words};
 use super::results::{Answered, Tally};
 
-/// How often a line says where the job is, off a terminal: a log is read later.
+/// The interval of progress lines when there is no terminal: a log is read later.
 const LINE_EVERY: Duration = Duration::from_secs(10);
 
-/// The screen of a job.
+/// The progress display of a job.
 pub(super) struct Progress {
     voice: Voice,
     rows: u64,
@@ -25,12 +25,12 @@ pub(super) struct Progress {
     said: Instant,
 }
 
-/// Says something without tearing the bar.
+/// A printer of lines that leaves the bar intact.
 #[derive(Clone)]
 pub(super) struct Voice(ProgressBar);
 
 impl Voice {
-    /// A line about the job.
+    /// Prints a line about the job.
     pub fn say(&self, line: &str) {
         if self.0.is_hidden() {
             complain!("submit: {line}");
@@ -41,7 +41,7 @@ impl Voice {
 }
 
 impl Progress {
-    /// The screen of a job with so many rows.
+    /// Creates the display of a job with this many rows.
     pub fn new(rows: u64, outlook: Outlook) -> Self {
         let is_terminal = std::io::stderr().is_terminal();
         let target = if is_terminal { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
@@ -54,17 +54,17 @@ impl Progress {
         Self { voice: Voice(bar), rows, outlook, began: now, said: now }
     }
 
-    /// Whoever else has something to say.
+    /// Returns a printer for other parts of the program.
     pub fn voice(&self) -> Voice {
         self.voice.clone()
     }
 
-    /// A row has its result.
+    /// Records the result of a row.
     pub fn note(&mut self, answered: &Answered) {
         self.outlook.note(answered);
     }
 
-    /// Shows where the job is.
+    /// Shows the progress of the job.
     pub fn show(&mut self, tally: &Tally) {
         let Voice(bar) = &self.voice;
         if bar.is_hidden() && self.said.elapsed() < LINE_EVERY {
@@ -85,18 +85,18 @@ impl Progress {
         }
     }
 
-    /// The job is over or left.
+    /// Removes the bar when the job ends.
     pub fn end(&self) {
         self.voice.0.finish_and_clear();
     }
 
-    /// How long it has taken.
+    /// Returns the time since the job began.
     pub fn took(&self) -> Duration {
         self.began.elapsed()
     }
 }
 
-/// Says what holds a job up.
+/// Reports what delays a job.
 impl Observer for Voice {
     fn note(&self, event: &Event<'_>) {
         match event {

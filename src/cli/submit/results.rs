@@ -1,4 +1,4 @@
-//! The results file: one line for each row, the result with the row before it. What is in it is done.
+//! The results file: one line per row, the row number followed by the result. A row in it is done.
 
 use std::collections::BTreeMap;
 
@@ -12,66 +12,66 @@ use super::job::{Job, JobId, Named};
 use super::line_file::{Kind, LineFile, beside};
 use super::row_set::RowSet;
 
-/// What every line begins with.
+/// The beginning of every line.
 const BEGINS: &str = "{\"row\":";
 
-/// How a results file looks. A result has 8 MiB at most, and a little is around it.
+/// The line format of a results file. A result has at most 8 MiB, plus a small frame.
 const KIND: Kind = Kind { name: "results file", begins: BEGINS.as_bytes(), line_bytes_max: 9 * 1024 * 1024 };
 
-/// The part of a result that is looked at.
+/// The part of a result that is read here.
 #[derive(Debug, Deserialize)]
 pub(super) struct Answered {
     /// The invocation's id.
     pub id: String,
-    /// On which connection; `null` when it is none of the worker's.
+    /// The connection; `null` if the worker does not serve it.
     #[serde(default)]
     pub connection: Option<String>,
-    /// Which subtool.
+    /// The subtool.
     #[serde(default)]
     pub subtool: Option<String>,
-    /// How it ended.
+    /// The status of the invocation.
     pub status: Status,
-    /// What it changed.
+    /// The effect of the invocation.
     pub effect: Effect,
-    /// Requests sent to Okta.
+    /// The number of requests sent to Okta.
     #[serde(default)]
     pub okta_calls: u32,
-    /// The bucket's window as the last answer told it.
+    /// The bucket's window, as of the last answer.
     #[serde(default)]
     pub rate_limit: Option<RateLimit>,
-    /// Why it failed.
+    /// The failure, if the invocation failed.
     #[serde(default)]
     pub error: Option<Failed>,
-    /// The result; of a dry run the plan.
+    /// The result, or the plan of a dry run.
     #[serde(default)]
     pub result: Option<Box<RawValue>>,
 }
 
-/// The part of a plan that is looked at.
+/// The part of a plan that is read here.
 #[derive(Debug, Deserialize)]
 struct Planned {
     predicted: Predicted,
 }
 
-/// How a plan says that the invocation would end.
+/// The predicted outcome of a planned invocation.
 #[derive(Debug, Deserialize)]
 struct Predicted {
     error: Option<Failed>,
 }
 
-/// The part of a failure that is looked at.
+/// The part of a failure that is read here.
 #[derive(Debug, Deserialize)]
 pub(super) struct Failed {
     code: ErrorCode,
 }
 
 impl Answered {
-    /// Reads a result.
+    /// Parses a result.
     pub fn read(body: &[u8]) -> Option<Self> {
         serde_json::from_slice(body).ok().filter(|_| body.trim_ascii_start().starts_with(b"{"))
     }
 
-    /// How the row ended, as a job counts it.
+    /// Returns the outcome of the row for the tally.
     pub fn row_status(&self) -> RowStatus {
         let code =
             |failed: Option<&Failed>| failed.map_or(ErrorCode::Internal, |failed| failed.code).as_str();
@@ -89,12 +89,12 @@ impl Answered {
     }
 }
 
-/// How a row ended.
+/// The outcome of a row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum RowStatus {
-    /// It was done, and changed this.
+    /// It succeeded with this effect.
     Succeeded(&'static str),
-    /// It was planned, and nothing is known that speaks against it.
+    /// It was planned, and no failure is predicted.
     Planned,
     /// It was planned, and would fail with this code.
     WouldFail(&'static str),
@@ -103,7 +103,7 @@ pub(super) enum RowStatus {
 }
 
 impl RowStatus {
-    /// Whether the row counts as failed.
+    /// Returns true if the row counts as failed.
     pub fn is_failure(self) -> bool {
         match self {
             Self::Succeeded(_) | Self::Planned => false,
@@ -112,20 +112,20 @@ impl RowStatus {
     }
 }
 
-/// How many rows ended how.
+/// The number of rows per outcome.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Tally {
-    /// All of them.
+    /// All rows.
     pub rows: u64,
-    /// Those that failed.
+    /// Failed rows.
     failed: u64,
-    /// Those that are only planned.
+    /// Rows that are only planned.
     planned: u64,
-    /// Those whose plan says that they would fail.
+    /// Rows whose plan predicts a failure.
     would_fail: u64,
-    /// Those that did not fail, by what they changed.
+    /// Successful rows, by effect.
     effects: BTreeMap<&'static str, u64>,
-    /// Those that failed or would, by why.
+    /// Rows that failed or would fail, by error code.
     pub errors: BTreeMap<&'static str, u64>,
 }
 
@@ -146,12 +146,12 @@ impl Tally {
         }
     }
 
-    /// How many count as failed: those of a dry run that would fail as well.
+    /// Returns the number of failures, including the predicted ones of a dry run.
     pub fn failures(&self) -> u64 {
         self.failed + self.would_fail
     }
 
-    /// The counts as words: `12 applied, 3 failed`.
+    /// Formats the counts: `12 applied, 3 failed`.
     pub fn words(&self) -> String {
         let effects = self.effects.iter().map(|(effect, count)| (*effect, *count));
         let others = [("planned", self.planned), ("would fail", self.would_fail), ("failed", self.failed)];
@@ -169,22 +169,22 @@ fn effect(effect: Effect) -> &'static str {
     }
 }
 
-/// The results file, open.
+/// The open results file.
 #[derive(Debug)]
 pub(super) struct Results {
     file: LineFile,
-    /// What came of the rows.
+    /// The outcomes of the rows.
     pub rows: RowsDone,
 }
 
-/// What came of the rows that have a result.
+/// The outcomes of the rows that have a result.
 #[derive(Debug, Default)]
 pub(super) struct RowsDone {
-    /// The rows.
+    /// The rows with a result.
     pub done: RowSet,
-    /// Those of them that failed.
+    /// The failed rows among them.
     pub failed: RowSet,
-    /// How they ended.
+    /// The number of rows per outcome.
     pub tally: Tally,
 }
 
@@ -199,13 +199,13 @@ impl RowsDone {
     }
 }
 
-/// What the lines of a file are.
+/// The lines of a file, classified.
 #[derive(Debug, Default)]
 struct Lines {
     rows: RowsDone,
-    /// Results of rows that were attempted again since.
+    /// The number of results of rows that were attempted again later.
     superseded: u64,
-    /// The job of the first line, when it is another one.
+    /// The job of the first line, if it is another job.
     stranger: Option<JobId>,
 }
 
@@ -229,20 +229,20 @@ impl Lines {
     }
 }
 
-/// What opening a results file has come to.
+/// The result of opening a results file.
 #[derive(Debug)]
 pub(super) struct Opened {
     pub results: Results,
-    /// What somebody should know of it.
+    /// A note for the user.
     pub note: Option<String>,
 }
 
 impl Results {
-    /// Opens the results of a job and reads what is there. With `is_new` the job has no result yet: a file of another
-    /// job's results is kept under another name. Results of rows that were attempted again since are taken out.
+    /// Opens the results of a job and reads them. With `is_new` the job has no result yet: a file with another job's
+    /// results is renamed. Results of rows that were attempted again later are removed.
     ///
     /// # Errors
-    /// When what is there is not of this job, or cannot be read or written.
+    /// If the content is not of this job, or cannot be read or written.
     pub fn open(job: &Job, is_new: bool) -> Result<Opened, JobError> {
         let path = &job.results;
         let (mut file, mut lines) = Self::read(job)?;
@@ -273,13 +273,13 @@ impl Results {
         Ok((file, lines))
     }
 
-    /// Appends the result of a row that has none yet. When it fails the row has none.
+    /// Appends the result of a row that has none yet. If this fails, the row still has none.
     pub fn add(&mut self, row: u64, body: &[u8], status: RowStatus) -> Result<(), JobError> {
         let body = body.trim_ascii();
         let mut line = Vec::with_capacity(body.len() + 32);
         line.extend_from_slice(BEGINS.as_bytes());
         line.extend_from_slice(row.to_string().as_bytes());
-        // Between brackets JSON may hold line ends; within its strings they are escaped.
+        // JSON may hold line ends between its tokens; within strings they are escaped.
         let rest = body.get(1..).unwrap_or_default();
         line.push(b',');
         line.extend(rest.iter().map(|byte| if matches!(byte, b'\n' | b'\r') { b' ' } else { *byte }));
@@ -289,13 +289,13 @@ impl Results {
         Ok(())
     }
 
-    /// Makes sure that what was added is on the disk.
+    /// Waits until the added results are on the disk.
     pub fn sync(&mut self) -> Result<(), JobError> {
         self.file.sync()
     }
 }
 
-/// A results file for tests, over a storage.
+/// Creates a results file for tests over a storage.
 #[cfg(test)]
 pub(super) fn over(storage: Box<dyn super::line_file::Storage>) -> Results {
     let file = LineFile::over(storage, KIND, std::path::Path::new("results.jsonl"), 0);
@@ -388,7 +388,7 @@ mod tests {
         assert_eq!((results.rows.done.len(), read(Path::new(&aside))), (0, theirs.clone()));
         assert!(note.unwrap().contains(&aside));
         drop(results);
-        // Never over another file, and never where lines of several jobs are mixed.
+        // Never onto an existing file, and never if the file mixes lines of several jobs.
         std::fs::write(&job.results, &theirs).unwrap();
         assert!(matches!(Results::open(&job, true), Err(JobError::Refused(_))));
         let ours = theirs.replace("00000000000000bb", JOB);

@@ -1,7 +1,7 @@
-//! The two roads to a worker: RabbitMQ, where it is another process, and a queue inside this one.
+//! The two transports to a worker: RabbitMQ to another process, and a queue inside this one.
 //!
-//! They differ in one thing that matters. What RabbitMQ has confirmed is done even if this process ends; what is
-//! inside dies with it, so a row that was handed over there is in doubt until its result is written.
+//! One difference matters. A row that RabbitMQ has confirmed is done even if this process ends; a row in the
+//! in-process queue is lost with it, so it is in doubt until its result is written.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,36 +23,36 @@ use crate::worker::ports::Inbox;
 use super::super::Refusal;
 use super::super::assembly::{self, Ground, Orgs};
 
-/// Rows in the broker at once that have no result: so many that workers never wait for more, and so few that
-/// stopping a job stops it.
+/// The most rows in the broker without a result: enough that workers never run out of rows, and few enough that
+/// stopping a job takes effect.
 const WINDOW: u64 = 1000;
 
-/// How long a job that is told to stop waits for what is about to come.
+/// The time that a stopping job waits for results that are about to arrive.
 const GRACE: Duration = Duration::from_secs(2);
 
-/// The same where stopping would interrupt the work itself.
+/// The same time if stopping would interrupt the work itself.
 const GRACE_INSIDE: Duration = Duration::from_secs(10);
 
 /// The queue for results inside the process.
 const REPLIES: &str = "results";
 
-/// What became of a row that was handed over.
+/// The outcome of handing over a row.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Handed {
-    /// It will be done whatever becomes of this process.
+    /// It will be done even if this process ends.
     Kept,
     /// It will be done if this process lives.
     Taken,
-    /// It was not taken, and why.
+    /// It was not accepted, with the reason.
     Refused(String),
-    /// Nobody knows whether it was taken.
+    /// The outcome is unknown.
     Unclear,
 }
 
-/// Takes rows.
+/// A receiver of rows.
 #[async_trait]
 pub(super) trait Out: Send + Sync {
-    /// Hands one over.
+    /// Hands over one row.
     async fn hand_over(&self, post: &Post) -> Handed;
 }
 
@@ -77,44 +77,44 @@ impl Out for Broker {
     }
 }
 
-/// A road to a worker and back.
+/// A transport to a worker and back.
 #[async_trait]
 pub(super) trait Road: Send {
-    /// Where rows are handed over.
+    /// Returns the receiver of rows.
     fn out(&self) -> Arc<dyn Out>;
 
-    /// The queue that results are to go to: the one of the job, or our own.
+    /// Returns the reply queue for results: the one of the job, or an internal one.
     fn reply_to(&self, queue: String) -> String;
 
-    /// The next result; `None`: none will come. Nothing is lost when it is not waited for to the end.
+    /// Waits for the next result; `None` if no more will come. Cancel-safe: a dropped call loses no result.
     async fn next(&mut self) -> Option<Reply>;
 
-    /// How many results waited when the road was opened.
+    /// Returns the number of results that waited when the transport was opened.
     fn waiting(&self) -> u32;
 
-    /// How many rows may be without a result.
+    /// Returns the most rows that may be without a result.
     fn window(&self) -> u64;
 
-    /// How long a job that is told to stop waits.
+    /// Returns the time that a stopping job waits.
     fn grace(&self) -> Duration;
 
-    /// What becomes of rows when this process ends.
+    /// Returns the fate of rows when this process ends.
     fn fate(&self) -> Fate;
 
-    /// Leaves in order.
+    /// Disconnects in order.
     async fn close(&mut self);
 }
 
-/// What becomes of rows that were handed over when this process ends.
+/// The fate of rows that were handed over when this process ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Fate {
-    /// They stay in their queue, and workers go on with them.
+    /// They stay in their queue, and workers process them.
     Stay,
-    /// They end with it.
+    /// They are lost.
     End,
 }
 
-/// The road through RabbitMQ. With `must_be_there` the queue for results holds some, or will.
+/// Opens the transport through RabbitMQ. With `must_be_there`, a missing queue for results is an error.
 pub(super) async fn broker(
     config: &Config,
     queue: &str,
@@ -125,7 +125,7 @@ pub(super) async fn broker(
     Ok(Box::new(Outside(counter)))
 }
 
-/// The road inside the process, to one connection.
+/// Opens the transport inside the process, to one connection.
 pub(super) fn inside(
     config: &Config,
     connection: &ConnectionName,
@@ -144,7 +144,7 @@ pub(super) fn inside(
     Ok(Box::new(Inside { broker, prefetch, _consuming: consuming, _stop: stop }))
 }
 
-/// Workers behind RabbitMQ.
+/// The transport to workers behind RabbitMQ.
 struct Outside(Counter);
 
 #[async_trait]
@@ -182,7 +182,7 @@ impl Road for Outside {
     }
 }
 
-/// A worker in this process.
+/// The transport to a worker in this process.
 struct Inside {
     broker: Arc<Broker>,
     prefetch: usize,
@@ -224,7 +224,7 @@ impl Road for Inside {
     async fn close(&mut self) {}
 }
 
-/// A result inside the process is out of its queue already.
+/// The receipt of a result inside the process, which has already left its queue.
 struct Gone;
 
 #[async_trait]

@@ -1,38 +1,38 @@
-//! A set of row numbers, one bit each: what a job knows of a row must not grow with what is in it.
+//! A set of row numbers, one bit each: the memory per row must not depend on the row's size.
 
-/// Numbers of rows, from 1.
+/// A set of row numbers, from 1.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct RowSet {
     words: Vec<u64>,
     count: u64,
 }
 
-/// Where the bit of a row is.
+/// Returns the word and the bit of a row.
 fn place(row: u64) -> (usize, u64) {
     (usize::try_from(row / 64).unwrap_or(usize::MAX), 1 << (row % 64))
 }
 
 impl RowSet {
-    /// The rows of these ranges, both ends included.
+    /// Creates a set of the rows in these ranges, both ends included.
     pub fn of(ranges: &[[u64; 2]]) -> Self {
         let mut rows = Self::default();
         rows.insert_all(ranges);
         rows
     }
 
-    /// Puts the rows of these ranges in, both ends included.
+    /// Inserts the rows of these ranges, both ends included.
     pub fn insert_all(&mut self, ranges: &[[u64; 2]]) {
         for row in ranges.iter().flat_map(|[first, last]| *first..=*last) {
             self.insert(row);
         }
     }
 
-    /// Its rows, ascending.
+    /// Returns the rows in ascending order.
     pub fn iter(&self) -> impl Iterator<Item = u64> + '_ {
         (0..self.words.len() as u64 * 64).filter(|row| self.contains(*row))
     }
 
-    /// Puts a row in; false when it was there.
+    /// Inserts a row; returns false if it was present.
     pub fn insert(&mut self, row: u64) -> bool {
         let (word, bit) = place(row);
         if word >= self.words.len() {
@@ -44,7 +44,7 @@ impl RowSet {
         is_new
     }
 
-    /// Takes a row out; false when it was not there.
+    /// Removes a row; returns false if it was absent.
     pub fn remove(&mut self, row: u64) -> bool {
         let was_there = self.contains(row);
         if was_there {
@@ -55,18 +55,18 @@ impl RowSet {
         was_there
     }
 
-    /// Whether a row is in it.
+    /// Returns true if a row is in the set.
     pub fn contains(&self, row: u64) -> bool {
         let (word, bit) = place(row);
         self.words.get(word).is_some_and(|bits| bits & bit != 0)
     }
 
-    /// How many rows are in it.
+    /// Returns the number of rows.
     pub fn len(&self) -> u64 {
         self.count
     }
 
-    /// The rows that are not in the other set.
+    /// Returns the rows that are not in the other set.
     pub fn without(&self, other: &Self) -> Self {
         let mut rest = Self::default();
         for (at, word) in self.words.iter().enumerate() {
@@ -78,7 +78,7 @@ impl RowSet {
     }
 }
 
-/// Ascending rows as ranges, both ends included.
+/// Converts ascending rows to ranges, both ends included.
 pub(super) fn ranges(rows: &[u64]) -> Vec<[u64; 2]> {
     let mut ranges: Vec<[u64; 2]> = Vec::new();
     for row in rows {

@@ -1,7 +1,7 @@
-//! The rows of a file, one after the other: each is the body of an invocation, or says what is wrong with it.
+//! The rows of a file, one after the other: each is the body of an invocation, or a list of its problems.
 //!
-//! The file is read as a stream, by the same code before the first row is sent and when it is; so what was found
-//! good is what is sent. Nothing longer than a row is held.
+//! The file is read as a stream, by the same code for checking and for sending; so the rows sent are the rows
+//! checked. At most one row is held in memory.
 
 mod cells;
 mod column;
@@ -38,10 +38,10 @@ pub(super) use column::shown;
 pub(super) use delimiter::Delimiter;
 pub(super) use row::{FilePlace, Next, Problem, Row, Unreadable};
 
-/// The longest row: what is longer cannot be a body, and an unclosed quotation mark would swallow the whole file.
+/// The longest row: a longer one cannot be a body, and an unclosed quotation mark would swallow the whole file.
 const ROW_BYTES_MAX: usize = 2 * BODY_BYTES_MAX;
 
-/// The first bytes of a file, by which its form is told.
+/// The number of bytes read to determine the format of a file.
 const HEAD_BYTES: u64 = 4096;
 
 const NO_SUBTOOL: &str = "a CSV file needs `--subtool`: its columns are the arguments of one subtool. A row of JSON \
@@ -49,17 +49,17 @@ const NO_SUBTOOL: &str = "a CSV file needs `--subtool`: its columns are the argu
 
 const NO_SUBTOOL_TO_SET: &str = "`--set` needs `--subtool`: it gives an argument of that subtool to all rows";
 
-/// How a file is read.
+/// The format of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Form {
-    /// A heading, and then a row of cells for each invocation.
+    /// CSV: a heading, and then a row of cells for each invocation.
     Csv,
-    /// One JSON object a line.
+    /// JSON Lines: one JSON object per line.
     JsonLines,
 }
 
 impl Form {
-    /// The form of a file: by its name, else by its first character.
+    /// Returns the format of a file: by its name, else by its first character.
     fn of(file: &Path, head: &[u8]) -> Self {
         let ending = file.extension().map(|ending| ending.to_string_lossy().to_ascii_lowercase());
         match ending.as_deref() {
@@ -73,12 +73,12 @@ impl Form {
     }
 }
 
-/// A file, and what its rows are.
+/// A file, and the way to read its rows.
 #[derive(Clone)]
 pub(super) struct Plan {
-    /// The file.
+    /// The input file.
     pub file: PathBuf,
-    /// The subtool of all rows; `None`: each row is a whole body.
+    /// The subtool of all rows; `None` if each row is a whole body.
     pub entry: Option<&'static Entry>,
     form: Form,
     delimiter: Delimiter,
@@ -86,7 +86,7 @@ pub(super) struct Plan {
     seen: Version,
 }
 
-/// A state of a file, as its size and its time tell it.
+/// A version of a file, by its size and modification time.
 type Version = (u64, Option<SystemTime>);
 
 fn version(file: &Path) -> io::Result<Version> {
@@ -94,11 +94,11 @@ fn version(file: &Path) -> io::Result<Version> {
 }
 
 impl Plan {
-    /// Looks at the beginning of a file whose rows are for one subtool; `None`: each row is a whole body. `set` gives
-    /// values to all rows, each as `PATH=VALUE`.
+    /// Inspects the beginning of a file whose rows are for one subtool; with `None`, each row is a whole body. `set`
+    /// gives values to all rows, each as `PATH=VALUE`.
     ///
     /// # Errors
-    /// When the file is none that is read, or what was said does not fit it, in words.
+    /// A description of the problem, if the file has no supported format, or an option does not fit it.
     pub fn new(
         file: PathBuf,
         entry: Option<&'static Entry>,
@@ -133,12 +133,12 @@ impl Plan {
         Ok(Self { file, form, entry, delimiter: delimiter.unwrap_or(Delimiter::COMMA), fixed, seen })
     }
 
-    /// Whether the file is as it was when this was made.
+    /// Returns true if the file is unchanged since this plan was made.
     pub fn is_unchanged(&self) -> bool {
         version(&self.file).is_ok_and(|now| now == self.seen)
     }
 
-    /// The digest of what makes other rows of the same file; `None`: nothing does.
+    /// Returns the digest of the options that change the rows of the same file; `None` if there are none.
     pub fn reading(&self) -> Option<String> {
         if self.delimiter == Delimiter::COMMA && self.fixed.is_empty() {
             return None;
@@ -169,10 +169,10 @@ struct Body<'a, T: Serialize> {
 }
 
 impl Rows {
-    /// Opens a file, and says what is wrong with its heading.
+    /// Opens a file, and returns the problems of its heading.
     ///
     /// # Errors
-    /// When it cannot be read, or its cells cannot be told apart.
+    /// If the file cannot be read, or its cells cannot be separated.
     pub fn open(plan: &Plan) -> Result<(Self, Vec<Problem>), Unreadable> {
         let source = DigestedFile::open(&plan.file)?;
         let fixed = plan.fixed.clone();
@@ -189,10 +189,10 @@ impl Rows {
         Ok((Self { reader, entry: plan.entry, number: 0 }, problems))
     }
 
-    /// The next row.
+    /// Returns the next row.
     ///
     /// # Errors
-    /// When the file cannot be read on.
+    /// If reading the file fails.
     pub fn next(&mut self) -> Result<Next, Unreadable> {
         let entry = self.entry;
         let next = match &mut self.reader {
@@ -224,12 +224,12 @@ impl Rows {
         Ok(next)
     }
 
-    /// How many rows there were so far.
+    /// Returns the number of rows so far.
     pub fn count(&self) -> u64 {
         self.number
     }
 
-    /// The place of what a path of a row's body leads to, when the file has a column for it or `--set` gives it.
+    /// Returns the place of a path in a row's body, if the file has a column for it or `--set` gives it.
     pub fn place_of(&self, line: u64, path: &str) -> Option<FilePlace> {
         let path = path.strip_prefix("arguments.")?;
         match &self.reader {
@@ -238,7 +238,7 @@ impl Rows {
         }
     }
 
-    /// Whether rows can be read as they are meant at all.
+    /// Returns false if the heading is so wrong that no row can be read as intended.
     pub fn is_readable(&self) -> bool {
         match &self.reader {
             Reader::Csv(table) => table.is_readable(),
@@ -246,7 +246,7 @@ impl Rows {
         }
     }
 
-    /// What is worth a warning in the heading.
+    /// Returns the warnings about the heading.
     pub fn doubts(&self) -> &[Problem] {
         match &self.reader {
             Reader::Csv(table) => table.doubts(),
@@ -254,10 +254,10 @@ impl Rows {
         }
     }
 
-    /// The SHA-256 of the whole file, in hexadecimal digits.
+    /// Returns the SHA-256 of the whole file, in hexadecimal digits.
     ///
     /// # Errors
-    /// When the rest of it cannot be read.
+    /// If the rest of the file cannot be read.
     pub fn digest(self) -> io::Result<String> {
         match self.reader {
             Reader::Csv(table) => table.into_source().digest(),
@@ -266,7 +266,7 @@ impl Rows {
     }
 }
 
-/// The same body with `options.dry_run`.
+/// Returns the same body with `options.dry_run`.
 pub(super) fn dry(body: &[u8]) -> Vec<u8> {
     let mut object: Object = serde_json::from_slice(body).expect("a checked body is an object");
     let options = object.get("options").map(|options| serde_json::from_str(options.get()));
@@ -283,20 +283,20 @@ mod tests {
     use super::*;
     use crate::tools::catalogue::find;
 
-    /// What a file is read as.
+    /// The rows and problems read from a file.
     #[derive(Debug, PartialEq, Eq)]
     struct Read {
-        /// Number, line and body of each row.
+        /// The number, line and body of each row.
         rows: Vec<String>,
-        /// What is wrong, in words.
+        /// The problems, in words.
         problems: Vec<String>,
         digest: String,
     }
 
-    /// What `--delimiter` says, if anything, and each `--set`.
+    /// The value of `--delimiter`, if any, and those of `--set`.
     type Said<'a> = (&'a str, &'a [&'a str]);
 
-    /// A plan, and the folder of its file.
+    /// Returns a plan, and the folder of its file.
     type Planned = (Plan, TempDir);
 
     fn plan(name: &str, subtool: Option<&str>, text: &[u8], options: Said<'_>) -> Result<Planned, String> {
@@ -465,7 +465,7 @@ mod tests {
             let plan = plan("rows.csv", Some("update_user"), text.as_bytes(), (delimiter, &[])).unwrap();
             assert_eq!(read_plan(&plan).unwrap().rows, expected, "{delimiter}");
         }
-        // Excel's note is passed over where it says what is done anyway.
+        // Excel's note is skipped if it names the delimiter in use anyway.
         for (delimiter, text) in
             [(";", "sep=;\r\nuser_id;send_email\r\nx;\r\n"), ("", "sep=,\nuser_id,send_email\nx,\n")]
         {

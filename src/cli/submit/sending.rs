@@ -1,9 +1,9 @@
-//! The rows on their way: handed over as the window has room and their order allows, awaited, and written down at each
-//! step.
+//! The sending of rows: each is handed over when the window has room and its order allows, awaited, and recorded at
+//! each step.
 //!
-//! One task does it all, so nothing is shared. Invariants: a row leaves for the first time only after the journal
-//! says so; a result is acknowledged only after it is on the disk, and never after a write that failed; a row that
-//! may have left before says so.
+//! One task does everything, so nothing is shared. Invariants: a row is sent for the first time only after the
+//! journal says so; a result is acknowledged only after it is on the disk, and never after a failed write; a row that
+//! may have been sent before is marked as resent.
 
 use std::fmt;
 use std::fs::{File, Metadata};
@@ -32,68 +32,68 @@ use super::row_set::RowSet;
 use super::rows::{Next, Plan, Row, Rows, dry};
 use super::sequence::{Sequence, Unsent};
 
-/// Rows that are written down as sent at once, and so the most that a dying process leaves in doubt.
+/// The number of rows recorded as sent at once, and so the most rows that a killed process leaves in doubt.
 const BATCH: usize = 64;
 
-/// The same in bytes: rows may be large.
+/// The same limit in bytes: rows may be large.
 const BATCH_BYTES: usize = 4 * 1024 * 1024;
 
-/// Results that are made safe and acknowledged at once; less than the broker gives unacknowledged.
+/// The number of results synced and acknowledged at once; below the broker's prefetch limit.
 pub(super) const FLUSH_ROWS: usize = 64;
 
-/// How long a result that came may wait for that.
+/// The longest time that a received result waits to be synced.
 pub(super) const FLUSH_EVERY: Duration = Duration::from_millis(200);
 
-/// How long the first of those results that waited before may take to come.
+/// The time to wait for the first of the results that were already in the queue.
 const WAITING_MAX: Duration = Duration::from_secs(10);
 
-/// How long a row whose way is in doubt waits: its result may come, and the broker is hardly back at once.
+/// The delay before resending a row in doubt: its result may still arrive, and the broker is hardly back at once.
 const SEND_AGAIN: Duration = Duration::from_millis(500);
 
-/// How a run ended.
+/// The end of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Ended {
     /// Every row has a result.
     Complete,
-    /// Somebody stopped it.
+    /// A signal stopped the run.
     Interrupted,
 }
 
-/// What a run is for.
+/// The purpose of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Task {
-    /// Sending the rows that are left, and awaiting their results.
+    /// Send the remaining rows, and await their results.
     Send,
-    /// Dropping what has not begun.
+    /// Drop the rows that have not begun.
     Cancel,
 }
 
-/// What a run has come to.
+/// The result of a run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Run {
-    /// How it ended, or why it cannot go on.
+    /// The end of the run, or the reason that it cannot go on.
     pub ended: Result<Ended, JobError>,
-    /// Rows that were handed over and have no result.
+    /// The rows that were handed over and have no result.
     pub left: Left,
 }
 
-/// Rows without a result that somebody else has.
+/// The rows without a result that were handed over.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Left {
-    /// The broker has them.
+    /// Rows that the broker has.
     pub queued: u64,
-    /// They were sent, and nobody knows whether the broker has them.
+    /// Rows that were sent without a confirm: the broker may have them.
     pub doubtful: u64,
 }
 
-/// A row on its way.
+/// A row handed over, with the outcome.
 struct Sent {
     row: u64,
     post: Post,
     handed: Handed,
 }
 
-/// Rows on their way.
+/// The rows being handed over.
 type Sends = FuturesUnordered<BoxFuture<'static, Sent>>;
 
 /// One run of a job.
@@ -105,33 +105,33 @@ pub(super) struct Sending<'a> {
     pub results: Results,
     pub road: Box<dyn Road>,
     pub progress: Progress,
-    /// The user that the broker knows us by.
+    /// Our user name at the broker.
     pub user: Option<String>,
 }
 
-/// What changes while a run goes on.
+/// The mutable state of a run.
 pub(super) struct State {
     /// The rest of the file.
     rows: Option<Rows>,
     file: Metadata,
-    /// Rows that were read and have not left.
+    /// The rows that were read and not sent.
     sequence: Sequence,
     sends: Sends,
-    /// Rows that are with a worker, or on their way, and have no result.
+    /// The rows at a worker or being sent, without a result.
     pub out: RowSet,
-    /// What the broker has, or had.
+    /// The rows that the broker has, or had.
     kept: RowSet,
-    /// What the journal does not say yet.
+    /// The confirmed rows that are not in the journal yet.
     confirmed: Vec<u64>,
     pub answered: Vec<u64>,
-    /// Acknowledges what was written, and nothing else.
+    /// The receipt that acknowledges the written results, and no later ones.
     receipt: Option<Box<dyn Receipt>>,
     pub unflushed: usize,
 }
 
 impl Sending<'_> {
-    /// Runs the job until every row has its result or `stop` counts a request to stop; a second one is obeyed at
-    /// once. Whatever it comes to, what was done by then is written down.
+    /// Runs the job until every row has its result or `stop` counts a request to stop; a second request takes effect
+    /// at once. In every case, the progress by then is recorded.
     pub async fn run(&mut self, task: Task, stop: &mut watch::Receiver<u32>) -> Run {
         let run = match self.begin() {
             Ok(mut state) => {
@@ -211,7 +211,7 @@ impl Sending<'_> {
         }
     }
 
-    /// First of all: a row in doubt may have its result in the queue already.
+    /// Takes the waiting results before sending: a row in doubt may already have its result in the queue.
     pub(super) async fn take_what_waits(&mut self, state: &mut State) -> Result<(), JobError> {
         for _ in 0..self.road.waiting() {
             let Ok(Some(reply)) = timeout(WAITING_MAX, self.road.next()).await else { break };
@@ -223,7 +223,7 @@ impl Sending<'_> {
         self.flush(state).await
     }
 
-    /// Hands over as many rows as there is room for, when it is worth writing them down.
+    /// Hands over as many rows as the window allows, if they are enough to be worth a journal entry.
     fn send(&mut self, state: &mut State) -> Result<(), JobError> {
         let window = usize::try_from(self.road.window()).unwrap_or(usize::MAX);
         let out = usize::try_from(state.out.len()).unwrap_or(usize::MAX);
@@ -251,7 +251,7 @@ impl Sending<'_> {
         Ok(())
     }
 
-    /// The next rows that may leave. Rows are numbered as they are sent: those that a worker has are passed over.
+    /// Returns the next rows that may be sent, in ascending order, without those that have a result or a worker has.
     fn batch(&self, state: &mut State, room: usize) -> Result<Vec<Unsent>, JobError> {
         let (mut batch, mut bytes, mut is_checked) = (Vec::new(), 0, false);
         while batch.len() < room && bytes < BATCH_BYTES {
@@ -273,12 +273,12 @@ impl Sending<'_> {
                 state.sequence.add(Unsent { number: row.number, body: row.body });
             }
         }
-        // The journal has them in ascending ranges.
+        // The journal stores them as ascending ranges.
         batch.sort_unstable_by_key(|row| row.number);
         Ok(batch)
     }
 
-    /// The next row of the file.
+    /// Returns the next row of the file.
     pub(super) fn read(&self, state: &mut State) -> Result<Option<Row>, JobError> {
         let Some(rows) = &mut state.rows else { return Ok(None) };
         match rows.next().map_err(|error| self.unreadable(&error))? {
@@ -289,7 +289,7 @@ impl Sending<'_> {
         self.check_file(state).map(|()| None)
     }
 
-    /// Checks that the file is as it was when its rows were checked.
+    /// Checks that the file is the same as when its rows were checked.
     fn check_file(&self, state: &State) -> Result<(), JobError> {
         let now = self.metadata()?;
         let is_same = now.len() == state.file.len() && now.modified().ok() == state.file.modified().ok();
@@ -305,7 +305,7 @@ impl Sending<'_> {
         metadata.map_err(|error| self.unreadable(&error))
     }
 
-    /// The message of a row. Sent again, it is the same in everything but the header that says so.
+    /// Builds the message of a row. A resent message differs only in the header that says so.
     fn post(&self, row: u64, body: Vec<u8>, first_sent: u64, is_resent: bool) -> Post {
         let Job { connection, lane, terms, attempts, .. } = self.job;
         let body = if terms.dry_run { dry(&body) } else { body };
@@ -333,7 +333,7 @@ impl Sending<'_> {
         })
     }
 
-    /// A row was handed over, or not.
+    /// Handles the outcome of handing over a row.
     fn sent(&self, state: &mut State, sent: Sent, is_leaving: bool) -> Result<(), JobError> {
         let Sent { row, mut post, handed } = sent;
         match handed {
@@ -346,7 +346,7 @@ impl Sending<'_> {
                 state.out.remove(row);
                 return Err(JobError::Failed(format!("the broker refuses row {row}: {why}")));
             }
-            // Its result may have come all the same.
+            // Its result may have arrived all the same.
             Handed::Unclear if is_leaving || self.results.rows.done.contains(row) => {}
             Handed::Unclear => {
                 post.properties.headers = resent();
@@ -356,7 +356,7 @@ impl Sending<'_> {
         Ok(())
     }
 
-    /// A result came: it is written, unless its row has one or it is none of ours. Only then may it be acknowledged.
+    /// Records a result, unless its row has one or it belongs to no row. Only then may it be acknowledged.
     pub(super) fn take(&mut self, state: &mut State, reply: Reply) -> Result<(), JobError> {
         let answered = Answered::read(&reply.body);
         match answered.and_then(|it| self.row_of(&it).map(|row| (it, row))) {
@@ -376,7 +376,7 @@ impl Sending<'_> {
         Ok(())
     }
 
-    /// The row that a result belongs to.
+    /// Returns the row that a result belongs to.
     fn row_of(&self, answered: &Answered) -> Option<u64> {
         let Named::Row(row) = self.job.row_of(&answered.id) else { return None };
         let terms = &self.job.terms;
@@ -386,8 +386,8 @@ impl Sending<'_> {
         is_ours.then_some(row)
     }
 
-    /// Makes safe what came, then says so in the journal, then to the broker. A journal that cannot say so keeps no
-    /// result from being acknowledged, because the results file has it; but the run ends.
+    /// Syncs the received results, then notes them in the journal, then acknowledges them. If the journal fails, the
+    /// results are still acknowledged, because the results file has them; but the run ends.
     pub(super) async fn flush(&mut self, state: &mut State) -> Result<(), JobError> {
         if !state.answered.is_empty() {
             self.results.sync()?;
@@ -405,19 +405,19 @@ impl Sending<'_> {
     }
 }
 
-/// The error when no result will come any more.
+/// Returns the error for a lost connection to the results.
 pub(super) fn no_way_back() -> JobError {
     JobError::Failed("the way to the results is gone".to_owned())
 }
 
 impl State {
-    /// Returns true if every row has left and has its result.
+    /// Returns true if every row was sent and has its result.
     fn is_complete(&self) -> bool {
         let all_left = self.rows.is_none() && self.sequence.is_empty();
         all_left && self.sends.is_empty() && self.out.len() == 0
     }
 
-    /// The rows that somebody else has.
+    /// Returns the rows handed over that have no result.
     fn left(&self) -> Left {
         let doubtful = self.out.without(&self.kept).len();
         Left { queued: self.out.len() - doubtful, doubtful }
@@ -443,7 +443,7 @@ mod tests {
     use crate::cli::submit::road::{Fate, Out};
     use crate::cli::submit::{journal, results};
 
-    /// What happened, in order.
+    /// The events, in order.
     #[derive(Debug, Clone, Default)]
     struct Tape(Arc<Mutex<Vec<String>>>);
 
@@ -517,7 +517,7 @@ mod tests {
         }
     }
 
-    /// A job of three rows, and its file.
+    /// Returns a job of three rows, with its file.
     struct Example {
         _dir: tempfile::TempDir,
         job: Job,
@@ -536,14 +536,14 @@ mod tests {
             Self { _dir: dir, job, plan, tape: Tape::default() }
         }
 
-        /// The result of a row.
+        /// Returns the result of a row.
         fn reply(&self, row: u64) -> Reply {
             let id = self.job.attempts.id(row);
             let body = format!("{{\"id\":\"{id}\",\"status\":\"succeeded\",\"effect\":\"applied\"}}");
             Reply { body: body.into(), receipt: Box::new(Acknowledges(self.tape.clone(), row)) }
         }
 
-        /// A run whose files are on these disks, and the way in for results.
+        /// Returns a run whose files are on these disks, and the sender of results.
         fn sending(&self, journal: &Disk, results: &Disk) -> (Sending<'_>, mpsc::Sender<Reply>) {
             let (came, replies) = mpsc::channel(10);
             let sending = Sending {
@@ -560,7 +560,7 @@ mod tests {
         }
     }
 
-    /// Runs the job whose first two results have come.
+    /// Runs a job whose first two results have arrived.
     async fn run(journal: &Disk, results: &Disk) -> (Run, Tape) {
         let example = Example::new();
         let (mut sending, came) = example.sending(journal, results);

@@ -1,7 +1,7 @@
-//! Keeps the rows of one subject in file order: the next one leaves after the result of the one before.
+//! The sequence that keeps the rows of one subject in file order: a row is sent after the result of the one before.
 //!
-//! Rows of other subjects, and rows without one, overtake those that wait. A bounded number of rows waits here; then the
-//! file is read no further until one of them may leave. Pure: it knows no file, no broker and no clock.
+//! Rows of other subjects, and rows without one, overtake waiting rows. At most a fixed number of rows waits here;
+//! then the file is read no further until one of them may be sent. Pure: it knows no file, no broker and no clock.
 
 use std::borrow::Cow;
 use std::collections::{HashMap, VecDeque};
@@ -11,16 +11,16 @@ use serde_json::value::RawValue;
 
 use crate::tools::subject::{Subject, subject};
 
-/// Rows that may wait here, and so how far the file is read ahead: ten windows of rows in the broker.
+/// The most rows that wait here, and so how far the file is read ahead: ten windows of rows in the broker.
 const ROWS_MAX: usize = 10_000;
 
-/// The same in bytes: rows may be large.
+/// The same limit in bytes: rows may be large.
 const BYTES_MAX: usize = 8 * 1024 * 1024;
 
-/// A row that has not left.
+/// A row that has not been sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Unsent {
-    /// Its number.
+    /// The row number.
     pub number: u64,
     /// The body of its invocation.
     pub body: Vec<u8>,
@@ -29,26 +29,26 @@ pub(super) struct Unsent {
 /// The rows of one subject.
 #[derive(Debug, Default)]
 struct Queue {
-    /// How many are without a result that have left or may leave.
+    /// The number of rows without a result that were sent or may be sent.
     out: usize,
-    /// Those behind them.
+    /// The rows behind them.
     waiting: VecDeque<Unsent>,
 }
 
-/// Rows in the order in which they may leave.
+/// The rows in the order in which they may be sent.
 #[derive(Debug, Default)]
 pub(super) struct Sequence {
     subjects: HashMap<Subject, Queue>,
-    /// The subjects of rows without a result that have left or may leave.
+    /// The subjects of rows without a result that were sent or may be sent.
     subject_of: HashMap<u64, Subject>,
-    /// Rows that may leave.
+    /// The rows that may be sent.
     ready: VecDeque<Unsent>,
-    /// How many rows are here, and their size.
+    /// The number of rows here, and their size.
     rows: usize,
     bytes: usize,
 }
 
-/// The part of a body that tells its subject.
+/// The part of a body that determines its subject.
 #[derive(Deserialize)]
 struct Invocation<'a> {
     #[serde(borrow)]
@@ -64,7 +64,7 @@ pub(super) fn subject_of(body: &[u8]) -> Option<Subject> {
 }
 
 impl Sequence {
-    /// Takes the next row of the file.
+    /// Adds the next row of the file.
     pub fn add(&mut self, row: Unsent) {
         self.rows += 1;
         self.bytes += row.body.len();
@@ -79,7 +79,7 @@ impl Sequence {
         }
     }
 
-    /// Notes the next row of the file, which an earlier run has sent and which has no result yet.
+    /// Adds the next row of the file, which an earlier run has sent and which has no result yet.
     pub fn add_sent(&mut self, number: u64, body: &[u8]) {
         if let Some(subject) = subject_of(body) {
             self.subjects.entry(subject).or_default().out += 1;
@@ -87,7 +87,7 @@ impl Sequence {
         }
     }
 
-    /// Notes that a row has its result: the next one of its subject may leave.
+    /// Records that a row has its result, so that the next one of its subject may be sent.
     pub fn answered(&mut self, number: u64) {
         let Some(subject) = self.subject_of.remove(&number) else { return };
         let Some(queue) = self.subjects.get_mut(&subject) else { return };
@@ -107,7 +107,7 @@ impl Sequence {
         }
     }
 
-    /// Returns a row that may leave.
+    /// Returns a row that may be sent.
     pub fn next(&mut self) -> Option<Unsent> {
         let row = self.ready.pop_front()?;
         self.rows -= 1;
@@ -115,12 +115,12 @@ impl Sequence {
         Some(row)
     }
 
-    /// Returns true if no other row may be added.
+    /// Returns true if no further row may be added.
     pub fn is_full(&self) -> bool {
         self.rows >= ROWS_MAX || self.bytes >= BYTES_MAX
     }
 
-    /// Returns true if every row that was added has left.
+    /// Returns true if every added row was sent.
     pub fn is_empty(&self) -> bool {
         self.rows == 0
     }

@@ -1,31 +1,31 @@
-//! Makes families of metrics on a registry.
+//! Construction of metric families on a registry.
 
 use http::Method;
 use prometheus::core::Collector;
 use prometheus::{HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts, Registry};
 
-/// Comes before the name of each metric.
+/// The prefix of each metric name.
 pub(super) const PREFIX: &str = "okta_worker";
 
-/// The label of what is absent or not ours.
+/// The label value of something absent or not ours.
 pub(super) const ABSENT: &str = "-";
 
-/// Seconds an invocation takes. Okta alone answers in 0.1 to 1; a window of the budget lasts 60; an
-/// interactive invocation gives up after 600, and so does one message of a list. Beyond that only `bulk`
-/// waits, and 3600 tells an hour's backlog from a stuck one.
+/// Buckets for the seconds an invocation takes. Okta alone answers in 0.1 to 1; a rate-limit window lasts 60; an
+/// interactive invocation gives up after 600, and so does one message of a list. Beyond that only `bulk` waits,
+/// and 3600 separates an hour's backlog from a stuck one.
 pub(super) const INVOCATION_SECONDS: &[f64] =
     &[0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0];
 
-/// Seconds a request waits for the budget. The first bound tells "did not wait" from "waited"; the rest
-/// are parts and multiples of Okta's window of 60, up to the hour of a long backlog.
+/// Buckets for the seconds a request waits for the budget. The first bound separates "did not wait" from "waited";
+/// the rest are fractions and multiples of Okta's window of 60, up to the hour of a long backlog.
 pub(super) const THROTTLE_SECONDS: &[f64] =
     &[0.001, 0.05, 0.25, 1.0, 2.5, 5.0, 10.0, 20.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0];
 
-/// Seconds one request takes at Okta: fine around the usual 0.1 to 1, coarse up to where any timeout ends it.
+/// Buckets for the seconds one request takes at Okta: fine around the usual 0.1 to 1, coarse up to the longest timeout.
 pub(super) const REQUEST_SECONDS: &[f64] =
     &[0.025, 0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0];
 
-/// The five methods that Okta knows; a set that nothing outside can widen.
+/// Returns the label of one of the five methods that Okta knows: a closed set that no input can widen.
 pub(super) fn method_label(method: &Method) -> &'static str {
     match *method {
         Method::GET => "GET",
@@ -43,7 +43,7 @@ pub(super) fn opts(name: &str, help: &str) -> Opts {
     Opts::new(format!("{PREFIX}_{name}"), help)
 }
 
-/// Makes families on a registry.
+/// A constructor of families on a registry.
 pub(super) struct Families<'a>(pub &'a Registry);
 
 impl Families<'_> {

@@ -1,4 +1,4 @@
-//! How a service app proves who it is: a JWT of its own, signed with its private key (RFC 7523).
+//! The client assertion of a service app: a JWT signed with its private key (RFC 7523).
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -9,20 +9,20 @@ use super::key::SigningKey;
 use crate::domain::json;
 use crate::domain::secret::Secret;
 
-/// How long an assertion is good for, in seconds: it is used at once and only once. Okta takes up to an hour.
+/// The lifetime of an assertion, in seconds: it is used at once and only once. Okta accepts up to an hour.
 const GOOD_FOR: i64 = 300;
 
-/// Who claims what, to whom.
+/// The claims of one assertion.
 pub(super) struct Claim<'a> {
-    /// The app.
+    /// The client id of the app.
     pub client_id: &'a str,
-    /// The name of its key.
+    /// The id of its key.
     pub key_id: Option<&'a str>,
-    /// The URL that it is sent to.
+    /// The URL that the assertion is sent to.
     pub audience: &'a str,
-    /// When, by Okta's clock.
+    /// The time of issue, by Okta's clock.
     pub at: Timestamp,
-    /// What no other assertion has: Okta takes each one once.
+    /// The unique id of this assertion: Okta accepts each one once.
     pub unique: &'a str,
 }
 
@@ -44,10 +44,10 @@ struct Claims<'a> {
     jti: &'a str,
 }
 
-/// The signed assertion.
+/// Returns the signed assertion.
 ///
 /// # Errors
-/// When the key does not sign.
+/// If signing fails.
 pub(super) fn assertion(claim: &Claim<'_>, key: &SigningKey) -> Result<Secret, String> {
     let Claim { client_id, key_id, audience, at, unique } = *claim;
     let header = Header { alg: key.algorithm(), kid: key_id, typ: "JWT" };

@@ -1,24 +1,24 @@
-//! An answer that repeats what opens the org, such as an error that quotes a header or a gateway's page about a
-//! request: it is masked here, before anybody reads it.
+//! Masking of credentials that an answer repeats, such as an error that quotes a header or a gateway's page about
+//! a request: they are masked here, before any other code reads the answer.
 
 use http::header::{HeaderMap, HeaderValue};
 
 use crate::domain::http::{NoAnswer, Response};
 use crate::domain::secret::Redactor;
 
-/// The shortest token that is masked by itself; a shorter one, such as a test's, is masked behind its scheme only,
-/// or every word like it would be.
+/// The shortest token that is masked by itself. A shorter one, such as a test's, is masked only together with its
+/// scheme, because masking it alone would mask every equal word.
 const BARE_BYTES_MIN: usize = 8;
 
 /// The shortest line of a private key that is masked.
 const KEY_LINE_BYTES_MIN: usize = 32;
 
-/// What no answer may repeat.
+/// The secrets that no answer may repeat.
 #[derive(Debug)]
 pub(super) struct Echoes(Redactor);
 
 impl Echoes {
-    /// The credential in an `Authorization` header.
+    /// Collects the credential in an `Authorization` header.
     pub fn of_header(authorization: &HeaderValue) -> Self {
         let whole = authorization.to_str().expect("it was made of visible characters");
         let bare = whole.split_once(' ').map_or(whole, |(_, token)| token);
@@ -27,13 +27,13 @@ impl Echoes {
         ))
     }
 
-    /// A service app's assertion, and the key that it was signed with.
+    /// Collects a service app's assertion and the key that signed it.
     pub fn of_assertion(assertion: &str, private_key: &str) -> Self {
         let lines = private_key.lines().map(str::trim).filter(|line| line.len() >= KEY_LINE_BYTES_MIN);
         Self(Redactor::new([assertion, private_key].into_iter().chain(lines)))
     }
 
-    /// Returns the answer without them.
+    /// Returns the answer with these secrets masked.
     pub fn hidden_in(&self, answer: Result<Response, NoAnswer>) -> Result<Response, NoAnswer> {
         let Self(redactor) = self;
         match answer {

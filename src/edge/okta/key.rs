@@ -1,7 +1,7 @@
-//! The private key of a service app: read from what Okta's console and OpenSSL hand out, and signing.
+//! The private key of a service app: parsing the formats of Okta's console and OpenSSL, and signing.
 //!
-//! `ring` signs, `rustls-pki-types` reads PEM. Nothing here can print the key, and no error text repeats
-//! anything of what was read: a PEM reader's own errors quote lines.
+//! `ring` signs, `rustls-pki-types` parses PEM. Nothing here can print the key, and no error text repeats any
+//! input: the errors of a PEM parser quote lines.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -17,10 +17,10 @@ const SHAPE: &str =
 
 const KINDS: &str = "must be an RSA key of 2048 to 4096 bits, or an EC key on P-256";
 
-/// A private key that signs as Okta wants it.
+/// A private key that signs with an algorithm Okta accepts.
 pub struct SigningKey {
     pair: Pair,
-    /// The name that a JWK gives it.
+    /// The key id in a JWK.
     key_id: Option<String>,
 }
 
@@ -29,7 +29,7 @@ enum Pair {
     P256(Box<EcdsaKeyPair>),
 }
 
-/// The members of a private JWK (RFC 7518, section 6) that matter here.
+/// The members of a private JWK (RFC 7518, section 6) that are used here.
 #[derive(Deserialize)]
 struct Jwk {
     kty: String,
@@ -48,27 +48,27 @@ struct Jwk {
 }
 
 impl SigningKey {
-    /// Reads a key: PEM (PKCS#8, or PKCS#1 for RSA) or a JWK.
+    /// Parses a key: PEM (PKCS#8, or PKCS#1 for RSA) or a JWK.
     ///
     /// # Errors
-    /// What it must be, without anything of it.
+    /// The format that the key must have, without quoting the key.
     pub fn parse(text: &str) -> Result<Self, String> {
         let key = match text.trim_start().starts_with('{') {
             true => jwk(text)?,
-            // An environment file has no lines in its values: many write `\n`.
+            // Values in an environment file have no line breaks: many users write `\n`.
             false => Self { pair: pem(&text.replace("\\n", "\n"))?, key_id: None },
         };
-        // Whether its parts belong together shows when it signs.
+        // Only signing shows whether the parts of the key belong together.
         key.sign(b"").map_err(|_| "holds parts that do not belong together".to_owned())?;
         Ok(key)
     }
 
-    /// The name that the key brings with it.
+    /// Returns the key id that the key brings with it.
     pub(super) fn key_id(&self) -> Option<&str> {
         self.key_id.as_deref()
     }
 
-    /// The algorithm as a JWT's header names it.
+    /// Returns the name of the algorithm in a JWT header.
     pub(super) fn algorithm(&self) -> &'static str {
         match self.pair {
             Pair::Rsa(_) => "RS256",
@@ -79,7 +79,7 @@ impl SigningKey {
     /// Signs a message.
     ///
     /// # Errors
-    /// When the machine has no randomness, or the key is none.
+    /// If the machine has no randomness, or the key is invalid.
     pub(super) fn sign(&self, message: &[u8]) -> Result<Vec<u8>, String> {
         let random = SystemRandom::new();
         let signed = match &self.pair {
@@ -126,7 +126,7 @@ fn ec(pair: EcdsaKeyPair) -> Pair {
 }
 
 fn jwk(text: &str) -> Result<SigningKey, String> {
-    // Its error would quote what it stumbles over.
+    // serde's error would quote the input.
     let jwk: Jwk = serde_json::from_str(text).map_err(|_| SHAPE.to_owned())?;
     let pair = match (jwk.kty.as_str(), jwk.crv.as_deref()) {
         ("RSA", _) => {
@@ -153,7 +153,7 @@ fn jwk(text: &str) -> Result<SigningKey, String> {
     Ok(SigningKey { pair: pair.map_err(|_| KINDS.to_owned())?, key_id: jwk.kid })
 }
 
-/// The bytes of a member.
+/// Decodes a member of a JWK.
 fn member(name: &str, value: &Option<String>) -> Result<Vec<u8>, String> {
     let text =
         value.as_deref().ok_or_else(|| format!("is a JWK without `{name}`, so not a whole private key"))?;
@@ -172,13 +172,13 @@ mod tests {
     const EC: &str = include_str!("../../../tests/fixtures/test-only-ec-key.pem");
     const EC_PUBLIC: &str = include_str!("../../../tests/fixtures/test-only-ec-key.pub.pem");
 
-    /// The bytes of a PEM text.
+    /// Returns the bytes of a PEM text.
     fn der(pem: &str) -> Vec<u8> {
         let base64: String = pem.lines().skip_while(|line| !line.starts_with("-----")).collect();
         STANDARD.decode(base64.split("-----").nth(2).unwrap()).unwrap()
     }
 
-    /// The RSA key in its bare form: what stands before it in PKCS#8 has 26 bytes at 2,048 bits.
+    /// Returns the RSA key in PKCS#1: the PKCS#8 prefix has 26 bytes at 2,048 bits.
     fn pkcs1() -> Vec<u8> {
         der(RSA)[26..].to_vec()
     }
@@ -187,7 +187,7 @@ mod tests {
         format!("-----BEGIN {label}-----\n{}\n-----END {label}-----", STANDARD.encode(der))
     }
 
-    /// The whole numbers of the bare form, as a JWK has them.
+    /// Returns the integers of the PKCS#1 form, as a JWK has them.
     fn rsa_numbers() -> Vec<String> {
         let (der, mut numbers, mut at) = (pkcs1(), Vec::new(), 4);
         while at < der.len() {
@@ -214,7 +214,7 @@ mod tests {
     }
 
     fn ec_jwk() -> (String, String) {
-        // In PKCS#8 the number stands after 36 bytes, in a public key x and y at the end.
+        // In PKCS#8 the number starts after 36 bytes; in a public key x and y stand at the end.
         let (private, public) = (der(EC), der(EC_PUBLIC));
         let encode = |bytes: &[u8]| URL_SAFE_NO_PAD.encode(bytes);
         let (x, y) = public[27..].split_at(32);

@@ -1,12 +1,12 @@
-//! Okta over HTTPS: one request, one answer, nothing repeated here but what a worn-out token was refused for.
+//! Okta over HTTPS: one request, one answer; the only retry here is after a refused expired token.
 //!
 //! ```text
-//! wire       requests out, answers in; the credential goes to the configured host alone
-//! tokens     of a service app: kept, fetched by one at a time, renewed in time
-//! grant      what Okta's answer to a request for a token means
-//! assertion  how an app proves who it is
-//! key        the private key that it signs with
-//! room       memory for answers, shared by all orgs
+//! wire       sends requests and reads answers; the credential goes only to the configured host
+//! tokens     the access tokens of a service app: cached, fetched by one task at a time, renewed in time
+//! grant      the meaning of Okta's answer to a token request
+//! assertion  the client assertion that authenticates an app
+//! key        the private key that signs it
+//! room       the memory budget for answers, shared by all orgs
 //! ```
 
 mod assertion;
@@ -35,10 +35,10 @@ use echoes::Echoes;
 use tokens::Tokens;
 use wire::Https;
 
-/// The path of the org's own authorization server that hands out tokens.
+/// The token endpoint of the org's own authorization server.
 pub const TOKEN_PATH: &str = "/oauth2/v1/token";
 
-/// What stands before the token in the `Authorization` header.
+/// The scheme of the token in the `Authorization` header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TokenType {
     /// An API token made by an administrator.
@@ -48,7 +48,7 @@ pub enum TokenType {
 }
 
 impl TokenType {
-    /// The scheme as it stands in the header.
+    /// Returns the scheme as written in the header.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Ssws => "SSWS",
@@ -57,60 +57,60 @@ impl TokenType {
     }
 }
 
-/// Where an org is and what opens it.
+/// The address of an org and the credential for it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Endpoint {
     /// Scheme, host and port, without a trailing slash: `https://acme.okta.com`.
     pub base_url: String,
-    /// What opens it.
+    /// The credential for the org.
     pub credential: Credential,
 }
 
-/// What opens an org.
+/// A credential for an org.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Credential {
-    /// A token that somebody has made.
+    /// A token created in advance.
     Token {
-        /// Its scheme.
+        /// The scheme of the token.
         kind: TokenType,
         /// The token.
         token: Secret,
     },
-    /// An application that asks Okta for its own tokens.
+    /// An application that requests its own tokens from Okta.
     ServiceApp(ServiceApp),
 }
 
-/// An application of the org that proves by a private key who it is (OAuth 2.0 client credentials with
+/// An application of the org that authenticates with a private key (OAuth 2.0 client credentials with
 /// `private_key_jwt`).
 #[derive(Debug, Clone, PartialEq)]
 pub struct ServiceApp {
-    /// Its id: `0oa…`.
+    /// The client id: `0oa…`.
     pub client_id: String,
-    /// Its private key, in PEM or as a JWK.
+    /// The private key, in PEM or as a JWK.
     pub private_key: Secret,
-    /// The name of the key at Okta, for an app that has several.
+    /// The id of the key at Okta, for an app that has several.
     pub key_id: Option<String>,
-    /// What its tokens are to be good for: `okta.users.manage`.
+    /// The scopes to request: `okta.users.manage`.
     pub scopes: Vec<String>,
 }
 
-/// The way to one org.
+/// The transport to one org.
 #[async_trait]
 pub trait Wire: Send + Sync {
     /// Sends a request once, with this credential.
     ///
     /// # Errors
-    /// When there is no answer, and whether the request may have been executed.
+    /// If there is no answer; the error says if the request may have been executed.
     async fn send(&self, request: &Request, authorization: &HeaderValue) -> Result<Response, NoAnswer>;
 
-    /// Posts a form to a path once, with no credential but what is in it.
+    /// Posts a form to a path once, with no credential but those in the form.
     ///
     /// # Errors
-    /// When there is no answer.
+    /// If there is no answer.
     async fn post_form(&self, path: &str, form: Secret) -> Result<Response, NoAnswer>;
 }
 
-/// One org behind one credential.
+/// A client for one org with one credential.
 pub struct OktaClient {
     wire: Arc<dyn Wire>,
     opening: Opening,
@@ -121,28 +121,28 @@ enum Opening {
     ServiceApp(Box<Tokens>),
 }
 
-/// What Okta has given a service app.
+/// The scopes and token lifetime that Okta grants a service app.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Granted {
-    /// The scopes of its token, which may be fewer than it asked for.
+    /// The scopes of the token, which may be fewer than requested.
     pub scopes: Vec<String>,
-    /// How long a token lives.
+    /// The lifetime of a token.
     pub lifetime: Duration,
 }
 
 impl OktaClient {
-    /// A client for an org, over HTTPS, whose answers take of this room.
+    /// Creates a client for an org, over HTTPS, whose answers use this memory budget.
     ///
     /// # Errors
-    /// When the credential cannot be used, or TLS cannot be set up.
+    /// If the credential cannot be used, or TLS cannot be set up.
     pub fn new(endpoint: &Endpoint, room: &Arc<AnswerRoom>) -> Result<Self, String> {
         Self::within(endpoint, room, wire::REQUEST_TIMEOUT)
     }
 
-    /// A client for an org, over HTTPS, whose requests take no longer than this.
+    /// Creates a client for an org, over HTTPS, with this timeout for requests.
     ///
     /// # Errors
-    /// When the credential cannot be used, or TLS cannot be set up.
+    /// If the credential cannot be used, or TLS cannot be set up.
     pub fn within(
         endpoint: &Endpoint,
         room: &Arc<AnswerRoom>,
@@ -152,10 +152,10 @@ impl OktaClient {
         Self::over(wire, endpoint, Clock::Machine)
     }
 
-    /// A client for an org that is reached this way, by this time of day.
+    /// Creates a client for an org over this transport and with this clock.
     ///
     /// # Errors
-    /// When the credential cannot be used.
+    /// If the credential cannot be used.
     pub fn over(wire: Arc<dyn Wire>, endpoint: &Endpoint, clock: Clock) -> Result<Self, String> {
         let opening = match &endpoint.credential {
             Credential::Token { kind, token } => {
@@ -171,10 +171,10 @@ impl OktaClient {
         Ok(Self { wire, opening })
     }
 
-    /// What Okta gives the service app; nothing where a token opens the org.
+    /// Returns the grant of the service app; `None` if the credential is a token.
     ///
     /// # Errors
-    /// Why it gives it nothing.
+    /// The reason that Okta grants nothing.
     pub async fn granted(&self) -> Option<Result<Granted, String>> {
         match &self.opening {
             Opening::Token(..) => None,
@@ -195,7 +195,7 @@ impl Okta for OktaClient {
     }
 }
 
-/// The header that carries a token.
+/// Builds the header that carries a token.
 fn authorization(kind: TokenType, token: &str) -> Result<HeaderValue, String> {
     let mut authorization = HeaderValue::from_str(&format!("{} {token}", kind.as_str()))
         .map_err(|_| "the token holds a character that cannot stand in a header".to_owned())?;

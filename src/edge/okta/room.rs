@@ -1,9 +1,9 @@
-//! Room in memory for Okta's answers, for all connections together.
+//! The memory budget for Okta's answers, shared by all connections.
 //!
-//! An answer holds what it needs from before it is read until nobody needs its body any more. The room is
-//! divided into parts by size, so that small answers never wait for large ones. Invariants: all answers
-//! together hold no more than the whole; one connection holds at most half of each part; whoever has begun
-//! to read comes to an end, because it waits for larger parts only and whoever has the largest waits for nobody.
+//! An answer reserves memory before it is read and holds it until its body is dropped. The budget is divided into
+//! parts by answer size, so that small answers never wait for large ones. Invariants: all answers together hold no
+//! more than the whole; one connection holds at most half of each part; no deadlock, because an answer being read
+//! waits only for larger parts, and one in the largest part waits for nothing.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,22 +11,22 @@ use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
-/// Room is counted in pieces of this size.
+/// The unit in which memory is counted.
 const PIECE_BYTES: usize = 1024;
 
-/// The largest answers of each part, in bytes. Objects have a few KiB, a page of 200 users with large profiles has
-/// one or two MiB, one of 1,000 members has some more.
+/// The largest answer of each part, in bytes. Objects have a few KiB, a page of 200 users with large profiles has
+/// one or two MiB, one of 1,000 members slightly more.
 const ANSWER_BYTES_MAX: [usize; PARTS] = [64 << 10, 1 << 20, 8 << 20, 64 << 20];
 
 const PARTS: usize = 4;
 
-/// The least room: half of a part takes an answer of a few MiB.
+/// The smallest budget: half of a part then fits an answer of a few MiB.
 pub const ROOM_BYTES_MIN: u64 = 32 << 20;
 
-/// How long an answer waits for room. It is longer than reading a few of the largest takes.
+/// The time an answer waits for memory. It exceeds the time to read several of the largest answers.
 const WAIT_MAX: Duration = Duration::from_secs(120);
 
-/// The room for all answers of the process.
+/// The memory budget for all answers of the process.
 #[derive(Debug)]
 pub struct AnswerRoom {
     parts: [RoomPart; PARTS],
@@ -39,7 +39,7 @@ struct RoomPart {
     answer_bytes_max: usize,
 }
 
-/// The room for the answers of one connection.
+/// The memory budget for the answers of one connection.
 #[derive(Debug)]
 pub(super) struct ConnectionRoom {
     whole: Arc<AnswerRoom>,
@@ -47,7 +47,7 @@ pub(super) struct ConnectionRoom {
     own: [RoomPart; PARTS],
 }
 
-/// Room that an answer holds.
+/// The memory reserved for one answer.
 #[derive(Debug)]
 pub(super) struct HeldRoom {
     part: usize,
@@ -55,17 +55,17 @@ pub(super) struct HeldRoom {
     whole: OwnedSemaphorePermit,
 }
 
-/// Why there is no room for an answer.
+/// The reason that an answer gets no memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum NoRoom {
-    /// It is larger than any answer may be: the bytes that it may have.
+    /// The answer exceeds the largest size, given in bytes.
     TooLarge(usize),
-    /// None came free in time.
+    /// No memory became free in time.
     NotInTime,
 }
 
 impl AnswerRoom {
-    /// Room for so many bytes, [`ROOM_BYTES_MIN`] at least.
+    /// Creates a budget of this many bytes, at least [`ROOM_BYTES_MIN`].
     pub fn new(bytes: u64) -> Arc<Self> {
         let bytes = usize::try_from(bytes.max(ROOM_BYTES_MIN)).unwrap_or(usize::MAX);
         let part = bytes / PARTS;
@@ -73,14 +73,14 @@ impl AnswerRoom {
         Arc::new(Self { parts })
     }
 
-    /// The bytes held now.
+    /// Returns the bytes reserved now.
     #[cfg(test)]
     pub(super) fn held_bytes(&self) -> usize {
         let held = |part: &RoomPart| part.pieces as usize - part.free.available_permits();
         self.parts.iter().map(held).sum::<usize>() * PIECE_BYTES
     }
 
-    /// A connection's share of it.
+    /// Creates a connection's share of the budget.
     pub(super) fn share(self: &Arc<Self>) -> ConnectionRoom {
         let own = |part: &RoomPart| {
             let bytes = part.pieces as usize * PIECE_BYTES;
@@ -96,7 +96,7 @@ impl RoomPart {
         Self { free: Arc::new(Semaphore::new(pieces as usize)), pieces, answer_bytes_max }
     }
 
-    /// Waits for room, behind whoever waits already.
+    /// Waits for memory, in first-come order.
     async fn take(&self, pieces: u32) -> OwnedSemaphorePermit {
         let free = Arc::clone(&self.free);
         free.acquire_many_owned(pieces.min(self.pieces)).await.expect("the room is never closed")
@@ -104,27 +104,27 @@ impl RoomPart {
 }
 
 impl ConnectionRoom {
-    /// The largest answer that is taken, in bytes.
+    /// Returns the size of the largest accepted answer, in bytes.
     pub fn answer_bytes_max(&self) -> usize {
         self.whole.parts[PARTS - 1].answer_bytes_max
     }
 
-    /// Waits for room for an answer of this length; one that does not tell its length begins with little.
+    /// Waits for memory for an answer of this length; an answer without a known length starts with the smallest part.
     ///
     /// # Errors
-    /// When it is too large, or no room comes free.
+    /// If the answer is too large, or no memory becomes free in time.
     pub async fn reserve(&self, length: Option<u64>) -> Result<HeldRoom, NoRoom> {
         let length = length.map(|length| usize::try_from(length).unwrap_or(usize::MAX));
         let bytes = length.unwrap_or(ANSWER_BYTES_MAX[0]);
         self.take(self.part_for(bytes)?, bytes).await
     }
 
-    /// Waits for more room for an answer that turns out to need so much.
+    /// Waits for more memory for an answer that turns out to need this many bytes.
     ///
     /// # Errors
-    /// When it is too large, or no room comes free.
+    /// If the answer is too large, or no memory becomes free in time.
     pub async fn grow(&self, held: &mut HeldRoom, bytes: usize) -> Result<(), NoRoom> {
-        // Nobody knows how long it becomes: it gets as much as any answer of the next part.
+        // The final length is unknown, so the answer gets as much as any answer of the next part.
         let part = self.part_for(bytes)?.max((held.part + 1).min(PARTS - 1));
         *held = self.take(part, self.whole.parts[part].answer_bytes_max).await?;
         Ok(())
@@ -138,7 +138,7 @@ impl ConnectionRoom {
     async fn take(&self, part: usize, bytes: usize) -> Result<HeldRoom, NoRoom> {
         let pieces = pieces(bytes);
         let taking = async {
-            // Its own share first, so that a connection waits in the common line with no more than that.
+            // The connection's own share comes first, so that it queues for the shared budget with no more than that.
             let own = self.own[part].take(pieces).await;
             let whole = self.whole.parts[part].take(pieces).await;
             HeldRoom { part, own, whole }
@@ -148,12 +148,12 @@ impl ConnectionRoom {
 }
 
 impl HeldRoom {
-    /// How many bytes it has room for.
+    /// Returns the number of bytes reserved.
     pub fn bytes(&self) -> usize {
         self.whole.num_permits() * PIECE_BYTES
     }
 
-    /// Gives back what an answer of this length does not need.
+    /// Releases the memory that an answer of this length does not need.
     pub fn shrink_to(&mut self, bytes: usize) {
         let spare = self.whole.num_permits().saturating_sub(pieces(bytes) as usize);
         drop((self.own.split(spare), self.whole.split(spare)));
@@ -221,7 +221,7 @@ mod tests {
         }
         assert_eq!(held.len(), 4, "half of 64 MiB");
         assert!(!is_waiting(modest.reserve(Some(8 << 20))));
-        // The largest have one place: who waits first has it next, whoever waits in greater number.
+        // The largest part fits one answer: the first waiter gets it next, no matter how many others wait.
         let first = greedy.reserve(Some(60 << 20)).await.unwrap();
         let mut second = Box::pin(modest.reserve(Some(60 << 20)));
         let mut third = Box::pin(greedy.reserve(Some(60 << 20)));

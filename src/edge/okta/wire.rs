@@ -1,8 +1,7 @@
-//! Requests over HTTPS: out once, the whole answer in.
+//! The HTTPS transport: sends a request once and reads the whole answer.
 //!
-//! The only file with an HTTP client for Okta. What opens the org goes to the configured host alone: redirects
-//! are not followed and a link's host is never taken. No error text holds a URL, because a path may hold a
-//! login.
+//! The only file with an HTTP client for Okta. The credential goes only to the configured host: redirects are not
+//! followed and a link's host is never used. No error text holds a URL, because a path may hold a login.
 
 use std::error::Error as _;
 use std::sync::Arc;
@@ -21,31 +20,32 @@ use crate::domain::http::{NoAnswer, Request, Response};
 use crate::domain::secret::Secret;
 use crate::edge::descriptors;
 
-/// How long to wait for a connection, TLS included.
+/// The timeout for connecting, TLS included.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long Okta may take to begin an answer, and then to end it. Its own limit for a System Log query is 30 s; the slowest change
-/// recorded took 5.4 s, and deactivating a user with many provisioned applications takes longer.
+/// The time Okta may take to begin an answer, and again to finish it. Okta's own limit for a System Log query is
+/// 30 s; the slowest recorded change took 5.4 s, and deactivating a user with many provisioned applications takes
+/// longer.
 pub(super) const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// How long a form may take: it asks for a token that others wait for, and looks nothing up.
+/// The timeout of a form post: it requests a token that other requests wait for, and Okta looks nothing up.
 const FORM_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// One org over HTTPS.
+/// A client for one org over HTTPS.
 pub(super) struct Https {
-    /// Read once: reading a host anew for each request costs more than all the rest of its URL.
+    /// Parsed once: parsing the host for each request costs more than building the rest of the URL.
     base_url: Url,
     http: reqwest::Client,
     room: ConnectionRoom,
-    /// How long a request may take to be answered, and then the answer to end.
+    /// The time for an answer to begin, and again for it to end.
     request_max: Duration,
 }
 
 impl Https {
-    /// The way to the org at this URL, whose answers take of this room.
+    /// Creates a transport to the org at this URL, whose answers use this memory budget.
     ///
     /// # Errors
-    /// When TLS cannot be set up.
+    /// If TLS cannot be set up.
     pub(super) fn new(base_url: &str, room: &Arc<AnswerRoom>, request_max: Duration) -> Result<Self, String> {
         let json = HeaderValue::from_static("application/json");
         let http = reqwest::Client::builder()
@@ -77,7 +77,7 @@ impl Wire for Https {
             .header(CONTENT_TYPE, "application/json");
         building = match &request.body {
             Some(body) => building.body(body.clone()),
-            // Without it Okta answers 411 ("Content-Length").
+            // Without this header Okta answers 411 ("Content-Length").
             None if request.method == Method::POST || request.method == Method::PUT => {
                 building.header(CONTENT_LENGTH, 0)
             }
@@ -99,8 +99,8 @@ impl Wire for Https {
 }
 
 impl Https {
-    /// Sends once and reads the whole answer. It may take `longest` to begin and as long again to end; the time
-    /// that it waits for room does not count.
+    /// Sends a request once and reads the whole answer. The answer may take `longest` to begin and as long again to
+    /// end; the wait for memory does not count.
     async fn answer_to(&self, request: RequestBuilder, longest: Duration) -> Result<Response, NoAnswer> {
         let late = |_| NoAnswer::MaybeSent(format!("no answer within {} s", longest.as_secs()));
         let mut answer = timeout(longest, request.send()).await.map_err(late)?.map_err(no_answer)?;
@@ -124,7 +124,7 @@ impl Https {
     }
 }
 
-/// The next part of a body, within the time that is left for all of it.
+/// Returns the next chunk of a body, within the time left for the whole body.
 async fn next_chunk(answer: &mut reqwest::Response, left: &mut Duration) -> Result<Option<Bytes>, NoAnswer> {
     let begun = Instant::now();
     let late = |_| NoAnswer::MaybeSent("the answer did not end in time".to_owned());
@@ -133,7 +133,7 @@ async fn next_chunk(answer: &mut reqwest::Response, left: &mut Duration) -> Resu
     chunk.map_err(|error| NoAnswer::MaybeSent(describe(error)))
 }
 
-/// The body of an answer, which holds its room for as long as somebody has it.
+/// The body of an answer, which holds its reserved memory until it is dropped.
 struct AnswerBody {
     bytes: BytesMut,
     _held: HeldRoom,
@@ -154,7 +154,7 @@ fn no_room(why: NoRoom) -> NoAnswer {
     }
 }
 
-/// Whether the request may have been executed: only what failed before a connection stood surely was not.
+/// Classifies a transport error: only a request that failed before the connection was up was certainly not executed.
 fn no_answer(error: reqwest::Error) -> NoAnswer {
     if !error.is_connect() && !error.is_builder() {
         return NoAnswer::MaybeSent(describe(error));
@@ -165,7 +165,7 @@ fn no_answer(error: reqwest::Error) -> NoAnswer {
     NoAnswer::NotSent(describe(error))
 }
 
-/// The error and its causes without the URL.
+/// Formats the error and its causes without the URL.
 fn describe(error: reqwest::Error) -> String {
     let error = error.without_url();
     let mut text = error.to_string();
@@ -189,14 +189,14 @@ mod tests {
     use crate::domain::ids::UserKey;
     use crate::edge::okta::ROOM_BYTES_MIN;
 
-    /// How a server says how long its answer is.
+    /// The framing by which a server announces the length of an answer.
     #[derive(Debug, Clone, Copy)]
     enum Length {
         Told,
         Chunked,
     }
 
-    /// A server whose every answer has so many bytes, each on a connection of its own.
+    /// Starts a server whose answers all have this many bytes, each on a connection of its own.
     async fn server(bytes: usize, length: Length) -> String {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let base_url = format!("http://{}", listener.local_addr().unwrap());

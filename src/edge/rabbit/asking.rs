@@ -1,7 +1,7 @@
-//! Asking: invocations go out and their answers come back to whoever waits, by direct reply-to.
+//! An RPC client: publishes invocations and returns their answers to the callers, by direct reply-to.
 //!
-//! Needs no queue of its own and no right but to publish. An answer that was on its way when the connection
-//! broke is lost, so whatever is unanswered then is sent again, and says so. Knows nothing of what is asked.
+//! Needs no queue of its own and only the right to publish. An answer in transit is lost when the connection breaks,
+//! so the client then publishes each unanswered invocation again, marked as such. Knows nothing of the content.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -24,16 +24,16 @@ use super::convert::{properties_in, properties_out};
 use super::declare::DECLARE_TIMEOUT;
 use super::publisher::is_refusal;
 
-/// Messages on their way in from those who ask.
+/// The capacity of the channel for outgoing requests.
 const ASKED_MAX: usize = 256;
 
-/// Messages on their way out to one who asked.
+/// The capacity of each caller's channel for incoming messages.
 const HEARD_MAX: usize = 64;
 
-/// Why the connection is made anew.
+/// The reason for reconnecting.
 const LOST: &str = "the connection broke";
 
-/// One message that came back.
+/// A message received for an invocation.
 pub enum Heard {
     /// An answer, or progress; its AMQP `type` says which.
     Message {
@@ -42,11 +42,11 @@ pub enum Heard {
         /// The body.
         body: Bytes,
     },
-    /// The broker would not take the invocation, in its own words.
+    /// The broker did not accept the invocation, in its own words.
     Refused(String),
 }
 
-/// An invocation that goes out.
+/// An invocation to publish.
 #[derive(Clone)]
 pub struct Asked {
     /// The routing key.
@@ -57,17 +57,17 @@ pub struct Asked {
     pub body: Vec<u8>,
 }
 
-/// What those who ask want.
+/// A command from an [`Asker`].
 enum Want {
-    /// To be answered.
+    /// Publish and return the answer.
     Answer(Asked, mpsc::Sender<Heard>),
-    /// To say something, and to hear when the broker has it.
+    /// Publish, and report when the broker has the message.
     Nothing(Asked, oneshot::Sender<()>),
-    /// To hear no more of an id.
+    /// Drop further messages for an id.
     Forget(String),
 }
 
-/// The way to ask. Cloned for each who asks; the connection closes with the last.
+/// A handle of the client. Each caller has a clone; the connection closes with the last one.
 #[derive(Clone)]
 pub struct Asker(mpsc::Sender<Want>);
 
@@ -75,7 +75,7 @@ impl Asker {
     /// Connects.
     ///
     /// # Errors
-    /// When the broker cannot be reached now, in words.
+    /// A description of the failure, if the broker cannot be reached now.
     pub async fn open(settings: &Settings, observer: Arc<dyn Observer>) -> Result<Self, String> {
         let way = Way::new(settings).map_err(|ended| ended.to_string())?;
         let line = Line::open(&way).await.map_err(|why| way.unreached(&why))?;
@@ -84,14 +84,14 @@ impl Asker {
         Ok(Self(wants))
     }
 
-    /// Sends an invocation; what is heard of it comes out, the answer last.
+    /// Publishes an invocation and returns the messages received for it, the answer last.
     pub async fn ask(&self, asked: Asked) -> mpsc::Receiver<Heard> {
         let (hears, heard) = mpsc::channel(HEARD_MAX);
         let _ = self.0.send(Want::Answer(asked, hears)).await;
         heard
     }
 
-    /// Sends a message that has no answer, and waits until the broker has it or the connection broke.
+    /// Publishes a message that has no answer, and waits until the broker has it or the connection breaks.
     pub async fn tell(&self, asked: Asked) {
         let (confirms, confirmed) = oneshot::channel();
         if self.0.send(Want::Nothing(asked, confirms)).await.is_ok() {
@@ -99,13 +99,13 @@ impl Asker {
         }
     }
 
-    /// What still comes for an id is dropped.
+    /// Drops further messages for an id.
     pub async fn forget(&self, id: &str) {
         let _ = self.0.send(Want::Forget(id.to_owned())).await;
     }
 }
 
-/// Who waits for what, across lives of the connection.
+/// The waiting callers, kept across reconnects.
 struct Exchange {
     way: Way,
     observer: Arc<dyn Observer>,
@@ -113,7 +113,7 @@ struct Exchange {
     waiting: HashMap<String, (Asked, mpsc::Sender<Heard>)>,
 }
 
-/// One life of the connection.
+/// One connection with its channel and consumer.
 struct Line {
     connection: Connection,
     channel: Channel,
@@ -138,7 +138,7 @@ impl Line {
         opened.await.unwrap_or_else(|_| Err("it does not answer".to_owned()))
     }
 
-    /// Publishes; what the broker says of it comes later.
+    /// Publishes a message; the future yields the broker's confirmation.
     fn publish(
         &self,
         asked: &Asked,
@@ -158,7 +158,7 @@ impl Line {
                 let options = BasicPublishOptions::default();
                 channel.basic_publish(INVOCATIONS.into(), key, options, &body, properties).await?.await
             };
-            // Nothing is known when the line breaks, and then it goes out again.
+            // If the connection breaks, the outcome is unknown and the message is published again.
             let refused = match published.await {
                 Ok(Confirmation::Nack(_)) => Err("the queue takes no messages now".to_owned()),
                 Err(error) if is_refusal(&error) => Err(explain(&error)),
@@ -193,7 +193,7 @@ impl Exchange {
         }
     }
 
-    /// Serves until nobody asks any more, or the line breaks: why.
+    /// Serves until all askers are dropped, or the connection breaks, which is the error.
     async fn serve(&mut self, line: &mut Line, is_again: bool) -> Result<(), String> {
         let mut confirms = FuturesUnordered::new();
         if is_again {

@@ -1,8 +1,8 @@
-//! Whether the broker reads what is published.
+//! Tracking of `connection.blocked`.
 //!
-//! Short of memory or disk it tells those who publish that it does not, and stops reading from them. lapin
-//! then keeps in memory whatever it is given, without a limit. So nothing is given to it meanwhile, and the
-//! time does not count: a message that is published again for want of a confirm would only be one more.
+//! A broker short of memory or disk notifies publishers and stops reading from them. lapin then buffers whatever
+//! it is given, without a limit. So the worker publishes nothing in that time, and the time does not count: a
+//! message republished for lack of a confirm would only be a duplicate.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,7 +14,7 @@ use tokio::time::sleep;
 use crate::worker::event::{Event, Observer};
 use crate::worker::ports::becomes;
 
-/// Whether one connection is blocked.
+/// The blocked state of one connection.
 #[derive(Clone)]
 pub(super) struct Blocked {
     is_blocked: watch::Sender<bool>,
@@ -22,12 +22,12 @@ pub(super) struct Blocked {
 }
 
 impl Blocked {
-    /// A connection that is not.
+    /// Creates the state of a connection that is not blocked.
     pub fn new(observer: &Arc<dyn Observer>) -> Self {
         Self { is_blocked: watch::Sender::new(false), observer: Arc::clone(observer) }
     }
 
-    /// Follows what the broker says of it, and passes every event on.
+    /// Tracks the broker's blocked notifications, and passes every event on.
     pub async fn follow(self, events: impl Stream<Item = lapin::Event>, mut pass: impl FnMut(&lapin::Event)) {
         let mut events = std::pin::pin!(events);
         while let Some(event) = events.next().await {
@@ -48,18 +48,18 @@ impl Blocked {
         }
     }
 
-    /// The connection is given up: who waits for it need not.
+    /// Releases the waiting tasks, because the connection is given up.
     pub fn give_up(&self) {
         self.set(false, "the connection is given up");
     }
 
-    /// Waits until the broker reads.
+    /// Waits until the broker reads again.
     pub async fn passes(&self) {
         becomes(&mut self.is_blocked.subscribe(), false).await;
     }
 
-    /// Waits for something that the broker is to do, but no longer than this; the time counts from when it
-    /// reads.
+    /// Waits for an action of the broker, for at most this time; time in which the connection is blocked does not
+    /// count.
     pub async fn within<T>(&self, time: Duration, awaited: impl Future<Output = T>) -> Option<T> {
         let mut awaited = std::pin::pin!(awaited);
         let mut blocked = self.is_blocked.subscribe();
@@ -89,7 +89,7 @@ mod tests {
 
     const MINUTE: Duration = Duration::from_secs(60);
 
-    /// Remembers whether it was said to be blocked.
+    /// An observer that records the blocked notifications.
     #[derive(Default)]
     struct Said(Mutex<Vec<bool>>);
 

@@ -1,6 +1,6 @@
-//! One connection to the broker: where its nodes are, whom to trust, and a handshake in bounded time.
+//! One connection to the broker: its nodes' addresses, the trusted certificates, and a handshake in bounded time.
 //!
-//! Knows nothing of what is said on it. The URI holds a password, so no error quotes it.
+//! Knows nothing of the traffic on it. The URI holds a password, so no error quotes it.
 
 use std::io;
 use std::net::SocketAddr;
@@ -22,48 +22,48 @@ use super::mending;
 use super::stream::open;
 use super::supervisor::Ended;
 
-/// How long reaching the broker may take, the AMQP handshake included: a peer that accepts and stays
-/// silent would otherwise hold the worker for ever.
+/// The timeout for reaching the broker, the AMQP handshake included: a peer that accepts and stays silent would
+/// otherwise block the worker for ever.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long a host's name may take to become addresses.
+/// The timeout for resolving a host name.
 const RESOLVE_MAX: Duration = Duration::from_secs(4);
 
-/// How long a connection may take to close in order: one that is gone already gets no answer.
+/// The timeout for closing a connection: a peer that is already gone does not answer.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// The waits between tries to reach the broker, or to get from it what is needed.
+/// The waits between attempts to reach the broker, or to set up what the worker needs there.
 pub(super) const RECONNECT: RetryRules =
     RetryRules { attempts_max: u32::MAX, base: Duration::from_millis(500), cap: Duration::from_secs(30) };
 
 /// The shortest of these waits.
 pub(super) const RECONNECT_MIN: Duration = Duration::from_millis(250);
 
-/// AMQP's code for a close that no error has led to.
+/// AMQP's reply code for a normal close.
 const REPLY_SUCCESS: u16 = 200;
 
-/// The way to the broker: its nodes, of which the last good one is tried first, and then the others in turn.
+/// The nodes of the broker; the last good one is tried first, then the remaining ones in turn.
 pub(super) struct Way {
     nodes: Vec<AMQPUri>,
-    /// Which node and which of its addresses comes first.
+    /// The index of the node and address to try first.
     first: AtomicUsize,
     ca_file: Option<PathBuf>,
 }
 
-/// What becomes of the bytes that come in.
+/// The treatment of incoming bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Incoming {
-    /// The client library reads them.
+    /// The client library reads them unchanged.
     AsItIs,
-    /// What it does not read is mended before.
+    /// Frames that the library cannot parse are repaired first.
     Mended,
 }
 
 impl Way {
-    /// The way that the settings name.
+    /// Reads the nodes from the settings.
     ///
     /// # Errors
-    /// When they cannot be used.
+    /// If the settings cannot be used.
     pub fn new(settings: &Settings) -> Result<Self, Ended> {
         let urls = [&settings.url].into_iter().chain(&settings.other_urls);
         let nodes = urls.map(|url| uri(url.expose())).collect::<Result<_, _>>()?;
@@ -72,7 +72,7 @@ impl Way {
         Ok(way)
     }
 
-    /// That the broker cannot be reached, and which.
+    /// Returns the error text for a broker that cannot be reached, with its place.
     pub fn unreached(&self, why: &str) -> String {
         match &self.nodes[..] {
             [node] => format!("failed to reach the broker at `{}` (`broker.url`): {why}", place(node)),
@@ -80,13 +80,13 @@ impl Way {
         }
     }
 
-    /// The certificates to trust as they are now: the file may be written anew while the worker runs.
+    /// Returns the certificates to trust. Reads the file each time: it may be replaced while the worker runs.
     fn trusted(&self) -> io::Result<OwnedTLSConfig> {
         let certificates = self.ca_file.as_ref().map(std::fs::read_to_string).transpose()?;
         Ok(OwnedTLSConfig { cert_chain: certificates, identity: None })
     }
 
-    /// Begins with the next node or address from now on: the one that was there has failed.
+    /// Moves on to the next node or address, because the current one has failed.
     pub fn turn(&self) {
         self.first.fetch_add(1, Ordering::Relaxed);
     }
@@ -94,20 +94,20 @@ impl Way {
     /// Opens one connection, which the broker lists under its role.
     ///
     /// # Errors
-    /// When there is none in time, in words.
+    /// A description of the failure, if there is no connection in time.
     pub async fn connect(&self, role: &str) -> Result<Connection, String> {
         self.in_turn(role, Incoming::AsItIs).await
     }
 
-    /// The same, for whoever must be able to read every message.
+    /// Opens a connection that repairs unreadable frames, for a consumer that must be able to read every message.
     ///
     /// # Errors
-    /// When there is none in time, in words.
+    /// A description of the failure, if there is no connection in time.
     pub async fn connect_mending(&self, role: &str) -> Result<Connection, String> {
         self.in_turn(role, Incoming::Mended).await
     }
 
-    /// Opens the first connection that one of the addresses gives.
+    /// Tries the addresses in turn and returns the first connection.
     async fn in_turn(&self, role: &str, incoming: Incoming) -> Result<Connection, String> {
         let tls = self.certificates()?;
         let (mut candidates, mut failures) = (Vec::new(), Vec::new());
@@ -144,12 +144,12 @@ impl Way {
     }
 }
 
-/// Host and port of a node, without the rest of its URI.
+/// Returns host and port of a node, without the rest of its URI.
 fn place(uri: &AMQPUri) -> String {
     format!("{}:{}", uri.authority.host, uri.authority.port)
 }
 
-/// The addresses of a node's host, in the resolver's order.
+/// Returns the addresses of a node's host, in the resolver's order.
 async fn addresses(uri: &AMQPUri) -> Result<Vec<SocketAddr>, String> {
     let host = uri.authority.host.trim_matches(['[', ']']); // of an IPv6 address
     match timeout(RESOLVE_MAX, lookup_host((host, uri.authority.port))).await {
@@ -159,7 +159,7 @@ async fn addresses(uri: &AMQPUri) -> Result<Vec<SocketAddr>, String> {
     }
 }
 
-/// A connection's properties with the name that the broker lists it under.
+/// Returns connection properties with the name that the broker lists.
 fn named(role: &str) -> ConnectionProperties {
     ConnectionProperties::default().with_connection_name(format!("okta-worker {role}").into())
 }
@@ -176,18 +176,18 @@ pub(super) async fn close(connection: &Connection) {
     let _ = timeout(CLOSE_TIMEOUT, connection.close(REPLY_SUCCESS, "done".into())).await;
 }
 
-/// The broker user in the URI: the worker's own.
+/// Returns the worker's own broker user, from the URI.
 ///
 /// # Errors
-/// When the text is no AMQP URI.
+/// If the text is not an AMQP URI.
 pub fn own_user(url: &str) -> Result<String, Ended> {
     user_and_vhost(url).map(|(user, _)| user)
 }
 
-/// The broker user and the virtual host in the URI.
+/// Returns the broker user and the virtual host in the URI.
 ///
 /// # Errors
-/// When the text is no AMQP URI.
+/// If the text is not an AMQP URI.
 pub fn user_and_vhost(url: &str) -> Result<(String, String), Ended> {
     uri(url).map(|uri| (uri.authority.userinfo.username, uri.vhost))
 }
@@ -200,7 +200,7 @@ pub(super) fn uri(url: &str) -> Result<AMQPUri, Ended> {
     url.parse::<AMQPUri>().map_err(|_| Ended::Uri(UNPARSED.to_owned()))
 }
 
-/// An error of lapin's in words, without the URI.
+/// Returns the text of a lapin error, without the URI.
 pub(super) fn explain(error: &lapin::Error) -> String {
     match error.kind() {
         ErrorKind::ProtocolError(refusal) => refusal.get_message().to_string(),

@@ -1,8 +1,8 @@
-//! One queue being consumed: each delivery becomes a task, as long as there is room in memory.
+//! The consumer of one queue: each delivery becomes a task, as long as memory permits.
 //!
-//! While the inbox does not want its messages the queue is not consumed, on the same channel. Whenever
-//! consuming ends in order, what the client library holds already is handed over too: nobody else would
-//! get it before the channel closes.
+//! While the inbox does not want messages of the queue, its consumer is cancelled; the channel stays open. After an
+//! orderly cancel, the consumer also hands over the deliveries that the client library still holds: they would
+//! reach no other consumer before the channel closes.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -28,17 +28,17 @@ use super::doubt::Doubt;
 use super::restoring::Restoring;
 use super::turned;
 
-/// Messages are counted against the memory limit in pieces of this size, a small one as one piece.
+/// The unit in which messages are counted against the memory limit; a small one counts as one piece.
 pub(super) const HELD_PIECE_BYTES: usize = 1024;
 
-/// One message takes at most this many pieces of the memory limit, so that a huge one cannot wait for
-/// ever: it is refused by its size as soon as it is looked at.
+/// The most pieces of the memory limit that one message takes, so that a huge one cannot wait for ever: it is
+/// refused for its size as soon as it is looked at.
 const HELD_PIECES_MAX: usize = 1024;
 
-/// How long the broker may take to cancel a consumer.
+/// The timeout for cancelling a consumer.
 const CANCEL_MAX: Duration = Duration::from_secs(10);
 
-/// Messages being worked on, here or in a part of the whole.
+/// The count of messages in flight, in total or for a part of them.
 #[derive(Default)]
 pub(super) struct InFlight {
     count: AtomicUsize,
@@ -47,7 +47,7 @@ pub(super) struct InFlight {
 }
 
 impl InFlight {
-    /// Some of these messages, counted by themselves too.
+    /// Creates a count for a part of these messages, which is also counted in the whole.
     pub fn part_of(whole: &Arc<Self>) -> Arc<Self> {
         Arc::new(Self { whole: Some(Arc::clone(whole)), ..Self::default() })
     }
@@ -56,7 +56,7 @@ impl InFlight {
         self.count.load(Ordering::Acquire)
     }
 
-    /// Waits until nothing is being worked on.
+    /// Waits until no message is in flight.
     pub async fn finished(&self) {
         loop {
             let changed = self.changed.notified();
@@ -77,7 +77,7 @@ impl InFlight {
     }
 }
 
-/// Counts a message out when it is done, or its task panicked.
+/// A guard that counts a message out when its task ends or panics.
 struct Inside(Arc<InFlight>);
 
 impl Drop for Inside {
@@ -91,32 +91,32 @@ impl Drop for Inside {
     }
 }
 
-/// What queues are consumed with.
+/// The resources that consumers share.
 #[derive(Clone)]
 pub(super) struct Means {
-    /// Who takes the messages.
+    /// The receiver of the messages.
     pub inbox: Arc<dyn Inbox>,
-    /// Unacknowledged messages per queue.
+    /// The limit of unacknowledged messages per queue.
     pub prefetch: u16,
-    /// Room in memory, for all queues together.
+    /// The memory budget of all queues together.
     pub held: Arc<Semaphore>,
-    /// The messages that were taken.
+    /// The messages in flight.
     pub in_flight: Arc<InFlight>,
 }
 
 impl Means {
-    /// The same, with its messages counted by themselves too.
+    /// Returns the same resources with a separate count of messages in flight.
     pub fn part(&self) -> Self {
         Self { in_flight: InFlight::part_of(&self.in_flight), ..self.clone() }
     }
 }
 
-/// Until when messages were handed over.
+/// The reason that a consumer stopped handing over messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Until {
-    /// Somebody said halt.
+    /// The consumer was told to halt.
     Halted,
-    /// They are not wanted now.
+    /// The inbox does not want messages now.
     Unwanted,
     /// The queue was deleted.
     Deleted,
@@ -129,9 +129,9 @@ pub(super) struct Consuming {
     means: Means,
     wanted: watch::Receiver<bool>,
     consumer: Option<Consumer>,
-    /// Declares the queue again when it was deleted; without, that is a doubt.
+    /// Declares the queue again if it was deleted; without it, a deleted queue is a doubt.
     restoring: Option<Arc<Restoring>>,
-    /// Turns false when what was delivered can no longer be acknowledged.
+    /// Turns false when deliveries can no longer be acknowledged.
     is_live: watch::Sender<bool>,
     has_ended_in_order: bool,
 }
@@ -140,7 +140,7 @@ impl Consuming {
     /// Begins to consume a queue on a channel of its own, if its messages are wanted now.
     ///
     /// # Errors
-    /// When the connection is no good.
+    /// If the connection fails.
     pub async fn begin(
         connection: &Connection,
         source: &Source,
@@ -176,7 +176,7 @@ impl Consuming {
     /// Hands each delivery to a task of its own until told to halt.
     ///
     /// # Errors
-    /// When the queue is consumed no more although nobody said so.
+    /// If the consumer ends without being told to halt.
     pub async fn run(mut self, mut halt: watch::Receiver<bool>) -> Result<(), Doubt> {
         loop {
             match self.hand_over_all(&mut halt).await? {
@@ -195,7 +195,7 @@ impl Consuming {
         Ok(())
     }
 
-    /// Hands over what comes.
+    /// Hands over deliveries until one of the reasons to stop occurs.
     async fn hand_over_all(&mut self, halt: &mut watch::Receiver<bool>) -> Result<Until, Doubt> {
         while let Some(consumer) = &mut self.consumer {
             let next = tokio::select! {
@@ -206,7 +206,7 @@ impl Consuming {
             };
             match next {
                 Some(Ok(delivery)) => self.hand_over(delivery).await,
-                // The broker has cancelled the consumer, and nothing else.
+                // The broker has cancelled the consumer, and the channel is still open.
                 None if self.restoring.is_some() && self.channel.status().connected() => {
                     return Ok(Until::Deleted);
                 }
@@ -217,7 +217,7 @@ impl Consuming {
         Ok(Until::Unwanted)
     }
 
-    /// Has the queue declared again; what is in hand of it stays in hand.
+    /// Declares the queue again; its messages in hand stay in hand.
     async fn restore(&mut self, halt: &mut watch::Receiver<bool>) -> Result<(), Doubt> {
         self.consumer = None;
         match &self.restoring {
@@ -226,7 +226,7 @@ impl Consuming {
         }
     }
 
-    /// What is to be said of a consumer that the broker has ended.
+    /// Returns the doubt for a consumer that the broker has ended.
     fn ended(&self, why: &str) -> Doubt {
         match held_at_most(why) {
             Some(most) => {
@@ -237,7 +237,7 @@ impl Consuming {
         }
     }
 
-    /// Stops consuming, and hands over what had come by then.
+    /// Cancels the consumer, and hands over the deliveries received by then.
     async fn cancel(&mut self) -> Result<(), Doubt> {
         let Some(mut consumer) = self.consumer.take() else { return Ok(()) };
         let cancelled = self.channel.basic_cancel(consumer.tag(), BasicCancelOptions::default());
@@ -257,7 +257,7 @@ impl Consuming {
             .await
             .expect("the room is never closed");
         let inside = self.means.in_flight.enter();
-        // Here, where one comes after the other, its place is noted; only then it goes its own way.
+        // Called in order of delivery, so that the inbox notes the message's place; only then does its task start.
         let taken = Arc::clone(&self.means.inbox).take(self.delivery(delivery));
         tokio::spawn(async move {
             taken.await;
@@ -290,28 +290,28 @@ impl Drop for Consuming {
     }
 }
 
-/// Returns the broker's `consumer_timeout`, when that is why it closed a channel. RabbitMQ says so in words (3.10 and 4.0):
-/// "delivery acknowledgement on channel 2 timed out. Timeout value used: 60000 ms."
+/// Returns the broker's `consumer_timeout` if that is why it closed a channel. RabbitMQ gives it as text (3.10 and
+/// 4.0): "delivery acknowledgement on channel 2 timed out. Timeout value used: 60000 ms."
 fn held_at_most(why: &str) -> Option<Duration> {
     let (_, after) = why.split_once("Timeout value used: ")?;
     let millis = after.split(|c: char| !c.is_ascii_digit()).next()?;
     millis.parse().ok().map(Duration::from_millis)
 }
 
-/// How often a message that waits looks whether it can still be acknowledged.
+/// The interval at which a waiting message checks that it can still be acknowledged.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
-/// How long lapin may take to write an acknowledgement to the socket.
+/// The timeout for lapin to write an acknowledgement to the socket.
 const SETTLED_MAX: Duration = Duration::from_secs(5);
 
 /// The right to acknowledge one delivery.
 struct Tag {
-    /// The delivery without its body: it holds lapin's acker, which has no public name. Gone with the
+    /// The delivery without its body: it holds lapin's acker, which has no public name. `None` after the
     /// acknowledgement.
     delivery: Option<lapin::message::Delivery>,
     is_live: watch::Receiver<bool>,
-    /// lapin closes a channel with its last handle, and then nothing can be acknowledged on it: while the
-    /// worker drains, this is the only one left.
+    /// lapin closes a channel with its last handle, and deliveries on it can then not be acknowledged: while the
+    /// worker drains, this is the only handle left.
     channel: Channel,
 }
 
@@ -324,7 +324,7 @@ impl Receipt for Tag {
     async fn gone(&self) {
         let mut is_live = self.is_live.clone();
         loop {
-            // Of a channel that is closed while nobody consumes on it, only a look tells.
+            // A channel that closes while it has no consumer gives no notice, so its state is polled.
             let told = async { is_live.wait_for(|is_live| !is_live).await.is_ok() };
             match timeout(LOOK_EVERY, told).await {
                 Ok(true) => return,
@@ -339,15 +339,15 @@ impl Receipt for Tag {
 
     async fn ack(mut self: Box<Self>) -> bool {
         let Some(delivery) = self.delivery.take() else { return false };
-        // `Ok(false)` is not an error to lapin: the channel is gone and the message will come again. Where the
-        // connection breaks at that very moment, lapin never says anything.
+        // `Ok(false)` is not an error to lapin: the channel is gone and the message will be redelivered. If the
+        // connection breaks at that very moment, lapin never returns.
         let acknowledged = timeout(SETTLED_MAX, delivery.ack(BasicAckOptions::default())).await;
         matches!(acknowledged, Ok(Ok(true)))
     }
 }
 
-/// A bug that nobody has caught takes the message's task down, and not the channel. The message must come
-/// again, and it is right that it counts as a failed delivery.
+/// An uncaught panic ends the task of the message, but not the channel. The message must be redelivered, and
+/// rightly counts as a failed delivery.
 impl Drop for Tag {
     fn drop(&mut self) {
         let Some(delivery) = self.delivery.take().filter(|_| std::thread::panicking()) else { return };

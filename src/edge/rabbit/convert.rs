@@ -1,17 +1,17 @@
-//! Our messages to lapin's and back. What AMQP can say and producers do not use is dropped.
+//! Conversion of our messages to lapin's and back. AMQP features that producers do not use are dropped.
 
 use lapin::BasicProperties;
 use lapin::types::{AMQPValue, FieldTable, LongString, ShortString};
 
 use crate::domain::mail::{HeaderValue, Headers, Properties};
 
-/// Messages survive a restart of the broker.
+/// AMQP's persistent delivery mode: messages survive a restart of the broker.
 const PERSISTENT: u8 = 2;
 
-/// Headers nested deeper than this are dropped: no broker writes them.
+/// The greatest nesting depth of headers; deeper ones are dropped, because no broker writes them.
 const TABLE_DEPTH_MAX: usize = 8;
 
-/// Reads the properties of a delivery. An empty text counts as absent.
+/// Converts the properties of a delivery. An empty text counts as absent.
 pub(super) fn properties_in(from: &BasicProperties) -> Properties {
     let text = |text: &Option<ShortString>| {
         text.as_ref().map(ShortString::as_str).filter(|text| !text.is_empty()).map(str::to_owned)
@@ -69,8 +69,8 @@ fn bytes_in(bytes: &[u8]) -> HeaderValue {
     }
 }
 
-/// Writes the properties of a message of ours. A text too long for AMQP's short strings is left out:
-/// those we make are not, and those we echo came as short strings.
+/// Converts the properties of an outgoing message. A text too long for AMQP's short strings is left out: our own
+/// texts are shorter, and echoed ones arrived as short strings.
 pub(super) fn properties_out(from: &Properties) -> BasicProperties {
     let short = |text: &Option<String>| text.as_deref().and_then(|text| ShortString::try_new(text).ok());
     let mut to = BasicProperties::default().with_delivery_mode(PERSISTENT);
@@ -113,7 +113,7 @@ fn headers_out(headers: &Headers) -> FieldTable {
 fn value_out(value: &HeaderValue) -> AMQPValue {
     match value {
         HeaderValue::Text(text) => AMQPValue::LongString(LongString::from(text.as_bytes())),
-        // What had fewer bits keeps fewer, where that is possible: 64 of them are how RabbitMQ counts.
+        // Integers with fewer bits keep 32 where possible: RabbitMQ itself counts in 64.
         HeaderValue::Small(value) => {
             i32::try_from(*value).map_or(AMQPValue::LongLongInt(*value), AMQPValue::LongInt)
         }

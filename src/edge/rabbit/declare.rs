@@ -1,4 +1,4 @@
-//! Declaring, or only checking, what `domain::topology` says.
+//! Declaration, or a passive check, of the topology in `domain::topology`.
 
 use std::time::Duration;
 
@@ -8,27 +8,27 @@ use lapin::{Channel, ErrorKind};
 
 use crate::domain::topology::{Argument, Exchange, ExchangeKind, Queue, Topology};
 
-/// How long declaring and consuming may take; a cluster without a majority does not answer at all.
+/// The timeout for declaring and consuming; a cluster without a majority does not answer at all.
 pub(super) const DECLARE_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Why the topology could not be made.
+/// The reason that the topology could not be declared.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Undeclared {
-    /// It is there, but not as it must be. Waiting will not change it.
+    /// It exists with other arguments or is missing. Waiting will not change that.
     #[error("{0}")]
     Wrong(String),
-    /// The broker did not answer as it should.
+    /// The broker did not answer as expected.
     #[error("failed to declare `{name}`: {why}")]
     Failed {
         /// The exchange or queue.
         name: String,
-        /// What the broker or the connection said.
+        /// The text from the broker or the connection.
         why: String,
     },
 }
 
-/// Declares exchanges, then queues, then their bindings; with `passive` only looks whether exchanges and
-/// queues are there.
+/// Declares exchanges, then queues, then their bindings; with `passive` only checks that exchanges and queues
+/// exist.
 pub(super) async fn declare(channel: &Channel, topology: &Topology, passive: bool) -> Result<(), Undeclared> {
     for exchange in &topology.exchanges {
         declare_exchange(channel, exchange, passive)
@@ -81,14 +81,14 @@ async fn declare_queue(channel: &Channel, queue: &Queue, passive: bool) -> lapin
     channel.queue_declare(short(&queue.name), options, arguments).await.map(drop)
 }
 
-/// Looks at a queue: how many messages wait in it and how many consumers it has. A queue that is not there
+/// Returns the number of waiting messages and of consumers of a queue. If the queue does not exist, the broker
 /// closes the channel.
 pub(super) async fn look(channel: &Channel, name: &str) -> lapin::Result<lapin::Queue> {
     let options = QueueDeclareOptions { passive: true, durable: true, ..QueueDeclareOptions::default() };
     channel.queue_declare(short(name), options, FieldTable::default()).await
 }
 
-/// Whether a queue is not there at all. One whose node is down is not found either, and comes back.
+/// Returns true if a queue does not exist at all. A queue whose node is down is not found either, but comes back.
 pub(super) fn is_gone(error: &lapin::Error) -> bool {
     match error.kind() {
         ErrorKind::ProtocolError(refusal) => {
@@ -98,7 +98,7 @@ pub(super) fn is_gone(error: &lapin::Error) -> bool {
     }
 }
 
-/// Our own names are short: connection names have at most 32 bytes.
+/// Converts one of our own names, which are short: connection names have at most 32 bytes.
 fn short(text: &str) -> ShortString {
     ShortString::try_new(text).expect("names of queues and exchanges are far below 255 bytes")
 }
@@ -112,9 +112,9 @@ fn undeclared(what: &str, name: &str, error: &lapin::Error, passive: bool) -> Un
     }
 }
 
-/// The broker's refusal in words an operator can act on. What may be otherwise in a moment is not wrong:
-/// 3.10 cuts off (`INTERNAL_ERROR`) some of those who declare the same queue at once, and a queue without
-/// its leader is not found.
+/// Converts the broker's refusal to text that an operator can act on. A condition that may pass in a moment is not
+/// `Wrong`: 3.10 disconnects (`INTERNAL_ERROR`) some clients that declare the same queue at once, and a queue
+/// without its leader is not found.
 fn refused(what: &str, name: &str, (code, said): (u16, &str), passive: bool) -> Undeclared {
     match code {
         PRECONDITION_FAILED if said.contains("inequivalent arg") => {
@@ -132,13 +132,13 @@ fn refused(what: &str, name: &str, (code, said): (u16, &str), passive: bool) -> 
     }
 }
 
-/// What the broker closes a channel with.
+/// The reply codes with which the broker closes a channel.
 pub(super) const ACCESS_REFUSED: u16 = 403;
 pub(super) const NOT_FOUND: u16 = 404;
 pub(super) const PRECONDITION_FAILED: u16 = 406;
 
-/// `PRECONDITION_FAILED - inequivalent arg 'x-delivery-limit' for queue 'q' in vhost '/': received the
-/// value '10' of type 'long' but current is none`, as RabbitMQ 3.10 and 4.0 say it.
+/// Explains `PRECONDITION_FAILED - inequivalent arg 'x-delivery-limit' for queue 'q' in vhost '/': received the
+/// value '10' of type 'long' but current is none`, the text of RabbitMQ 3.10 and 4.0.
 fn inequivalent(what: &str, name: &str, said: &str) -> String {
     let argument = said.split_once("inequivalent arg '").and_then(|(_, rest)| rest.split('\'').next());
     let difference = said.rsplit_once("': ").map_or(said, |(_, difference)| difference);

@@ -1,30 +1,30 @@
-//! Why one life of the connections ended, or did not begin. What follows from it, the supervisor knows.
+//! The reasons that a generation of connections ended, or did not begin. The supervisor decides what follows.
 
 use super::connecting::explain;
 use super::declare::Undeclared;
 
-/// Why one generation ended.
+/// The reason that one generation ended.
 pub(super) enum Doubt {
-    /// It did not begin.
+    /// The generation did not begin.
     Unreachable(String),
-    /// The broker has not what it must have.
+    /// The broker lacks a required exchange or queue, or has another one.
     Undeclared(Undeclared),
-    /// It was there, and then something failed.
+    /// The generation began, and then something failed.
     Lost(&'static str),
-    /// The worker is told to stop, and everything in hand is done.
+    /// The worker was told to stop, and all messages in hand are done.
     Stopping,
-    /// The worker was told to stop, and that did not end in order.
+    /// The worker was told to stop, and did not drain in order.
     Unfinished(&'static str),
 }
 
 impl Doubt {
-    /// The broker refused, or was gone, before the generation began.
+    /// Creates the doubt for a broker that refused, or was gone, before the generation began.
     pub fn unreachable(error: lapin::Error) -> Self {
         Self::Unreachable(explain(&error))
     }
 }
 
-/// The broker does not answer at all.
+/// Creates the doubt for a broker that does not answer at all.
 pub(super) fn silent() -> Doubt {
     Doubt::Unreachable("the broker does not answer".to_owned())
 }

@@ -1,7 +1,7 @@
-//! One life of the consuming connection: whatever the roster names is served on it, each by itself.
+//! One generation of the consuming connection: it serves each Okta connection in the roster separately.
 //!
-//! A connection that comes to the roster or leaves it disturbs no other. Any doubt ends the whole
-//! generation; what was delivered in it is then no longer ours.
+//! A connection that joins or leaves the roster does not disturb the other ones. Any doubt ends the whole
+//! generation; messages delivered in it are then no longer ours.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -25,26 +25,26 @@ use super::serving::{Serving, serve};
 use super::site::Site;
 use super::turned;
 
-/// How long work in flight may go on after the worker is told to stop.
+/// The time for messages in flight to finish after the worker is told to stop.
 pub(super) const DRAIN_MAX: Duration = Duration::from_secs(25);
 
-/// What is done when the broker has not what one of the connections needs.
+/// The policy for a broker that lacks what one of the connections needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Wrong {
-    /// Nothing is served: it is the start, and somebody is looking.
+    /// The generation ends: it is the start, and an operator is watching.
     Ends,
-    /// The others are served.
+    /// The generation serves the other connections.
     IsLeftOut,
 }
 
-/// What ended: a connection, or, without a name, what belongs to none.
+/// The result of a task: of a connection, or, without a name, of the queues that belong to none.
 type Ended = (Option<ConnectionName>, Result<(), Doubt>);
 
-/// What goes on for a connection.
+/// The service of a connection.
 enum Service {
-    /// It is served, or on its way out; how to halt that.
+    /// It is served, or draining; holds the halt signal.
     Served(watch::Sender<bool>),
-    /// It was removed, and whoever still waits is answered; how to halt that.
+    /// It was removed, and its remaining messages are answered; holds the halt signal.
     Removed(watch::Sender<bool>),
 }
 
@@ -55,24 +55,24 @@ impl Service {
     }
 }
 
-/// What is being served.
+/// The services that run in one generation.
 pub(super) struct Generation {
     site: Arc<Site>,
     roster: Roster,
     running: JoinSet<Ended>,
-    /// What goes on for each connection.
+    /// The service of each connection.
     served: HashMap<ConnectionName, Service>,
-    /// How to halt what belongs to no connection.
+    /// The halt signal for the queues that belong to no connection.
     halt: watch::Sender<bool>,
-    /// Hears the other workers.
+    /// Listens to the other workers.
     _hearing: JoinSet<()>,
 }
 
 impl Generation {
-    /// Declares what all share, hears the other workers, and begins to serve everything in the roster.
+    /// Declares the shared topology, listens to the other workers, and begins to serve everything in the roster.
     ///
     /// # Errors
-    /// When the broker has other queues than are needed, or the connection is no good.
+    /// If the broker's queues differ from those needed, or the connection fails.
     pub async fn begin(site: Site, shared: &Topology, wrong: Wrong) -> Result<Self, Doubt> {
         let channel = site.connection.create_channel().await.map_err(Doubt::unreachable)?;
         declare(&channel, shared, site.passive).await.map_err(Doubt::Undeclared)?;
@@ -107,7 +107,7 @@ impl Generation {
         Ok(generation)
     }
 
-    /// How a connection will be told to halt.
+    /// Registers a service for a connection and returns its halt signal.
     fn halted(
         &mut self,
         name: &ConnectionName,
@@ -119,8 +119,8 @@ impl Generation {
         halted
     }
 
-    /// Halts whoever has left the roster and begins to serve whoever has come to it. One that comes again
-    /// while it is on its way out begins when it has left. Of one that has left, what remains is answered.
+    /// Halts connections that have left the roster and begins to serve new ones. A connection that returns while it
+    /// drains begins when it has left. The worker answers the remaining messages of one that has left.
     fn follow(&mut self) {
         let names = self.roster.names();
         for (name, service) in &self.served {
@@ -148,9 +148,9 @@ impl Generation {
         }
     }
 
-    /// Serves until something ends that should not, or the worker is told to stop.
+    /// Serves until a task ends unexpectedly, or the worker is told to stop.
     pub async fn keep(&mut self, doubt: &Notify, stopping: &mut watch::Receiver<bool>) -> Doubt {
-        /// What is said when a task panicked.
+        /// The text for a task that panicked.
         const BUG: &str = "what serves the connections has a bug";
         loop {
             tokio::select! {
@@ -171,10 +171,10 @@ impl Generation {
         }
     }
 
-    /// Takes no more work, and waits until what is in hand is done and everybody has left.
+    /// Takes no more messages, and waits until those in hand are done and all services have ended.
     ///
     /// # Errors
-    /// When that did not end in order, or not in time.
+    /// If draining did not end in order, or not in time.
     pub async fn drain(&mut self) -> Result<(), &'static str> {
         self.halt.send_replace(true);
         self.served.values().for_each(Service::halt);
@@ -191,7 +191,7 @@ impl Generation {
         timeout(DRAIN_MAX, drained).await.unwrap_or(Err("time was up"))
     }
 
-    /// Ends whatever is still served, and the connection.
+    /// Aborts the remaining services and closes the connection.
     pub async fn end(mut self) {
         self.running.abort_all();
         close(&self.site.connection).await;

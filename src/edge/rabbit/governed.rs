@@ -1,7 +1,7 @@
-//! Once after it has started, the worker looks for policies on the broker that lose or refuse messages, and says so.
+//! A one-time check, after the worker has started, for policies on the broker that lose or refuse messages.
 //!
-//! By the management API where the configuration names it, else by a queue that is called like one of its own. Nothing
-//! waits for it, and nothing comes of it but a line in the log.
+//! Uses the management API if the configuration names it, else a probe queue named like one of the worker's own.
+//! Nothing waits for the check, and its only effect is a line in the log.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,10 +19,10 @@ use super::probe::probe;
 use super::publisher::Publisher;
 use super::roster::Roster;
 
-/// How long messages of its own are watched: nobody waits for it.
+/// The time for which probe messages are watched: nothing waits for the result.
 const WATCHED: Duration = Duration::from_secs(30);
 
-/// Looks, until what is returned is dropped.
+/// Starts the check. It runs until the returned set is dropped.
 pub(super) fn look_for_policies(
     settings: &Settings,
     mut roster: Roster,

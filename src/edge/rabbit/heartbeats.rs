@@ -1,7 +1,7 @@
-//! Heartbeats: each worker tells all others every two seconds that it is there, and for which connections.
+//! Heartbeats: each worker tells all other workers every two seconds which connections it serves.
 //!
-//! They travel like signals, so they survive the loss of any node: the exchange is on all of them, and a worker's
-//! own queue is where its connection is. Nothing waits for a heartbeat.
+//! They use the exchange of the signals, so they survive the loss of any node: the exchange is on all nodes, and a
+//! worker's own queue is on the node of its connection. Nothing waits for a heartbeat.
 
 use std::collections::BTreeSet;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -16,16 +16,16 @@ use crate::policy::peers::{HEARTBEAT_EVERY, Heartbeat, Peers};
 /// The AMQP `type` of a heartbeat.
 pub(super) const HEARTBEAT: &str = "okta.worker";
 
-/// For all who ask within this time, one answer is enough.
+/// The time in which several requests for a heartbeat get one answer.
 const TOGETHER: Duration = Duration::from_millis(100);
 
-/// The heartbeats of one worker, to and from.
+/// The heartbeats that one worker sends and receives.
 pub(super) struct Heartbeats {
     worker: u64,
     peers: Mutex<Peers>,
     /// The connections that this worker serves.
     serving: Mutex<BTreeSet<String>>,
-    /// Told when another worker has only just come and asks who is there.
+    /// Notified when another worker has just started and asks which workers exist.
     asked: Notify,
 }
 
@@ -38,7 +38,7 @@ impl Default for Heartbeats {
 }
 
 impl Heartbeats {
-    /// Hears one, this worker's own included.
+    /// Records a received heartbeat, this worker's own included.
     pub fn hear(&self, body: &[u8]) {
         let Some(heartbeat) = Heartbeat::decode(body) else { return };
         if heartbeat.asks && heartbeat.worker != self.worker {
@@ -47,28 +47,28 @@ impl Heartbeats {
         locked(&self.peers).hear(heartbeat, Instant::now());
     }
 
-    /// Returns how many workers serve a connection; `None` while this worker does not hear.
+    /// Returns the number of workers that serve a connection; `None` while this worker receives no heartbeats.
     pub fn workers(&self, connection: &ConnectionName) -> Option<u32> {
         locked(&self.peers).workers(connection.as_str(), Instant::now())
     }
 
-    /// Names a connection as served from the next heartbeat on.
+    /// Adds a connection to the served ones, from the next heartbeat on.
     pub fn serve(&self, connection: &ConnectionName) {
         locked(&self.serving).insert(connection.to_string());
     }
 
-    /// Names it no longer.
+    /// Removes a connection from the served ones.
     pub fn leave(&self, connection: &ConnectionName) {
         locked(&self.serving).remove(connection.as_str());
     }
 
-    /// Waits until the next one is due: every two seconds, and when another worker asks.
+    /// Waits until the next heartbeat is due: every two seconds, and when another worker asks.
     pub async fn due(&self) {
         let _ = timeout(HEARTBEAT_EVERY, self.asked.notified()).await;
         sleep(TOGETHER).await;
     }
 
-    /// The next one.
+    /// Returns the next heartbeat.
     pub fn next(&self, asks: bool) -> Heartbeat {
         let (worker, release) = (self.worker, env!("CARGO_PKG_VERSION").to_owned());
         Heartbeat { worker, release, connections: locked(&self.serving).clone(), asks }

@@ -1,4 +1,4 @@
-//! Looking at the broker without changing it.
+//! Read-only inspection of the broker.
 
 use std::time::Duration;
 
@@ -14,34 +14,34 @@ use super::declare::{Undeclared, declare, look};
 use super::probe::probe;
 use super::supervisor::Ended;
 
-/// How long the whole look may take.
+/// The timeout of the whole inspection.
 const LOOK_MAX: Duration = Duration::from_secs(30);
 
-/// How long messages are watched that policies may drop: somebody waits for it.
+/// The time for which messages are watched that policies may drop: a user waits for the result.
 const WATCHED: Duration = Duration::from_secs(3);
 
-/// What was found of one queue.
+/// The state of one queue.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Found {
-    /// It is there, with the right arguments.
+    /// The queue exists, with the right arguments.
     Right {
-        /// Messages that wait in it.
+        /// The number of messages waiting.
         messages: u32,
-        /// Consumers on it.
+        /// The number of consumers.
         consumers: u32,
     },
-    /// It is not there.
+    /// The queue does not exist.
     Missing,
-    /// Its node is down; in the broker's words.
+    /// The node of the queue is down; in the broker's words.
     Away(String),
-    /// It is there with other arguments, or may not be looked at.
+    /// The queue has other arguments, or the user may not inspect it.
     Wrong(String),
 }
 
-/// Connects and looks at every queue that these connections need, by name.
+/// Connects and inspects every queue that these connections need, by name.
 ///
 /// # Errors
-/// When the broker cannot be reached.
+/// If the broker cannot be reached.
 pub async fn inspect(
     settings: &Settings,
     connections: &[ConnectionName],
@@ -62,11 +62,11 @@ pub async fn inspect(
     timeout(LOOK_MAX, look).await.unwrap_or_else(|_| Err("the broker does not answer".to_owned()))
 }
 
-/// Looks what becomes of messages in a queue that is called like a work queue of this connection; what policies do
-/// that show within a moment.
+/// Probes a queue named like a work queue of this connection, and returns the effects of policies that show within a
+/// moment.
 ///
 /// # Errors
-/// When that cannot be found out, in words.
+/// A description of the failure, if the probe fails.
 pub async fn observed(settings: &Settings, connection: &ConnectionName) -> Result<Vec<String>, String> {
     let way = Way::new(settings).map_err(|ended| ended.to_string())?;
     let amqp = way.connect("probing").await?;
@@ -75,7 +75,7 @@ pub async fn observed(settings: &Settings, connection: &ConnectionName) -> Resul
     found
 }
 
-/// Looks whether a queue is there, and only then declares it again, which compares the arguments.
+/// Checks that a queue exists, and only then declares it again, which compares the arguments.
 async fn look_at(connection: &Connection, name: &str, mut one: Topology) -> Result<Found, String> {
     let channel = channel(connection).await?; // a refusal closes it, so each look has its own
     let queue = match look(&channel, name).await {

@@ -1,4 +1,4 @@
-//! What only RabbitMQ's management API can tell: which queues there are at all, and which policies lie over them.
+//! Facts that only RabbitMQ's management API reveals: which queues exist, and which policies apply to them.
 
 use std::time::Duration;
 
@@ -13,15 +13,15 @@ use crate::policy::hazards::{Governed, Hazard, hazards};
 use super::Settings;
 use super::connecting::uri;
 
-/// How long the answer may take.
+/// The timeout for the answer.
 const ANSWER_MAX: Duration = Duration::from_secs(10);
 
-/// A queue of ours that no connection in the configuration serves.
+/// A work queue that no connection in the configuration serves.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct Orphan {
-    /// Its name.
+    /// The name of the queue.
     pub name: String,
-    /// Messages that wait in it, unanswered.
+    /// The number of messages that wait in it, unanswered.
     #[serde(default)]
     pub messages: u64,
 }
@@ -30,7 +30,7 @@ pub struct Orphan {
 /// URI in its virtual host.
 ///
 /// # Errors
-/// When the API cannot be asked; without any credential in the text.
+/// If the API cannot be queried; the text holds no credential.
 pub async fn orphans(
     settings: &Settings,
     base_url: &str,
@@ -51,7 +51,7 @@ pub async fn orphans(
 /// Asks the management API which policies lose or refuse messages of the worker's queues.
 ///
 /// # Errors
-/// When the API cannot be asked; without any credential in the text.
+/// If the API cannot be queried; the text holds no credential.
 pub async fn policies(settings: &Settings, base_url: &str) -> Result<Vec<Hazard>, String> {
     const COLUMNS: &str = "name,arguments,policy,operator_policy,effective_policy_definition";
     Ok(hazards(&governed(queues(settings, base_url, COLUMNS).await?)))
@@ -67,12 +67,12 @@ struct Described {
     policy: Option<String>,
     #[serde(default)]
     operator_policy: Option<String>,
-    /// A list without items where there is none.
+    /// An empty list if no policy applies.
     #[serde(default)]
     effective_policy_definition: Value,
 }
 
-/// The worker's own queues of these, but those that hold no messages.
+/// Selects the worker's own queues, except those that hold no messages.
 fn governed(queues: Vec<Described>) -> Vec<Governed> {
     const OWN: &str = "okta.";
     const PRESENCE: &str = "okta.presence.";
@@ -93,7 +93,7 @@ fn governed(queues: Vec<Described>) -> Vec<Governed> {
     governed.collect()
 }
 
-/// Asks for some columns of all queues of the virtual host.
+/// Queries some columns of all queues of the virtual host.
 async fn queues<T: DeserializeOwned>(
     settings: &Settings,
     base_url: &str,

@@ -1,9 +1,9 @@
-//! Reading what the client library does not read: short texts of AMQP that are not UTF-8.
+//! A repair of AMQP short strings that are not UTF-8, which the client library cannot parse.
 //!
-//! lapin gives its connection up over one (a message id, a reply queue, the name of a header), so whoever looks at
-//! parked messages would never get past one of them. Here they are mended on the way in, byte by byte and at the same
-//! length: each byte that is no UTF-8 becomes [`SUBSTITUTE`]. Everything else, bodies and values of headers among
-//! it, passes as it is.
+//! lapin closes its connection over one (a message id, a reply queue, the name of a header), so a reader of parked
+//! messages would never get past such a message. This stream replaces each byte that is not UTF-8 with
+//! [`SUBSTITUTE`], on the way in and without changing the length. Everything else, including bodies and values of
+//! headers, passes unchanged.
 
 use std::fmt;
 use std::io::{self, Read, Write};
@@ -25,27 +25,27 @@ use crate::worker::parked::SUBSTITUTE;
 
 use super::stream::stream;
 
-/// What an invalid byte becomes.
+/// The replacement of an invalid byte.
 const SUBSTITUTE_BYTE: u8 = SUBSTITUTE as u8;
 
-/// Bytes of a frame around its payload: kind, channel and size before it, an end mark after it.
+/// The bytes of a frame around its payload: kind, channel and size before it, an end mark after it.
 const FRAME_HEAD: usize = 7;
 const FRAME_END: usize = 1;
 
-/// Kinds of frames.
+/// The kinds of frames.
 const METHOD: u8 = 1;
 const HEADER: u8 = 2;
 
-/// Class and number of the method that announces a message.
+/// Class and method id of `basic.deliver`, which announces a message.
 const DELIVER: [u8; 4] = [0, 60, 0, 60];
 
-/// Bytes read at once.
+/// The bytes read at once.
 const CHUNK: usize = 16 * 1024;
 
-/// Tables nested deeper are left as they are.
+/// The greatest nesting depth of tables; deeper ones are left as they are.
 const DEPTH_MAX: usize = 16;
 
-/// Opens a connection whose deliveries can all be read.
+/// Opens a connection on which lapin can read every delivery.
 pub(super) async fn connect(
     uri: AMQPUri,
     address: SocketAddr,
@@ -60,10 +60,10 @@ pub(super) async fn connect(
     Connection::connector(uri, Runtime::new(kit), connect, options).await
 }
 
-/// lapin's runtime, with other streams.
+/// lapin's runtime, with our streams.
 type Kit = RuntimeParts<Tokio, Mending>;
 
-/// tokio's reactor with streams that are mended. lapin's streams are made by [`connect`] and not here.
+/// tokio's reactor with repaired streams. [`connect`] makes lapin's streams, not this reactor.
 #[derive(Debug, Clone)]
 struct Mending(Tokio);
 
@@ -94,11 +94,11 @@ impl Reactor for Mending {
     }
 }
 
-/// A way to the broker.
+/// A byte stream to the broker.
 trait Way: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Way for T {}
 
-/// A stream whose frames are mended as they come in.
+/// A stream that repairs incoming frames.
 struct Mended {
     way: Box<dyn Way>,
     frames: Frames,
@@ -155,13 +155,13 @@ impl AsyncWrite for Mended {
     }
 }
 
-/// Bytes as they came, mended once a frame is whole. No frame is longer than the broker and lapin have agreed.
+/// A buffer of incoming bytes that repairs each complete frame. The negotiated frame size bounds each frame.
 #[derive(Default)]
 struct Frames {
     bytes: Vec<u8>,
-    /// So many of them are given away.
+    /// The number of bytes already returned.
     given: usize,
-    /// So many of them are whole frames.
+    /// The number of bytes in complete frames.
     whole: usize,
 }
 
@@ -180,7 +180,7 @@ impl Frames {
         }
     }
 
-    /// The length of the next frame, when it is whole.
+    /// Returns the length of the next frame, if it is complete.
     fn frame(&self) -> Option<usize> {
         let ahead = &self.bytes[self.whole..];
         let size: [u8; 4] = ahead.get(3..FRAME_HEAD)?.try_into().ok()?;
@@ -196,7 +196,7 @@ impl Frames {
     }
 }
 
-/// Mends one frame. One that is not what it should be stays as it is from there on.
+/// Repairs one frame. From an unexpected byte on, it leaves the frame as it is.
 fn mend(kind: u8, payload: &mut [u8]) {
     let mut rest = Rest(payload);
     let _ = match kind {
@@ -206,7 +206,7 @@ fn mend(kind: u8, payload: &mut [u8]) {
     };
 }
 
-/// What of a payload is still to be read.
+/// The unread rest of a payload.
 struct Rest<'a>(&'a mut [u8]);
 
 impl<'a> Rest<'a> {
@@ -221,7 +221,7 @@ impl<'a> Rest<'a> {
         usize::try_from(u32::from_be_bytes(bytes)).ok()
     }
 
-    /// A text of at most 255 bytes: what must be mended.
+    /// Repairs a short string, of at most 255 bytes.
     fn short(&mut self) -> Option<()> {
         let length = self.cut(1)?[0];
         let mut text = self.cut(length.into())?;
@@ -234,7 +234,7 @@ impl<'a> Rest<'a> {
         Some(())
     }
 
-    /// The consumer, a number, a flag, the exchange and the key.
+    /// Repairs `basic.deliver`: the consumer, a number, a flag, the exchange and the key.
     fn deliver(&mut self) -> Option<()> {
         self.cut(DELIVER.len())?;
         self.short()?;
@@ -243,7 +243,7 @@ impl<'a> Rest<'a> {
         self.short()
     }
 
-    /// A message's properties, in the order of their flags.
+    /// Repairs a message's properties, in the order of their flags.
     fn properties(&mut self) -> Option<()> {
         self.cut(2 + 2 + 8)?;
         let flags = u16::from_be_bytes((*self.cut(2)?).try_into().ok()?);
@@ -308,7 +308,7 @@ mod tests {
         [&[kind, 0, 1], &long(payload)[..], &[0xCE]].concat()
     }
 
-    /// A header frame with headers, a correlation id and a message id.
+    /// Returns a header frame with headers, a correlation id and a message id.
     fn header(name: &[u8], value: &[u8], correlation: &[u8], id: &[u8]) -> Vec<u8> {
         let inner = [&short(name)[..], b"S", &long(value)].concat();
         let list = [&b"F"[..], &long(&inner), b"t\x01"].concat();
@@ -332,7 +332,7 @@ mod tests {
             .concat();
         let good =
             [deliver(b"a\x1a"), header(b"x\x1a", b"\xfd", b"\x1a\x1a", "né".as_bytes()), body].concat();
-        // However the bytes arrive, and in whatever portions they are asked for.
+        // The result does not depend on the sizes of the reads.
         for portion in [1, 2, 7, 64, came.len()] {
             let (mut frames, mut mended) = (Frames::default(), Vec::new());
             for part in came.chunks(portion) {

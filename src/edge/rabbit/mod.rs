@@ -1,4 +1,4 @@
-//! RabbitMQ through lapin: one supervisor, two connections, rebuilt whole on any doubt.
+//! RabbitMQ through lapin: one supervisor, two connections, both rebuilt on any doubt.
 
 mod asking;
 mod blocked;
@@ -44,30 +44,30 @@ pub use roster::Gossips;
 pub use shelf::{Found as Parked, Shelf, Slip};
 pub use supervisor::{Ended, Supervisor};
 
-/// How to reach and use the broker.
+/// The settings for reaching and using the broker.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Settings {
     /// The AMQP URI that is tried first; a secret because it holds a password.
     pub url: Secret,
-    /// Those of other nodes, tried in turn. Virtual host and user are the same in all.
+    /// The URIs of other nodes, tried in turn. Virtual host and user are the same in all.
     pub other_urls: Vec<Secret>,
-    /// Certificates (PEM) to trust instead of the system's, for `amqps`.
+    /// The file of certificates (PEM) to trust instead of the system's, for `amqps`.
     pub ca_file: Option<PathBuf>,
-    /// Unacknowledged messages per connection and lane.
+    /// The limit of unacknowledged messages per connection and lane.
     pub prefetch: u16,
-    /// Bytes of messages held in memory, all lanes together.
+    /// The limit of message bytes held in memory, all lanes together.
     pub held_bytes_max: u64,
-    /// The management API, as the worker's own user, to look for policies at start.
+    /// The management API, queried as the worker's own user for policies at start.
     pub management: Option<String>,
-    /// Whether the worker declares exchanges and queues, or only checks that they are there.
+    /// True if the worker declares exchanges and queues; otherwise it only checks that they exist.
     pub declare: bool,
-    /// How long parked messages are kept.
+    /// The time for which parked messages are kept.
     pub dead_ttl: Duration,
     /// The most parked messages kept.
     pub dead_max: u32,
 }
 
-/// Waits until a signal turns true, or nobody can turn it any more.
+/// Waits until a signal turns true, or its sender is dropped.
 async fn turned(signal: &mut tokio::sync::watch::Receiver<bool>) {
     let _ = signal.wait_for(|is_on| *is_on).await;
 }

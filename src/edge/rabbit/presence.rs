@@ -1,10 +1,10 @@
-//! Being counted: how many workers serve a connection, this one included.
+//! The number of workers that serve a connection, this one included.
 //!
-//! Two sources, and the larger count holds. RabbitMQ counts the consumers of the presence queue, which every release
-//! uses, and forgets one with its connection; but a classic queue is away with its node. Workers of this release also
-//! tell each other by heartbeats. (A quorum queue would survive the node, but goes on counting the consumers that were
-//! connected to it until it is back: measured on 3.10.8.) A source that does not answer is left out, and without any
-//! the last count holds: nobody stops working over it.
+//! There are two sources, and the larger count wins. RabbitMQ counts the consumers of the presence queue, which every
+//! release uses, and drops one with its connection; but a classic queue is away with its node. Workers of this release
+//! also tell each other by heartbeats. (A quorum queue would survive the node, but keeps counting the consumers that
+//! were connected to it until it is back: measured on 3.10.8.) A source that does not answer is ignored, and if none
+//! answers the last count stays valid: no worker stops working because of it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -31,66 +31,65 @@ use super::signals::Signals;
 use super::site::Site;
 use super::turned;
 
-/// How often a connection's workers are counted, on average. Some calls of less than a millisecond; a worker
-/// that has just come keeps back until it was counted three times.
+/// The average interval between counts of a connection's workers. A count takes a few calls of less than a
+/// millisecond; a new worker holds back until it was counted three times.
 const COUNT_EVERY: Duration = Duration::from_secs(2);
 
-/// By how much a wait may be shorter or longer, so that workers started together do not ask in step.
+/// The relative jitter of a wait, so that workers started together do not ask in step.
 const JITTER: f64 = 0.2;
 
-/// How long the broker may take to answer before it is doubted: as long as a confirm, because the same busy
-/// broker answers both.
+/// The time the broker may take to answer before it is doubted: as long as a confirm, because the same busy broker
+/// answers both.
 const ANSWER_MAX: Duration = Duration::from_secs(30);
 
-/// How long the work may wait for the first count. In a cluster that has just been cut in two, a look at a classic
-/// queue took 64 s.
+/// The time that serving may wait for the first count. In a cluster just after a partition, a passive declare of a
+/// classic queue took 64 s.
 pub(super) const FIRST_COUNT_MAX: Duration = Duration::from_secs(5);
 
-/// How long telling the broker that this worker has left may take. The end of the connection tells it, too.
+/// The time for telling the broker that this worker has left. The broker also notices the end of the connection.
 const LEAVE_MAX: Duration = Duration::from_secs(5);
 
-/// How long a work queue may have no leader as seen from this node. RabbitMQ then answers that it has no consumers,
-/// this worker's included, within 250 ms; an election takes 0.2 s, and 6 s where the old leader is only cut off.
+/// The time a work queue may have no leader as seen from this node. RabbitMQ then answers that it has no consumers,
+/// this worker's included, within 250 ms; an election takes 0.2 s, and 6 s if the old leader is only partitioned off.
 const LEADERLESS_MAX: Duration = Duration::from_secs(15);
 
-/// How often in a row a work queue may not be there: whoever consumes it declares it again.
+/// The number of consecutive failures to find a work queue; its consumers declare it again.
 const LOOKS_MAX: u32 = 5;
 
-/// What the presence queue says.
+/// The count from the presence queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Count {
-    /// Nothing yet.
+    /// No count yet.
     NotYet,
-    /// It cannot be asked.
+    /// The queue cannot be queried.
     Unknown,
-    /// So many consumers.
+    /// The number of consumers.
     Workers(u32),
 }
 
-/// One worker's presence on one connection, for as long as it is kept.
+/// One worker's presence on one connection, while it is kept.
 pub(super) struct Presence {
     connection: ConnectionName,
     roster: Roster,
     signals: Arc<Signals>,
-    /// Who is told how much waits in the queues.
+    /// The receiver of the numbers of waiting messages.
     inbox: Arc<dyn Inbox>,
     amqp: Arc<Connection>,
-    /// For looking at the work queues.
+    /// The channel for querying the work queues.
     work: Channel,
     restoring: Arc<Restoring>,
     counted: watch::Receiver<Count>,
     leaving: watch::Sender<bool>,
     queue: JoinSet<()>,
-    /// Since when the interactive queue has no leader.
+    /// The time since which the interactive queue has had no leader.
     leaderless: Option<Instant>,
 }
 
 impl Presence {
-    /// Becomes one of those who are counted, and counts for the first time; what does not answer until then is not
-    /// waited for.
+    /// Joins the counted workers and counts for the first time; waits for answers no longer than `until`.
     ///
     /// # Errors
-    /// When the AMQP connection is no good.
+    /// If the AMQP connection fails.
     pub async fn announce(site: &Site, connection: &ConnectionName, until: Instant) -> Result<Self, Doubt> {
         let work = site.connection.create_channel().await.map_err(Doubt::unreachable)?;
         let (counts, mut counted) = watch::channel(Count::NotYet);
@@ -125,11 +124,11 @@ impl Presence {
         Ok(announced)
     }
 
-    /// Counts again and again, until a work queue cannot be looked at or, before `halt`, has no leader.
+    /// Counts repeatedly, until a work queue cannot be queried or, before `halt`, has no leader.
     pub async fn keep(&mut self, halt: &watch::Receiver<bool>) -> Doubt {
         let mut failures = 0;
         loop {
-            // Another gossip knows nothing yet.
+            // A new gossip has no count yet.
             let _ = timeout(soon(), self.roster.changed()).await;
             match timeout(ANSWER_MAX, self.count()).await {
                 Ok(Ok(())) => failures = 0,
@@ -146,7 +145,7 @@ impl Presence {
         }
     }
 
-    /// Is counted no more.
+    /// Leaves the counted workers.
     pub async fn leave(mut self) {
         self.leaving.send_replace(true);
         self.signals.heartbeats.leave(&self.connection);
@@ -155,10 +154,10 @@ impl Presence {
     }
 
     async fn count(&mut self) -> lapin::Result<()> {
-        // A connection that is no longer served is counted by others alone.
+        // If the connection is no longer served, only other workers count it.
         let Some(gossip) = self.roster.gossip(self.connection.as_str()) else { return Ok(()) };
         let [interactive, bulk] = [self.look(Lane::Interactive).await?, self.look(Lane::Bulk).await?];
-        // This worker consumes it.
+        // This worker is a consumer itself, so zero means that there is no leader.
         self.leaderless = match interactive.consumer_count() {
             0 => self.leaderless.or(Some(Instant::now())),
             _ => None,
@@ -181,7 +180,7 @@ impl Presence {
         Ok(there)
     }
 
-    /// The larger of the two counts; `None` when neither is known.
+    /// Returns the larger of the two counts; `None` if neither is known.
     fn workers(&self) -> Option<u32> {
         let consumers = match *self.counted.borrow() {
             Count::Workers(consumers) => Some(consumers),
@@ -197,7 +196,7 @@ impl Drop for Presence {
     }
 }
 
-/// The presence queue of a connection, consumed by this worker whenever it can be. It never holds a message.
+/// The presence queue of a connection, consumed by this worker whenever possible. It never holds a message.
 struct PresenceQueue {
     amqp: Arc<Connection>,
     connection: ConnectionName,
@@ -208,7 +207,7 @@ struct PresenceQueue {
 }
 
 impl PresenceQueue {
-    /// Is counted until this worker leaves, and again after a while where that fails.
+    /// Stays counted until this worker leaves; retries after a failure.
     async fn keep(mut self) {
         let (mut failures, mut is_said) = (0, false);
         while let Err(why) = self.consume().await {
@@ -217,7 +216,7 @@ impl PresenceQueue {
             if was_counted {
                 (failures, is_said) = (0, false);
             }
-            // Where the connection is gone, that is said elsewhere.
+            // If the connection is gone, other code reports that.
             if !is_said && self.amqp.status().connected() {
                 self.observer.note(&Event::Uncounted { connection: &self.connection, why: &why });
                 is_said = true;
@@ -233,14 +232,14 @@ impl PresenceQueue {
     /// Consumes the queue and counts its consumers until this worker leaves.
     ///
     /// # Errors
-    /// Why that is not possible.
+    /// A description of the failure.
     async fn consume(&mut self) -> Result<(), String> {
         let channel = answered(self.amqp.create_channel()).await?;
         let topology = Topology::presence(&self.connection);
         let declared = declare(&channel, &topology, self.passive);
         let declared = timeout(ANSWER_MAX, declared).await.map_err(|_| SILENT.to_owned())?;
         declared.map_err(|undeclared| undeclared.to_string())?;
-        // Whatever somebody puts there is gone when it comes.
+        // With `no_ack`, any message that somebody puts there is dropped on delivery.
         let options = BasicConsumeOptions { no_ack: true, ..BasicConsumeOptions::default() };
         let (queue, tag) = (presence_queue(&self.connection), ShortString::default());
         let consuming = channel.basic_consume(queue.as_str().into(), tag, options, FieldTable::default());
@@ -265,10 +264,10 @@ impl PresenceQueue {
     }
 }
 
-/// What is said of a broker that does not answer.
+/// The error text for a broker that does not answer.
 const SILENT: &str = "the broker does not answer";
 
-/// The answer to one thing that was asked of the broker, in words where there is none.
+/// Waits for an answer of the broker, and converts a failure to text.
 async fn answered<T>(asked: impl Future<Output = lapin::Result<T>>) -> Result<T, String> {
     match timeout(ANSWER_MAX, asked).await {
         Ok(answer) => answer.map_err(|error| explain(&error)),
@@ -276,27 +275,27 @@ async fn answered<T>(asked: impl Future<Output = lapin::Result<T>>) -> Result<T,
     }
 }
 
-/// The wait before the next count.
+/// Returns the wait before the next count.
 fn soon() -> Duration {
     COUNT_EVERY.mul_f64(1.0 - JITTER + 2.0 * JITTER * fastrand::f64())
 }
 
-/// Whether any worker serves a connection that this one does not; `None` when nobody can tell.
+/// Returns true if any other worker serves a connection that this one does not; `None` if neither source answers.
 ///
 /// # Errors
-/// When the AMQP connection is no good.
+/// If the AMQP connection fails.
 pub(super) async fn is_served(site: &Site, connection: &ConnectionName) -> Result<Option<bool>, Doubt> {
     let channel = site.connection.create_channel().await.map_err(Doubt::unreachable)?; // a refusal closes it
     let consumers = match answered_or_gone(look(&channel, &presence_queue(connection))).await {
         Ok(found) => Some(found.map_or(0, |queue| queue.consumer_count())),
         Err(_) => None,
     };
-    // The count of heartbeats takes this worker for one of them.
+    // The heartbeat count includes this worker.
     let others = site.signals.heartbeats.workers(connection).map(|workers| workers.saturating_sub(1));
     Ok(consumers.max(others).map(|workers| workers > 0))
 }
 
-/// What was found of a queue; `None`: there is no such queue.
+/// Returns the state of a queue; `None` if there is no such queue.
 async fn answered_or_gone(
     looking: impl Future<Output = lapin::Result<lapin::Queue>>,
 ) -> Result<Option<lapin::Queue>, String> {
@@ -308,7 +307,7 @@ async fn answered_or_gone(
     }
 }
 
-/// Waits until a consumer of a queue without messages has ended.
+/// Waits until the consumer of a queue without messages has ended.
 async fn ended(mut consumer: Consumer) {
     while let Some(Ok(_)) = consumer.next().await {}
 }

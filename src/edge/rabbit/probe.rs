@@ -1,7 +1,7 @@
-//! What the policies on the broker do to a queue that is called like one of ours, as far as a moment shows.
+//! A probe for the effects of the broker's policies on a queue named like one of ours, as far as a moment shows them.
 //!
-//! AMQP does not tell policies. So a queue of this connection alone is declared, filled, watched and deleted: a short
-//! time to live, a small length and a short expiry show. Longer ones only the management API tells.
+//! AMQP does not reveal policies. So the probe declares, fills, watches and deletes an exclusive queue: a short time
+//! to live, a small length and a short expiry show. Only the management API reveals longer ones.
 
 use std::time::Duration;
 
@@ -13,23 +13,23 @@ use tokio::time::{sleep, timeout};
 use super::connecting::explain;
 use super::declare::look;
 
-/// How many messages are put into it: a smaller `max-length` shows.
+/// The number of messages published to it: a smaller `max-length` shows.
 const MESSAGES: u32 = 1000;
 
-/// How large each is; together with their number, a smaller `max-length-bytes` shows.
+/// The size of each message; together with their number, a smaller `max-length-bytes` shows.
 const MESSAGE_BYTES: usize = 100;
 
-/// How long the broker may take to do what it is asked.
+/// The time the broker may take to answer.
 const ANSWER_MAX: Duration = Duration::from_secs(30);
 
-/// Messages that are not written to disk.
+/// AMQP's transient delivery mode: messages are not written to disk.
 const TRANSIENT: u8 = 1;
 
-/// Looks what becomes of messages in a queue whose name begins like this one. A `message-ttl` or `expires` shows that is
-/// shorter than the time for which they are watched.
+/// Returns the effects of policies on messages in a queue whose name begins like this one. Detects a `message-ttl` or
+/// `expires` shorter than the time for which the messages are watched.
 ///
 /// # Errors
-/// When that cannot be found out, in words.
+/// A description of the failure, if the probe fails.
 pub(super) async fn probe(channel: &Channel, like: &str, watched: Duration) -> Result<Vec<String>, String> {
     let name = format!("{like}.probe-{:08x}", fastrand::u32(..));
     let probed = timeout(ANSWER_MAX + watched, watch(channel, &name, watched)).await;
@@ -71,7 +71,7 @@ async fn watch(channel: &Channel, name: &str, watched: Duration) -> Result<Vec<S
     Ok(found)
 }
 
-/// Puts messages into the queue; how many it refuses.
+/// Publishes messages to the queue and returns the number that it refuses.
 async fn fill(channel: &Channel, name: &str) -> lapin::Result<u32> {
     let properties = BasicProperties::default().with_delivery_mode(TRANSIENT);
     let mut confirms = Vec::new();

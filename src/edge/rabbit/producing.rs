@@ -1,8 +1,8 @@
-//! A producer's side of the broker: invocations go out by a [`Publisher`], and their results come in through a
-//! durable queue that the producer declares.
+//! A producer's side of the broker: a [`Publisher`] sends invocations, and their results arrive in a durable queue
+//! that the producer declares.
 //!
-//! Two connections, as a worker has, and rebuilt whole in the same way: a result that was not acknowledged by
-//! then comes again. Knows nothing of what is asked or answered.
+//! Two connections, like a worker's, and rebuilt together in the same way: unacknowledged results are then
+//! redelivered. Knows nothing of the content of invocations and results.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,36 +27,36 @@ use super::declare::{DECLARE_TIMEOUT, NOT_FOUND, declare, look};
 use super::publisher::Publisher;
 use super::{Settings, turned};
 
-/// Results in memory that are not acknowledged yet. Most are small, and one has a few MiB at most.
+/// The prefetch of results. Most are small, and one has a few MiB at most.
 const PREFETCH: u16 = 128;
 
-/// How long a reader that died may still stand in the broker's books.
+/// The time for which the broker may still list a consumer that died.
 const OTHER_READER_MAX: Duration = Duration::from_secs(10);
 
-/// How often it is looked whether it still does.
+/// The interval at which the queue is checked for that consumer.
 const LOOK_AGAIN: Duration = Duration::from_millis(250);
 
-/// How long leaving may take.
+/// The timeout for leaving.
 const CLOSE_MAX: Duration = Duration::from_secs(3);
 
-/// How long lapin may take to write an acknowledgement to the socket.
+/// The timeout for lapin to write an acknowledgement to the socket.
 const SETTLED_MAX: Duration = Duration::from_secs(5);
 
-/// One result.
+/// A received result.
 pub struct Reply {
     /// The body.
     pub body: Bytes,
-    /// Acknowledges it, and with it every result that came before.
+    /// Acknowledges this result and every earlier one.
     pub receipt: Box<dyn Receipt>,
 }
 
-/// Why the counter does not open.
+/// The reason that the counter does not open.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Unopened {
-    /// Results are expected in a queue that is gone.
+    /// The queue that should hold results does not exist any more.
     #[error("the queue `{0}`, where results are expected, is not there any more")]
     Missing(String),
-    /// The broker cannot be reached or refuses, or somebody else reads the queue.
+    /// The broker cannot be reached or refuses, or another process reads the queue.
     #[error("{0}")]
     Failed(String),
 }
@@ -67,24 +67,24 @@ impl From<String> for Unopened {
     }
 }
 
-/// Where invocations are handed in and results handed out.
+/// The producer's handle: it publishes invocations and receives results.
 pub struct Counter {
-    /// The way out.
+    /// The publisher of invocations.
     pub publisher: Arc<Publisher>,
-    /// The results as they come.
+    /// The results in order of arrival.
     pub replies: mpsc::Receiver<Reply>,
-    /// How many results waited when the counter opened.
+    /// The number of results that waited when the counter opened.
     pub waiting: u32,
     keeping: JoinHandle<()>,
     leave: watch::Sender<bool>,
 }
 
 impl Counter {
-    /// Connects, and declares the queue. With `must_be_there` it only looks for it, because results are expected
-    /// in it.
+    /// Connects, and declares the queue. With `must_be_there`, a missing queue is an error, because it should hold
+    /// results.
     ///
     /// # Errors
-    /// When it cannot be opened.
+    /// If the counter cannot be opened.
     pub async fn open(
         settings: &Settings,
         queue: Queue,
@@ -115,7 +115,7 @@ impl Drop for Counter {
     }
 }
 
-/// Keeps the connections.
+/// The task that keeps the connections up.
 struct Keeper {
     way: Way,
     queue: Queue,
@@ -124,7 +124,7 @@ struct Keeper {
     leaving: watch::Receiver<bool>,
 }
 
-/// One life of the connections.
+/// One generation of the connections.
 struct Generation {
     connection: Connection,
     channel: Channel,
@@ -133,7 +133,7 @@ struct Generation {
 }
 
 impl Keeper {
-    /// Looks for the queue and waits until nobody else reads it; how many results wait there.
+    /// Waits until no other process reads the queue, and returns the number of results waiting in it.
     async fn first_look(&self, must_be_there: bool) -> Result<u32, Unopened> {
         let failed = |why: String| Unopened::Failed(self.way.unreached(&why));
         let connection = self.way.connect("looking").await.map_err(failed)?;
@@ -163,14 +163,14 @@ impl Keeper {
         format!("another process still reads the results in the queue `{}`", self.queue.name)
     }
 
-    /// Why the queue cannot be read. RabbitMQ refuses a second reader beside an exclusive one, and an exclusive one
-    /// beside any other.
+    /// Explains why the queue cannot be read. RabbitMQ refuses a second consumer beside an exclusive one, and an
+    /// exclusive one beside any other.
     fn unread(&self, error: &lapin::Error) -> String {
         let said = error.to_string();
         if said.contains("in exclusive use") { self.read_by_another() } else { said }
     }
 
-    /// A new life.
+    /// Opens a new generation.
     async fn connect(&self) -> Result<Generation, String> {
         let generation = timeout(DECLARE_TIMEOUT, async {
             let connection = self.way.connect("collecting").await?;
@@ -187,7 +187,7 @@ impl Keeper {
         generation.await.unwrap_or_else(|_| Err("the broker does not answer".to_owned()))
     }
 
-    /// Hands results over, one life of the connections after the other, until it is time to leave.
+    /// Hands over results, one generation after the other, until the producer leaves.
     async fn keep(self, mut generation: Generation, came: mpsc::Sender<Reply>) {
         loop {
             let mut leaving = self.leaving.clone();
@@ -215,7 +215,7 @@ impl Keeper {
 }
 
 impl Generation {
-    /// Hands results over until the connections are in doubt: why. `None`: nobody takes them any more.
+    /// Hands over results until the connections are in doubt, and returns why; `None` if the receiver is dropped.
     async fn serve(&mut self, came: &mpsc::Sender<Reply>) -> Option<String> {
         loop {
             let next = tokio::select! {
@@ -230,7 +230,7 @@ impl Generation {
     }
 }
 
-/// Whether the broker says that there is no such queue.
+/// Returns true if the broker reports that there is no such queue.
 fn is_missing(error: &lapin::Error) -> bool {
     matches!(error.kind(), ErrorKind::ProtocolError(refusal) if refusal.get_id() == NOT_FOUND)
 }
@@ -238,16 +238,16 @@ fn is_missing(error: &lapin::Error) -> bool {
 async fn consume(channel: &Channel, queue: &str) -> lapin::Result<Consumer> {
     channel.basic_qos(PREFETCH, BasicQosOptions::default()).await?;
     let (queue, tag) = (ShortString::from(queue), ShortString::default());
-    // Two readers would each get some of the results and wait for the others.
+    // Two consumers would each get some of the results and wait for the rest.
     let alone = BasicConsumeOptions { exclusive: true, ..BasicConsumeOptions::default() };
     channel.basic_consume(queue, tag, alone, FieldTable::default()).await
 }
 
-/// The right to acknowledge a result and all before it.
+/// The receipt of a result and all results before it.
 struct UpTo {
-    /// Without its body.
+    /// The delivery without its body.
     delivery: lapin::message::Delivery,
-    /// lapin closes a channel with its last handle.
+    /// A handle that keeps the channel open: lapin closes a channel with its last handle.
     _channel: Channel,
 }
 

@@ -1,10 +1,9 @@
-//! The way out: each message is published, confirmed, and only then called posted.
+//! Publishing with confirms: a message counts as posted only after the broker has confirmed it.
 //!
-//! lapin hands a returned message to whichever confirm completes first (12 of 2,800 were wrong), so a
-//! channel has one mandatory publish in flight, and there are several channels. Direct replies are never
-//! mandatory and share one channel. A confirm that does not come says nothing: the same message goes out
-//! again under the same id. What may be lost has a channel without confirms. While the broker does not
-//! read, nothing is handed to lapin.
+//! lapin assigns a returned message to whichever confirm completes first (12 of 2,800 were wrong), so a channel has
+//! one mandatory publish in flight, and there are several channels. Direct replies are never mandatory and share one
+//! channel. A missing confirm proves nothing: the same message is published again under the same id. Messages that
+//! may be lost use a channel without confirms. While the broker does not read, nothing is given to lapin.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,78 +27,78 @@ use super::convert::properties_out;
 use super::declare::{ACCESS_REFUSED, NOT_FOUND, PRECONDITION_FAILED};
 use super::turned;
 
-/// Channels for mandatory messages: one message each at a time. As many as a lane has messages in work by
-/// default, so that answers need not wait for each other where the broker is slow to confirm.
+/// The number of channels for mandatory messages, one message at a time each. It equals the default number of
+/// messages in work per lane, so that answers do not wait for each other when the broker confirms slowly.
 const CHANNELS: usize = 32;
 
-/// How long a confirm may take before the message is sent again: the broker writes to disk first, and a
-/// leader of a quorum queue may just be elected.
+/// The time to wait for a confirm before the message is sent again: the broker writes to disk first, and a quorum
+/// queue may be electing its leader.
 const CONFIRM_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// How often a queue that refuses a message (full, with `reject-publish`) is asked, and an exchange.
+/// The number of refusals (a full queue with `reject-publish`, or an exchange) after which the publisher gives up.
 const REFUSALS_MAX: u32 = 8;
 
-/// The waits between such tries, and between others that may go on for ever.
+/// The waits between such attempts, and between attempts without a limit.
 const AGAIN: RetryRules =
     RetryRules { attempts_max: u32::MAX, base: Duration::from_millis(100), cap: Duration::from_secs(5) };
 
 /// The channels of one generation of the publishing connection.
 struct Lines {
     connection: Connection,
-    /// Nothing is published while it is.
+    /// The blocked state; nothing is published while it is set.
     blocked: Blocked,
     mandatory: Vec<Mutex<Option<Channel>>>,
     direct: Mutex<Option<Channel>>,
-    /// For what may be lost. Opened once: if the broker closes it, that was a refusal.
+    /// The channel for messages that may be lost. Opened once: if the broker closes it, that was a refusal.
     aside: Mutex<Option<Channel>>,
     turn: std::sync::atomic::AtomicUsize,
-    /// Told when a channel cannot be opened: the connection is no good.
+    /// Notified when a channel cannot be opened, which means that the connection has failed.
     doubt: Arc<Notify>,
 }
 
-/// Publishes through whatever generation is there.
+/// A publisher over the current generation of the publishing connection.
 pub struct Publisher {
     lines: watch::Sender<Option<Arc<Lines>>>,
     leaving: watch::Receiver<bool>,
 }
 
-/// Why there is no channel for what may be lost.
+/// The reason that there is no channel for messages that may be lost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum NoLine {
     /// There is no connection, or the broker does not read from it.
     Now,
-    /// The broker has refused what was published before.
+    /// The broker has refused an earlier message.
     Refused,
 }
 
-/// What one try came to.
+/// The outcome of one attempt.
 enum Try {
     Posted(Posted),
-    /// Why.
+    /// The reason for the refusal.
     Refused(String),
-    /// The broker is not set up to take so much; in its own words.
+    /// The message exceeds the broker's limit; in its own words.
     TooLarge(String),
     Unknown,
 }
 
-/// What became of a message that may not go out twice unless the second says so.
+/// The outcome of publishing a message that may only be repeated if the repetition is marked as one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Offered {
-    /// The broker has it.
+    /// The broker has the message.
     Confirmed,
-    /// The broker would not take it, however often it was asked; in its own words.
+    /// The broker refused every attempt; in its own words.
     Refused(String),
-    /// The broker may have it: nobody knows.
+    /// The outcome is unknown: the broker may have the message.
     Unclear,
 }
 
 impl Publisher {
-    /// A publisher without a connection. When `leaving` turns true, it no longer waits for one.
+    /// Creates a publisher without a connection. When `leaving` turns true, it no longer waits for one.
     pub fn new(leaving: watch::Receiver<bool>) -> Self {
         Self { lines: watch::Sender::new(None), leaving }
     }
 
-    /// Takes the connection of a new generation. `doubt` is told when it proves to be no good.
+    /// Uses the connection of a new generation. Notifies `doubt` when that connection fails.
     pub(super) fn attach(&self, connection: Connection, blocked: Blocked, doubt: Arc<Notify>) {
         let lines = Lines {
             connection,
@@ -113,7 +112,7 @@ impl Publisher {
         self.lines.send_replace(Some(Arc::new(lines)));
     }
 
-    /// Gives the connection up.
+    /// Closes the connection.
     pub(super) async fn detach(&self) {
         if let Some(lines) = self.lines.send_replace(None) {
             close(&lines.connection).await;
@@ -121,14 +120,14 @@ impl Publisher {
         }
     }
 
-    /// A channel without confirms, for what may be lost. Where the broker has stopped reading there is none:
-    /// lapin would keep in memory whatever is published, without a limit.
+    /// Returns the channel without confirms, for messages that may be lost. There is none while the broker does not
+    /// read: lapin would buffer whatever is published, without a limit.
     pub(super) async fn aside(&self) -> Result<Channel, NoLine> {
         let lines = self.lines.borrow().clone().ok_or(NoLine::Now)?;
         lines.aside().await
     }
 
-    /// A channel of its own for something else, if the broker reads from the connection now.
+    /// Opens a channel for another purpose, if the broker reads from the connection now.
     pub(super) async fn other_channel(&self) -> Option<Channel> {
         let lines = self.lines.borrow().clone()?;
         let status = lines.connection.status();
@@ -138,8 +137,8 @@ impl Publisher {
         timeout(CONFIRM_TIMEOUT, lines.connection.create_channel()).await.ok()?.ok()
     }
 
-    /// Publishes an invocation, and again only while the broker surely has not taken it: whoever sends one
-    /// again after a doubt must say so in it.
+    /// Publishes an invocation, and repeats it only while the broker has certainly not taken it: a caller that sends an
+    /// invocation again after an unknown outcome must mark it as resent.
     pub async fn offer(&self, post: &Post) -> Offered {
         let mut refusals = 0;
         loop {
@@ -160,7 +159,7 @@ impl Publisher {
         }
     }
 
-    /// The lines of the current generation, waited for.
+    /// Waits for the lines of the current generation.
     async fn lines(&self) -> Result<Arc<Lines>, Unposted> {
         let (mut lines, mut leaving) = (self.lines.subscribe(), self.leaving.clone());
         let attached = async { lines.wait_for(Option::is_some).await.map(drop) };
@@ -175,8 +174,8 @@ impl Publisher {
 #[async_trait]
 impl Postbox for Publisher {
     async fn post(&self, post: &Post) -> Result<Posted, Unposted> {
-        // Results always have a queue (by the alternate exchange), and so has what is parked: without one the
-        // topology must be made anew, and the message waits for it. Everything else has somewhere else to go.
+        // Results always have a queue (by the alternate exchange), and so do parked messages: if it is missing, the
+        // topology must be declared again, and the message waits for that. All other messages have an alternative.
         let insists = match &post.to {
             Address::Exchange(exchange, _) => *exchange == RESULTS,
             Address::Queue(queue) => queue == DEAD,
@@ -214,8 +213,8 @@ impl Lines {
     async fn publish(&self, post: &Post) -> Try {
         match &post.to {
             Address::DirectReply(name) => {
-                // Several at once on this channel: the lock is held while it is opened, not while the
-                // confirm is awaited.
+                // Several messages may be in flight on this channel: the lock is held while the channel is opened, not
+                // while the confirm is awaited.
                 let channel = { self.open(&mut *self.direct.lock().await).await.cloned() };
                 let Some(channel) = channel else { return Try::Unknown };
                 let tried = self.once(&channel, "", name, false, post).await;
@@ -239,8 +238,8 @@ impl Lines {
         if self.open(&mut line).await.is_none() {
             return Try::Unknown;
         }
-        // Whatever a channel still brings whose message nobody waits for any more, or of which nothing is known, is
-        // not to be mixed with later ones.
+        // A cancelled or unknown attempt drops its channel, so that late confirms are not mixed up with those of
+        // later messages.
         let Some(channel) = line.take() else { return Try::Unknown };
         let tried = self.once(&channel, exchange, key, true, post).await;
         if !matches!(tried, Try::Unknown) {
@@ -277,8 +276,7 @@ impl Lines {
         }
     }
 
-    /// The channel of a line as soon as the broker reads from it, opened when it is not there or no longer
-    /// good.
+    /// Returns the channel of a line once the broker reads from the connection. Opens it if it is missing or closed.
     async fn open<'a>(&self, line: &'a mut Option<Channel>) -> Option<&'a Channel> {
         self.blocked.passes().await;
         if !line.as_ref().is_some_and(|channel| channel.status().connected()) {
@@ -308,12 +306,12 @@ impl Lines {
             Some(Ok(Confirmation::Nack(_))) => Try::Refused("the queue is full".to_owned()),
             Some(Err(error)) if is_too_large(&error) => Try::TooLarge(explain(&error)),
             Some(Err(error)) if is_refusal(&error) => Try::Refused(explain(&error)),
-            // Without confirms nothing is known either; they are switched on, so this is a fault.
+            // Without confirms the outcome is unknown too; confirms are switched on, so this is a fault.
             Some(Ok(Confirmation::NotRequested) | Err(_)) | None => Try::Unknown,
         }
     }
 
-    /// A new channel that confirms; `None` when the connection does not give one.
+    /// Opens a channel with confirms; `None` if the connection does not provide one.
     async fn opened(&self) -> Option<Channel> {
         let opened = async {
             let channel = self.connection.create_channel().await?;
@@ -324,14 +322,14 @@ impl Lines {
     }
 }
 
-/// Whether the broker has closed the channel because the message has more bytes than it is set up to take.
+/// Returns true if the broker has closed the channel because the message exceeds its size limit.
 fn is_too_large(error: &lapin::Error) -> bool {
     let ErrorKind::ProtocolError(refusal) = error.kind() else { return false };
     refusal.get_id() == PRECONDITION_FAILED && refusal.get_message().as_str().contains("message size")
 }
 
-/// Whether the broker has closed the channel over this message: its exchange is not there, must not be
-/// written to, or takes offence at a property.
+/// Returns true if the broker has closed the channel over this message: its exchange does not exist, the user may
+/// not write to it, or a property is invalid.
 pub(super) fn is_refusal(error: &lapin::Error) -> bool {
     let ErrorKind::ProtocolError(refusal) = error.kind() else { return false };
     [ACCESS_REFUSED, NOT_FOUND, PRECONDITION_FAILED].contains(&refusal.get_id())

@@ -1,8 +1,8 @@
-//! Consuming each queue by a connection of its own, one message at a time.
+//! Quarantine: each queue is consumed over a connection of its own, one message at a time.
 //!
-//! A message whose properties are not UTF-8 breaks lapin's connection as often as it is delivered, and all
-//! that came with it go back to their queues, each time one delivery nearer to their limit. Kept apart, it
-//! breaks only its own queue's connection until the broker gives it up.
+//! A message whose properties are not UTF-8 breaks lapin's connection on every delivery, and all messages delivered
+//! with it return to their queues, each one delivery closer to their limit. In quarantine, it breaks only its own
+//! queue's connection until the broker dead-letters it.
 
 use std::time::Duration;
 
@@ -25,17 +25,17 @@ use super::presence::{FIRST_COUNT_MAX, Presence};
 use super::supervisor::Supervisor;
 use super::turned;
 
-/// How long queues are consumed apart after the last message that could not be read.
+/// The time for which the quarantine lasts after the last unreadable message.
 const QUARANTINE: Duration = Duration::from_secs(30);
 
-/// What is said when a part of it panicked.
+/// The text for a presence task that panicked.
 const BUG: &str = "what keeps this worker among the others has a bug";
 
 impl Supervisor {
-    /// Consumes apart until half a minute has passed without another such message, or the roster changes.
+    /// Consumes in quarantine until half a minute has passed without another unreadable message, or the roster changes.
     ///
     /// # Errors
-    /// When that ends for another reason.
+    /// If the quarantine ends for another reason.
     pub(super) async fn quarantine(&self, stopping: &mut watch::Receiver<bool>) -> Result<(), Doubt> {
         self.observer
             .note(&Event::Broker { connected: true, why: "a message cannot be read: consuming one by one" });
@@ -89,7 +89,7 @@ impl Supervisor {
         }
     }
 
-    /// Consumes one queue through one connection after the other.
+    /// Consumes one queue over one connection after the other.
     async fn keep_apart(&self, source: &Source, halt: &watch::Sender<bool>, broken: &Notify) {
         while !*halt.borrow() {
             let means = Means { prefetch: 1, ..self.means.part() };

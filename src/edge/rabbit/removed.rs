@@ -1,10 +1,10 @@
-//! The queues of a connection that was removed while this worker ran: whoever still waits there is answered.
+//! The queues of a connection that was removed while this worker ran: their remaining messages are answered.
 //!
-//! Workers take up a new configuration one after another, so nothing is answered while any worker still serves the
-//! connection: the broker's count of them says so. Afterwards the queues are consumed, for as long as this worker
-//! runs, and their bindings are taken away: what is published later finds no queue and is answered like what was
-//! never for a connection, by whichever worker there is. The queues stay, because RabbitMQ does not delete a quorum
-//! queue on condition that it is empty. Invariant: a connection that is served has its bindings.
+//! Workers load a new configuration one after another, so this worker answers nothing while any worker still serves
+//! the connection, by the broker's count. Then it consumes the queues for as long as it runs, and removes their
+//! bindings: a message published later finds no queue, and any worker answers it like one for an unknown connection.
+//! The queues stay, because RabbitMQ cannot delete a quorum queue on condition that it is empty. Invariant: a
+//! connection that is served has its bindings.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,16 +26,16 @@ use super::serving::Serving;
 use super::site::Site;
 use super::turned;
 
-/// How often the workers that still serve the connection are counted.
+/// The interval between counts of the workers that still serve the connection.
 const COUNT_EVERY: Duration = Duration::from_secs(2);
 
-/// How often in a row there must be none: one that restarts is away for a moment.
+/// The number of consecutive counts of zero required: a worker that restarts is absent for a moment.
 const ABSENT_COUNTS: u32 = 3;
 
-/// Answers whoever waits in the queues of a removed connection, until told to halt or until there are no such queues.
+/// Answers the messages in the queues of a removed connection, until told to halt or until the queues are gone.
 ///
 /// # Errors
-/// When the AMQP connection is no good.
+/// If the AMQP connection fails.
 pub(super) async fn answer_removed(
     site: Arc<Site>,
     name: ConnectionName,
@@ -54,7 +54,7 @@ pub(super) async fn answer_removed(
         };
         match ended {
             Err(doubt) if !removed.site.is_up() => return Err(doubt),
-            // Somebody deletes the queues, or serves the connection again: the others have nothing to do with it.
+            // Somebody deleted the queues, or serves the connection again: that does not affect other connections.
             Ok(()) | Err(_) => {}
         }
     }
@@ -66,7 +66,7 @@ struct Removed {
 }
 
 impl Removed {
-    /// Waits until no worker serves the connection; false when told to halt before.
+    /// Waits until no worker serves the connection; returns false if told to halt before.
     async fn is_left_by_all(&self, halt: &mut watch::Receiver<bool>) -> Result<bool, Doubt> {
         let mut absent = 0;
         while absent < ABSENT_COUNTS {
@@ -80,12 +80,12 @@ impl Removed {
         Ok(true)
     }
 
-    /// Whether any worker serves the connection; where nobody can tell, one may.
+    /// Returns true if any worker serves the connection, or if no count is available.
     async fn is_served(&self) -> Result<bool, Doubt> {
         Ok(is_served(&self.site, &self.name).await?.unwrap_or(true))
     }
 
-    /// Consumes the queues, if they are there, and takes their bindings away.
+    /// Consumes the queues, if they exist, and removes their bindings.
     async fn begin(&self) -> Result<Option<Serving>, Doubt> {
         let topology = Topology::of_connection(&self.name);
         let mut lanes = Vec::new();
@@ -108,15 +108,15 @@ impl Removed {
         Ok(Some(serving))
     }
 
-    /// Takes the bindings away, and puts them back if a worker has come meanwhile: it is counted before it binds
-    /// for the second time, so either it or this worker sees the other.
+    /// Removes the bindings, and restores them if a worker has joined meanwhile: a worker is counted before it binds
+    /// for the second time, so one of the two sees the other.
     async fn unbind(&self, topology: &Topology) -> Result<(), Doubt> {
         for queue in &topology.queues {
             for (exchange, key) in &queue.bindings {
                 let [queue, exchange, key] = [&queue.name, exchange, key].map(|text| short(text));
                 let unbound =
                     self.channel().await?.queue_unbind(queue, exchange, key, FieldTable::default()).await;
-                // A queue that is gone has no binding; who may not unbind goes on consuming.
+                // A queue that is gone has no binding; a worker that may not unbind goes on consuming.
                 if unbound.is_err() && !self.site.is_up() {
                     return Err(Doubt::Lost("a binding cannot be taken away"));
                 }
@@ -128,7 +128,7 @@ impl Removed {
         Ok(())
     }
 
-    /// Answers what comes until told to halt, or until a worker serves the connection again.
+    /// Answers messages until told to halt, or until a worker serves the connection again.
     async fn answer(&self, serving: Serving, halt: &watch::Receiver<bool>) -> Result<(), Doubt> {
         let over = watch::Sender::new(false);
         let keeping = serving.keep(over.subscribe());
@@ -154,7 +154,7 @@ impl Removed {
         keeping.await
     }
 
-    /// A channel for one question: a refusal closes it.
+    /// Opens a channel for one call: a refusal closes it.
     async fn channel(&self) -> Result<Channel, Doubt> {
         self.site.connection.create_channel().await.map_err(Doubt::unreachable)
     }

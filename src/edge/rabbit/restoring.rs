@@ -1,6 +1,6 @@
-//! A work queue that is deleted while it is consumed: what is known to be lost is said, and the queue is declared again.
+//! Recovery from the deletion of a work queue while it is consumed: report the known loss, and declare it again.
 //!
-//! What was in hand is not in the queue, so it is finished and answered as if nothing had happened.
+//! Messages in hand are not in the queue, so they are finished and answered as usual.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -18,12 +18,12 @@ use super::declare::{DECLARE_TIMEOUT, declare};
 use super::doubt::{Doubt, silent};
 use super::turned;
 
-/// How many messages waited in each queue when it was looked at last.
+/// The number of messages in each queue at the last count.
 #[derive(Default)]
 pub(super) struct Waiting(Mutex<HashMap<String, u32>>);
 
 impl Waiting {
-    /// Remembers a look.
+    /// Records a count.
     pub fn seen(&self, queue: String, messages: u32) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(queue, messages);
     }
@@ -33,22 +33,22 @@ impl Waiting {
     }
 }
 
-/// Declares again what was deleted.
+/// The means to declare deleted queues again.
 pub(super) struct Restoring {
     pub connection: Arc<Connection>,
-    /// What all connections need.
+    /// The topology that all connections share.
     pub shared: Topology,
-    /// Whether queues are only looked for and not declared.
+    /// True if queues are only checked and not declared.
     pub passive: bool,
     pub observer: Arc<dyn Observer>,
     pub waiting: Waiting,
 }
 
 impl Restoring {
-    /// Says what is lost, and returns when the queue is there again, or told to halt.
+    /// Reports the loss, and returns when the queue exists again, or when told to halt.
     ///
     /// # Errors
-    /// When the connection is no good.
+    /// If the connection fails.
     pub async fn restore(
         &self,
         source: &Source,
@@ -73,11 +73,11 @@ impl Restoring {
         Ok(())
     }
 
-    /// Declares the queue with everything around it. Why it cannot, is what comes back.
+    /// Declares the queue with its surroundings. The inner error is the reason that this failed on a live connection.
     async fn declare(&self, source: &Source) -> Result<Result<(), String>, Doubt> {
         let topology = match source {
             Source::Work { connection, .. } => Topology::of_connection(connection),
-            // Nobody needs the queues of a removed connection again.
+            // Nothing needs the queues of a removed connection again.
             Source::Removed { .. } => return Err(Doubt::Lost("a queue of a removed connection was deleted")),
             Source::Unrouted | Source::Undelivered => self.shared.clone(),
         };

@@ -1,5 +1,5 @@
-//! Which connections the worker serves, and what it and others know of each other there. Both change while
-//! it runs: connections come and go, and one whose terms are others has another gossip.
+//! The connections that the worker serves, each with its gossip. Both change while the worker runs: connections are
+//! added and removed, and a connection with changed settings gets a new gossip.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -9,10 +9,10 @@ use tokio::sync::watch;
 use crate::domain::ids::ConnectionName;
 use crate::worker::ports::Gossip;
 
-/// The connections that a worker serves, and for each what it and other workers know of each other.
+/// The connections that a worker serves, each with the state that workers share about it.
 pub type Gossips = HashMap<ConnectionName, Arc<dyn Gossip>>;
 
-/// These, as they are now.
+/// A view of the current gossips.
 #[derive(Clone)]
 pub(super) struct Roster(watch::Receiver<Gossips>);
 
@@ -21,24 +21,24 @@ impl Roster {
         Self(gossips)
     }
 
-    /// The connections in order, which are then known here.
+    /// Returns the sorted connections, and marks the current state as seen.
     pub fn names(&mut self) -> Vec<ConnectionName> {
         let mut names: Vec<_> = self.0.borrow_and_update().keys().cloned().collect();
         names.sort();
         names
     }
 
-    /// Everything, which is then known here.
+    /// Returns all gossips, and marks the current state as seen.
     pub fn gossips(&mut self) -> Gossips {
         self.0.borrow_and_update().clone()
     }
 
-    /// The gossip of one connection, if it is still served.
+    /// Returns the gossip of one connection, if it is still served.
     pub fn gossip(&self, connection: &str) -> Option<Arc<dyn Gossip>> {
         self.0.borrow().get(connection).cloned()
     }
 
-    /// Waits until something is otherwise than known here.
+    /// Waits for the set of served connections to change.
     pub async fn changed(&mut self) {
         if self.0.changed().await.is_err() {
             std::future::pending().await // nobody can change it any more

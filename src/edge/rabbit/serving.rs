@@ -1,7 +1,7 @@
-//! One connection being served: this worker is counted there, and both its lanes are consumed.
+//! The service of one connection: this worker is counted there, and consumes both lanes.
 //!
-//! It ends by itself when it is told to halt: consuming first, then what is in hand, presence last.
-//! Invariant: whoever counts the workers counts this one as long as it may send.
+//! When told to halt, it ends in order: consumers first, then messages in hand, presence last.
+//! Invariant: every count of the workers includes this one as long as it may send.
 
 use std::sync::Arc;
 
@@ -22,7 +22,7 @@ use super::presence::{FIRST_COUNT_MAX, Presence};
 use super::site::Site;
 use super::turned;
 
-/// Some queues that are served together.
+/// A set of queues that are served together.
 pub(super) struct Serving {
     presence: Option<Presence>,
     queues: Vec<Consuming>,
@@ -30,26 +30,26 @@ pub(super) struct Serving {
 }
 
 impl Serving {
-    /// Begins to serve a connection: declares its queues, is counted, for which it waits until then at most, and only
-    /// then consumes.
+    /// Begins to serve a connection: declares its queues, joins the counted workers (waiting until `counted_by` at
+    /// most), and only then consumes.
     ///
     /// # Errors
-    /// When the broker has other queues than it needs, or the AMQP connection is no good.
+    /// If the broker's queues differ from those needed, or the AMQP connection fails.
     pub async fn begin(site: &Site, name: &ConnectionName, counted_by: Instant) -> Result<Self, Doubt> {
-        // Of its own, because a refusal closes it.
+        // A separate channel, because a refusal closes it.
         let channel = site.connection.create_channel().await.map_err(Doubt::unreachable)?;
         declare(&channel, &Topology::of_connection(name), site.passive).await.map_err(Doubt::Undeclared)?;
         let presence = Presence::announce(site, name, counted_by).await?;
-        // Again, now that this worker is counted: one that has removed the connection may just have unbound it.
+        // Again, now that this worker is counted: a worker that removed the connection may just have unbound it.
         declare(&channel, &Topology::of_connection(name), site.passive).await.map_err(Doubt::Undeclared)?;
         let lanes = Lane::ALL.map(|lane| Source::Work { connection: name.clone(), lane });
         Ok(Self { presence: Some(presence), ..Self::consuming(site, &lanes).await? })
     }
 
-    /// Begins to consume queues that belong to no connection.
+    /// Begins to consume queues without joining the counted workers.
     ///
     /// # Errors
-    /// When the AMQP connection is no good.
+    /// If the AMQP connection fails.
     pub async fn consuming(site: &Site, sources: &[Source]) -> Result<Self, Doubt> {
         let means = site.means.part();
         let mut queues = Vec::new();
@@ -61,10 +61,10 @@ impl Serving {
         Ok(Self { presence: None, queues, means })
     }
 
-    /// Serves until told to halt, and then until everything in hand is done.
+    /// Serves until told to halt, and then until all messages in hand are done.
     ///
     /// # Errors
-    /// When something ended although nobody said so.
+    /// If a part ends without being told to halt.
     pub async fn keep(self, halt: watch::Receiver<bool>) -> Result<(), Doubt> {
         let Self { presence, queues, means } = self;
         let at_work = async {
@@ -86,11 +86,11 @@ impl Serving {
     }
 }
 
-/// Serves a connection that came while others are being served. If the broker has not what it needs,
-/// that is said, and tried again later: the others have nothing to do with it.
+/// Serves a connection added while other connections are being served. If the broker lacks what it needs, reports
+/// that and retries later, without affecting the other connections.
 ///
 /// # Errors
-/// When something ended although nobody said so.
+/// If a part ends without being told to halt.
 pub(super) async fn serve(
     site: Arc<Site>,
     name: ConnectionName,

@@ -1,10 +1,10 @@
-//! The queue of parked messages, walked from its head once: each message is acknowledged, or left in its place.
+//! The queue of parked messages, walked once from its head: each message is acknowledged, or left in its place.
 //!
-//! Whoever looks takes messages out and gives them back when the walk ends: AMQP has no other way to look. What is
-//! left stays unacknowledged with the broker meanwhile, so this process remembers nothing of it. RabbitMQ counts
-//! each return, by whatever way (closing the channel or the connection, a lost connection, a nack: all measured),
-//! and from 4.0 on drops a message at its 21st delivery unless the queue says otherwise, which `okta.dead` does not
-//! and can no longer. So the walk tells how often a message was returned, and whoever leaves it must renew it in time.
+//! A walk consumes messages and returns them when it ends: AMQP has no other way to look. Messages left in place stay
+//! unacknowledged at the broker meanwhile, so this process need not remember them. RabbitMQ counts each return,
+//! however it happens (closing the channel or the connection, a lost connection, a nack: all measured), and from 4.0
+//! on drops a message at its 21st delivery unless the queue sets another limit, which `okta.dead` does not and can no
+//! longer do. So the walk tells how often a message was returned, and a caller that leaves it must renew it in time.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -31,44 +31,44 @@ use super::connecting::{Way, close, explain};
 use super::declare::{NOT_FOUND, look};
 use super::publisher::Publisher;
 
-/// Deliveries of one consumer that are not acknowledged. A consumer that has as many is replaced, because they do
-/// not go away; so many bodies are in memory at most.
+/// The prefetch of one consumer. A consumer that holds this many messages is replaced, because they stay
+/// unacknowledged; it also bounds the bodies in memory.
 const BATCH: u16 = 64;
 
-/// How long nothing may come before it is asked whether there is anything.
+/// The time without a delivery after which the queue is checked for messages.
 const QUIET: Duration = Duration::from_secs(1);
 
-/// How long nothing may come although there is something.
+/// The longest time without a delivery although the queue has messages.
 const SILENCE_MAX: Duration = Duration::from_secs(30);
 
-/// How long the broker may take for anything it is asked.
+/// The timeout for an answer of the broker.
 const ANSWER_MAX: Duration = Duration::from_secs(30);
 
-/// How long the broker is waited for that has been given messages back: 100,000 take it some seconds.
+/// The time to wait for the broker to requeue returned messages: 100,000 take a few seconds.
 const GIVEN_BACK_MAX: Duration = Duration::from_secs(10);
 
-/// How often it is looked whether it has them.
+/// The interval at which the queue is checked for them.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
-/// How long messages are left unacknowledged, where there is a choice: RabbitMQ closes a channel after half an hour.
+/// The time messages stay unacknowledged, if the walk can choose: RabbitMQ closes a channel after half an hour.
 const WALK_MAX: Duration = Duration::from_secs(10 * 60);
 
-/// The queue of parked messages, and the way to wherever they go.
+/// The queue of parked messages, with a publisher for where they go.
 pub struct Shelf {
     sorting: Connection,
     channel: Channel,
     consumer: Option<Consumer>,
-    /// What a consumer had got before it was cancelled.
+    /// Deliveries that a consumer had received before it was cancelled.
     early: VecDeque<lapin::message::Delivery>,
-    /// How many messages of the consumer's are left where they are.
+    /// The number of messages of this consumer left in place.
     left_alone: u16,
-    /// How many messages of all consumers are.
+    /// The number of messages of all consumers left in place.
     taken: u32,
-    /// The last delivery that came.
+    /// The tag of the last delivery.
     last: u64,
-    /// The last deliveries of consumers before.
+    /// The tags of the last deliveries of earlier consumers.
     batches: Vec<u64>,
-    /// How many there are still to see.
+    /// The number of messages still to see.
     ahead: u32,
     began: Instant,
     publisher: Arc<Publisher>,
@@ -79,32 +79,32 @@ pub struct Shelf {
 pub struct Found {
     /// The properties.
     pub properties: Properties,
-    /// The body, untouched.
+    /// The body, unchanged.
     pub body: Bytes,
-    /// Settles it.
+    /// The right to settle the message.
     pub slip: Slip,
 }
 
-/// The right to take one message off the shelf.
+/// The right to remove one message from the queue.
 pub struct Slip {
-    /// Without its body.
+    /// The delivery without its body.
     delivery: lapin::message::Delivery,
-    /// lapin closes a channel with its last handle.
+    /// A handle that keeps the channel open: lapin closes a channel with its last handle.
     _channel: Channel,
 }
 
 impl Slip {
-    /// Takes it off; false when it could not, and the message stays.
+    /// Removes the message; returns false if that failed and the message stays.
     pub async fn take_off(self) -> bool {
         matches!(timeout(ANSWER_MAX, self.delivery.ack(BasicAckOptions::default())).await, Ok(Ok(true)))
     }
 }
 
 impl Shelf {
-    /// Connects, and stands before the first message.
+    /// Connects, and starts a walk at the first message.
     ///
     /// # Errors
-    /// When the broker cannot be reached or the queue may not be read, in words.
+    /// A description of the failure, if the broker cannot be reached or the queue may not be read.
     pub async fn open(settings: &Settings, observer: &Arc<dyn Observer>) -> Result<Self, String> {
         let way = Way::new(settings).map_err(|ended| ended.to_string())?;
         let failed = |why: String| way.unreached(&why);
@@ -138,7 +138,7 @@ impl Shelf {
         })
     }
 
-    /// A channel for a walk, and how many messages there are.
+    /// Opens a channel for a walk, and counts the messages.
     async fn walk(connection: &Connection) -> Result<(Channel, u32), String> {
         let walk = async {
             let channel = connection.create_channel().await?;
@@ -155,15 +155,15 @@ impl Shelf {
         }
     }
 
-    /// How many messages are still to be seen.
+    /// Returns the number of messages still to see.
     pub fn ahead(&self) -> u32 {
         self.ahead
     }
 
-    /// The next message; none when the walk has come to where the queue ended when it began.
+    /// Returns the next message; `None` at the place where the queue ended when the walk began.
     ///
     /// # Errors
-    /// When the broker gives no more, in words.
+    /// A description of the failure, if the broker delivers no more messages.
     pub async fn next(&mut self) -> Result<Option<Found>, String> {
         let mut silent = Duration::ZERO;
         while self.ahead > 0 {
@@ -172,7 +172,7 @@ impl Shelf {
             }
             let Some(delivery) = self.deliver().await? else {
                 silent += QUIET;
-                // Others may look at the same time, and messages may have come to their end.
+                // Another process may be walking the queue too, and messages may have expired.
                 let queue = within(look(&self.channel, DEAD)).await?.map_err(|error| explain(&error))?;
                 if queue.message_count() == 0 {
                     break;
@@ -190,7 +190,7 @@ impl Shelf {
         Ok(None)
     }
 
-    /// What comes next within a moment.
+    /// Returns the next delivery, if one arrives within a moment.
     async fn deliver(&mut self) -> Result<Option<lapin::message::Delivery>, String> {
         if let Some(early) = self.early.pop_front() {
             return Ok(Some(early));
@@ -222,14 +222,14 @@ impl Shelf {
         }
     }
 
-    /// Leaves a message where it is until the walk ends.
+    /// Leaves a message in place until the walk ends.
     pub fn leave_alone(&mut self, slip: Slip) {
         self.left_alone += 1;
         self.taken += 1;
         drop(slip);
     }
 
-    /// The consumer has got all that it can have; another one goes on.
+    /// Cancels the consumer, which holds all the messages it can have; another one goes on.
     async fn cancel(&mut self) -> Result<(), String> {
         self.left_alone = 0;
         let Some(mut consumer) = self.consumer.take() else { return Ok(()) };
@@ -243,15 +243,15 @@ impl Shelf {
         Ok(())
     }
 
-    /// Whether it is time to give back what was left alone and to begin another walk.
+    /// Returns true if it is time to return the messages left in place and to begin another walk.
     pub fn is_due(&self) -> bool {
         self.began.elapsed() >= WALK_MAX
     }
 
-    /// Gives back what was left alone, and stands before the first message again.
+    /// Returns the messages left in place to the queue, and starts a new walk at the first message.
     ///
     /// # Errors
-    /// When the broker does not go along, in words.
+    /// A description of the failure, if the broker does not answer or refuses.
     pub async fn begin_again(&mut self) -> Result<(), String> {
         self.give_back().await;
         (self.channel, self.ahead) = Self::walk(&self.sorting).await?;
@@ -259,9 +259,9 @@ impl Shelf {
         Ok(())
     }
 
-    /// Gives back what one consumer after the other had, the oldest first: on closing, the broker asks the
-    /// consumers in any order. It counts the same. Of many thousands the order is kept in parts only, because the
-    /// broker sends what it has held up in any order too. The channel is closed in order, which comes after every
+    /// Requeues the messages of one consumer after the other, the oldest first: on closing, the broker takes the
+    /// consumers in any order. The returns count the same. Of many thousands of messages only parts keep their order,
+    /// because the broker also requeues deferred messages in any order. The channel is closed in order, after every
     /// acknowledgement on it.
     async fn give_back(&mut self) {
         let is_cancelled = self.cancel().await.is_ok();
@@ -273,7 +273,7 @@ impl Shelf {
             let _ = timeout(ANSWER_MAX, self.channel.basic_nack(last, options)).await;
         }
         self.last = 0;
-        // The broker takes its time, and whoever looks meanwhile would find an empty queue.
+        // The broker needs some time, and a reader would meanwhile find an empty queue.
         let there = async || look(&self.channel, DEAD).await.map(|queue| queue.message_count());
         let given_back = async {
             while there().await.is_ok_and(|count| count < back) {
@@ -287,20 +287,20 @@ impl Shelf {
     /// Publishes a message, and waits until the broker has it.
     ///
     /// # Errors
-    /// When the connection is lost, and nothing is known of the message.
+    /// If the connection is lost; the outcome is then unknown.
     pub async fn post(&self, post: &Post) -> Result<Posted, Unposted> {
         self.publisher.post(post).await
     }
 
-    /// The way out, for several messages at once.
+    /// Returns the publisher, for publishing several messages at once.
     pub fn publisher(&self) -> Arc<Publisher> {
         Arc::clone(&self.publisher)
     }
 
-    /// Whether a queue is there.
+    /// Returns true if a queue exists.
     ///
     /// # Errors
-    /// When the broker does not answer.
+    /// If the broker does not answer.
     pub async fn has_queue(&self, name: &str) -> Result<bool, String> {
         let found = async {
             let channel = self.sorting.create_channel().await?; // a queue that is not there closes it
@@ -313,7 +313,7 @@ impl Shelf {
         }
     }
 
-    /// Gives back what was left alone, and leaves.
+    /// Returns the messages left in place to the queue, and disconnects.
     pub async fn close(mut self) {
         self.give_back().await;
         self.leave.send_replace(true);
@@ -326,7 +326,7 @@ async fn within<T>(asked: impl Future<Output = T>) -> Result<T, String> {
     timeout(ANSWER_MAX, asked).await.map_err(|_| "the broker does not answer".to_owned())
 }
 
-/// Whether the broker says that there is no such queue.
+/// Returns true if the broker reports that there is no such queue.
 fn is_missing(error: &lapin::Error) -> bool {
     matches!(error.kind(), ErrorKind::ProtocolError(refusal) if refusal.get_id() == NOT_FOUND)
 }

@@ -1,9 +1,9 @@
-//! What workers tell each other of Okta's windows: each listens on a queue of its own, and tells all.
+//! The signals by which workers share the state of Okta's windows: each listens on its own queue, and tells all.
 //!
-//! Nothing waits for a signal. It is published transient and unconfirmed, dropped where the broker does not
-//! read, and gone when nobody has heard it soon. Only who publishes as the worker's own broker user is
-//! believed: RabbitMQ verifies the property. What a signal means, the gossip behind it knows. Where nothing can be
-//! heard, that is tried again and again beside the work, which goes on.
+//! Nothing waits for a signal. It is published transient and without confirms, dropped if the broker does not read,
+//! and expires soon if no worker receives it. Workers trust only signals published by their own broker user: RabbitMQ
+//! verifies that property. The gossip behind a signal knows its meaning. If a worker cannot listen, it keeps retrying
+//! in the background, and its work goes on.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -29,21 +29,21 @@ use super::heartbeats::{HEARTBEAT, Heartbeats};
 use super::publisher::{NoLine, Publisher};
 use super::roster::{Gossips, Roster};
 
-/// A connection's news are told at most this often: ten times a second, because an answer of Okta's, the
-/// source of all news, takes about as long.
+/// The shortest interval between a connection's signals: ten a second, because an answer of Okta's, the source of all
+/// news, takes about as long.
 const SIGNAL_EVERY: Duration = Duration::from_millis(100);
 
-/// How long a signal may wait in the broker. The ages in it do not count that time, so it must be short.
+/// The TTL of a signal. The ages in it do not count the time in the broker, so it must be short.
 const SIGNAL_WAIT_MAX: Duration = Duration::from_secs(2);
 
-/// The most signals that wait for one worker, some 200 KiB; the oldest are dropped. A hundred workers that
-/// all have news tell as many in a second.
+/// The most signals that wait for one worker, some 200 KiB; the oldest are dropped. A hundred workers that all have
+/// news send this many in a second.
 const SIGNALS_MAX: i64 = 1000;
 
-/// How long handing one signal to the connection may take. When it takes longer, the socket is full.
+/// The timeout for handing one signal to the connection. If it takes longer, the socket is full.
 const TELL_MAX: Duration = Duration::from_secs(1);
 
-/// How long the broker may take to give the queue that signals are heard from, before the work begins without.
+/// The time to wait for the worker's own signal queue before it begins to serve without signals.
 const LISTEN_MAX: Duration = Duration::from_secs(5);
 
 /// The AMQP `type` of a signal.
@@ -52,27 +52,27 @@ const KIND: &str = "okta.signal";
 /// Signals do not survive a restart of the broker.
 const TRANSIENT: u8 = 1;
 
-/// The signals of one worker, to and from.
+/// The signals that one worker sends and receives.
 pub(super) struct Signals {
     /// The worker's own broker user.
     user: ShortString,
     roster: Roster,
-    /// Who hears what is not about Okta's windows.
+    /// The receiver of cancellations.
     inbox: Arc<dyn Inbox>,
     observer: Arc<dyn Observer>,
     publisher: Arc<Publisher>,
-    /// What this worker and the others tell of being there.
+    /// The heartbeats of this worker and the other workers.
     pub heartbeats: Heartbeats,
-    /// Whether the exchange is only looked for and not declared.
+    /// True if the exchange is only checked and not declared.
     passive: bool,
-    /// Whether it was said that the broker lets this worker hear nothing.
+    /// True if it was reported that the broker does not let this worker receive signals.
     is_deaf: AtomicBool,
-    /// Whether it was said that the broker lets this worker tell nothing.
+    /// True if it was reported that the broker does not let this worker send signals.
     is_mute: AtomicBool,
 }
 
 impl Signals {
-    /// The signals between these and their namesakes in other workers.
+    /// Creates the signals for the connections of this roster.
     pub fn new(
         (user, passive): (&str, bool),
         roster: Roster,
@@ -80,14 +80,14 @@ impl Signals {
         observer: Arc<dyn Observer>,
         publisher: Arc<Publisher>,
     ) -> Self {
-        // A user with a longer name cannot be named in a message, and so is mute.
+        // A longer user name does not fit into the property, so such a worker cannot send signals.
         let user = ShortString::try_new(user).unwrap_or_default();
         let (heartbeats, is_deaf, is_mute) = Default::default();
         Self { user, roster, inbox, observer, publisher, heartbeats, passive, is_deaf, is_mute }
     }
 
-    /// Begins to hear the others, and goes on until what is returned is dropped. Where the broker does not let it,
-    /// the work goes on without, and it is tried again.
+    /// Listens to the other workers until the returned set is dropped. If the broker refuses, work goes on without
+    /// signals, and listening is retried.
     pub async fn listen(self: &Arc<Self>, connection: &Arc<Connection>) -> JoinSet<()> {
         let first = self.try_to_listen(connection).await;
         let (signals, connection) = (Arc::clone(self), Arc::clone(connection));
@@ -111,7 +111,7 @@ impl Signals {
         }
     }
 
-    /// Declares the queue that signals are heard from, and asks who is there.
+    /// Declares the worker's own signal queue, and asks which workers exist.
     async fn try_to_listen(&self, connection: &Connection) -> Option<Listening> {
         let why = match timeout(LISTEN_MAX, self.own_queue(connection)).await {
             Ok(Ok(listening)) => {
@@ -122,7 +122,7 @@ impl Signals {
             Ok(Err(refusal)) => refusal,
             Err(_) => "the broker does not answer".to_owned(),
         };
-        // Where the connection is gone, that is said elsewhere.
+        // If the connection is gone, other code reports that.
         if connection.status().connected() {
             self.say_once(&self.is_deaf, &why);
         }
@@ -136,7 +136,7 @@ impl Signals {
         Ok(Listening { consumer, _channel: channel })
     }
 
-    /// Hears signals until that fails.
+    /// Receives signals until that fails.
     async fn hear(&self, mut listening: Listening) {
         while let Some(Ok(delivery)) = listening.consumer.next().await {
             let (properties, key) = (&delivery.properties, delivery.routing_key.as_str());
@@ -156,7 +156,7 @@ impl Signals {
         }
     }
 
-    /// Tells the news of every connection and that this worker is there, until what is returned is dropped.
+    /// Sends the news of every connection and this worker's heartbeats, until the returned set is dropped.
     pub fn go_on_telling(self: &Arc<Self>) -> JoinSet<()> {
         let signals = Arc::clone(self);
         let mut telling = JoinSet::new();
@@ -193,7 +193,7 @@ impl Signals {
         telling
     }
 
-    /// Tells what there is to tell, or drops it.
+    /// Sends the signals of a connection, or drops them.
     async fn tell(&self, connection: &ConnectionName, gossip: &dyn Gossip) {
         let channel = self.channel().await;
         let signals = gossip.tell();
@@ -207,7 +207,7 @@ impl Signals {
         }
     }
 
-    /// Tells once that this worker is there. With `asks`, the others do the same.
+    /// Sends one heartbeat. With `asks`, the other workers answer with theirs.
     pub async fn beat(&self, asks: bool) {
         if let Some(channel) = self.channel().await {
             let heartbeat = self.heartbeats.next(asks).encode();
@@ -215,7 +215,7 @@ impl Signals {
         }
     }
 
-    /// The channel for what may be lost, if the broker reads from it now.
+    /// Returns the channel for messages that may be lost, if the broker reads from it now.
     async fn channel(&self) -> Option<Channel> {
         match self.publisher.aside().await {
             Ok(channel) => Some(channel),
@@ -229,7 +229,7 @@ impl Signals {
         }
     }
 
-    /// Tells all workers something that may be lost.
+    /// Publishes a message that may be lost to all workers.
     async fn publish(&self, channel: &Channel, key: &str, kind: &str, body: &[u8]) -> lapin::Result<()> {
         let wait_max = SIGNAL_WAIT_MAX.as_millis().to_string();
         let properties = BasicProperties::default()
@@ -241,7 +241,7 @@ impl Signals {
         channel.basic_publish(SIGNALS.into(), key, options, body, properties).await.map(drop)
     }
 
-    /// Whose signal a message is and what it says; `None` when it is to be ignored.
+    /// Decodes a message to its gossip and signal; `None` if it is to be ignored.
     fn read(
         &self,
         properties: &BasicProperties,
@@ -255,7 +255,7 @@ impl Signals {
         Some((gossip, Signal::decode(body)?))
     }
 
-    /// Whether a message comes from a worker: RabbitMQ has verified the user.
+    /// Returns true if a worker sent the message: RabbitMQ has verified the user.
     fn is_ours(&self, properties: &BasicProperties) -> bool {
         is(properties.user_id(), self.user.as_str())
     }
@@ -267,7 +267,7 @@ impl Signals {
     }
 }
 
-/// The queue that signals are heard from.
+/// The worker's own signal queue, being consumed.
 struct Listening {
     consumer: Consumer,
     _channel: Channel,
@@ -277,11 +277,11 @@ fn is(property: &Option<ShortString>, text: &str) -> bool {
     property.as_ref().is_some_and(|property| property.as_str() == text)
 }
 
-/// Declares and consumes a queue that is this connection's own and goes away with it.
+/// Declares and consumes an exclusive queue, which is deleted with this connection.
 async fn own_queue(channel: &Channel) -> lapin::Result<Consumer> {
     let wait_max = i64::try_from(SIGNAL_WAIT_MAX.as_millis()).expect("it is seconds");
     let mut arguments = FieldTable::default();
-    // Said although it is the default: a virtual host may have another one, which cannot be exclusive.
+    // Set although it is the default: a virtual host may have another default, which cannot be exclusive.
     arguments.insert("x-queue-type".into(), AMQPValue::LongString("classic".into()));
     arguments.insert("x-message-ttl".into(), AMQPValue::LongLongInt(wait_max));
     arguments.insert("x-max-length".into(), AMQPValue::LongLongInt(SIGNALS_MAX));
@@ -305,7 +305,7 @@ mod tests {
     use crate::worker::event::Observers;
     use crate::worker::ports::Census;
 
-    /// Takes nothing.
+    /// An inbox that takes nothing.
     struct Nobody;
 
     impl Inbox for Nobody {
@@ -314,7 +314,7 @@ mod tests {
         }
     }
 
-    /// Has nothing to tell.
+    /// A gossip without news.
     struct Silent;
 
     #[async_trait]

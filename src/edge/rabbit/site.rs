@@ -1,4 +1,4 @@
-//! What one life of the consuming connection offers to whatever is served on it.
+//! The resources of one generation of the consuming connection, for the connections served on it.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -13,33 +13,33 @@ use super::restoring::Restoring;
 use super::roster::Roster;
 use super::signals::Signals;
 
-/// What one life of the consuming connection offers to whatever is served on it.
+/// The resources of one generation of the consuming connection, for the connections served on it.
 pub(super) struct Site {
     /// The consuming connection.
     pub connection: Arc<Connection>,
-    /// What this worker and the others tell each other.
+    /// The signals exchanged with other workers.
     pub signals: Arc<Signals>,
-    /// What queues are consumed with.
+    /// The resources of the consumers.
     pub means: Means,
-    /// Which connections there are.
+    /// The configured connections.
     pub roster: Roster,
-    /// Those that this worker has served, those that were removed among them.
+    /// The connections that this worker has served, including removed ones.
     pub seen: Arc<Mutex<BTreeSet<ConnectionName>>>,
-    /// Whether queues are only looked for and not declared.
+    /// True if queues are only checked and not declared.
     pub passive: bool,
-    /// What declares a queue again that was deleted.
+    /// The means to declare deleted queues again.
     pub restoring: Arc<Restoring>,
-    /// Who is told.
+    /// The observer of events.
     pub observer: Arc<dyn Observer>,
 }
 
 impl Site {
-    /// The connections that this worker has served.
+    /// Locks the connections that this worker has served.
     pub fn seen(&self) -> MutexGuard<'_, BTreeSet<ConnectionName>> {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether the connection is there: then what the broker refuses concerns nobody but who asked.
+    /// Returns true if the connection is up: a refusal by the broker then concerns only the caller.
     pub fn is_up(&self) -> bool {
         self.connection.status().connected()
     }

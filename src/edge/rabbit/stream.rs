@@ -1,4 +1,4 @@
-//! One stream to one address of a node, with TLS or without.
+//! A stream to one address of a node, with or without TLS.
 
 use std::io;
 use std::net::SocketAddr;
@@ -11,7 +11,7 @@ use lapin::uri::{AMQPScheme, AMQPUri};
 use lapin::{Connection, ConnectionProperties};
 use tokio::time::timeout;
 
-/// How long one address may take to accept a connection: the next one should not wait for a host that is off.
+/// The timeout for connecting to one address: the next address should not wait for a host that is off.
 const TCP_MAX: Duration = Duration::from_secs(4);
 
 /// Opens a connection to one address of a node.
@@ -25,10 +25,10 @@ pub(super) async fn open(
     Connection::connector(uri, Runtime::tokio_current(), connect, options).await
 }
 
-/// Opens a stream to one address of a node. The certificate is compared with the host in the URI.
+/// Opens a stream to one address of a node. The certificate must match the host in the URI.
 ///
 /// # Errors
-/// When there is none in time, or the node is not to be trusted.
+/// If there is no stream in time, or the node's certificate is not trusted.
 pub(super) async fn stream(
     uri: &AMQPUri,
     address: SocketAddr,
@@ -44,5 +44,5 @@ pub(super) async fn stream(
     }
 }
 
-/// A stream to the broker, with TLS or without.
+/// A stream to the broker, with or without TLS.
 type Stream = AsyncTcpStream<<Tokio as Reactor>::TcpStream>;

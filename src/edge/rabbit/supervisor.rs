@@ -1,8 +1,8 @@
-//! Two connections, one generation after another.
+//! The supervisor of the two connections, one generation after another.
 //!
-//! lapin's own recovery stays off (it keeps stale deliveries and can wait for ever). On any doubt a
-//! whole generation is torn down and built again: connect, attach the publisher, declare, consume. Acks
-//! go on the consuming connection, because a broker short of memory stops reading the other.
+//! lapin's own recovery stays off (it keeps stale deliveries and can wait for ever). On any doubt the supervisor tears
+//! down a whole generation and builds a new one: connect, attach the publisher, declare, consume. Acks use the
+//! consuming connection, because a broker short of memory stops reading the publishing one.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -32,7 +32,7 @@ use super::signals::Signals;
 use super::site::Site;
 use super::{Settings, turned};
 
-/// Why the supervisor ended.
+/// The reason that the supervisor ended.
 #[derive(Debug, thiserror::Error)]
 pub enum Ended {
     /// The URI cannot be used.
@@ -44,41 +44,41 @@ pub enum Ended {
     /// The broker cannot be reached.
     #[error("failed to reach the broker: {0}")]
     Unreachable(String),
-    /// The broker has something else than what the worker needs.
+    /// The broker's exchanges or queues differ from those that the worker needs.
     #[error(transparent)]
     Topology(Undeclared),
-    /// It was time to stop, and work was still going on.
+    /// The worker was told to stop, and messages were still in flight.
     #[error("stopped with {0} messages in flight; the broker will deliver them again")]
     Abandoned(usize),
-    /// It was time to stop, and what had come could not all be read.
+    /// The worker was told to stop, and some deliveries could not be read.
     #[error("failed to stop in order: {0}; the broker will deliver again what was not read")]
     Unread(&'static str),
 }
 
-/// What is done when something is not as it must be, and what looks for policies, which is begun once.
+/// The policy for a wrong topology, and the one-time check for policies.
 type Start<'a> = (Wrong, &'a mut Option<JoinSet<()>>);
 
-/// Owns both connections.
+/// The owner of both connections.
 pub struct Supervisor {
     settings: Settings,
     way: Way,
     shared: Topology,
     pub(super) roster: Roster,
-    /// The connections that were served, whether they still are or not.
+    /// All connections served so far, including removed ones.
     seen: Arc<Mutex<BTreeSet<ConnectionName>>>,
     pub(super) signals: Arc<Signals>,
     pub(super) publisher: Arc<Publisher>,
     pub(super) means: Means,
     pub(super) observer: Arc<dyn Observer>,
-    /// Whether a delivery could not be read by lapin.
+    /// True if lapin could not parse a delivery.
     unreadable: Arc<AtomicBool>,
 }
 
 impl Supervisor {
-    /// A supervisor that consumes the lanes of the connections that are gossiped about, as they come and go.
+    /// Creates a supervisor that consumes the lanes of the connections in `gossips`, as they are added and removed.
     ///
     /// # Errors
-    /// When the settings cannot be used.
+    /// If the settings cannot be used.
     pub fn new(
         settings: Settings,
         gossips: watch::Receiver<Gossips>,
@@ -114,10 +114,10 @@ impl Supervisor {
         })
     }
 
-    /// Consumes until `stopping` turns true, then lets work in flight finish.
+    /// Consumes until `stopping` turns true, then lets messages in flight finish.
     ///
     /// # Errors
-    /// When the broker has other queues than the worker needs, or work had to be abandoned.
+    /// If the broker's queues differ from those that the worker needs, or messages had to be abandoned.
     pub async fn run(&self, mut stopping: watch::Receiver<bool>) -> Result<(), Ended> {
         let _telling = self.signals.go_on_telling();
         let mut looking = None;
@@ -162,7 +162,7 @@ impl Supervisor {
         }
     }
 
-    /// One life of the two connections.
+    /// Runs one generation of the two connections.
     async fn generation(&self, start: Start<'_>, stopping: &mut watch::Receiver<bool>) -> Doubt {
         let connect = async { Ok((self.open("consuming").await?, self.attach().await?)) };
         let connected = tokio::select! {
@@ -177,7 +177,7 @@ impl Supervisor {
         ended
     }
 
-    /// Serves on these connections until they are in doubt, or everything in hand is done.
+    /// Serves on these connections until they are in doubt, or all messages in hand are done.
     async fn serve(
         &self,
         consuming: Connection,
@@ -199,7 +199,7 @@ impl Supervisor {
             ended = generation.drain().await.map_or_else(Doubt::Unfinished, |()| ended);
         }
         self.publisher.detach().await;
-        // What is not acknowledged by now goes back to its queue.
+        // Messages that are not acknowledged by now return to their queue.
         generation.end().await;
         ended
     }
@@ -208,7 +208,7 @@ impl Supervisor {
         Generation::begin(self.site(connection), &self.shared, wrong).await
     }
 
-    /// What a connection offers to whatever is served on it.
+    /// Returns the resources for serving on a connection.
     pub(super) fn site(&self, connection: Connection) -> Site {
         let connection = Arc::new(connection);
         let restoring = Restoring {
@@ -230,15 +230,15 @@ impl Supervisor {
         }
     }
 
-    /// Opens one connection. An unreadable delivery on it is remembered: lapin reports it to whatever
-    /// happens to be going on.
+    /// Opens one connection. Records an unreadable delivery on it, because lapin reports that to an arbitrary pending
+    /// call.
     pub(super) async fn open(&self, role: &str) -> Result<Connection, Doubt> {
         let connection = self.way.connect(role).await.map_err(Doubt::Unreachable)?;
         self.watch(&connection);
         Ok(connection)
     }
 
-    /// Follows what happens to a connection.
+    /// Follows the events of a connection.
     fn watch(&self, connection: &Connection) -> Blocked {
         let (events, unreadable) = (connection.events_listener(), Arc::clone(&self.unreadable));
         let blocked = Blocked::new(&self.observer);
@@ -255,7 +255,7 @@ impl Supervisor {
         blocked
     }
 
-    /// Opens a connection for the publisher. What is returned is told when it proves to be no good.
+    /// Opens a connection for the publisher. The returned signal fires when it fails.
     pub(super) async fn attach(&self) -> Result<Arc<Notify>, Doubt> {
         let connection = self.way.connect("publishing").await.map_err(Doubt::Unreachable)?;
         let (blocked, doubt) = (self.watch(&connection), Arc::new(Notify::new()));

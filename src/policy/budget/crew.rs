@@ -1,7 +1,7 @@
-//! The other workers of the same connection: how many there are, and which of them are at work.
+//! The other workers of the same connection: their number, and which of them are active.
 //!
-//! The broker counts them; their own signals say more. Nothing here trusts a signal to be true or to
-//! come: whoever is not heard counts as somebody else's traffic.
+//! The broker counts them; their own signals say more. Nothing here relies on a signal being true or
+//! arriving: the requests of a silent worker count as external traffic.
 
 use std::time::Instant;
 
@@ -10,7 +10,7 @@ use super::constants::{
 };
 use super::signal::Signal;
 
-/// One worker as it was last heard.
+/// One worker as of its last signal.
 #[derive(Debug, Clone, Copy)]
 struct Sibling {
     worker: u32,
@@ -30,12 +30,12 @@ pub struct Crew {
 }
 
 impl Crew {
-    /// This worker, as far as is known alone.
+    /// Creates the state of a worker that has heard of no other.
     pub fn new(worker: u32) -> Self {
         Self { worker, counted: 1, siblings: Vec::new(), heard: None }
     }
 
-    /// The broker counted so many workers, this one included.
+    /// Sets the number of workers that the broker counted, this one included.
     pub fn count(&mut self, workers: u32) {
         self.counted = workers.max(1);
         if self.counted == 1 {
@@ -43,7 +43,7 @@ impl Crew {
         }
     }
 
-    /// A worker told what it does; false when it was this one.
+    /// Takes in a worker's signal; returns false if it was this worker's own.
     pub fn hear(&mut self, signal: &Signal, now: Instant) -> bool {
         if signal.worker == self.worker {
             return false;
@@ -59,33 +59,33 @@ impl Crew {
         true
     }
 
-    /// All workers, this one included.
+    /// Returns the number of all workers, this one included.
     pub fn workers(&self) -> u32 {
         self.counted
     }
 
-    /// Whether the others tell what they see.
+    /// Returns true if the others have sent a signal recently.
     pub fn is_told(&self, now: Instant) -> bool {
         self.heard.is_some_and(|heard| seconds(heard, now) <= SIBLING_SECONDS_MAX)
     }
 
-    /// Those that were heard and have work.
+    /// Returns the workers whose signals say that they have work.
     fn at_work(&self, now: Instant) -> impl Iterator<Item = &Sibling> {
         self.siblings.iter().filter(move |sibling| sibling.is_at_work(now))
     }
 
-    /// How many others are at work, as they tell.
+    /// Returns the number of other active workers, by their signals.
     pub fn busy(&self, now: Instant) -> u32 {
         u32::try_from(self.at_work(now).count()).unwrap_or(u32::MAX)
     }
 
-    /// Requests per second that the others send, as they tell.
+    /// Returns the requests per second of the other workers, by their signals.
     pub fn rate(&self, now: Instant) -> f64 {
         self.at_work(now).map(|sibling| sibling.rate).sum()
     }
 
-    /// Requests of the others that no answer need have told of: what they say is on its way, and what they
-    /// may have sent since.
+    /// Estimates the requests of the other workers that no answer may have shown yet: those in flight by their
+    /// signals, and those that they may have sent since.
     pub fn unseen(&self, now: Instant) -> f64 {
         let unseen = |sibling: &Sibling| {
             let since = sibling.silence(now).min(SIGNAL_SECONDS);
@@ -94,7 +94,7 @@ impl Crew {
         self.siblings.iter().filter(|sibling| sibling.silence(now) <= SIBLING_SECONDS_MAX).map(unseen).sum()
     }
 
-    /// How many workers come before this one.
+    /// Returns the number of active workers with a lower number than this one.
     pub fn rank(&self, now: Instant) -> u32 {
         let before = self.at_work(now).filter(|sibling| sibling.worker < self.worker).count();
         u32::try_from(before).unwrap_or(u32::MAX)

@@ -1,9 +1,9 @@
-//! How fast a bucket is emptied, by us and by others, from what the answers leave.
+//! The rate at which a bucket is used, by us and by others, from the `remaining` of the answers.
 //!
-//! Between two answers of one window `remaining` falls by what we sent and by what others sent; the
-//! difference is theirs. Counts and time fade together, so the quotient is a rate that follows changes.
-//! Requests may arrive in another order than they were sent in, so one difference alone may be wrong by as
-//! much as the next one is the other way: only their sum counts.
+//! Between two answers of one window `remaining` falls by our requests and those of others; the
+//! difference is theirs. Counts and time fade together, so their quotient is a rate that follows changes.
+//! Requests may arrive in another order than they were sent in, so one difference may be wrong by as
+//! much as the next one is in the other direction: only their sum counts.
 
 use std::collections::VecDeque;
 use std::time::Instant;
@@ -17,29 +17,29 @@ struct Seen {
     used: u32,
 }
 
-/// Requests per second, ours and others'.
+/// The rates of requests per second, ours and others'.
 #[derive(Debug, Clone, Default)]
 pub struct Flow {
     own: f64,
     others: f64,
     span: f64,
     seen: Option<Seen>,
-    /// When our requests since then were sent.
+    /// The sending times of our requests since then.
     sends: VecDeque<Instant>,
 }
 
 impl Flow {
-    /// We send a request.
+    /// Records a request of ours.
     pub fn send(&mut self, now: Instant) {
         self.sends.push_back(now);
     }
 
-    /// The latest was not sent after all.
+    /// Removes the latest request, which was not sent after all.
     pub fn withdraw(&mut self) {
         self.sends.pop_back();
     }
 
-    /// An answer to a request sent then told how much of the window is used.
+    /// Takes in the used part of the window from the answer to a request sent at this time.
     pub fn learn(&mut self, sent: Instant, used: u32) {
         let Some(seen) = self.seen else { return self.begin(sent, used) };
         if sent <= seen.sent || used < seen.used {
@@ -57,7 +57,7 @@ impl Flow {
         self.seen = Some(Seen { sent, used });
     }
 
-    /// A new window has begun: what is told of it cannot be compared with the one before.
+    /// Begins a new window, which cannot be compared with the one before.
     pub fn turn(&mut self) {
         self.seen = None;
     }
@@ -67,7 +67,7 @@ impl Flow {
         self.seen = Some(Seen { sent, used });
     }
 
-    /// Counts our requests up to this one, and forgets them.
+    /// Counts and forgets our requests up to this time.
     fn take_sends(&mut self, until: Instant) -> u32 {
         let mut count = 0;
         while self.sends.front().is_some_and(|sent| *sent <= until) {
@@ -77,12 +77,12 @@ impl Flow {
         count
     }
 
-    /// Our own requests per second.
+    /// Returns our own requests per second.
     pub fn own_rate(&self) -> f64 {
         if self.span > 0.0 { self.own / self.span } else { 0.0 }
     }
 
-    /// Requests per second of all others, siblings included.
+    /// Returns the requests per second of all others, including our other workers.
     pub fn others_rate(&self) -> f64 {
         self.others.max(0.0) / self.span.max(FLOW_SPAN_MIN)
     }

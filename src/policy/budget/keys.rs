@@ -1,11 +1,11 @@
-//! Which routes Okta counts together: the published table, corrected by what the answers show.
+//! The routes that Okta counts together: the published table, corrected by the answers.
 //!
-//! Two proofs, both over requests of which one was answered before the other was sent, so that late answers
-//! prove nothing. A counter has one window and one limit at a time and never rises within it: what shows an
-//! old one again after another was shown, or more than was left, is counted elsewhere, and is split off. A
-//! counter falls with each request: what falls by turns, window for window, is one, and is merged. In doubt
-//! nothing is: two ledgers of one bucket are harmless, they take each other for somebody else. Knows nothing
-//! of ledgers and lines but their numbers.
+//! Two kinds of proof, both from requests of which one was answered before the other was sent, so that late answers
+//! prove nothing. A counter has one window and one limit at a time and never rises within it: a route that shows an
+//! old window again after another one, or more than was left, is counted elsewhere, and is split off. A
+//! counter falls with each request: lines that fall by turns, window after window, are one, and are merged. In doubt
+//! nothing changes: two ledgers of one bucket are harmless, each treats the other as external traffic. Knows only
+//! the numbers of ledgers and lines.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
@@ -17,14 +17,14 @@ use crate::domain::bucket::{Bucket, RateHeaders};
 use super::constants::{KEYS_APART_PART, MERGE_TURNS, MERGE_WINDOWS, RISE_MIN, SPLIT_CONTRADICTIONS};
 use super::window::tolerance;
 
-/// Lines that the table knows. Their numbers come first.
+/// The number of lines in the table. They have the first numbers.
 pub const BUCKETS: usize = Bucket::ALL.len();
 
-/// Routes that are told apart: the 28 subtools have some 30. Any further ones go by the table.
+/// The most routes with a number of their own: the 28 subtools have some 30. Further routes use their table line.
 pub const ROUTES_MAX: usize = 32;
 
-/// All lines there can be: one of each bucket, and one of each route that was split off. A route has the
-/// number of the line that it would have alone; the first ones stand for whatever is not told apart.
+/// The most lines: one per bucket, and one per split-off route. A route has the number of the line that it
+/// would have alone; the first numbers stand for all routes without a number of their own.
 pub const LINES_MAX: usize = BUCKETS + ROUTES_MAX;
 
 /// A method and a route template.
@@ -37,29 +37,29 @@ pub struct Route {
 }
 
 impl Route {
-    /// The bucket of the table.
+    /// Returns the bucket of the table.
     pub fn bucket(&self) -> Bucket {
         Bucket::of(&self.method, self.template)
     }
 
-    /// The name of the line it has alone.
+    /// Returns the name of the line that the route has alone.
     pub fn line_name(&self) -> String {
         format!("{} {} {}", self.bucket(), self.method, self.template)
     }
 }
 
-/// What an answer told, and when.
+/// The rate-limit headers of an answer, with its times.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Answer {
-    /// Its headers.
+    /// The headers.
     pub rate: RateHeaders,
-    /// When the request was sent, not earlier.
+    /// The earliest time at which the request was sent.
     pub sent: Instant,
-    /// When the answer came.
+    /// The time of the answer.
     pub at: Instant,
 }
 
-/// Routes that are counted elsewhere from now on.
+/// A change of the line that counts some routes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Change {
     /// The routes.
@@ -68,42 +68,42 @@ pub struct Change {
     pub from: usize,
     /// The line they go to.
     pub to: usize,
-    /// How it came to that.
+    /// The kind of change.
     pub kind: Kind,
 }
 
-/// How routes come to another line.
+/// The kind of a change of lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// They are counted apart from those that stay, of which this was the latest answer.
+    /// The routes are counted apart from the rest of the line, of which this was the latest answer.
     Split {
-        /// The latest answer of those that stay.
+        /// The latest answer of the rest.
         rest: Answer,
     },
-    /// All of the line are counted together with another.
+    /// All routes of the line are counted together with another.
     Merge,
 }
 
-/// Which line each route belongs to.
+/// The assignment of routes to lines.
 #[derive(Debug, Clone)]
 pub struct Keys {
     length: Duration,
     routes: Vec<Option<Known>>,
     merged_into: [Option<usize>; LINES_MAX],
-    /// Lines that were merged and split again: never once more.
+    /// Lines that were merged and split again: they are never merged again.
     barred: BTreeSet<usize>,
     /// Pairs of lines of which one was split off the other.
     apart: BTreeSet<(usize, usize)>,
     latest: [Option<(usize, Answer)>; LINES_MAX],
-    /// What each line has heard of its latest window.
+    /// The answers of each line in its latest window.
     heard: [Heard; LINES_MAX],
-    /// Pairs of routes of one line that showed something different.
+    /// Pairs of routes of one line with contradicting answers.
     doubts: BTreeMap<(usize, usize), Doubt>,
-    /// Pairs of lines that show the same.
+    /// Pairs of lines with equal windows.
     likes: BTreeMap<(usize, usize), Likeness>,
 }
 
-/// One window, named by its reset: how many answers came, and the most that was used by one of them.
+/// One window, named by its reset: the number of answers, and the most that one of them showed as used.
 #[derive(Debug, Clone, Copy, Default)]
 struct Heard {
     reset: i64,
@@ -126,7 +126,7 @@ impl Heard {
 #[derive(Debug, Clone)]
 struct Known {
     route: Option<Route>,
-    /// Its line, whatever that was merged into.
+    /// The line of the route, before merges.
     home: usize,
     latest: Option<Answer>,
 }
@@ -134,12 +134,12 @@ struct Known {
 /// Two routes of one line that may be counted apart.
 #[derive(Debug, Clone, Copy)]
 struct Doubt {
-    /// Who showed something last, and when that was heard.
+    /// The route with the latest new observation; its time follows.
     last: usize,
     last_at: Instant,
-    /// What the two routes showed last.
+    /// The last observations of the two routes.
     shown: [Option<RateHeaders>; 2],
-    /// Whether it began with a rise, within one window.
+    /// True if the doubt began with a rise within one window.
     rose: bool,
     contradictions: u32,
     first_at: Instant,
@@ -152,12 +152,12 @@ struct Likeness {
     last: usize,
     last_at: Instant,
     remaining: u32,
-    /// How often one followed the other and fell, by who followed, and when that counted last.
+    /// The times that one fell after the other, by follower; the last counted times follow.
     turns: [u32; 2],
     turned_at: [Option<Instant>; 2],
-    /// Of the window at hand.
+    /// The verdict on the current window.
     verdict: Verdict,
-    /// Windows in which they fell together, without a word against it since.
+    /// The windows in which they fell together, without a contradiction since.
     windows: u32,
 }
 
@@ -169,7 +169,7 @@ enum Verdict {
 }
 
 impl Keys {
-    /// The table alone, for windows of this length.
+    /// Creates the table alone, for windows of this length.
     pub fn new(length: Duration) -> Self {
         let known = |home| Some(Known { route: None, home, latest: None });
         Self {
@@ -187,7 +187,7 @@ impl Keys {
         }
     }
 
-    /// A route gets a number; when there are none left, that of its bucket.
+    /// Returns the number of a route, new if necessary; if none is left, that of its bucket.
     pub fn number(&mut self, route: &Route) -> usize {
         let bucket = route.bucket() as usize;
         let is_it = |known: &Option<Known>| known.as_ref().is_none_or(|it| it.route.as_ref() == Some(route));
@@ -202,7 +202,7 @@ impl Keys {
         number
     }
 
-    /// The line that counts a route.
+    /// Returns the line that counts a route.
     pub fn line(&self, route: usize) -> usize {
         let mut line = self.known(route).map_or(route, |known| known.home);
         while let Some(into) = self.merged_into[line] {
@@ -211,7 +211,7 @@ impl Keys {
         line
     }
 
-    /// Learns from an answer that was neither a 429 nor without headers.
+    /// Takes in an answer with rate-limit headers that is not a 429.
     pub fn learn(&mut self, route: usize, answer: Answer) -> Option<Change> {
         let line = self.line(route);
         self.heard[line].learn(answer.rate);
@@ -232,28 +232,28 @@ impl Keys {
         self.known(route).map_or(route, |known| known.home)
     }
 
-    /// All routes of a line.
+    /// Returns all routes of a line.
     fn of_line(&self, line: usize) -> Vec<usize> {
         (0..LINES_MAX).filter(|route| self.known(*route).is_some() && self.line(*route) == line).collect()
     }
 
-    /// The shortest time between two proofs that count as two: servers of one org may lag, not so long.
+    /// Returns the shortest time between two proofs: servers of one org may lag, but not that long.
     fn apart_min(&self) -> Duration {
         self.length / KEYS_APART_PART
     }
 
-    /// Whether two answers can be of one window of one counter.
+    /// Returns true if two answers can be from one window of one counter.
     fn agree(&self, one: &RateHeaders, other: &RateHeaders) -> bool {
         one.limit == other.limit && (one.reset - other.reset).abs() <= tolerance(self.length)
     }
 
-    /// Looks for proofs that the route is counted apart from others of its line.
+    /// Looks for proof that the route is counted apart from others of its line.
     fn doubt(&mut self, route: usize, line: usize, answer: &Answer) -> Option<Change> {
         let (_, latest) = self.latest[line]?;
         if self.doubts.is_empty() && self.agree(&latest.rate, &answer.rate) && !rises(&latest, answer) {
             return None;
         }
-        // Who has not asked for two windows will not go on where it was.
+        // A route that was idle for two windows will not continue where it was.
         let old = 2 * self.length;
         self.doubts.retain(|_, doubt| answer.at.saturating_duration_since(doubt.last_at) < old);
         for other in self.of_line(line) {
@@ -265,7 +265,7 @@ impl Keys {
         None
     }
 
-    /// Whether two routes are proven to be counted apart by one more answer of the first.
+    /// Returns true if one more answer of the first route proves that two routes are counted apart.
     fn contradicts(&mut self, route: usize, other: usize, answer: &Answer, latest: &Answer) -> bool {
         let pair = pair(route, other);
         let (own, its) = if pair.0 == route { (0, 1) } else { (1, 0) };
@@ -298,17 +298,17 @@ impl Keys {
             && answer.at.saturating_duration_since(doubt.first_at) >= self.apart_min()
     }
 
-    /// Whether it speaks against a doubt that two routes show the same window, and that the first fell, by an
-    /// answer that is the later one for sure or not. Two counters whose windows end together rise in one
+    /// Returns true if an agreeing answer refutes a doubt: two routes showed the same window, and `remaining` fell.
+    /// `is_later` states if the answer is surely the later one. Two counters whose windows end together rise in one
     /// direction only.
     fn is_denied(&self, pair: (usize, usize), route: usize, is_later: bool) -> bool {
         self.doubts.get(&pair).is_some_and(|doubt| !doubt.rose || (is_later && doubt.last == route))
     }
 
-    /// Takes the route, the other one, or all that came with one of them, out of the line.
+    /// Moves the route, the other one, or all that were merged with one of them, out of the line.
     fn split(&mut self, route: usize, other: usize, line: usize, told: (Answer, Answer)) -> Option<Change> {
         let (mine, its) = (self.home(route), self.home(other));
-        // All workers must decide alike, because a ledger's name says what is counted in it.
+        // All workers must decide alike, because a ledger's name says what it counts.
         let route_goes = if mine == its { self.rank(route) > self.rank(other) } else { mine != line };
         let (goes, rest) = if route_goes { (route, told.1) } else { (other, told.0) };
         let to = if mine == its { goes } else { self.home(goes) };
@@ -328,7 +328,7 @@ impl Keys {
         Some(Change { routes: self.of_line(to), from: line, to, kind: Kind::Split { rest } })
     }
 
-    /// What comes first keeps its ledger: the table's lines, then the shortest template.
+    /// Returns the sort key that decides which line keeps its ledger: table lines first, then the shortest template.
     fn rank(&self, number: usize) -> (usize, &str, &str, usize) {
         match self.known(number).and_then(|known| known.route.as_ref()) {
             Some(Route { method, template }) => (template.len(), template, method.as_str(), number),
@@ -336,14 +336,14 @@ impl Keys {
         }
     }
 
-    /// What was thought of two lines is no longer so.
+    /// Forgets all doubts, and the likenesses of two lines.
     fn forget(&mut self, one: usize, other: usize) {
         let Self { doubts, likes, .. } = self;
         doubts.clear();
         likes.retain(|(a, b), _| ![one, other].contains(a) && ![one, other].contains(b));
     }
 
-    /// Looks for proofs that the line is one with another.
+    /// Looks for proof that the line is one with another.
     fn liken(&mut self, line: usize, answer: &Answer) -> Option<Change> {
         for other in 0..LINES_MAX {
             let Some((_, latest)) = self.latest[other] else { continue };
@@ -352,7 +352,7 @@ impl Keys {
             }
             let pair = pair(line, other);
             if (latest.rate.limit, latest.rate.reset) != (answer.rate.limit, answer.rate.reset) {
-                // One of them has turned, or they are two: then the older window shows again.
+                // One of them has a new window, or they are two: then the older window appears again.
                 if latest.at <= answer.sent && answer.rate.reset < latest.rate.reset {
                     self.likes.remove(&pair);
                 }
@@ -369,7 +369,7 @@ impl Keys {
         None
     }
 
-    /// Whether one counter can have counted all that two lines have heard of: two that fall in step look like
+    /// Returns true if one counter can have counted the answers of two lines: two counters that fall in step look like
     /// one, but then only half of it is used.
     fn may_have_counted(&self, line: usize, other: usize, answer: &Answer) -> bool {
         let [its, others] = [line, other].map(|line| {
@@ -379,7 +379,7 @@ impl Keys {
         its.used.max(others.used) + RISE_MIN > its.answers + others.answers
     }
 
-    /// Whether two lines are proven to be one by one more answer.
+    /// Returns true if one more answer proves that two lines are one.
     fn fell_together(&mut self, pair: (usize, usize), line: usize, answer: &Answer, latest: &Answer) -> bool {
         let apart_min = self.apart_min();
         let other = if pair.0 == line { pair.1 } else { pair.0 };
@@ -420,7 +420,7 @@ impl Keys {
         false
     }
 
-    /// Makes two lines one.
+    /// Merges two lines.
     fn merge(&mut self, (one, other): (usize, usize)) -> Change {
         let is_first = self.rank(one) < self.rank(other);
         let (to, from) = if is_first { (one, other) } else { (other, one) };
@@ -432,7 +432,7 @@ impl Keys {
     }
 }
 
-/// Whether more is left than one counter could have after it had told the first.
+/// Returns true if `then` shows more left than one counter could have after `first`.
 fn rises(first: &Answer, then: &Answer) -> bool {
     let is_same = (first.rate.limit, first.rate.reset) == (then.rate.limit, then.rate.reset);
     is_same && first.at <= then.sent && then.rate.remaining >= first.rate.remaining + RISE_MIN
@@ -444,7 +444,7 @@ fn pair(one: usize, other: usize) -> (usize, usize) {
 
 #[cfg(test)]
 mod tests {
-    //! Traffic on counters that are truly one or truly two, and what is learned of them.
+    //! Traffic on counters that are truly one or truly two, and the conclusions from it.
 
     use super::*;
 
@@ -459,11 +459,11 @@ mod tests {
     #[derive(Debug, Clone, Copy)]
     struct Counter {
         limit: u32,
-        /// Windows end on the minute, or a length after they opened.
+        /// True if windows end on the minute, not a length after they opened.
         is_aligned: bool,
-        /// Requests a second of others.
+        /// Requests per second of others.
         others: f64,
-        /// From this second on the limit is half.
+        /// The second from which the limit is halved.
         lowered_at: Option<u64>,
         ends_ms: u64,
         used: u32,
@@ -489,16 +489,16 @@ mod tests {
         }
     }
 
-    /// One of our requests: its route, when it was sent and when its answer came.
+    /// One of our requests: its route, and the times of sending and answer.
     type Ours = (usize, u64, u64);
 
-    /// Which counter each route of `ALL` is counted by, and how the routes are used.
+    /// The counter of each route of `ALL`, and the use of the routes.
     struct Org {
         counters: Vec<Counter>,
         counted_by: [usize; ALL.len()],
-        /// Requests a second of ours by route.
+        /// Our requests per second, by route.
         rates: [f64; ALL.len()],
-        /// Evenly, as a backlog is; otherwise by chance.
+        /// True for even use, like a backlog; otherwise random.
         is_even: bool,
         lost_percent: u8,
         reset_off: i64,
@@ -510,7 +510,7 @@ mod tests {
         fn changes(&self) -> Vec<(u64, Change)> {
             let mut rng = fastrand::Rng::with_seed(self.seed);
             let mut counters = self.counters.clone();
-            // When a request arrives, and of which route, sent and heard when; others have no route.
+            // Time of arrival, route, and times of sending and answer; requests of others have no route.
             let mut arrivals: Vec<(u64, usize, Option<Ours>)> = Vec::new();
             let end = self.seconds as f64;
             let mut times = |rate: f64, is_even: bool| {
@@ -617,7 +617,7 @@ mod tests {
         let begin = Instant::now();
         let mut changes = Vec::new();
         for step in 0..400_u64 {
-            // Alike for two windows, far apart from then on, alike again.
+            // Alike for two windows, then far apart, then alike again.
             let (window, second) = (step / 60, u32::try_from(step % 60).unwrap());
             let at = begin + Duration::from_secs(step);
             let apart = if window == 2 { 40 } else { 0 };
@@ -649,7 +649,7 @@ mod tests {
     }
 
     proptest::proptest! {
-        // Chance makes two counters alike now and then, so the runs are the same ones each time.
+        // Random counters are alike now and then, so the runs are always the same ones.
         #![proptest_config(proptest::prelude::ProptestConfig {
             cases: 200,
             failure_persistence: None,
@@ -681,7 +681,7 @@ mod tests {
             let rates = [rate, rate, 0.0, 0.0];
             let changes =
                 Org { rates, is_even, lost_percent, seed, seconds: 600, ..org(&[counter, counter], [0, 1, 0, 0]) }.changes();
-            // Two that are used alike may fall alike for two windows by chance, once in hundreds of such runs.
+            // Two counters under equal use may fall alike for two windows by chance, once in hundreds of such runs.
             let (merged, split) = (changes.len() - splits(&changes), splits(&changes));
             proptest::prop_assert!(merged <= 1, "{:#?}", changes);
             let is_late = changes.last().is_some_and(|(second, _)| *second > 400);

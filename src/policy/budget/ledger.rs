@@ -1,9 +1,9 @@
-//! The ledger of one bucket: the window as a hard bound, and within it the pace.
+//! The ledger of one bucket: its window as a hard bound, and the pace within it.
 //!
-//! Bulk work is spread evenly over what is left of the window, so that a window is used up when it ends
-//! and somebody who waits always finds something left. What others take unseen is estimated from the
-//! answers, with a reserve for chance. All times are monotonic and arguments; nothing waits here.
-//! Invariant: `NotUntil::At(t)` refuses before `t` and admits at `t`, unless something is heard first.
+//! Bulk work is spread evenly over the rest of the window, so that a window is used up when it ends
+//! and interactive requests always find some of it left. Unseen requests of others are estimated from the
+//! answers, with a margin for chance. All times are monotonic and arguments; nothing waits here.
+//! Invariant: `NotUntil::At(t)` refuses before `t` and admits at `t`, unless news arrives first.
 
 use std::time::{Duration, Instant};
 
@@ -20,35 +20,35 @@ use super::keys::Answer;
 use super::signal::Signal;
 use super::window::{Heard, Learned, NotUntil, Share, Told, View, Window};
 
-/// Requests that are known to wait for a bucket, in all workers together; `None`: nobody knows how many.
+/// The requests known to wait for a bucket, in all workers together; `None` if unknown.
 pub type Backlog = Option<u64>;
 
-/// One bucket of one connection, as one worker keeps it.
+/// The state of one bucket of one connection, in one worker.
 #[derive(Debug, Clone)]
 pub struct Ledger {
     window: Window,
     flow: Flow,
     crew: Crew,
     pace: Pace,
-    /// The usual time between what is known and when it is used, in seconds.
+    /// The usual age of the state when it is used, in seconds.
     usual_age: f64,
-    /// What a wider limit leaves of ours.
+    /// The part of our share that a wider limit leaves.
     outer: f64,
 }
 
-/// How fast bulk work goes.
+/// The pace of bulk work.
 #[derive(Debug, Clone, Copy)]
 struct Pace {
-    /// Requests per second; `None`: all that waits fits, so nothing is held back.
+    /// Requests per second; `None` if everything that waits fits, so that nothing is held back.
     rate: Option<f64>,
-    /// Requests that may go now.
+    /// The requests that may be sent now.
     credit: f64,
-    /// Up to when credit was given.
+    /// The time up to which credit was given.
     at: Option<Instant>,
 }
 
 impl Ledger {
-    /// The ledger of a worker with this number.
+    /// Creates the ledger of the worker with this number.
     pub fn new(share: Share, worker: u32) -> Self {
         Self {
             window: Window::new(share),
@@ -60,10 +60,10 @@ impl Ledger {
         }
     }
 
-    /// Admits one request, or says when to ask again.
+    /// Admits one request, or returns when to ask again.
     ///
     /// # Errors
-    /// When the budget does not allow it now.
+    /// If the budget does not allow it now.
     pub fn admit(&mut self, now: Instant, lane: Lane, backlog: Backlog) -> Result<(), NotUntil> {
         self.turn(now);
         self.plan(now, backlog);
@@ -82,7 +82,7 @@ impl Ledger {
         Ok(())
     }
 
-    /// A request is over.
+    /// Settles a finished request.
     pub fn settle(&mut self, heard: Heard) -> Learned {
         self.turn(heard.at);
         let learned = self.window.settle(heard);
@@ -93,7 +93,7 @@ impl Ledger {
         learned
     }
 
-    /// Takes one admission back that was not used.
+    /// Takes back an unused admission.
     pub fn withdraw(&mut self, lane: Lane) {
         self.window.withdraw();
         self.flow.withdraw();
@@ -102,50 +102,50 @@ impl Ledger {
         }
     }
 
-    /// Another worker told what it knows and does; false when it was this one.
+    /// Takes in another worker's signal; returns false if it was this worker's own.
     pub fn hear(&mut self, signal: &Signal, now: Instant) -> bool {
         if !self.crew.hear(signal, now) {
             return false;
         }
         self.turn(now);
-        // Its answer tells as much of the window as one of ours, but not how much of it was ours.
+        // A sibling's answer describes the window as well as ours, but not how much of it is ours.
         if let Learned::Turned(_) = self.window.hear(signal, now) {
             self.flow.turn();
         }
         true
     }
 
-    /// The broker counted the workers.
+    /// Sets the number of workers that the broker counted.
     pub fn count(&mut self, workers: u32) {
         self.crew.count(workers);
     }
 
-    /// Hands requests on their way over to another ledger, which counts their kind from now on.
+    /// Moves requests in flight to another ledger, which counts their routes from now on.
     pub fn hand_over(&mut self, requests: u32, to: &mut Self) {
         self.window.hand_over(requests, &mut to.window);
     }
 
-    /// Forgets what was told of a window that others were counted in.
+    /// Forgets the state of a window that other routes were counted in.
     pub fn begin_anew(&mut self) {
         self.window.begin_anew();
         self.flow = Flow::default();
         self.outer = 1.0;
     }
 
-    /// Takes over what an answer told that was settled elsewhere.
+    /// Takes in an answer that another ledger settled.
     pub fn begin_with(&mut self, answer: &Answer) {
         let learned = self.window.recall(answer);
         self.note(learned, answer.sent);
     }
 
-    /// The other ledger turned out to be of the same bucket.
+    /// Merges another ledger that turned out to be the same bucket.
     pub fn absorb(&mut self, other: &mut Self) {
         self.window.absorb(&mut other.window);
         other.begin_anew();
         self.flow.turn(); // what both sent must not pass for somebody else's
     }
 
-    /// What the others should know, when there is a window to speak of.
+    /// Returns the signal for the other workers, if a window is known.
     pub fn tell(&self, worker: u32, name: &str, at_work: bool, now: Instant) -> Option<Signal> {
         let (reset, remaining) = self.window.told()?;
         let view = self.window.view(now).filter(|view| view.is_confirmed)?;
@@ -163,12 +163,12 @@ impl Ledger {
         })
     }
 
-    /// Requests per second that this worker may send to the bucket, as planned last; `None`: as it likes.
+    /// Returns the requests per second that this worker may send to the bucket, as last planned; `None` if unlimited.
     pub fn pace(&self) -> Option<f64> {
         self.pace.rate
     }
 
-    /// The window, for whoever shows it or needs its bounds.
+    /// Returns the window, to show it or to use its bounds.
     pub fn window(&self) -> &Window {
         &self.window
     }
@@ -185,7 +185,7 @@ impl Ledger {
         }
     }
 
-    /// Begins the next window when this one is surely over; one of a few workers opens it at once.
+    /// Begins the next window when this one is surely over; a few workers may open it at once.
     fn turn(&mut self, now: Instant) {
         if !self.window.has_ended(now) {
             return;
@@ -198,8 +198,8 @@ impl Ledger {
         }
     }
 
-    /// Whether this worker may open the next window: a window opens with its first request, and every
-    /// second before is lost.
+    /// Returns true if this worker may open the next window: a window opens with its first request, and each
+    /// second before that is lost.
     fn opens(&self, now: Instant) -> bool {
         let limit = self.window.limit().unwrap_or(1);
         let openers = (limit / OPENERS_PART).max(1);
@@ -207,7 +207,7 @@ impl Ledger {
         rank < openers
     }
 
-    /// Gives the credit of the pace so far, and finds the pace from now on.
+    /// Adds the credit earned so far, and plans the new pace.
     fn plan(&mut self, now: Instant, backlog: Backlog) {
         self.pace.credit = self.credit_at(now);
         self.pace.at = Some(now);
@@ -225,7 +225,7 @@ impl Ledger {
         self.pace.rate = (!fits).then_some(ours);
     }
 
-    /// Our part of the pace where the others do not tell what they do.
+    /// Returns our part of the pace if the other workers send no signals.
     fn share_unheard(&self, all: f64) -> f64 {
         let workers = f64::from(self.crew.workers());
         let (own, others) = (self.flow.own_rate(), self.flow.others_rate());
@@ -241,7 +241,7 @@ impl Ledger {
         (credit + rate * seconds(since, at)).min(most)
     }
 
-    /// Requests per second of whoever is not one of our workers.
+    /// Estimates the requests per second of clients other than our workers.
     fn external(&self, now: Instant) -> f64 {
         let siblings = if self.crew.is_told(now) {
             self.crew.rate(now)
@@ -251,7 +251,7 @@ impl Ledger {
         (self.flow.others_rate() - siblings).max(0.0)
     }
 
-    /// What is left for us at a moment, with what others will have taken by then.
+    /// Estimates the requests left for us at a moment, after what others will have taken by then.
     fn left(&self, view: &View, at: Instant) -> f64 {
         let age = seconds(view.as_of, at);
         let taken = if self.crew.is_told(at) {
@@ -262,7 +262,7 @@ impl Ledger {
         view.room as f64 - taken
     }
 
-    /// How far what others took may be off, for knowledge of this age in seconds.
+    /// Returns the standard deviation of what others took, for a state of this age in seconds.
     fn deviation(&self, age: f64, now: Instant) -> f64 {
         let workers = self.crew.workers();
         let slack = match workers {
@@ -273,7 +273,7 @@ impl Ledger {
         (self.external(now) * age + slack).sqrt()
     }
 
-    /// Whether a request of this lane may go at a moment, as long as nothing is heard before.
+    /// Returns true if a request of this lane may be sent at a moment, unless news arrives before.
     fn permits(&self, at: Instant, lane: Lane) -> bool {
         if self.window.is_blocked(at) || !self.window.has_room(at) {
             return false;
@@ -287,8 +287,8 @@ impl Ledger {
             return false;
         }
         if !view.is_confirmed {
-            // Nobody knows yet whether the old window is over: a few find out for all.
-            // How fast they will go after its end is not planned yet.
+            // It is still unknown if the old window is over: a few requests find out for all.
+            // The pace after its end is not planned yet.
             let pace = self.pace.rate.filter(|_| !self.window.has_ended(at)).unwrap_or(0.0);
             let is_one_of_few = f64::from(self.window.in_flight()) < (UNCONFIRMED_SECONDS * pace).max(1.0);
             return is_one_of_few || !self.window.is_probed(at);
@@ -301,7 +301,7 @@ impl Ledger {
         self.left(&view, at) - z * self.deviation(age, at) >= 1.0
     }
 
-    /// Whether what is known is so old that one request may find out what is left.
+    /// Returns true if the state is so old that one request may probe for what is left.
     fn may_probe(&self, view: &View, at: Instant, lane: Lane) -> bool {
         let part = match lane {
             Lane::Bulk => STALE_PART_BULK,
@@ -317,7 +317,7 @@ impl Ledger {
         view.as_of + Duration::from_secs_f64((STALE_GAPS * self.usual_age).max(STALE_SECONDS))
     }
 
-    /// The first moment at which the request may go, among those at which anything changes by itself.
+    /// Returns the first moment at which the request may be sent, among those at which the state changes by itself.
     fn not_until(&self, now: Instant, lane: Lane) -> NotUntil {
         let [blocked, lost, end, probed] = self.window.turning_points(now);
         let credited = self.credited_at(now).unwrap_or(now);
@@ -325,12 +325,12 @@ impl Ledger {
         let mut moments = [blocked, lost, end, credited, stale, credited.max(blocked)];
         moments.sort_unstable();
         let next = moments.into_iter().find(|at| *at > now && self.permits(*at, lane));
-        // When a probe is given up, another goes, as the plan of that moment has it.
+        // When a probe is given up, another is sent, as planned at that moment.
         let next = next.filter(|at| probed <= now || *at < probed);
         next.map_or(NotUntil::NextAnswer, NotUntil::At)
     }
 
-    /// When the credit will be one.
+    /// Returns the moment at which the credit reaches one.
     fn credited_at(&self, now: Instant) -> Option<Instant> {
         let rate = self.pace.rate.filter(|rate| *rate > 0.0)?;
         let wait = Duration::try_from_secs_f64((1.0 - self.credit_at(now)).max(0.0) / rate).ok()?;

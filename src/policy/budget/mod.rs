@@ -1,7 +1,7 @@
-//! What may be sent when, of what Okta allows: pure, over what the answers and the other workers told.
+//! The budget within Okta's rate limits, computed purely from the answers and the other workers' signals.
 //!
-//! [`ledger::Ledger`] is one bucket: the hard bound of its window, and within it the pace. Nothing here
-//! knows of `governor`, which holds the ceilings outside.
+//! [`ledger::Ledger`] is one bucket: its window as a hard bound, and the pace within it. Nothing here
+//! knows `governor`, which enforces additional ceilings.
 
 pub mod constants;
 pub mod crew;

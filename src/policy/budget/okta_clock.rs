@@ -1,21 +1,21 @@
-//! Where Okta's clock stands beside ours: an interval that every answer narrows.
+//! The offset of Okta's clock from ours: an interval that every answer narrows.
 //!
-//! A `Date` is Okta's time rounded down, read somewhere between sending and hearing. So Okta's clock is
-//! at least the `Date` when the answer is heard, and was less than a second past it when the request was
-//! sent. The machine's own time of day is never read. Invariant: the true distance lies in the interval,
+//! A `Date` is Okta's time rounded down, read at some moment between sending and receiving. So Okta's clock is
+//! at or past the `Date` when the answer arrives, and was less than a second past it when the request was
+//! sent. The machine's own time of day is never read. Invariant: the true offset lies in the interval,
 //! as long as clocks drift by less than [`CLOCK_DRIFT`].
 
 use std::time::{Duration, Instant};
 
 use super::constants::CLOCK_DRIFT;
 
-/// What is known of Okta's clock.
+/// The known offset of Okta's clock.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct OktaClock {
     known: Option<Known>,
 }
 
-/// Seconds of Okta's clock beyond `base_second`, less those of ours beyond `base`: between `least` and
+/// The seconds of Okta's clock since `base_second`, minus those of ours since `base`: between `least` and
 /// `most`.
 #[derive(Debug, Clone, Copy)]
 struct Known {
@@ -27,23 +27,23 @@ struct Known {
 }
 
 impl OktaClock {
-    /// Learns from an answer that carried this `Date`, in seconds.
+    /// Takes in an answer with this `Date`, in seconds.
     pub fn learn(&mut self, date: i64, sent: Instant, heard: Instant) {
         let took = heard.saturating_duration_since(sent).as_secs_f64();
         let fresh = Known { base: heard, base_second: date, least: 0.0, most: 1.0 + took, at: heard };
         let narrowed = self.known.map(|known| known.widened(heard).narrowed(date, sent, heard));
-        // Without an interval left somebody set a clock: what was known is of another time.
+        // An empty interval means that somebody set a clock: the old interval is obsolete.
         self.known = Some(narrowed.filter(|known| known.least <= known.most).unwrap_or(fresh));
     }
 
-    /// The moment at which Okta's clock has surely reached this second.
+    /// Returns the moment by which Okta's clock has surely reached this second.
     pub fn reached_by(&self, second: i64) -> Option<Instant> {
         let known = self.known?;
         let ahead = (second - known.base_second) as f64 - known.least;
         moment(known.base, ahead)
     }
 
-    /// The moment before which Okta's clock has surely not reached this second.
+    /// Returns the moment before which Okta's clock has surely not reached this second.
     pub fn not_reached_before(&self, second: i64) -> Option<Instant> {
         let known = self.known?;
         let ahead = (second - known.base_second) as f64 - known.most;
@@ -67,7 +67,7 @@ impl Known {
     }
 }
 
-/// Seconds from one moment to another, negative when it was before.
+/// Returns the seconds from one moment to another; negative if it was before.
 fn seconds_between(from: Instant, to: Instant) -> f64 {
     to.saturating_duration_since(from).as_secs_f64() - from.saturating_duration_since(to).as_secs_f64()
 }
@@ -99,7 +99,7 @@ mod tests {
         let start = Instant::now();
         let ms = |ms: u64| start + Duration::from_millis(ms);
         let mut clock = OktaClock::default();
-        // Okta's second 100 begins at 0 ms of ours.
+        // Okta's second 100 begins at our 0 ms.
         clock.learn(100, ms(900), ms(990));
         clock.learn(101, ms(1000), ms(1010));
         let by = clock.reached_by(102).unwrap().duration_since(start).as_secs_f64();

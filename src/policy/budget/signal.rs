@@ -1,50 +1,50 @@
-//! What one worker tells the others of a bucket's window, so that all see what one of them has heard.
+//! Signals between workers about a bucket's window, so that all know what one of them has learned.
 //!
-//! Only ages and distances travel, never the reading of a clock: the machines' clocks need not agree. A
-//! signal may be lost, late, repeated or wrong; whoever hears it becomes more careful by it, never less.
+//! A signal holds ages and distances, never a clock reading, since the machines' clocks may differ. It may
+//! be lost, late, repeated or wrong; a receiver becomes only more careful by it.
 
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-/// The longest signal that is read, in bytes. One of a bucket takes some sixty.
+/// The longest signal accepted, in bytes. One of a bucket takes some sixty.
 pub const SIGNAL_BYTES_MAX: usize = 512;
 
 /// The state of a bucket's window as one worker knows it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Signal {
-    /// Which worker: a random number that is its own for as long as the process lives.
+    /// The worker: a random number that stays the same while the process lives.
     pub worker: u32,
-    /// Which ledger: the name of a bucket, or of what was split off from one.
+    /// The ledger: the name of a bucket, or of a route split off from one.
     pub ledger: String,
-    /// The window: the reset of its headers, in seconds since 1970.
+    /// The window, named by the reset of its headers, in seconds since 1970.
     pub reset: i64,
     /// The limit last announced.
     pub limit: u32,
-    /// The lowest remaining that an answer told.
+    /// The lowest remaining that an answer announced.
     pub remaining: u32,
-    /// How long ago the request that carried it was sent.
+    /// The time since the request of that answer was sent.
     pub age: Duration,
-    /// How far the latest possible end of the window is.
+    /// The time to the latest possible end of the window.
     pub to_end: Duration,
-    /// Requests of the worker that are on their way.
+    /// The worker's requests in flight.
     pub in_flight: u32,
-    /// What the worker itself sends, in requests per second.
+    /// The worker's own rate, in requests per second.
     pub rate: f64,
-    /// Whether the worker has work for this bucket.
+    /// True if the worker has work for this bucket.
     pub at_work: bool,
 }
 
-/// The signal as it travels: a JSON array, whole milliseconds and thousandths of a request.
+/// The wire format: a JSON array, with whole milliseconds and thousandths of a request.
 #[derive(Serialize, Deserialize)]
 struct Wire(u32, String, i64, u32, u32, u32, u32, u32, u32, u8);
 
 impl Signal {
-    /// The signal as a message body.
+    /// Serializes the signal to a message body.
     pub fn encode(&self) -> Vec<u8> {
         let millis = |time: Duration| u32::try_from(time.as_millis()).unwrap_or(u32::MAX);
-        // Bounds: what is rounded down comes back sooner than it went where a signal takes less than a millisecond,
-        // and from worker to worker an end would creep towards now.
+        // Rounded up, since these are bounds: rounded down, a bound would come back earlier than sent if a signal
+        // took less than a millisecond, and from worker to worker a window's end would creep towards now.
         let at_least = |time: Duration| millis(time + Duration::from_nanos(999_999));
         let wire = Wire(
             self.worker,
@@ -61,7 +61,7 @@ impl Signal {
         serde_json::to_vec(&wire).expect("numbers and a name are always JSON")
     }
 
-    /// Reads a message body; `None` when it is not a signal.
+    /// Parses a message body; `None` if it is not a signal.
     pub fn decode(body: &[u8]) -> Option<Self> {
         if body.len() > SIGNAL_BYTES_MAX {
             return None;

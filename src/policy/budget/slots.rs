@@ -1,8 +1,8 @@
-//! How many requests of a connection may be on their way at once, whatever their bucket.
+//! The concurrency limit of a connection: requests in flight at once, in all buckets.
 //!
-//! Okta bounds them per org and per token and does not say where the bound is: a 429 tells that it was
-//! reached. So the cap shrinks by a part when that happens and grows by one in quiet. Its reset header
-//! lies by minutes while slots are free within a second, so nothing waits for that.
+//! Okta limits concurrency per org and per token and does not announce the limit: a 429 shows that it was
+//! reached. So the cap shrinks by a factor on such a 429 and grows by one in quiet times. The 429's reset header
+//! is wrong by minutes, while slots are free within a second, so the worker ignores it.
 
 use std::time::{Duration, Instant};
 
@@ -14,24 +14,24 @@ use super::constants::{
 };
 use super::window::NotUntil;
 
-/// The slots of one connection, as one worker has them.
+/// The slots of one connection, in one worker.
 #[derive(Debug, Clone)]
 pub struct Slots {
-    /// What all workers together may have.
+    /// The slots of all workers together.
     most: u32,
-    /// The last counts of the workers. The most of them counts: workers that come together each see how
-    /// many were there before them.
+    /// The last counts of the workers. The maximum applies: workers that start together each see only
+    /// those that started before them.
     workers: [u32; CONCURRENT_COUNTS],
     cap: f64,
     busy: [u32; Lane::ALL.len()],
-    /// Bulk work rests after a 429, so that those who wait are not the next to be refused.
+    /// The end of the pause of bulk work after a 429, so that interactive requests are not refused next.
     rests_until: Option<Instant>,
     shrunk_at: Option<Instant>,
     grown_at: Option<Instant>,
 }
 
 impl Slots {
-    /// So many for all workers, at least one.
+    /// Creates the slots for all workers together, at least one.
     pub fn new(most: u32) -> Self {
         let most = most.max(1);
         Self {
@@ -45,8 +45,8 @@ impl Slots {
         }
     }
 
-    /// The broker counted the workers: each has its part. Who is counted for the first time takes others to
-    /// come with it, until it was counted some times more.
+    /// Sets the number of workers that the broker counted; each gets an equal part. At its first count, a worker
+    /// assumes that others started with it, until there were some more counts.
     pub fn count(&mut self, workers: u32) {
         let was = self.ours();
         if self.workers == [0; CONCURRENT_COUNTS] {
@@ -54,7 +54,7 @@ impl Slots {
         }
         self.workers.rotate_right(1);
         self.workers[0] = workers.max(1);
-        // A cap that was never lowered is the whole part, however large that is.
+        // A cap that was never lowered is the whole part, whatever its size.
         self.cap = if self.cap >= was { self.ours() } else { self.cap.min(self.ours()) };
     }
 
@@ -63,10 +63,10 @@ impl Slots {
         (f64::from(self.most) / f64::from(workers)).max(1.0)
     }
 
-    /// Whether a slot is free.
+    /// Checks for a free slot.
     ///
     /// # Errors
-    /// When none is for this lane: until when it is known to be so, or the next answer.
+    /// If none is free for this lane: the time to ask again, or the next answer.
     pub fn check(&mut self, now: Instant, lane: Lane) -> Result<(), NotUntil> {
         self.grow(now);
         if lane == Lane::Bulk
@@ -85,18 +85,18 @@ impl Slots {
         Ok(())
     }
 
-    /// Takes a slot that was found free.
+    /// Takes a slot that `check` found free.
     pub fn take(&mut self, lane: Lane) {
         self.busy[lane as usize] += 1;
     }
 
-    /// Gives a slot back.
+    /// Releases a slot.
     pub fn release(&mut self, lane: Lane) {
         let busy = &mut self.busy[lane as usize];
         *busy = busy.saturating_sub(1);
     }
 
-    /// Okta refused a request because too many were on their way. `jitter` is between 0 and 1.
+    /// Lowers the cap after a 429 about concurrency. `jitter` is between 0 and 1.
     pub fn shrink(&mut self, now: Instant, jitter: f64) {
         self.rests_until = Some(now + Duration::from_secs_f64(0.2 + 0.3 * jitter.clamp(0.0, 1.0)));
         self.grown_at = Some(now);
@@ -115,12 +115,12 @@ impl Slots {
         }
     }
 
-    /// Requests of a lane on their way.
+    /// Returns the requests of a lane in flight.
     pub fn busy(&self, lane: Lane) -> u32 {
         self.busy[lane as usize]
     }
 
-    /// Requests on their way.
+    /// Returns the requests in flight.
     fn in_flight(&self) -> u32 {
         self.busy.iter().sum()
     }

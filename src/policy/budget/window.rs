@@ -1,12 +1,12 @@
-//! One bucket's window as the headers tell it: how many requests may still go, and when again.
+//! One bucket's window as announced by the headers: the requests that may still be sent, and the next time for more.
 //!
-//! Okta's window opens with the first request after quiet and lasts a fixed time; every answer tells
-//! limit, remaining and reset in whole seconds of Okta's own clock. Within a window what is known only
-//! shrinks: the lowest limit and the highest use that were told count. Invariant: what was used, plus what
-//! is in flight, plus what was lost since, plus the floor left to others, never exceeds that limit.
+//! Okta's window opens with the first request after an idle time and lasts a fixed time; every answer announces
+//! limit, remaining and reset in whole seconds of Okta's own clock. Within a window the known room only
+//! shrinks: the lowest limit and the highest use announced apply. Invariant: the used requests, plus those
+//! in flight, plus those lost since, plus the floor left to others, never exceed that limit.
 //!
-//! The end of a window has two upper bounds that trust no clock of ours: it cannot have opened after an
-//! answer of it came, and Okta's clock has passed its reset by a second.
+//! The end of a window has two upper bounds that rely on no clock of ours: it cannot have opened after one
+//! of its answers arrived, and Okta's clock has passed its reset by a second.
 
 use std::time::Instant;
 
@@ -22,25 +22,25 @@ use super::told::{floor, whole};
 
 pub use super::told::{Heard, Share, Told, tolerance};
 
-/// Why nothing may be sent now.
+/// The condition for the next admission after a refusal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NotUntil {
     /// Not before this moment.
     At(Instant),
-    /// Not before the next answer of this bucket is heard.
+    /// Not before the next answer of this bucket.
     NextAnswer,
 }
 
-/// What was learned of the window.
+/// The news about the window from an answer or a signal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Learned {
-    /// Nothing that was not known.
+    /// Nothing new.
     Nothing,
-    /// Of the window at hand, so much is used.
+    /// The current window, with this many requests used.
     Used(u32),
-    /// A new window has begun, of which so much is used.
+    /// A new window has begun, with this many requests used.
     Turned(u32),
-    /// A wider limit is spent, one that this bucket's headers usually do not show.
+    /// A wider limit is spent, which this bucket's headers usually do not show.
     Outer,
 }
 
@@ -51,69 +51,69 @@ pub struct Window {
     in_flight: u32,
     /// The moment at which the latest request was sent.
     asked_at: Option<Instant>,
-    /// Requests that Okta may have counted after it told what is known.
+    /// Lost requests, which Okta may have counted after its latest known answer.
     lost: u32,
-    /// When the latest of them was lost. It arrived before, so its window ends within a length of this.
+    /// The time of the latest loss. The request arrived before, so its window ends within a length of this.
     lost_at: Option<Instant>,
-    /// After a 429, whatever else is known.
+    /// The end of a block after a 429, regardless of the rest.
     blocked_until: Option<Instant>,
     clock: OktaClock,
-    /// Until then the reset header is not believed: a window outlived it.
+    /// The time until which the reset header is distrusted, after a window outlived it.
     distrust_until: Option<Instant>,
-    /// Whether an answer of our own has ever announced a limit.
+    /// True if an answer of our own has ever announced a limit.
     is_announced: bool,
-    /// Windows in a row that were not over when they should have been.
+    /// Consecutive windows that were not over when expected.
     late_flips: u32,
     state: State,
 }
 
 #[derive(Debug, Clone, Copy)]
 enum State {
-    /// Nothing heard yet.
+    /// No answer yet.
     Unknown,
-    /// Answers come without headers.
+    /// Answers have no headers.
     Silent,
-    /// The headers told.
+    /// The headers announced a window.
     Open(Open),
 }
 
 #[derive(Debug, Clone, Copy)]
 struct Open {
     limit: u32,
-    /// Requests that Okta has counted, whoever sent them.
+    /// Requests that Okta has counted, by any client.
     used: u32,
-    /// When the latest request that is surely counted in `used` was sent.
+    /// The sending time of the latest request that `used` surely includes.
     as_of: Instant,
     /// The reset of the headers, which names the window.
     reset: i64,
-    /// When the first answer of the window came: it opened before.
+    /// The arrival of the window's first answer: the window opened before.
     seen_at: Instant,
-    /// When the window has surely ended.
+    /// The moment at which the window has surely ended.
     ends_by: Instant,
-    /// Since when the window of `reset` is over and nothing is heard of the next one.
+    /// The time since when the window of `reset` is over without news of the next one.
     over_since: Option<Instant>,
-    /// Only another worker has told of it.
+    /// True if only another worker has announced the window.
     is_hearsay: bool,
 }
 
-/// What is known of the window at a moment.
+/// The known state of the window at a moment.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct View {
     /// The limit.
     pub limit: u32,
-    /// What may still be sent, in flight, lost and left to others taken off; below zero when it is less
-    /// than nothing.
+    /// The requests that may still be sent, less those in flight, lost and left to others; negative if these
+    /// exceed the limit.
     pub room: i64,
-    /// When what is known of the use was true.
+    /// The time for which the known use was true.
     pub as_of: Instant,
-    /// When the window has surely ended.
+    /// The moment at which the window has surely ended.
     pub ends_by: Instant,
-    /// Whether an answer of this window has come.
+    /// True if an answer of this window has arrived.
     pub is_confirmed: bool,
 }
 
 impl Window {
-    /// A bucket nothing is known of.
+    /// Creates the window of an unknown bucket.
     pub fn new(share: Share) -> Self {
         Self {
             share,
@@ -130,10 +130,10 @@ impl Window {
         }
     }
 
-    /// Admits one request, or says when to ask again.
+    /// Admits one request, or returns when to ask again.
     ///
     /// # Errors
-    /// When the window does not allow it now.
+    /// If the window does not allow it now.
     pub fn admit(&mut self, now: Instant) -> Result<(), NotUntil> {
         let at = self.not_before(now);
         if now < at {
@@ -146,12 +146,12 @@ impl Window {
         Ok(())
     }
 
-    /// Whether one more request fits, when nothing blocks the bucket.
+    /// Returns true if one more request fits, unless the bucket is blocked.
     pub fn has_room(&self, now: Instant) -> bool {
         match self.state {
             State::Unknown => !self.is_probed(now), // one probe finds out what there is
             State::Silent => true,
-            // What others told is no more than a hint until an answer of our own has come.
+            // Another worker's signal is only a hint until an answer of our own arrives.
             State::Open(_) if !self.is_announced && self.is_probed(now) => false,
             State::Open(_) => self.view(now).is_some_and(|view| view.room >= 1),
         }
@@ -164,13 +164,13 @@ impl Window {
         self.asked_at = Some(now);
     }
 
-    /// Returns true while a request is on its way whose answer will tell more. One that hangs tells nothing, so it
-    /// counts no longer after a few seconds, and another may find out.
+    /// Returns true while a request is in flight whose answer will bring news. A hanging request brings none, so it
+    /// no longer counts after a few seconds, and another one may probe.
     pub fn is_probed(&self, at: Instant) -> bool {
         self.in_flight > 0 && self.asked_at.is_some_and(|asked| at < asked + PROBE_AGAIN)
     }
 
-    /// Puts a window that is surely over behind.
+    /// Ends a window that is surely over.
     pub fn turn(&mut self, now: Instant) {
         if now >= self.lost_until(now) {
             self.lost = 0;
@@ -178,8 +178,8 @@ impl Window {
         if let State::Open(open) = &mut self.state
             && now >= open.ends_by
         {
-            // The next request opens the next window. Its end is not known before its first answer, so
-            // this one is taken as long as a whole window.
+            // The next request opens the next window. Its end is unknown before its first answer, so
+            // this one is assumed to last a whole window.
             open.used = 0;
             open.over_since = open.over_since.or(Some(open.ends_by));
             open.as_of = open.ends_by;
@@ -187,12 +187,12 @@ impl Window {
         }
     }
 
-    /// Whether the window that is known has surely ended.
+    /// Returns true if the known window has surely ended.
     pub fn has_ended(&self, now: Instant) -> bool {
         matches!(self.state, State::Open(open) if now >= open.ends_by)
     }
 
-    /// What is known for a moment from now on, as long as nothing else is heard.
+    /// Returns the state at a moment, unless news arrives before.
     pub fn view(&self, at: Instant) -> Option<View> {
         let State::Open(open) = self.state else { return None };
         let is_over = at >= open.ends_by;
@@ -209,14 +209,14 @@ impl Window {
         })
     }
 
-    /// The first moment from `now` on at which the window has room, whatever becomes of what is in flight,
-    /// as far as is known now. Others may still take that room.
+    /// Returns the first moment from `now` on at which the window has room by current knowledge, whatever becomes
+    /// of the requests in flight. Other clients may still use that room.
     pub fn not_before(&self, now: Instant) -> Instant {
         self.room_from(now, self.lost)
     }
 
-    /// Returns the first moment from `now` on at which the limit itself, as Okta told it, has room. A request without an
-    /// answer may not have been counted, so a wait for it is no proof that the limit is spent.
+    /// Returns the first moment from `now` on at which the limit itself, as Okta announced it, has room. A request
+    /// without an answer may not have been counted, so waiting because of it does not prove that the limit is spent.
     pub fn told_not_before(&self, now: Instant) -> Instant {
         self.room_from(now, 0)
     }
@@ -232,11 +232,11 @@ impl Window {
         };
         let mut moments = [begin, begin.max(open.ends_by), begin.max(lost_until)];
         moments.sort_unstable();
-        // At the last of them nothing is lost and a whole window is there.
+        // At the last of them nothing is lost and a whole window is available.
         moments.into_iter().find(has_room).unwrap_or(moments[2])
     }
 
-    /// Returns the moments at which what is blocked, lost or on its way will no longer be so.
+    /// Returns the moments at which a block, lost requests, the window and a probe end.
     pub fn turning_points(&self, now: Instant) -> [Instant; 4] {
         let ends_by = self.ends_by().unwrap_or(now);
         let probed_until =
@@ -244,27 +244,27 @@ impl Window {
         [self.blocked_until.unwrap_or(now), self.lost_until(now), ends_by, probed_until]
     }
 
-    /// Whether a 429 forbids to send.
+    /// Returns true if a 429 blocks the bucket.
     pub fn is_blocked(&self, at: Instant) -> bool {
         self.blocked_until.is_some_and(|until| at < until)
     }
 
-    /// When the windows in which requests were lost have surely ended.
+    /// Returns the moment at which the windows of lost requests have surely ended.
     fn lost_until(&self, now: Instant) -> Instant {
         self.lost_at.map_or(now, |at| at + self.share.length)
     }
 
-    /// What of a limit is ours.
+    /// Returns our share of a limit.
     pub fn ours(&self, limit: u32) -> u32 {
         whole(limit).saturating_sub(floor(limit, self.share.capacity_percent))
     }
 
-    /// Takes one admission back that was not used.
+    /// Takes back an unused admission.
     pub fn withdraw(&mut self) {
         self.in_flight = self.in_flight.saturating_sub(1);
     }
 
-    /// A request is over.
+    /// Settles a finished request.
     pub fn settle(&mut self, heard: Heard) -> Learned {
         self.in_flight = self.in_flight.saturating_sub(1);
         self.turn(heard.at);
@@ -291,10 +291,10 @@ impl Window {
         }
     }
 
-    /// A 429: nobody goes before its window has ended.
+    /// Takes in a 429: nothing is sent before its window has ended.
     fn refused(&mut self, rate: RateHeaders, heard: Heard) -> Learned {
         let outer = match self.state {
-            // An answer of an earlier window that came late.
+            // A late answer of an earlier window.
             State::Open(open)
                 if self.is_before(rate.reset, open.reset)
                     && heard.sent < open.seen_at
@@ -314,10 +314,10 @@ impl Window {
         }
         let learned = self.learn(rate, heard);
         let end = self.end_of(rate, heard);
-        // Of the window at hand more may be known than its headers say.
+        // The end of the current window may be known more precisely than from these headers.
         let known = self.ends_by().filter(|_| learned != Learned::Nothing);
         let until = known.map_or(end, |known| known.min(end));
-        // An end that is past did not come: asking at once would hear the same again.
+        // The window should have ended already: an immediate request would get the same 429.
         self.block(if until <= heard.at { heard.at + WHOLE_SECOND } else { until });
         learned
     }
@@ -342,12 +342,12 @@ impl Window {
             State::Open(open)
                 if (self.is_before(reset, open.reset) || self.is_over(open, reset))
                     && open.over_since.is_none_or(|since| heard.sent < since)
-                    // Sent after we were told of a later window, and Okta knows of none.
+                    // Sent after a signal of a later window, which Okta does not know of.
                     && !(open.is_hearsay && open.seen_at <= heard.sent) =>
             {
                 return Learned::Nothing;
             }
-            // It should have been over, and is not.
+            // It should have been over, but is not.
             State::Open(open) if self.is_over(open, reset) => {
                 let known = self.outlived(open, fresh);
                 (known, Learned::Used(used))
@@ -376,7 +376,7 @@ impl Window {
         learned
     }
 
-    /// The window outlived its reset: the header is wrong, and only time will tell.
+    /// Handles a window that outlived its reset: the header is wrong, so only time will tell.
     fn outlived(&mut self, open: Open, told: Open) -> Open {
         let wait = LATE_FLIP_WAIT * 2_u32.saturating_pow(self.late_flips.min(16));
         self.late_flips += 1;
@@ -385,8 +385,8 @@ impl Window {
         Open { seen_at: open.seen_at, ends_by, reset: open.reset, ..told }
     }
 
-    /// Another worker told what it knows. Only what makes us more careful is taken over, or a new window
-    /// when the one at hand may be over.
+    /// Takes in another worker's signal: only news that makes us more careful, or a new window
+    /// if the current one may be over.
     pub fn hear(&mut self, signal: &Signal, now: Instant) -> Learned {
         self.turn(now);
         let length = self.share.length;
@@ -422,7 +422,7 @@ impl Window {
                     return Learned::Nothing;
                 }
                 self.late_flips = 0;
-                // More than our own answers announced is believed when one of them says so.
+                // A limit above the one in our own answers is believed once one of them confirms it.
                 let limit = told.limit.min(open.limit);
                 (Open { limit, ..told }, Learned::Turned(told.used))
             }
@@ -431,7 +431,7 @@ impl Window {
         learned
     }
 
-    /// When the window of an answer has surely ended.
+    /// Returns the moment at which the window of an answer has surely ended.
     fn end_of(&mut self, rate: RateHeaders, heard: Heard) -> Instant {
         let at_most = heard.at + self.share.length;
         let Some(date) = rate.date.map(jiff::Timestamp::as_second) else { return at_most };
@@ -450,37 +450,37 @@ impl Window {
         reset < other - self.tolerance()
     }
 
-    /// Whether a reset names the window that is taken to be over.
+    /// Returns true if a reset names the window that is assumed to be over.
     fn is_over(&self, open: Open, reset: i64) -> bool {
         open.over_since.is_some() && self.is_same(reset, open.reset)
     }
 
-    /// How far apart the resets of one window may be, in seconds.
+    /// Returns the largest difference between resets of one window, in seconds.
     fn tolerance(&self) -> i64 {
         tolerance(self.share.length)
     }
 
-    /// Hands requests on their way over to another window: they are counted there.
+    /// Moves requests in flight to another window, which counts them from now on.
     pub fn hand_over(&mut self, requests: u32, to: &mut Self) {
         let requests = requests.min(self.in_flight);
         self.in_flight -= requests;
         to.in_flight += requests;
     }
 
-    /// Forgets what was told, because it was not told of this bucket alone; who is on the way, what was
-    /// lost and what is forbidden stay.
+    /// Forgets the announced window, because it was not of this bucket alone; requests in flight, losses
+    /// and blocks stay.
     pub fn begin_anew(&mut self) {
         self.state = State::Unknown;
         (self.late_flips, self.distrust_until) = (0, None);
     }
 
-    /// Learns from an answer to a request that is no longer counted as on its way.
+    /// Takes in an answer to a request that no longer counts as in flight.
     pub fn recall(&mut self, answer: &Answer) -> Learned {
         let Answer { rate, sent, at } = *answer;
         self.learn(rate, Heard { told: Told::Rate(rate), sent, at })
     }
 
-    /// The other window turned out to be the same: what leaves less counts.
+    /// Merges another window that turned out to be the same: the lower remaining applies.
     pub fn absorb(&mut self, other: &mut Self) {
         if let Some((_, left)) = other.told()
             && self.told().is_none_or(|(_, ours)| left < ours)
@@ -499,17 +499,17 @@ impl Window {
         self.blocked_until = self.blocked_until.max(Some(until));
     }
 
-    /// Requests on their way.
+    /// Returns the requests in flight.
     pub fn in_flight(&self) -> u32 {
         self.in_flight
     }
 
-    /// Whether answers carry no headers.
+    /// Returns true if answers have no headers.
     pub fn is_silent(&self) -> bool {
         matches!(self.state, State::Silent)
     }
 
-    /// The limit last announced.
+    /// Returns the limit last announced.
     pub fn limit(&self) -> Option<u32> {
         match self.state {
             State::Open(open) => Some(open.limit),
@@ -517,7 +517,7 @@ impl Window {
         }
     }
 
-    /// The reset of the window whose answers have come, and what they leave of it.
+    /// Returns the reset of the confirmed window, and the requests left in it.
     pub fn told(&self) -> Option<(i64, u32)> {
         match self.state {
             State::Open(open) if open.over_since.is_none() => {
@@ -741,7 +741,7 @@ mod tests {
         let mut knowing = window.clone();
         knowing.settle(Heard { sent: now + 29 * second, ..told(3, 1, 130, 129, now + 29 * second) });
         assert_eq!(knowing.admit(now + 29 * second), Ok(()));
-        // Lost so near the end of its window, it may be the one that opened the next.
+        // Lost so close to the end of its window, it may be the one that opened the next.
         window.admit(end).unwrap();
         window.admit(end).unwrap();
         assert_eq!(window.admit(end), Err(NotUntil::NextAnswer));
@@ -783,7 +783,7 @@ mod tests {
     }
 
     /// Okta's side: a window opens with the first request after the last one ended and lasts 60 s; headers
-    /// tell whole seconds.
+    /// have whole seconds.
     #[derive(Default)]
     struct Okta {
         limit: u32,
@@ -820,7 +820,7 @@ mod tests {
             let begin = Instant::now();
             let mut okta = Okta { limit, ..Okta::default() };
             let mut window = Window::new(SHARE);
-            // On the way there, and on the way back with what was heard.
+            // Requests on their way to Okta, and answers on their way back with their headers.
             let mut going: Vec<(u64, u64)> = Vec::new();
             let mut coming: Vec<(u64, RateHeaders)> = Vec::new();
             let mut delays = delays.into_iter().cycle();

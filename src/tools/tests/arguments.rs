@@ -1,4 +1,4 @@
-//! Arguments: what is read, what is refused and where, and whether the published schema says the same.
+//! Arguments: the accepted and the refused ones, the path of the fault, and agreement with the published schema.
 
 use serde_json::{Map, Value, json};
 
@@ -14,7 +14,7 @@ fn fault(name: &str, arguments: &str) -> Fault {
     }
 }
 
-/// The first example of a row, as an object.
+/// Returns the first example of a row, as an object.
 fn example(entry: &Entry) -> Map<String, Value> {
     serde_json::from_str(entry.manifest.examples[0]).unwrap()
 }
@@ -172,7 +172,7 @@ fn bounds_in_the_schemas_are_the_readers() {
         fault(name, &arguments.to_string());
         assert!(!check_schema(entry(name), &arguments), "{name} {arguments}");
     }
-    // These are refused a step later, by the conversation.
+    // The conversation refuses these, one step later.
     let groups = vec!["00g1"; 21];
     let rows = [
         ("create_user", json!({ "profile": {}, "group_ids": groups })),
@@ -283,8 +283,8 @@ fn null_is_as_good_as_absent_where_it_does_not_clear() {
     }
 }
 
-/// The empty value of each optional argument, as a model that must name them all may send it, and what else may stand
-/// for a value of another type.
+/// Returns the empty value of each optional argument, as a model that must name them all may send it, and values
+/// that stand for one of another type.
 #[test]
 fn arguments_are_taken_as_models_send_them() {
     let rows = [

@@ -42,7 +42,7 @@ fn list(name: &str, arguments: &str, script: &[Answer]) -> (Vec<String>, Listed)
     (told.asked, listed)
 }
 
-/// The same call, continued at a cursor.
+/// Returns the same call, continued at a cursor.
 fn at(arguments: &str, cursor: &str) -> String {
     let mut object: serde_json::Map<String, serde_json::Value> = serde_json::from_str(arguments).unwrap();
     object.insert("after".into(), cursor.into());
@@ -58,7 +58,7 @@ fn links_are_found_in_every_form_and_lead_to_the_configured_host_alone() {
         let first = links.iter().fold(ok("[1]"), |answer, link| answer.link(link));
         let arguments = r#"{"search":"a,b","sort_by":"profile.login","sort_order":"desc"}"#;
         let (asked, listed) = list("list_users", arguments, &[first, ok("[2]")]);
-        // `sortBy` and `sortOrder` were not in the link; the page size is ours again.
+        // `sortBy` and `sortOrder` were not in the link; the page size is again ours.
         assert_eq!(
             asked,
             [
@@ -125,7 +125,7 @@ fn a_cursor_that_points_at_itself_ends_the_list_and_says_so() {
     assert_eq!(asked.len(), 2);
     assert_eq!((listed.texts(), listed.complete, listed.next.as_deref()), (vec!["1", "2"], false, None));
 
-    // A link without a cursor leads nowhere either.
+    // Nor does a link without a cursor continue the list.
     let (_, listed) =
         list("list_users", "{}", &[ok("[1]").link(r#"<https://a.example/api/v1/users>; rel="next""#)]);
     assert_eq!((listed.complete, listed.next), (false, None));
@@ -149,14 +149,14 @@ fn a_poll_of_the_system_log_ends_at_the_first_empty_page() {
             "GET /logs?after=c2&limit=4",
         ]
     );
-    // Told apart by `uuid`; what has none is kept.
+    // Deduplicated by `uuid`; items without one are kept.
     assert_eq!(
         listed.texts(),
         [r#"{"uuid":"a"}"#, r#"{"uuid":"b"}"#, r#"{"uuid":"c"}"#, r#"{"x":1}"#, r#"{"x":1}"#]
     );
     assert_eq!((listed.complete, listed.next), (true, None));
 
-    // Bounded, an empty page is nothing special: Okta names no next one at the end.
+    // With an upper bound, an empty page is nothing special: Okta names no next one at the end.
     let bounded = r#"{"until":"2026-11-02T00:00:00Z"}"#;
     let script = [ok("[]").link(&link("c1")), ok(r#"[{"uuid":"a"}]"#)];
     assert_eq!(list("list_events", bounded, &script).1.count, 1);
@@ -222,7 +222,7 @@ fn a_cursor_is_good_only_with_the_arguments_it_came_from() {
     ] {
         assert_eq!(tell(name, &at(arguments, &cursor), &[]).end, foreign, "{name} {arguments}");
     }
-    // Another limit is another bite of the same list.
+    // Another limit continues the same list.
     let (asked, _) = list("list_users", &at(r#"{"search":"status pr","limit":7}"#, &cursor), &[ok("[]")]);
     assert_eq!(asked, ["GET /users?search=status%20pr&after=c1&limit=7"]);
 
@@ -232,7 +232,7 @@ fn a_cursor_is_good_only_with_the_arguments_it_came_from() {
             end, "invalid_arguments at arguments.after: not a cursor: give the `next` of an earlier result",
             "{garbage}"
         );
-        // Before anybody is looked for.
+        // Before any request for the user.
         for name in ["list_user_groups", "list_user_apps"] {
             let told = tell(name, &at(r#"{"user_id":"jane"}"#, garbage), &[]);
             assert_eq!(told, Told { asked: vec![], end: end.clone() }, "{name} {garbage}");
@@ -257,7 +257,7 @@ fn a_list_out_of_time_ends_with_every_page_it_has() {
     let (asked, _) = list("list_users", &at("{}", &listed.next.unwrap()), &[ok("[]")]);
     assert_eq!(asked, ["GET /users?after=c2&limit=200"]);
 
-    // Even a list that is late from the start gives its first page.
+    // Even a list that is overdue from the start returns its first page.
     assert!(matches!(tool.next(&[], Setting::first(late)), Move::Send(_)));
 }
 
@@ -272,7 +272,7 @@ fn a_list_whose_next_item_does_not_fit_says_how_much_it_needs() {
     let first = within(plain, 2048);
     assert_eq!((first.texts(), first.complete, first.needs_max_bytes), (vec!["1"], false, None));
 
-    // The big one is next: the list stays where it is until more may be sent.
+    // The large item is next: the list stays there until a larger result is allowed.
     let after = at(plain, &first.next.unwrap());
     let stuck = within(&after, 2048);
     assert_eq!((stuck.texts(), stuck.complete), (vec![], false));
@@ -283,7 +283,7 @@ fn a_list_whose_next_item_does_not_fit_says_how_much_it_needs() {
     assert_eq!(within(&after, needs).texts(), [&big]);
     assert_eq!(within(&after, 8192).texts(), [&big, "2"]);
 
-    // As pages of their own, too: that one is the last.
+    // With each page as its own message, too: that page is the last.
     let bounds = Bounds { bytes_max: 2048, listing: crate::tools::Listing::Paged, ..WHOLE };
     let tool = tool("list_user_groups", &after);
     let (_, end) = drive(&*tool, bounds, |_| Some(page[0].response()));
@@ -319,7 +319,7 @@ fn a_cut_list_asks_for_the_smaller_page_and_stops_there() {
     let (asked, _) = list("list_users", &at(arguments, &cut.next.unwrap()), &[ok("[]")]);
     assert_eq!(asked, ["GET /users?search=status%20pr&after=c2&limit=200"]);
 
-    // What has grown between the two questions is cut once more, at an item.
+    // An item that has grown between the two requests is cut off again.
     let grown = ok(&format!("[{},\"{}\"]", item("a"), "b".repeat(2000))).link(link);
     let cut = listed(&tell_within("list_users", arguments, bounds, &[page(&["a", "b", "c"]), grown]));
     assert_eq!((cut.texts(), cut.complete), (vec![&*item("a")], false));
@@ -353,12 +353,12 @@ fn a_continued_system_log_leaves_since_to_its_cursor() {
     assert_eq!(asked, ["GET /logs?until=2026-11-02&after=c1&limit=1"]);
 }
 
-/// The link to a page of users.
+/// Returns the link to a page of users.
 fn link_to(cursor: &str) -> String {
     format!(r#"<https://acme.okta.com/api/v1/users?after={cursor}>; rel="next""#)
 }
 
-/// Asks for a page, of which this Okta gives so many items at most, as after a failure at a larger page.
+/// Asks for a page from an Okta that gives at most this many items, as after a failure at a larger page.
 fn answered(pager: &mut Option<Box<Pager>>, tool: &dyn Tool, most: u32, answer: &Answer) -> String {
     let Move::Send(mut request) = tool.resume(pager, &[], Setting::first(WHOLE)) else { panic!("it ends") };
     while request.query_value("limit").and_then(|limit| limit.parse().ok()).unwrap_or(0) > most {
@@ -465,18 +465,18 @@ fn a_list_of_two_thousand_pages_takes_two_thousand_steps() {
     assert_eq!((steps, told_again), (PAGES + 1, PAGES), "each page is told once");
 }
 
-/// How an imagined Okta pages.
+/// The paging of a simulated Okta.
 #[derive(Debug, Clone, Copy)]
 enum Paging {
     /// `limit` items and a link to the rest.
     Sized,
-    /// So many items and a link to the rest, whatever the `limit`.
+    /// This many items and a link to the rest, whatever the `limit`.
     Fixed(usize),
     /// `limit` items and no more, as `q` does.
     First,
 }
 
-/// Answers as Okta does for a list of these items: the cursor is the place to go on at.
+/// Answers as Okta does for a list of these items: the cursor is the index to continue at.
 fn page(items: &[String], request: &Request, paging: Paging) -> Response {
     let number = |name: &str| request.query_value(name).map(|text| text.parse::<usize>().unwrap());
     let from = number("after").unwrap_or(0);

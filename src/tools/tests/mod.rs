@@ -1,7 +1,7 @@
-//! Conversations told from a script of Okta's answers.
+//! Conversations run against a script of Okta's answers.
 //!
-//! `$U`, `$G` and `$A` stand for a user's, a group's and an application's id, in what goes in and in what
-//! comes out.
+//! `$U`, `$G` and `$A` stand for a user's, a group's and an application's id, in input and in
+//! output.
 
 mod arguments;
 mod lists;
@@ -17,12 +17,12 @@ use crate::domain::http::{Exchange, Request, Response};
 const IDS: [(&str, &str); 3] =
     [("$U", "00u1abCdEfGhIjKlMnOp"), ("$G", "00g1emaKYZTWRYYRRTSK"), ("$A", "0oa1gjh63g214q0Hq0g4")];
 
-/// Puts the ids in.
+/// Inserts the ids.
 fn filled(text: &str) -> String {
     IDS.iter().fold(text.to_owned(), |text, (short, id)| text.replace(short, id))
 }
 
-/// Takes the ids out.
+/// Removes the ids.
 fn shortened(text: &str) -> String {
     IDS.iter().fold(text.to_owned(), |text, (short, id)| text.replace(id, short))
 }
@@ -63,17 +63,17 @@ fn no_content() -> Answer {
     Answer::new(204, "")
 }
 
-/// A user in this status.
+/// Returns a user in this status.
 fn user(status: &str) -> Answer {
     ok(&format!(r#"{{"id":"$U","status":"{status}","profile":{{"login":"jane@example.com"}}}}"#))
 }
 
-/// Okta's error object.
+/// Returns Okta's error object.
 fn refusal(status: u16, code: &str) -> Answer {
     Answer::new(status, &format!(r#"{{"errorCode":"{code}","errorSummary":"no","errorCauses":[]}}"#))
 }
 
-/// What a conversation came to.
+/// The requests and the end of a conversation.
 #[derive(Debug, PartialEq, Eq)]
 struct Told {
     /// Each request, as `METHOD path?query body`, without `/api/v1`.
@@ -105,7 +105,7 @@ fn line(request: &Request) -> String {
 
 const WHOLE: Bounds<'static> = Bounds::whole(1 << 20);
 
-/// Drives a conversation as the worker does, with whoever answers, `None` for nobody.
+/// Drives a conversation as the worker does; `answers` returns `None` if no answer comes.
 fn drive(
     tool: &dyn Tool,
     bounds: Bounds<'_>,
@@ -151,7 +151,7 @@ fn told(asked: &[Turn], end: &Move) -> Told {
     Told { asked, end: shortened(&end) }
 }
 
-/// Tells a conversation from a script, all of which must be used.
+/// Runs a conversation against a script, all of which must be used.
 fn tell_within(name: &str, arguments: &str, bounds: Bounds<'_>, script: &[Answer]) -> Told {
     let mut left = script.iter();
     let (asked, end) = drive(&*tool(name, arguments), bounds, |_| left.next().map(Answer::response));

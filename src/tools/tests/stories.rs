@@ -1,4 +1,4 @@
-//! Single conversations: what is asked in which order, and how each ends.
+//! Single conversations: the requests in order, and the end.
 
 use super::*;
 
@@ -287,7 +287,7 @@ fn only_the_later_reads_after_a_deletion_wait() {
 #[test]
 fn a_step_that_is_done_already_is_unchanged() {
     let call = r#"{"user_id":"$U"}"#;
-    /// The subtool, its request, Okta's refusal, the statuses that mean "already so", one that does not, and one
+    /// The subtool, its request, Okta's refusal, the statuses that mean "already done", one that does not, and one
     /// that the step starts from.
     type Row<'a> = (&'a str, &'a str, (u16, &'a str), &'a [&'a str], (&'a str, &'a str));
     let rows: [Row<'_>; 6] = [
@@ -346,7 +346,7 @@ fn a_step_that_is_done_already_is_unchanged() {
             };
             assert_eq!(told.end, format!("unchanged {result}"), "{name} of a {state} user");
         }
-        // The status is not why Okta refuses what starts from it.
+        // The status is not why Okta refuses a step from it.
         let told = tell(name, call, &[refused(), user(fitting)]);
         assert_eq!(told.end, format!("refused {status} {code}"), "{name} of a {fitting} user");
         let told = tell(name, call, &[refused(), user(other)]);
@@ -745,7 +745,7 @@ fn an_assignment_that_came_between_two_looks_is_no_doubt() {
     assert!(end(&refusal(404, "E0000007")).starts_with("outcome_unknown"), "taken away since");
 }
 
-/// How a conversation ends in which nobody answers where the script says `None`.
+/// Returns the requests and the end of a conversation in which no answer comes where the script says `None`.
 fn end_of(name: &str, arguments: &str, script: &[Option<Answer>]) -> (Vec<String>, String) {
     let (tool, mut left, mut history) = (tool(name, arguments), script.iter(), Vec::new());
     loop {

@@ -1,7 +1,7 @@
-//! Rows that say the same as an earlier one: most often a person stands twice in a file. They are named as a warning
-//! and sent all the same, since only Okta can tell.
+//! Detection of rows that repeat an earlier one: most often a person occurs twice in a file. Such rows cause a
+//! warning and are sent all the same, since only Okta can tell.
 //!
-//! What is kept of a row is a hash and two numbers, and of so many rows only.
+//! Per row a hash and two numbers are kept, for a limited number of rows.
 
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher as _;
@@ -13,10 +13,10 @@ use crate::cli::submit::rows::Row;
 use crate::tools::Kind;
 use crate::tools::catalogue;
 
-/// The most rows that are compared: 24 MB.
+/// The most rows compared: 24 MB.
 const ROWS_MAX: usize = 1_000_000;
 
-/// The most repeated rows that are named.
+/// The most repeated rows named.
 const NAMED_MAX: usize = 5;
 
 /// The rows seen so far.
@@ -28,7 +28,7 @@ pub(super) struct Repeats {
     is_cut: bool,
 }
 
-/// What is kept of a row.
+/// The data kept of a row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct SeenRow {
     hash: u64,
@@ -36,14 +36,14 @@ struct SeenRow {
     line: u64,
 }
 
-/// What makes a row the same as another one.
+/// The identity of a row.
 #[derive(Debug, PartialEq, Eq, Hash)]
 enum RowKey {
-    /// It creates a user of this login.
+    /// A row that creates a user with this login.
     Login(String),
-    /// It creates a group of this name.
+    /// A row that creates a group with this name.
     Name(String),
-    /// It does the same to the same thing.
+    /// A row with this subtool and these arguments.
     Whole(String, String),
 }
 
@@ -66,13 +66,13 @@ struct NamedProfile {
 }
 
 impl RowKey {
-    /// The key of a body; `None`: it may be repeated as often as anybody likes.
+    /// Returns the key of a body; `None` if it may be repeated.
     fn of(body: &[u8]) -> Option<Self> {
         let NamedBody { subtool, arguments } = serde_json::from_slice(body).ok()?;
         let arguments = arguments?.get();
         let named = || serde_json::from_str::<NamedArguments>(arguments).ok();
         match subtool.as_str() {
-            // Okta's logins are the same in upper and lower case.
+            // Okta's logins are case-insensitive.
             "create_user" => Some(Self::Login(named()?.profile?.login?.trim().to_lowercase())),
             "create_group" => Some(Self::Name(named()?.name?)),
             other => {
@@ -84,12 +84,12 @@ impl RowKey {
 }
 
 impl Repeats {
-    /// Nothing is seen yet.
+    /// Creates a set without rows.
     pub fn new() -> Self {
         Self { rows_max: ROWS_MAX, ..Self::default() }
     }
 
-    /// Takes a good row.
+    /// Adds a valid row.
     pub fn note(&mut self, row: &Row) {
         let Some(key) = RowKey::of(&row.body) else { return };
         if self.seen.len() == self.rows_max {
@@ -99,7 +99,7 @@ impl Repeats {
         self.seen.push(SeenRow { hash: self.hasher.hash_one(key), row: row.number, line: row.line });
     }
 
-    /// The warning about rows that repeat an earlier one, if there are any.
+    /// Returns the warning about rows that repeat an earlier one, if there are any.
     pub fn words(mut self) -> Option<String> {
         self.seen.sort_unstable();
         let same = self.seen.chunk_by(|one, other| one.hash == other.hash);

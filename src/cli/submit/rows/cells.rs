@@ -1,10 +1,10 @@
-//! The cells of a column: which JSON value a text is, by the column's type.
+//! The cells of a column: conversion of a text to a JSON value, by the column's type.
 //!
 //! Errors name the type and never the text, which may be a secret.
 
 use serde_json::Value;
 
-/// The text that stands for `null`.
+/// The text for `null`.
 const CLEARS: &str = "\\null";
 
 /// The character between the items of a list.
@@ -16,7 +16,7 @@ const DIGITS_MAX: usize = 15;
 /// The type of a column's cells.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum CellType {
-    /// Text as it stands.
+    /// Text, unchanged.
     Text,
     /// `true` or `false`.
     Boolean,
@@ -32,11 +32,11 @@ pub(super) enum CellType {
     Object,
 }
 
-/// The types that a heading may name, as they are called there.
+/// The types that a heading may name, with their names there.
 pub(super) const NAMES: &str = "`text`, `boolean`, `integer`, `number`, `list`, `json`";
 
 impl CellType {
-    /// Returns the type that a schema demands; what it allows besides, as `null`, counts for nothing.
+    /// Returns the type that a schema demands, ignoring alternatives such as `null`.
     pub fn of(schema: &Value) -> Self {
         if let Some(either) = schema["anyOf"].as_array().or_else(|| schema["oneOf"].as_array()) {
             let first = either.iter().find(|schema| schema["type"] != "null");
@@ -56,7 +56,7 @@ impl CellType {
         }
     }
 
-    /// Returns the type that a heading names behind its colon.
+    /// Returns the type that a heading names after its colon.
     pub fn named(name: &str) -> Option<Self> {
         match name.to_ascii_lowercase().as_str() {
             "text" | "string" => Some(Self::Text),
@@ -82,10 +82,10 @@ impl CellType {
         }
     }
 
-    /// Reads a cell; `None` when it is empty and so says nothing.
+    /// Parses a cell; `None` if it is empty and so has no value.
     ///
     /// # Errors
-    /// When the text is not of this type, in words that do not repeat it.
+    /// If the text is not of this type; the description does not repeat it.
     pub fn value(self, cell: &str) -> Result<Option<Value>, &'static str> {
         let bare = trimmed(cell);
         if cell.is_empty() || bare.is_empty() && self != Self::Text {
@@ -119,7 +119,7 @@ impl CellType {
     }
 }
 
-/// Reads a number as JSON writes it: `007` and `1,000` are none.
+/// Parses a number in JSON's notation: `007` and `1,000` are not numbers.
 fn number(text: &str) -> Result<Option<serde_json::Number>, &'static str> {
     let Ok(number) = serde_json::from_str::<serde_json::Number>(text) else { return Ok(None) };
     let is_exact = number.is_i64() || number.is_u64();
@@ -130,7 +130,7 @@ fn number(text: &str) -> Result<Option<serde_json::Number>, &'static str> {
     Ok(Some(number))
 }
 
-/// Takes blanks away at both ends, those that cannot be seen too, as they come along from web pages and chats.
+/// Trims blanks at both ends, including invisible ones, which text from web pages and chats may contain.
 pub(super) fn trimmed(text: &str) -> &str {
     text.trim_matches(|c: char| {
         c.is_whitespace()

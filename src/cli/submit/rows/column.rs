@@ -1,8 +1,8 @@
 //! One heading of a CSV file, or one path of `--set`: the argument that it names, and the type of its values.
 //!
-//! `profile.department` leads into an object, `profile.isContractor:boolean` also says what its cells are. The type
-//! comes from the schema of the subtool's arguments; what stands in an object that takes anything, as a profile does,
-//! is text unless the heading says otherwise.
+//! `profile.department` leads into an object, `profile.isContractor:boolean` also gives the type of its cells. The
+//! type comes from the schema of the subtool's arguments; an attribute of an open object, such as a profile, is text
+//! unless the heading says otherwise.
 
 use serde_json::{Map, Value};
 
@@ -11,7 +11,7 @@ use crate::tools::catalogue::Entry;
 
 use super::cells::{CellType, NAMES, trimmed};
 
-/// The longest heading that is repeated in an error.
+/// The longest heading that an error repeats.
 const SHOWN_CHARS_MAX: usize = 64;
 
 /// The longest word in it.
@@ -23,7 +23,7 @@ pub(super) struct SubtoolArguments {
     pub subtool: &'static str,
     /// The schema of each argument.
     pub arguments: Map<String, Value>,
-    /// The arguments without which nothing is done.
+    /// The required arguments.
     pub required: Vec<String>,
 }
 
@@ -39,45 +39,45 @@ impl SubtoolArguments {
         }
     }
 
-    /// Whether `profile` is that of a user, whose attributes Okta names.
+    /// Returns true if `profile` is that of a user, whose attributes Okta defines.
     pub fn has_user_profile(&self) -> bool {
         matches!(self.subtool, "create_user" | "update_user")
     }
 }
 
-/// One column.
+/// A column of the file.
 #[derive(Debug, Clone)]
 pub(super) struct Column {
-    /// The heading, without blanks around it.
+    /// The heading, trimmed.
     pub name: String,
     /// The path that it names, below `arguments`.
     pub path: Vec<String>,
     kind: CellType,
-    /// Whether blanks around a cell are no part of it.
+    /// True if cells are trimmed.
     is_trimmed: bool,
 }
 
-/// A reason why a heading is no column.
+/// The reason that a heading is not a valid column.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Unfit {
-    /// It has the form of no path.
+    /// It does not have the form of a path.
     NoPath,
     /// It looks like a value: the file has no heading.
     Value,
-    /// It names no argument.
+    /// It names no known argument.
     Unknown,
-    /// It names an object, whose attributes are columns.
+    /// It names an object, whose attributes should be columns.
     Object,
-    /// It leads into something that has no attributes.
+    /// It leads into an argument that has no attributes.
     NoAttributes,
-    /// It names a type that there is not.
+    /// It names an unknown type.
     NoType,
-    /// It names another type than the argument has.
+    /// It names a type other than the argument's.
     OtherType(CellType),
 }
 
 impl Unfit {
-    /// Describes it, without a hint at what may be meant.
+    /// Describes the reason, without a suggestion.
     pub fn words(self, known: &SubtoolArguments) -> String {
         match self {
             Self::NoPath => "is not the path of an argument, such as `profile.department`".to_owned(),
@@ -96,7 +96,7 @@ impl Unfit {
         }
     }
 
-    /// Whether another heading may be meant.
+    /// Returns true if the heading may be a misspelling of another one.
     pub fn may_be_misspelt(self) -> bool {
         match self {
             Self::NoPath | Self::Unknown | Self::NoAttributes => true,
@@ -105,7 +105,7 @@ impl Unfit {
     }
 }
 
-/// The list of arguments that a subtool has, in words.
+/// Formats the list of a subtool's arguments.
 pub(super) fn known_are(known: &SubtoolArguments) -> String {
     let names = list(&known.arguments.keys().map(String::as_str).collect::<Vec<_>>());
     let below = match known.arguments.contains_key("profile") {
@@ -115,13 +115,13 @@ pub(super) fn known_are(known: &SubtoolArguments) -> String {
     format!("known are {names}{below}")
 }
 
-/// Parts a heading into its path and the type that it names.
+/// Splits a heading into its path and the type that it names.
 pub(super) fn parted(name: &str) -> (&str, Option<&str>) {
     name.rsplit_once(':').map_or((name, None), |(path, kind)| (path, Some(kind)))
 }
 
 impl Column {
-    /// Reads a heading.
+    /// Parses a heading.
     pub fn parse(name: &str, known: &SubtoolArguments) -> Result<Self, Unfit> {
         let name = trimmed(name);
         if name.contains('@') {
@@ -146,36 +146,36 @@ impl Column {
         Ok(Self { name: name.to_owned(), path, kind, is_trimmed })
     }
 
-    /// Whether two columns hold the same, or one what the other is part of.
+    /// Returns true if two columns have the same path, or the path of one is part of the other.
     pub fn clashes(&self, other: &Self) -> bool {
         self.path.iter().zip(&other.path).all(|(one, another)| one == another)
     }
 
-    /// Whether a path below `arguments` leads to this column, into it, or to an object that it is part of.
+    /// Returns true if a path below `arguments` leads to this column, into it, or to an object that it is part of.
     pub fn is_at(&self, path: &str) -> bool {
         self.path.iter().zip(path.split('.')).all(|(own, there)| own == there)
     }
 
-    /// Reads a cell; `None` when it says nothing.
+    /// Parses a cell; `None` if it has no value.
     ///
     /// # Errors
-    /// When it is not of the column's type, in words that do not repeat it.
+    /// If the cell is not of the column's type; the description does not repeat it.
     pub fn value(&self, cell: &str) -> Result<Option<Value>, &'static str> {
         self.kind.value(if self.is_trimmed { trimmed(cell) } else { cell })
     }
 
-    /// Puts a value where the column's path leads.
+    /// Inserts a value at the column's path.
     pub fn put(&self, value: Value, into: &mut Map<String, Value>) {
         put(into, &self.path, value);
     }
 }
 
-/// Whether a part of a path has the form that names of arguments and attributes have.
+/// Returns true if a part of a path has the form of an argument or attribute name.
 fn is_name(part: &str) -> bool {
     !part.is_empty() && part.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '$'))
 }
 
-/// Whether a path leads to an id or a login, of which blanks at the ends are never a part.
+/// Returns true if a path leads to an id or a login, which never has blanks at the ends.
 fn is_key(path: &[String], known: &SubtoolArguments) -> bool {
     match path {
         [name] => name.ends_with("_id"),
@@ -185,8 +185,8 @@ fn is_key(path: &[String], known: &SubtoolArguments) -> bool {
     }
 }
 
-/// A heading that is no column, as an error may repeat it: only when it is made of words, since a file without a heading
-/// begins with somebody's values.
+/// Returns an invalid heading if an error may repeat it: only if it is made of words, since a file without a heading
+/// begins with a person's data.
 pub(in crate::cli::submit) fn shown(name: &str) -> Option<String> {
     let (path, kind) = parted(name);
     let is_word = |word: &str| {
@@ -198,7 +198,7 @@ pub(in crate::cli::submit) fn shown(name: &str) -> Option<String> {
     is_repeatable.then(|| name.to_owned())
 }
 
-/// Puts a value where its path leads; nothing else is in the way there, because columns do not clash.
+/// Inserts a value at its path, where nothing is in the way, because columns do not clash.
 fn put(into: &mut Map<String, Value>, path: &[String], value: Value) {
     match path {
         [] => {}

@@ -1,4 +1,4 @@
-//! The columns of a CSV file: what its heading says of the cells below.
+//! The columns of a CSV file: the meaning of the cells by the heading.
 
 use std::collections::BTreeMap;
 
@@ -10,23 +10,23 @@ use super::fixed::Fixed;
 use super::hints;
 use super::opening::not_utf8;
 
-/// The columns of a file that are understood, by their place.
+/// The valid columns of a file, by their position.
 #[derive(Debug)]
 pub(super) struct Columns {
     columns: BTreeMap<usize, Column>,
-    /// How many the heading names.
+    /// The number of named columns.
     named: usize,
-    /// How many the heading has; spreadsheets leave nameless ones at its end.
+    /// The number of columns in the heading; spreadsheets leave nameless ones at its end.
     pub count: usize,
-    /// Whether a row can be read at all.
+    /// True if rows can be read.
     pub are_good: bool,
 }
 
-/// Something wrong in a column: its place from 0, and what.
+/// A problem in a column: its position from 0, and the description.
 pub(super) type Fault = (usize, String);
 
 impl Columns {
-    /// Reads a heading beside the values that all rows have, and what is wrong with it.
+    /// Parses a heading, given the values set for all rows; also returns its problems.
     pub fn read(heading: &[&str], known: &SubtoolArguments, fixed: &Fixed) -> (Self, Vec<Fault>) {
         let (mut columns, mut faults) = (BTreeMap::<usize, Column>::new(), Vec::new());
         let named = heading.iter().rposition(|name| !trimmed(name).is_empty()).map_or(0, |last| last + 1);
@@ -64,15 +64,15 @@ impl Columns {
         (Self { columns, named, count: heading.len(), are_good: faults.is_empty() }, faults)
     }
 
-    /// Whether a row may have so many cells.
+    /// Returns true if a row may have this many cells.
     pub fn fit(&self, cells: usize) -> bool {
         (self.named..=self.count).contains(&cells)
     }
 
-    /// Adds what the cells of a row say to the arguments that every row has.
+    /// Adds the values of a row's cells to the arguments that every row has.
     ///
     /// # Errors
-    /// What is wrong with the cells.
+    /// The problems of the cells.
     pub fn arguments<'a>(
         &self,
         cells: impl Iterator<Item = &'a [u8]>,
@@ -96,17 +96,17 @@ impl Columns {
         if faults.is_empty() { Ok(arguments) } else { Err(faults) }
     }
 
-    /// The column that a path below `arguments` leads to or into, or the first one of an object it leads to.
+    /// Returns the column at a path below `arguments`, or the first one of an object at that path.
     pub fn of_path(&self, path: &str) -> Option<usize> {
         self.columns.iter().find(|(_, column)| column.is_at(path)).map(|(at, _)| *at)
     }
 
-    /// The name of a column.
+    /// Returns the name of a column.
     pub fn name(&self, at: usize) -> Option<&str> {
         self.columns.get(&at).map(|column| column.name.as_str())
     }
 
-    /// The columns that Okta is likely to know by another name, with that name.
+    /// Returns the columns that Okta probably knows by another name, with that name.
     pub fn doubtful(&self, known: &SubtoolArguments) -> Vec<(usize, &'static str)> {
         let attribute = |column: &Column| match column.path.as_slice() {
             [profile, name] if profile == "profile" && known.has_user_profile() => {
@@ -118,7 +118,7 @@ impl Columns {
     }
 }
 
-/// Describes headings that are no columns, each with a hint that would be accepted beside all others.
+/// Describes invalid headings, each with a suggestion that would be valid beside all other columns.
 fn misfits(
     heading: &[&str],
     mut unfit: Vec<(usize, Unfit)>,
@@ -140,7 +140,7 @@ fn misfits(
     faults
 }
 
-/// Says which column is missing.
+/// Describes a missing column.
 fn lacking(name: &str, known: &SubtoolArguments) -> String {
     if Column::parse(name, known).is_ok() {
         return format!("no column `{name}`, without which no row can be done");
@@ -309,7 +309,7 @@ mod tests {
             assert_eq!(hints, expected);
             assert_eq!(read(&hints, subtool).1, []);
         }
-        // `deactivate_user` takes one of the two, and the other one is of no use.
+        // `deactivate_user` takes one of the two, and the second one is of no use.
         let faults = read(&["E-mail", "Username"], "deactivate_user").1;
         assert!(faults[0].1.contains("known are"), "{faults:?}");
         assert!(faults[1].1.ends_with("did you mean `user_id`?"), "{faults:?}");

@@ -4,20 +4,20 @@
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::cli::submit) struct Delimiter(u8);
 
-/// Characters that names of arguments and quoted cells are made of, so that they cannot separate cells.
+/// The characters that argument names and quoted cells are made of, so they cannot separate cells.
 const RESERVED: &[u8] = b"\"'._:-$\\";
 
 impl Delimiter {
-    /// The delimiter of RFC 4180, in use unless somebody names another one.
+    /// The default delimiter, from RFC 4180.
     pub const COMMA: Self = Self(b',');
 
     /// The delimiters that spreadsheets and exports write.
     const COMMON: [Self; 4] = [Self::COMMA, Self(b';'), Self(b'\t'), Self(b'|')];
 
-    /// Reads a delimiter as somebody types it: the character itself, or its name.
+    /// Parses a delimiter as a user types it: the character itself, or its name.
     ///
     /// # Errors
-    /// When it is no character that may separate cells, in words.
+    /// A description, if the text is not a valid delimiter.
     pub fn parse(text: &str) -> Result<Self, String> {
         let byte = match (text.to_ascii_lowercase().as_str(), text.as_bytes()) {
             ("comma", _) => b',',
@@ -30,12 +30,12 @@ impl Delimiter {
         Ok(Self(byte))
     }
 
-    /// The byte in the file.
+    /// Returns the byte in the file.
     pub fn byte(self) -> u8 {
         self.0
     }
 
-    /// Returns the name of several of them.
+    /// Returns the plural name of the character.
     pub fn plural(self) -> String {
         match self.0 {
             b',' => "commas".to_owned(),
@@ -46,7 +46,7 @@ impl Delimiter {
         }
     }
 
-    /// Returns the option that names it, as it is typed in a shell.
+    /// Returns the option that sets this delimiter, as typed in a shell.
     pub fn option(self) -> String {
         match self.0 {
             b'\t' => "--delimiter tab".to_owned(),
@@ -54,7 +54,7 @@ impl Delimiter {
         }
     }
 
-    /// Returns the common delimiter that a heading read with this one seems to be separated by instead.
+    /// Returns the common delimiter that seems to separate a heading read with this one.
     pub fn instead(self, heading: &[&str]) -> Option<Self> {
         let count =
             |it: Self| heading.iter().map(|name| name.matches(char::from(it.0)).count()).sum::<usize>();

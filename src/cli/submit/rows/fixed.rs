@@ -17,10 +17,10 @@ pub(super) struct Fixed {
 }
 
 impl Fixed {
-    /// Reads what `--set` says, each `PATH=VALUE`.
+    /// Parses the values of `--set`, each `PATH=VALUE`.
     ///
     /// # Errors
-    /// When one of it is no argument of the subtool, or not of its type, in words that repeat no value.
+    /// If one is not an argument of the subtool, or not of its type; the description repeats no value.
     pub fn read(set: &[String], known: &SubtoolArguments) -> Result<Self, String> {
         let mut fixed = Self::default();
         for text in set {
@@ -40,7 +40,7 @@ impl Fixed {
         Ok(fixed)
     }
 
-    /// Describes a path that is no argument.
+    /// Describes an invalid path.
     fn misfit(&self, name: &str, unfit: Unfit, known: &SubtoolArguments) -> String {
         let hint = hints::hint(name, known, &self.columns).filter(|_| unfit.may_be_misspelt());
         let hint = match hint {
@@ -55,12 +55,12 @@ impl Fixed {
         format!("{named} {}{hint}", unfit.words(known))
     }
 
-    /// Whether there is none.
+    /// Returns true if there are no values.
     pub fn is_empty(&self) -> bool {
         self.columns.is_empty()
     }
 
-    /// The paths that have one.
+    /// Returns the paths that have a value.
     pub fn columns(&self) -> &[Column] {
         &self.columns
     }
@@ -70,25 +70,25 @@ impl Fixed {
         &self.values
     }
 
-    /// Whether a column holds what is fixed, or a part of it.
+    /// Returns true if a column holds a fixed value, or a part of one.
     pub fn clashes(&self, column: &Column) -> bool {
         self.columns.iter().any(|own| own.clashes(column))
     }
 
-    /// The one that a path below `arguments` leads to.
+    /// Returns the fixed column that a path below `arguments` leads to.
     pub fn at(&self, path: &str) -> Option<&Column> {
         self.columns.iter().find(|column| column.is_at(path))
     }
 
-    /// Adds the values to arguments that have none there.
+    /// Adds the values to arguments that have none at their paths.
     ///
     /// # Errors
-    /// The path at which the arguments have something already, or are no object.
+    /// The path at which the arguments already have a value, or are not an object.
     pub fn add_to(&self, arguments: &RawValue) -> Result<Box<RawValue>, String> {
         add(&self.values, arguments, "")
     }
 
-    /// Adds what it is to a digest; the order in which it was given does not matter.
+    /// Adds the values to a digest; the order of the options does not matter.
     pub fn digest(&self, hasher: &mut Sha256) {
         hasher.update(json::to_vec(&self.values));
     }

@@ -1,13 +1,13 @@
-//! The heading that somebody may have meant by one that is no column: `profile.login` by `Username`.
+//! Suggestions for an invalid heading: `profile.login` for `Username`.
 //!
-//! A hint is given only when it would be accepted where it stands. It never leads from the name of a thing to an
-//! argument that takes its id, nor to another thing.
+//! A suggestion is made only if it would be valid in its place. It never leads from the name of an object to an
+//! argument that takes its id, nor to another object.
 
 use crate::domain::envelope::nearest;
 
 use super::column::{Column, SubtoolArguments, parted, shown};
 
-/// Names that people give to the column that says which user it is.
+/// Common names for the column that identifies the user.
 const USER: &[&str] = &[
     "user",
     "userid",
@@ -24,11 +24,11 @@ const USER: &[&str] = &[
     "userprincipalname",
 ];
 
-/// Names that people give to e-mail addresses, which are most often logins too.
+/// Common names for e-mail addresses, which are usually logins too.
 const MAIL: &[&str] =
     &["email", "mail", "emailaddress", "mailaddress", "primaryemail", "useremail", "workemail"];
 
-/// The attributes of a user that every org has (Okta's default profile), and what else people call them.
+/// The attributes of a user that every org has (Okta's default profile), each with common other names.
 const ATTRIBUTES: [(&str, &[&str]); 31] = [
     (
         "login",
@@ -75,25 +75,25 @@ const ATTRIBUTES: [(&str, &[&str]); 31] = [
     ("manager", &["managername"]),
 ];
 
-/// The thing that an argument takes the id of, and the names that people give to its column.
+/// The arguments that take an object's id, each with common names for its column.
 const THINGS: [(&str, &[&str]); 3] = [
     ("group_id", &["group", "groupid", "oktagroupid"]),
     ("group_ids", &["group", "groups", "groupid", "groupids"]),
     ("app_id", &["app", "appid", "application", "applicationid", "appinstanceid"]),
 ];
 
-/// The attribute of Okta's default profile that differs from this one in upper and lower case alone.
+/// Returns the attribute of Okta's default profile that differs from this one only in case.
 pub(super) fn differs_in_case(attribute: &str) -> Option<&'static str> {
     let names = ATTRIBUTES.iter().map(|(name, _)| *name);
     names.into_iter().find(|name| *name != attribute && name.eq_ignore_ascii_case(attribute))
 }
 
-/// Whether a heading may be one of several that say which user it is, and not the best of them.
+/// Returns true if a heading is one of several that may identify the user, and not the best of them.
 pub(super) fn is_second_choice(heading: &str) -> bool {
     MAIL.contains(&plain(parted(heading).0).as_str())
 }
 
-/// Returns the heading that may be meant by one that is no column, beside those that are `taken`.
+/// Returns the column that an invalid heading may be meant for, beside those that are `taken`.
 pub(super) fn hint(heading: &str, known: &SubtoolArguments, taken: &[Column]) -> Option<Column> {
     let (path, kind) = parted(heading);
     let kind = kind.map_or_else(String::new, |kind| format!(":{kind}"));
@@ -105,12 +105,12 @@ pub(super) fn hint(heading: &str, known: &SubtoolArguments, taken: &[Column]) ->
     })
 }
 
-/// The letters and digits of a name, in lower case: `E-mail`, `e_mail` and `Email` are one.
+/// Reduces a name to letters and digits in lower case: `E-mail`, `e_mail` and `Email` are equal.
 fn plain(name: &str) -> String {
     name.chars().filter(|c| c.is_alphanumeric()).flat_map(char::to_lowercase).collect()
 }
 
-/// What may be meant, the likeliest first.
+/// Returns the possible meanings, the likeliest first.
 fn candidates(path: &str, known: &SubtoolArguments) -> Vec<String> {
     let parts: Vec<&str> = path.split('.').collect();
     let is_below = |part: &str| matches!(plain(part).as_str(), "profile" | "user" | "arguments");
@@ -129,7 +129,7 @@ fn candidates(path: &str, known: &SubtoolArguments) -> Vec<String> {
             |(name, others): &&(&str, &[&str])| plain(name) == plain_name || others.contains(&&*plain_name);
         candidates.extend(ATTRIBUTES.iter().find(is_it).map(|(name, _)| format!("profile.{name}")));
     }
-    // From here on a candidate repeats what somebody wrote, which may be a value of a file without a heading.
+    // From here on a candidate repeats the user's text, which may be a value of a file without a heading.
     if shown(path).is_none() {
         return candidates;
     }
@@ -146,7 +146,7 @@ fn candidates(path: &str, known: &SubtoolArguments) -> Vec<String> {
     candidates
 }
 
-/// The arguments that people call so.
+/// Returns the arguments with this common name.
 fn arguments(plain_name: &str, known: &SubtoolArguments) -> Vec<String> {
     let mut found: Vec<String> =
         known.arguments.keys().filter(|name| plain(name) == plain_name).cloned().collect();
@@ -168,11 +168,11 @@ fn arguments(plain_name: &str, known: &SubtoolArguments) -> Vec<String> {
     found
 }
 
-/// The argument whose name is spelt nearly so, with the rest of the path.
+/// Returns the argument with a similar name, with the rest of the path.
 fn misspelt(parts: &[&str], plain_name: &str, known: &SubtoolArguments) -> Option<String> {
     let first = parts[0].to_lowercase();
     let near = nearest(&first, known.arguments.keys().map(String::as_str))?;
-    // Who names a thing by its name does not know its id.
+    // A user who refers to an object by its name does not know its id.
     let is_by_name = plain_name.ends_with("name") || plain_name.ends_with("label");
     let is_other = is_by_name && near.ends_with("_id");
     (!is_other).then(|| [&[near][..], &parts[1..]].concat().join("."))

@@ -1,4 +1,4 @@
-//! A JSON Lines file being read: one object a line.
+//! The reader of a JSON Lines file: one object per line.
 
 use std::io::BufReader;
 
@@ -11,7 +11,7 @@ use super::opening::not_utf8;
 use super::row::{FilePlace, Problem, Unreadable};
 use super::source::DigestedFile;
 
-/// A JSON Lines file.
+/// A JSON Lines file being read.
 pub(super) struct ObjectLines {
     reader: BufReader<DigestedFile>,
     line: Vec<u8>,
@@ -20,18 +20,18 @@ pub(super) struct ObjectLines {
     bytes_max: usize,
 }
 
-/// What comes next in it.
+/// The next item of the file.
 pub(super) enum ObjectLine {
-    /// An object, and the line it stands in.
+    /// An object, and its line.
     Row(Box<RawValue>, u64),
-    /// A line that is none.
+    /// A line without an object.
     Faulty(Problem),
     /// The end.
     End,
 }
 
 impl ObjectLines {
-    /// Reads lines of at most `bytes_max` bytes; each object gets the fixed values.
+    /// Creates a reader of lines of at most `bytes_max` bytes; each object gets the fixed values.
     pub fn new(reader: BufReader<DigestedFile>, fixed: Fixed, bytes_max: usize) -> Self {
         Self { reader, line: Vec::new(), number: 0, fixed, bytes_max }
     }
@@ -39,7 +39,7 @@ impl ObjectLines {
     /// Reads the next line that is not blank.
     ///
     /// # Errors
-    /// When the file cannot be read on.
+    /// If reading the file fails.
     pub fn next(&mut self) -> Result<ObjectLine, Unreadable> {
         loop {
             let what = lines::next(&mut self.reader, &mut self.line, self.bytes_max)?;
@@ -89,12 +89,12 @@ impl ObjectLines {
         }
     }
 
-    /// The place of a path below `arguments`, when `--set` gives the value there.
+    /// Returns the place of a path below `arguments`, if `--set` gives the value there.
     pub fn place_of(&self, path: &str) -> Option<FilePlace> {
         self.fixed.at(path).map(|column| FilePlace::Set(column.name.clone()))
     }
 
-    /// Returns what it is read from.
+    /// Returns the underlying file.
     pub fn into_source(self) -> DigestedFile {
         self.reader.into_inner()
     }

@@ -1,14 +1,14 @@
-//! The first bytes of a file: those of other formats and encodings are named before anything is read as rows.
+//! The first bytes of a file: other formats and encodings are reported before any row is read.
 
 use super::delimiter::Delimiter;
 
 /// The byte order mark that some editors put in front of UTF-8.
 pub(super) const BOM: &[u8] = b"\xef\xbb\xbf";
 
-/// How the text of a spreadsheet becomes UTF-8.
+/// The advice for converting a spreadsheet to UTF-8.
 const SAVE_AS: &str = "save it as `CSV UTF-8`";
 
-/// What the first bytes of a file say it is, when it is no UTF-8 text; in words with a way out.
+/// Describes the format of a file that is not UTF-8 text, by its first bytes, with advice.
 pub(super) fn not_text(head: &[u8]) -> Option<String> {
     const MARKS: [(&[u8], &str); 4] = [
         (b"\xff\xfe\0\0", "UTF-32, little-endian"),
@@ -34,24 +34,24 @@ pub(super) fn not_text(head: &[u8]) -> Option<String> {
     Some(format!("{name} without a byte order mark, and must be UTF-8: run `iconv -f {encoding} -t UTF-8`"))
 }
 
-/// What a text is, when its first character says that it is no CSV.
+/// Describes a text that is not CSV, by its first character.
 pub(super) fn not_csv(head: &[u8]) -> Option<&'static str> {
     let is_json = matches!(first(head)?, b'{' | b'[');
     is_json.then_some("JSON by its content, and CSV by its name: give it a name that ends in `.jsonl`")
 }
 
-/// What a text is, when its first character says that it is no JSON Lines.
+/// Describes a text that is not JSON Lines, by its first character.
 pub(super) fn not_json_lines(head: &[u8]) -> Option<&'static str> {
     (first(head)? == b'[')
         .then_some("one JSON list, and must have one object a line: `jq -c '.[]'` makes it so")
 }
 
-/// The first byte that is neither blank nor a byte order mark.
+/// Returns the first byte that is neither blank nor part of a byte order mark.
 pub(super) fn first(head: &[u8]) -> Option<u8> {
     head.strip_prefix(BOM).unwrap_or(head).trim_ascii_start().first().copied()
 }
 
-/// The encoding of text that has a NUL in nearly every pair of bytes.
+/// Returns the encoding of a text that has a NUL in nearly every pair of bytes.
 fn unmarked(head: &[u8]) -> Option<(&'static str, &'static str)> {
     let pairs = head.chunks_exact(2);
     let count = pairs.len();
@@ -64,24 +64,24 @@ fn unmarked(head: &[u8]) -> Option<(&'static str, &'static str)> {
     }
 }
 
-/// What stands in a text that is not UTF-8.
+/// Describes a text that is not UTF-8.
 pub(super) fn not_utf8() -> String {
     format!(
         "is not UTF-8, but probably Windows-1252 or Latin-1: {SAVE_AS}, or run `iconv -f WINDOWS-1252 -t UTF-8`"
     )
 }
 
-/// A line before the heading that other programs write for themselves.
+/// A line before the heading that some programs write for themselves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Note {
-    /// `sep=;`, by which Excel is told the delimiter.
+    /// `sep=;`, which tells Excel the delimiter.
     Separator(Option<Delimiter>),
-    /// `#TYPE …`, by which PowerShell names the type of what it exported.
+    /// `#TYPE …`, with which PowerShell names the type of the exported objects.
     Type,
 }
 
 impl Note {
-    /// Recognises a first line, without its end.
+    /// Recognizes a first line, without its line end.
     pub fn of(line: &[u8]) -> Option<Self> {
         let line = line.trim_ascii_end();
         let line = line.strip_prefix(b"\"").map_or(line, |bare| bare.strip_suffix(b"\"").unwrap_or(bare));
@@ -93,12 +93,12 @@ impl Note {
         if !starts(b"sep=") {
             return None;
         }
-        // `trim_ascii_end` has taken a tab away.
+        // `trim_ascii_end` has removed a tab.
         let named = if line.len() == 4 { Ok("\t") } else { std::str::from_utf8(&line[4..]) };
         Some(Self::Separator(named.ok().and_then(|named| Delimiter::parse(named).ok())))
     }
 
-    /// What is to be done about it, unless it names the delimiter in use.
+    /// Describes the remedy, unless the note names the delimiter in use.
     pub fn words(self, delimiter: Delimiter) -> Option<String> {
         match self {
             Self::Separator(Some(named)) if named == delimiter => None,

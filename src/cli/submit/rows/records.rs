@@ -1,33 +1,33 @@
-//! The records of a CSV file, read strictly by RFC 4180: a file whose cells cannot be told apart is refused.
+//! The records of a CSV file, parsed strictly by RFC 4180: a file whose cells cannot be separated is refused.
 //!
-//! Parsers that accept everything (the crate `csv` among them) read on after an unclosed quotation mark and so take
-//! many rows for one cell. Stricter here than common: a quotation mark stands only around a cell, or twice within
-//! such a one, and lines end in LF or CR LF. Nothing longer than a record is held.
+//! Lenient parsers (the crate `csv` among them) read on after an unclosed quotation mark and so take many rows for
+//! one cell. This parser is stricter than usual: a quotation mark may only enclose a cell, or occur doubled within a
+//! quoted one, and lines end in LF or CR LF. At most one record is held in memory.
 
 use std::io::{self, BufRead};
 
 use super::delimiter::Delimiter;
 
-/// The most cells of a record: as many columns as spreadsheets have.
+/// The most cells of a record: the number of columns in spreadsheets.
 const CELLS_MAX: usize = 16_384;
 
-/// One record: its cells, and where it begins.
+/// A record: its cells, and the line at which it begins.
 #[derive(Debug, Default)]
 pub(super) struct Record {
     text: Vec<u8>,
     /// The end of each cell in `text`.
     ends: Vec<usize>,
-    /// The line that it begins at.
+    /// The line at which the record begins.
     pub line: u64,
 }
 
 impl Record {
-    /// The number of its cells.
+    /// Returns the number of cells.
     pub fn len(&self) -> usize {
         self.ends.len()
     }
 
-    /// Its cells, in order.
+    /// Returns the cells in order.
     pub fn cells(&self) -> impl Iterator<Item = &[u8]> {
         let begins = std::iter::once(0).chain(self.ends.iter().copied());
         begins.zip(&self.ends).map(|(begin, end)| &self.text[begin..*end])
@@ -43,15 +43,15 @@ impl Record {
 /// A place in a CSV file that is not well-formed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Malformed {
-    /// The line, from 1. Of a quoted cell: that of its opening quotation mark.
+    /// The line, from 1; for a quoted cell, the line of its opening quotation mark.
     pub line: u64,
     /// The column, from 0.
     pub column: usize,
-    /// What is wrong.
+    /// The description of the problem.
     pub what: String,
 }
 
-/// A reason why no further record can be read.
+/// The reason that no further record can be read.
 #[derive(Debug)]
 pub(super) enum Broken {
     /// The file could not be read.
@@ -60,24 +60,24 @@ pub(super) enum Broken {
     Malformed(Malformed),
 }
 
-/// The state between two bytes.
+/// The state of the parser between two bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum RecordState {
-    /// A cell begins.
+    /// At the beginning of a cell.
     Begin,
-    /// Within a cell without quotation marks.
+    /// Within an unquoted cell.
     Plain,
     /// Within a quoted cell.
     Quoted,
-    /// Behind a quotation mark within a quoted cell: the closing one, or the first of two.
+    /// After a quotation mark within a quoted cell: the closing one, or the first of two.
     Closed,
-    /// Behind a carriage return that ends a record.
+    /// After a carriage return that ends a record.
     Return,
-    /// Behind the record.
+    /// After the record.
     End,
 }
 
-/// Records being read one after the other.
+/// A reader of records.
 pub(super) struct Records<R> {
     from: R,
     delimiter: u8,
@@ -86,20 +86,20 @@ pub(super) struct Records<R> {
 }
 
 impl<R: BufRead> Records<R> {
-    /// Reads records of at most `bytes_max` bytes each. The first one begins at `line`.
+    /// Creates a reader of records of at most `bytes_max` bytes each. The first record begins at `line`.
     pub fn new(from: R, delimiter: Delimiter, bytes_max: usize, line: u64) -> Self {
         Self { from, delimiter: delimiter.byte(), bytes_max, line }
     }
 
-    /// Returns what the records are read from.
+    /// Returns the underlying reader.
     pub fn into_inner(self) -> R {
         self.from
     }
 
-    /// Reads the next record; false when there is none. A line without anything is a record of one empty cell.
+    /// Reads the next record; returns false if there is none. An empty line is a record of one empty cell.
     ///
     /// # Errors
-    /// When the file cannot be read, or is not well-formed.
+    /// If the file cannot be read, or is not well-formed.
     pub fn read(&mut self, record: &mut Record) -> Result<bool, Broken> {
         record.clear(self.line);
         let mut cell = Cell { state: RecordState::Begin, opened: self.line, bytes: 0, last: 0 };
@@ -132,16 +132,16 @@ impl<R: BufRead> Records<R> {
 /// The cell being read.
 struct Cell {
     state: RecordState,
-    /// The line of its opening quotation mark.
+    /// The line of the opening quotation mark.
     opened: u64,
     /// The bytes of the record so far.
     bytes: usize,
-    /// The byte before this one.
+    /// The previous byte.
     last: u8,
 }
 
 impl Cell {
-    /// Takes the next byte, which stands at `line`.
+    /// Processes the next byte, which is in `line`.
     fn take(&mut self, byte: u8, delimiter: u8, record: &mut Record, line: u64) -> Result<(), Malformed> {
         use RecordState::{Begin, Closed, End, Plain, Quoted, Return};
         let column = record.ends.len() - usize::from(self.state == Return);
@@ -170,7 +170,7 @@ impl Cell {
             (Closed, _) => return at(self.opened, self.continued(line)),
             (Begin | Plain, _) => Self::keep(byte, Plain, record),
         };
-        // Behind `""` there is no backslash that could have been meant for the next quotation mark.
+        // After `""`, a backslash cannot have been meant for the next quotation mark.
         self.last = if self.state == Closed { self.last } else { byte };
         Ok(())
     }
@@ -180,7 +180,7 @@ impl Cell {
         then
     }
 
-    /// Ends the file; false when no record has begun.
+    /// Ends the file; returns false if no record has begun.
     fn end(&self, record: &mut Record, line: u64) -> Result<bool, Malformed> {
         let column = record.ends.len();
         match self.state {
@@ -214,7 +214,7 @@ impl Cell {
         }
     }
 
-    /// Describes text behind a closing quotation mark, found at `line`.
+    /// Describes text after a closing quotation mark, found at `line`.
     fn continued(&self, line: u64) -> String {
         let there = if line == self.opened { String::new() } else { format!(" at line {line}") };
         let meant = if self.last == b'\\' { ", not with a backslash" } else { "" };
@@ -224,7 +224,7 @@ impl Cell {
         )
     }
 
-    /// Describes a quotation mark within a cell that does not begin with one.
+    /// Describes a quotation mark within an unquoted cell.
     fn stray(record: &Record) -> String {
         let begin = record.ends.last().copied().unwrap_or(0);
         if record.text[begin..].trim_ascii().is_empty() {
@@ -248,7 +248,7 @@ mod tests {
 
     use super::*;
 
-    /// A record that is expected: its line and its cells.
+    /// An expected record: its line and its cells.
     type Expected<'a> = (u64, &'a [&'a str]);
 
     fn read(text: &[u8], delimiter: &str, capacity: usize) -> Result<Vec<(u64, Vec<String>)>, Malformed> {
@@ -356,7 +356,7 @@ mod tests {
     }
 
     proptest! {
-        /// A writer and a reader of another make: what is well-formed says the same to everybody.
+        /// Checks against another writer and reader: well-formed CSV has one meaning.
         #[test]
         fn well_formed_files_read_as_others_read_them(
             rows in prop::collection::vec(prop::collection::vec("[ab,;\"\\\\\r\n \u{e4}]{0,6}", 2..4), 0..6),
@@ -374,7 +374,7 @@ mod tests {
             prop_assert_eq!(cells, rows);
         }
 
-        /// Whatever bytes come, a record is never read otherwise than by the parser that accepts everything.
+        /// Checks that any bytes are read as by the lenient parser, or refused.
         #[test]
         fn what_is_accepted_is_what_a_lenient_parser_reads_too(
             text in "[ab,\"\\\\\r\n ]{0,24}",

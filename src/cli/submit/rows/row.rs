@@ -1,20 +1,20 @@
-//! A row of a file, and what is wrong with one.
+//! A row of a file, and its problems.
 
 use std::fmt;
 use std::io;
 
-/// One row.
+/// A row of a file.
 #[derive(Debug)]
 pub(in crate::cli::submit) struct Row {
-    /// Its number, from 1. Blank rows are not counted.
+    /// The row number, from 1. Blank rows are not counted.
     pub number: u64,
-    /// The line it begins at.
+    /// The line at which the row begins.
     pub line: u64,
-    /// The body of its invocation.
+    /// The body of the invocation.
     pub body: Vec<u8>,
 }
 
-/// A place in what a job is made of.
+/// A place in a file or in the options of a job.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::cli::submit) enum FilePlace {
     /// A line of the file.
@@ -25,7 +25,7 @@ pub(in crate::cli::submit) enum FilePlace {
         line: u64,
         /// The column, from 1.
         number: usize,
-        /// The heading, where it has one that may be repeated.
+        /// The heading, if there is one and an error may repeat it.
         name: Option<String>,
     },
     /// A value that `--set` gives to all rows.
@@ -33,18 +33,18 @@ pub(in crate::cli::submit) enum FilePlace {
 }
 
 impl FilePlace {
-    /// A column by its number from 0 and the name that may be repeated.
+    /// Creates a column place from its number from 0 and the name that may be repeated.
     pub fn column(line: u64, at: usize, name: Option<String>) -> Self {
         Self::Column { line, number: at + 1, name }
     }
 }
 
-/// Something wrong with the file.
+/// A problem of the file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::cli::submit) struct Problem {
-    /// Where.
+    /// The place of the problem.
     pub place: FilePlace,
-    /// What; never a cell's text.
+    /// The description; never a cell's text.
     pub what: String,
 }
 
@@ -62,22 +62,22 @@ impl fmt::Display for Problem {
     }
 }
 
-/// What comes next in a file.
+/// The next item of a file.
 pub(in crate::cli::submit) enum Next {
     /// A row.
     Row(Row),
-    /// Something that is no good row.
+    /// An invalid row, with its problems.
     Faulty(Vec<Problem>),
     /// The end.
     End,
 }
 
-/// A reason why a file cannot be read on.
+/// The reason that a file cannot be read further.
 #[derive(Debug)]
 pub(in crate::cli::submit) enum Unreadable {
-    /// The system says no.
+    /// The operating system reports an error.
     Io(io::Error),
-    /// The rows cannot be told apart, or not the cells.
+    /// The rows or cells cannot be separated.
     Malformed(Problem),
 }
 

@@ -1,4 +1,4 @@
-//! A file that is digested while it is read.
+//! A file that is hashed while it is read.
 
 use std::fs::File;
 use std::io::{self, BufRead as _, BufReader, Read};
@@ -8,17 +8,17 @@ use sha2::{Digest as _, Sha256};
 
 use super::opening::BOM;
 
-/// A file being read, and the digest of what was read.
+/// A file being read, with the digest of the bytes read.
 pub(super) struct DigestedFile {
     file: File,
     hasher: Sha256,
 }
 
 impl DigestedFile {
-    /// Opens a file, behind its byte order mark.
+    /// Opens a file, and skips its byte order mark.
     ///
     /// # Errors
-    /// When it cannot be read.
+    /// If the file cannot be read.
     pub fn open(file: &Path) -> io::Result<BufReader<Self>> {
         let mut reader = BufReader::new(Self { file: File::open(file)?, hasher: Sha256::new() });
         if reader.fill_buf()?.starts_with(BOM) {
@@ -30,7 +30,7 @@ impl DigestedFile {
     /// Reads the rest, and returns the SHA-256 of the whole file in hexadecimal digits.
     ///
     /// # Errors
-    /// When it cannot be read.
+    /// If the file cannot be read.
     pub fn digest(mut self) -> io::Result<String> {
         io::copy(&mut self, &mut io::sink())?;
         Ok(hexadecimal(self.hasher))

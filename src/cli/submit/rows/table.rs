@@ -1,4 +1,4 @@
-//! A CSV file being read: a heading, and then a row of cells for each invocation.
+//! The reader of a CSV file: a heading, and then a row of cells for each invocation.
 
 use std::io::{BufRead as _, BufReader};
 
@@ -25,21 +25,21 @@ pub(super) struct CsvTable {
     doubts: Vec<Problem>,
 }
 
-/// What comes next in a table.
+/// The next item of a table.
 pub(super) enum Cells {
-    /// The arguments of a row, and the line it begins at.
+    /// The arguments of a row, and the line at which it begins.
     Row(Map<String, Value>, u64),
-    /// A row that is none.
+    /// An invalid row, with its problems.
     Faulty(Vec<Problem>),
     /// The end.
     End,
 }
 
 impl CsvTable {
-    /// Reads the heading for a subtool, and what is wrong with it.
+    /// Reads the heading for a subtool; also returns its problems.
     ///
     /// # Errors
-    /// When the file cannot be read, or is no table of cells with this delimiter.
+    /// If the file cannot be read, or is not a table with this delimiter.
     pub fn open(
         mut source: BufReader<DigestedFile>,
         delimiter: Delimiter,
@@ -74,7 +74,7 @@ impl CsvTable {
     /// Reads the next row that is not blank.
     ///
     /// # Errors
-    /// When the file cannot be read on, or is not well-formed.
+    /// If the file cannot be read further, or is not well-formed.
     pub fn next(&mut self) -> Result<Cells, Unreadable> {
         loop {
             let columns = &self.columns;
@@ -107,7 +107,7 @@ impl CsvTable {
         }
     }
 
-    /// The place of a path below `arguments` in a row; `None`: the file has no column for it.
+    /// Returns the place of a path below `arguments` in a row; `None` if neither a column nor `--set` holds it.
     pub fn place_of(&self, line: u64, path: &str) -> Option<FilePlace> {
         match self.columns.of_path(path) {
             Some(at) => Some(self.place(line, at)),
@@ -119,23 +119,23 @@ impl CsvTable {
         FilePlace::column(line, at, self.columns.name(at).map(str::to_owned))
     }
 
-    /// Whether rows can be read as they are meant at all.
+    /// Returns false if the heading is so wrong that no row can be read as intended.
     pub fn is_readable(&self) -> bool {
         self.columns.are_good
     }
 
-    /// What is worth a warning in the heading.
+    /// Returns the warnings about the heading.
     pub fn doubts(&self) -> &[Problem] {
         &self.doubts
     }
 
-    /// Returns what it is read from.
+    /// Returns the underlying file.
     pub fn into_source(self) -> DigestedFile {
         self.records.into_inner().into_inner()
     }
 }
 
-/// Passes over a first line that only names the delimiter in use; returns the number of the next line.
+/// Skips a first line that only names the delimiter in use; returns the number of the next line.
 fn pass_note(source: &mut BufReader<DigestedFile>, delimiter: Delimiter) -> Result<u64, Unreadable> {
     let start = source.fill_buf()?;
     let end = start.iter().position(|byte| *byte == b'\n');
@@ -148,7 +148,7 @@ fn pass_note(source: &mut BufReader<DigestedFile>, delimiter: Delimiter) -> Resu
     Ok(2)
 }
 
-/// Says why a record cannot be read; a place that is not well-formed is named by its column.
+/// Converts an error of the parser; names the column of a malformed place.
 fn unreadable(broken: Broken, columns: Option<&Columns>) -> Unreadable {
     match broken {
         Broken::Io(error) => Unreadable::Io(error),
@@ -159,7 +159,7 @@ fn unreadable(broken: Broken, columns: Option<&Columns>) -> Unreadable {
     }
 }
 
-/// Returns the names in a heading, whose cells are separated by this delimiter and no other one.
+/// Returns the names in a heading; refuses one that another delimiter seems to separate.
 fn heading(record: &Record, delimiter: Delimiter) -> Result<Vec<String>, Unreadable> {
     let line = record.line;
     let name = |(at, cell): (usize, &[u8])| {
@@ -180,7 +180,7 @@ fn heading(record: &Record, delimiter: Delimiter) -> Result<Vec<String>, Unreada
     Ok(names)
 }
 
-/// Whether a record has nothing in it but blanks.
+/// Returns true if a record holds only blanks.
 fn is_blank(record: &Record) -> bool {
     record.cells().all(|cell| std::str::from_utf8(cell).is_ok_and(|text| trimmed(text).is_empty()))
 }
