@@ -4,10 +4,10 @@
 //! The path of one message, and the layer that runs each step:
 //!
 //! ```text
-//!   edge      worker   worker ◀─ policy     worker ◀─ tools, policy         worker         edge
+//!  rabbit     worker   worker ◀─ policy   worker ◀─ tools, budget, policy   worker        rabbit
 //! RabbitMQ ─▶ parse it ─▶ check it ─▶ call Okta, within the rate limits ─▶ answer it ─▶ acknowledge
 //!                                             │        ▲                  (confirmed)
-//!                                             ▼  edge  │
+//!                                             ▼  okta  │
 //!                                                Okta
 //! ```
 //!
@@ -22,14 +22,22 @@ pub mod tools;
 pub mod catalog;
 // Pure decisions: permissions, classification of answers, waiting times.
 pub mod policy;
+// The closed list of events, and their observers: metrics, log, health.
+pub mod event;
+// The rate-limit budget: no request goes out without a permit.
+pub mod budget;
 // The processing of one message, from its queue to its answer.
 pub mod worker;
 // The simulated Okta: an org that knows nothing of the worker.
 pub mod sandbox;
 // The in-process adapters: a queue, and the simulated org behind the worker's port.
 pub mod embedded;
-// The real adapters: RabbitMQ, Okta, metrics, health, logs.
-pub mod edge;
+// Metrics, health, logs.
+pub mod telemetry;
+// The adapter of RabbitMQ.
+pub mod rabbit;
+// The adapter of Okta.
+pub mod okta;
 // Settings, as the typed values that the layers below take.
 pub mod config;
 // One file per command.

@@ -7,11 +7,11 @@ use std::time::Duration;
 use okta_worker::config::{self, Config, Connection, Loaded, LogFormat, Problems, Telemetry};
 use okta_worker::domain::ids::{ConnectionName, Lane};
 use okta_worker::domain::secret::Secret;
-use okta_worker::edge::okta::{Credential, Endpoint, ServiceApp, TokenType};
-use okta_worker::edge::rabbit::Settings;
-use okta_worker::policy::permit::{AllowList, Caller, Callers};
+use okta_worker::okta::{Credential, Endpoint, ServiceApp, TokenType};
+use okta_worker::policy::authorization::{AllowList, Caller, Callers};
+use okta_worker::policy::backoff::RetryRules;
 use okta_worker::policy::reply_to::ReplyPolicy;
-use okta_worker::policy::retry::RetryRules;
+use okta_worker::rabbit::Settings;
 use tempfile::TempDir;
 
 const PROD: &str = r#"

@@ -6,9 +6,10 @@ use std::sync::Arc;
 
 use okta_worker::domain::http::{NoAnswer, Request};
 use okta_worker::domain::secret::Secret;
-use okta_worker::edge::health::{self, Health};
-use okta_worker::edge::metrics::Metrics;
-use okta_worker::edge::okta::{AnswerRoom, Credential, Endpoint, OktaClient, ROOM_BYTES_MIN, TokenType};
+use okta_worker::okta::{AnswerRoom, Credential, Endpoint, OktaClient, ROOM_BYTES_MIN, TokenType};
+use okta_worker::telemetry::health;
+use okta_worker::telemetry::health::Health;
+use okta_worker::telemetry::metrics::Metrics;
 use okta_worker::worker::ports::Okta as _;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpSocket};

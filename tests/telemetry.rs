@@ -6,9 +6,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use okta_worker::domain::ids::ConnectionName;
-use okta_worker::edge::health::{self, Health};
-use okta_worker::edge::metrics::Metrics;
-use okta_worker::worker::event::{Event, Observer};
+use okta_worker::event::{Event, Observer};
+use okta_worker::telemetry::health;
+use okta_worker::telemetry::health::Health;
+use okta_worker::telemetry::metrics::Metrics;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;

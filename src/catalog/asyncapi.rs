@@ -3,9 +3,9 @@
 
 use serde_json::{Map, Value, json};
 
-use crate::domain::answer::Status;
 use crate::domain::ids::Lane;
-use crate::domain::mail::{CANCEL, PROGRESS, RESENT, RESULT, WANTS_PROGRESS};
+use crate::domain::message::{CANCEL, PROGRESS, RESENT, RESULT, WANTS_PROGRESS};
+use crate::domain::result::Status;
 use crate::domain::topology::{DEAD, INVOCATIONS, RESULTS, UNCLAIMED, UNDELIVERED, UNROUTED};
 use crate::tools::catalogue::{CATALOGUE, names};
 

@@ -4,8 +4,8 @@ use schemars::generate::SchemaSettings;
 use schemars::{JsonSchema, Schema};
 use serde_json::{Map, Value, json};
 
-use crate::domain::answer::{Answer, Effect, ErrorCode, Failure, Status};
 use crate::domain::bucket::Bucket;
+use crate::domain::result::{Answer, Effect, ErrorCode, Failure, Status};
 use crate::tools::Kind;
 use crate::tools::catalogue::{CATALOGUE, Entry};
 

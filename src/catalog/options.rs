@@ -3,7 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use super::mcp;
-use crate::domain::envelope::{FIELDS_MAX, REASON_CHARS_MAX, RESULT_BYTES_MAX, RESULT_BYTES_USUAL};
+use crate::domain::invocation::{FIELDS_MAX, REASON_CHARS_MAX, RESULT_BYTES_MAX, RESULT_BYTES_USUAL};
 use crate::tools::Kind;
 use crate::tools::catalogue::Entry;
 

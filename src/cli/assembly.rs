@@ -7,19 +7,20 @@ use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use tokio::sync::watch;
 
+use crate::budget::gate::{CallerCeilings, Gate, Terms};
+use crate::budget::gossip::Gossip;
+use crate::budget::pure::window::Share;
 use crate::config::{Config, Connection as Settings};
 use crate::domain::http::{NoAnswer, Request, Response};
 use crate::domain::ids::ConnectionName;
-use crate::edge::okta::{AnswerRoom, OktaClient};
-use crate::edge::rabbit::Gossips;
-use crate::policy::budget::window::Share;
-use crate::policy::permit::{Caller, Callers};
+use crate::event::Observer;
+use crate::okta::{AnswerRoom, OktaClient};
+use crate::policy::authorization::{Caller, Callers};
 use crate::policy::reply_to::ReplyPolicy;
+use crate::rabbit::Gossips;
+use crate::worker::breaker::Pulse;
 use crate::worker::clock::Clock;
-use crate::worker::event::Observer;
-use crate::worker::gate::{CallerCeilings, Gate, Terms};
-use crate::worker::ports::{Gossip, Okta};
-use crate::worker::pulse::Pulse;
+use crate::worker::ports::Okta;
 use crate::worker::{Connection, Rules};
 
 use super::Refusal;

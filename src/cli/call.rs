@@ -7,13 +7,13 @@ use std::sync::Arc;
 use serde_json::value::RawValue;
 use tokio::sync::watch;
 
-use crate::domain::answer::ErrorCode;
 use crate::domain::ids::ConnectionName;
 use crate::domain::json;
-use crate::domain::mail::Properties;
+use crate::domain::message::Properties;
+use crate::domain::result::ErrorCode;
 use crate::embedded::broker::Broker;
+use crate::event::{Observer, Observers};
 use crate::worker::Worker;
-use crate::worker::event::{Observer, Observers};
 use crate::worker::ports::Inbox;
 
 use super::assembly::{self, Ground, Orgs};

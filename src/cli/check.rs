@@ -16,11 +16,11 @@ use crate::domain::http::{Request, Response};
 use crate::domain::ids::{ConnectionName, Lane};
 use crate::domain::okta_error::OktaError;
 use crate::domain::topology::{presence_queue, work_queue};
-use crate::edge::descriptors;
-use crate::edge::okta::{AnswerRoom, Credential, Granted, OktaClient, TokenType};
-use crate::edge::rabbit::{Found, Orphan, inspect, observed, orphans, policies};
+use crate::okta::{AnswerRoom, Credential, Granted, OktaClient, TokenType};
 use crate::policy::classify::{FailureKind, Known, Meaning, classify};
 use crate::policy::hazards::Hazard;
+use crate::rabbit::{Found, Orphan, inspect, observed, orphans, policies};
+use crate::telemetry::descriptors;
 use crate::tools::catalogue::CATALOGUE;
 use crate::worker::ports::Okta as _;
 

@@ -2,7 +2,7 @@
 //!
 //! The worker is the real one; only the queue and Okta are inside the process.
 
-mod desk;
+mod client;
 mod screen;
 
 use std::sync::{Arc, Mutex};
@@ -12,24 +12,24 @@ use futures_util::future::join_all;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
+use crate::budget::gate::CallerCeilings;
+use crate::budget::pure::constants::CONCURRENT_MAX;
 use crate::config;
 use crate::domain::ids::{ConnectionName, Lane};
 use crate::domain::secret::Secret;
-use crate::edge::okta::{AnswerRoom, Credential, Endpoint, ROOM_BYTES_MIN, TokenType};
 use crate::embedded::broker::Broker;
 use crate::embedded::okta::SimulatedOkta;
-use crate::policy::budget::constants::CONCURRENT_MAX;
-use crate::policy::permit::AllowList;
+use crate::event::Observer;
+use crate::okta::{AnswerRoom, Credential, Endpoint, ROOM_BYTES_MIN, TokenType};
+use crate::policy::authorization::AllowList;
 use crate::sandbox::{Org, Settings};
 use crate::worker::Worker;
 use crate::worker::clock::Clock;
-use crate::worker::event::Observer;
-use crate::worker::gate::CallerCeilings;
 use crate::worker::ports::Inbox;
 
 use super::assembly::{self, Ground, Orgs};
 use super::{DONE, FAILED, Refusal};
-use desk::Desk;
+use crate::cli::demo::client::Desk;
 use screen::Screen;
 
 /// The rate-limit window of the simulated org, in place of Okta's 60 s.

@@ -1,7 +1,7 @@
 //! The command line: the arguments of each command, and the file that runs it.
 
 #[macro_use]
-mod speech;
+mod output;
 
 mod assembly;
 mod call;
@@ -24,11 +24,11 @@ use clap::builder::Resettable;
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 use crate::config::{self, Config, Loaded, Problems};
-use crate::domain::envelope::{list, nearest};
+use crate::domain::invocation::{list, nearest};
 use crate::domain::text::shortened;
-use crate::edge::{log, panics};
+use crate::telemetry::{log, panics};
 
-use speech::say;
+use crate::cli::output::say;
 
 /// The name of the program.
 const NAME: &str = "okta-worker";
@@ -144,7 +144,7 @@ pub async fn main() -> ExitCode {
         Ok(code) => ExitCode::from(if has_said_all() || !must_say_all { code } else { code.max(FAILED) }),
         Err(Refusal(why)) => {
             log::flush();
-            speech::last_words(format!("okta-worker: {why}\n"));
+            output::last_words(format!("okta-worker: {why}\n"));
             ExitCode::from(REFUSED)
         }
     }
@@ -152,7 +152,7 @@ pub async fn main() -> ExitCode {
 
 /// Returns true if all output was printed, and reports it otherwise: the output of a command is its purpose.
 fn has_said_all() -> bool {
-    let unsaid = speech::unsaid();
+    let unsaid = output::unsaid();
     if let Some(why) = &unsaid {
         complain!("okta-worker: failed to write to standard output: {why}");
     }

@@ -13,8 +13,8 @@ use tokio::sync::watch;
 use tokio::time::sleep;
 
 use crate::config::{Change, Config, Loaded, Problems};
-use crate::edge::metrics::Metrics;
-use crate::edge::rabbit::Gossips;
+use crate::rabbit::Gossips;
+use crate::telemetry::metrics::Metrics;
 use crate::worker::Worker;
 
 use super::assembly::{self, Ground, Orgs};

@@ -9,13 +9,15 @@ use tokio::sync::watch;
 
 use crate::config::Config;
 use crate::domain::ids::Lane;
-use crate::edge::descriptors;
-use crate::edge::health::{self, Health};
-use crate::edge::log::{self, Log};
-use crate::edge::metrics::Metrics;
-use crate::edge::rabbit::{Publisher, Supervisor, own_user};
+use crate::event::{Observer, Observers};
+use crate::rabbit::{Publisher, Supervisor, own_user};
+use crate::telemetry::descriptors;
+use crate::telemetry::health;
+use crate::telemetry::health::Health;
+use crate::telemetry::log;
+use crate::telemetry::log::Log;
+use crate::telemetry::metrics::Metrics;
 use crate::worker::Worker;
-use crate::worker::event::{Observer, Observers};
 
 use super::assembly::{self, Ground, Orgs};
 use super::reload::{Reloading, Running};

@@ -11,10 +11,10 @@ use super::layers::Variables;
 use super::secret::{self, Written};
 use super::section::Section;
 use super::tree::{Origin, Spot};
-use crate::domain::envelope::BODY_BYTES_MAX;
+use crate::domain::invocation::BODY_BYTES_MAX;
 use crate::domain::secret::Secret;
-use crate::edge::rabbit::{Settings, user_and_vhost};
 use crate::policy::reply_to::ReplyPolicy;
+use crate::rabbit::{Settings, user_and_vhost};
 
 const SECOND: Duration = Duration::from_secs(1);
 const DAY: Duration = Duration::from_secs(86_400);

@@ -6,9 +6,9 @@ use super::connection;
 use super::entry::{Entry, Word, parse_words};
 use super::problem::Findings;
 use super::section::Section;
-use crate::domain::envelope::nearest;
 use crate::domain::ids::{ConnectionName, Lane, excerpt};
-use crate::policy::permit::{AllowList, Caller, Callers};
+use crate::domain::invocation::nearest;
+use crate::policy::authorization::{AllowList, Caller, Callers};
 
 /// The longest name of a broker user: `user_id` is an AMQP short string.
 const USER_BYTES_MAX: usize = 255;

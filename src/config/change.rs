@@ -4,8 +4,8 @@
 
 use super::{Config, Connection, Telemetry};
 use crate::domain::ids::ConnectionName;
-use crate::edge::okta::{Credential, Endpoint, ServiceApp};
-use crate::edge::rabbit::Settings;
+use crate::okta::{Credential, Endpoint, ServiceApp};
+use crate::rabbit::Settings;
 
 /// The difference between the configuration in force and another one.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -8,10 +8,10 @@ use super::entry::{Entry, parse_words};
 use super::host::{self, Reach};
 use super::layers::Variables;
 use super::section::Section;
+use crate::budget::pure::constants::CONCURRENT_MAX;
 use crate::domain::ids::ConnectionName;
-use crate::edge::okta::Endpoint;
-use crate::policy::budget::constants::CONCURRENT_MAX;
-use crate::policy::permit::AllowList;
+use crate::okta::Endpoint;
+use crate::policy::authorization::AllowList;
 
 /// Default part of each limit that the workers use: the last tenth is for the org's other
 /// clients.

@@ -8,7 +8,7 @@ use super::secret::{self, Found, Written};
 use super::section::Section;
 use super::tree::Spot;
 use crate::domain::secret::Secret;
-use crate::edge::okta::{Credential, ServiceApp, SigningKey, TokenType};
+use crate::okta::{Credential, ServiceApp, SigningKey, TokenType};
 
 const ONE_OF: &str = "exactly one of `api_token`, `access_token` and `service_app` is needed";
 

@@ -24,12 +24,12 @@ mod tree;
 use std::path::Path;
 use std::time::Duration;
 
-use crate::edge::rabbit::Settings;
-use crate::policy::permit::Callers;
+use crate::policy::authorization::Callers;
+use crate::policy::backoff::RetryRules;
 use crate::policy::reply_to::ReplyPolicy;
-use crate::policy::retry::RetryRules;
+use crate::rabbit::Settings;
 
-pub use crate::edge::log::LogFormat;
+pub use crate::telemetry::log::LogFormat;
 pub use change::Change;
 pub use connection::Connection;
 pub use duration::parse as duration;
@@ -112,7 +112,7 @@ pub fn load(
 }
 
 /// Loads a configuration for commands that send nothing to Okta and run without its tokens: no token and no
-/// private key is looked up, and every [`Endpoint`](crate::edge::okta::Endpoint) holds an empty one.
+/// private key is looked up, and every [`Endpoint`](crate::okta::Endpoint) holds an empty one.
 ///
 /// # Errors
 /// All faults.

@@ -1,7 +1,7 @@
 //! `[okta]`: settings for all orgs together.
 
 use super::section::Section;
-use crate::edge::okta::ROOM_BYTES_MIN;
+use crate::okta::ROOM_BYTES_MIN;
 
 /// The largest memory for answers: beyond it the unit is a typing mistake.
 const ANSWER_BYTES_MAX: u64 = 1 << 40;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::section::Section;
-use crate::policy::retry::RetryRules;
+use crate::policy::backoff::RetryRules;
 
 /// The most attempts: with more an invocation would be retried for days.
 const ATTEMPTS_MAX: u32 = 100;

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::entry::Entry;
 use super::problem::Findings;
 use super::tree::{Node, Origin, Spot, Table, Value};
-use crate::domain::envelope::nearest;
+use crate::domain::invocation::nearest;
 use crate::domain::secret::MASK;
 use crate::domain::text::is_repeatable;
 

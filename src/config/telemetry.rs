@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use crate::edge::log::LogFormat;
+use crate::telemetry::log::LogFormat;
 
 use super::section::Section;
 

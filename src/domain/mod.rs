@@ -2,16 +2,16 @@
 //!
 //! Nothing here performs IO, reads a clock or waits; the caller passes the time as a value.
 
-pub mod answer;
+pub mod result;
 pub mod bucket;
 mod encodings;
-pub mod envelope;
+pub mod invocation;
 pub mod expected;
 pub mod http;
 pub mod ids;
 pub mod json;
 pub mod link;
-pub mod mail;
+pub mod message;
 pub mod okta_error;
 pub mod opposite;
 pub mod page;

@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use super::ids::{ConnectionName, Lane};
-use super::mail::Source;
+use super::message::Source;
 
 /// The topic exchange for invocations, with keys `<connection>.<lane>` or `<connection>`.
 pub const INVOCATIONS: &str = "okta.invocations";

@@ -12,7 +12,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 
 use crate::domain::ids::{ConnectionName, Lane};
-use crate::domain::mail::{Address, Delivery, Post, Posted, Properties, Receipt, Source, Unposted};
+use crate::domain::message::{Address, Delivery, Post, Posted, Properties, Receipt, Source, Unposted};
 use crate::domain::topology::{DEAD, DELAY_TIERS, INVOCATIONS, RESULTS, UNCLAIMED, source_queue, work_key};
 use crate::worker::ports::{Inbox, Postbox, becomes};
 
@@ -280,8 +280,8 @@ mod tests {
     use futures_util::future::BoxFuture;
 
     use super::*;
-    use crate::domain::mail::{HeaderValue, Headers};
-    use crate::policy::provenance;
+    use crate::domain::message::{HeaderValue, Headers};
+    use crate::policy::origin;
 
     /// An inbox that keeps all messages for ever, with a settable demand.
     struct Kept(Mutex<Vec<(Delivery, Instant)>>, watch::Sender<bool>);
@@ -324,7 +324,7 @@ mod tests {
         let came = kept.iter().map(|(delivery, at)| {
             let Delivery { source, exchange, routing_key, properties, .. } = delivery;
             let headers: &Headers = &properties.headers;
-            assert!(provenance::check(source, exchange, routing_key, headers).is_ok(), "{headers:?}");
+            assert!(origin::check(source, exchange, routing_key, headers).is_ok(), "{headers:?}");
             let first = headers["x-first-death-queue"].as_text();
             ((*at - begun).as_secs(), routing_key.as_str(), first)
         });

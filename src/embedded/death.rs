@@ -1,7 +1,7 @@
 //! The headers that RabbitMQ adds to a message dead-lettered out of a delay tier.
 
-use crate::domain::mail::{HeaderValue, Headers, Properties};
-use crate::policy::provenance::X_DEATH;
+use crate::domain::message::{HeaderValue, Headers, Properties};
+use crate::policy::origin::X_DEATH;
 
 /// The headers of the first death, which are written once: the exchange, the queue and the reason.
 const FIRST: [&str; 3] = ["x-first-death-exchange", "x-first-death-queue", "x-first-death-reason"];

@@ -1,6 +1,6 @@
 //! The next step after each answer: deliver it, retry, delay, reconcile, hand back, pause the connection, or give up.
 //!
-//! [`classify`](super::classify) says what happened, [`retry`](super::retry) how long to wait, and [`decide`] what to
+//! [`classify`](super::classify) says what happened, [`retry`](super::backoff) how long to wait, and [`decide`] what to
 //! do. All three are pure: jitter is an argument, and so is every fact about the message and its connection.
 //! `docs/retries.md` is the table of all decisions, generated from this file.
 //!
@@ -9,13 +9,13 @@
 
 use std::time::Duration;
 
-use crate::domain::answer::{Effect, ErrorCode};
 use crate::domain::ids::Lane;
+use crate::domain::result::{Effect, ErrorCode};
 use crate::tools::Repeat;
 
+use super::backoff::{BUSY, LAG, LOCAL, RetryRules, WAIT_IN_HAND_MAX};
 use super::classify::{FailureKind, LimitKind, Meaning, concurrency_wait};
 use super::pause::PauseReason;
-use super::retry::{BUSY, LAG, LOCAL, RetryRules, WAIT_IN_HAND_MAX};
 
 /// The longest that a message is held in hand while its connection is paused: RabbitMQ takes a delivery back after
 /// 30 minutes (`consumer_timeout`).

@@ -1,6 +1,6 @@
 //! Reasons to pause a whole connection: no request of any caller would succeed.
 
-use crate::domain::answer::ErrorCode;
+use crate::domain::result::ErrorCode;
 
 /// A reason to pause a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

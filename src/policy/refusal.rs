@@ -1,8 +1,8 @@
 //! Okta's refusals in the contract's words: error code and argument.
 
-use crate::domain::answer::{ErrorCode, Failure};
 use crate::domain::ids::excerpt;
 use crate::domain::okta_error::OktaError;
+use crate::domain::result::{ErrorCode, Failure};
 
 /// Turns a refusal into a failure; its message names `subtool`.
 pub fn name(subtool: &str, error: OktaError) -> Failure {

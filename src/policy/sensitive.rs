@@ -6,9 +6,9 @@
 use jiff::Timestamp;
 use serde_json::value::RawValue;
 
-use crate::domain::answer::Failure;
-use crate::domain::envelope;
+use crate::domain::invocation;
 use crate::domain::json;
+use crate::domain::result::Failure;
 use crate::domain::secret::Secrets;
 use crate::domain::text::is_repeatable;
 
@@ -46,7 +46,7 @@ fn each_text(raw: &RawValue, above: &[String], layers: usize, told: &mut dyn FnM
         let path = [above, path].concat();
         told(&path, text);
         let is_json = layers > 0 && text.trim_start().starts_with(['{', '[']);
-        if is_json && let Some(inner) = envelope::raw(text.as_bytes()) {
+        if is_json && let Some(inner) = invocation::raw(text.as_bytes()) {
             each_text(inner, &path, layers - 1, told);
         }
         None
@@ -57,7 +57,7 @@ fn each_text(raw: &RawValue, above: &[String], layers: usize, told: &mut dyn FnM
 /// addresses. They are the caller's values, and one in a wrong place may be a password.
 pub fn unrepeatable(body: &[u8], failure: &Failure) -> Secrets {
     let mut values = Secrets::default();
-    let Some(raw) = envelope::raw(body) else { return values };
+    let Some(raw) = invocation::raw(body) else { return values };
     let said = failure.said();
     let mut add = |text: &str| {
         let is_number = text.parse::<f64>().is_ok() || text.parse::<Timestamp>().is_ok();

@@ -10,8 +10,8 @@ use serde_json::{Map, Value, json};
 
 use super::apps::{App, logo};
 use super::call::Asked;
+use super::effects::Change;
 use super::ids::Id;
-use super::ledger::Change;
 use super::org::Org;
 use super::pages::{self, Links, Rest, Sizes};
 use super::profile;

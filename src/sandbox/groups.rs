@@ -9,9 +9,9 @@ use serde::{Serialize, Serializer};
 use serde_json::{Map, Value, json};
 
 use super::call::{Asked, Cause};
+use super::effects::Change;
 use super::expression::{Field, Item, Operator};
 use super::ids::Id;
-use super::ledger::Change;
 use super::log::Target;
 use super::org::Org;
 use super::pages::{self, Links, Rest, Sizes};

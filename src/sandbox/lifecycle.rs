@@ -6,7 +6,7 @@
 use serde_json::json;
 
 use super::call::{Asked, Switch};
-use super::ledger::Change;
+use super::effects::Change;
 use super::org::Org;
 use super::refusal::Refusal;
 use super::reply::{Reply, Stamp};

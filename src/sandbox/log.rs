@@ -11,9 +11,9 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::call::Asked;
+use super::effects::Change;
 use super::expression::{Case, Expression, Field, Item, Operator};
 use super::ids::Id;
-use super::ledger::Change;
 use super::org::Org;
 use super::pages::{self, Links, Rest};
 use super::refusal::Refusal;

@@ -15,10 +15,11 @@ use super::apps::App;
 use super::assignments::Assignment;
 use super::call::{Answer, Asked, Call, Cause, Operation, Way};
 use super::clients::Clients;
+use super::effects::{Change, Effect};
 use super::faults::{Fault, Faults, Trouble, When};
 use super::groups::Group;
 use super::ids::{Id, Ids};
-use super::ledger::{Change, Effect};
+use super::lagging_index::Shelf;
 use super::lifecycle::Expiry;
 use super::limits::{Counter, Limits, Rate};
 use super::log::{Event, Log, Target};
@@ -28,7 +29,6 @@ use super::refusal::Refusal;
 use super::reply::Reply;
 use super::seed;
 use super::settings::Settings;
-use super::shelf::Shelf;
 use super::users::{User, Users};
 
 /// A simulated Okta org.

@@ -4,10 +4,10 @@ use http::header::{ETAG, IF_MATCH};
 use serde_json::{Map, Value};
 
 use super::call::{Asked, Switch};
+use super::effects::Change;
 use super::expression::Operator;
 use super::groups::{GroupKind, GroupView};
 use super::ids::Id;
-use super::ledger::Change;
 use super::org::Org;
 use super::pages::{self, Links, Rest, Sizes};
 use super::profile::{self, Profile};

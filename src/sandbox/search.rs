@@ -5,9 +5,9 @@
 use super::call::Asked;
 use super::expression::{Case, Expression, Field, Item, Operator};
 use super::ids::Id;
+use super::lagging_index::Shelf;
 use super::pages::{self, Rest};
 use super::refusal::Refusal;
-use super::shelf::Shelf;
 
 /// The queries that an endpoint supports.
 pub(super) struct Dialect<'a> {

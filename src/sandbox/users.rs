@@ -11,9 +11,9 @@ use serde_json::{Value, json};
 
 use super::expression::{Field, Item};
 use super::ids::{Id, fold};
+use super::lagging_index::Shelf;
 use super::profile::{Profile, SHOWN_EMPTY};
 use super::reply::{Href, Stamp, Url};
-use super::shelf::Shelf;
 
 /// The lifecycle status of a user.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]

@@ -4,11 +4,11 @@ use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::domain::answer::{Effect, ErrorCode};
 use crate::domain::bucket::Bucket;
 use crate::domain::http::Request;
 use crate::domain::ids::{AppId, UserKey};
 use crate::domain::json::Object;
+use crate::domain::result::{Effect, ErrorCode};
 
 use super::converge::{Settled, has_all, is_since, logged, look_for, moment, settle, unknown};
 use super::cost::A_LOGIN;

@@ -8,7 +8,8 @@ use schemars::{JsonSchema, Schema};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
-use crate::domain::envelope::{self, Fault};
+use crate::domain::invocation;
+use crate::domain::invocation::Fault;
 
 use super::output::Output as _;
 use super::reading::Shape;
@@ -139,7 +140,7 @@ fn read<T: Subtool>(arguments: &RawValue) -> Result<Box<dyn Tool>, Fault> {
     let typed = shape.typed(arguments);
     let arguments = typed.as_deref().unwrap_or(arguments);
     let names: Vec<&str> = shape.names().collect();
-    envelope::read::<T>(arguments.get(), "arguments", &names).map(taken)
+    invocation::read::<T>(arguments.get(), "arguments", &names).map(taken)
 }
 
 fn schema<T: JsonSchema>() -> Schema {

@@ -12,12 +12,12 @@ use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use crate::domain::answer::{Effect, ErrorCode, Failure};
 use crate::domain::http::Request;
 use crate::domain::ids::UserId;
 use crate::domain::json::Object;
 use crate::domain::link;
 use crate::domain::okta_error::OktaError;
+use crate::domain::result::{Effect, ErrorCode, Failure};
 
 use super::{Dialogue, Reply, Stop};
 

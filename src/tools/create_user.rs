@@ -5,11 +5,11 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use crate::domain::answer::ErrorCode;
 use crate::domain::bucket::Bucket;
 use crate::domain::http::Request;
 use crate::domain::ids::{GroupId, UserId, UserKey, excerpt};
 use crate::domain::json::Object;
+use crate::domain::result::ErrorCode;
 
 use super::converge::{groups_of, has_all, is_since, is_taken, look_for, moment, unknown};
 use super::output::User;

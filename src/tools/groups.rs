@@ -5,11 +5,11 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 
-use crate::domain::answer::ErrorCode;
 use crate::domain::bucket::Bucket;
 use crate::domain::http::Request;
 use crate::domain::ids::{GroupId, excerpt};
 use crate::domain::json::{Object, to_raw};
+use crate::domain::result::ErrorCode;
 
 use super::converge::{has_all, is_since, is_taken, literal, look_for, moment, unknown};
 use super::output::{Empty, Group};

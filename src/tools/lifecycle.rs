@@ -7,10 +7,10 @@ use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use crate::domain::answer::Effect;
 use crate::domain::bucket::Bucket;
 use crate::domain::http::Request;
 use crate::domain::ids::{UserId, UserKey};
+use crate::domain::result::Effect;
 
 use super::converge::{Settled, effect, is_since, logged, settle, unknown};
 use super::output::{Activation, Empty};

@@ -39,11 +39,11 @@ use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer};
 
-use crate::domain::answer::{Effect, ErrorCode, Failure};
 use crate::domain::bucket::Bucket;
 use crate::domain::http::{Exchange, Request, Response};
 use crate::domain::json::Fields;
 use crate::domain::okta_error::OktaError;
+use crate::domain::result::{Effect, ErrorCode, Failure};
 
 pub use cost::Cost;
 use output::{Output, Remaining};

@@ -5,8 +5,8 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use crate::domain::answer::ErrorCode;
 use crate::domain::json::{Fields, to_raw};
+use crate::domain::result::ErrorCode;
 
 /// The result of a subtool.
 pub trait Output: JsonSchema {

@@ -10,11 +10,11 @@ use std::marker::PhantomData;
 
 use serde_json::value::RawValue;
 
-use crate::domain::answer::{ErrorCode, Failure};
 use crate::domain::http::Request;
 use crate::domain::json::{Fields, to_vec};
 use crate::domain::link;
 use crate::domain::page::{each_item, uuid};
+use crate::domain::result::{ErrorCode, Failure};
 
 use super::cursor::Cursor;
 use super::list_rules::Rules;

@@ -7,11 +7,11 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::domain::answer::{Effect, ErrorCode, Failure};
 use crate::domain::bucket::Bucket;
 use crate::domain::http::Request;
 use crate::domain::link;
 use crate::domain::okta_error::OktaError;
+use crate::domain::result::{Effect, ErrorCode, Failure};
 
 use super::{Dialogue, Done, Move, Setting, Stop, Subtool, Turn};
 

@@ -7,7 +7,7 @@
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use crate::domain::envelope::BODY_DEPTH_MAX;
+use crate::domain::invocation::BODY_DEPTH_MAX;
 use crate::domain::json::{self, Object};
 
 /// The JSON type of an argument.

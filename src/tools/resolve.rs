@@ -1,8 +1,8 @@
 //! Resolution of a caller's id, login or short name to the key of an Okta path.
 
-use crate::domain::answer::{ErrorCode, Failure};
 use crate::domain::http::Request;
 use crate::domain::ids::{PathSegment, UserId, UserKey, excerpt};
+use crate::domain::result::{ErrorCode, Failure};
 
 use super::{Dialogue, Reply, Stop, UserState};
 

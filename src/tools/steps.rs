@@ -3,10 +3,10 @@
 
 use jiff::Timestamp;
 
-use crate::domain::answer::Effect;
 use crate::domain::http::Request;
 use crate::domain::ids::{UserId, excerpt};
 use crate::domain::okta_error::OktaError;
+use crate::domain::result::Effect;
 
 use super::converge::{Settled, effect, is_since, logged, look_for, settle, unknown};
 use super::plan::{FROM_STATUS, Forecast};

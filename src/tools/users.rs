@@ -4,11 +4,11 @@ use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::domain::answer::{ErrorCode, Failure};
 use crate::domain::bucket::Bucket;
 use crate::domain::http::Request;
 use crate::domain::ids::{UserId, UserKey, excerpt};
 use crate::domain::json::Object;
+use crate::domain::result::{ErrorCode, Failure};
 
 use super::converge::{has_all, is_since, look_for, moment};
 use super::cursor;

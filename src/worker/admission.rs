@@ -7,14 +7,15 @@ use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
 
-use crate::domain::answer::{Effect, ErrorCode, Failure};
-use crate::domain::envelope::{self, Envelope, Fault, Options, RESULT_BYTES_USUAL};
 use crate::domain::ids::{ConnectionName, Lane, excerpt};
+use crate::domain::invocation;
+use crate::domain::invocation::{Envelope, Fault, Options, RESULT_BYTES_USUAL};
 use crate::domain::json::Fields;
-use crate::domain::mail::Source;
+use crate::domain::message::Source;
+use crate::domain::result::{Effect, ErrorCode, Failure};
 use crate::domain::secret::Secrets;
 use crate::domain::text::is_repeatable;
-use crate::policy::permit::AllowList;
+use crate::policy::authorization::AllowList;
 use crate::policy::sensitive::{Read, secrets, unrepeatable};
 use crate::tools::catalogue::{self, Entry};
 use crate::tools::hint::unknown;
@@ -22,8 +23,8 @@ use crate::tools::subject::{Subject, subject};
 use crate::tools::{Bounds, Kind, Listing, Move, Repeat, Setting, Tool};
 
 use super::connection::Connection;
-use super::docket::Docket;
-use super::letter::Letter;
+use super::context::Letter;
+use super::history::Docket;
 use super::okta_time::{AHEAD_MAX, by_machine, by_okta};
 use super::order::Access;
 use super::rules::Rules;
@@ -100,7 +101,7 @@ impl Reading {
         let envelope = Envelope::decode(body);
         let named = match &envelope {
             Ok(envelope) => Some(envelope.subtool.clone()),
-            Err(_) => envelope::named(body),
+            Err(_) => invocation::named(body),
         };
         let named = named.filter(|name| is_repeatable(name));
         let entry = named.as_deref().and_then(catalogue::find);
@@ -109,10 +110,10 @@ impl Reading {
             (Ok(envelope), Some(Ok(_))) => secrets(&envelope.arguments, Read::Fully),
             (Ok(envelope), _) => secrets(&envelope.arguments, Read::InPart),
             (Err(_), _) => {
-                envelope::raw(body).map_or_else(Secrets::default, |raw| secrets(raw, Read::InPart))
+                invocation::raw(body).map_or_else(Secrets::default, |raw| secrets(raw, Read::InPart))
             }
         };
-        let is_object = envelope::raw(body).is_some_and(|raw| raw.get().starts_with('{'));
+        let is_object = invocation::raw(body).is_some_and(|raw| raw.get().starts_with('{'));
         Self { connection, lane, envelope, named, entry, tool, secrets, is_object }
     }
 
@@ -331,7 +332,7 @@ impl Reading {
 /// The first check that fails.
 pub fn check_body(body: &[u8], connection: Option<(&ConnectionName, &AllowList)>) -> Result<(), Failure> {
     judge_body(body, connection).map_err(|failure| {
-        let raw = envelope::raw(body);
+        let raw = invocation::raw(body);
         let secrets = raw.map_or_else(Secrets::default, |raw| secrets(raw, Read::InPart));
         let values = unrepeatable(body, &failure);
         failure.without_values(&values).masked(&secrets)
@@ -445,22 +446,22 @@ mod tests {
     use bytes::Bytes;
 
     use super::*;
-    use crate::domain::answer::Outcome;
+    use crate::budget::gate::{Gate, Terms};
+    use crate::budget::pure::window::Share;
     use crate::domain::http::{NoAnswer, Request, Response};
     use crate::domain::ids::ConnectionName;
-    use crate::domain::mail::{Post, Posted, Properties, Receipt, Unposted};
-    use crate::policy::budget::window::Share;
-    use crate::policy::permit::Callers;
+    use crate::domain::message::{Post, Posted, Properties, Receipt, Unposted};
+    use crate::domain::result::Outcome;
+    use crate::event::{Observers, ParkReason};
+    use crate::policy::authorization::Callers;
+    use crate::policy::backoff::RetryRules;
     use crate::policy::reply_to::ReplyPolicy;
-    use crate::policy::retry::RetryRules;
     use crate::tools::Turn;
-    use crate::worker::answering::Answering;
     use crate::worker::clock::Clock;
-    use crate::worker::event::{Observers, ParkReason};
-    use crate::worker::gate::{Gate, Terms};
     use crate::worker::okta_time::Moment;
     use crate::worker::outcome::{Conclusion, Ended, Identity};
     use crate::worker::ports::{Okta, Postbox};
+    use crate::worker::respond::Answering;
     use crate::worker::{Case, Worker};
 
     /// A subtool with a bug: it has so many sound moves, then it panics.

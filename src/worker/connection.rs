@@ -6,13 +6,14 @@ use jiff::SignedDuration;
 use tokio::sync::Semaphore;
 
 use crate::domain::ids::{ConnectionName, Lane};
-use crate::policy::permit::AllowList;
+use crate::policy::authorization::AllowList;
 
+use super::breaker::Pulse;
 use super::clock::Clock;
-use super::fresh::Fresh;
 use super::okta_time::OktaTime;
-use super::ports::{Budget, Okta};
-use super::pulse::Pulse;
+use super::ports::Okta;
+use super::recent_creations::Fresh;
+use crate::budget::permit::Budget;
 
 /// One org as the worker sees it.
 pub struct Connection {

@@ -4,16 +4,17 @@ use std::sync::atomic::Ordering;
 
 use jiff::Timestamp;
 
-use crate::domain::answer::{Effect, ErrorCode, Failure};
 use crate::domain::ids::excerpt;
-use crate::policy::provenance::{self, DropPolicy, GivenUp};
+use crate::domain::result::{Effect, ErrorCode, Failure};
+use crate::policy::origin;
+use crate::policy::origin::{DropPolicy, GivenUp};
 
 use super::Worker;
 use super::admission::Reading;
-use super::event::{Event, ParkReason};
-use super::letter::Letter;
+use super::context::Letter;
 use super::okta_time::by_okta;
 use super::outcome::Ended;
+use crate::event::{Event, ParkReason};
 
 impl Worker {
     /// When a message was received, as everybody else has the time.
@@ -30,7 +31,7 @@ impl Worker {
         }
         // Here RabbitMQ counts deliveries anew (measured): whether there were any before, nothing tells.
         let effect = reading.effect_unless_read();
-        match provenance::given_up(&letter.properties.headers) {
+        match origin::given_up(&letter.properties.headers) {
             Some((_, GivenUp::Expired)) => {
                 let message = "the message expired in its queue before its work was done";
                 let failure = Failure::new(ErrorCode::DeadlineExceeded, message);

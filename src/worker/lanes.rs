@@ -14,7 +14,7 @@ use tokio::time::{Instant, sleep_until};
 use uuid::Uuid;
 
 use crate::domain::ids::{ConnectionName, Lane};
-use crate::domain::mail::HeaderValue;
+use crate::domain::message::HeaderValue;
 use crate::tools::subject::Subject;
 
 use super::order::{Access, ExpectedReturn, Order, Place};

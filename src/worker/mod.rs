@@ -5,30 +5,27 @@
 //! and answer are confirmed before the delivery is acknowledged.
 
 mod admission;
-mod answering;
-mod aside;
-mod cancelling;
+pub(crate) mod respond;
+pub(crate) mod delay;
+mod cancel;
 pub mod clock;
 mod connection;
 mod execution;
-mod docket;
-pub mod event;
-mod fresh;
-pub mod gate;
+pub(crate) mod history;
+mod recent_creations;
 mod given_up;
-pub mod killpoint;
+pub mod failpoint;
 mod lanes;
-mod letter;
-mod memory;
+mod context;
+mod dedup;
 mod okta_time;
 mod order;
 mod outcome;
-pub mod parked;
 mod parking;
 pub mod ports;
-mod probing;
+mod probe;
 mod progress;
-pub mod pulse;
+pub mod breaker;
 mod rules;
 mod shares;
 mod turn;
@@ -46,20 +43,20 @@ use tokio::sync::{SemaphorePermit, watch};
 use tokio::time::Instant;
 
 use crate::domain::ids::{ConnectionName, Lane};
-use crate::domain::mail::{CANCEL, Delivery, Receipt, Source};
+use crate::domain::message::{CANCEL, Delivery, Receipt, Source};
 
+use crate::event::{Event, Observer, ParkReason};
+use crate::worker::cancel::{Cancelled, Mark, Notice};
+use crate::worker::context::Letter;
+use crate::worker::dedup::{Invocation, Memory};
+use crate::worker::delay::{Aside, Put, SoFar};
+use crate::worker::failpoint::{Point, reached};
+use crate::worker::respond::Answering;
 pub use admission::check_body;
 use admission::{Job, Reading};
-use answering::Answering;
-use aside::{Aside, Put, SoFar};
-use cancelling::{Cancelled, Mark, Notice};
 pub use connection::Connection;
-use event::{Event, Observer, ParkReason};
 use execution::{Company, End, Execution};
-use killpoint::{Point, reached};
 use lanes::{InLane, Lanes, Waiting};
-use letter::Letter;
-use memory::{Invocation, Memory};
 use okta_time::Moment;
 use outcome::{Conclusion, Ended, Identity, a_bug, cancelled};
 use parking::Parking;
@@ -161,7 +158,7 @@ impl Worker {
             Source::Work { .. } | Source::Removed { .. } | Source::Unrouted | Source::Undelivered => {}
         }
         if let Some(connection) = reading.hangs_on_the_clock(letter, rules) {
-            probing::learn_time(&connection, &rules.clock, &self.observer).await;
+            probe::learn_time(&connection, &rules.clock, &self.observer).await;
         }
         // A message that cannot be read and names nobody to tell is kept for people to look at.
         let is_kept =

@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
-use crate::domain::answer::{Effect, ErrorCode, Failure, Outcome};
+use crate::domain::result::{Effect, ErrorCode, Failure, Outcome};
 use crate::domain::secret::Secrets;
 
 use super::admission::Reading;
 use super::connection::Connection;
-use super::event::ParkReason;
 use super::execution::Cost;
+use crate::event::ParkReason;
 
 /// The end of a delivery.
 pub(super) enum Ended {

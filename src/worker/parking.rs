@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use crate::domain::topology::DEAD_MAX;
 
-use super::event::ParkReason;
+use crate::event::ParkReason;
 
 /// How long parked messages are kept where nobody says so.
 const DEAD_TTL: Duration = Duration::from_secs(14 * 24 * 60 * 60);

@@ -12,9 +12,9 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::domain::bucket::Bucket;
 use crate::domain::json;
-use crate::domain::mail::{Address, PROGRESS, Post, Properties, WANTS_PROGRESS};
+use crate::domain::message::{Address, PROGRESS, Post, Properties, WANTS_PROGRESS};
 
-use super::letter::Letter;
+use super::context::Letter;
 use super::ports::Postbox;
 
 /// How long an invocation waits before its caller hears of it: shorter waits are none to a caller.

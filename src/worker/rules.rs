@@ -7,10 +7,10 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use crate::domain::ids::ConnectionName;
-use crate::domain::mail::Source;
-use crate::policy::permit::Callers;
+use crate::domain::message::Source;
+use crate::policy::authorization::Callers;
+use crate::policy::backoff::RetryRules;
 use crate::policy::reply_to::ReplyPolicy;
-use crate::policy::retry::RetryRules;
 
 use super::clock::Clock;
 use super::connection::Connection;

@@ -8,20 +8,20 @@ use std::time::Duration;
 use tokio::time::{Instant, timeout_at};
 
 use crate::domain::bucket::Bucket;
-use crate::domain::mail::CANCEL;
+use crate::domain::message::CANCEL;
 
 use super::admission::{Job, Reading};
-use super::aside::{Aside, Put, SoFar};
-use super::cancelling::Notice;
-use super::event::Event;
+use super::cancel::Notice;
+use super::context::Letter;
+use super::delay::{Aside, Put, SoFar};
 use super::execution::Cost;
 use super::execution::{End, Execution};
 use super::lanes::{InLane, ORDER};
-use super::letter::Letter;
 use super::order::{ExpectedReturn, TurnDecision};
 use super::outcome::{Conclusion, Ended, cancelled};
 use super::rules::Rules;
 use super::{Case, Worker};
+use crate::event::Event;
 
 /// The longest that a message is delayed at a time because of its order: those before it may be over at any moment.
 const BEHIND_MAX: Duration = Duration::from_secs(5);

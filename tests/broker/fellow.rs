@@ -6,13 +6,14 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_util::future::BoxFuture;
+use okta_worker::budget::gossip::{Census, Gossip};
+use okta_worker::budget::pure::signal::Signal;
 use okta_worker::domain::ids::{ConnectionName, Lane};
-use okta_worker::domain::mail::{Delivery, Post, Posted, Source, Unposted};
+use okta_worker::domain::message::{Delivery, Post, Posted, Source, Unposted};
 use okta_worker::domain::secret::Secret;
-use okta_worker::edge::rabbit::{Ended, Gossips, Publisher, Settings, Supervisor};
-use okta_worker::policy::budget::signal::Signal;
-use okta_worker::worker::event::{Event, Observer};
-use okta_worker::worker::ports::{Census, Gossip, Inbox, Postbox as _};
+use okta_worker::event::{Event, Observer};
+use okta_worker::rabbit::{Ended, Gossips, Publisher, Settings, Supervisor};
+use okta_worker::worker::ports::{Inbox, Postbox as _};
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 

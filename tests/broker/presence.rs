@@ -2,8 +2,8 @@
 
 use lapin::options::{BasicConsumeOptions, QueueDeleteOptions};
 use lapin::types::{AMQPValue, FieldTable};
+use okta_worker::budget::gossip::Census;
 use okta_worker::domain::topology::INVOCATIONS;
-use okta_worker::worker::ports::Census;
 use serde_json::json;
 
 use super::caller::{Caller, Message, until};

@@ -5,8 +5,8 @@ use std::time::Duration;
 use lapin::ExchangeKind;
 use lapin::options::ExchangeDeclareOptions;
 use lapin::types::{FieldTable, ShortString};
+use okta_worker::budget::pure::signal::Signal;
 use okta_worker::domain::topology::SIGNALS;
-use okta_worker::policy::budget::signal::Signal;
 use serde_json::{Value, json};
 
 use super::caller::{Caller, Message, until};

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use bytes::Bytes;
-use okta_worker::domain::mail::{Address, Post, Posted, Properties};
+use okta_worker::domain::message::{Address, Post, Posted, Properties};
 use tokio::time::{advance, pause, resume};
 
 use super::caller::until;

@@ -133,10 +133,16 @@ impl Answers {
     async fn collect_at(&self, node: usize) -> lapin::Result<()> {
         // A node that is cut off from the others gives nothing, so somebody who waits asks elsewhere after a while.
         const QUIET_MAX: Duration = Duration::from_secs(4);
-        let connection = Connection::connect(&url("operator", node), ConnectionProperties::default()).await?;
-        let channel = connection.create_channel().await?;
-        let (options, none) = (BasicConsumeOptions::default(), FieldTable::default());
-        let mut consumer = channel.basic_consume(ANSWERS.into(), "".into(), options, none).await?;
+        let consuming = async {
+            let connection =
+                Connection::connect(&url("operator", node), ConnectionProperties::default()).await?;
+            let channel = connection.create_channel().await?;
+            let (options, none) = (BasicConsumeOptions::default(), FieldTable::default());
+            let consumer = channel.basic_consume(ANSWERS.into(), "".into(), options, none).await?;
+            Ok::<_, lapin::Error>((connection, consumer))
+        };
+        let Ok(begun) = tokio::time::timeout(QUIET_MAX, consuming).await else { return Ok(()) };
+        let (connection, mut consumer) = begun?;
         while let Ok(Some(delivery)) = tokio::time::timeout(QUIET_MAX, consumer.next()).await {
             let delivery = delivery?;
             let body: Value = serde_json::from_slice(&delivery.data).expect("an answer is JSON");

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use okta_worker::worker::killpoint::Point;
+use okta_worker::worker::failpoint::Point;
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Mutex, mpsc};

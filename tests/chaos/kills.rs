@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use fastrand::Rng;
-use okta_worker::worker::killpoint::Point;
+use okta_worker::worker::failpoint::Point;
 use serde_json::json;
 
 use super::caller::Message;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::{StreamExt as _, stream};
-use okta_worker::worker::killpoint::Point;
+use okta_worker::worker::failpoint::Point;
 
 use super::caller::Message;
 use super::checker::{Asked, Verdict};

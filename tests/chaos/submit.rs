@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use okta_worker::worker::killpoint::Point;
+use okta_worker::worker::failpoint::Point;
 use serde_json::{Value, json};
 
 use super::child::{LOOK_AGAIN, Process, command, http};

@@ -6,13 +6,13 @@ use std::path::Path;
 use std::time::Duration;
 
 use okta_worker::domain::ids::Lane;
+use okta_worker::policy::backoff::{RetryRules, WAIT_IN_HAND_MAX};
 use okta_worker::policy::classify::{FailureKind, LimitKind, Meaning};
 use okta_worker::policy::decide::{
     Attempt, Failed, HELD_MAX, Held, Situation, Step, WhilePaused, decide, decide_while_paused,
     leaves_when_draining,
 };
 use okta_worker::policy::pause::PauseReason;
-use okta_worker::policy::retry::{RetryRules, WAIT_IN_HAND_MAX};
 use okta_worker::tools::Repeat;
 
 const FILE: &str = "docs/retries.md";

@@ -1,6 +1,6 @@
 //! The whole measurement, as docs/quota.md.
 
-use okta_worker::policy::budget::constants;
+use okta_worker::budget::pure::constants;
 
 use crate::okta::Kind;
 use crate::rows::{Chance, Row};
@@ -129,7 +129,7 @@ windows of a run are not counted. Seeds 1 to 20, fixed before the first run.
 |---|---|---|---|---|---|---|---|---|
 {table}
 The reserve for what others take unseen is {z} standard deviations; a window should be used up {lead} s before its
-latest end. `src/policy/budget/constants.rs` gives the reason of every number. Real workers, over RabbitMQ and HTTP, are in
+latest end. `src/budget/pure/constants.rs` gives the reason of every number. Real workers, over RabbitMQ and HTTP, are in
 [quota-real.md](quota-real.md).
 
 {window}

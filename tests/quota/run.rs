@@ -7,12 +7,13 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use fastrand::Rng;
+use okta_worker::budget::gate::{Gate, Terms};
+use okta_worker::budget::gossip::{Census, Gossip};
+use okta_worker::budget::permit::{Ask, Budget, Patience};
+use okta_worker::budget::pure::signal::Signal;
+use okta_worker::budget::pure::window::{Share, Told};
 use okta_worker::domain::ids::{ConnectionName, Lane};
-use okta_worker::policy::budget::signal::Signal;
-use okta_worker::policy::budget::window::{Share, Told};
-use okta_worker::worker::event::Observers;
-use okta_worker::worker::gate::{Gate, Terms};
-use okta_worker::worker::ports::{Ask, Budget, Census, Gossip, Patience};
+use okta_worker::event::Observers;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until};
 

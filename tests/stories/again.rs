@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use okta_worker::domain::bucket::Bucket;
-use okta_worker::domain::mail::{HeaderValue, Properties};
+use okta_worker::domain::message::{HeaderValue, Properties};
 use okta_worker::sandbox::{Fault, Trouble};
 use serde_json::{Value, json};
 

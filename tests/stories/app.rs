@@ -9,7 +9,7 @@ use http::header::{AUTHORIZATION, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue, Method};
 use okta_worker::domain::http::{NoAnswer, Request, Response};
 use okta_worker::domain::secret::Secret;
-use okta_worker::edge::okta::{Credential, Endpoint, OktaClient, ServiceApp, Wire};
+use okta_worker::okta::{Credential, Endpoint, OktaClient, ServiceApp, Wire};
 use okta_worker::sandbox::{Answer, Call, Client, Org, PublicKey, Settings};
 use okta_worker::worker::clock::Clock;
 use rcgen::{KeyPair, PKCS_ECDSA_P256_SHA256};

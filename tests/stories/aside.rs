@@ -5,8 +5,8 @@ use std::time::Duration;
 use jiff::SignedDuration;
 use okta_worker::domain::bucket::Bucket;
 use okta_worker::domain::ids::Lane;
-use okta_worker::domain::mail::{HeaderValue, Headers, Properties};
-use okta_worker::policy::permit::{AllowList, Caller, Callers};
+use okta_worker::domain::message::{HeaderValue, Headers, Properties};
+use okta_worker::policy::authorization::{AllowList, Caller, Callers};
 use okta_worker::sandbox::Status;
 use serde_json::{Value, json};
 

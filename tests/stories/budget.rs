@@ -5,12 +5,12 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use okta_worker::budget::gate::{Gate, Terms};
+use okta_worker::budget::permit::{Ask, Budget, NotNow, Patience};
+use okta_worker::budget::pure::window::{Heard, NotUntil, Share, Told, Window};
 use okta_worker::domain::bucket::RateHeaders;
 use okta_worker::domain::ids::Lane;
-use okta_worker::policy::budget::window::{Heard, NotUntil, Share, Told, Window};
-use okta_worker::worker::event::Observers;
-use okta_worker::worker::gate::{Gate, Terms};
-use okta_worker::worker::ports::{Ask, Budget, NotNow, Patience};
+use okta_worker::event::Observers;
 use proptest::prelude::*;
 
 use crate::counted::{Counted, LENGTH, ours};

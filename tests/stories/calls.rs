@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 
 use okta_worker::domain::ids::Lane;
-use okta_worker::domain::mail::Properties;
-use okta_worker::policy::permit::{AllowList, Caller, Callers};
+use okta_worker::domain::message::Properties;
+use okta_worker::policy::authorization::{AllowList, Caller, Callers};
 use okta_worker::sandbox::{Attribute, AttributeKind, Status};
 use serde_json::{Value, json};
 

@@ -4,12 +4,13 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use okta_worker::budget::gate::{CallerCeilings, Gate, Terms};
+use okta_worker::budget::gossip::{Census, Gossip};
+use okta_worker::budget::permit::{Ask, Budget, NotNow, Patience};
+use okta_worker::budget::pure::window::{Share, Told};
 use okta_worker::domain::bucket::{Bucket, RateHeaders};
 use okta_worker::domain::ids::Lane;
-use okta_worker::policy::budget::window::{Share, Told};
-use okta_worker::worker::event::Observers;
-use okta_worker::worker::gate::{CallerCeilings, Gate, Terms};
-use okta_worker::worker::ports::{Ask, Budget, Census, Gossip, NotNow, Patience};
+use okta_worker::event::Observers;
 use serde_json::json;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use okta_worker::domain::bucket::Bucket;
-use okta_worker::domain::mail::Properties;
+use okta_worker::domain::message::Properties;
 use okta_worker::embedded::broker::Stored;
 use okta_worker::sandbox::{Fault, Trouble, When};
 use serde_json::json;

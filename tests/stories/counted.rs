@@ -2,8 +2,8 @@
 //! what its answers look like to it.
 
 use jiff::Timestamp;
+use okta_worker::budget::pure::window::Told;
 use okta_worker::domain::bucket::RateHeaders;
-use okta_worker::policy::budget::window::Told;
 
 /// How long Okta's windows last, in milliseconds.
 pub const LENGTH: u64 = 60_000;

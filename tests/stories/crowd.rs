@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use okta_worker::budget::permit::{Ask, Budget, NotNow, Patience, Permit};
 use okta_worker::domain::bucket::Bucket;
-use okta_worker::worker::ports::{Ask, Budget, NotNow, Patience, Permit};
 
 /// Who is to come again after how long, in order.
 #[derive(Default)]

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use okta_worker::policy::retry::RetryRules;
+use okta_worker::policy::backoff::RetryRules;
 use okta_worker::sandbox::{Fault, Status, Trouble};
 use serde_json::{Value, json};
 

@@ -3,11 +3,12 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use okta_worker::budget::gate::{Gate, Terms};
+use okta_worker::budget::gossip::{Census, Gossip};
+use okta_worker::budget::permit::{Ask, Budget, Patience};
+use okta_worker::budget::pure::window::Share;
 use okta_worker::domain::ids::Lane;
-use okta_worker::policy::budget::window::Share;
-use okta_worker::worker::event::Observers;
-use okta_worker::worker::gate::{Gate, Terms};
-use okta_worker::worker::ports::{Ask, Budget, Census, Gossip, Patience};
+use okta_worker::event::Observers;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 

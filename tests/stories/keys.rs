@@ -5,12 +5,13 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use http::Method;
+use okta_worker::budget::gate::{Gate, Terms};
+use okta_worker::budget::gossip::Gossip;
+use okta_worker::budget::permit::{Ask, Budget, Patience};
+use okta_worker::budget::pure::window::{Share, Told};
 use okta_worker::domain::bucket::RateHeaders;
 use okta_worker::domain::ids::Lane;
-use okta_worker::policy::budget::window::{Share, Told};
-use okta_worker::worker::event::Observers;
-use okta_worker::worker::gate::{Gate, Terms};
-use okta_worker::worker::ports::{Ask, Budget, Gossip, Patience};
+use okta_worker::event::Observers;
 use tokio::time::{Instant, sleep};
 
 use crate::budget::on_virtual_time;

@@ -6,10 +6,10 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use fastrand::Rng;
+use okta_worker::budget::pure::ledger::{Backlog, Ledger};
+use okta_worker::budget::pure::signal::Signal;
+use okta_worker::budget::pure::window::{Heard, NotUntil, Share, Told};
 use okta_worker::domain::ids::Lane;
-use okta_worker::policy::budget::ledger::{Backlog, Ledger};
-use okta_worker::policy::budget::signal::Signal;
-use okta_worker::policy::budget::window::{Heard, NotUntil, Share, Told};
 use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
 

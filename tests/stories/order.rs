@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use jiff::SignedDuration;
 use okta_worker::domain::bucket::Bucket;
-use okta_worker::domain::mail::{CANCEL, Properties};
+use okta_worker::domain::message::{CANCEL, Properties};
 use okta_worker::sandbox::{Fault, Trouble};
 use serde_json::{Value, json};
 

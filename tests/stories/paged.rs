@@ -1,6 +1,6 @@
 //! Lists that are counted, cut or sent page by page, so that an agent can afford them.
 
-use okta_worker::domain::mail::Properties;
+use okta_worker::domain::message::Properties;
 use serde_json::{Value, json};
 
 use crate::world::{REPLIES, Setup, World, body};
@@ -248,7 +248,7 @@ async fn who_asks_for_it_hears_of_a_wait_once_a_second() {
     world.rest().await; // from now on the worker knows the window
     drop((world.tape(), world.answer()));
     let mut properties = Properties { reply_to: Some(REPLIES.to_owned()), ..Properties::default() };
-    properties.headers.insert("okta-progress".into(), okta_worker::domain::mail::HeaderValue::Bool(true));
+    properties.headers.insert("okta-progress".into(), okta_worker::domain::message::HeaderValue::Bool(true));
     let body_of = json!({ "subtool": "get_user", "arguments": arguments });
     world.send_raw("prod.interactive", properties, body_of.to_string());
     let begun = world.now();

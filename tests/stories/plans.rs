@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use okta_worker::domain::mail::Properties;
+use okta_worker::domain::message::Properties;
 use okta_worker::sandbox::{Fault, Org, Status, Trouble};
 use okta_worker::tools::Kind;
 use okta_worker::tools::catalogue::CATALOGUE;

@@ -1,7 +1,7 @@
 //! What is refused before any request.
 
-use okta_worker::domain::mail::Properties;
-use okta_worker::policy::permit::AllowList;
+use okta_worker::domain::message::Properties;
+use okta_worker::policy::authorization::AllowList;
 use serde_json::{Value, json};
 
 use crate::world::{SAM, Setup};

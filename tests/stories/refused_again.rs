@@ -4,9 +4,9 @@
 use std::collections::HashMap;
 
 use okta_worker::domain::ids::ConnectionName;
-use okta_worker::domain::mail::{HeaderValue, Headers, Properties};
+use okta_worker::domain::message::{HeaderValue, Headers, Properties};
 use okta_worker::domain::topology::DEAD;
-use okta_worker::policy::permit::{AllowList, Caller, Callers};
+use okta_worker::policy::authorization::{AllowList, Caller, Callers};
 use serde_json::{Value, json};
 
 use crate::world::{REPLIES, SAM, Setup, WORKER, World, body, prod};

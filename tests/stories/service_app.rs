@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use okta_worker::domain::bucket::RateHeaders;
 use okta_worker::domain::http::{NoAnswer, Request, Response};
 use okta_worker::domain::okta_error::OktaError;
-use okta_worker::edge::okta::OktaClient;
+use okta_worker::okta::OktaClient;
 use okta_worker::sandbox::{Fault, Org, Settings, Trouble};
 use okta_worker::worker::clock::Clock;
 use okta_worker::worker::ports::Okta as _;

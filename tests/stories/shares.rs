@@ -3,9 +3,9 @@
 use std::collections::HashMap;
 
 use okta_worker::domain::ids::Lane;
-use okta_worker::domain::mail::{CANCEL, HeaderValue, Properties};
+use okta_worker::domain::message::{CANCEL, HeaderValue, Properties};
 use okta_worker::domain::topology::DEAD_MAX;
-use okta_worker::policy::permit::{AllowList, Caller, Callers};
+use okta_worker::policy::authorization::{AllowList, Caller, Callers};
 use serde_json::json;
 
 use crate::world::{SAM, Setup, World, prod};

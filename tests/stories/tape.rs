@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::sync::Mutex;
 
-use okta_worker::worker::event::{Ending, Event, Observer};
+use okta_worker::event::{Ending, Event, Observer};
 use tokio::time::Instant;
 
 /// Everything that happened and was not read yet.

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 
 use crate::config;
 use crate::domain::ids::ConnectionName;
-use crate::worker::event::ParkReason;
+use crate::event::ParkReason;
 
 use super::Refusal;
 use super::entry::Entry;

@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::choice::{Choice, Filters};
-use super::desk::{Desk, Stop, name_missing, print, print_json};
+use super::session::{Desk, Stop, name_missing, print, print_json};
 use super::{DONE, FAILED, Form, Refusal};
 
 #[derive(Debug, clap::Args)]

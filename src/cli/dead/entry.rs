@@ -8,10 +8,10 @@ use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
+use super::parked::{Content, Parked};
 use crate::domain::json::to_vec;
 use crate::domain::text::{Keeps, escaped};
-use crate::edge::rabbit::{Parked as Found, Slip};
-use crate::worker::parked::{Content, Parked};
+use crate::rabbit::{Parked as Found, Slip};
 
 /// A parked message.
 pub(super) struct Entry {

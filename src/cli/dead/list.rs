@@ -1,8 +1,8 @@
 //! `okta-worker dead list`: one line for each parked message.
 
 use super::choice::{Choice, Filters};
-use super::desk::{Desk, Stop, print, print_json};
 use super::entry::head;
+use super::session::{Desk, Stop, print, print_json};
 use super::{DONE, Form};
 
 #[derive(Debug, clap::Args)]

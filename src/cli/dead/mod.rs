@@ -3,10 +3,11 @@
 //! Runs under the worker's own broker user and needs no Okta credential.
 
 mod choice;
-mod desk;
+mod session;
 mod discard;
 mod entry;
 mod list;
+mod parked;
 mod replay;
 mod show;
 
@@ -15,7 +16,7 @@ use std::path::PathBuf;
 use crate::config::Config;
 
 use super::{DONE, FAILED, INTERRUPTED, Refusal, load_without_tokens};
-use desk::{Desk, Stop};
+use crate::cli::dead::session::{Desk, Stop};
 
 /// Looks at parked messages, sends them back to work, or discards them.
 ///

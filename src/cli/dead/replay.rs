@@ -16,14 +16,14 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::config::Config;
 use crate::domain::ids::{ConnectionName, Lane};
-use crate::domain::mail::{Address, Post, Posted};
+use crate::domain::message::{Address, Post, Posted};
 use crate::domain::topology::{INVOCATIONS, work_key, work_queue};
-use crate::edge::rabbit::Slip;
+use crate::rabbit::Slip;
 use crate::worker::ports::Postbox as _;
 
 use super::choice::{Choice, Filters};
-use super::desk::{Desk, Stop, name_missing, print, print_json};
 use super::entry::{Entry, plain};
+use super::session::{Desk, Stop, name_missing, print, print_json};
 use super::{DONE, FAILED, Form, Refusal};
 
 /// The most copies in flight: as many as the publisher has channels.

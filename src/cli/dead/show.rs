@@ -2,13 +2,13 @@
 
 use serde_json::{Map, Value, json};
 
-use crate::domain::mail::{HeaderValue, Properties};
+use super::parked::header_shown;
+use crate::domain::message::{HeaderValue, Properties};
 use crate::domain::secret::Secrets;
-use crate::worker::parked::header_shown;
 
 use super::choice::{Choice, Filters};
-use super::desk::{Desk, Stop, name_missing, print, print_json};
 use super::entry::{Entry, indented, plain};
+use super::session::{Desk, Stop, name_missing, print, print_json};
 use super::{DONE, FAILED, Form};
 
 #[derive(Debug, clap::Args)]

@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use tokio::sync::watch;
 
-use crate::domain::answer::{Effect, Status};
 use crate::domain::bucket::Bucket;
-use crate::worker::event::{Ending, Event, Observer};
+use crate::domain::result::{Effect, Status};
+use crate::event::{Ending, Event, Observer};
 
 /// The shortest wait that a person notices.
 const NOTICEABLE: Duration = Duration::from_millis(200);

@@ -17,9 +17,9 @@ use tokio::time::sleep;
 
 use crate::config::{Config, Connection};
 use crate::domain::ids::{ConnectionName, Lane};
-use crate::edge::rabbit::{Asker, own_user};
+use crate::event::{Event, Observer};
+use crate::rabbit::{Asker, own_user};
 use crate::tools::catalogue::{CATALOGUE, Entry};
-use crate::worker::event::{Event, Observer};
 
 use super::{DONE, Refusal, load_without_tokens, unknown_connection};
 use calls::Calls;

@@ -20,13 +20,13 @@ use uuid::Uuid;
 
 use crate::catalog;
 use crate::catalog::mcp::{OPTIONS, RESULT_BYTES_USUAL};
-use crate::domain::answer::ErrorCode;
 use crate::domain::ids::{ConnectionName, Lane, excerpt};
 use crate::domain::json::{to_raw, to_vec};
-use crate::domain::mail::{CANCEL, HeaderValue, PROGRESS, Properties, WANTS_PROGRESS};
+use crate::domain::message::{CANCEL, HeaderValue, PROGRESS, Properties, WANTS_PROGRESS};
+use crate::domain::result::ErrorCode;
 use crate::domain::text::{Keeps, escaped};
 use crate::domain::topology::{DIRECT, work_key};
-use crate::edge::rabbit::{Asked, Asker, Heard};
+use crate::rabbit::{Asked, Asker, Heard};
 use crate::tools::Kind;
 use crate::tools::catalogue::{self, Entry};
 use crate::tools::hint::meant;

@@ -15,18 +15,18 @@ use serde::Deserialize;
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
-use crate::domain::answer::{Answer, Effect, ErrorCode, Failure, Status};
 use crate::domain::ids::Lane;
 use crate::domain::json;
-use crate::domain::mail::{Address, CANCEL, Post, Properties};
+use crate::domain::message::{Address, CANCEL, Post, Properties};
+use crate::domain::result::{Answer, Effect, ErrorCode, Failure, Status};
 use crate::domain::topology::{INVOCATIONS, work_key};
 
 use super::error::JobError;
 use super::results::RowStatus;
-use super::road::{Fate, Handed};
 use super::row_set::RowSet;
 use super::rows::Row;
 use super::sending::{Ended, FLUSH_EVERY, FLUSH_ROWS, Sending, State};
+use super::transport::{Fate, Handed};
 
 /// The longest time between two answers of the workers.
 const ANSWER_MAX: Duration = Duration::from_secs(10);

@@ -2,10 +2,10 @@
 
 mod repeats;
 
-use crate::domain::answer::{ErrorCode, Failure};
 use crate::domain::ids::ConnectionName;
 use crate::domain::json::Object;
-use crate::policy::permit::AllowList;
+use crate::domain::result::{ErrorCode, Failure};
+use crate::policy::authorization::AllowList;
 use crate::worker::check_body;
 
 use super::rows::{FilePlace, Next, Plan, Problem, Row, Rows, Unreadable, shown};

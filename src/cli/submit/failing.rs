@@ -12,7 +12,7 @@ use serde::Deserialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use crate::domain::answer::ErrorCode;
+use crate::domain::result::ErrorCode;
 
 use super::lines::{self, Line};
 use super::row_set::RowSet;

@@ -12,10 +12,10 @@ mod job;
 mod journal;
 mod line_file;
 mod lines;
-mod outlook;
+mod eta;
 mod progress;
 mod results;
-mod road;
+mod transport;
 mod row_set;
 mod rows;
 mod sending;
@@ -31,20 +31,20 @@ use tokio::sync::watch;
 use crate::config::Config;
 use crate::domain::ids::{ConnectionName, Lane};
 use crate::domain::topology::UNCLAIMED;
-use crate::edge::rabbit::{Unopened, own_user};
+use crate::event::Observer;
+use crate::rabbit::{Unopened, own_user};
 use crate::tools::catalogue::{self, Entry};
 use crate::tools::hint::unknown;
-use crate::worker::event::Observer;
 
 use super::{DONE, FAILED, INTERRUPTED, REFUSED, Refusal, load, load_without_tokens, unknown_connection};
+use crate::cli::submit::eta::{Outlook, words};
+use crate::cli::submit::transport::Road;
 use checking::check;
 use error::JobError;
 use job::{Attempts, Job, JobId, Terms, default_results};
 use journal::{Begin, Journal, Past};
-use outlook::{Outlook, words};
 use progress::Progress;
 use results::{Results, RowsDone};
-use road::Road;
 use rows::{Delimiter, Plan};
 use sending::{Ended, Left, Run, Sending, Task};
 
@@ -225,7 +225,7 @@ async fn road(
 ) -> Result<(Box<dyn Road>, Option<String>), Refusal> {
     let observer: Arc<dyn Observer> = Arc::new(progress.voice());
     if embedded {
-        return Ok((road::inside(config, &job.connection, observer)?, None));
+        return Ok((transport::inside(config, &job.connection, observer)?, None));
     }
     let user = own_user(config.broker.url.expose()).map_err(|ended| Refusal(ended.to_string()))?;
     let queue = job.reply_queue();
@@ -233,7 +233,7 @@ async fn road(
         let why = format!("`broker.reply_to` lets no results go to `{queue}`: add `okta.replies.*`");
         return Err(Refusal(why));
     }
-    let road = road::broker(config, &queue, awaited > 0, observer).await;
+    let road = transport::broker(config, &queue, awaited > 0, observer).await;
     Ok((road.map_err(|why| unopened(job, awaited, &why))?, Some(user)))
 }
 

@@ -8,9 +8,9 @@ use jiff::Timestamp;
 use tokio::time::Instant;
 
 use crate::domain::text::json_escaped;
-use crate::worker::event::{Event, Observer};
+use crate::event::{Event, Observer};
 
-use super::outlook::{Outlook, words};
+use super::eta::{Outlook, words};
 use super::results::{Answered, Tally};
 
 /// The interval of progress lines when there is no terminal: a log is read later.

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use crate::domain::answer::{Effect, ErrorCode, RateLimit, Status};
+use crate::domain::result::{Effect, ErrorCode, RateLimit, Status};
 
 use super::error::JobError;
 use super::job::{Job, JobId, Named};

@@ -24,7 +24,7 @@ use std::time::SystemTime;
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 
-use crate::domain::envelope::BODY_BYTES_MAX;
+use crate::domain::invocation::BODY_BYTES_MAX;
 use crate::domain::json::{self, Object};
 use crate::tools::catalogue::Entry;
 

@@ -17,20 +17,20 @@ use jiff::Timestamp;
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until, timeout};
 
-use crate::domain::mail::{Address, HeaderValue, Headers, Post, Properties, RESENT, Receipt};
+use crate::domain::message::{Address, HeaderValue, Headers, Post, Properties, RESENT, Receipt};
 use crate::domain::topology::{INVOCATIONS, work_key};
-use crate::edge::rabbit::Reply;
-use crate::worker::killpoint::{Point, reached};
+use crate::rabbit::Reply;
+use crate::worker::failpoint::{Point, reached};
 
 use super::error::JobError;
 use super::job::{Job, Named};
 use super::journal::{Journal, Past};
 use super::progress::Progress;
 use super::results::{Answered, Results};
-use super::road::{Handed, Road};
 use super::row_set::RowSet;
 use super::rows::{Next, Plan, Row, Rows, dry};
 use super::sequence::{Sequence, Unsent};
+use super::transport::{Handed, Road};
 
 /// The number of rows recorded as sent at once, and so the most rows that a killed process leaves in doubt.
 const BATCH: usize = 64;
@@ -437,10 +437,10 @@ mod tests {
     use tokio::sync::mpsc;
 
     use super::*;
+    use crate::cli::submit::eta::Outlook;
     use crate::cli::submit::job::example;
     use crate::cli::submit::line_file::failing::Disk;
-    use crate::cli::submit::outlook::Outlook;
-    use crate::cli::submit::road::{Fate, Out};
+    use crate::cli::submit::transport::{Fate, Out};
     use crate::cli::submit::{journal, results};
 
     /// The events, in order.

@@ -4,7 +4,7 @@ use serde_json::{Map, Value, json};
 
 use super::super::{Kind, Repeat};
 use super::*;
-use crate::domain::envelope::Fault;
+use crate::domain::invocation::Fault;
 use crate::tools::catalogue::CATALOGUE;
 
 fn fault(name: &str, arguments: &str) -> Fault {

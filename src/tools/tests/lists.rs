@@ -4,7 +4,7 @@ use proptest::prelude::*;
 use serde::Deserialize;
 
 use super::*;
-use crate::domain::answer::{ErrorCode, Failure};
+use crate::domain::result::{ErrorCode, Failure};
 use crate::tools::Pager;
 
 /// A list's result.

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use crate::domain::answer::RateLimit;
 use crate::domain::bucket::{Bucket, RateHeaders};
+use crate::domain::result::RateLimit;
 
 /// The most ids of requests that are kept: enough to find an invocation in the System Log, and little for a model to read.
 const REQUEST_IDS_MAX: usize = 10;

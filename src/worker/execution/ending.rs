@@ -2,13 +2,13 @@
 
 use tokio::time::Instant;
 
-use crate::domain::answer::{Effect, ErrorCode, Failure, Outcome};
 use crate::domain::http::{NoAnswer, Response};
 use crate::domain::okta_error::OktaError;
+use crate::domain::result::{Effect, ErrorCode, Failure, Outcome};
 use crate::policy::decide::Failed;
 use crate::worker::a_bug;
 use crate::worker::admission::Deadline;
-use crate::worker::pulse::Pause;
+use crate::worker::breaker::Pause;
 
 use super::{End, Execution};
 

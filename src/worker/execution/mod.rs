@@ -17,31 +17,31 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use tokio::time::Instant;
 
-use crate::domain::answer::Outcome;
 use crate::domain::bucket::{Bucket, date};
 use crate::domain::http::{Exchange, NoAnswer, Request, Response};
-use crate::domain::mail::Receipt;
+use crate::domain::message::Receipt;
 use crate::domain::okta_error::OktaError;
+use crate::domain::result::Outcome;
+use crate::policy::backoff::{WAIT_IN_HAND_MAX, retry_after};
 use crate::policy::classify::{FailureKind, LimitKind, Meaning};
 use crate::policy::decide::{Attempt, Exhausted, Situation, Step, decide, decide_before_write};
 use crate::policy::pause::PauseReason;
 use crate::policy::refusal;
-use crate::policy::retry::{WAIT_IN_HAND_MAX, retry_after};
 use crate::tools::output::Remaining;
 use crate::tools::{Bounds, Move, Pager, Repeat, Setting, Turn};
 
 pub(in crate::worker) use self::cost::Cost;
 
 use super::admission::{Job, bounds};
-use super::answering::frame;
-use super::aside::SoFar;
-use super::cancelling::{Cancelled, Notice};
-use super::event::{Event, Observer};
+use super::cancel::{Cancelled, Notice};
+use super::delay::SoFar;
 use super::lanes::InLane;
 use super::okta_time::by_okta;
-use super::probing;
+use super::probe;
 use super::progress::Progress;
+use super::respond::frame;
 use super::rules::Rules;
+use crate::event::{Event, Observer};
 
 /// The end of an execution, or of its part in this delivery.
 #[derive(Debug)]
@@ -320,7 +320,7 @@ impl<'a> Execution<'a> {
     /// Pauses the connection, and with it this invocation.
     async fn pause(&mut self, reason: PauseReason, answer: &Result<Response, NoAnswer>) -> Result<(), End> {
         self.refused = answer.as_ref().ok().map(OktaError::read);
-        probing::pause(&self.job.connection, reason, self.job.scope, self.company.observer);
+        probe::pause(&self.job.connection, reason, self.job.scope, self.company.observer);
         // A probe may have succeeded in the same moment; without a wait the request would be repeated at once.
         self.rest(Duration::from_millis(1)).await
     }
@@ -328,7 +328,7 @@ impl<'a> Execution<'a> {
     /// Probes the connection after the last attempt: a failed probe pauses it, a good one makes the failure final.
     async fn probe(&mut self, request: &Request, answer: &Result<Response, NoAnswer>) -> Result<(), End> {
         let (connection, scope) = (&self.job.connection, self.job.scope);
-        if !probing::probe(connection, PauseReason::Unreachable, scope, self.company.observer).await {
+        if !probe::probe(connection, PauseReason::Unreachable, scope, self.company.observer).await {
             return self.pause(PauseReason::Unreachable, answer).await;
         }
         connection.pulse.beat(scope);

@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use crate::domain::answer::{Effect, Failure, Outcome};
 use crate::domain::http::Request;
 use crate::domain::json;
+use crate::domain::result::{Effect, Failure, Outcome};
 use crate::domain::secret::Secrets;
 use crate::policy::refusal;
 use crate::policy::sensitive::unrepeatable;

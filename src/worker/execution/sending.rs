@@ -4,15 +4,15 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::budget::permit::{Ask, NotNow, Permit};
+use crate::budget::pure::observation::{Told, rate_of, told};
 use crate::domain::bucket::Bucket;
 use crate::domain::http::{NoAnswer, Request, Response};
-use crate::policy::budget::told::{Told, rate_of, told};
+use crate::event::Event;
 use crate::policy::classify::{Known, Meaning, classify};
 use crate::tools::Repeat;
 use crate::worker::admission::{Job, too_late};
-use crate::worker::event::Event;
-use crate::worker::killpoint::{Point, reached};
-use crate::worker::ports::{Ask, NotNow, Permit};
+use crate::worker::failpoint::{Point, reached};
 use crate::worker::progress::WaitingFor;
 
 use super::{End, Execution};

@@ -4,13 +4,14 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
+use crate::budget::permit::Patience;
 use crate::domain::ids::Lane;
 use crate::policy::decide::{Doubt, Held, WhilePaused, decide_while_paused, leaves_when_draining};
 use crate::worker::admission::too_late;
+use crate::worker::breaker::Pause;
 use crate::worker::order::{Place, TurnDecision};
-use crate::worker::ports::{Patience, becomes};
+use crate::worker::ports::becomes;
 use crate::worker::progress::WaitingFor;
-use crate::worker::pulse::Pause;
 
 use super::{End, Execution};
 

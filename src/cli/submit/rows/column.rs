@@ -6,7 +6,7 @@
 
 use serde_json::{Map, Value};
 
-use crate::domain::envelope::list;
+use crate::domain::invocation::list;
 use crate::tools::catalogue::Entry;
 
 use super::cells::{CellType, NAMES, trimmed};

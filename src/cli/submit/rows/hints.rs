@@ -3,7 +3,7 @@
 //! A suggestion is made only if it would be valid in its place. It never leads from the name of an object to an
 //! argument that takes its id, nor to another object.
 
-use crate::domain::envelope::nearest;
+use crate::domain::invocation::nearest;
 
 use super::column::{Column, SubtoolArguments, parted, shown};
 

@@ -1,0 +1,15 @@
+//! The budget within Okta's rate limits, computed purely from the answers and the other workers' signals.
+//!
+//! [`ledger::Ledger`] is one bucket: its window as a hard bound, and the pace within it. Nothing here
+//! knows `governor`, which enforces additional ceilings.
+
+pub mod constants;
+pub mod replicas;
+pub mod pace;
+pub mod bucket_map;
+pub mod ledger;
+pub mod okta_clock;
+pub mod signal;
+pub mod slots;
+pub mod observation;
+pub mod window;

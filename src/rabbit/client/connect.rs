@@ -1,0 +1,213 @@
+//! One connection to the broker: its nodes' addresses, the trusted certificates, and a handshake in bounded time.
+//!
+//! Knows nothing of the traffic on it. The URI holds a password, so no error quotes it.
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use lapin::tcp::OwnedTLSConfig;
+use lapin::uri::AMQPUri;
+use lapin::{Connection, ConnectionProperties, ErrorKind};
+use tokio::net::lookup_host;
+use tokio::time::timeout;
+
+use crate::policy::backoff::RetryRules;
+use crate::telemetry::descriptors;
+
+use super::stream::open;
+use super::utf8_repair;
+use crate::rabbit::Settings;
+use crate::rabbit::consumer::supervisor::Ended;
+
+/// The timeout for reaching the broker, the AMQP handshake included: a peer that accepts and stays silent would
+/// otherwise block the worker for ever.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The timeout for resolving a host name.
+const RESOLVE_MAX: Duration = Duration::from_secs(4);
+
+/// The timeout for closing a connection: a peer that is already gone does not answer.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// The waits between attempts to reach the broker, or to set up what the worker needs there.
+pub(in crate::rabbit) const RECONNECT: RetryRules =
+    RetryRules { attempts_max: u32::MAX, base: Duration::from_millis(500), cap: Duration::from_secs(30) };
+
+/// The shortest of these waits.
+pub(in crate::rabbit) const RECONNECT_MIN: Duration = Duration::from_millis(250);
+
+/// AMQP's reply code for a normal close.
+const REPLY_SUCCESS: u16 = 200;
+
+/// The nodes of the broker; the last good one is tried first, then the remaining ones in turn.
+pub(in crate::rabbit) struct Way {
+    nodes: Vec<AMQPUri>,
+    /// The index of the node and address to try first.
+    first: AtomicUsize,
+    ca_file: Option<PathBuf>,
+}
+
+/// The treatment of incoming bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Incoming {
+    /// The client library reads them unchanged.
+    AsItIs,
+    /// Frames that the library cannot parse are repaired first.
+    Mended,
+}
+
+impl Way {
+    /// Reads the nodes from the settings.
+    ///
+    /// # Errors
+    /// If the settings cannot be used.
+    pub fn new(settings: &Settings) -> Result<Self, Ended> {
+        let urls = [&settings.url].into_iter().chain(&settings.other_urls);
+        let nodes = urls.map(|url| uri(url.expose())).collect::<Result<_, _>>()?;
+        let way = Self { nodes, first: AtomicUsize::new(0), ca_file: settings.ca_file.clone() };
+        way.trusted().map_err(Ended::Ca)?;
+        Ok(way)
+    }
+
+    /// Returns the error text for a broker that cannot be reached, with its place.
+    pub fn unreached(&self, why: &str) -> String {
+        match &self.nodes[..] {
+            [node] => format!("failed to reach the broker at `{}` (`broker.url`): {why}", place(node)),
+            _ => format!("failed to reach the broker (`broker.urls`): {why}"),
+        }
+    }
+
+    /// Returns the certificates to trust. Reads the file each time: it may be replaced while the worker runs.
+    fn trusted(&self) -> io::Result<OwnedTLSConfig> {
+        let certificates = self.ca_file.as_ref().map(std::fs::read_to_string).transpose()?;
+        Ok(OwnedTLSConfig { cert_chain: certificates, identity: None })
+    }
+
+    /// Moves on to the next node or address, because the current one has failed.
+    pub fn turn(&self) {
+        self.first.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Opens one connection, which the broker lists under its role.
+    ///
+    /// # Errors
+    /// A description of the failure, if there is no connection in time.
+    pub async fn connect(&self, role: &str) -> Result<Connection, String> {
+        self.in_turn(role, Incoming::AsItIs).await
+    }
+
+    /// Opens a connection that repairs unreadable frames, for a consumer that must be able to read every message.
+    ///
+    /// # Errors
+    /// A description of the failure, if there is no connection in time.
+    pub async fn connect_mending(&self, role: &str) -> Result<Connection, String> {
+        self.in_turn(role, Incoming::Mended).await
+    }
+
+    /// Tries the addresses in turn and returns the first connection.
+    async fn in_turn(&self, role: &str, incoming: Incoming) -> Result<Connection, String> {
+        let tls = self.certificates()?;
+        let (mut candidates, mut failures) = (Vec::new(), Vec::new());
+        for uri in &self.nodes {
+            match addresses(uri).await {
+                Ok(addresses) => candidates.extend(addresses.into_iter().map(|address| (uri, address))),
+                Err(why) => failures.push((place(uri), why)),
+            }
+        }
+        let first = self.first.load(Ordering::Relaxed) % candidates.len().max(1);
+        candidates.rotate_left(first);
+        for (uri, address) in candidates {
+            let (options, tls) = (named(role), tls.clone());
+            let opened = match incoming {
+                Incoming::AsItIs => in_time(open(uri.clone(), address, options, tls)).await,
+                Incoming::Mended => in_time(utf8_repair::connect(uri.clone(), address, options, tls)).await,
+            };
+            match opened {
+                Ok(connection) => return Ok(connection),
+                Err(why) => failures.push((format!("{} at {address}", place(uri)), why)),
+            }
+            self.turn();
+        }
+        Err(match &failures[..] {
+            [(_, why)] => why.clone(),
+            _ => {
+                failures.iter().map(|(place, why)| format!("`{place}`: {why}")).collect::<Vec<_>>().join("; ")
+            }
+        })
+    }
+
+    fn certificates(&self) -> Result<OwnedTLSConfig, String> {
+        self.trusted().map_err(|error| format!("cannot read `broker.ca_file`: {error}"))
+    }
+}
+
+/// Returns host and port of a node, without the rest of its URI.
+fn place(uri: &AMQPUri) -> String {
+    format!("{}:{}", uri.authority.host, uri.authority.port)
+}
+
+/// Returns the addresses of a node's host, in the resolver's order.
+async fn addresses(uri: &AMQPUri) -> Result<Vec<SocketAddr>, String> {
+    let host = uri.authority.host.trim_matches(['[', ']']); // of an IPv6 address
+    match timeout(RESOLVE_MAX, lookup_host((host, uri.authority.port))).await {
+        Ok(Ok(addresses)) => Ok(addresses.collect()),
+        Ok(Err(error)) => Err(error.to_string()),
+        Err(_) => Err(format!("its name is not resolved within {RESOLVE_MAX:?}")),
+    }
+}
+
+/// Returns connection properties with the name that the broker lists.
+fn named(role: &str) -> ConnectionProperties {
+    ConnectionProperties::default().with_connection_name(format!("okta-worker {role}").into())
+}
+
+async fn in_time(connecting: impl Future<Output = lapin::Result<Connection>>) -> Result<Connection, String> {
+    match timeout(CONNECT_TIMEOUT, connecting).await {
+        Ok(connected) => connected.map_err(|error| explain(&error)),
+        Err(_) => Err(format!("no answer within {CONNECT_TIMEOUT:?}")),
+    }
+}
+
+/// Closes a connection, if the broker still answers.
+pub(in crate::rabbit) async fn close(connection: &Connection) {
+    let _ = timeout(CLOSE_TIMEOUT, connection.close(REPLY_SUCCESS, "done".into())).await;
+}
+
+/// Returns the worker's own broker user, from the URI.
+///
+/// # Errors
+/// If the text is not an AMQP URI.
+pub fn own_user(url: &str) -> Result<String, Ended> {
+    user_and_vhost(url).map(|(user, _)| user)
+}
+
+/// Returns the broker user and the virtual host in the URI.
+///
+/// # Errors
+/// If the text is not an AMQP URI.
+pub fn user_and_vhost(url: &str) -> Result<(String, String), Ended> {
+    uri(url).map(|uri| (uri.authority.userinfo.username, uri.vhost))
+}
+
+const UNPARSED: &str =
+    "it does not parse: special characters in its password must be percent-encoded, such as `#` as `%23`";
+
+pub(in crate::rabbit) fn uri(url: &str) -> Result<AMQPUri, Ended> {
+    // The parser's error may quote the URI with its password.
+    url.parse::<AMQPUri>().map_err(|_| Ended::Uri(UNPARSED.to_owned()))
+}
+
+/// Returns the text of a lapin error, without the URI.
+pub(in crate::rabbit) fn explain(error: &lapin::Error) -> String {
+    match error.kind() {
+        ErrorKind::ProtocolError(refusal) => refusal.get_message().to_string(),
+        ErrorKind::IOError(error) if descriptors::are_exhausted_by(&**error) => {
+            descriptors::EXHAUSTED.to_owned()
+        }
+        _ if descriptors::are_exhausted() => descriptors::EXHAUSTED.to_owned(),
+        _ => error.to_string(),
+    }
+}

@@ -1,0 +1,30 @@
+//! The reasons that a generation of connections ended, or did not begin. The supervisor decides what follows.
+
+use super::connect::explain;
+use super::declare::Undeclared;
+
+/// The reason that one generation ended.
+pub(in crate::rabbit) enum Doubt {
+    /// The generation did not begin.
+    Unreachable(String),
+    /// The broker lacks a required exchange or queue, or has another one.
+    Undeclared(Undeclared),
+    /// The generation began, and then something failed.
+    Lost(&'static str),
+    /// The worker was told to stop, and all messages in hand are done.
+    Stopping,
+    /// The worker was told to stop, and did not drain in order.
+    Unfinished(&'static str),
+}
+
+impl Doubt {
+    /// Creates the doubt for a broker that refused, or was gone, before the generation began.
+    pub fn unreachable(error: lapin::Error) -> Self {
+        Self::Unreachable(explain(&error))
+    }
+}
+
+/// Creates the doubt for a broker that does not answer at all.
+pub(in crate::rabbit) fn silent() -> Doubt {
+    Doubt::Unreachable("the broker does not answer".to_owned())
+}

@@ -1,0 +1,336 @@
+//! Publishing with confirms: a message counts as posted only after the broker has confirmed it.
+//!
+//! lapin assigns a returned message to whichever confirm completes first (12 of 2,800 were wrong), so a channel has
+//! one mandatory publish in flight, and there are several channels. Direct replies are never mandatory and share one
+//! channel. A missing confirm proves nothing: the same message is published again under the same id. Messages that
+//! may be lost use a channel without confirms. While the broker does not read, nothing is given to lapin.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
+use lapin::types::ShortString;
+use lapin::{Channel, Confirmation, Connection, ErrorKind};
+use tokio::sync::{Mutex, Notify, watch};
+use tokio::time::{sleep, timeout};
+
+use crate::domain::message::{Address, Post, Posted, Unposted};
+use crate::domain::topology::{DEAD, RESULTS};
+use crate::policy::backoff::RetryRules;
+use crate::worker::failpoint::{Point, reached};
+use crate::worker::ports::Postbox;
+
+use super::blocked::Blocked;
+use super::connect::{close, explain};
+use super::convert::properties_out;
+use super::declare::{ACCESS_REFUSED, NOT_FOUND, PRECONDITION_FAILED};
+use crate::rabbit::turned;
+
+/// The number of channels for mandatory messages, one message at a time each. It equals the default number of
+/// messages in work per lane, so that answers do not wait for each other when the broker confirms slowly.
+const CHANNELS: usize = 32;
+
+/// The time to wait for a confirm before the message is sent again: the broker writes to disk first, and a quorum
+/// queue may be electing its leader.
+const CONFIRM_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// The number of refusals (a full queue with `reject-publish`, or an exchange) after which the publisher gives up.
+const REFUSALS_MAX: u32 = 8;
+
+/// The waits between such attempts, and between attempts without a limit.
+const AGAIN: RetryRules =
+    RetryRules { attempts_max: u32::MAX, base: Duration::from_millis(100), cap: Duration::from_secs(5) };
+
+/// The channels of one generation of the publishing connection.
+struct Lines {
+    connection: Connection,
+    /// The blocked state; nothing is published while it is set.
+    blocked: Blocked,
+    mandatory: Vec<Mutex<Option<Channel>>>,
+    direct: Mutex<Option<Channel>>,
+    /// The channel for messages that may be lost. Opened once: if the broker closes it, that was a refusal.
+    aside: Mutex<Option<Channel>>,
+    turn: std::sync::atomic::AtomicUsize,
+    /// Notified when a channel cannot be opened, which means that the connection has failed.
+    doubt: Arc<Notify>,
+}
+
+/// A publisher over the current generation of the publishing connection.
+pub struct Publisher {
+    lines: watch::Sender<Option<Arc<Lines>>>,
+    leaving: watch::Receiver<bool>,
+}
+
+/// The reason that there is no channel for messages that may be lost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::rabbit) enum NoLine {
+    /// There is no connection, or the broker does not read from it.
+    Now,
+    /// The broker has refused an earlier message.
+    Refused,
+}
+
+/// The outcome of one attempt.
+enum Try {
+    Posted(Posted),
+    /// The reason for the refusal.
+    Refused(String),
+    /// The message exceeds the broker's limit; in its own words.
+    TooLarge(String),
+    Unknown,
+}
+
+/// The outcome of publishing a message that may only be repeated if the repetition is marked as one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Offered {
+    /// The broker has the message.
+    Confirmed,
+    /// The broker refused every attempt; in its own words.
+    Refused(String),
+    /// The outcome is unknown: the broker may have the message.
+    Unclear,
+}
+
+impl Publisher {
+    /// Creates a publisher without a connection. When `leaving` turns true, it no longer waits for one.
+    pub fn new(leaving: watch::Receiver<bool>) -> Self {
+        Self { lines: watch::Sender::new(None), leaving }
+    }
+
+    /// Uses the connection of a new generation. Notifies `doubt` when that connection fails.
+    pub(in crate::rabbit) fn attach(&self, connection: Connection, blocked: Blocked, doubt: Arc<Notify>) {
+        let lines = Lines {
+            connection,
+            blocked,
+            mandatory: (0..CHANNELS).map(|_| Mutex::new(None)).collect(),
+            direct: Mutex::new(None),
+            aside: Mutex::new(None),
+            turn: std::sync::atomic::AtomicUsize::new(0),
+            doubt,
+        };
+        self.lines.send_replace(Some(Arc::new(lines)));
+    }
+
+    /// Closes the connection.
+    pub(in crate::rabbit) async fn detach(&self) {
+        if let Some(lines) = self.lines.send_replace(None) {
+            close(&lines.connection).await;
+            lines.blocked.give_up();
+        }
+    }
+
+    /// Returns the channel without confirms, for messages that may be lost. There is none while the broker does not
+    /// read: lapin would buffer whatever is published, without a limit.
+    pub(in crate::rabbit) async fn aside(&self) -> Result<Channel, NoLine> {
+        let lines = self.lines.borrow().clone().ok_or(NoLine::Now)?;
+        lines.aside().await
+    }
+
+    /// Opens a channel for another purpose, if the broker reads from the connection now.
+    pub(in crate::rabbit) async fn other_channel(&self) -> Option<Channel> {
+        let lines = self.lines.borrow().clone()?;
+        let status = lines.connection.status();
+        if status.blocked() {
+            return None;
+        }
+        timeout(CONFIRM_TIMEOUT, lines.connection.create_channel()).await.ok()?.ok()
+    }
+
+    /// Publishes an invocation, and repeats it only while the broker has certainly not taken it: a caller that sends an
+    /// invocation again after an unknown outcome must mark it as resent.
+    pub async fn offer(&self, post: &Post) -> Offered {
+        let mut refusals = 0;
+        loop {
+            let Ok(lines) = self.lines().await else { return Offered::Unclear };
+            let why = match lines.publish(post).await {
+                Try::Posted(Posted::Confirmed) => return Offered::Confirmed,
+                Try::Posted(Posted::Unroutable | Posted::Refused | Posted::TooLarge) => {
+                    "no queue takes it".to_owned()
+                }
+                Try::Refused(why) | Try::TooLarge(why) => why,
+                Try::Unknown => return Offered::Unclear,
+            };
+            refusals += 1;
+            if refusals >= REFUSALS_MAX {
+                return Offered::Refused(why);
+            }
+            sleep(AGAIN.wait(refusals, fastrand::f64())).await;
+        }
+    }
+
+    /// Waits for the lines of the current generation.
+    async fn lines(&self) -> Result<Arc<Lines>, Unposted> {
+        let (mut lines, mut leaving) = (self.lines.subscribe(), self.leaving.clone());
+        let attached = async { lines.wait_for(Option::is_some).await.map(drop) };
+        tokio::select! {
+            _ = attached => {}
+            () = turned(&mut leaving) => {}
+        }
+        self.lines.borrow().clone().ok_or(Unposted)
+    }
+}
+
+#[async_trait]
+impl Postbox for Publisher {
+    async fn post(&self, post: &Post) -> Result<Posted, Unposted> {
+        // Results always have a queue (by the alternate exchange), and so do parked messages: if it is missing, the
+        // topology must be declared again, and the message waits for that. All other messages have an alternative.
+        let insists = match &post.to {
+            Address::Exchange(exchange, _) => *exchange == RESULTS,
+            Address::Queue(queue) => queue == DEAD,
+            Address::DirectReply(_) => false,
+        };
+        let (mut refusals, mut tries) = (0, 0);
+        loop {
+            let lines = self.lines().await?;
+            reached(Point::Publishing, post.properties.message_id.as_deref()).await;
+            match lines.publish(post).await {
+                Try::Posted(Posted::Unroutable) if insists && tries >= REFUSALS_MAX => {
+                    lines.doubt.notify_one()
+                }
+                Try::Posted(Posted::Unroutable) if insists => {}
+                Try::Posted(posted) => {
+                    reached(Point::Confirmed, post.properties.message_id.as_deref()).await;
+                    return Ok(posted);
+                }
+                Try::TooLarge(_) => return Ok(Posted::TooLarge),
+                Try::Refused(_) => {
+                    refusals += 1;
+                    if refusals >= REFUSALS_MAX && !insists {
+                        return Ok(Posted::Refused);
+                    }
+                }
+                Try::Unknown => {}
+            }
+            tries += 1;
+            sleep(AGAIN.wait(tries, fastrand::f64())).await;
+        }
+    }
+}
+
+impl Lines {
+    async fn publish(&self, post: &Post) -> Try {
+        match &post.to {
+            Address::DirectReply(name) => {
+                // Several messages may be in flight on this channel: the lock is held while the channel is opened, not
+                // while the confirm is awaited.
+                let channel = { self.open(&mut *self.direct.lock().await).await.cloned() };
+                let Some(channel) = channel else { return Try::Unknown };
+                let tried = self.once(&channel, "", name, false, post).await;
+                if matches!(tried, Try::Unknown) {
+                    self.direct.lock().await.take();
+                }
+                tried
+            }
+            Address::Queue(name) => self.publish_mandatory("", name, post).await,
+            Address::Exchange(exchange, key) => self.publish_mandatory(exchange, key, post).await,
+        }
+    }
+
+    async fn publish_mandatory(&self, exchange: &str, key: &str, post: &Post) -> Try {
+        let turn = self.turn.fetch_add(1, std::sync::atomic::Ordering::Relaxed) % self.mandatory.len();
+        let free = self.mandatory.iter().find_map(|line| line.try_lock().ok());
+        let mut line = match free {
+            Some(line) => line,
+            None => self.mandatory[turn].lock().await,
+        };
+        if self.open(&mut line).await.is_none() {
+            return Try::Unknown;
+        }
+        // A cancelled or unknown attempt drops its channel, so that late confirms are not mixed up with those of
+        // later messages.
+        let Some(channel) = line.take() else { return Try::Unknown };
+        let tried = self.once(&channel, exchange, key, true, post).await;
+        if !matches!(tried, Try::Unknown) {
+            *line = Some(channel);
+        }
+        tried
+    }
+
+    async fn aside(&self) -> Result<Channel, NoLine> {
+        let status = self.connection.status();
+        if status.connected() && status.blocked() {
+            return Err(NoLine::Now);
+        }
+        let mut aside = self.aside.lock().await;
+        let channel = match aside.take() {
+            Some(channel) => channel,
+            None => match timeout(CONFIRM_TIMEOUT, self.connection.create_channel()).await {
+                Ok(Ok(channel)) => channel,
+                Ok(Err(_)) | Err(_) => {
+                    self.doubt.notify_one();
+                    return Err(NoLine::Now);
+                }
+            },
+        };
+        let open = channel.status().connected();
+        *aside = Some(channel.clone());
+        match open {
+            true => Ok(channel),
+            false if status.connected() => Err(NoLine::Refused),
+            false => {
+                self.doubt.notify_one();
+                Err(NoLine::Now)
+            }
+        }
+    }
+
+    /// Returns the channel of a line once the broker reads from the connection. Opens it if it is missing or closed.
+    async fn open<'a>(&self, line: &'a mut Option<Channel>) -> Option<&'a Channel> {
+        self.blocked.passes().await;
+        if !line.as_ref().is_some_and(|channel| channel.status().connected()) {
+            *line = self.opened().await;
+        }
+        if line.is_none() {
+            self.doubt.notify_one();
+        }
+        line.as_ref()
+    }
+
+    /// Publishes once and waits for the confirm.
+    async fn once(&self, channel: &Channel, exchange: &str, key: &str, mandatory: bool, post: &Post) -> Try {
+        let (Ok(exchange), Ok(key)) = (ShortString::try_new(exchange), ShortString::try_new(key)) else {
+            return Try::Posted(Posted::Unroutable); // no queue has a name that long
+        };
+        let options = BasicPublishOptions { mandatory, ..BasicPublishOptions::default() };
+        let published = async {
+            channel
+                .basic_publish(exchange, key, options, &post.body, properties_out(&post.properties))
+                .await?
+                .await
+        };
+        match self.blocked.within(CONFIRM_TIMEOUT, published).await {
+            Some(Ok(Confirmation::Ack(None))) => Try::Posted(Posted::Confirmed),
+            Some(Ok(Confirmation::Ack(Some(_)))) => Try::Posted(Posted::Unroutable),
+            Some(Ok(Confirmation::Nack(_))) => Try::Refused("the queue is full".to_owned()),
+            Some(Err(error)) if is_too_large(&error) => Try::TooLarge(explain(&error)),
+            Some(Err(error)) if is_refusal(&error) => Try::Refused(explain(&error)),
+            // Without confirms the outcome is unknown too; confirms are switched on, so this is a fault.
+            Some(Ok(Confirmation::NotRequested) | Err(_)) | None => Try::Unknown,
+        }
+    }
+
+    /// Opens a channel with confirms; `None` if the connection does not provide one.
+    async fn opened(&self) -> Option<Channel> {
+        let opened = async {
+            let channel = self.connection.create_channel().await?;
+            channel.confirm_select(ConfirmSelectOptions::default()).await?;
+            lapin::Result::Ok(channel)
+        };
+        self.blocked.within(CONFIRM_TIMEOUT, opened).await?.ok()
+    }
+}
+
+/// Returns true if the broker has closed the channel because the message exceeds its size limit.
+fn is_too_large(error: &lapin::Error) -> bool {
+    let ErrorKind::ProtocolError(refusal) = error.kind() else { return false };
+    refusal.get_id() == PRECONDITION_FAILED && refusal.get_message().as_str().contains("message size")
+}
+
+/// Returns true if the broker has closed the channel over this message: its exchange does not exist, the user may
+/// not write to it, or a property is invalid.
+pub(in crate::rabbit) fn is_refusal(error: &lapin::Error) -> bool {
+    let ErrorKind::ProtocolError(refusal) = error.kind() else { return false };
+    [ACCESS_REFUSED, NOT_FOUND, PRECONDITION_FAILED].contains(&refusal.get_id())
+}

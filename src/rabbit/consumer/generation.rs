@@ -1,0 +1,199 @@
+//! One generation of the consuming connection: it serves each Okta connection in the roster separately.
+//!
+//! A connection that joins or leaves the roster does not disturb the other ones. Any doubt ends the whole
+//! generation; messages delivered in it are then no longer ours.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{Notify, watch};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, timeout};
+
+use crate::domain::ids::ConnectionName;
+use crate::domain::message::Source;
+use crate::domain::topology::Topology;
+
+use super::presence::FIRST_COUNT_MAX;
+use super::removed::answer_removed;
+use super::served::Roster;
+use super::serving::{Serving, serve};
+use super::site::Site;
+use crate::rabbit::client::connect::close;
+use crate::rabbit::client::declare::declare;
+use crate::rabbit::client::error::Doubt;
+use crate::rabbit::turned;
+
+/// The time for messages in flight to finish after the worker is told to stop.
+pub(in crate::rabbit) const DRAIN_MAX: Duration = Duration::from_secs(25);
+
+/// The policy for a broker that lacks what one of the connections needs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::rabbit) enum Wrong {
+    /// The generation ends: it is the start, and an operator is watching.
+    Ends,
+    /// The generation serves the other connections.
+    IsLeftOut,
+}
+
+/// The result of a task: of a connection, or, without a name, of the queues that belong to none.
+type Ended = (Option<ConnectionName>, Result<(), Doubt>);
+
+/// The service of a connection.
+enum Service {
+    /// It is served, or draining; holds the halt signal.
+    Served(watch::Sender<bool>),
+    /// It was removed, and its remaining messages are answered; holds the halt signal.
+    Removed(watch::Sender<bool>),
+}
+
+impl Service {
+    fn halt(&self) {
+        let (Self::Served(halt) | Self::Removed(halt)) = self;
+        halt.send_replace(true);
+    }
+}
+
+/// The services that run in one generation.
+pub(in crate::rabbit) struct Generation {
+    site: Arc<Site>,
+    roster: Roster,
+    running: JoinSet<Ended>,
+    /// The service of each connection.
+    served: HashMap<ConnectionName, Service>,
+    /// The halt signal for the queues that belong to no connection.
+    halt: watch::Sender<bool>,
+    /// Listens to the other workers.
+    _hearing: JoinSet<()>,
+}
+
+impl Generation {
+    /// Declares the shared topology, listens to the other workers, and begins to serve everything in the roster.
+    ///
+    /// # Errors
+    /// If the broker's queues differ from those needed, or the connection fails.
+    pub async fn begin(site: Site, shared: &Topology, wrong: Wrong) -> Result<Self, Doubt> {
+        let channel = site.connection.create_channel().await.map_err(Doubt::unreachable)?;
+        declare(&channel, shared, site.passive).await.map_err(Doubt::Undeclared)?;
+        let hearing = site.signals.listen(&site.connection).await;
+        let mut generation = Self {
+            roster: site.roster.clone(),
+            site: Arc::new(site),
+            running: JoinSet::new(),
+            served: HashMap::new(),
+            halt: watch::Sender::new(false),
+            _hearing: hearing,
+        };
+        let sources = [Source::Unrouted, Source::Undelivered];
+        let unowned = Serving::consuming(&generation.site, &sources).await?;
+        let names = generation.roster.names();
+        let counted_by = Instant::now() + FIRST_COUNT_MAX; // of all together
+        let mut begun = Vec::new();
+        for name in names {
+            match Serving::begin(&generation.site, &name, counted_by).await {
+                Ok(serving) => begun.push((name, serving)),
+                Err(Doubt::Undeclared(_)) if wrong == Wrong::IsLeftOut && generation.site.is_up() => {}
+                Err(doubt) => return Err(doubt),
+            }
+        }
+        let halt = generation.halt.subscribe();
+        generation.running.spawn(async move { (None, unowned.keep(halt).await) });
+        for (name, serving) in begun {
+            let halt = generation.halted(&name, Service::Served);
+            generation.running.spawn(async move { (Some(name), serving.keep(halt).await) });
+        }
+        generation.follow(); // whoever was left out
+        Ok(generation)
+    }
+
+    /// Registers a service for a connection and returns its halt signal.
+    fn halted(
+        &mut self,
+        name: &ConnectionName,
+        service: fn(watch::Sender<bool>) -> Service,
+    ) -> watch::Receiver<bool> {
+        let halt = watch::Sender::new(false);
+        let halted = halt.subscribe();
+        self.served.insert(name.clone(), service(halt));
+        halted
+    }
+
+    /// Halts connections that have left the roster and begins to serve new ones. A connection that returns while it
+    /// drains begins when it has left. The worker answers the remaining messages of one that has left.
+    fn follow(&mut self) {
+        let names = self.roster.names();
+        for (name, service) in &self.served {
+            let is_there = names.contains(name);
+            match service {
+                Service::Served(_) if is_there => {}
+                Service::Removed(_) if !is_there => {}
+                Service::Served(_) | Service::Removed(_) => service.halt(),
+            }
+        }
+        let gone: Vec<_> = self.site.seen().iter().filter(|name| !names.contains(name)).cloned().collect();
+        self.site.seen().extend(names.iter().cloned());
+        for name in names {
+            if !self.served.contains_key(&name) {
+                let (site, halt) = (Arc::clone(&self.site), self.halted(&name, Service::Served));
+                self.running.spawn(async move { (Some(name.clone()), serve(site, name, halt).await) });
+            }
+        }
+        for name in gone {
+            if !self.served.contains_key(&name) {
+                let (site, halt) = (Arc::clone(&self.site), self.halted(&name, Service::Removed));
+                self.running
+                    .spawn(async move { (Some(name.clone()), answer_removed(site, name, halt).await) });
+            }
+        }
+    }
+
+    /// Serves until a task ends unexpectedly, or the worker is told to stop.
+    pub async fn keep(&mut self, doubt: &Notify, stopping: &mut watch::Receiver<bool>) -> Doubt {
+        /// The text for a task that panicked.
+        const BUG: &str = "what serves the connections has a bug";
+        loop {
+            tokio::select! {
+                Some(ended) = self.running.join_next() => match ended {
+                    Ok((Some(name), Ok(()))) => {
+                        if let Some(Service::Removed(_)) = self.served.remove(&name) {
+                            self.site.seen().remove(&name); // nothing is left of it
+                        }
+                        self.follow();
+                    }
+                    Ok((None, Ok(()))) | Err(_) => return Doubt::Lost(BUG),
+                    Ok((_, Err(doubt))) => return doubt,
+                },
+                () = self.roster.changed() => self.follow(),
+                () = doubt.notified() => return Doubt::Lost("the publishing connection failed"),
+                () = turned(stopping) => return Doubt::Stopping,
+            }
+        }
+    }
+
+    /// Takes no more messages, and waits until those in hand are done and all services have ended.
+    ///
+    /// # Errors
+    /// If draining did not end in order, or not in time.
+    pub async fn drain(&mut self) -> Result<(), &'static str> {
+        self.halt.send_replace(true);
+        self.served.values().for_each(Service::halt);
+        let drained = async {
+            let mut drained = Ok(());
+            while let Some(ended) = self.running.join_next().await {
+                if !matches!(ended, Ok((_, Ok(())))) {
+                    drained = Err("the broker was lost meanwhile");
+                }
+            }
+            self.site.means.in_flight.finished().await; // what an earlier generation has left
+            drained
+        };
+        timeout(DRAIN_MAX, drained).await.unwrap_or(Err("time was up"))
+    }
+
+    /// Aborts the remaining services and closes the connection.
+    pub async fn end(mut self) {
+        self.running.abort_all();
+        close(&self.site.connection).await;
+    }
+}

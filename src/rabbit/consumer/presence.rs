@@ -1,0 +1,317 @@
+//! The number of workers that serve a connection, this one included.
+//!
+//! There are two sources, and the larger count wins. RabbitMQ counts the consumers of the presence queue, which every
+//! release uses, and drops one with its connection; but a classic queue is away with its node. Workers of this release
+//! also tell each other by heartbeats. (A quorum queue would survive the node, but keeps counting the consumers that
+//! were connected to it until it is back: measured on 3.10.8.) A source that does not answer is ignored, and if none
+//! answers the last count stays valid: no worker stops working because of it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::StreamExt as _;
+use lapin::options::{BasicCancelOptions, BasicConsumeOptions};
+use lapin::types::{FieldTable, ShortString};
+use lapin::{Channel, Connection, Consumer};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep, timeout, timeout_at};
+
+use crate::budget::gossip::Census;
+use crate::domain::ids::{ConnectionName, Lane};
+use crate::domain::topology::{Topology, presence_queue, work_queue};
+use crate::event::{Event, Observer};
+use crate::worker::ports::{Inbox, Ready};
+
+use super::restoring::Restoring;
+use super::served::Roster;
+use super::signals::Signals;
+use super::site::Site;
+use crate::rabbit::client::connect::{RECONNECT, explain};
+use crate::rabbit::client::declare::{declare, is_gone, look};
+use crate::rabbit::client::error::Doubt;
+use crate::rabbit::turned;
+
+/// The average interval between counts of a connection's workers. A count takes a few calls of less than a
+/// millisecond; a new worker holds back until it was counted three times.
+const COUNT_EVERY: Duration = Duration::from_secs(2);
+
+/// The relative jitter of a wait, so that workers started together do not ask in step.
+const JITTER: f64 = 0.2;
+
+/// The time the broker may take to answer before it is doubted: as long as a confirm, because the same busy broker
+/// answers both.
+const ANSWER_MAX: Duration = Duration::from_secs(30);
+
+/// The time that serving may wait for the first count. In a cluster just after a partition, a passive declare of a
+/// classic queue took 64 s.
+pub(in crate::rabbit) const FIRST_COUNT_MAX: Duration = Duration::from_secs(5);
+
+/// The time for telling the broker that this worker has left. The broker also notices the end of the connection.
+const LEAVE_MAX: Duration = Duration::from_secs(5);
+
+/// The time a work queue may have no leader as seen from this node. RabbitMQ then answers that it has no consumers,
+/// this worker's included, within 250 ms; an election takes 0.2 s, and 6 s if the old leader is only partitioned off.
+const LEADERLESS_MAX: Duration = Duration::from_secs(15);
+
+/// The number of consecutive failures to find a work queue; its consumers declare it again.
+const LOOKS_MAX: u32 = 5;
+
+/// The count from the presence queue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Count {
+    /// No count yet.
+    NotYet,
+    /// The queue cannot be queried.
+    Unknown,
+    /// The number of consumers.
+    Workers(u32),
+}
+
+/// One worker's presence on one connection, while it is kept.
+pub(in crate::rabbit) struct Presence {
+    connection: ConnectionName,
+    roster: Roster,
+    signals: Arc<Signals>,
+    /// The receiver of the numbers of waiting messages.
+    inbox: Arc<dyn Inbox>,
+    amqp: Arc<Connection>,
+    /// The channel for querying the work queues.
+    work: Channel,
+    restoring: Arc<Restoring>,
+    counted: watch::Receiver<Count>,
+    leaving: watch::Sender<bool>,
+    queue: JoinSet<()>,
+    /// The time since which the interactive queue has had no leader.
+    leaderless: Option<Instant>,
+}
+
+impl Presence {
+    /// Joins the counted workers and counts for the first time; waits for answers no longer than `until`.
+    ///
+    /// # Errors
+    /// If the AMQP connection fails.
+    pub async fn announce(site: &Site, connection: &ConnectionName, until: Instant) -> Result<Self, Doubt> {
+        let work = site.connection.create_channel().await.map_err(Doubt::unreachable)?;
+        let (counts, mut counted) = watch::channel(Count::NotYet);
+        let leaving = watch::Sender::new(false);
+        let queue = PresenceQueue {
+            amqp: Arc::clone(&site.connection),
+            connection: connection.clone(),
+            passive: site.passive,
+            observer: Arc::clone(&site.observer),
+            counts,
+            leaving: leaving.subscribe(),
+        };
+        let mut keeping = JoinSet::new();
+        keeping.spawn(queue.keep());
+        site.signals.heartbeats.serve(connection);
+        site.signals.beat(false).await;
+        let _ = timeout_at(until, counted.wait_for(|count| *count != Count::NotYet)).await;
+        let mut announced = Self {
+            connection: connection.clone(),
+            roster: site.roster.clone(),
+            signals: Arc::clone(&site.signals),
+            inbox: Arc::clone(&site.means.inbox),
+            amqp: Arc::clone(&site.connection),
+            work,
+            restoring: Arc::clone(&site.restoring),
+            counted,
+            leaving,
+            queue: keeping,
+            leaderless: None,
+        };
+        announced.count().await.map_err(Doubt::unreachable)?;
+        Ok(announced)
+    }
+
+    /// Counts repeatedly, until a work queue cannot be queried or, before `halt`, has no leader.
+    pub async fn keep(&mut self, halt: &watch::Receiver<bool>) -> Doubt {
+        let mut failures = 0;
+        loop {
+            // A new gossip has no count yet.
+            let _ = timeout(soon(), self.roster.changed()).await;
+            match timeout(ANSWER_MAX, self.count()).await {
+                Ok(Ok(())) => failures = 0,
+                Ok(Err(_)) => failures += 1,
+                Err(_) => return Doubt::Lost("the broker does not answer"),
+            }
+            if failures >= LOOKS_MAX {
+                return Doubt::Lost("a work queue cannot be looked at");
+            }
+            let is_leaderless = self.leaderless.is_some_and(|since| since.elapsed() > LEADERLESS_MAX);
+            if is_leaderless && !*halt.borrow() {
+                return Doubt::Lost("a work queue has no leader that this node of the broker reaches");
+            }
+        }
+    }
+
+    /// Leaves the counted workers.
+    pub async fn leave(mut self) {
+        self.leaving.send_replace(true);
+        self.signals.heartbeats.leave(&self.connection);
+        self.signals.beat(false).await;
+        let _ = timeout(LEAVE_MAX, self.queue.join_next()).await;
+    }
+
+    async fn count(&mut self) -> lapin::Result<()> {
+        // If the connection is no longer served, only other workers count it.
+        let Some(gossip) = self.roster.gossip(self.connection.as_str()) else { return Ok(()) };
+        let [interactive, bulk] = [self.look(Lane::Interactive).await?, self.look(Lane::Bulk).await?];
+        // This worker is a consumer itself, so zero means that there is no leader.
+        self.leaderless = match interactive.consumer_count() {
+            0 => self.leaderless.or(Some(Instant::now())),
+            _ => None,
+        };
+        let [in_interactive, in_bulk] = [&interactive, &bulk].map(|queue| u64::from(queue.message_count()));
+        self.inbox.counted(&self.connection, Ready { interactive: in_interactive, bulk: in_bulk });
+        if let Some(workers) = self.workers() {
+            gossip.counted(Census { workers, queued: in_bulk });
+        }
+        Ok(())
+    }
+
+    async fn look(&mut self, lane: Lane) -> lapin::Result<lapin::Queue> {
+        if !self.work.status().connected() {
+            self.work = self.amqp.create_channel().await?; // the last look was refused
+        }
+        let queue = work_queue(&self.connection, lane);
+        let there = look(&self.work, &queue).await?;
+        self.restoring.waiting.seen(queue, there.message_count());
+        Ok(there)
+    }
+
+    /// Returns the larger of the two counts; `None` if neither is known.
+    fn workers(&self) -> Option<u32> {
+        let consumers = match *self.counted.borrow() {
+            Count::Workers(consumers) => Some(consumers),
+            Count::NotYet | Count::Unknown => None,
+        };
+        consumers.max(self.signals.heartbeats.workers(&self.connection))
+    }
+}
+
+impl Drop for Presence {
+    fn drop(&mut self) {
+        self.signals.heartbeats.leave(&self.connection);
+    }
+}
+
+/// The presence queue of a connection, consumed by this worker whenever possible. It never holds a message.
+struct PresenceQueue {
+    amqp: Arc<Connection>,
+    connection: ConnectionName,
+    passive: bool,
+    observer: Arc<dyn Observer>,
+    counts: watch::Sender<Count>,
+    leaving: watch::Receiver<bool>,
+}
+
+impl PresenceQueue {
+    /// Stays counted until this worker leaves; retries after a failure.
+    async fn keep(mut self) {
+        let (mut failures, mut is_said) = (0, false);
+        while let Err(why) = self.consume().await {
+            let was_counted = matches!(*self.counts.borrow(), Count::Workers(_));
+            self.counts.send_replace(Count::Unknown);
+            if was_counted {
+                (failures, is_said) = (0, false);
+            }
+            // If the connection is gone, other code reports that.
+            if !is_said && self.amqp.status().connected() {
+                self.observer.note(&Event::Uncounted { connection: &self.connection, why: &why });
+                is_said = true;
+            }
+            failures += 1;
+            tokio::select! {
+                () = sleep(RECONNECT.wait(failures, fastrand::f64())) => {}
+                () = turned(&mut self.leaving) => return,
+            }
+        }
+    }
+
+    /// Consumes the queue and counts its consumers until this worker leaves.
+    ///
+    /// # Errors
+    /// A description of the failure.
+    async fn consume(&mut self) -> Result<(), String> {
+        let channel = answered(self.amqp.create_channel()).await?;
+        let topology = Topology::presence(&self.connection);
+        let declared = declare(&channel, &topology, self.passive);
+        let declared = timeout(ANSWER_MAX, declared).await.map_err(|_| SILENT.to_owned())?;
+        declared.map_err(|undeclared| undeclared.to_string())?;
+        // With `no_ack`, any message that somebody puts there is dropped on delivery.
+        let options = BasicConsumeOptions { no_ack: true, ..BasicConsumeOptions::default() };
+        let (queue, tag) = (presence_queue(&self.connection), ShortString::default());
+        let consuming = channel.basic_consume(queue.as_str().into(), tag, options, FieldTable::default());
+        let consumer = answered(consuming).await?;
+        let gone = ended(consumer.clone());
+        tokio::pin!(gone);
+        loop {
+            let there = answered(look(&channel, &queue)).await?;
+            self.counts.send_replace(match there.consumer_count() {
+                0 => Count::Unknown, // this worker is there
+                consumers => Count::Workers(consumers),
+            });
+            tokio::select! {
+                () = &mut gone => return Err(format!("`{queue}` was deleted, or its node is down")),
+                () = sleep(soon()) => {}
+                () = turned(&mut self.leaving) => {
+                    let cancelled = channel.basic_cancel(consumer.tag(), BasicCancelOptions::default());
+                    return answered(cancelled).await;
+                }
+            }
+        }
+    }
+}
+
+/// The error text for a broker that does not answer.
+const SILENT: &str = "the broker does not answer";
+
+/// Waits for an answer of the broker, and converts a failure to text.
+async fn answered<T>(asked: impl Future<Output = lapin::Result<T>>) -> Result<T, String> {
+    match timeout(ANSWER_MAX, asked).await {
+        Ok(answer) => answer.map_err(|error| explain(&error)),
+        Err(_) => Err(SILENT.to_owned()),
+    }
+}
+
+/// Returns the wait before the next count.
+fn soon() -> Duration {
+    COUNT_EVERY.mul_f64(1.0 - JITTER + 2.0 * JITTER * fastrand::f64())
+}
+
+/// Returns true if any other worker serves a connection that this one does not; `None` if neither source answers.
+///
+/// # Errors
+/// If the AMQP connection fails.
+pub(in crate::rabbit) async fn is_served(
+    site: &Site,
+    connection: &ConnectionName,
+) -> Result<Option<bool>, Doubt> {
+    let channel = site.connection.create_channel().await.map_err(Doubt::unreachable)?; // a refusal closes it
+    let consumers = match answered_or_gone(look(&channel, &presence_queue(connection))).await {
+        Ok(found) => Some(found.map_or(0, |queue| queue.consumer_count())),
+        Err(_) => None,
+    };
+    // The heartbeat count includes this worker.
+    let others = site.signals.heartbeats.workers(connection).map(|workers| workers.saturating_sub(1));
+    Ok(consumers.max(others).map(|workers| workers > 0))
+}
+
+/// Returns the state of a queue; `None` if there is no such queue.
+async fn answered_or_gone(
+    looking: impl Future<Output = lapin::Result<lapin::Queue>>,
+) -> Result<Option<lapin::Queue>, String> {
+    match timeout(ANSWER_MAX, looking).await {
+        Ok(Ok(queue)) => Ok(Some(queue)),
+        Ok(Err(error)) if is_gone(&error) => Ok(None),
+        Ok(Err(error)) => Err(explain(&error)),
+        Err(_) => Err(SILENT.to_owned()),
+    }
+}
+
+/// Waits until the consumer of a queue without messages has ended.
+async fn ended(mut consumer: Consumer) {
+    while let Some(Ok(_)) = consumer.next().await {}
+}

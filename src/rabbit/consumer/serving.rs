@@ -1,0 +1,115 @@
+//! The service of one connection: this worker is counted there, and consumes both lanes.
+//!
+//! When told to halt, it ends in order: consumers first, then messages in hand, presence last.
+//! Invariant: every count of the workers includes this one as long as it may send.
+
+use std::sync::Arc;
+
+use futures_util::future::try_join_all;
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep, timeout};
+
+use crate::domain::ids::{ConnectionName, Lane};
+use crate::domain::message::Source;
+use crate::domain::topology::Topology;
+use crate::event::Event;
+
+use super::consuming::{Consuming, Means};
+use super::presence::{FIRST_COUNT_MAX, Presence};
+use super::site::Site;
+use crate::rabbit::client::connect::RECONNECT;
+use crate::rabbit::client::declare::{DECLARE_TIMEOUT, declare};
+use crate::rabbit::client::error::{Doubt, silent};
+use crate::rabbit::turned;
+
+/// A set of queues that are served together.
+pub(in crate::rabbit) struct Serving {
+    presence: Option<Presence>,
+    queues: Vec<Consuming>,
+    means: Means,
+}
+
+impl Serving {
+    /// Begins to serve a connection: declares its queues, joins the counted workers (waiting until `counted_by` at
+    /// most), and only then consumes.
+    ///
+    /// # Errors
+    /// If the broker's queues differ from those needed, or the AMQP connection fails.
+    pub async fn begin(site: &Site, name: &ConnectionName, counted_by: Instant) -> Result<Self, Doubt> {
+        // A separate channel, because a refusal closes it.
+        let channel = site.connection.create_channel().await.map_err(Doubt::unreachable)?;
+        declare(&channel, &Topology::of_connection(name), site.passive).await.map_err(Doubt::Undeclared)?;
+        let presence = Presence::announce(site, name, counted_by).await?;
+        // Again, now that this worker is counted: a worker that removed the connection may just have unbound it.
+        declare(&channel, &Topology::of_connection(name), site.passive).await.map_err(Doubt::Undeclared)?;
+        let lanes = Lane::ALL.map(|lane| Source::Work { connection: name.clone(), lane });
+        Ok(Self { presence: Some(presence), ..Self::consuming(site, &lanes).await? })
+    }
+
+    /// Begins to consume queues without joining the counted workers.
+    ///
+    /// # Errors
+    /// If the AMQP connection fails.
+    pub async fn consuming(site: &Site, sources: &[Source]) -> Result<Self, Doubt> {
+        let means = site.means.part();
+        let mut queues = Vec::new();
+        for source in sources {
+            queues.push(
+                Consuming::begin(&site.connection, source, &means, Some(Arc::clone(&site.restoring))).await?,
+            );
+        }
+        Ok(Self { presence: None, queues, means })
+    }
+
+    /// Serves until told to halt, and then until all messages in hand are done.
+    ///
+    /// # Errors
+    /// If a part ends without being told to halt.
+    pub async fn keep(self, halt: watch::Receiver<bool>) -> Result<(), Doubt> {
+        let Self { presence, queues, means } = self;
+        let at_work = async {
+            try_join_all(queues.into_iter().map(|queue| queue.run(halt.clone()))).await?;
+            means.in_flight.finished().await;
+            Ok(())
+        };
+        match presence {
+            None => at_work.await,
+            Some(mut presence) => {
+                let ended = tokio::select! {
+                    ended = at_work => ended,
+                    doubt = presence.keep(&halt) => Err(doubt),
+                };
+                presence.leave().await;
+                ended
+            }
+        }
+    }
+}
+
+/// Serves a connection added while other connections are being served. If the broker lacks what it needs, reports
+/// that and retries later, without affecting the other connections.
+///
+/// # Errors
+/// If a part ends without being told to halt.
+pub(in crate::rabbit) async fn serve(
+    site: Arc<Site>,
+    name: ConnectionName,
+    mut halt: watch::Receiver<bool>,
+) -> Result<(), Doubt> {
+    let mut failures = 0;
+    loop {
+        let begun = Serving::begin(&site, &name, Instant::now() + FIRST_COUNT_MAX);
+        let begun = timeout(DECLARE_TIMEOUT, begun).await.map_err(|_| silent())?;
+        let why = match begun {
+            Ok(serving) => return serving.keep(halt).await,
+            Err(Doubt::Undeclared(why)) if site.is_up() => why.to_string(),
+            Err(doubt) => return Err(doubt),
+        };
+        site.observer.note(&Event::Unserved { connection: &name, why: &why });
+        failures += 1;
+        tokio::select! {
+            () = sleep(RECONNECT.wait(failures, 1.0)) => {}
+            () = turned(&mut halt) => return Ok(()),
+        }
+    }
+}

@@ -1,0 +1,265 @@
+//! The supervisor of the two connections, one generation after another.
+//!
+//! lapin's own recovery stays off (it keeps stale deliveries and can wait for ever). On any doubt the supervisor tears
+//! down a whole generation and builds a new one: connect, attach the publisher, declare, consume. Acks use the
+//! consuming connection, because a broker short of memory stops reading the publishing one.
+
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+
+use lapin::{Connection, ErrorKind};
+use tokio::sync::{Notify, Semaphore, watch};
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+
+use crate::domain::ids::ConnectionName;
+use crate::domain::topology::Topology;
+use crate::event::{Event, Observer};
+use crate::worker::ports::Inbox;
+
+use super::consuming::{HELD_PIECE_BYTES, InFlight, Means};
+use super::generation::{Generation, Wrong};
+use super::governed::look_for_policies;
+use super::restoring::{Restoring, Waiting};
+use super::served::{Gossips, Roster};
+use super::signals::Signals;
+use super::site::Site;
+use crate::rabbit::client::blocked::Blocked;
+use crate::rabbit::client::connect::{RECONNECT, RECONNECT_MIN, Way, own_user};
+use crate::rabbit::client::declare::{DECLARE_TIMEOUT, Undeclared};
+use crate::rabbit::client::error::{Doubt, silent};
+use crate::rabbit::client::publisher::Publisher;
+use crate::rabbit::{Settings, turned};
+
+/// The reason that the supervisor ended.
+#[derive(Debug, thiserror::Error)]
+pub enum Ended {
+    /// The URI cannot be used.
+    #[error("`broker.url` is not an AMQP URI: {0}")]
+    Uri(String),
+    /// The certificates cannot be read.
+    #[error("failed to read `broker.ca_file`: {0}")]
+    Ca(std::io::Error),
+    /// The broker cannot be reached.
+    #[error("failed to reach the broker: {0}")]
+    Unreachable(String),
+    /// The broker's exchanges or queues differ from those that the worker needs.
+    #[error(transparent)]
+    Topology(Undeclared),
+    /// The worker was told to stop, and messages were still in flight.
+    #[error("stopped with {0} messages in flight; the broker will deliver them again")]
+    Abandoned(usize),
+    /// The worker was told to stop, and some deliveries could not be read.
+    #[error("failed to stop in order: {0}; the broker will deliver again what was not read")]
+    Unread(&'static str),
+}
+
+/// The policy for a wrong topology, and the one-time check for policies.
+type Start<'a> = (Wrong, &'a mut Option<JoinSet<()>>);
+
+/// The owner of both connections.
+pub struct Supervisor {
+    settings: Settings,
+    way: Way,
+    shared: Topology,
+    pub(in crate::rabbit) roster: Roster,
+    /// All connections served so far, including removed ones.
+    seen: Arc<Mutex<BTreeSet<ConnectionName>>>,
+    pub(in crate::rabbit) signals: Arc<Signals>,
+    pub(in crate::rabbit) publisher: Arc<Publisher>,
+    pub(in crate::rabbit) means: Means,
+    pub(in crate::rabbit) observer: Arc<dyn Observer>,
+    /// True if lapin could not parse a delivery.
+    unreadable: Arc<AtomicBool>,
+}
+
+impl Supervisor {
+    /// Creates a supervisor that consumes the lanes of the connections in `gossips`, as they are added and removed.
+    ///
+    /// # Errors
+    /// If the settings cannot be used.
+    pub fn new(
+        settings: Settings,
+        gossips: watch::Receiver<Gossips>,
+        publisher: Arc<Publisher>,
+        inbox: Arc<dyn Inbox>,
+        observer: Arc<dyn Observer>,
+    ) -> Result<Self, Ended> {
+        let pieces = usize::try_from(settings.held_bytes_max).unwrap_or(usize::MAX) / HELD_PIECE_BYTES;
+        let roster = Roster::new(gossips);
+        let user = own_user(settings.url.expose())?;
+        Ok(Self {
+            way: Way::new(&settings)?,
+            shared: Topology::shared(settings.dead_ttl, settings.dead_max),
+            signals: Arc::new(Signals::new(
+                (&user, !settings.declare),
+                roster.clone(),
+                Arc::clone(&inbox),
+                Arc::clone(&observer),
+                Arc::clone(&publisher),
+            )),
+            roster,
+            seen: Arc::default(),
+            means: Means {
+                inbox,
+                prefetch: settings.prefetch,
+                held: Arc::new(Semaphore::new(pieces.clamp(1, Semaphore::MAX_PERMITS))),
+                in_flight: Arc::<InFlight>::default(),
+            },
+            unreadable: Arc::default(),
+            settings,
+            publisher,
+            observer,
+        })
+    }
+
+    /// Consumes until `stopping` turns true, then lets messages in flight finish.
+    ///
+    /// # Errors
+    /// If the broker's queues differ from those that the worker needs, or messages had to be abandoned.
+    pub async fn run(&self, mut stopping: watch::Receiver<bool>) -> Result<(), Ended> {
+        let _telling = self.signals.go_on_telling();
+        let mut looking = None;
+        let (mut failures, mut wrong) = (0, Wrong::Ends);
+        let stopped = loop {
+            let mut doubt = self.generation((wrong, &mut looking), &mut stopping).await;
+            if self.unreadable.swap(false, Ordering::AcqRel)
+                && !matches!(doubt, Doubt::Stopping | Doubt::Unfinished(_))
+            {
+                match self.quarantine(&mut stopping).await {
+                    Ok(()) => continue,
+                    Err(ended) => doubt = ended,
+                }
+            }
+            let why = match doubt {
+                Doubt::Stopping => break Ok(()),
+                Doubt::Unfinished(why) => break Err(Ended::Unread(why)),
+                Doubt::Undeclared(undeclared @ Undeclared::Wrong(_)) if wrong == Wrong::Ends => {
+                    return Err(Ended::Topology(undeclared));
+                }
+                Doubt::Undeclared(undeclared) => undeclared.to_string(),
+                Doubt::Unreachable(why) => why,
+                Doubt::Lost(why) => {
+                    failures = 0; // it was there a moment ago
+                    why.to_owned()
+                }
+            };
+            failures += 1;
+            wrong = Wrong::IsLeftOut;
+            self.way.turn();
+            self.observer.note(&Event::Broker { connected: false, why: &why });
+            let wait = RECONNECT.wait(failures, fastrand::f64()).max(RECONNECT_MIN);
+            tokio::select! {
+                () = sleep(wait) => {}
+                () = turned(&mut stopping) => break Ok(()),
+            }
+        };
+        self.observer.note(&Event::Broker { connected: false, why: "stopping" });
+        match self.means.in_flight.count() {
+            0 => stopped,
+            left => Err(Ended::Abandoned(left)),
+        }
+    }
+
+    /// Runs one generation of the two connections.
+    async fn generation(&self, start: Start<'_>, stopping: &mut watch::Receiver<bool>) -> Doubt {
+        let connect = async { Ok((self.open("consuming").await?, self.attach().await?)) };
+        let connected = tokio::select! {
+            connected = connect => connected,
+            () = turned(stopping) => Err(Doubt::Stopping),
+        };
+        let ended = match connected {
+            Ok((consuming, doubt)) => self.serve(consuming, start, &doubt, stopping).await,
+            Err(doubt) => doubt,
+        };
+        self.publisher.detach().await;
+        ended
+    }
+
+    /// Serves on these connections until they are in doubt, or all messages in hand are done.
+    async fn serve(
+        &self,
+        consuming: Connection,
+        (wrong, looking): Start<'_>,
+        doubt: &Notify,
+        stopping: &mut watch::Receiver<bool>,
+    ) -> Doubt {
+        let begun = timeout(DECLARE_TIMEOUT, self.begin(consuming, wrong)).await;
+        let mut generation = match begun.unwrap_or_else(|_| Err(silent())) {
+            Ok(generation) => generation,
+            Err(doubt) => return doubt,
+        };
+        self.observer.note(&Event::Broker { connected: true, why: "declared and consuming" });
+        looking.get_or_insert_with(|| {
+            look_for_policies(&self.settings, self.roster.clone(), &self.publisher, &self.observer)
+        });
+        let mut ended = generation.keep(doubt, stopping).await;
+        if matches!(ended, Doubt::Stopping) {
+            ended = generation.drain().await.map_or_else(Doubt::Unfinished, |()| ended);
+        }
+        self.publisher.detach().await;
+        // Messages that are not acknowledged by now return to their queue.
+        generation.end().await;
+        ended
+    }
+
+    async fn begin(&self, connection: Connection, wrong: Wrong) -> Result<Generation, Doubt> {
+        Generation::begin(self.site(connection), &self.shared, wrong).await
+    }
+
+    /// Returns the resources for serving on a connection.
+    pub(in crate::rabbit) fn site(&self, connection: Connection) -> Site {
+        let connection = Arc::new(connection);
+        let restoring = Restoring {
+            connection: Arc::clone(&connection),
+            shared: self.shared.clone(),
+            passive: !self.settings.declare,
+            observer: Arc::clone(&self.observer),
+            waiting: Waiting::default(),
+        };
+        Site {
+            connection,
+            restoring: Arc::new(restoring),
+            signals: Arc::clone(&self.signals),
+            means: self.means.clone(),
+            roster: self.roster.clone(),
+            seen: Arc::clone(&self.seen),
+            passive: !self.settings.declare,
+            observer: Arc::clone(&self.observer),
+        }
+    }
+
+    /// Opens one connection. Records an unreadable delivery on it, because lapin reports that to an arbitrary pending
+    /// call.
+    pub(in crate::rabbit) async fn open(&self, role: &str) -> Result<Connection, Doubt> {
+        let connection = self.way.connect(role).await.map_err(Doubt::Unreachable)?;
+        self.watch(&connection);
+        Ok(connection)
+    }
+
+    /// Follows the events of a connection.
+    fn watch(&self, connection: &Connection) -> Blocked {
+        let (events, unreadable) = (connection.events_listener(), Arc::clone(&self.unreadable));
+        let blocked = Blocked::new(&self.observer);
+        let followed = blocked.clone();
+        tokio::spawn(async move {
+            let pass = |event: &lapin::Event| {
+                if matches!(event, lapin::Event::Error(error) if matches!(error.kind(), ErrorKind::ParsingError(_)))
+                {
+                    unreadable.store(true, Ordering::Release);
+                }
+            };
+            followed.follow(events, pass).await;
+        });
+        blocked
+    }
+
+    /// Opens a connection for the publisher. The returned signal fires when it fails.
+    pub(in crate::rabbit) async fn attach(&self) -> Result<Arc<Notify>, Doubt> {
+        let connection = self.way.connect("publishing").await.map_err(Doubt::Unreachable)?;
+        let (blocked, doubt) = (self.watch(&connection), Arc::new(Notify::new()));
+        self.publisher.attach(connection, blocked, Arc::clone(&doubt));
+        Ok(doubt)
+    }
+}

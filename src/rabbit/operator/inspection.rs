@@ -1,0 +1,96 @@
+//! Read-only inspection of the broker.
+
+use std::time::Duration;
+
+use lapin::{Channel, Connection};
+use tokio::time::timeout;
+
+use crate::domain::ids::{ConnectionName, Lane};
+use crate::domain::topology::{Topology, work_queue};
+
+use crate::rabbit::Settings;
+use crate::rabbit::client::connect::{Way, close, explain};
+use crate::rabbit::client::declare::{Undeclared, declare, look};
+use crate::rabbit::client::probe::probe;
+use crate::rabbit::consumer::supervisor::Ended;
+
+/// The timeout of the whole inspection.
+const LOOK_MAX: Duration = Duration::from_secs(30);
+
+/// The time for which messages are watched that policies may drop: a user waits for the result.
+const WATCHED: Duration = Duration::from_secs(3);
+
+/// The state of one queue.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Found {
+    /// The queue exists, with the right arguments.
+    Right {
+        /// The number of messages waiting.
+        messages: u32,
+        /// The number of consumers.
+        consumers: u32,
+    },
+    /// The queue does not exist.
+    Missing,
+    /// The node of the queue is down; in the broker's words.
+    Away(String),
+    /// The queue has other arguments, or the user may not inspect it.
+    Wrong(String),
+}
+
+/// Connects and inspects every queue that these connections need, by name.
+///
+/// # Errors
+/// If the broker cannot be reached.
+pub async fn inspect(
+    settings: &Settings,
+    connections: &[ConnectionName],
+) -> Result<Vec<(String, Found)>, String> {
+    let look = async {
+        let way = Way::new(settings).map_err(|ended| ended.to_string())?;
+        let connection = way.connect("checking").await.map_err(|why| Ended::Unreachable(why).to_string())?;
+        let topology = Topology::of(connections.iter(), settings.dead_ttl, settings.dead_max);
+        let mut found = Vec::new();
+        for queue in topology.queues {
+            let name = queue.name.clone();
+            let one = Topology { exchanges: Vec::new(), queues: vec![queue] };
+            found.push((name.clone(), look_at(&connection, &name, one).await?));
+        }
+        close(&connection).await;
+        Ok(found)
+    };
+    timeout(LOOK_MAX, look).await.unwrap_or_else(|_| Err("the broker does not answer".to_owned()))
+}
+
+/// Probes a queue named like a work queue of this connection, and returns the effects of policies that show within a
+/// moment.
+///
+/// # Errors
+/// A description of the failure, if the probe fails.
+pub async fn observed(settings: &Settings, connection: &ConnectionName) -> Result<Vec<String>, String> {
+    let way = Way::new(settings).map_err(|ended| ended.to_string())?;
+    let amqp = way.connect("probing").await?;
+    let found = probe(&channel(&amqp).await?, &work_queue(connection, Lane::Bulk), WATCHED).await;
+    close(&amqp).await;
+    found
+}
+
+/// Checks that a queue exists, and only then declares it again, which compares the arguments.
+async fn look_at(connection: &Connection, name: &str, mut one: Topology) -> Result<Found, String> {
+    let channel = channel(connection).await?; // a refusal closes it, so each look has its own
+    let queue = match look(&channel, name).await {
+        Ok(queue) => queue,
+        Err(error) if explain(&error).contains("home node") => return Ok(Found::Away(explain(&error))),
+        Err(_) => return Ok(Found::Missing),
+    };
+    one.queues.iter_mut().for_each(|queue| queue.bindings.clear());
+    match declare(&channel, &one, false).await {
+        Ok(()) => Ok(Found::Right { messages: queue.message_count(), consumers: queue.consumer_count() }),
+        Err(Undeclared::Wrong(why)) => Ok(Found::Wrong(why)),
+        Err(failed) => Err(failed.to_string()),
+    }
+}
+
+async fn channel(connection: &Connection) -> Result<Channel, String> {
+    connection.create_channel().await.map_err(|error| error.to_string())
+}

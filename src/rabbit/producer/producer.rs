@@ -1,0 +1,264 @@
+//! A producer's side of the broker: a [`Publisher`] sends invocations, and their results arrive in a durable queue
+//! that the producer declares.
+//!
+//! Two connections, like a worker's, and rebuilt together in the same way: unacknowledged results are then
+//! redelivered. Knows nothing of the content of invocations and results.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures_util::StreamExt as _;
+use lapin::options::{BasicAckOptions, BasicConsumeOptions, BasicQosOptions};
+use lapin::types::{FieldTable, ShortString};
+use lapin::{Channel, Connection, Consumer, ErrorKind};
+use tokio::sync::{Notify, mpsc, watch};
+use tokio::task::JoinHandle;
+use tokio::time::{sleep, timeout};
+
+use crate::domain::message::Receipt;
+use crate::domain::topology::{Queue, Topology};
+use crate::event::{Event, Observer};
+
+use crate::rabbit::client::blocked::Blocked;
+use crate::rabbit::client::connect::{RECONNECT, RECONNECT_MIN, Way, close, explain};
+use crate::rabbit::client::declare::{DECLARE_TIMEOUT, NOT_FOUND, declare, look};
+use crate::rabbit::client::publisher::Publisher;
+use crate::rabbit::{Settings, turned};
+
+/// The prefetch of results. Most are small, and one has a few MiB at most.
+const PREFETCH: u16 = 128;
+
+/// The time for which the broker may still list a consumer that died.
+const OTHER_READER_MAX: Duration = Duration::from_secs(10);
+
+/// The interval at which the queue is checked for that consumer.
+const LOOK_AGAIN: Duration = Duration::from_millis(250);
+
+/// The timeout for leaving.
+const CLOSE_MAX: Duration = Duration::from_secs(3);
+
+/// The timeout for lapin to write an acknowledgement to the socket.
+const SETTLED_MAX: Duration = Duration::from_secs(5);
+
+/// A received result.
+pub struct Reply {
+    /// The body.
+    pub body: Bytes,
+    /// Acknowledges this result and every earlier one.
+    pub receipt: Box<dyn Receipt>,
+}
+
+/// The reason that the counter does not open.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Unopened {
+    /// The queue that should hold results does not exist any more.
+    #[error("the queue `{0}`, where results are expected, is not there any more")]
+    Missing(String),
+    /// The broker cannot be reached or refuses, or another process reads the queue.
+    #[error("{0}")]
+    Failed(String),
+}
+
+impl From<String> for Unopened {
+    fn from(why: String) -> Self {
+        Self::Failed(why)
+    }
+}
+
+/// The producer's handle: it publishes invocations and receives results.
+pub struct Counter {
+    /// The publisher of invocations.
+    pub publisher: Arc<Publisher>,
+    /// The results in order of arrival.
+    pub replies: mpsc::Receiver<Reply>,
+    /// The number of results that waited when the counter opened.
+    pub waiting: u32,
+    keeping: JoinHandle<()>,
+    leave: watch::Sender<bool>,
+}
+
+impl Counter {
+    /// Connects, and declares the queue. With `must_be_there`, a missing queue is an error, because it should hold
+    /// results.
+    ///
+    /// # Errors
+    /// If the counter cannot be opened.
+    pub async fn open(
+        settings: &Settings,
+        queue: Queue,
+        must_be_there: bool,
+        observer: Arc<dyn Observer>,
+    ) -> Result<Self, Unopened> {
+        let (leave, leaving) = watch::channel(false);
+        let way = Way::new(settings).map_err(|ended| ended.to_string())?;
+        let publisher = Arc::new(Publisher::new(leaving.clone()));
+        let keeper = Keeper { way, queue, observer, publisher: Arc::clone(&publisher), leaving };
+        let waiting = keeper.first_look(must_be_there).await?;
+        let generation = keeper.connect().await?;
+        let (came, replies) = mpsc::channel(1);
+        let keeping = tokio::spawn(keeper.keep(generation, came));
+        Ok(Self { publisher, replies, waiting, keeping, leave })
+    }
+
+    /// Closes the connections in order, as far as the broker answers.
+    pub async fn close(&mut self) {
+        self.leave.send_replace(true);
+        let _ = timeout(CLOSE_MAX, &mut self.keeping).await;
+    }
+}
+
+impl Drop for Counter {
+    fn drop(&mut self) {
+        self.keeping.abort();
+    }
+}
+
+/// The task that keeps the connections up.
+struct Keeper {
+    way: Way,
+    queue: Queue,
+    publisher: Arc<Publisher>,
+    observer: Arc<dyn Observer>,
+    leaving: watch::Receiver<bool>,
+}
+
+/// One generation of the connections.
+struct Generation {
+    connection: Connection,
+    channel: Channel,
+    consumer: Consumer,
+    doubt: Arc<Notify>,
+}
+
+impl Keeper {
+    /// Waits until no other process reads the queue, and returns the number of results waiting in it.
+    async fn first_look(&self, must_be_there: bool) -> Result<u32, Unopened> {
+        let failed = |why: String| Unopened::Failed(self.way.unreached(&why));
+        let connection = self.way.connect("looking").await.map_err(failed)?;
+        let name = &*self.queue.name;
+        let mut tries = OTHER_READER_MAX.as_millis() / LOOK_AGAIN.as_millis();
+        let found = loop {
+            let channel = connection.create_channel().await.map_err(|error| failed(error.to_string()))?;
+            match timeout(DECLARE_TIMEOUT, look(&channel, name)).await {
+                Ok(Ok(queue)) if queue.consumer_count() == 0 => break Ok(queue.message_count()),
+                Ok(Ok(_)) if tries == 0 => {
+                    break Err(Unopened::Failed(self.read_by_another()));
+                }
+                Ok(Ok(_)) => {}
+                Ok(Err(error)) if !is_missing(&error) => break Err(failed(explain(&error))),
+                Ok(Err(_)) if must_be_there => break Err(Unopened::Missing(name.to_owned())),
+                Ok(Err(_)) => break Ok(0),
+                Err(_) => break Err(failed("it does not answer".to_owned())),
+            }
+            tries -= 1;
+            sleep(LOOK_AGAIN).await;
+        };
+        close(&connection).await;
+        found
+    }
+
+    fn read_by_another(&self) -> String {
+        format!("another process still reads the results in the queue `{}`", self.queue.name)
+    }
+
+    /// Explains why the queue cannot be read. RabbitMQ refuses a second consumer beside an exclusive one, and an
+    /// exclusive one beside any other.
+    fn unread(&self, error: &lapin::Error) -> String {
+        let said = error.to_string();
+        if said.contains("in exclusive use") { self.read_by_another() } else { said }
+    }
+
+    /// Opens a new generation.
+    async fn connect(&self) -> Result<Generation, String> {
+        let generation = timeout(DECLARE_TIMEOUT, async {
+            let connection = self.way.connect("collecting").await?;
+            let channel = connection.create_channel().await.map_err(|error| error.to_string())?;
+            let topology = Topology { exchanges: Vec::new(), queues: vec![self.queue.clone()] };
+            declare(&channel, &topology, false).await.map_err(|undeclared| undeclared.to_string())?;
+            let consumer = consume(&channel, &self.queue.name).await.map_err(|error| self.unread(&error))?;
+            let publishing = self.way.connect("submitting").await?;
+            let (blocked, doubt) = (Blocked::new(&self.observer), Arc::new(Notify::new()));
+            tokio::spawn(blocked.clone().follow(publishing.events_listener(), |_| {}));
+            self.publisher.attach(publishing, blocked, Arc::clone(&doubt));
+            Ok(Generation { connection, channel, consumer, doubt })
+        });
+        generation.await.unwrap_or_else(|_| Err("the broker does not answer".to_owned()))
+    }
+
+    /// Hands over results, one generation after the other, until the producer leaves.
+    async fn keep(self, mut generation: Generation, came: mpsc::Sender<Reply>) {
+        loop {
+            let mut leaving = self.leaving.clone();
+            let ended = tokio::select! {
+                ended = generation.serve(&came) => ended,
+                () = turned(&mut leaving) => None,
+            };
+            self.publisher.detach().await;
+            close(&generation.connection).await;
+            let Some(mut why) = ended else { return };
+            self.way.turn();
+            let mut failures = 0;
+            generation = loop {
+                self.observer.note(&Event::Broker { connected: false, why: &why });
+                failures += 1;
+                sleep(RECONNECT.wait(failures, fastrand::f64()).max(RECONNECT_MIN)).await;
+                match self.connect().await {
+                    Ok(generation) => break generation,
+                    Err(again) => why = again,
+                }
+            };
+            self.observer.note(&Event::Broker { connected: true, why: "connected again" });
+        }
+    }
+}
+
+impl Generation {
+    /// Hands over results until the connections are in doubt, and returns why; `None` if the receiver is dropped.
+    async fn serve(&mut self, came: &mpsc::Sender<Reply>) -> Option<String> {
+        loop {
+            let next = tokio::select! {
+                next = self.consumer.next() => next,
+                () = self.doubt.notified() => return Some("failed to publish".to_owned()),
+            };
+            let Some(Ok(mut delivery)) = next else { return Some("the queue of results ended".to_owned()) };
+            let body = Bytes::from(std::mem::take(&mut delivery.data));
+            let receipt = Box::new(UpTo { delivery, _channel: self.channel.clone() });
+            came.send(Reply { body, receipt }).await.ok()?;
+        }
+    }
+}
+
+/// Returns true if the broker reports that there is no such queue.
+fn is_missing(error: &lapin::Error) -> bool {
+    matches!(error.kind(), ErrorKind::ProtocolError(refusal) if refusal.get_id() == NOT_FOUND)
+}
+
+async fn consume(channel: &Channel, queue: &str) -> lapin::Result<Consumer> {
+    channel.basic_qos(PREFETCH, BasicQosOptions::default()).await?;
+    let (queue, tag) = (ShortString::from(queue), ShortString::default());
+    // Two consumers would each get some of the results and wait for the rest.
+    let alone = BasicConsumeOptions { exclusive: true, ..BasicConsumeOptions::default() };
+    channel.basic_consume(queue, tag, alone, FieldTable::default()).await
+}
+
+/// The receipt of a result and all results before it.
+struct UpTo {
+    /// The delivery without its body.
+    delivery: lapin::message::Delivery,
+    /// A handle that keeps the channel open: lapin closes a channel with its last handle.
+    _channel: Channel,
+}
+
+#[async_trait]
+impl Receipt for UpTo {
+    fn is_live(&self) -> bool {
+        self.delivery.usable()
+    }
+
+    async fn ack(self: Box<Self>) -> bool {
+        let all = BasicAckOptions { multiple: true };
+        matches!(timeout(SETTLED_MAX, self.delivery.ack(all)).await, Ok(Ok(true)))
+    }
+}

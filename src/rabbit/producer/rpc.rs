@@ -1,0 +1,247 @@
+//! An RPC client: publishes invocations and returns their answers to the callers, by direct reply-to.
+//!
+//! Needs no queue of its own and only the right to publish. An answer in transit is lost when the connection breaks,
+//! so the client then publishes each unanswered invocation again, marked as such. Knows nothing of the content.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::stream::{FuturesUnordered, StreamExt as _};
+use lapin::options::{BasicConsumeOptions, BasicPublishOptions, ConfirmSelectOptions};
+use lapin::types::{FieldTable, ShortString};
+use lapin::{Channel, Confirmation, Connection, Consumer};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{sleep, timeout};
+
+use crate::domain::message::{HeaderValue, PROGRESS, Properties, RESENT};
+use crate::domain::topology::{DIRECT, INVOCATIONS};
+use crate::event::{Event, Observer};
+
+use crate::rabbit::Settings;
+use crate::rabbit::client::connect::{RECONNECT, RECONNECT_MIN, Way, close, explain};
+use crate::rabbit::client::convert::{properties_in, properties_out};
+use crate::rabbit::client::declare::DECLARE_TIMEOUT;
+use crate::rabbit::client::publisher::is_refusal;
+
+/// The capacity of the channel for outgoing requests.
+const ASKED_MAX: usize = 256;
+
+/// The capacity of each caller's channel for incoming messages.
+const HEARD_MAX: usize = 64;
+
+/// The reason for reconnecting.
+const LOST: &str = "the connection broke";
+
+/// A message received for an invocation.
+pub enum Heard {
+    /// An answer, or progress; its AMQP `type` says which.
+    Message {
+        /// The AMQP `type`.
+        kind: Option<String>,
+        /// The body.
+        body: Bytes,
+    },
+    /// The broker did not accept the invocation, in its own words.
+    Refused(String),
+}
+
+/// An invocation to publish.
+#[derive(Clone)]
+pub struct Asked {
+    /// The routing key.
+    pub key: String,
+    /// The properties; `message_id` and `correlation_id` are the invocation's id.
+    pub properties: Properties,
+    /// The body.
+    pub body: Vec<u8>,
+}
+
+/// A command from an [`Asker`].
+enum Want {
+    /// Publish and return the answer.
+    Answer(Asked, mpsc::Sender<Heard>),
+    /// Publish, and report when the broker has the message.
+    Nothing(Asked, oneshot::Sender<()>),
+    /// Drop further messages for an id.
+    Forget(String),
+}
+
+/// A handle of the client. Each caller has a clone; the connection closes with the last one.
+#[derive(Clone)]
+pub struct Asker(mpsc::Sender<Want>);
+
+impl Asker {
+    /// Connects.
+    ///
+    /// # Errors
+    /// A description of the failure, if the broker cannot be reached now.
+    pub async fn open(settings: &Settings, observer: Arc<dyn Observer>) -> Result<Self, String> {
+        let way = Way::new(settings).map_err(|ended| ended.to_string())?;
+        let line = Line::open(&way).await.map_err(|why| way.unreached(&why))?;
+        let (wants, wanted) = mpsc::channel(ASKED_MAX);
+        tokio::spawn(Exchange { way, observer, wanted, waiting: HashMap::new() }.keep(line));
+        Ok(Self(wants))
+    }
+
+    /// Publishes an invocation and returns the messages received for it, the answer last.
+    pub async fn ask(&self, asked: Asked) -> mpsc::Receiver<Heard> {
+        let (hears, heard) = mpsc::channel(HEARD_MAX);
+        let _ = self.0.send(Want::Answer(asked, hears)).await;
+        heard
+    }
+
+    /// Publishes a message that has no answer, and waits until the broker has it or the connection breaks.
+    pub async fn tell(&self, asked: Asked) {
+        let (confirms, confirmed) = oneshot::channel();
+        if self.0.send(Want::Nothing(asked, confirms)).await.is_ok() {
+            let _ = confirmed.await;
+        }
+    }
+
+    /// Drops further messages for an id.
+    pub async fn forget(&self, id: &str) {
+        let _ = self.0.send(Want::Forget(id.to_owned())).await;
+    }
+}
+
+/// The waiting callers, kept across reconnects.
+struct Exchange {
+    way: Way,
+    observer: Arc<dyn Observer>,
+    wanted: mpsc::Receiver<Want>,
+    waiting: HashMap<String, (Asked, mpsc::Sender<Heard>)>,
+}
+
+/// One connection with its channel and consumer.
+struct Line {
+    connection: Connection,
+    channel: Channel,
+    consumer: Consumer,
+}
+
+impl Line {
+    async fn open(way: &Way) -> Result<Self, String> {
+        let opened = timeout(DECLARE_TIMEOUT, async {
+            let connection = way.connect("asking").await?;
+            let opened = async {
+                let channel = connection.create_channel().await?;
+                channel.confirm_select(ConfirmSelectOptions::default()).await?;
+                let options = BasicConsumeOptions { no_ack: true, ..BasicConsumeOptions::default() };
+                let (queue, tag) = (ShortString::from(DIRECT), ShortString::default());
+                let consumer = channel.basic_consume(queue, tag, options, FieldTable::default()).await?;
+                lapin::Result::Ok((channel, consumer))
+            };
+            let (channel, consumer) = opened.await.map_err(|error| explain(&error))?;
+            Ok(Self { connection, channel, consumer })
+        });
+        opened.await.unwrap_or_else(|_| Err("it does not answer".to_owned()))
+    }
+
+    /// Publishes a message; the future yields the broker's confirmation.
+    fn publish(
+        &self,
+        asked: &Asked,
+        is_again: bool,
+        confirms: Option<oneshot::Sender<()>>,
+    ) -> impl Future<Output = (Option<String>, Result<(), String>)> + use<> {
+        let mut properties = asked.properties.clone();
+        if is_again {
+            properties.headers.insert(RESENT.to_owned(), HeaderValue::Bool(true));
+        }
+        let (id, channel) = (properties.message_id.clone(), self.channel.clone());
+        let (properties, body) = (properties_out(&properties), asked.body.clone());
+        let key = ShortString::try_new(asked.key.as_str());
+        async move {
+            let Ok(key) = key else { return (id, Err("the routing key is too long".to_owned())) };
+            let published = async {
+                let options = BasicPublishOptions::default();
+                channel.basic_publish(INVOCATIONS.into(), key, options, &body, properties).await?.await
+            };
+            // If the connection breaks, the outcome is unknown and the message is published again.
+            let refused = match published.await {
+                Ok(Confirmation::Nack(_)) => Err("the queue takes no messages now".to_owned()),
+                Err(error) if is_refusal(&error) => Err(explain(&error)),
+                Ok(Confirmation::Ack(_) | Confirmation::NotRequested) | Err(_) => Ok(()),
+            };
+            drop(confirms); // whoever waits for it hears that
+            (id, refused)
+        }
+    }
+}
+
+impl Exchange {
+    async fn keep(mut self, mut line: Line) {
+        let mut is_again = false;
+        loop {
+            let ended = self.serve(&mut line, is_again).await;
+            close(&line.connection).await;
+            let Err(mut why) = ended else { return };
+            self.way.turn();
+            is_again = true;
+            let mut failures = 0;
+            line = loop {
+                self.observer.note(&Event::Broker { connected: false, why: &why });
+                failures += 1;
+                sleep(RECONNECT.wait(failures, fastrand::f64()).max(RECONNECT_MIN)).await;
+                match Line::open(&self.way).await {
+                    Ok(line) => break line,
+                    Err(again) => why = again,
+                }
+            };
+            self.observer.note(&Event::Broker { connected: true, why: "connected again" });
+        }
+    }
+
+    /// Serves until all askers are dropped, or the connection breaks, which is the error.
+    async fn serve(&mut self, line: &mut Line, is_again: bool) -> Result<(), String> {
+        let mut confirms = FuturesUnordered::new();
+        if is_again {
+            self.waiting.retain(|_, (_, hears)| !hears.is_closed());
+            for (asked, _) in self.waiting.values() {
+                confirms.push(line.publish(asked, true, None));
+            }
+        }
+        loop {
+            tokio::select! {
+                want = self.wanted.recv() => match want {
+                    None => return Ok(()),
+                    Some(Want::Nothing(asked, told)) => confirms.push(line.publish(&asked, false, Some(told))),
+                    Some(Want::Forget(id)) => drop(self.waiting.remove(&id)),
+                    Some(Want::Answer(asked, hears)) => {
+                        confirms.push(line.publish(&asked, false, None));
+                        let id = asked.properties.message_id.clone().unwrap_or_default();
+                        self.waiting.insert(id, (asked, hears));
+                    }
+                },
+                Some((id, refused)) = confirms.next() => {
+                    if let Err(why) = refused
+                        && let Some((_, hears)) = id.and_then(|id| self.waiting.remove(&id))
+                    {
+                        let _ = hears.try_send(Heard::Refused(why));
+                    } else if !line.channel.status().connected() {
+                        return Err(LOST.to_owned());
+                    }
+                },
+                delivery = line.consumer.next() => match delivery {
+                    Some(Ok(delivery)) => self.hear(&properties_in(&delivery.properties), delivery.data.into()),
+                    Some(Err(_)) | None => return Err(LOST.to_owned()),
+                },
+            }
+        }
+    }
+
+    fn hear(&mut self, properties: &Properties, body: Bytes) {
+        let Some(id) = &properties.correlation_id else { return };
+        let kind = properties.kind.clone();
+        let is_progress = kind.as_deref() == Some(PROGRESS);
+        let message = Heard::Message { kind, body };
+        if is_progress {
+            if let Some((_, hears)) = self.waiting.get(id) {
+                let _ = hears.try_send(message); // the next one says more
+            }
+        } else if let Some((_, hears)) = self.waiting.remove(id) {
+            let _ = hears.try_send(message);
+        }
+    }
+}
