@@ -4,8 +4,8 @@ use std::fs;
 
 use jsonschema::Validator;
 use okta_worker::catalog::{asyncapi, json_schema, markdown, mcp, openai};
-use okta_worker::tools::catalogue::{CATALOGUE, Entry};
-use okta_worker::tools::{Kind, Repeat};
+use okta_worker::tools::catalogue::{CATALOGUE, CatalogueEntry};
+use okta_worker::tools::{Idempotency, ToolKind};
 use serde_json::value::to_raw_value;
 use serde_json::{Map, Value, json};
 
@@ -172,7 +172,7 @@ fn arguments(example: &str) -> Map<String, Value> {
     serde_json::from_str(example).expect("examples are JSON objects")
 }
 
-fn is_read(entry: &Entry, arguments: &Map<String, Value>) -> bool {
+fn is_read(entry: &CatalogueEntry, arguments: &Map<String, Value>) -> bool {
     entry.read(&to_raw_value(arguments).expect("a map is JSON")).is_ok()
 }
 
@@ -206,7 +206,7 @@ fn an_mcp_tool_takes_the_arguments_and_some_options() {
             called.insert(options.clone(), json!({ "fields": ["id"], "max_bytes": 65536, "reason": "HR-1" }));
             assert!(validator.is_valid(&json!(called)), "{name} {example}");
             called.insert(options.clone(), json!({ "dry_run": true }));
-            let is_write = entry.manifest.kind != Kind::Read;
+            let is_write = entry.manifest.kind != ToolKind::Read;
             assert_eq!(validator.is_valid(&json!(called)), is_write, "{name} {example}");
             called.insert(options.clone(), json!({ "count_only": true }));
             assert_eq!(validator.is_valid(&json!(called)), name.starts_with("list_"), "{name} {example}");
@@ -240,8 +240,8 @@ fn the_hints_say_what_the_kinds_and_classes_say() {
     for entry in &CATALOGUE {
         let name = entry.manifest.name;
         let hints = &named(tools, name)["annotations"];
-        assert_eq!(hints["readOnlyHint"], entry.manifest.kind == Kind::Read, "{name}");
-        assert_eq!(hints["idempotentHint"], entry.repeat() != Repeat::Emit, "{name}");
+        assert_eq!(hints["readOnlyHint"], entry.manifest.kind == ToolKind::Read, "{name}");
+        assert_eq!(hints["idempotentHint"], entry.repeat() != Idempotency::NonIdempotent, "{name}");
         assert_eq!(hints["openWorldHint"], false, "{name}");
         if hints["destructiveHint"] == true {
             shown.push_str(&format!("{name} "));

@@ -4,14 +4,14 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use okta_worker::config::{self, Config, Connection, Loaded, LogFormat, Problems, Telemetry};
+use okta_worker::config::{self, Config, ConfigProblems, ConnectionSection, Loaded, LogFormat, Telemetry};
 use okta_worker::domain::ids::{ConnectionName, Lane};
 use okta_worker::domain::secret::Secret;
 use okta_worker::okta::{Credential, Endpoint, ServiceApp, TokenType};
-use okta_worker::policy::authorization::{AllowList, Caller, Callers};
+use okta_worker::policy::authorization::{AllowList, CallerPermissions, Callers};
 use okta_worker::policy::backoff::RetryRules;
 use okta_worker::policy::reply_to::ReplyPolicy;
-use okta_worker::rabbit::Settings;
+use okta_worker::rabbit::BrokerSettings;
 use tempfile::TempDir;
 
 const PROD: &str = r#"
@@ -33,7 +33,7 @@ fn app(keys: &str) -> String {
 const APP: &str = "client_id = \"0oa1\"\nprivate_key = { env = \"KEY\" }\nscopes = [\"okta.users.read\"]";
 
 /// The token that opens a connection.
-fn token_of(connection: &Connection) -> &str {
+fn token_of(connection: &ConnectionSection) -> &str {
     match &connection.endpoint.credential {
         Credential::Token { token, .. } => token.expose(),
         Credential::ServiceApp(app) => panic!("no token opens it, but {app:?}"),
@@ -55,11 +55,11 @@ fn directory(files: &[(&str, &str)]) -> TempDir {
     directory
 }
 
-fn load_files(files: &[(&str, &str)], variables: &[(&str, &str)]) -> Result<Loaded, Problems> {
+fn load_files(files: &[(&str, &str)], variables: &[(&str, &str)]) -> Result<Loaded, ConfigProblems> {
     config::load(Some(directory(files).path()), environment(variables))
 }
 
-fn load(text: &str, variables: &[(&str, &str)]) -> Result<Loaded, Problems> {
+fn load(text: &str, variables: &[(&str, &str)]) -> Result<Loaded, ConfigProblems> {
     load_files(&[("worker.toml", text)], variables)
 }
 
@@ -81,7 +81,7 @@ fn prod_with(key: &str) -> String {
 fn the_default_file_says_the_defaults_and_nothing_else() {
     let loaded = config::load(None, []).unwrap();
     let expected = Config {
-        broker: Settings {
+        broker: BrokerSettings {
             url: Secret::new("amqp://guest:guest@127.0.0.1:5672/%2f"),
             other_urls: Vec::new(),
             management: None,
@@ -119,7 +119,7 @@ fn every_example_in_the_default_file_is_a_setting() {
     let tokens = [("OKTA_API_TOKEN", "00api"), ("OKTA_ACCESS_TOKEN", "access"), ("OKTA_PRIVATE_KEY", KEY)];
     let Loaded { config, warnings } = load(&uncommented, &tokens).unwrap();
     assert_eq!(warnings, Vec::<String>::new());
-    let connection = |name: &str, base_url: &str, credential, subtools: &[&str]| Connection {
+    let connection = |name: &str, base_url: &str, credential, subtools: &[&str]| ConnectionSection {
         name: ConnectionName::parse(name).unwrap(),
         endpoint: Endpoint { base_url: base_url.to_owned(), credential },
         subtools: AllowList::parse(subtools).unwrap(),
@@ -142,7 +142,7 @@ fn every_example_in_the_default_file_is_a_setting() {
         connection("sandbox", "http://127.0.0.1:8085", made(TokenType::Ssws, "sandbox-token"), &["all"]),
     ];
     assert_eq!(config.connections, expected);
-    let caller = Caller {
+    let caller = CallerPermissions {
         connections: vec![ConnectionName::parse("prod").unwrap()],
         subtools: AllowList::parse(&["get_user", "reset_user_password"]).unwrap(),
         lanes: vec![Lane::Interactive],

@@ -6,9 +6,9 @@ use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue};
 use jiff::Timestamp;
 use okta_worker::domain::bucket::Bucket;
 use okta_worker::domain::http::{Exchange, Request, Response};
-use okta_worker::sandbox::{Answer, Call, Org, Settings, Status};
-use okta_worker::tools::catalogue::{CATALOGUE, Entry};
-use okta_worker::tools::{Bounds, Move, Setting, Turn};
+use okta_worker::sandbox::{Handled, HttpCall, Org, OrgSettings, UserStatus};
+use okta_worker::tools::catalogue::{CATALOGUE, CatalogueEntry};
+use okta_worker::tools::{Bounds, HistoryEntry, Move, Setting};
 use serde_json::value::{RawValue, to_raw_value};
 use serde_json::{Map, Value, json};
 
@@ -21,7 +21,7 @@ struct World {
 
 impl World {
     fn new() -> Self {
-        Self { org: Org::new(Settings::default()), now: NOW.parse().expect("a time") }
+        Self { org: Org::new(OrgSettings::default()), now: NOW.parse().expect("a time") }
     }
 
     fn send(&mut self, request: &Request) -> Response {
@@ -31,13 +31,13 @@ impl World {
             (ACCEPT, json.clone()),
             (CONTENT_TYPE, json),
         ];
-        let call = Call {
+        let call = HttpCall {
             method: request.method.clone(),
             target: request.path_and_query(),
             headers: HeaderMap::from_iter(headers),
             body: request.body.clone().unwrap_or_default(),
         };
-        let Answer::Said(response) = self.org.answer(&call, self.now) else {
+        let Handled::Said(response) = self.org.answer(&call, self.now) else {
             panic!("no answer to {call:?}")
         };
         response
@@ -49,15 +49,15 @@ impl World {
     }
 
     /// Runs an invocation to its end: what it asked, in order.
-    fn run(&mut self, entry: &Entry, arguments: &RawValue) -> Vec<Request> {
+    fn run(&mut self, entry: &CatalogueEntry, arguments: &RawValue) -> Vec<Request> {
         let tool = entry.read(arguments).unwrap_or_else(|fault| panic!("{arguments}: {fault:?}"));
         let bounds = Bounds::whole(1 << 20);
-        let mut history: Vec<Turn> = Vec::new();
+        let mut history: Vec<HistoryEntry> = Vec::new();
         loop {
             match tool.next(&history, Setting::first(bounds)) {
                 Move::Send(request) => {
                     let response = self.send(&request);
-                    history.push(Turn::Said(Exchange { request: *request, response }));
+                    history.push(HistoryEntry::Answered(Exchange { request: *request, response }));
                 }
                 Move::Done(..) => return history.iter().map(|turn| turn.request().clone()).collect(),
                 other => panic!("{} {arguments}: {other:?}", entry.manifest.name),
@@ -68,7 +68,7 @@ impl World {
 
 /// An org with a user, a group and an application that belong together, and the arguments of the plainest
 /// example with their ids.
-fn given(entry: &Entry) -> (World, Map<String, Value>) {
+fn given(entry: &CatalogueEntry) -> (World, Map<String, Value>) {
     let mut world = World::new();
     let profile =
         json!({ "login": "m@example.com", "email": "m@example.com", "firstName": "M", "lastName": "M" });
@@ -82,13 +82,13 @@ fn given(entry: &Entry) -> (World, Map<String, Value>) {
     let id = world.org.user_id(&user).expect("it was made");
     world.org.import_member(world.org.group_id("G").expect("it was made"), id);
     let status = match entry.manifest.name {
-        "delete_user" => Status::Deprovisioned,
-        "activate_user" => Status::Staged,
-        "unsuspend_user" => Status::Suspended,
-        "unlock_user" => Status::LockedOut,
-        _ => Status::Active,
+        "delete_user" => UserStatus::Deprovisioned,
+        "activate_user" => UserStatus::Staged,
+        "unsuspend_user" => UserStatus::Suspended,
+        "unlock_user" => UserStatus::LockedOut,
+        _ => UserStatus::Active,
     };
-    world.org.set_status(id, Status::Active);
+    world.org.set_status(id, UserStatus::Active);
     let assign = CATALOGUE.iter().find(|entry| entry.manifest.name == "assign_user_to_app");
     let assigned = to_raw_value(&json!({ "app_id": app, "user_id": user })).expect("JSON");
     world.run(assign.expect("one of the 28"), &assigned);

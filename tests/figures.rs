@@ -11,10 +11,10 @@ use std::path::{Path, PathBuf};
 
 use syn::visit::{self, Visit};
 
-const RENAMES_MAX: usize = 5;
-const NAMES_TWICE_PERCENT_MAX: f64 = 19.2;
-const QUESTIONS_PERCENT_MAX: f64 = 24.6;
-const LONG_FUNCTIONS_PERCENT_MAX: f64 = 2.2;
+const RENAMES_MAX: usize = 0;
+const NAMES_TWICE_PERCENT_MAX: f64 = 1.0;
+const QUESTIONS_PERCENT_MAX: f64 = 5.4;
+const LONG_FUNCTIONS_PERCENT_MAX: f64 = 2.0;
 const CYCLES_MAX: usize = 14;
 
 /// The most lines of a function, from its signature to its closing brace.

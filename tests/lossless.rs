@@ -2,7 +2,7 @@
 
 use okta_worker::domain::http::{Exchange, Request, Response};
 use okta_worker::domain::json::Fields;
-use okta_worker::tools::{Bounds, Move, Setting, Turn, catalogue};
+use okta_worker::tools::{Bounds, HistoryEntry, Move, Setting, catalogue};
 use proptest::prelude::*;
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -73,9 +73,10 @@ fn result(name: &str, arguments: &str, fields: &Fields, body: &str) -> Box<RawVa
     let tool = entry.read(&arguments).expect("arguments are read");
     let Move::Send(request) = tool.next(&[], Setting::first(bounds)) else { panic!("{name} asks nothing") };
     let response = Response::new(200, http::HeaderMap::new(), body.to_owned());
-    match tool
-        .next(&[Turn::Said(Exchange { request: Request::clone(&request), response })], Setting::first(bounds))
-    {
+    match tool.next(
+        &[HistoryEntry::Answered(Exchange { request: Request::clone(&request), response })],
+        Setting::first(bounds),
+    ) {
         Move::Done(done, _) => done.output,
         other => panic!("{name} does not end with {body}: {other:?}"),
     }

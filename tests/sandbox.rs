@@ -13,7 +13,8 @@ use okta_worker::domain::http::Response;
 use okta_worker::domain::link;
 use okta_worker::domain::secret::Secret;
 use okta_worker::sandbox::{
-    Answer, Attribute, AttributeKind, Call, Fault, Id, NewApp, Org, Past, Settings, Status, Tally, Trouble,
+    Attribute, AttributeKind, ClientRequests, Handled, HttpCall, Id, InjectedFault, NewApp, Org, OrgSettings,
+    PastWindow, Trouble, UserStatus,
 };
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -25,28 +26,28 @@ struct World {
 }
 
 impl World {
-    fn new(settings: Settings) -> Self {
+    fn new(settings: OrgSettings) -> Self {
         Self { org: Org::new(settings), now: "2026-03-01T12:00:00.250Z".parse().unwrap() }
     }
 
     /// An org without limits worth speaking of.
-    fn wide(settings: Settings) -> Self {
+    fn wide(settings: OrgSettings) -> Self {
         let limits = Bucket::ALL.into_iter().map(|bucket| (bucket, 1_000_000)).collect();
-        Self::new(Settings { limits, ..settings })
+        Self::new(OrgSettings { limits, ..settings })
     }
 
-    fn call(&self, method: &str, target: &str, body: Option<&Value>) -> Call {
+    fn call(&self, method: &str, target: &str, body: Option<&Value>) -> HttpCall {
         let mut headers = HeaderMap::new();
         headers.insert("authorization", HeaderValue::from_static("SSWS test"));
         let body = body.map_or_else(Bytes::new, |body| Bytes::from(body.to_string()));
-        Call { method: method.parse().unwrap(), target: target.to_owned(), headers, body }
+        HttpCall { method: method.parse().unwrap(), target: target.to_owned(), headers, body }
     }
 
     fn try_send(&mut self, method: &str, target: &str, body: Option<&Value>) -> Option<Response> {
         let call = self.call(method, target, body);
         match self.org.answer(&call, self.now) {
-            Answer::Said(response) => Some(response),
-            Answer::Lost => None,
+            Handled::Said(response) => Some(response),
+            Handled::Lost => None,
         }
     }
 
@@ -153,17 +154,17 @@ fn every_step_from_every_status_ends_as_okta_says() {
     const NO_UNLOCK: &str = "403 E0000032";
     const WRONG: &str = "403 E0000038";
     const GONE: &str = "DEPROVISIONED";
-    let rows: [(Status, [&str; 9]); 8] = [
+    let rows: [(UserStatus, [&str; 9]); 8] = [
         (
-            Status::Staged,
+            UserStatus::Staged,
             ["ACTIVE", GONE, GONE, VALIDATION, VALIDATION, NO_UNLOCK, NO_RESET, WRONG, "STAGED"],
         ),
         (
-            Status::Provisioned,
+            UserStatus::Provisioned,
             [ACTIVE_ALREADY, GONE, GONE, VALIDATION, VALIDATION, NO_UNLOCK, NO_RESET, WRONG, "PROVISIONED"],
         ),
         (
-            Status::Active,
+            UserStatus::Active,
             [
                 ACTIVE_ALREADY,
                 GONE,
@@ -177,7 +178,7 @@ fn every_step_from_every_status_ends_as_okta_says() {
             ],
         ),
         (
-            Status::Recovery,
+            UserStatus::Recovery,
             [
                 ACTIVE_ALREADY,
                 GONE,
@@ -191,7 +192,7 @@ fn every_step_from_every_status_ends_as_okta_says() {
             ],
         ),
         (
-            Status::PasswordExpired,
+            UserStatus::PasswordExpired,
             [
                 ACTIVE_ALREADY,
                 GONE,
@@ -205,21 +206,21 @@ fn every_step_from_every_status_ends_as_okta_says() {
             ],
         ),
         (
-            Status::LockedOut,
+            UserStatus::LockedOut,
             [ACTIVE_ALREADY, GONE, GONE, VALIDATION, VALIDATION, "ACTIVE", "RECOVERY", WRONG, "LOCKED_OUT"],
         ),
         (
-            Status::Suspended,
+            UserStatus::Suspended,
             [ACTIVE_ALREADY, GONE, GONE, VALIDATION, "ACTIVE", NO_UNLOCK, NO_RESET, WRONG, "SUSPENDED"],
         ),
         (
-            Status::Deprovisioned,
+            UserStatus::Deprovisioned,
             ["ACTIVE", NOT_FOUND, "gone", VALIDATION, VALIDATION, NO_UNLOCK, NO_RESET, WRONG, NOT_FOUND],
         ),
     ];
     for (status, expected) in rows {
         for (step, expected) in STEPS.into_iter().zip(expected) {
-            let mut world = World::wide(Settings::default());
+            let mut world = World::wide(OrgSettings::default());
             let id = world.create_user("jane@example.com", "?activate=true", Some("correct horse 1"));
             world.org.set_status(Id::parse(&id).unwrap(), status);
             let path = format!("/api/v1/users/{id}");
@@ -243,7 +244,7 @@ fn every_step_from_every_status_ends_as_okta_says() {
 
 #[test]
 fn no_step_finds_a_missing_user() {
-    let mut world = World::wide(Settings::default());
+    let mut world = World::wide(OrgSettings::default());
     for step in
         ["activate", "deactivate", "suspend", "unsuspend", "unlock", "reset_password", "expire_password"]
     {
@@ -256,12 +257,12 @@ fn no_step_finds_a_missing_user() {
 
 #[test]
 fn a_user_without_a_password_is_provisioned_first() {
-    let mut world = World::wide(Settings::default());
+    let mut world = World::wide(OrgSettings::default());
     let id = world.create_user("jane@example.com", "?activate=false", None);
     let response =
         world.send("POST", &format!("/api/v1/users/{id}/lifecycle/activate?sendEmail=false"), None);
     assert!(read(&response)["activationUrl"].as_str().unwrap().contains("/tokens/"));
-    assert_eq!(world.org.status_of(Id::parse(&id).unwrap()), Some(Status::Provisioned));
+    assert_eq!(world.org.status_of(Id::parse(&id).unwrap()), Some(UserStatus::Provisioned));
     assert_eq!(
         verdict(&world.send("POST", &format!("/api/v1/users/{id}/lifecycle/reactivate"), None)),
         "200"
@@ -274,7 +275,7 @@ fn a_user_without_a_password_is_provisioned_first() {
 
 #[test]
 fn delete_first_deactivates_and_then_deletes() {
-    let mut world = World::wide(Settings::default());
+    let mut world = World::wide(OrgSettings::default());
     let id = world.create_user("jane@example.com", "", Some("correct horse 1"));
     let path = format!("/api/v1/users/{id}");
     assert_eq!(world.send("DELETE", &path, None).status, 204);
@@ -286,7 +287,7 @@ fn delete_first_deactivates_and_then_deletes() {
 
 #[test]
 fn create_user_refuses_what_okta_refuses() {
-    let mut world = World::wide(Settings::default());
+    let mut world = World::wide(OrgSettings::default());
     world.create_user("zoe.muller@example.com", "", None);
     let whole = |login: &str| json!({ "login": login, "email": login, "firstName": "A", "lastName": "B" });
     let long = "x".repeat(51);
@@ -353,7 +354,7 @@ fn create_user_refuses_what_okta_refuses() {
 
 #[test]
 fn post_merges_a_profile_and_put_replaces_it() {
-    let mut world = World::wide(Settings::default());
+    let mut world = World::wide(OrgSettings::default());
     let id = world.create_user("jane@example.com", "", None);
     let path = format!("/api/v1/users/{id}");
     world.send("POST", &path, Some(json!({ "profile": { "title": "Boss", "city": "Oslo" } })));
@@ -372,22 +373,22 @@ fn post_merges_a_profile_and_put_replaces_it() {
 
 #[test]
 fn an_update_with_a_stale_etag_is_refused() {
-    let mut world = World::wide(Settings::default());
+    let mut world = World::wide(OrgSettings::default());
     let id = world.create_user("jane@example.com", "", None);
     let path = format!("/api/v1/users/{id}");
     let etag = world.get(&path).headers["etag"].clone();
     let mut call = world.call("POST", &path, Some(&json!({ "profile": { "title": "Boss" } })));
     call.headers.insert("if-match", etag);
     let statuses = [0, 1].map(|_| match world.org.answer(&call, world.now) {
-        Answer::Said(response) => response.status,
-        Answer::Lost => 0,
+        Handled::Said(response) => response.status,
+        Handled::Lost => 0,
     });
     assert_eq!(statuses, [200, 412]);
 }
 
 #[test]
 fn a_request_that_changes_nothing_is_no_effect() {
-    let mut world = World::wide(Settings::default());
+    let mut world = World::wide(OrgSettings::default());
     let user = world.create_user("jane@example.com", "?activate=false", None);
     let group = world.create_group("Chess");
     let app = world.org.create_app("Board");
@@ -420,7 +421,7 @@ fn a_request_that_changes_nothing_is_no_effect() {
 
 #[test]
 fn mails_and_secrets_are_effects() {
-    let mut world = World::wide(Settings::default());
+    let mut world = World::wide(OrgSettings::default());
     let id = world.create_user("jane@example.com", "", Some("correct horse 1"));
     let path = format!("/api/v1/users/{id}/lifecycle");
     assert_eq!(text(&world.send("POST", &format!("{path}/reset_password"), None)), "{}");
@@ -443,7 +444,7 @@ fn mails_and_secrets_are_effects() {
 
 #[test]
 fn only_groups_of_okta_can_be_changed() {
-    let mut world = World::wide(Settings::default());
+    let mut world = World::wide(OrgSettings::default());
     let user = world.create_user("jane@example.com", "", None);
     let imported = world.org.import_group("From AD");
     for group in [world.org.everyone(), imported] {
@@ -466,9 +467,9 @@ fn only_groups_of_okta_can_be_changed() {
 
 #[test]
 fn group_names_are_taken_once_and_put_wipes() {
-    let settings = Settings {
+    let settings = OrgSettings {
         group_attributes: vec![Attribute { name: "costCenter".into(), kind: AttributeKind::Text }],
-        ..Settings::default()
+        ..OrgSettings::default()
     };
     let mut world = World::wide(settings);
     let body = json!({ "profile": { "name": "Chess", "description": "d", "costCenter": "7" } });
@@ -493,7 +494,7 @@ fn group_names_are_taken_once_and_put_wipes() {
 
 #[test]
 fn a_list_of_groups_embeds_how_large_they_are_when_asked() {
-    let mut world = World::wide(Settings::default());
+    let mut world = World::wide(OrgSettings::default());
     let group = world.create_group("Chess");
     let user = world.create_user("jane@example.com", "", None);
     let app = world.org.create_app("Board");
@@ -519,7 +520,7 @@ fn a_list_of_groups_embeds_how_large_they_are_when_asked() {
 
 #[test]
 fn access_through_a_group_cannot_be_taken_from_one_user() {
-    let mut world = World::wide(Settings::default());
+    let mut world = World::wide(OrgSettings::default());
     let user = world.create_user("jane@example.com", "", None);
     let group = world.create_group("Chess");
     let app = world.org.create_app("Board");
@@ -542,7 +543,7 @@ fn access_through_a_group_cannot_be_taken_from_one_user() {
 
 #[test]
 fn assigning_again_updates_and_an_inactive_app_is_not_there() {
-    let mut world = World::wide(Settings::default());
+    let mut world = World::wide(OrgSettings::default());
     let user = world.create_user("jane@example.com", "", None);
     let app = world.org.create_app_from(NewApp {
         attributes: BTreeSet::from(["seat".to_owned()]),
@@ -569,7 +570,7 @@ fn assigning_again_updates_and_an_inactive_app_is_not_there() {
 
 #[test]
 fn pages_hold_every_item_once() {
-    let mut world = World::wide(Settings { users: 500, seed: 7, ..Settings::default() });
+    let mut world = World::wide(OrgSettings { users: 500, seed: 7, ..OrgSettings::default() });
     let everyone = world.org.everyone();
     let payroll = world.org.app_id("Payroll").unwrap();
     let wiki = world.org.app_id("Wiki").unwrap();
@@ -602,7 +603,7 @@ fn pages_hold_every_item_once() {
 
 #[test]
 fn a_page_stays_valid_when_its_last_item_is_gone() {
-    let mut world = World::wide(Settings::default());
+    let mut world = World::wide(OrgSettings::default());
     let groups: Vec<String> = (0..4).map(|at| world.create_group(&format!("Club {at}"))).collect();
     let first = world.get("/api/v1/groups?limit=2&search=profile.name+sw+%22Club%22");
     world.send("DELETE", &format!("/api/v1/groups/{}", groups[1]), None);
@@ -614,7 +615,7 @@ fn a_page_stays_valid_when_its_last_item_is_gone() {
 
 #[test]
 fn links_are_two_headers_and_forget_what_okta_forgets() {
-    let mut world = World::wide(Settings { users: 10, ..Settings::default() });
+    let mut world = World::wide(OrgSettings { users: 10, ..OrgSettings::default() });
     let target = "/api/v1/users?limit=2&search=profile.lastName+pr&sortBy=profile.lastName&sortOrder=desc";
     let response = world.get(target);
     let links: Vec<&str> =
@@ -639,9 +640,9 @@ fn links_are_two_headers_and_forget_what_okta_forgets() {
 
 #[test]
 fn searches_follow_the_language() {
-    let settings = Settings {
+    let settings = OrgSettings {
         user_attributes: vec![Attribute { name: "array123".into(), kind: AttributeKind::List }],
-        ..Settings::default()
+        ..OrgSettings::default()
     };
     let mut world = World::wide(settings);
     for (login, first) in
@@ -690,7 +691,7 @@ fn searches_follow_the_language() {
 
 #[test]
 fn bad_lists_are_refused_with_their_codes() {
-    let mut world = World::wide(Settings::default());
+    let mut world = World::wide(OrgSettings::default());
     let rows = [
         ("/api/v1/users?search=", "profile.login is 3", "400 E0000031"),
         ("/api/v1/users?search=", r#"profile.login ne "x""#, "400 E0000031"),
@@ -717,7 +718,7 @@ fn bad_lists_are_refused_with_their_codes() {
 
 #[test]
 fn apps_of_a_user_can_be_listed_with_the_assignment() {
-    let mut world = World::wide(Settings::default());
+    let mut world = World::wide(OrgSettings::default());
     let user = world.create_user("jane@example.com", "", None);
     let app = world.org.app_id("Payroll").unwrap();
     world.send("POST", &format!("/api/v1/apps/{app}/users"), Some(json!({ "id": user })));
@@ -736,7 +737,7 @@ fn apps_of_a_user_can_be_listed_with_the_assignment() {
 
 #[test]
 fn lists_lag_behind_writes_and_reads_by_id_do_not() {
-    let mut world = World::wide(Settings { search_lag: Duration::from_secs(2), ..Settings::default() });
+    let mut world = World::wide(OrgSettings { search_lag: Duration::from_secs(2), ..OrgSettings::default() });
     world.now += 10.seconds();
     let user = world.create_user("jane@example.com", "", Some("correct horse 1"));
     let group = world.create_group("Chess");
@@ -761,7 +762,7 @@ fn lists_lag_behind_writes_and_reads_by_id_do_not() {
 #[test]
 fn a_window_opens_with_its_first_request_and_lasts_its_length() {
     let limits = [(Bucket::Group, 3)].into_iter().collect();
-    let mut world = World::new(Settings { limits, ..Settings::default() });
+    let mut world = World::new(OrgSettings { limits, ..OrgSettings::default() });
     let opened = world.now;
     let rate = |world: &mut World| {
         let everyone = world.org.everyone();
@@ -792,7 +793,7 @@ fn a_window_opens_with_its_first_request_and_lasts_its_length() {
 #[test]
 fn windows_remember_what_each_client_sent_in_them() {
     let limits = [(Bucket::UserRead, 3)].into_iter().collect();
-    let mut world = World::new(Settings { limits, ..Settings::default() });
+    let mut world = World::new(OrgSettings { limits, ..OrgSettings::default() });
     let opened = world.now;
     let mut call = world.call("GET", "/api/v1/users/me", None);
     let mut send = |credential: &str, now: Timestamp, in_flight: usize| {
@@ -807,10 +808,11 @@ fn windows_remember_what_each_client_sent_in_them() {
     send("SSWS other", next, 1);
 
     let counter = world.org.counters().into_iter().find(|counter| counter.bucket == "user_read").unwrap();
-    let sent = |accepted, refused, refused_concurrent| Tally { accepted, refused, refused_concurrent };
+    let sent =
+        |accepted, refused, refused_concurrent| ClientRequests { accepted, refused, refused_concurrent };
     let windows = [
-        Past { opened, limit: 3, clients: vec![sent(2, 1, 0), sent(1, 1, 1)] },
-        Past { opened: next, limit: 3, clients: vec![sent(0, 0, 0), sent(1, 0, 0)] },
+        PastWindow { opened, limit: 3, clients: vec![sent(2, 1, 0), sent(1, 1, 1)] },
+        PastWindow { opened: next, limit: 3, clients: vec![sent(0, 0, 0), sent(1, 0, 0)] },
     ];
     assert_eq!(counter.windows, windows);
     assert_eq!((counter.accepted, counter.refused, counter.refused_concurrent), (4, 2, 1));
@@ -818,11 +820,11 @@ fn windows_remember_what_each_client_sent_in_them() {
 
 #[test]
 fn too_many_in_flight_are_refused_with_a_lying_reset() {
-    let mut world = World::new(Settings::default());
+    let mut world = World::new(OrgSettings::default());
     let call = world.call("GET", "/api/v1/users/me", None);
-    let Answer::Said(fine) = world.org.answer_with(&call, world.now, 37) else { panic!("an answer") };
+    let Handled::Said(fine) = world.org.answer_with(&call, world.now, 37) else { panic!("an answer") };
     assert_eq!(fine.status, 200);
-    let Answer::Said(refused) = world.org.answer_with(&call, world.now, 38) else { panic!("an answer") };
+    let Handled::Said(refused) = world.org.answer_with(&call, world.now, 38) else { panic!("an answer") };
     let headers = RateHeaders::read(&refused.headers).unwrap();
     assert_eq!(verdict(&refused), "429 E0000047");
     assert!(headers.is_concurrency() && headers.reset > world.now.as_second() + 100);
@@ -832,7 +834,7 @@ fn too_many_in_flight_are_refused_with_a_lying_reset() {
 
 #[test]
 fn failed_requests_count_and_the_wrong_token_is_told_so() {
-    let settings = Settings { token: Some(Secret::new("right")), ..Settings::default() };
+    let settings = OrgSettings { token: Some(Secret::new("right")), ..OrgSettings::default() };
     let mut world = World::new(settings);
     let mut call = world.call("GET", "/api/v1/users/nobody@example.com", None);
     let mut send = |token: Option<&str>| {
@@ -841,8 +843,8 @@ fn failed_requests_count_and_the_wrong_token_is_told_so() {
             call.headers.insert("authorization", token.parse().unwrap());
         }
         match world.org.answer(&call, world.now) {
-            Answer::Said(response) => response,
-            Answer::Lost => panic!("an answer"),
+            Handled::Said(response) => response,
+            Handled::Lost => panic!("an answer"),
         }
     };
     for token in [None, Some("SSWS wrong"), Some("Basic right")] {
@@ -858,13 +860,15 @@ fn failed_requests_count_and_the_wrong_token_is_told_so() {
 
 #[test]
 fn faults_strike_in_order_before_or_after_the_effect() {
-    let mut world = World::wide(Settings::default());
+    let mut world = World::wide(OrgSettings::default());
     let create = "/api/v1/groups";
-    world.org.script(Fault::next(Trouble::Lost).on("POST", create).after_effect());
-    world.org.script(Fault::next(Trouble::Status(500)).on("POST", create).times(2, 1));
-    world.org.script(Fault::next(Trouble::Html(502)).on("GET", "/api/v1/users*"));
-    world.org.script(Fault::next(Trouble::InsufficientScope("okta.groups.read".into())).on("GET", create));
-    world.org.script(Fault::next(Trouble::ReadOnly).on("DELETE", "/api/v1/groups/{groupId}"));
+    world.org.script(InjectedFault::next(Trouble::Lost).on("POST", create).after_effect());
+    world.org.script(InjectedFault::next(Trouble::Status(500)).on("POST", create).times(2, 1));
+    world.org.script(InjectedFault::next(Trouble::Html(502)).on("GET", "/api/v1/users*"));
+    world
+        .org
+        .script(InjectedFault::next(Trouble::InsufficientScope("okta.groups.read".into())).on("GET", create));
+    world.org.script(InjectedFault::next(Trouble::ReadOnly).on("DELETE", "/api/v1/groups/{groupId}"));
     let send = |world: &mut World, at: usize| {
         world.try_send("POST", create, Some(&json!({ "profile": { "name": format!("Club {at}") } })))
     };
@@ -887,7 +891,7 @@ fn faults_strike_in_order_before_or_after_the_effect() {
 
 #[test]
 fn polling_the_log_never_ends_and_a_bounded_query_does() {
-    let mut world = World::wide(Settings::default());
+    let mut world = World::wide(OrgSettings::default());
     for at in 0..5 {
         world.create_group(&format!("Club {at}"));
         world.now += 1.second();
@@ -920,10 +924,10 @@ fn polling_the_log_never_ends_and_a_bounded_query_does() {
 
 #[test]
 fn the_same_seed_gives_the_same_org() {
-    let make = || World::wide(Settings { users: 50, seed: 3, ..Settings::default() });
+    let make = || World::wide(OrgSettings { users: 50, seed: 3, ..OrgSettings::default() });
     let (mut one, mut other) = (make(), make());
     assert_eq!(one.get("/api/v1/users").body, other.get("/api/v1/users").body);
-    let mut larger = World::wide(Settings { users: 80, seed: 3, ..Settings::default() });
+    let mut larger = World::wide(OrgSettings { users: 80, seed: 3, ..OrgSettings::default() });
     let small = read(&one.get("/api/v1/users"));
     let large = read(&larger.get("/api/v1/users"));
     assert_eq!(small.as_array().unwrap()[..40], large.as_array().unwrap()[..40]);
@@ -940,7 +944,7 @@ proptest! {
     ) {
         let limits = [(Bucket::UserRead, limit)].into_iter().collect();
         let window = Duration::from_millis(window_ms);
-        let mut world = World::new(Settings { limits, window, ..Settings::default() });
+        let mut world = World::new(OrgSettings { limits, window, ..OrgSettings::default() });
         let mut accepted: Vec<Timestamp> = Vec::new();
         let mut opened: Option<Timestamp> = None;
         let mut used = 0;
@@ -978,11 +982,11 @@ proptest! {
         value in "\\PC{0,30}",
         body in "\\PC{0,20}|\\{\"profile\":\\PC{0,10}\\}|\\{\"profile\":\\{\\}\\}",
     ) {
-        let mut world = World::wide(Settings { users: 3, ..Settings::default() });
+        let mut world = World::wide(OrgSettings { users: 3, ..OrgSettings::default() });
         for value in [value.clone(), encode(&value)] {
             let mut call = world.call(&method, &format!("/api/v1/{collection}{below}?{name}={value}"), None);
             call.body = Bytes::from(body.clone());
-            let Answer::Said(response) = world.org.answer(&call, world.now) else { panic!("an answer") };
+            let Handled::Said(response) = world.org.answer(&call, world.now) else { panic!("an answer") };
             prop_assert!((200..500).contains(&response.status));
         }
     }
@@ -1017,7 +1021,7 @@ fn answers_fit_oktas_own_description() {
         eprintln!("answers_fit_oktas_own_description did not run: OKTA_REFERENCE is not set");
         return;
     };
-    let mut world = World::wide(Settings { users: 40, ..Settings::default() });
+    let mut world = World::wide(OrgSettings { users: 40, ..OrgSettings::default() });
     let user = world.create_user("jane@example.com", "", Some("correct horse 1"));
     let staged = world.create_user("jo@example.com", "?activate=false", None);
     let group = world.create_group("Chess");
@@ -1093,7 +1097,7 @@ mod over_http {
     use super::*;
 
     /// Serves an org for as long as the test's runtime lives.
-    async fn open(settings: Settings, latency: Duration) -> (SocketAddr, Arc<Mutex<Org>>) {
+    async fn open(settings: OrgSettings, latency: Duration) -> (SocketAddr, Arc<Mutex<Org>>) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let org = Arc::new(Mutex::new(Org::new(settings)));
@@ -1116,7 +1120,7 @@ mod over_http {
 
     #[tokio::test]
     async fn a_connection_serves_many_requests() {
-        let (address, _) = open(Settings::default(), Duration::ZERO).await;
+        let (address, _) = open(OrgSettings::default(), Duration::ZERO).await;
         let both = get("/api/v1/users/me", "keep-alive") + &get("/api/v1/users/me", "close");
         let said = talk(address, &both).await;
         assert_eq!(said.matches("HTTP/1.1 200 OK").count(), 2, "{said}");
@@ -1125,8 +1129,8 @@ mod over_http {
 
     #[tokio::test]
     async fn a_lost_answer_closes_the_connection_without_a_word() {
-        let (address, org) = open(Settings::default(), Duration::ZERO).await;
-        org.lock().unwrap().script(Fault::next(Trouble::Lost).after_effect());
+        let (address, org) = open(OrgSettings::default(), Duration::ZERO).await;
+        org.lock().unwrap().script(InjectedFault::next(Trouble::Lost).after_effect());
         let body = r#"{"profile":{"name":"Chess"}}"#;
         let request = format!(
             "POST /api/v1/groups HTTP/1.1\r\nhost: x\r\nauthorization: SSWS t\r\ncontent-length: {}\r\n\r\n{body}",
@@ -1139,14 +1143,14 @@ mod over_http {
 
     #[tokio::test]
     async fn a_post_without_a_length_is_refused() {
-        let (address, _) = open(Settings::default(), Duration::ZERO).await;
+        let (address, _) = open(OrgSettings::default(), Duration::ZERO).await;
         let request = "POST /api/v1/users/x/lifecycle/suspend HTTP/1.1\r\nhost: x\r\nauthorization: SSWS t\r\nconnection: close\r\n\r\n";
         assert!(talk(address, request).await.starts_with("HTTP/1.1 411"));
     }
 
     #[tokio::test]
     async fn faults_and_counters_are_at_the_back_door() {
-        let (address, _) = open(Settings::default(), Duration::ZERO).await;
+        let (address, _) = open(OrgSettings::default(), Duration::ZERO).await;
         let fault = r#"{"method":"GET","route":"/api/v1/users/me","what":{"status":500}}"#;
         for (body, expected) in [(fault, "HTTP/1.1 204"), (r#"{"what":"sabotage"}"#, "HTTP/1.1 400")] {
             let order = format!(
@@ -1166,7 +1170,7 @@ mod over_http {
 
     #[tokio::test]
     async fn requests_in_flight_are_counted() {
-        let settings = Settings { concurrency: 1, ..Settings::default() };
+        let settings = OrgSettings { concurrency: 1, ..OrgSettings::default() };
         // Long enough that the first is surely in flight: a test ends when the answers are there.
         let (address, _) = open(settings, Duration::from_millis(500)).await;
         let request = get("/api/v1/users/me", "close");

@@ -15,7 +15,7 @@ use http::{HeaderMap, HeaderValue};
 use jiff::Timestamp;
 use okta_worker::domain::bucket::Bucket;
 use okta_worker::domain::http::Response;
-use okta_worker::sandbox::{Answer, Attribute, AttributeKind, Call, Id, NewApp, Org, Settings};
+use okta_worker::sandbox::{Attribute, AttributeKind, Handled, HttpCall, Id, NewApp, Org, OrgSettings};
 use serde_json::{Map, Value, json};
 
 /// A difference between Okta and the simulated org that stays.
@@ -215,12 +215,12 @@ struct Play {
 
 impl Play {
     fn new(sequence: &Sequence) -> Self {
-        let settings = Settings {
+        let settings = OrgSettings {
             limits: Bucket::ALL.into_iter().map(|bucket| (bucket, 1_000_000)).collect(),
             user_attributes: custom_attributes(sequence, &["users", "members"], "login"),
             group_attributes: custom_attributes(sequence, &["groups"], "name"),
             born: "2015-01-01T00:00:00Z".parse().unwrap(),
-            ..Settings::default()
+            ..OrgSettings::default()
         };
         let now = settings.born;
         Self {
@@ -238,10 +238,10 @@ impl Play {
         let mut headers = HeaderMap::new();
         headers.insert("authorization", HeaderValue::from_static("SSWS recorded"));
         let body = if *body == json!("") { Bytes::new() } else { Bytes::from(body.to_string()) };
-        let call = Call { method: method.parse().unwrap(), target: target.to_owned(), headers, body };
+        let call = HttpCall { method: method.parse().unwrap(), target: target.to_owned(), headers, body };
         match self.org.answer(&call, self.now) {
-            Answer::Said(response) => response,
-            Answer::Lost => panic!("no fault was ordered"),
+            Handled::Said(response) => response,
+            Handled::Lost => panic!("no fault was ordered"),
         }
     }
 

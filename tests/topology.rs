@@ -6,7 +6,7 @@ use std::fs;
 use std::time::Duration;
 
 use okta_worker::domain::ids::ConnectionName;
-use okta_worker::domain::topology::{Argument, DEAD_MAX, Queue, Topology};
+use okta_worker::domain::topology::{DEAD_MAX, QueueArgument, QueueDefinition, Topology};
 use serde_json::{Value, json};
 
 /// The default of `broker.dead_ttl`.
@@ -17,15 +17,15 @@ fn topology() -> Topology {
     Topology::of([&prod].into_iter(), DEAD_TTL, DEAD_MAX)
 }
 
-fn text(argument: &Argument) -> String {
+fn text(argument: &QueueArgument) -> String {
     match argument {
-        Argument::Text("") => "(default)".to_owned(),
-        Argument::Text(text) => (*text).to_owned(),
-        Argument::Number(number) => number.to_string(),
+        QueueArgument::Text("") => "(default)".to_owned(),
+        QueueArgument::Text(text) => (*text).to_owned(),
+        QueueArgument::Number(number) => number.to_string(),
     }
 }
 
-fn row(queue: &Queue) -> String {
+fn row(queue: &QueueDefinition) -> String {
     let arguments: Vec<_> = queue
         .arguments
         .iter()
@@ -75,9 +75,9 @@ fn the_definitions_hold_exactly_what_is_declared() {
         let entries = definitions[list].as_array().expect("a list").iter();
         entries.map(|entry| (entry["name"].as_str().expect("a name").to_owned(), entry.clone())).collect()
     };
-    let argument = |value: &Argument| match value {
-        Argument::Text(text) => json!(text),
-        Argument::Number(number) => json!(number),
+    let argument = |value: &QueueArgument| match value {
+        QueueArgument::Text(text) => json!(text),
+        QueueArgument::Number(number) => json!(number),
     };
     let (declared, mut queues, mut exchanges) = (topology(), by_name("queues"), by_name("exchanges"));
     for queue in &declared.queues {

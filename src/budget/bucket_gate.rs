@@ -1,7 +1,7 @@
-//! One bucket's line: its ledger, its ceiling, and who stands in it.
+//! The gate of one bucket: its ledger, its ceiling, and the requests that wait at it.
 //!
-//! The ledger says when a request may go. The ceiling is a second lock: where answers announce a limit it
-//! bounds what a fault in the ledger could spend, where they announce nothing it is the whole budget.
+//! The ledger decides when a request may go. The ceiling is a second bound: if answers announce a limit, it
+//! bounds the requests that a fault in the ledger could spend; if they announce none, it is the whole budget.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -10,10 +10,10 @@ use std::time::Duration;
 use tokio::sync::{Notify, Semaphore};
 use tokio::time::Instant;
 
-use super::pure::bucket_map::{Answer, LINES_MAX};
+use super::pure::bucket_map::{LINES_MAX, RateAnswer};
 use super::pure::ledger::{Backlog, Ledger};
 use super::pure::signal::Signal;
-use super::pure::window::{Heard, NotUntil, Share};
+use super::pure::window::{NotUntil, Observed, QuotaShare};
 use crate::domain::bucket::Bucket;
 use crate::domain::ids::Lane;
 
@@ -21,41 +21,41 @@ use super::bucket_gates::has_moved;
 use super::ceiling::{Ceiling, PerMinute};
 use super::timetable::Timetable;
 
-/// How often a worker tells the others of a window even when it has heard nothing new.
+/// The longest time without gossip about a window, even if nothing is new.
 const TELL_EVERY: Duration = Duration::from_secs(5);
 
-/// One bucket of one connection.
-pub(super) struct Line {
-    /// Which of the gate's lines it is.
+/// The gate of one bucket of one connection.
+pub(super) struct BucketGate {
+    /// The number of the bucket gate in the connection's gate.
     pub number: usize,
-    /// Where it is counted, for labels.
+    /// The bucket, for labels.
     pub bucket: Bucket,
-    /// Its name among the workers.
+    /// The name of the ledger, the same in every worker.
     name: String,
     worker: u32,
-    share: Share,
-    state: Mutex<State>,
-    /// One turn per lane: only the head of a lane asks, so nobody overtakes and nobody wakes a herd.
+    share: QuotaShare,
+    state: Mutex<BucketState>,
+    /// One turn per lane: only the head of a lane asks, so no request overtakes, and there is no thundering herd.
     turns: [Semaphore; Lane::ALL.len()],
     waiting: [AtomicUsize; Lane::ALL.len()],
-    /// The head of a lane may ask again.
+    /// A notification that the head of a lane may ask again.
     pub changed: Notify,
-    /// The bucket has just become exhausted: whoever stands in line may know now that it is in vain.
+    /// A notification that the bucket has just become exhausted: waiting requests check if they are now too late.
     pub exhausted: Notify,
 }
 
-struct State {
+struct BucketState {
     ledger: Ledger,
-    /// Requests on their way, by route.
+    /// Requests in flight, by route.
     on_the_way: [u32; LINES_MAX],
     workers: u32,
     ceiling: Ceiling,
-    /// What the ceiling enforces: an announced limit, or what so many workers share where none is.
+    /// The limit that the ceiling enforces: the announced one, or a share of the default among this many workers.
     enforced: Enforced,
     is_exhausted: bool,
     is_news: bool,
     told_at: Instant,
-    /// Messages that were put aside because of this line.
+    /// The returns of messages that were delayed because of this bucket gate.
     timetable: Timetable,
 }
 
@@ -65,7 +65,7 @@ enum Enforced {
     Unannounced { workers: u32 },
 }
 
-/// What changed for a bucket by one answer.
+/// A limit that one answer has lowered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Lowered {
     /// The limit before.
@@ -74,27 +74,27 @@ pub(super) struct Lowered {
     pub to: u32,
 }
 
-/// What asking once came to.
+/// The change of state by one request for admission.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Turn {
-    /// The bucket had nothing left for us until this moment, and nobody knew yet.
+pub(super) enum Admission {
+    /// The bucket has just become exhausted, until this moment.
     Exhausted(Instant),
-    /// The bucket was exhausted and is no longer.
+    /// The bucket was exhausted and is not any longer.
     Recovered,
-    /// All is as it was.
+    /// Nothing has changed.
     Unchanged,
 }
 
-impl Line {
-    /// The line of a bucket nothing is known of.
-    pub fn new(number: usize, bucket: Bucket, name: String, share: Share, worker: u32) -> Self {
+impl BucketGate {
+    /// Creates the gate of a bucket without any observations.
+    pub fn new(number: usize, bucket: Bucket, name: String, share: QuotaShare, worker: u32) -> Self {
         Self {
             number,
             bucket,
             name,
             worker,
             share,
-            state: Mutex::new(State {
+            state: Mutex::new(BucketState {
                 ledger: Ledger::new(share, worker),
                 on_the_way: [0; LINES_MAX],
                 workers: 1,
@@ -112,19 +112,19 @@ impl Line {
         }
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, BucketState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Asks ledger and ceilings once; `own` is the connection's own ceiling. `None`: the route has moved to
-    /// another line.
+    /// Asks ledger and ceilings once; `own` is the connection's own ceiling. Returns `None` if the route has moved to
+    /// another bucket gate.
     pub fn ask(
         &self,
         (route, place): (usize, &AtomicUsize),
         lane: Lane,
         backlog: Backlog,
         own: Option<&mut PerMinute>,
-    ) -> Option<(Result<(), NotUntil>, Turn)> {
+    ) -> Option<(Result<(), NotUntil>, Admission)> {
         let now = Instant::now();
         let mut state = self.state();
         if has_moved(place, self) {
@@ -142,17 +142,17 @@ impl Line {
         let until = state.ledger.window().not_before(now.into_std());
         let is_exhausted = asked.is_err() && until > now.into_std();
         let turn = match (state.is_exhausted, is_exhausted) {
-            (false, true) => Turn::Exhausted(Instant::from_std(until)),
-            (true, false) if asked.is_ok() => Turn::Recovered,
-            (true, false) | (false, false) | (true, true) => Turn::Unchanged,
+            (false, true) => Admission::Exhausted(Instant::from_std(until)),
+            (true, false) if asked.is_ok() => Admission::Recovered,
+            (true, false) | (false, false) | (true, true) => Admission::Unchanged,
         };
         state.is_exhausted = is_exhausted || (state.is_exhausted && asked.is_err());
         Some((asked, turn))
     }
 
-    /// A request is over; the limit, when it was lowered by that. `None`: the route has moved to another
-    /// line, and the request with it.
-    pub fn settle(&self, route: usize, place: &AtomicUsize, heard: Heard) -> Option<Option<Lowered>> {
+    /// Settles a finished request; returns the limit if its answer has lowered it, and `None` if the route has moved to
+    /// another bucket gate, and the request with it.
+    pub fn settle(&self, route: usize, place: &AtomicUsize, heard: Observed) -> Option<Option<Lowered>> {
         let mut state = self.state();
         if has_moved(place, self) {
             return None;
@@ -169,7 +169,7 @@ impl Line {
         Some(lowered.map(|(from, to)| Lowered { from, to }))
     }
 
-    /// All routes of this line are counted in another one from now on; whether this one was exhausted.
+    /// Moves all routes to another bucket gate, which counts them from now on; returns true if this one was exhausted.
     pub fn merge_into<'a>(&self, to: &Self, routes: impl Iterator<Item = (usize, &'a AtomicUsize)>) -> bool {
         let was_exhausted = {
             let (mut state, mut other) = (self.state(), to.state());
@@ -186,13 +186,13 @@ impl Line {
         was_exhausted
     }
 
-    /// Some routes of this line are counted in another one from now on, of which nothing is known yet. Of
-    /// this one is known what an answer to those that stay told: all else may have been of the other.
+    /// Moves some routes to another bucket gate, which has no observations yet. This one keeps only the answer `rest`
+    /// of a route that stays: all other observations may be of the routes that leave.
     pub fn split_into<'a>(
         &self,
         to: &Self,
         routes: impl Iterator<Item = (usize, &'a AtomicUsize)>,
-        rest: &Answer,
+        rest: &RateAnswer,
     ) {
         {
             let (mut state, mut other) = (self.state(), to.state());
@@ -209,7 +209,7 @@ impl Line {
         self.wake(to);
     }
 
-    /// Whoever stands in either line looks where it belongs.
+    /// Wakes the requests at both bucket gates, which look up the gate of their route.
     fn wake(&self, to: &Self) {
         for line in [self, to] {
             line.exhausted.notify_waiters();
@@ -217,7 +217,7 @@ impl Line {
         }
     }
 
-    /// Another worker told of this bucket.
+    /// Takes in another worker's signal about this bucket.
     pub fn hear(&self, signal: &Signal) {
         let mut state = self.state();
         if state.ledger.hear(signal, Instant::now().into_std()) {
@@ -227,7 +227,7 @@ impl Line {
         }
     }
 
-    /// The broker counted the workers.
+    /// Sets the number of workers that the broker counted.
     pub fn count(&self, workers: u32) {
         let mut state = self.state();
         state.workers = workers.max(1);
@@ -237,7 +237,7 @@ impl Line {
         self.changed.notify_waiters();
     }
 
-    /// What the others should know, if it is new or was not told for long.
+    /// Returns the signal for the replicas, if there is news or the last signal is long ago.
     pub fn tell(&self) -> Option<Signal> {
         let now = Instant::now();
         let mut state = self.state();
@@ -250,32 +250,32 @@ impl Line {
         state.ledger.tell(self.worker, &self.name, at_work, now.into_std())
     }
 
-    /// The name of the ledger among the workers.
+    /// Returns the name of the ledger, the same in every worker.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// The first moment at which the limit has room for anybody, as far as Okta told.
+    /// Returns the first moment at which the limit has room, as Okta announced it.
     pub fn not_before(&self) -> Instant {
         Instant::from_std(self.state().ledger.window().told_not_before(Instant::now().into_std()))
     }
 
-    /// Waits for the turn of a lane.
+    /// Returns the semaphore for the turn of a lane.
     pub fn turn(&self, lane: Lane) -> &Semaphore {
         &self.turns[lane as usize]
     }
 
-    /// Who counts itself among those who wait in a lane.
+    /// Returns the number of waiting requests of a lane.
     pub fn waiting(&self, lane: Lane) -> &AtomicUsize {
         &self.waiting[lane as usize]
     }
 
-    /// Whether anybody stands in line.
+    /// Returns true if a request waits.
     pub fn is_waited_for(&self) -> bool {
         self.waiting.iter().any(|waiting| waiting.load(Ordering::Relaxed) > 0)
     }
 
-    /// For how long one more message should be put aside; `None` when its turn comes soon, or nothing is
+    /// Returns the delay for one more message; `None` if its turn comes soon, or no limit is
     /// known yet.
     pub fn aside(&self, lane: Lane) -> Option<Duration> {
         let now = Instant::now();
@@ -286,22 +286,22 @@ impl Line {
         state.timetable.put(now, standing, opens.saturating_duration_since(now), pace)
     }
 
-    /// How many messages that were put aside are still to come back.
+    /// Returns the number of delayed messages that are still to come back.
     pub fn expected_back(&self) -> u64 {
         self.state().timetable.expected(Instant::now())
     }
 }
 
-impl State {
-    /// Requests per second, when the worker's part of the window is spread evenly over it.
-    fn even_pace(&self, share: Share) -> Option<f64> {
+impl BucketState {
+    /// Returns the requests per second if the worker's part of the window is spread evenly over it.
+    fn even_pace(&self, share: QuotaShare) -> Option<f64> {
         let window = self.ledger.window();
         let ours = f64::from(window.ours(window.limit()?));
         Some(ours / share.length.as_secs_f64() / f64::from(self.workers))
     }
 
-    /// Swaps the ceiling when what it enforces has changed.
-    fn enforce(&mut self, share: Share) {
+    /// Replaces the ceiling if the limit that it enforces has changed.
+    fn enforce(&mut self, share: QuotaShare) {
         let window = self.ledger.window();
         let enforced = match window.limit() {
             Some(limit) => Enforced::Announced(limit),

@@ -1,46 +1,48 @@
-//! All lines of a gate: which request stands in which, and how requests move when that was wrong.
+//! All bucket gates of a connection: the assignment of routes to them, and the moves after a correction.
 //!
-//! A route has a number, and a place by it: its line. Every request that is on its way is counted in the
-//! line of its route, whatever line it was admitted in. Invariant: a place changes only under the lock of
-//! the line that is left, together with what is on the way, so nothing is lost or counted twice.
+//! A route has a number, and a place by it: its bucket gate. Every request in flight is counted at the
+//! bucket gate of its route, also if another one admitted it. Invariant: a place changes only under the lock of
+//! the gate that is left, together with its requests in flight, so none is lost or counted twice.
 
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use http::Method;
 
-use super::pure::bucket_map::{Answer, BUCKETS, Change, Keys, Kind, LINES_MAX, ROUTES_MAX, Route};
-use super::pure::window::{Heard, Share, Told};
+use super::pure::bucket_map::{
+    BUCKETS, BucketMap, LINES_MAX, MapChange, MapChangeKind, ROUTES_MAX, RateAnswer, Route,
+};
+use super::pure::window::{Observation, Observed, QuotaShare};
 use crate::domain::bucket::Bucket;
 
-use super::bucket_gate::{Line, Lowered};
+use super::bucket_gate::{BucketGate, Lowered};
 
-/// The lines of one connection.
-pub(super) struct Lines {
-    share: Share,
+/// The bucket gates of one connection.
+pub(super) struct BucketGates {
+    share: QuotaShare,
     worker: u32,
     workers: AtomicU32,
-    /// Those of the buckets, and those of routes that were split off, once they are.
-    lines: [OnceLock<Line>; LINES_MAX],
+    /// The gates of the buckets, and those of routes that were split off, once they are.
+    lines: [OnceLock<BucketGate>; LINES_MAX],
     routes: [OnceLock<Route>; ROUTES_MAX],
-    /// The line of each route.
+    /// The bucket gate of each route.
     places: [AtomicUsize; LINES_MAX],
-    keys: Mutex<Keys>,
+    keys: Mutex<BucketMap>,
 }
 
-/// What an answer changed, besides what its line knows.
-pub(super) struct Settled {
-    /// The bucket of the line.
+/// The changes by an answer, for the gate of the connection.
+pub(super) struct SettledAnswer {
+    /// The bucket.
     pub bucket: Bucket,
-    /// Its limit, when it was lowered.
+    /// The limit, if it was lowered.
     pub lowered: Option<Lowered>,
-    /// A line that is no longer used had nothing left, which nobody will hear the end of.
+    /// The bucket of an exhausted bucket gate that is no longer used, and so will not report a recovery.
     pub gone: Option<Bucket>,
 }
 
-impl Lines {
-    /// The lines of the table.
-    pub fn new(share: Share, worker: u32) -> Self {
+impl BucketGates {
+    /// Creates the bucket gates of the table.
+    pub fn new(share: QuotaShare, worker: u32) -> Self {
         let lines = Self {
             share,
             worker,
@@ -48,7 +50,7 @@ impl Lines {
             lines: [const { OnceLock::new() }; LINES_MAX],
             routes: [const { OnceLock::new() }; ROUTES_MAX],
             places: std::array::from_fn(AtomicUsize::new),
-            keys: Mutex::new(Keys::new(share.length)),
+            keys: Mutex::new(BucketMap::new(share.length)),
         };
         for bucket in Bucket::ALL {
             lines.open(bucket as usize);
@@ -56,11 +58,11 @@ impl Lines {
         lines
     }
 
-    fn keys(&self) -> MutexGuard<'_, Keys> {
+    fn keys(&self) -> MutexGuard<'_, BucketMap> {
         self.keys.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The number of a route.
+    /// Returns the number of a route.
     pub fn route(&self, method: &Method, template: &'static str) -> usize {
         for (at, known) in self.routes.iter().enumerate() {
             match known.get() {
@@ -72,7 +74,7 @@ impl Lines {
         Bucket::of(method, template) as usize
     }
 
-    /// Gives a route a number that is seen for the first time.
+    /// Gives a number to a new route.
     fn register(&self, route: &Route) -> usize {
         let mut keys = self.keys();
         let number = keys.number(route);
@@ -83,31 +85,32 @@ impl Lines {
         number
     }
 
-    /// The line in which requests of this route stand now.
-    pub fn of(&self, route: usize) -> &Line {
+    /// Returns the bucket gate of this route now.
+    pub fn of(&self, route: usize) -> &BucketGate {
         self.open(self.places[route].load(Ordering::Acquire))
     }
 
-    fn open(&self, number: usize) -> &Line {
+    fn open(&self, number: usize) -> &BucketGate {
         self.lines[number].get_or_init(|| {
             let route = number.checked_sub(BUCKETS).and_then(|at| self.routes[at].get());
             let (bucket, name) = match route {
                 Some(route) => (route.bucket(), route.line_name()),
                 None => (Bucket::ALL[number], Bucket::ALL[number].to_string()),
             };
-            let line = Line::new(number, bucket, name, self.share, self.worker);
+            let line = BucketGate::new(number, bucket, name, self.share, self.worker);
             line.count(self.workers.load(Ordering::Relaxed));
             line
         })
     }
 
-    /// Those that have requests to serve.
-    pub fn in_use(&self) -> impl Iterator<Item = &Line> {
-        let is_used = |line: &&Line| self.places.iter().any(|at| at.load(Ordering::Acquire) == line.number);
+    /// Returns the bucket gates that count some route.
+    pub fn in_use(&self) -> impl Iterator<Item = &BucketGate> {
+        let is_used =
+            |line: &&BucketGate| self.places.iter().any(|at| at.load(Ordering::Acquire) == line.number);
         self.lines.iter().filter_map(OnceLock::get).filter(is_used)
     }
 
-    /// The broker counted the workers.
+    /// Sets the number of workers that the broker counted.
     pub fn count(&self, workers: u32) {
         self.workers.store(workers, Ordering::Relaxed);
         for line in self.lines.iter().filter_map(OnceLock::get) {
@@ -115,37 +118,37 @@ impl Lines {
         }
     }
 
-    /// The place of a route, for its line to look at under its lock.
+    /// Returns the place of a route, which its bucket gate checks under its lock.
     pub fn place(&self, route: usize) -> &AtomicUsize {
         &self.places[route]
     }
 
-    /// A request is over: first what its answer says of the table, then of the window.
-    pub fn settle(&self, route: usize, heard: Heard) -> Settled {
+    /// Settles a finished request: its answer first updates the bucket map, then the window.
+    pub fn settle(&self, route: usize, heard: Observed) -> SettledAnswer {
         let gone = self.learn(route, heard);
         loop {
             let line = self.of(route);
             if let Some(lowered) = line.settle(route, &self.places[route], heard) {
-                return Settled { bucket: line.bucket, lowered, gone };
+                return SettledAnswer { bucket: line.bucket, lowered, gone };
             }
         }
     }
 
-    /// Learns where the route is counted; the bucket of a line that went while it was exhausted.
-    fn learn(&self, route: usize, heard: Heard) -> Option<Bucket> {
-        let Told::Rate(rate) = heard.told else { return None };
+    /// Updates the bucket map from an answer; returns the bucket of a merged gate that was exhausted.
+    fn learn(&self, route: usize, heard: Observed) -> Option<Bucket> {
+        let Observation::Rate(rate) = heard.told else { return None };
         let mut keys = self.keys();
-        let change = keys.learn(route, Answer { rate, sent: heard.sent, at: heard.at })?;
+        let change = keys.learn(route, RateAnswer { rate, sent: heard.sent, at: heard.at })?;
         self.apply(&change)
     }
 
-    /// Moves routes to another line. The keys are locked, so nothing else moves meanwhile.
-    fn apply(&self, change: &Change) -> Option<Bucket> {
+    /// Moves routes to another bucket gate. The bucket map is locked, so no other route moves meanwhile.
+    fn apply(&self, change: &MapChange) -> Option<Bucket> {
         let (from, to) = (self.open(change.from), self.open(change.to));
         let places = change.routes.iter().map(|route| (*route, &self.places[*route]));
         match change.kind {
-            Kind::Merge => from.merge_into(to, places).then_some(from.bucket),
-            Kind::Split { rest } => {
+            MapChangeKind::Merge => from.merge_into(to, places).then_some(from.bucket),
+            MapChangeKind::Split { rest } => {
                 from.split_into(to, places, &rest);
                 None
             }
@@ -153,7 +156,7 @@ impl Lines {
     }
 }
 
-/// Whether a route has another line than this by now.
-pub(super) fn has_moved(place: &AtomicUsize, line: &Line) -> bool {
+/// Returns true if a route has another bucket gate than this one by now.
+pub(super) fn has_moved(place: &AtomicUsize, line: &BucketGate) -> bool {
     place.load(Ordering::Acquire) != line.number
 }

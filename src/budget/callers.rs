@@ -1,6 +1,6 @@
-//! The ceilings of callers: what one caller may send in a minute, on all connections together.
+//! The ceilings of callers: the requests of one caller per minute, on all connections together.
 //!
-//! Whoever is at its ceiling waits here, before it stands in any bucket's line, so it delays nobody else.
+//! The requests of a caller at its ceiling wait here, before any bucket gate: no head-of-line blocking of others.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
@@ -10,50 +10,50 @@ use arc_swap::ArcSwap;
 use tokio::sync::{Notify, Semaphore};
 use tokio::time::{Instant, sleep_until};
 
-use super::permit::{Ask, NotNow, Patience};
+use super::permit::{Ask, NotNow, WhenBusy};
 use crate::domain::ids::Lane;
 
 use super::ceiling::PerMinute;
 
 /// All callers that have a ceiling.
 pub struct CallerCeilings {
-    callers: ArcSwap<HashMap<String, Arc<Caller>>>,
-    /// How many workers were counted last.
+    callers: ArcSwap<HashMap<String, Arc<CallerCeiling>>>,
+    /// The number of workers at the last count.
     workers: AtomicU32,
 }
 
-pub(super) struct Caller {
+pub(super) struct CallerCeiling {
     ceiling: Mutex<PerMinute>,
-    /// Only the head of a lane asks.
+    /// One turn per lane: only the head of a lane asks.
     turns: [Semaphore; Lane::ALL.len()],
     waiting: [AtomicUsize; Lane::ALL.len()],
-    /// Somebody waits no longer.
+    /// A notification that a request waits no longer.
     left: Notify,
-    /// It was found to be full: whoever stands in line may know now that it is in vain.
+    /// A notification that the ceiling is reached: waiting requests check if they are now too late.
     full: Notify,
 }
 
 impl CallerCeilings {
-    /// The ceilings by caller, in requests per minute of all workers together.
+    /// Creates the ceilings by caller, in requests per minute of all workers together.
     pub fn new(callers: impl IntoIterator<Item = (String, u32)>) -> Arc<Self> {
         let ceilings = Self { callers: ArcSwap::default(), workers: AtomicU32::new(1) };
         ceilings.replace(callers);
         Arc::new(ceilings)
     }
 
-    /// Puts others in their place. Who had a ceiling before still owes what it owed.
+    /// Replaces the ceilings. The requests that a caller's former ceiling let pass still count.
     pub fn replace(&self, callers: impl IntoIterator<Item = (String, u32)>) {
         let before = self.callers.load();
         let workers = self.workers.load(Ordering::Relaxed);
         let caller = |(name, most): (String, u32)| {
-            let caller = before.get(&name).cloned().unwrap_or_else(|| Caller::new(most, workers));
+            let caller = before.get(&name).cloned().unwrap_or_else(|| CallerCeiling::new(most, workers));
             caller.ceiling().allow(most);
             (name, caller)
         };
         self.callers.store(Arc::new(callers.into_iter().map(caller).collect()));
     }
 
-    /// The broker counted the workers: each has its part.
+    /// Sets the number of workers that the broker counted: each has its part.
     pub(super) fn count(&self, workers: u32) {
         self.workers.store(workers, Ordering::Relaxed);
         for caller in self.callers.load().values() {
@@ -61,13 +61,13 @@ impl CallerCeilings {
         }
     }
 
-    /// One that has a ceiling.
-    pub(super) fn of(&self, name: &str) -> Option<Arc<Caller>> {
+    /// Returns the ceiling of a caller, if it has one.
+    pub(super) fn of(&self, name: &str) -> Option<Arc<CallerCeiling>> {
         self.callers.load().get(name).cloned()
     }
 }
 
-/// Tells the bulk lane that somebody it yields to has gone, one way or the other.
+/// A guard that notifies the bulk lane when a request that it may yield to has left.
 pub(super) struct Leaving<'a>(pub &'a Notify);
 
 impl Drop for Leaving<'_> {
@@ -76,7 +76,7 @@ impl Drop for Leaving<'_> {
     }
 }
 
-impl Caller {
+impl CallerCeiling {
     fn new(most: u32, workers: u32) -> Arc<Self> {
         let mut ceiling = PerMinute::new(most);
         ceiling.count(workers);
@@ -89,24 +89,24 @@ impl Caller {
         })
     }
 
-    /// Waits until it may send one more request; in its bulk lane only while nobody waits in the other.
+    /// Waits until the caller may send one more request; a bulk one only while no interactive one waits.
     ///
     /// # Errors
-    /// When that is too late, or the line is too long to wait in.
+    /// If that is too late, or too many requests wait.
     pub async fn admit(&self, ask: &Ask<'_>, line_max: usize) -> Result<(), NotNow> {
         let waiting = &self.waiting[ask.lane as usize];
         let _leaving = Leaving(&self.left);
-        let _standing = Standing::new(waiting);
+        let _standing = WaitingGuard::new(waiting);
         let ahead = waiting.load(Ordering::Relaxed) - 1;
-        if ahead >= line_max && ask.patience == Patience::ComeAgain {
+        if ahead >= line_max && ask.when_busy == WhenBusy::Delay {
             let ahead = u32::try_from(ahead).unwrap_or(u32::MAX);
-            return Err(NotNow::ComeAgain(self.ceiling().each().saturating_mul(ahead)));
+            return Err(NotNow::Delay(self.ceiling().each().saturating_mul(ahead)));
         }
         let turn = self.turns[ask.lane as usize].acquire();
         tokio::pin!(turn);
         let _turn = loop {
             let full = self.full.notified();
-            check_hope(self.ceiling().full_until(), ask.not_after)?;
+            fail_if_too_late(self.ceiling().full_until(), ask.not_after)?;
             tokio::select! {
                 biased;
                 turn = &mut turn => break turn.expect("the line is never closed"),
@@ -122,12 +122,12 @@ impl Caller {
             let asked = self.ceiling().take();
             let Err(until) = asked else { return Ok(()) };
             self.full.notify_waiters();
-            check_hope(Some(until), ask.not_after)?;
+            fail_if_too_late(Some(until), ask.not_after)?;
             sleep_until(until).await;
         }
     }
 
-    /// Whether somebody is waiting for an answer.
+    /// Returns true if an interactive request waits.
     fn is_waited_for(&self) -> bool {
         self.waiting[Lane::Interactive as usize].load(Ordering::Relaxed) > 0
     }
@@ -137,25 +137,28 @@ impl Caller {
     }
 }
 
-/// Refuses who would wait in vain.
-pub(super) fn check_hope(not_before: Option<Instant>, not_after: Option<Instant>) -> Result<(), NotNow> {
+/// Refuses a request that would wait past its deadline.
+pub(super) fn fail_if_too_late(
+    not_before: Option<Instant>,
+    not_after: Option<Instant>,
+) -> Result<(), NotNow> {
     match (not_before, not_after) {
         (Some(not_before), Some(not_after)) if not_after < not_before => Err(NotNow::NotBefore(not_before)),
         _ => Ok(()),
     }
 }
 
-/// Counts itself among those who wait, for as long as it lives.
-pub(super) struct Standing<'a>(&'a AtomicUsize);
+/// A guard that counts one waiting request while it lives.
+pub(super) struct WaitingGuard<'a>(&'a AtomicUsize);
 
-impl<'a> Standing<'a> {
+impl<'a> WaitingGuard<'a> {
     pub fn new(waiting: &'a AtomicUsize) -> Self {
         waiting.fetch_add(1, Ordering::Relaxed);
         Self(waiting)
     }
 }
 
-impl Drop for Standing<'_> {
+impl Drop for WaitingGuard<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }
@@ -169,7 +172,7 @@ mod tests {
 
     use super::*;
 
-    /// How many requests of a caller pass in the next minute, counting no further than a hundred.
+    /// Returns the number of requests of a caller that pass in the next minute, up to a hundred.
     async fn passed(ceilings: &CallerCeilings, caller: &str) -> usize {
         let until = Instant::now() + Duration::from_secs(60) - Duration::from_millis(1);
         let mut passed = 0;
@@ -181,7 +184,7 @@ mod tests {
             not_after: Some(until),
             leave_at: None,
             emits: false,
-            patience: Patience::Wait,
+            when_busy: WhenBusy::Wait,
         };
         while passed < 100
             && match ceilings.of(caller) {

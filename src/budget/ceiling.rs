@@ -1,8 +1,8 @@
-//! Fixed ceilings, kept by `governor`: asked without waiting, on tokio's clock.
+//! Fixed ceilings, enforced by `governor`: asked without waiting, on tokio's clock.
 //!
-//! The changing pace is the ledger's: a limiter's quota cannot change in place, a rebuilt one grants its
-//! burst again, and carried-over state blocked for as long as the old one had lived (measured). So each
-//! of these is rebuilt only when what it enforces changes, and then owes what the one before it owed.
+//! The ledger has the changing pace: a limiter's quota cannot change in place, a rebuilt limiter grants its
+//! burst again, and carried-over state blocked for as long as the old one had lived (measured). So a ceiling
+//! is rebuilt only when its limit changes, and then the requests that the old one let pass still count.
 
 use std::num::NonZeroU32;
 use std::time::Duration;
@@ -14,15 +14,15 @@ use governor::{Quota, RateLimiter};
 use tokio::time::Instant;
 
 use super::pure::constants::UNANNOUNCED_LIMIT;
-use super::pure::window::Share;
+use super::pure::window::QuotaShare;
 
 /// The minute of `max_per_minute`.
 const MINUTE: Duration = Duration::from_secs(60);
 
-/// What of a quota may go at once where it is spread evenly: a sixtieth, which is a second of a minute.
+/// The part of an evenly spread quota that may go at once: a sixtieth, which is a second of a minute.
 const BURST_PART: u32 = 60;
 
-/// A limit beyond any that Okta grants: a larger one bounds nothing, and what is left of it is counted one by one.
+/// A limit beyond any that Okta grants: a larger one bounds nothing, and the code counts the rest of it one by one.
 const LIMIT_MAX: u32 = 1_000_000;
 
 /// Tokio's clock for `governor`, so that paused time pauses both.
@@ -36,11 +36,11 @@ impl governor::clock::Clock for TokioClock {
     }
 }
 
-/// A number of requests in a time, never more.
+/// A ceiling: at most a number of requests in a time.
 pub(super) struct Ceiling {
     limiter: RateLimiter<NotKeyed, InMemoryState, TokioClock, NoOpMiddleware<Duration>>,
     quota: Quota,
-    /// Nothing passes before.
+    /// The moment before which no request passes.
     opens: Instant,
 }
 
@@ -51,13 +51,13 @@ impl Ceiling {
         Self::opening(Instant::now(), quota)
     }
 
-    /// Its clock stands still until then, so nothing is saved up before.
+    /// Creates a ceiling whose clock stands still until `opens`, so no credit is saved up before.
     fn opening(opens: Instant, quota: Quota) -> Self {
         Self { limiter: RateLimiter::direct_with_clock(quota, TokioClock(opens)), quota, opens }
     }
 
-    /// The same in the place of another one: what that one let pass is not granted again, and the next
-    /// request passes when it would have, or a count that wavers would let nobody through.
+    /// Returns this ceiling as the replacement of another: requests that the old one let pass are not granted again.
+    /// The next request passes when it would have before, or a changing count of workers would block all requests.
     pub fn in_place_of(self, old: &Self) -> Self {
         let most = old.quota.burst_size().get();
         let mut left = 0;
@@ -80,31 +80,31 @@ impl Ceiling {
         new
     }
 
-    /// A window's share of an announced limit, all of it at once: the ledger paces, this only bounds what
-    /// a fault in it could spend. In no time of a window's length more than twice the share passes.
-    pub fn of_window(limit: u32, share: Share) -> Self {
+    /// Creates the ceiling for the share of an announced limit, all of it at once: the ledger paces, this only bounds
+    /// the cost of a fault in it. In no time of a window's length more than twice the share passes.
+    pub fn of_window(limit: u32, share: QuotaShare) -> Self {
         let ours = share_of(limit.min(LIMIT_MAX), share);
         Self::new(ours, share.length / ours)
     }
 
-    /// The whole budget of a bucket that announces nothing, spread evenly.
-    pub fn unannounced(share: Share, workers: u32) -> Self {
+    /// Creates the ceiling that is the whole budget of a bucket without an announced limit, spread evenly.
+    pub fn unannounced(share: QuotaShare, workers: u32) -> Self {
         let ours = (share_of(UNANNOUNCED_LIMIT, share) / workers.max(1)).max(1);
         Self::new((ours / BURST_PART).max(1), share.length / ours)
     }
 
-    /// A worker's part of so many a minute, in whatever minute one looks at: what may go at once is taken
-    /// off the rate.
+    /// Creates the ceiling for a worker's part of this many requests a minute, which holds for any minute: the burst is
+    /// taken off the rate.
     fn per_minute(most: u32, workers: u32) -> Self {
         let ours = (most / workers.max(1)).max(1);
         let burst = (ours / BURST_PART).max(1);
         Self::new(burst, MINUTE / (ours - burst).max(1))
     }
 
-    /// Takes one.
+    /// Takes one request.
     ///
     /// # Errors
-    /// When there is none: the moment from which on there is.
+    /// If none is left: the moment from which on one is.
     pub fn take(&self) -> Result<(), Instant> {
         if Instant::now() < self.opens {
             return Err(self.opens);
@@ -115,27 +115,27 @@ impl Ceiling {
     }
 }
 
-/// So many requests a minute of all workers together, of which each has its part.
+/// A number of requests per minute of all workers together, of which each has its part.
 pub(super) struct PerMinute {
     most: u32,
     workers: u32,
     ceiling: Ceiling,
-    /// Nothing was left when it was asked last: until when.
+    /// The moment until which the ceiling is full, if it was full when last asked.
     full_until: Option<Instant>,
 }
 
 impl PerMinute {
-    /// The whole of it, until more workers are counted.
+    /// Creates a ceiling with the whole number, until more workers are counted.
     pub fn new(most: u32) -> Self {
         Self { most, workers: 1, ceiling: Ceiling::per_minute(most, 1), full_until: None }
     }
 
-    /// The broker counted the workers.
+    /// Sets the number of workers that the broker counted.
     pub fn count(&mut self, workers: u32) {
         self.change(self.most, workers);
     }
 
-    /// So many from now on, and what was let pass before counts.
+    /// Sets the number of requests from now on; those that passed before still count.
     pub fn allow(&mut self, most: u32) {
         self.change(most, self.workers);
     }
@@ -147,28 +147,28 @@ impl PerMinute {
         }
     }
 
-    /// Takes one.
+    /// Takes one request.
     ///
     /// # Errors
-    /// When there is none: the moment from which on there is.
+    /// If none is left: the moment from which on one is.
     pub fn take(&mut self) -> Result<(), Instant> {
         let taken = self.ceiling.take();
         self.full_until = taken.err();
         taken
     }
 
-    /// Before this moment nothing passes, as far as was found out.
+    /// Returns the moment before which no request passes, as far as is known.
     pub fn full_until(&self) -> Option<Instant> {
         self.full_until
     }
 
-    /// How long one request takes at this worker's part of the rate.
+    /// Returns the time per request at this worker's part of the rate.
     pub fn each(&self) -> Duration {
         MINUTE * self.workers / self.most.max(1)
     }
 }
 
-fn share_of(limit: u32, share: Share) -> u32 {
+fn share_of(limit: u32, share: QuotaShare) -> u32 {
     let ours = u64::from(limit) * u64::from(share.capacity_percent) / 100;
     u32::try_from(ours).unwrap_or(u32::MAX).max(1)
 }
@@ -177,9 +177,9 @@ fn share_of(limit: u32, share: Share) -> u32 {
 mod tests {
     use super::*;
 
-    const SHARE: Share = Share { capacity_percent: 100, length: MINUTE };
+    const SHARE: QuotaShare = QuotaShare { capacity_percent: 100, length: MINUTE };
 
-    /// When each of the requests of three minutes passes, in milliseconds.
+    /// Returns the time at which each of the requests of three minutes passes, in milliseconds.
     async fn passed(ceiling: &Ceiling) -> Vec<u128> {
         let start = Instant::now();
         let mut passed = Vec::new();
@@ -192,7 +192,7 @@ mod tests {
         passed
     }
 
-    /// The most that passes in any time of a minute.
+    /// Returns the most requests that pass in any time of a minute.
     fn most_in_a_minute(passed: &[u128]) -> usize {
         let within = |begin: &u128| passed.iter().filter(|at| (*begin..begin + 60_000).contains(*at)).count();
         passed.iter().map(within).max().unwrap_or(0)
@@ -226,7 +226,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_window_lets_its_share_pass_at_once_and_never_twice_as_much() {
-        let ceiling = Ceiling::of_window(100, Share { capacity_percent: 50, ..SHARE });
+        let ceiling = Ceiling::of_window(100, QuotaShare { capacity_percent: 50, ..SHARE });
         let passed = passed(&ceiling).await;
         assert_eq!(passed.iter().filter(|at| **at == 0).count(), 50);
         assert!(most_in_a_minute(&passed) <= 100);

@@ -1,10 +1,9 @@
-//! The gate before Okta: what may be sent when, for all lanes and buckets of one connection.
+//! The rate-limit gate before Okta: admits requests, for all lanes and buckets of one connection.
 //!
-//! A request stands in the line of its bucket and lane. Only the head of a lane asks, interactive before
-//! bulk: for a slot, then the bucket's ledger, then the ceilings. Whoever may go has a slot and is counted
-//! in the ledger at that moment, so nothing is held while waiting. Invariant: what one worker was allowed
-//! and others told never exceeds what Okta announced, and half of what may be in hand at most waits for
-//! one bucket.
+//! A request waits at its bucket gate, in its lane. Only the head of a lane asks, interactive before bulk: for a slot,
+//! then the bucket's ledger, then the ceilings. An admitted request has a slot and counts in the ledger from that
+//! moment, so a waiting request holds nothing. Invariant: the requests that one worker admits, plus those in the
+//! signals of others, never exceed the announced limit, and at most half of the prefetch waits for one bucket.
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -18,55 +17,55 @@ use super::pure::constants::CONCURRENT_MAX;
 use super::pure::ledger::Backlog;
 use super::pure::signal::Signal;
 use super::pure::slots::Slots;
-use super::pure::window::{Heard, NotUntil, Share, Told};
+use super::pure::window::{NotUntil, Observation, Observed, QuotaShare};
 use crate::domain::bucket::Bucket;
 use crate::domain::ids::{ConnectionName, Lane};
 
 use super::gossip::{Census, Gossip};
-use super::permit::{Account, Ask, Budget, NotNow, Patience, Permit, Ticket};
+use super::permit::{Account, Ask, Budget, NotNow, Permit, Ticket, WhenBusy};
 use crate::event::{Event, Observer};
 
 pub use super::callers::CallerCeilings;
 
-use super::bucket_gate::{Line, Turn};
-use super::bucket_gates::{Lines, Settled, has_moved};
-use super::callers::{Leaving, Standing, check_hope};
+use super::bucket_gate::{Admission, BucketGate};
+use super::bucket_gates::{BucketGates, SettledAnswer, has_moved};
+use super::callers::{Leaving, WaitingGuard, fail_if_too_late};
 use super::ceiling::PerMinute;
-use super::non_idempotent::Emitting;
+use super::non_idempotent::NonIdempotentSlots;
 
-/// The longest the head of a lane sleeps before it looks again without being told to.
+/// The longest that the head of a lane sleeps before it asks again without a notification.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
-/// Messages of a lane in hand at once, as the settings have it when they say nothing.
+/// Default prefetch per lane.
 const PREFETCH: usize = 32;
 
-/// Messages of a lane that are delayed at once, for each that may be in hand: enough to reach the messages of other
+/// The most delayed messages of a lane, as a multiple of the prefetch: enough to reach the messages of other
 /// buckets behind some of an exhausted one, and few enough that a backlog stays in its queue.
 const DELAYED_PER_PREFETCH: usize = 2;
 
-/// How often there is something to tell even when nothing was heard.
+/// The longest time without gossip, even if nothing is new.
 const NEWS_EVERY: Duration = Duration::from_secs(5);
 
-/// What a gate goes by.
+/// Settings of one rate-limit gate.
 #[derive(Clone)]
-pub struct Terms {
-    /// Whose gate.
+pub struct GateSettings {
+    /// The connection.
     pub connection: ConnectionName,
-    /// What of each window is used.
-    pub share: Share,
-    /// Requests at once of all workers together.
+    /// The share of each window that is used.
+    pub share: QuotaShare,
+    /// The most concurrent requests of all workers together.
     pub concurrent_max: u32,
-    /// Messages of a lane in hand at once.
+    /// The prefetch per lane.
     pub prefetch: usize,
-    /// Requests per minute of all workers together, when there is a ceiling of our own.
+    /// The configured ceiling, if any, in requests per minute of all workers together.
     pub max_per_minute: Option<u32>,
     /// The ceilings of callers.
     pub callers: Arc<CallerCeilings>,
 }
 
-impl Terms {
-    /// What counts when nothing else is said.
-    pub fn new(connection: ConnectionName, share: Share) -> Self {
+impl GateSettings {
+    /// Creates the default settings.
+    pub fn new(connection: ConnectionName, share: QuotaShare) -> Self {
         Self {
             connection,
             share,
@@ -78,56 +77,56 @@ impl Terms {
     }
 }
 
-/// The gate of one connection.
+/// The rate-limit gate of one connection.
 pub struct Gate {
-    terms: Terms,
-    lines: Lines,
+    terms: GateSettings,
+    lines: BucketGates,
     slots: Mutex<Slots>,
-    /// A slot is free again.
+    /// A notification that a slot is free again.
     freed: Notify,
     own: Option<Mutex<PerMinute>>,
-    /// Bulk requests that stand in any line.
+    /// The bulk requests that wait at any bucket gate.
     pub(super) bulk_waiting: AtomicUsize,
-    /// Room in each lane for those that mail or mint something.
-    emitting: [Emitting; Lane::ALL.len()],
+    /// Slots in each lane for requests that send e-mail or create one-time secrets.
+    emitting: [NonIdempotentSlots; Lane::ALL.len()],
     backlog: Mutex<Counted>,
     admitted: AtomicU64,
-    /// There is something to tell the other workers.
+    /// A notification that there is news for the replicas.
     news: Notify,
     observer: Arc<dyn Observer>,
 }
 
-/// What is known of the work that waits in the broker.
+/// The known work that waits in the broker.
 #[derive(Debug, Clone, Copy)]
 struct Counted {
     census: Census,
     at: Option<Instant>,
-    /// How many had been admitted at that time.
+    /// The number of requests admitted up to that time.
     admitted: u64,
-    /// Since when more is in hand than could be if the queue were empty.
+    /// The time since when so many messages are in hand that the queue may not be empty.
     full_since: Option<Instant>,
     /// Requests per invocation, as a fading mean.
     calls: f64,
 }
 
-/// Why the head of a lane may not go.
-enum Held {
+/// The reason that the head of a lane may not go.
+enum HeadBlocked {
     /// No slot is free.
     Slots(NotUntil),
-    /// The bucket has nothing to give.
+    /// The bucket or a ceiling admits no request.
     Bucket(NotUntil),
-    /// Somebody waits in the lane before it.
+    /// An interactive request waits, which goes first.
     Yields,
-    /// The route is counted in another line by now.
+    /// The route belongs to another bucket gate by now.
     Moved,
 }
 
 impl Gate {
-    /// The gate of a connection on these terms. Nothing is known of other workers yet.
-    pub fn new(terms: Terms, observer: Arc<dyn Observer>) -> Arc<Self> {
+    /// Creates the gate of a connection with these settings, without any knowledge of replicas.
+    pub fn new(terms: GateSettings, observer: Arc<dyn Observer>) -> Arc<Self> {
         let worker = fastrand::u32(..);
         Arc::new(Self {
-            lines: Lines::new(terms.share, worker),
+            lines: BucketGates::new(terms.share, worker),
             slots: Mutex::new(Slots::new(terms.concurrent_max)),
             freed: Notify::new(),
             own: terms.max_per_minute.map(|most| Mutex::new(PerMinute::new(most))),
@@ -147,7 +146,7 @@ impl Gate {
         })
     }
 
-    /// What the broker counted last.
+    /// Returns the broker's last census.
     pub fn census(&self) -> Census {
         self.backlog.lock().unwrap_or_else(PoisonError::into_inner).census
     }
@@ -156,53 +155,53 @@ impl Gate {
         self.slots.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// How many may stand in one line before further messages are put aside.
+    /// Returns the most requests that wait at one bucket gate before further messages are delayed.
     pub(super) fn line_max(&self) -> usize {
         (self.terms.prefetch / 2).max(1)
     }
 
-    /// Waits for the caller's ceiling, for room among those that mail, in the bucket's line, and for a slot.
-    async fn let_through(&self, ask: &Ask<'_>) -> Result<Ticket, NotNow> {
+    /// Waits for the caller's ceiling, for a non-idempotent slot if necessary, at the bucket gate, and for a slot.
+    async fn acquire(&self, ask: &Ask<'_>) -> Result<Ticket, NotNow> {
         let route = self.lines.route(ask.method, ask.route);
         if let Some(caller) = ask.caller.and_then(|name| self.terms.callers.of(name)) {
-            // Whoever does not get further must not spend what its caller may send.
+            // A request that will be refused must not count against its caller's ceiling.
             let line = self.lines.of(route);
             self.check_length(line, ask)?;
-            check_hope(Some(self.not_before(line)), ask.not_after)?;
+            fail_if_too_late(Some(self.not_before(line)), ask.not_after)?;
             caller.admit(ask, self.line_max()).await?;
         }
         let emitting = match ask.emits {
             true => Some(self.emitting[ask.lane as usize].enter(ask, self.lines.of(route), self).await?),
             false => None,
         };
-        while !self.stand(route, ask).await? {} // what was learned meanwhile may have moved it
+        while !self.stand(route, ask).await? {} // an answer may have moved the route meanwhile
         if let Some(room) = emitting {
             room.forget(); // until it is settled
         }
         Ok(Ticket { route, lane: ask.lane, emits: ask.emits })
     }
 
-    /// Returns what becomes of a request that has waited as long as it may.
+    /// Returns the result of a request that has waited for as long as it may.
     fn time_is_up(&self, ask: &Ask<'_>) -> NotNow {
         if ask.not_after.is_some_and(|not_after| ask.leave_at.is_none_or(|leave_at| not_after <= leave_at)) {
             return NotNow::Passed;
         }
         let line = self.lines.of(self.lines.route(ask.method, ask.route));
-        NotNow::ComeAgain(line.aside(ask.lane).unwrap_or_default())
+        NotNow::Delay(line.aside(ask.lane).unwrap_or_default())
     }
 
-    /// Has a message put aside that would stand in a line which is long enough.
-    fn check_length(&self, line: &Line, ask: &Ask<'_>) -> Result<(), NotNow> {
-        if ask.patience == Patience::ComeAgain
+    /// Refuses a request, so that its message is delayed, if enough requests wait at the bucket gate.
+    fn check_length(&self, line: &BucketGate, ask: &Ask<'_>) -> Result<(), NotNow> {
+        if ask.when_busy == WhenBusy::Delay
             && line.waiting(ask.lane).load(Ordering::Relaxed) >= self.line_max()
             && let Some(wait) = line.aside(ask.lane)
         {
-            return Err(NotNow::ComeAgain(wait));
+            return Err(NotNow::Delay(wait));
         }
         Ok(())
     }
 
-    /// Stands in the line that the route has now; false when it has another one before its turn came.
+    /// Waits at the route's current bucket gate; returns false if the route moves to another one before its turn.
     async fn stand(&self, route: usize, ask: &Ask<'_>) -> Result<bool, NotNow> {
         let line = self.lines.of(route);
         if !line.is_waited_for() && self.ask(line, route, ask.lane).is_ok() {
@@ -212,12 +211,12 @@ impl Gate {
         self.wait(line, route, ask).await
     }
 
-    /// Waits in line for a lane's turn and then for the budget, unless that is in vain; false when the route
-    /// has another line by now.
-    async fn wait(&self, line: &Line, route: usize, ask: &Ask<'_>) -> Result<bool, NotNow> {
+    /// Waits for the turn in the lane and then for the budget, unless that is too late; returns false if the route
+    /// has another bucket gate by now.
+    async fn wait(&self, line: &BucketGate, route: usize, ask: &Ask<'_>) -> Result<bool, NotNow> {
         let _leaving = Leaving(&line.changed);
-        let _standing = Standing::new(line.waiting(ask.lane));
-        let _counted = (ask.lane == Lane::Bulk).then(|| Standing::new(&self.bulk_waiting));
+        let _standing = WaitingGuard::new(line.waiting(ask.lane));
+        let _counted = (ask.lane == Lane::Bulk).then(|| WaitingGuard::new(&self.bulk_waiting));
         let turn = line.turn(ask.lane).acquire();
         tokio::pin!(turn);
         let _turn = loop {
@@ -225,7 +224,7 @@ impl Gate {
             if has_moved(self.lines.place(route), line) {
                 return Ok(false);
             }
-            check_hope(Some(self.not_before(line)), ask.not_after)?;
+            fail_if_too_late(Some(self.not_before(line)), ask.not_after)?;
             tokio::select! {
                 biased;
                 turn = &mut turn => break turn.expect("the line is never closed"),
@@ -236,14 +235,14 @@ impl Gate {
             let (changed, freed) = (line.changed.notified(), self.freed.notified());
             let held = match self.head_asks(line, route, ask.lane) {
                 Ok(()) => return Ok(true),
-                Err(Held::Moved) => return Ok(false),
+                Err(HeadBlocked::Moved) => return Ok(false),
                 Err(held) => held,
             };
-            check_hope(Some(self.not_before(line)), ask.not_after)?;
+            fail_if_too_late(Some(self.not_before(line)), ask.not_after)?;
             let (until, is_slot) = match held {
-                Held::Slots(until) => (until, true),
-                Held::Bucket(until) => (until, false),
-                Held::Yields | Held::Moved => (NotUntil::NextAnswer, false),
+                HeadBlocked::Slots(until) => (until, true),
+                HeadBlocked::Bucket(until) => (until, false),
+                HeadBlocked::Yields | HeadBlocked::Moved => (NotUntil::NextAnswer, false),
             };
             let soon = Instant::now() + LOOK_AGAIN;
             let look_again = match until {
@@ -258,26 +257,26 @@ impl Gate {
         }
     }
 
-    /// The first moment at which bucket and ceiling have room for anybody, as far as is known.
-    pub(super) fn not_before(&self, line: &Line) -> Instant {
+    /// Returns the first moment at which bucket and ceiling have room, as far as is known.
+    pub(super) fn not_before(&self, line: &BucketGate) -> Instant {
         let own = self.own.as_ref().map(|own| own.lock().unwrap_or_else(PoisonError::into_inner));
         own.and_then(|own| own.full_until()).map_or(line.not_before(), |full| full.max(line.not_before()))
     }
 
-    /// The head of a lane asks; bulk yields to whoever waits in front of it.
-    fn head_asks(&self, line: &Line, route: usize, lane: Lane) -> Result<(), Held> {
+    /// Asks for the head of a lane; bulk requests yield to waiting interactive ones.
+    fn head_asks(&self, line: &BucketGate, route: usize, lane: Lane) -> Result<(), HeadBlocked> {
         if lane == Lane::Bulk && line.waiting(Lane::Interactive).load(Ordering::Relaxed) > 0 {
             let moved = has_moved(self.lines.place(route), line);
-            return Err(if moved { Held::Moved } else { Held::Yields });
+            return Err(if moved { HeadBlocked::Moved } else { HeadBlocked::Yields });
         }
         self.ask(line, route, lane)
     }
 
     /// Asks for a slot, the ledger and the ceilings once.
-    fn ask(&self, line: &Line, route: usize, lane: Lane) -> Result<(), Held> {
+    fn ask(&self, line: &BucketGate, route: usize, lane: Lane) -> Result<(), HeadBlocked> {
         let now = Instant::now();
         let mut slots = self.slots();
-        slots.check(now.into_std(), lane).map_err(Held::Slots)?;
+        slots.check(now.into_std(), lane).map_err(HeadBlocked::Slots)?;
         let backlog = self.backlog(line, &slots, now);
         let mut own = self.own.as_ref().map(|own| own.lock().unwrap_or_else(PoisonError::into_inner));
         let was_full = own.as_ref().and_then(|own| own.full_until());
@@ -288,14 +287,14 @@ impl Gate {
         if is_full > was_full {
             line.exhausted.notify_waiters();
         }
-        let Some((asked, turn)) = asked else { return Err(Held::Moved) };
+        let Some((asked, turn)) = asked else { return Err(HeadBlocked::Moved) };
         if asked.is_ok() {
             slots.take(lane);
         }
         drop(slots);
         match turn {
-            Turn::Unchanged => {}
-            Turn::Exhausted(until) => {
+            Admission::Unchanged => {}
+            Admission::Exhausted(until) => {
                 line.exhausted.notify_waiters();
                 let wait = until.saturating_duration_since(now);
                 self.note(&Event::BucketExhausted {
@@ -304,7 +303,7 @@ impl Gate {
                     wait,
                 });
             }
-            Turn::Recovered => self.note_recovered(line.bucket),
+            Admission::Recovered => self.note_recovered(line.bucket),
         }
         if asked.is_ok() {
             self.news.notify_one();
@@ -312,14 +311,14 @@ impl Gate {
         if asked.is_ok() && lane == Lane::Bulk {
             self.admitted.fetch_add(1, Ordering::Relaxed);
         }
-        asked.map_err(Held::Bucket)
+        asked.map_err(HeadBlocked::Bucket)
     }
 
-    /// How many bulk requests are known to wait for a bucket, in all workers.
+    /// Returns the bulk requests known to wait for a bucket, in all workers.
     ///
-    /// With little in hand the queue is empty. With much in hand only the broker's count says what is
-    /// behind, as long as it was made since and has not been used up.
-    fn backlog(&self, line: &Line, slots: &Slots, now: Instant) -> Backlog {
+    /// With few messages in hand the queue is empty. With many in hand only the broker's count shows the
+    /// queue, if it was taken since then and has not been used up.
+    fn backlog(&self, line: &BucketGate, slots: &Slots, now: Instant) -> Backlog {
         let mut counted = self.backlog.lock().unwrap_or_else(PoisonError::into_inner);
         let workers = u64::from(counted.census.workers);
         let standing = line.waiting(Lane::Bulk).load(Ordering::Relaxed) as u64 + 1;
@@ -336,7 +335,7 @@ impl Gate {
             }
             counted.census.queued
         };
-        // What is on its way goes on as often as an invocation calls.
+        // An invocation in flight will send the rest of its usual number of requests.
         let begun = (u64::from(slots.busy(Lane::Bulk)) * workers) as f64 * (counted.calls - 1.0);
         Some(((queued + here * workers) as f64 * counted.calls + begun).ceil() as u64)
     }
@@ -356,10 +355,10 @@ impl Budget for Arc<Gate> {
         if ask.not_after.is_some_and(|at| at <= Instant::now()) {
             return Err(NotNow::Passed);
         }
-        let let_through = self.let_through(&ask);
+        let acquire = self.acquire(&ask);
         let ticket = match ask.not_after.into_iter().chain(ask.leave_at).min() {
-            None => let_through.await?,
-            Some(at) => timeout_at(at, let_through).await.unwrap_or_else(|_| Err(self.time_is_up(&ask)))?,
+            None => acquire.await?,
+            Some(at) => timeout_at(at, acquire).await.unwrap_or_else(|_| Err(self.time_is_up(&ask)))?,
         };
         Ok(Permit::new(Arc::<Gate>::clone(self), ticket))
     }
@@ -373,7 +372,7 @@ impl Budget for Arc<Gate> {
     }
 
     fn concluded(&self, lane: Lane, requests: u32) {
-        /// Over so many invocations the mean fades.
+        /// The number of invocations over which the mean fades.
         const MEMORY: f64 = 32.0;
         if lane == Lane::Bulk && requests > 0 {
             let mut counted = self.backlog.lock().unwrap_or_else(PoisonError::into_inner);
@@ -383,12 +382,12 @@ impl Budget for Arc<Gate> {
 }
 
 impl Account for Gate {
-    fn settle(&self, ticket: Ticket, heard: Heard) {
-        let Settled { bucket, lowered, gone } = self.lines.settle(ticket.route, heard);
+    fn settle(&self, ticket: Ticket, heard: Observed) {
+        let SettledAnswer { bucket, lowered, gone } = self.lines.settle(ticket.route, heard);
         {
             let mut slots = self.slots();
             slots.release(ticket.lane);
-            if heard.told == Told::Crowded {
+            if heard.told == Observation::Crowded {
                 slots.shrink(heard.at, fastrand::f64());
             }
         }
@@ -418,7 +417,7 @@ impl Gossip for Gate {
     }
 
     fn tell(&self) -> Vec<Signal> {
-        self.lines.in_use().filter_map(Line::tell).collect()
+        self.lines.in_use().filter_map(BucketGate::tell).collect()
     }
 
     fn hear(&self, signal: &Signal) {

@@ -1,30 +1,30 @@
-//! The port of gossip: what the workers of a connection tell each other of its budget.
+//! The port of gossip: signals between the workers of a connection about its budget.
 
 use async_trait::async_trait;
 
 use super::pure::signal::Signal;
 
-/// What the workers of a connection know of each other, so that together they keep within its budget.
+/// The gossip between the workers of a connection, by which together they stay within its budget.
 #[async_trait]
 pub trait Gossip: Send + Sync {
-    /// Waits until there is something to tell.
+    /// Waits until there is news for the replicas.
     async fn news(&self);
 
-    /// What there is to tell now.
+    /// Returns the signals to send now.
     fn tell(&self) -> Vec<Signal>;
 
-    /// Another worker has told something. Loss, delay, repetition and lies are to be expected.
+    /// Takes in another worker's signal, which may be late, repeated or false; signals may also get lost.
     fn hear(&self, signal: &Signal);
 
-    /// The broker has counted.
+    /// Takes in the broker's census.
     fn counted(&self, census: Census);
 }
 
-/// What the broker counts for a connection.
+/// The broker's counts for a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Census {
-    /// Workers that serve it, this one included.
+    /// Workers that serve the connection, this one included.
     pub workers: u32,
-    /// Messages that wait in its bulk queue, not yet delivered to anybody.
+    /// Messages that wait in its bulk queue, not yet delivered to a worker.
     pub queued: u64,
 }

@@ -1,57 +1,57 @@
-//! Room for requests that mail or mint something.
+//! Slots for non-idempotent requests, which send e-mail or create one-time secrets.
 //!
-//! What was on its way when a worker died nobody can be sure of, and such a request cannot be sent again on
-//! suspicion; so few of them are on their way at once. Each lane has room of its own: nobody who waits for an
-//! answer waits behind those whom nobody waits for.
+//! If a worker dies with such a request in flight, its outcome is unknown, and it must not be retried blindly; so few
+//! of them are in flight at once. Each lane has its own slots: no head-of-line blocking of interactive requests by
+//! bulk ones.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::sync::{Semaphore, SemaphorePermit};
 
-use super::permit::{Ask, NotNow, Patience};
+use super::permit::{Ask, NotNow, WhenBusy};
 use crate::domain::ids::Lane;
 
-use super::bucket_gate::Line;
-use super::callers::{Standing, check_hope};
+use super::bucket_gate::BucketGate;
+use super::callers::{WaitingGuard, fail_if_too_late};
 use super::gate::Gate;
 
-/// So many of a lane are on their way at once.
+/// The most such requests of a lane in flight.
 const EMITTING_MAX: usize = 2;
 
-/// After how long a message comes again that found too many waiting.
+/// The delay of a message that finds too many waiting.
 const COME_AGAIN: Duration = Duration::from_secs(5);
 
-/// The room in one lane.
-pub(super) struct Emitting {
+/// The slots of one lane.
+pub(super) struct NonIdempotentSlots {
     room: Semaphore,
     waiting: AtomicUsize,
 }
 
-impl Default for Emitting {
+impl Default for NonIdempotentSlots {
     fn default() -> Self {
         Self { room: Semaphore::new(EMITTING_MAX), waiting: AtomicUsize::new(0) }
     }
 }
 
-impl Emitting {
-    /// Waits for room, unless that is in vain or many do.
+impl NonIdempotentSlots {
+    /// Waits for a slot, unless that is too late or too many wait.
     pub async fn enter(
         &self,
         ask: &Ask<'_>,
-        line: &Line,
+        line: &BucketGate,
         gate: &Gate,
     ) -> Result<SemaphorePermit<'_>, NotNow> {
-        let _standing = Standing::new(&self.waiting);
-        if ask.patience == Patience::ComeAgain && self.waiting.load(Ordering::Relaxed) > gate.line_max() {
-            return Err(NotNow::ComeAgain(COME_AGAIN));
+        let _standing = WaitingGuard::new(&self.waiting);
+        if ask.when_busy == WhenBusy::Delay && self.waiting.load(Ordering::Relaxed) > gate.line_max() {
+            return Err(NotNow::Delay(COME_AGAIN));
         }
-        let _counted = (ask.lane == Lane::Bulk).then(|| Standing::new(&gate.bulk_waiting));
+        let _counted = (ask.lane == Lane::Bulk).then(|| WaitingGuard::new(&gate.bulk_waiting));
         let room = self.room.acquire();
         tokio::pin!(room);
         loop {
             let exhausted = line.exhausted.notified();
-            check_hope(Some(gate.not_before(line)), ask.not_after)?;
+            fail_if_too_late(Some(gate.not_before(line)), ask.not_after)?;
             tokio::select! {
                 biased;
                 room = &mut room => return Ok(room.expect("the room is never closed")),
@@ -60,7 +60,7 @@ impl Emitting {
         }
     }
 
-    /// One of them is over.
+    /// Releases a slot.
     pub fn leave(&self) {
         self.room.add_permits(1);
     }

@@ -8,29 +8,29 @@ use tokio::time::Instant;
 
 use crate::domain::ids::Lane;
 
-use super::pure::observation::{Heard, Told};
+use super::pure::observation::{Observation, Observed};
 
-/// Messages of a lane that a worker has delayed at once, where nobody says how many are in hand.
+/// Default for the most delayed messages of a lane, if the prefetch is unknown.
 const DELAYED_MAX: usize = 64;
 
-/// The budget of one connection: nobody sends without a permit.
+/// The budget of one connection: no request is sent without a permit.
 #[async_trait]
 pub trait Budget: Send + Sync {
     /// Waits until one request may go.
     ///
     /// # Errors
-    /// When it may not go in time, or should not be waited for in the worker.
+    /// If the request may not go in time, or should not wait in the worker.
     async fn admit(&self, ask: Ask<'_>) -> Result<Permit, NotNow>;
 
-    /// An invocation of this lane has ended after so many requests: others like it will take as many.
+    /// Records the number of requests of an ended invocation of this lane, as an estimate for others.
     fn concluded(&self, _lane: Lane, _requests: u32) {}
 
-    /// Returns how many workers serve the connection, as far as is known.
+    /// Returns the number of workers that serve the connection, as far as is known.
     fn workers(&self) -> u32 {
         1
     }
 
-    /// Returns how many messages of a lane this worker may have delayed at once.
+    /// Returns the most messages of a lane that this worker may have delayed at once.
     fn delayed_max(&self) -> usize {
         DELAYED_MAX
     }
@@ -39,60 +39,60 @@ pub trait Budget: Send + Sync {
 /// One request that asks to be sent.
 #[derive(Debug, Clone, Copy)]
 pub struct Ask<'a> {
-    /// Its method.
+    /// The method.
     pub method: &'a http::Method,
-    /// Its path template.
+    /// The path template.
     pub route: &'static str,
-    /// For whom.
+    /// The lane.
     pub lane: Lane,
-    /// Who asked, where callers have ceilings of their own.
+    /// The caller, which may have a ceiling of its own.
     pub caller: Option<&'a str>,
-    /// Until when it may wait.
+    /// The moment until which the request may wait.
     pub not_after: Option<Instant>,
-    /// When the message must come again rather than wait longer in hand, however patient it is: RabbitMQ takes a
-    /// delivery back that is held for long, and counts it as a failed one.
+    /// The moment at which the message must be delayed instead of waiting longer in hand: RabbitMQ takes a
+    /// delivery back that is held for long, and counts it as failed.
     pub leave_at: Option<Instant>,
-    /// Whether it mails or mints something: few such are on their way at once, because what was when a worker died
-    /// nobody can be sure of.
+    /// True if the request sends e-mail or creates a one-time secret: few such are in flight at once, because their
+    /// outcome is unknown if the worker dies.
     pub emits: bool,
-    /// What to do in a long line.
-    pub patience: Patience,
+    /// The behavior while many wait for the bucket.
+    pub when_busy: WhenBusy,
 }
 
-/// What to do in a long line.
+/// The behavior of a request while many wait for its bucket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Patience {
-    /// Wait in the worker: the invocation has begun.
+pub enum WhenBusy {
+    /// It waits in the worker: the invocation has begun.
     Wait,
-    /// Make room for messages of other buckets: nothing has been sent, so the message may come again.
-    ComeAgain,
+    /// It makes room for messages of other buckets: nothing has been sent, so the message may be delayed.
+    Delay,
 }
 
-/// Why a request may not go.
+/// The reason that a request may not go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NotNow {
-    /// Known in advance: not before this moment, which is too late.
+    /// The budget has no room before this moment, which is too late.
     NotBefore(Instant),
-    /// The time passed in line.
+    /// The deadline passed while the request waited.
     Passed,
-    /// Half of what may be in hand waits for the same already: put the message aside for so long.
-    ComeAgain(Duration),
+    /// Half of the prefetch waits for the same already: delay the message for this time.
+    Delay(Duration),
 }
 
-/// Where permits come from and go back to.
+/// The account that gives permits and takes them back.
 pub trait Account: Send + Sync {
-    /// A request is over.
-    fn settle(&self, ticket: Ticket, heard: Heard);
+    /// Settles a finished request.
+    fn settle(&self, ticket: Ticket, heard: Observed);
 }
 
-/// What a permit was given for.
+/// The request that a permit was given for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Ticket {
-    /// The route, as the account numbers them: it is counted where that is counted.
+    /// The route, by the account's number: the request counts where its route counts.
     pub route: usize,
     /// The lane.
     pub lane: Lane,
-    /// Whether it mails or mints something.
+    /// True if the request sends e-mail or creates a one-time secret.
     pub emits: bool,
 }
 
@@ -104,19 +104,19 @@ pub struct Permit {
 }
 
 impl Permit {
-    /// A permit of this account.
+    /// Creates a permit of this account.
     pub fn new(account: Arc<dyn Account>, ticket: Ticket) -> Self {
         Self { account: Some(account), ticket, given: Instant::now() }
     }
 
-    /// Gives the permit back with what the answer told, or that none came.
-    pub fn heard(mut self, told: Told) {
+    /// Gives the permit back with the observation from the answer, or from its absence.
+    pub fn heard(mut self, told: Observation) {
         self.settle(told);
     }
 
-    fn settle(&mut self, told: Told) {
+    fn settle(&mut self, told: Observation) {
         if let Some(account) = self.account.take() {
-            let heard = Heard { told, sent: self.given.into_std(), at: Instant::now().into_std() };
+            let heard = Observed { told, sent: self.given.into_std(), at: Instant::now().into_std() };
             account.settle(self.ticket, heard);
         }
     }
@@ -124,6 +124,6 @@ impl Permit {
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        self.settle(Told::Lost);
+        self.settle(Observation::Lost);
     }
 }

@@ -1,9 +1,9 @@
-//! When messages that were put aside come back, and when one more should.
+//! The times at which delayed messages come back, and the delay for one more.
 //!
-//! A message should be back a little before its turn: too late leaves the line empty, too early costs
-//! another round. Its turn comes when those in line and those who come back before it have gone at the
-//! even pace. Knows nothing of the messages but when they return; one whose worker has gone is missed by
-//! nobody, because every entry is over at its time.
+//! A message should be back a little before its turn: a late one leaves the bucket idle, an early one costs another
+//! delay. Its turn comes when the waiting requests and those that come back before it have gone at the even pace. The
+//! timetable knows only the times of returns. A message that does not come back needs no cleanup, because every entry
+//! ends at its time.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -12,25 +12,25 @@ use tokio::time::Instant;
 
 use crate::domain::topology::DELAY_TIERS;
 
-/// The longest time a message is put aside for: by then workers may have come or left.
+/// The longest delay of a message: by then workers may have come or left.
 const ASIDE_MAX: Duration = Duration::from_secs(300);
 
 /// The messages that are expected back.
 #[derive(Debug, Clone)]
 pub(super) struct Timetable {
     begun: Instant,
-    /// How many return in each second since then.
+    /// The number of returns in each second since then.
     returns: BTreeMap<u64, u32>,
 }
 
 impl Timetable {
-    /// Nobody is expected.
+    /// Creates an empty timetable.
     pub fn new() -> Self {
         Self { begun: Instant::now(), returns: BTreeMap::new() }
     }
 
-    /// For how long one more message should be put aside, when `standing` are in line, the bucket `opens`
-    /// in so long, and `pace` go in a second. `None` when its turn comes before the shortest tier returns.
+    /// Returns the delay for one more message, if `standing` requests wait, the bucket opens after `opens`, and `pace`
+    /// requests go per second. `None` if its turn comes before the shortest delay queue returns it.
     pub fn put(&mut self, now: Instant, standing: usize, opens: Duration, pace: f64) -> Option<Duration> {
         let turn = self.turn(now, standing, opens, pace);
         let (_, tier) =
@@ -39,7 +39,7 @@ impl Timetable {
         Some(tier)
     }
 
-    /// In how many seconds the line will have nobody left to serve.
+    /// Returns the seconds until no earlier request is left.
     fn turn(&mut self, now: Instant, standing: usize, opens: Duration, pace: f64) -> f64 {
         self.forget(now);
         let begin = self.second(now);
@@ -54,13 +54,13 @@ impl Timetable {
         turn
     }
 
-    /// How many are expected back.
+    /// Returns the number of messages expected back.
     pub fn expected(&mut self, now: Instant) -> u64 {
         self.forget(now);
         self.returns.values().map(|count| u64::from(*count)).sum()
     }
 
-    /// Those whose time has come are in line again, or in the queue.
+    /// Forgets the messages that are back at the bucket gate, or in their queue.
     fn forget(&mut self, now: Instant) {
         let begin = self.second(now);
         while let Some(entry) = self.returns.first_entry().filter(|entry| *entry.key() <= begin) {
@@ -92,7 +92,7 @@ mod tests {
     fn who_is_next_comes_back_first_and_nobody_after_its_turn() {
         let now = Instant::now();
         let mut timetable = Timetable::new();
-        // Sixteen in line take 10.7 s at this pace.
+        // Sixteen waiting requests take 10.7 s at this pace.
         let waits = counted(&mut timetable, now, 1000, 1.5);
         let expected = BTreeMap::from([(5, 7), (15, 67), (60, 90), (120, 270), (300, 566)]);
         assert_eq!(waits, expected);

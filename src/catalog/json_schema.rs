@@ -6,7 +6,7 @@
 
 use serde_json::{Value, json};
 
-use crate::tools::catalogue::{CATALOGUE, Entry};
+use crate::tools::catalogue::{CATALOGUE, CatalogueEntry};
 
 use super::message::definitions;
 
@@ -23,7 +23,7 @@ pub fn json_schema() -> Value {
 }
 
 /// Returns the schema of one subtool's invocations; `at` maps a name to the location of its definition.
-pub(super) fn invocation(entry: &Entry, at: impl Fn(&str) -> String) -> Value {
+pub(super) fn invocation(entry: &CatalogueEntry, at: impl Fn(&str) -> String) -> Value {
     let name = entry.manifest.name;
     let arguments = (entry.arguments)();
     let needs_some =

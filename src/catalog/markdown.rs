@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 
 use serde_json::Value;
 
-use crate::tools::catalogue::{CATALOGUE, Case, Entry};
+use crate::tools::catalogue::{ArgumentCase, CATALOGUE, CatalogueEntry};
 use crate::tools::{Cost, Manifest};
 
 use super::schema::names_type;
@@ -46,8 +46,8 @@ pub fn markdown() -> String {
 const INFALLIBLE: &str = "a string takes everything";
 
 /// Formats the idempotency class of each case: `emit`; ``transition with `send_email: false` ``.
-fn repeated(entry: &Entry) -> String {
-    let case = |Case { with, repeat }: Case| {
+fn repeated(entry: &CatalogueEntry) -> String {
+    let case = |ArgumentCase { with, repeat }: ArgumentCase| {
         let arguments: Vec<_> = with.iter().map(|(name, value)| format!("`{name}: {value}`")).collect();
         let with = if arguments.is_empty() { "" } else { " with " };
         format!("{}{with}{}", repeat.as_str(), arguments.join(" and "))
@@ -55,7 +55,7 @@ fn repeated(entry: &Entry) -> String {
     entry.cases().into_iter().map(case).collect::<Vec<_>>().join("; ")
 }
 
-fn subtool(text: &mut String, entry: &Entry) {
+fn subtool(text: &mut String, entry: &CatalogueEntry) {
     let Manifest { name, summary, not_for, cost, returns, kind, scope, .. } = entry.manifest;
     let (kind, repeat) = (kind.as_str(), repeated(entry));
     write!(text, "\n## {name}\n\n{summary} {not_for}\n\n").expect(INFALLIBLE);

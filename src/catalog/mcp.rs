@@ -5,8 +5,8 @@
 
 use serde_json::{Value, json};
 
-use crate::tools::catalogue::Entry;
-use crate::tools::{Kind, Repeat};
+use crate::tools::catalogue::CatalogueEntry;
+use crate::tools::{Idempotency, ToolKind};
 
 use super::message;
 use super::options;
@@ -19,12 +19,12 @@ pub const OPTIONS: &str = "options";
 pub const RESULT_BYTES_USUAL: u32 = 64 * 1024;
 
 /// Returns the result of `tools/list` for these subtools.
-pub fn tools<'a>(entries: impl IntoIterator<Item = &'a Entry>) -> Value {
+pub fn tools<'a>(entries: impl IntoIterator<Item = &'a CatalogueEntry>) -> Value {
     json!({ "tools": entries.into_iter().map(tool).collect::<Vec<_>>() })
 }
 
 /// Returns one subtool as a tool.
-pub fn tool(entry: &Entry) -> Value {
+pub fn tool(entry: &CatalogueEntry) -> Value {
     let title = title(entry.manifest.name);
     json!({
         "name": entry.manifest.name,
@@ -34,7 +34,7 @@ pub fn tool(entry: &Entry) -> Value {
         "outputSchema": message::of_a_tool(entry),
         "annotations": {
             "title": title,
-            "readOnlyHint": entry.manifest.kind == Kind::Read,
+            "readOnlyHint": entry.manifest.kind == ToolKind::Read,
             "destructiveHint": is_destructive(entry),
             "idempotentHint": is_idempotent(entry.repeat()),
             // A tool talks to one org, a closed world of its users, groups and applications.
@@ -43,7 +43,7 @@ pub fn tool(entry: &Entry) -> Value {
     })
 }
 
-fn input(entry: &Entry) -> Value {
+fn input(entry: &CatalogueEntry) -> Value {
     let mut input = plain(bare((entry.arguments)()));
     let part = input.as_object_mut().expect("arguments are an object");
     part.remove("description"); // the tool's own says more
@@ -53,27 +53,27 @@ fn input(entry: &Entry) -> Value {
 }
 
 /// Returns the schema of the options that a caller of the tool may choose.
-pub fn options(entry: &Entry) -> Value {
+pub fn options(entry: &CatalogueEntry) -> Value {
     plain(options::of_a_tool(entry))
 }
 
 /// Returns true if a call may destroy something for good. That includes a password that is reset, expired or
 /// replaced, so the kind `credentials` counts, and a subtool that needs it for some arguments; changes of the
 /// kind `write` can be undone.
-fn is_destructive(entry: &Entry) -> bool {
-    let takes_away = |kind: Kind| match kind {
-        Kind::Read | Kind::Write => false,
-        Kind::Destructive | Kind::Credentials => true,
+fn is_destructive(entry: &CatalogueEntry) -> bool {
+    let takes_away = |kind: ToolKind| match kind {
+        ToolKind::Read | ToolKind::Write => false,
+        ToolKind::Destructive | ToolKind::Credentials => true,
     };
     takes_away(entry.manifest.kind) || entry.may_also_need().is_some_and(takes_away)
 }
 
 /// Returns true if a second call with the same arguments changes nothing more. Okta refuses to create the same
 /// object twice, and a step taken twice is recognized; subtools that send e-mail or create a secret do so each time.
-fn is_idempotent(repeat: Repeat) -> bool {
+fn is_idempotent(repeat: Idempotency) -> bool {
     match repeat {
-        Repeat::Read | Repeat::Set | Repeat::Create | Repeat::Transition => true,
-        Repeat::Emit => false,
+        Idempotency::Read | Idempotency::Set | Idempotency::Create | Idempotency::Transition => true,
+        Idempotency::NonIdempotent => false,
     }
 }
 

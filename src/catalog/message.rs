@@ -5,15 +5,15 @@ use schemars::{JsonSchema, Schema};
 use serde_json::{Map, Value, json};
 
 use crate::domain::bucket::Bucket;
-use crate::domain::result::{Answer, Effect, ErrorCode, Failure, Status};
-use crate::tools::Kind;
-use crate::tools::catalogue::{CATALOGUE, Entry};
+use crate::domain::result::{Effect, ErrorCode, Failure, ResultMessage, Status};
+use crate::tools::ToolKind;
+use crate::tools::catalogue::{CATALOGUE, CatalogueEntry};
 
 use super::schema::{bare, plain, silent};
 
 /// Returns the schema of a result message; `at` maps a name to the location of its definition.
 pub(super) fn result(at: impl Fn(&str) -> String) -> Value {
-    let mut message = bare(written::<Answer>());
+    let mut message = bare(written::<ResultMessage>());
     let properties = message["properties"].as_object_mut().expect("a message is an object");
     properties.insert("result".into(), json!({
         "description": "Of a success the subtool's result, of a plan the plan; `null` when it was too large (`result_omitted`).",
@@ -120,8 +120,8 @@ fn effect() -> Value {
 }
 
 /// Returns the schema of the part of a result message that an agent sees: status, and result or error.
-pub(super) fn of_a_tool(entry: &Entry) -> Value {
-    let is_write = entry.manifest.kind != Kind::Read;
+pub(super) fn of_a_tool(entry: &CatalogueEntry) -> Value {
+    let is_write = entry.manifest.kind != ToolKind::Read;
     let mut statuses = vec![Status::Succeeded, Status::Failed];
     let mut results = vec![silent_but_first(plain(bare((entry.result)())))];
     if is_write {

@@ -7,16 +7,16 @@
 
 use serde_json::{Map, Value, json};
 
-use crate::tools::catalogue::Entry;
+use crate::tools::catalogue::CatalogueEntry;
 
 use super::schema::{allow_null, bare, each, names_type, plain, say};
 
 /// Returns the array for the field `tools` of a request.
-pub fn tools<'a>(entries: impl IntoIterator<Item = &'a Entry>) -> Value {
+pub fn tools<'a>(entries: impl IntoIterator<Item = &'a CatalogueEntry>) -> Value {
     entries.into_iter().map(tool).collect()
 }
 
-fn tool(entry: &Entry) -> Value {
+fn tool(entry: &CatalogueEntry) -> Value {
     let mut parameters = plain(bare((entry.arguments)()));
     let strict = !has_open_object(&parameters);
     if strict {

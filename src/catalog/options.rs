@@ -4,8 +4,8 @@ use serde_json::{Map, Value, json};
 
 use super::mcp;
 use crate::domain::invocation::{FIELDS_MAX, REASON_CHARS_MAX, RESULT_BYTES_MAX, RESULT_BYTES_USUAL};
-use crate::tools::Kind;
-use crate::tools::catalogue::Entry;
+use crate::tools::ToolKind;
+use crate::tools::catalogue::CatalogueEntry;
 
 /// Returns the schema of all options.
 pub(super) fn all() -> Value {
@@ -19,13 +19,13 @@ pub(super) fn all() -> Value {
 
 /// Returns the schema of the options of a subtool that a caller of the tool may choose. The server decides on
 /// the rest.
-pub(super) fn of_a_tool(entry: &Entry) -> Value {
+pub(super) fn of_a_tool(entry: &CatalogueEntry) -> Value {
     let mut names = vec!["fields"];
     if entry.is_list {
         names.push("count_only");
     }
     names.push("max_bytes");
-    if entry.manifest.kind != Kind::Read {
+    if entry.manifest.kind != ToolKind::Read {
         names.push("dry_run");
     }
     names.push("reason");

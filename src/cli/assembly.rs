@@ -7,26 +7,26 @@ use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use tokio::sync::watch;
 
-use crate::budget::gate::{CallerCeilings, Gate, Terms};
+use crate::budget::gate::{CallerCeilings, Gate, GateSettings};
 use crate::budget::gossip::Gossip;
-use crate::budget::pure::window::Share;
-use crate::config::{Config, Connection as Settings};
+use crate::budget::pure::window::QuotaShare;
+use crate::config::{Config, ConnectionSection};
 use crate::domain::http::{NoAnswer, Request, Response};
 use crate::domain::ids::ConnectionName;
 use crate::event::Observer;
 use crate::okta::{AnswerRoom, OktaClient};
-use crate::policy::authorization::{Caller, Callers};
+use crate::policy::authorization::{CallerPermissions, Callers};
 use crate::policy::reply_to::ReplyPolicy;
 use crate::rabbit::Gossips;
-use crate::worker::breaker::Pulse;
+use crate::worker::breaker::Breaker;
 use crate::worker::clock::Clock;
 use crate::worker::ports::Okta;
 use crate::worker::{Connection, Rules};
 
-use super::Refusal;
+use super::NotBegun;
 
 /// The resources that all gates share.
-pub(super) struct Ground {
+pub(super) struct Shared {
     /// The limit of messages in hand per lane.
     pub prefetch: usize,
     /// The rate ceilings per minute of the callers.
@@ -37,7 +37,7 @@ pub(super) struct Ground {
     pub observer: Arc<dyn Observer>,
 }
 
-impl Ground {
+impl Shared {
     /// Creates the resources from the settings.
     pub fn new(config: &Config, observer: &Arc<dyn Observer>) -> Self {
         Self {
@@ -51,15 +51,15 @@ impl Ground {
 
 /// Returns the ceilings of the callers that have one.
 pub(super) fn ceilings(callers: &Callers) -> impl Iterator<Item = (String, u32)> {
-    let most = |(name, caller): (&String, &Caller)| Some((name.clone(), caller.max_per_minute?));
+    let most = |(name, caller): (&String, &CallerPermissions)| Some((name.clone(), caller.max_per_minute?));
     callers.0.iter().filter_map(most)
 }
 
 /// The client of an org, whose credential can be replaced between two requests, also for messages in hand.
-struct Way(ArcSwap<Arc<dyn Okta>>);
+struct SwitchableClient(ArcSwap<Arc<dyn Okta>>);
 
 #[async_trait]
-impl Okta for Way {
+impl Okta for SwitchableClient {
     async fn send(&self, request: &Request) -> Result<Response, NoAnswer> {
         self.0.load_full().send(request).await
     }
@@ -67,54 +67,54 @@ impl Okta for Way {
 
 /// One org behind its gate, with the settings it was made from.
 #[derive(Clone)]
-pub(super) struct Org {
-    settings: Settings,
+pub(super) struct ServedOrg {
+    settings: ConnectionSection,
     connection: Arc<Connection>,
     gate: Arc<Gate>,
-    way: Arc<Way>,
-    /// The client to use from [`Org::take_effect`] on.
+    way: Arc<SwitchableClient>,
+    /// The client to use from [`ServedOrg::take_effect`] on.
     okta: Arc<dyn Okta>,
 }
 
 /// The orgs by name.
-pub(super) type Orgs = HashMap<ConnectionName, Org>;
+pub(super) type Orgs = HashMap<ConnectionName, ServedOrg>;
 
 /// Builds the configured orgs over HTTPS. Keeps of an unchanged org its client and the known state of its rate-limit
 /// budget.
-pub(super) fn orgs(config: &Config, ground: &Ground, before: &Orgs) -> Result<Orgs, Refusal> {
-    let org = |settings: &Settings| {
+pub(super) fn orgs(config: &Config, ground: &Shared, before: &Orgs) -> Result<Orgs, NotBegun> {
+    let org = |settings: &ConnectionSection| {
         let org = match before.get(&settings.name) {
             Some(org) if org.settings == *settings => org.clone(),
             Some(org) => org.changed(settings, ground)?,
-            None => Org::new(settings, over_https(settings, ground)?, gate(settings, ground)),
+            None => ServedOrg::new(settings, over_https(settings, ground)?, gate(settings, ground)),
         };
         Ok((settings.name.clone(), org))
     };
     config.connections.iter().map(org).collect()
 }
 
-impl Org {
+impl ServedOrg {
     /// Creates an org with this client.
-    pub fn new(settings: &Settings, okta: Arc<dyn Okta>, gate: Arc<Gate>) -> Self {
-        let way = Arc::new(Way(ArcSwap::from_pointee(Arc::clone(&okta))));
+    pub fn new(settings: &ConnectionSection, okta: Arc<dyn Okta>, gate: Arc<Gate>) -> Self {
+        let way = Arc::new(SwitchableClient(ArcSwap::from_pointee(Arc::clone(&okta))));
         Self::with(settings, gate, (way, okta), Arc::default())
     }
 
     fn with(
-        settings: &Settings,
+        settings: &ConnectionSection,
         gate: Arc<Gate>,
-        (way, okta): (Arc<Way>, Arc<dyn Okta>),
-        pulse: Arc<Pulse>,
+        (way, okta): (Arc<SwitchableClient>, Arc<dyn Okta>),
+        breaker: Arc<Breaker>,
     ) -> Self {
         let (name, subtools) = (settings.name.clone(), settings.subtools.clone());
         let budget = Arc::new(Arc::clone(&gate));
-        let mut connection = Connection::new(name, Arc::<Way>::clone(&way), budget, subtools);
-        connection.pulse = pulse;
+        let mut connection = Connection::new(name, Arc::<SwitchableClient>::clone(&way), budget, subtools);
+        connection.breaker = breaker;
         Self { settings: settings.clone(), connection: Arc::new(connection), gate, way, okta }
     }
 
     /// Returns the same org with other settings.
-    fn changed(&self, settings: &Settings, ground: &Ground) -> Result<Self, Refusal> {
+    fn changed(&self, settings: &ConnectionSection, ground: &Shared) -> Result<Self, NotBegun> {
         let okta = match settings.endpoint == self.settings.endpoint {
             true => Arc::clone(&self.okta),
             false => over_https(settings, ground)?,
@@ -122,7 +122,7 @@ impl Org {
         // Messages in hand stay with the org that they began with.
         let way = match settings.endpoint.base_url == self.settings.endpoint.base_url {
             true => Arc::clone(&self.way),
-            false => Arc::new(Way(ArcSwap::from_pointee(Arc::clone(&okta)))),
+            false => Arc::new(SwitchableClient(ArcSwap::from_pointee(Arc::clone(&okta)))),
         };
         let gate = match settings.has_budget_of(&self.settings) {
             true => Arc::clone(&self.gate),
@@ -132,28 +132,29 @@ impl Org {
                 gate
             }
         };
-        Ok(Self::with(settings, gate, (way, okta), Arc::clone(&self.connection.pulse)))
+        Ok(Self::with(settings, gate, (way, okta), Arc::clone(&self.connection.breaker)))
     }
 
     /// Puts the settings into effect. Resumes a paused connection, because new settings may have fixed the cause.
     pub fn take_effect(&self, before: Option<&Self>) {
         self.way.0.store(Arc::new(Arc::clone(&self.okta)));
         if before.is_some_and(|before| !Arc::ptr_eq(&before.connection, &self.connection)) {
-            self.connection.pulse.resume();
+            self.connection.breaker.resume();
         }
     }
 }
 
-fn over_https(settings: &Settings, ground: &Ground) -> Result<Arc<dyn Okta>, Refusal> {
+fn over_https(settings: &ConnectionSection, ground: &Shared) -> Result<Arc<dyn Okta>, NotBegun> {
     let okta = OktaClient::new(&settings.endpoint, &ground.answers)
-        .map_err(|why| Refusal(format!("connections.{}: {why}", settings.name)))?;
+        .map_err(|why| NotBegun(format!("connections.{}: {why}", settings.name)))?;
     Ok(Arc::new(okta))
 }
 
 /// Creates the gate for an org whose limits are not known yet.
-pub(super) fn gate(settings: &Settings, ground: &Ground) -> Arc<Gate> {
-    let share = Share { capacity_percent: settings.capacity_percent, length: settings.rate_limit_window };
-    let terms = Terms {
+pub(super) fn gate(settings: &ConnectionSection, ground: &Shared) -> Arc<Gate> {
+    let share =
+        QuotaShare { capacity_percent: settings.capacity_percent, length: settings.rate_limit_window };
+    let terms = GateSettings {
         connection: settings.name.clone(),
         share,
         concurrent_max: settings.concurrent_max,

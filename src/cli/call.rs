@@ -16,8 +16,8 @@ use crate::event::{Observer, Observers};
 use crate::worker::Worker;
 use crate::worker::ports::Inbox;
 
-use super::assembly::{self, Ground, Orgs};
-use super::{DONE, FAILED, REFUSED, Refusal, load, unknown_connection};
+use super::assembly::{self, Orgs, Shared};
+use super::{DONE, FAILED, NotBegun, REFUSED, load, unknown_connection};
 
 /// The queue for the answer.
 const REPLIES: &str = "stdout";
@@ -39,39 +39,39 @@ pub(super) struct Arguments {
 
 /// The body of an invocation.
 #[derive(serde::Serialize)]
-struct Body<'a> {
+struct CallBody<'a> {
     subtool: &'a str,
     arguments: &'a RawValue,
-    options: Options,
+    options: CallOptions,
 }
 
 #[derive(serde::Serialize)]
-struct Options {
+struct CallOptions {
     dry_run: bool,
 }
 
 /// The parts of a result that decide the exit code.
 #[derive(serde::Deserialize)]
-struct Ended {
-    error: Option<Failure>,
+struct ResultHead {
+    error: Option<ErrorHead>,
     okta_calls: u32,
 }
 
 #[derive(serde::Deserialize)]
-struct Failure {
+struct ErrorHead {
     code: ErrorCode,
 }
 
-pub(super) async fn run(source: Option<PathBuf>, arguments: Arguments) -> Result<u8, Refusal> {
+pub(super) async fn run(source: Option<PathBuf>, arguments: Arguments) -> Result<u8, NotBegun> {
     let text = read(&arguments.args)?;
     let raw = serde_json::from_str::<&RawValue>(&text)
-        .map_err(|error| Refusal(format!("`--args` is not JSON: {error}")))?;
+        .map_err(|error| NotBegun(format!("`--args` is not JSON: {error}")))?;
     let config = load(source.as_deref())?.config;
-    let name = ConnectionName::parse(&arguments.connection).map_err(Refusal)?;
+    let name = ConnectionName::parse(&arguments.connection).map_err(NotBegun)?;
 
     let observer: Arc<dyn Observer> = Arc::new(Observers(Vec::new()));
     let (_stop, stopping) = watch::channel(false);
-    let mut orgs = assembly::orgs(&config, &Ground::new(&config, &observer), &Orgs::new())?;
+    let mut orgs = assembly::orgs(&config, &Shared::new(&config, &observer), &Orgs::new())?;
     orgs.retain(|known, _| *known == name);
     if orgs.is_empty() {
         return Err(unknown_connection(&config, name.as_str()));
@@ -82,8 +82,8 @@ pub(super) async fn run(source: Option<PathBuf>, arguments: Arguments) -> Result
     let worker: Arc<dyn Inbox> = Arc::new(Worker::new(rules, Arc::<Broker>::clone(&broker), observer));
     let _consuming = broker.consume(&worker, 1);
 
-    let options = Options { dry_run: arguments.dry_run };
-    let body = json::to_vec(&Body { subtool: &arguments.subtool, arguments: raw, options });
+    let options = CallOptions { dry_run: arguments.dry_run };
+    let body = json::to_vec(&CallBody { subtool: &arguments.subtool, arguments: raw, options });
     let properties = Properties { reply_to: Some(REPLIES.to_owned()), ..Properties::default() };
     broker.publish(name.as_str(), properties, body);
     let answer = broker.take(REPLIES).await.body;
@@ -92,10 +92,10 @@ pub(super) async fn run(source: Option<PathBuf>, arguments: Arguments) -> Result
 }
 
 fn exit_code(answer: &[u8]) -> u8 {
-    let Ok(Ended { error, okta_calls }) = serde_json::from_slice(answer) else { return FAILED };
+    let Ok(ResultHead { error, okta_calls }) = serde_json::from_slice(answer) else { return FAILED };
     match error {
         None => DONE,
-        Some(Failure { code }) if okta_calls == 0 && is_refusal(code) => REFUSED,
+        Some(ErrorHead { code }) if okta_calls == 0 && is_refusal(code) => REFUSED,
         Some(_) => FAILED,
     }
 }
@@ -124,17 +124,17 @@ fn is_refusal(code: ErrorCode) -> bool {
 }
 
 /// Reads the arguments as text.
-fn read(args: &str) -> Result<String, Refusal> {
+fn read(args: &str) -> Result<String, NotBegun> {
     if args == "-" {
         let mut text = String::new();
         std::io::stdin()
             .read_to_string(&mut text)
-            .map_err(|error| Refusal(format!("failed to read standard input: {error}")))?;
+            .map_err(|error| NotBegun(format!("failed to read standard input: {error}")))?;
         return Ok(text);
     }
     match args.strip_prefix('@') {
         Some(file) => std::fs::read_to_string(file)
-            .map_err(|error| Refusal(format!("failed to read `{file}`: {error}"))),
+            .map_err(|error| NotBegun(format!("failed to read `{file}`: {error}"))),
         None => Ok(args.to_owned()),
     }
 }

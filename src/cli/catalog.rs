@@ -5,7 +5,7 @@ use clap::ValueEnum;
 use crate::catalog;
 use crate::tools::catalogue::CATALOGUE;
 
-use super::{DONE, Refusal, say};
+use super::{DONE, NotBegun, say};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -28,7 +28,7 @@ enum Format {
     Markdown,
 }
 
-pub(super) fn run(arguments: &Arguments) -> Result<u8, Refusal> {
+pub(super) fn run(arguments: &Arguments) -> Result<u8, NotBegun> {
     let text = match arguments.format {
         Format::JsonSchema => format!("{:#}\n", catalog::json_schema()),
         Format::Markdown => catalog::markdown(),

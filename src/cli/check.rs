@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use serde::Deserialize;
 
-use crate::config::{Config, Connection};
+use crate::config::{Config, ConnectionSection};
 use crate::domain::bucket::RateHeaders;
 use crate::domain::expected::Expected;
 use crate::domain::http::{Request, Response};
@@ -17,15 +17,15 @@ use crate::domain::ids::{ConnectionName, Lane};
 use crate::domain::okta_error::OktaError;
 use crate::domain::topology::{presence_queue, work_queue};
 use crate::okta::{AnswerRoom, Credential, Granted, OktaClient, TokenType};
-use crate::policy::classify::{FailureKind, Known, Meaning, classify};
+use crate::policy::classify::{ConnectionFacts, FailureKind, Meaning, classify};
 use crate::policy::hazards::Hazard;
-use crate::rabbit::{Found, Orphan, inspect, observed, orphans, policies};
+use crate::rabbit::{Orphan, QueueStatus, inspect, observed, orphans, policies};
 use crate::telemetry::descriptors;
 use crate::tools::catalogue::CATALOGUE;
 use crate::worker::ports::Okta as _;
 
 use super::run::needed_files;
-use super::{DONE, FAILED, Refusal, load};
+use super::{DONE, FAILED, NotBegun, load};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -67,7 +67,7 @@ impl Report {
     }
 }
 
-pub(super) async fn run(source: Option<PathBuf>, arguments: &Arguments) -> Result<u8, Refusal> {
+pub(super) async fn run(source: Option<PathBuf>, arguments: &Arguments) -> Result<u8, NotBegun> {
     let config = load(source.as_deref())?.config;
     let mut report = Report { is_good: true };
     tell!("configuration");
@@ -98,18 +98,18 @@ async fn check_broker(config: &Config, report: &mut Report) {
     let mut missing = 0;
     for (name, found) in &found {
         match found {
-            Found::Right { messages: 0, .. } => {}
-            Found::Right { messages, consumers } => {
+            QueueStatus::Right { messages: 0, .. } => {}
+            QueueStatus::Right { messages, consumers } => {
                 report.good(name, format!("{messages} messages wait, {consumers} consumers"));
             }
-            Found::Missing => missing += 1,
-            Found::Away(why) => report.bad(name, why),
-            Found::Wrong(why) => report.bad(name, why),
+            QueueStatus::Missing => missing += 1,
+            QueueStatus::Away(why) => report.bad(name, why),
+            QueueStatus::Wrong(why) => report.bad(name, why),
         }
     }
     for connection in names(config) {
         let presence = found.iter().find(|(name, _)| *name == presence_queue(&connection));
-        if let Some((_, Found::Right { consumers, .. })) = presence {
+        if let Some((_, QueueStatus::Right { consumers, .. })) = presence {
             report.good(&format!("workers of {connection}"), format!("{consumers} run"));
         }
     }
@@ -187,7 +187,7 @@ fn names(config: &Config) -> Vec<ConnectionName> {
     config.connections.iter().map(|connection| connection.name.clone()).collect()
 }
 
-async fn check_connection(connection: &Connection, room: &Arc<AnswerRoom>, report: &mut Report) {
+async fn check_connection(connection: &ConnectionSection, room: &Arc<AnswerRoom>, report: &mut Report) {
     let client = match OktaClient::new(&connection.endpoint, room) {
         Ok(client) => client,
         Err(why) => return report.bad("credential", why),
@@ -224,7 +224,7 @@ async fn check_connection(connection: &Connection, room: &Arc<AnswerRoom>, repor
 }
 
 /// Reports whether a service app has a scope that its subtools need.
-fn check_scope(connection: &Connection, granted: &Granted, scope: &str, report: &mut Report) {
+fn check_scope(connection: &ConnectionSection, granted: &Granted, scope: &str, report: &mut Report) {
     let has = |scopes: &[String]| {
         let wider = scope.replace(".read", ".manage");
         scopes.iter().any(|there| there == scope || *there == wider)
@@ -247,7 +247,7 @@ fn check_scope(connection: &Connection, granted: &Granted, scope: &str, report: 
 }
 
 /// Checks that Okta accepts the token, and reports its owner's roles.
-async fn check_token(connection: &Connection, client: &OktaClient, report: &mut Report) -> bool {
+async fn check_token(connection: &ConnectionSection, client: &OktaClient, report: &mut Report) -> bool {
     #[derive(Deserialize)]
     struct Role {
         #[serde(rename = "type")]
@@ -291,7 +291,7 @@ async fn check_token(connection: &Connection, client: &OktaClient, report: &mut 
 /// Asks Okta once; the page of a proxy or of a deleted org does not count as an answer.
 async fn ask(client: &OktaClient, request: &Request) -> Result<Response, String> {
     let response = client.send(request).await.map_err(|no_answer| no_answer.to_string())?;
-    match classify(request, Ok(&response), Known::NOTHING) {
+    match classify(request, Ok(&response), ConnectionFacts::NOTHING) {
         Meaning::Failed(FailureKind::NotOkta) => {
             let what = OktaError::read(&response).summary.unwrap_or_default();
             Err(format!("no answer of Okta's, but {}: {what}", response.status))
@@ -303,7 +303,7 @@ async fn ask(client: &OktaClient, request: &Request) -> Result<Response, String>
 /// Reports the result of one read that needs a scope.
 async fn check_read(
     client: &OktaClient,
-    connection: &Connection,
+    connection: &ConnectionSection,
     (scope, route): (&str, &'static str),
     report: &mut Report,
 ) {
@@ -326,7 +326,7 @@ async fn check_read(
 }
 
 /// Returns true if the credential is an OAuth 2.0 access token, given or obtained by a service app.
-fn is_access_token(connection: &Connection) -> bool {
+fn is_access_token(connection: &ConnectionSection) -> bool {
     match &connection.endpoint.credential {
         Credential::Token { kind, .. } => *kind == TokenType::Bearer,
         Credential::ServiceApp(_) => true,

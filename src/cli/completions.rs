@@ -3,7 +3,7 @@
 use clap::CommandFactory as _;
 use clap_complete::Shell;
 
-use super::{Cli, DONE, NAME, Refusal, say};
+use super::{Cli, DONE, NAME, NotBegun, say};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -12,7 +12,7 @@ pub(super) struct Arguments {
     shell: Shell,
 }
 
-pub(super) fn run(arguments: &Arguments) -> Result<u8, Refusal> {
+pub(super) fn run(arguments: &Arguments) -> Result<u8, NotBegun> {
     let mut script = Vec::new();
     clap_complete::generate(arguments.shell, &mut Cli::command(), NAME, &mut script);
     say(&script);

@@ -22,14 +22,14 @@ use crate::embedded::okta::SimulatedOkta;
 use crate::event::Observer;
 use crate::okta::{AnswerRoom, Credential, Endpoint, ROOM_BYTES_MIN, TokenType};
 use crate::policy::authorization::AllowList;
-use crate::sandbox::{Org, Settings};
+use crate::sandbox::{Org, OrgSettings};
 use crate::worker::Worker;
 use crate::worker::clock::Clock;
 use crate::worker::ports::Inbox;
 
-use super::assembly::{self, Ground, Orgs};
-use super::{DONE, FAILED, Refusal};
-use crate::cli::demo::client::Desk;
+use super::assembly::{self, Orgs, Shared};
+use super::{DONE, FAILED, NotBegun};
+use crate::cli::demo::client::DemoClient;
 use screen::Screen;
 
 /// The rate-limit window of the simulated org, in place of Okta's 60 s.
@@ -49,15 +49,15 @@ const LEAVING: usize = 5;
 const CONNECTION: &str = "demo";
 const TOKEN: &str = "demo-token";
 
-pub(super) async fn run() -> Result<u8, Refusal> {
+pub(super) async fn run() -> Result<u8, NotBegun> {
     let screen = Arc::new(Screen::new(WINDOW));
     let observer: Arc<dyn Observer> = Arc::<Screen>::clone(&screen);
-    let settings = Settings { token: Some(Secret::new(TOKEN)), window: WINDOW, ..Settings::default() };
+    let settings = OrgSettings { token: Some(Secret::new(TOKEN)), window: WINDOW, ..OrgSettings::default() };
     let org = Arc::new(Mutex::new(Org::new(settings)));
     let okta = SimulatedOkta::new(org, TOKEN, Clock::Machine, LATENCY);
 
-    let connection = config::Connection {
-        name: ConnectionName::parse(CONNECTION).map_err(Refusal)?,
+    let connection = config::ConnectionSection {
+        name: ConnectionName::parse(CONNECTION).map_err(NotBegun)?,
         endpoint: Endpoint {
             base_url: String::new(),
             credential: Credential::Token { kind: TokenType::Ssws, token: Secret::new(TOKEN) },
@@ -68,24 +68,24 @@ pub(super) async fn run() -> Result<u8, Refusal> {
         max_per_minute: None,
         concurrent_max: CONCURRENT_MAX,
     };
-    let config = config::load(None, []).map_err(|problems| Refusal(problems.to_string()))?.config;
+    let config = config::load(None, []).map_err(|problems| NotBegun(problems.to_string()))?.config;
     let (_stop, stopping) = watch::channel(false);
     let name = connection.name.clone();
-    let ground = Ground {
+    let ground = Shared {
         prefetch: PREFETCH,
         callers: CallerCeilings::new([]),
         answers: AnswerRoom::new(ROOM_BYTES_MIN), // nothing comes over a wire
         observer: Arc::clone(&observer),
     };
-    let org = assembly::Org::new(&connection, Arc::new(okta), assembly::gate(&connection, &ground));
+    let org = assembly::ServedOrg::new(&connection, Arc::new(okta), assembly::gate(&connection, &ground));
     let rules = assembly::own_rules(&config, &Orgs::from([(name.clone(), org)]), stopping);
     let broker = Broker::new([&name]);
     let worker: Arc<dyn Inbox> = Arc::new(Worker::new(rules, Arc::<Broker>::clone(&broker), observer));
     let _consuming = broker.consume(&worker, PREFETCH);
 
-    let desk = Desk::open(broker, name);
+    let client = DemoClient::open(broker, name);
     screen.welcome();
-    match story(&desk, &screen).await {
+    match story(&client, &screen).await {
         Ok(()) => {
             screen.settled().await;
             screen.farewell();
@@ -99,11 +99,11 @@ pub(super) async fn run() -> Result<u8, Refusal> {
 }
 
 /// Runs the steps of the demo, and reports them on the screen.
-async fn story(desk: &Desk, screen: &Screen) -> Result<(), String> {
-    let group = desk
+async fn story(client: &DemoClient, screen: &Screen) -> Result<(), String> {
+    let group = client
         .ask(Lane::Interactive, "list_groups", json!({"search": "profile.name eq \"Engineering\""}))
         .await?;
-    let app = desk.ask(Lane::Interactive, "list_apps", json!({"q": "Payroll"})).await?;
+    let app = client.ask(Lane::Interactive, "list_apps", json!({"q": "Payroll"})).await?;
     let (group, app) = (first_id(&group)?, first_id(&app)?);
 
     screen.begin(
@@ -114,7 +114,7 @@ async fn story(desk: &Desk, screen: &Screen) -> Result<(), String> {
     let joining = (0..JOINING).map(|number| {
         let (group, app) = (&group, &app);
         async move {
-            let id = onboard(desk, number, group, app).await?;
+            let id = onboard(client, number, group, app).await?;
             screen.step();
             Ok::<_, String>(id)
         }
@@ -123,12 +123,12 @@ async fn story(desk: &Desk, screen: &Screen) -> Result<(), String> {
 
     screen.begin("reading back", &format!("{JOINING} people, and who is in the group"), JOINING);
     let reading = people.iter().map(|id| async move {
-        let user = desk.ask(Lane::Interactive, "get_user", json!({"user_id": id})).await?;
+        let user = client.ask(Lane::Interactive, "get_user", json!({"user_id": id})).await?;
         screen.step();
         if user["status"] == "PROVISIONED" { Ok(()) } else { Err(format!("{id} is {}", user["status"])) }
     });
     join_all(reading).await.into_iter().collect::<Result<(), _>>()?;
-    let members = desk.ask(Lane::Interactive, "list_group_members", json!({"group_id": group})).await?;
+    let members = client.ask(Lane::Interactive, "list_group_members", json!({"group_id": group})).await?;
     let is_member =
         |id: &&String| members["items"].as_array().is_some_and(|all| all.iter().any(|m| m["id"] == **id));
     let members = people.iter().filter(is_member).count();
@@ -138,7 +138,7 @@ async fn story(desk: &Desk, screen: &Screen) -> Result<(), String> {
 
     screen.begin("offboarding", &format!("{LEAVING} people: deactivate, delete, make sure"), LEAVING);
     let leaving = people.iter().take(LEAVING).map(|id| async move {
-        offboard(desk, id).await?;
+        offboard(client, id).await?;
         screen.step();
         Ok::<_, String>(())
     });
@@ -147,22 +147,22 @@ async fn story(desk: &Desk, screen: &Screen) -> Result<(), String> {
     Ok(())
 }
 
-async fn onboard(desk: &Desk, number: usize, group: &str, app: &str) -> Result<String, String> {
+async fn onboard(client: &DemoClient, number: usize, group: &str, app: &str) -> Result<String, String> {
     let (first, last) = name(number);
     let login = format!("{}.{}@example.com", first.to_lowercase(), last.to_lowercase());
     let profile = json!({"firstName": first, "lastName": last, "email": login, "login": login});
-    let user = desk.ask(Lane::Bulk, "create_user", json!({ "profile": profile })).await?;
+    let user = client.ask(Lane::Bulk, "create_user", json!({ "profile": profile })).await?;
     let id = user["id"].as_str().ok_or("a created user has no id")?.to_owned();
-    let join = desk.ask(Lane::Bulk, "add_user_to_group", json!({"group_id": group, "user_id": id}));
-    let assign = desk.ask(Lane::Bulk, "assign_user_to_app", json!({"app_id": app, "user_id": id}));
+    let join = client.ask(Lane::Bulk, "add_user_to_group", json!({"group_id": group, "user_id": id}));
+    let assign = client.ask(Lane::Bulk, "assign_user_to_app", json!({"app_id": app, "user_id": id}));
     let (joined, assigned) = tokio::join!(join, assign);
     joined.and(assigned).map(|_| id)
 }
 
-async fn offboard(desk: &Desk, id: &str) -> Result<(), String> {
-    desk.ask(Lane::Interactive, "deactivate_user", json!({"user_id": id})).await?;
-    desk.ask(Lane::Interactive, "delete_user", json!({"user_id": id})).await?;
-    match desk.ask(Lane::Interactive, "get_user", json!({"user_id": id})).await {
+async fn offboard(client: &DemoClient, id: &str) -> Result<(), String> {
+    client.ask(Lane::Interactive, "deactivate_user", json!({"user_id": id})).await?;
+    client.ask(Lane::Interactive, "delete_user", json!({"user_id": id})).await?;
+    match client.ask(Lane::Interactive, "get_user", json!({"user_id": id})).await {
         Err(why) if why.contains("not_found") => Ok(()),
         other => Err(format!("{id} is still there: {other:?}")),
     }

@@ -3,7 +3,7 @@
 use clap::CommandFactory as _;
 use clap_mangen::Man;
 
-use super::{Cli, DONE, NAME, Refusal, say};
+use super::{Cli, DONE, NAME, NotBegun, say};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -12,19 +12,19 @@ pub(super) struct Arguments {
     command: Vec<String>,
 }
 
-pub(super) fn run(arguments: &Arguments) -> Result<u8, Refusal> {
+pub(super) fn run(arguments: &Arguments) -> Result<u8, NotBegun> {
     let mut root = Cli::command().name(NAME);
     root.build(); // so that each command knows its whole name
     let mut command = &root;
     for word in &arguments.command {
         command = command
             .find_subcommand(word)
-            .ok_or_else(|| Refusal(format!("`{}` has no command `{word}`", command.get_name())))?;
+            .ok_or_else(|| NotBegun(format!("`{}` has no command `{word}`", command.get_name())))?;
     }
     let mut page = Vec::new();
     Man::new(command.clone())
         .render(&mut page)
-        .map_err(|error| Refusal(format!("failed to write the page: {error}")))?;
+        .map_err(|error| NotBegun(format!("failed to write the page: {error}")))?;
     say(&page);
     Ok(DONE)
 }

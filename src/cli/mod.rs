@@ -23,7 +23,7 @@ use std::process::ExitCode;
 use clap::builder::Resettable;
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
-use crate::config::{self, Config, Loaded, Problems};
+use crate::config::{self, Config, ConfigProblems, Loaded};
 use crate::domain::invocation::{list, nearest};
 use crate::domain::text::shortened;
 use crate::telemetry::{log, panics};
@@ -142,7 +142,7 @@ pub async fn main() -> ExitCode {
     };
     match ended {
         Ok(code) => ExitCode::from(if has_said_all() || !must_say_all { code } else { code.max(FAILED) }),
-        Err(Refusal(why)) => {
+        Err(NotBegun(why)) => {
             log::flush();
             output::last_words(format!("okta-worker: {why}\n"));
             ExitCode::from(REFUSED)
@@ -160,19 +160,19 @@ fn has_said_all() -> bool {
 }
 
 /// Builds the refusal of an unknown connection, with the known names.
-fn unknown_connection(config: &Config, name: &str) -> Refusal {
+fn unknown_connection(config: &Config, name: &str) -> NotBegun {
     let known: Vec<&str> = config.connections.iter().map(|connection| connection.name.as_str()).collect();
     let hint = match nearest(name, known.iter().copied()) {
         Some(near) => format!(", did you mean `{near}`?"),
         None if known.is_empty() => ": none is configured".to_owned(),
         None => format!(", known are {}", list(&known)),
     };
-    Refusal(format!("unknown connection `{}`{hint}", shortened(name)))
+    NotBegun(format!("unknown connection `{}`{hint}", shortened(name)))
 }
 
 /// The reason that a command was not begun.
 #[derive(Debug)]
-struct Refusal(String);
+struct NotBegun(String);
 
 /// Returns the environment of this process. `vars` panics on a variable that is not UTF-8; such a variable is
 /// skipped.
@@ -184,26 +184,26 @@ fn environment() -> impl Iterator<Item = (String, String)> {
 }
 
 /// Reads the configuration with the environment of this process.
-fn read(source: Option<&Path>) -> Result<Loaded, Problems> {
+fn read(source: Option<&Path>) -> Result<Loaded, ConfigProblems> {
     config::load(source, environment())
 }
 
 /// Reads the configuration and prints its warnings.
-fn load(source: Option<&Path>) -> Result<Loaded, Refusal> {
+fn load(source: Option<&Path>) -> Result<Loaded, NotBegun> {
     accepted(read(source))
 }
 
 /// Reads the configuration for commands that send nothing to Okta themselves: they know the connections, and start
 /// without tokens.
-fn load_without_tokens(source: Option<&Path>) -> Result<Loaded, Refusal> {
+fn load_without_tokens(source: Option<&Path>) -> Result<Loaded, NotBegun> {
     accepted(config::load_without_tokens(source, environment()))
 }
 
-fn refused(problems: Problems) -> Refusal {
-    Refusal(format!("the configuration is refused:\n{problems}"))
+fn refused(problems: ConfigProblems) -> NotBegun {
+    NotBegun(format!("the configuration is refused:\n{problems}"))
 }
 
-fn accepted(loaded: Result<Loaded, Problems>) -> Result<Loaded, Refusal> {
+fn accepted(loaded: Result<Loaded, ConfigProblems>) -> Result<Loaded, NotBegun> {
     let loaded = loaded.map_err(refused)?;
     for warning in &loaded.warnings {
         complain!("okta-worker: warning: {warning}");

@@ -12,12 +12,12 @@ use tokio::signal::unix::Signal;
 use tokio::sync::watch;
 use tokio::time::sleep;
 
-use crate::config::{Change, Config, Loaded, Problems};
+use crate::config::{Config, ConfigChange, ConfigProblems, Loaded};
 use crate::rabbit::Gossips;
 use crate::telemetry::metrics::Metrics;
 use crate::worker::Worker;
 
-use super::assembly::{self, Ground, Orgs};
+use super::assembly::{self, Orgs, Shared};
 use super::read;
 
 /// The interval of reading the configuration. Files of a few kilobytes cost nothing, and an operator who replaces a
@@ -25,7 +25,7 @@ use super::read;
 const LOOK_EVERY: Duration = Duration::from_secs(3);
 
 /// The parts of the running worker that a reload can change.
-pub(super) struct Running {
+pub(super) struct Reloadable {
     /// The worker, which takes the messages.
     pub worker: Arc<Worker>,
     /// The sender of the served connections.
@@ -33,7 +33,7 @@ pub(super) struct Running {
     /// The orgs behind the connections.
     pub orgs: Orgs,
     /// The resources that all gates share.
-    pub ground: Ground,
+    pub ground: Shared,
     /// The worker's own broker user.
     pub own_user: String,
     /// Turns true when the worker is to stop.
@@ -45,15 +45,15 @@ pub(super) struct Running {
 /// The configuration in force, and the one that was read last.
 pub(super) struct Reloading {
     source: Option<PathBuf>,
-    running: Running,
+    running: Reloadable,
     in_force: Config,
     /// The last configuration that took effect or was refused.
-    judged: Result<Loaded, Problems>,
+    judged: Result<Loaded, ConfigProblems>,
 }
 
 impl Reloading {
     /// Starts with the initial configuration in force.
-    pub fn new(source: Option<PathBuf>, loaded: Loaded, running: Running) -> Self {
+    pub fn new(source: Option<PathBuf>, loaded: Loaded, running: Reloadable) -> Self {
         Self { source, running, in_force: loaded.config.clone(), judged: Ok(loaded) }
     }
 
@@ -80,7 +80,7 @@ impl Reloading {
     }
 
     /// Applies a configuration, or logs why it is refused.
-    fn judge(&mut self, read: Result<Loaded, Problems>) {
+    fn judge(&mut self, read: Result<Loaded, ConfigProblems>) {
         self.judged = read.clone();
         match read {
             Ok(Loaded { config, .. }) if config.connections.is_empty() => {
@@ -90,23 +90,23 @@ impl Reloading {
                 warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
                 self.take_up(config);
             }
-            Err(Problems(problems)) => refuse(problems.iter().map(ToString::to_string)),
+            Err(ConfigProblems(problems)) => refuse(problems.iter().map(ToString::to_string)),
         }
     }
 
     fn take_up(&mut self, config: Config) {
-        let change = Change::between(&self.in_force, &config);
+        let change = ConfigChange::between(&self.in_force, &config);
         let running = &mut self.running;
         let orgs = match assembly::orgs(&config, &running.ground, &running.orgs) {
             Ok(orgs) => orgs,
             Err(refusal) => return refuse([refusal.0]),
         };
-        let Running { worker, gossips, ground, own_user, stopping, metrics, .. } = &*running;
+        let Reloadable { worker, gossips, ground, own_user, stopping, metrics, .. } = &*running;
         metrics.expect(change.added.iter());
         ground.callers.replace(assembly::ceilings(&config.callers));
         // A connection is consumed only while the worker knows it: new ones are announced to the worker first, and it
         // leaves late messages of removed ones to other workers.
-        worker.go_by(assembly::rules(&config, &orgs, Some(own_user.clone()), stopping.clone()));
+        worker.replace_rules(assembly::rules(&config, &orgs, Some(own_user.clone()), stopping.clone()));
         for (name, org) in &orgs {
             org.take_effect(running.orgs.get(name));
         }
@@ -127,7 +127,7 @@ fn refuse(problems: impl IntoIterator<Item = String>) {
 }
 
 /// Logs one line for each connection, and one for each kind of other key.
-fn say(change: &Change) {
+fn say(change: &ConfigChange) {
     if change.is_empty() {
         return tracing::info!("the configuration was read again: nothing has changed");
     }

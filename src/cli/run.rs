@@ -19,17 +19,17 @@ use crate::telemetry::log::Log;
 use crate::telemetry::metrics::Metrics;
 use crate::worker::Worker;
 
-use super::assembly::{self, Ground, Orgs};
-use super::reload::{Reloading, Running};
-use super::{DONE, FAILED, Refusal, read, refused};
+use super::assembly::{self, Orgs, Shared};
+use super::reload::{Reloadable, Reloading};
+use super::{DONE, FAILED, NotBegun, read, refused};
 
-pub(super) async fn run(source: Option<PathBuf>) -> Result<u8, Refusal> {
+pub(super) async fn run(source: Option<PathBuf>) -> Result<u8, NotBegun> {
     let loaded = read(source.as_deref()).map_err(refused)?;
     let config = &loaded.config;
     if config.connections.is_empty() {
-        return Err(Refusal("no connection is configured: add a section `[connections.<name>]`".into()));
+        return Err(NotBegun("no connection is configured: add a section `[connections.<name>]`".into()));
     }
-    log::init(config.telemetry.log_format).map_err(Refusal)?;
+    log::init(config.telemetry.log_format).map_err(NotBegun)?;
     loaded.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
     raise_open_files(config);
     let names: Vec<_> = config.connections.iter().map(|connection| connection.name.clone()).collect();
@@ -42,14 +42,14 @@ pub(super) async fn run(source: Option<PathBuf>) -> Result<u8, Refusal> {
     let listen = config.telemetry.listen;
     let listener = TcpListener::bind(listen)
         .await
-        .map_err(|error| Refusal(format!("failed to listen on `telemetry.listen` {listen}: {error}")))?;
+        .map_err(|error| NotBegun(format!("failed to listen on `telemetry.listen` {listen}: {error}")))?;
     tokio::spawn(Arc::clone(&health).keep_beating());
     tokio::spawn(health::serve(listener, Arc::clone(&metrics), Arc::clone(&health), std::future::pending()));
 
     let (stop, stopping) = watch::channel(false);
     let publisher = Arc::new(Publisher::new(stopping.clone()));
-    let own_user = own_user(config.broker.url.expose()).map_err(|ended| Refusal(ended.to_string()))?;
-    let ground = Ground::new(config, &observer);
+    let own_user = own_user(config.broker.url.expose()).map_err(|ended| NotBegun(ended.to_string()))?;
+    let ground = Shared::new(config, &observer);
     let orgs = assembly::orgs(config, &ground, &Orgs::new())?;
     let rules = assembly::rules(config, &orgs, Some(own_user.clone()), stopping.clone());
     let worker = Worker::new(rules, Arc::<Publisher>::clone(&publisher), Arc::clone(&observer));
@@ -57,15 +57,15 @@ pub(super) async fn run(source: Option<PathBuf>) -> Result<u8, Refusal> {
     let gossips = watch::Sender::new(assembly::gossips(&orgs));
     let inbox = Arc::<Worker>::clone(&worker);
     let supervisor = Supervisor::new(config.broker.clone(), gossips.subscribe(), publisher, inbox, observer)
-        .map_err(|ended| Refusal(ended.to_string()))?;
+        .map_err(|ended| NotBegun(ended.to_string()))?;
 
     tracing::info!(version = env!("CARGO_PKG_VERSION"), "starting");
-    let failed = |error| Refusal(format!("failed to listen for signals: {error}"));
+    let failed = |error| NotBegun(format!("failed to listen for signals: {error}"));
     let [terminate, interrupt, hangup] =
         [SignalKind::terminate(), SignalKind::interrupt(), SignalKind::hangup()].map(signal);
     tokio::spawn(drain_when_told(terminate.map_err(failed)?, interrupt.map_err(failed)?, stop, health));
     let stopping_too = stopping.clone();
-    let running = Running { worker, gossips, orgs, ground, own_user, stopping: stopping_too, metrics };
+    let running = Reloadable { worker, gossips, orgs, ground, own_user, stopping: stopping_too, metrics };
     tokio::spawn(Reloading::new(source, loaded, running).keep(hangup.map_err(failed)?));
     let code = match supervisor.run(stopping).await {
         Ok(()) => {

@@ -10,9 +10,9 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::domain::bucket::Bucket;
 use crate::domain::secret::Secret;
-use crate::sandbox::{Client, Org, PublicKey, Settings, serve};
+use crate::sandbox::{Client, Org, OrgSettings, PublicKey, serve};
 
-use super::{DONE, FAILED, Refusal};
+use super::{DONE, FAILED, NotBegun};
 
 /// The name of all buckets in `--limit`.
 const EVERY_BUCKET: &str = "all";
@@ -71,18 +71,18 @@ fn limit(text: &str) -> Result<(Vec<Bucket>, u32), String> {
     Ok((buckets, number))
 }
 
-pub(super) async fn run(arguments: Arguments) -> Result<u8, Refusal> {
+pub(super) async fn run(arguments: Arguments) -> Result<u8, NotBegun> {
     let listen = arguments.listen;
     let listener = TcpListener::bind(listen)
         .await
-        .map_err(|error| Refusal(format!("failed to listen on {listen}: {error}")))?;
-    let address = listener.local_addr().map_err(|error| Refusal(error.to_string()))?;
+        .map_err(|error| NotBegun(format!("failed to listen on {listen}: {error}")))?;
+    let address = listener.local_addr().map_err(|error| NotBegun(error.to_string()))?;
     let limits: BTreeMap<Bucket, u32> = arguments
         .limits
         .iter()
         .flat_map(|(buckets, number)| buckets.iter().map(move |bucket| (*bucket, *number)))
         .collect();
-    let settings = Settings {
+    let settings = OrgSettings {
         host: format!("http://{address}"),
         token: arguments.token.as_deref().map(Secret::new),
         clients: arguments.clients,
@@ -91,7 +91,7 @@ pub(super) async fn run(arguments: Arguments) -> Result<u8, Refusal> {
         window: Duration::from_secs(arguments.window),
         users: arguments.users as usize,
         seed: arguments.seed,
-        ..Settings::default()
+        ..OrgSettings::default()
     };
     let org = Arc::new(Mutex::new(Org::new(settings)));
     tell!("sandbox: a simulated Okta org on http://{address}");

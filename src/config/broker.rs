@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use http::Uri;
 
-use super::entry::{Entry, parse_words};
+use super::entry::{ConfigValue, parse_words};
 use super::layers::Variables;
 use super::secret::{self, Written};
 use super::section::Section;
@@ -14,7 +14,7 @@ use super::tree::{Origin, Spot};
 use crate::domain::invocation::BODY_BYTES_MAX;
 use crate::domain::secret::Secret;
 use crate::policy::reply_to::ReplyPolicy;
-use crate::rabbit::{Settings, user_and_vhost};
+use crate::rabbit::{BrokerSettings, user_and_vhost};
 
 const SECOND: Duration = Duration::from_secs(1);
 const DAY: Duration = Duration::from_secs(86_400);
@@ -42,15 +42,15 @@ const DEAD_MAX_MAX: u32 = 10_000_000;
 const LIST_TIME_MAX: Duration = Duration::from_secs(25 * 60);
 
 /// The settings of `[broker]`.
-pub(super) struct Broker {
-    pub(super) settings: Settings,
+pub(super) struct BrokerSection {
+    pub(super) settings: BrokerSettings,
     pub(super) reply_to: ReplyPolicy,
     pub(super) interactive_deadline: Duration,
     pub(super) list_time_max: Duration,
 }
 
 /// Reads `[broker]`.
-pub(super) fn read(mut section: Section<'_>, variables: &Variables) -> Option<Broker> {
+pub(super) fn read(mut section: Section<'_>, variables: &Variables) -> Option<BrokerSection> {
     let (url, urls) = (section.need("url"), section.take("urls"));
     let urls = nodes(url, urls, variables);
     let prefetch = section.need("prefetch").and_then(|entry| entry.integer(1..=PREFETCH_MAX));
@@ -63,12 +63,12 @@ pub(super) fn read(mut section: Section<'_>, variables: &Variables) -> Option<Br
     let findings = section.findings;
     let reply_to = section
         .need("reply_to")
-        .and_then(Entry::words)
+        .and_then(ConfigValue::words)
         .and_then(|words| parse_words(&words, findings, ReplyPolicy::parse));
     let ca_file = section.need("ca_file").and_then(|entry| ca_file(&entry));
     let management = section.need("management").and_then(|entry| management(&entry));
     section.close();
-    let settings = Settings {
+    let settings = BrokerSettings {
         url: urls.as_ref()?.0.clone(),
         other_urls: urls?.1,
         ca_file: ca_file?,
@@ -79,13 +79,18 @@ pub(super) fn read(mut section: Section<'_>, variables: &Variables) -> Option<Br
         dead_ttl: dead_ttl?,
         dead_max: dead_max?,
     };
-    Some(Broker { settings, reply_to: reply_to?, interactive_deadline: deadline?, list_time_max: list_time? })
+    Some(BrokerSection {
+        settings,
+        reply_to: reply_to?,
+        interactive_deadline: deadline?,
+        list_time_max: list_time?,
+    })
 }
 
 /// Returns the AMQP URIs, from `url` alone or from `urls`: the first one and the rest.
 fn nodes(
-    one: Option<Entry<'_>>,
-    several: Option<Entry<'_>>,
+    one: Option<ConfigValue<'_>>,
+    several: Option<ConfigValue<'_>>,
     variables: &Variables,
 ) -> Option<(Secret, Vec<Secret>)> {
     let Some(several) = several else { return Some((url(one?, variables)?, Vec::new())) };
@@ -140,7 +145,7 @@ fn is_cut_short(uri: &str) -> bool {
 }
 
 /// Reads the AMQP URI. Problems do not repeat it, since it may hold a password.
-fn url(entry: Entry<'_>, variables: &Variables) -> Option<Secret> {
+fn url(entry: ConfigValue<'_>, variables: &Variables) -> Option<Secret> {
     let findings = entry.findings;
     let found = secret::read(entry, variables)?;
     if is_cut_short(found.secret.expose()) {
@@ -168,7 +173,7 @@ fn url(entry: Entry<'_>, variables: &Variables) -> Option<Secret> {
 }
 
 /// Reads the URL of the management API; an empty text means none.
-fn management(entry: &Entry<'_>) -> Option<Option<String>> {
+fn management(entry: &ConfigValue<'_>) -> Option<Option<String>> {
     let text = entry.text()?;
     if text.is_empty() {
         return Some(None);
@@ -183,7 +188,7 @@ fn management(entry: &Entry<'_>) -> Option<Option<String>> {
 }
 
 /// Reads the path of the trusted certificates; an empty text means the system's.
-fn ca_file(entry: &Entry<'_>) -> Option<Option<PathBuf>> {
+fn ca_file(entry: &ConfigValue<'_>) -> Option<Option<PathBuf>> {
     let text = entry.text()?;
     if text.is_empty() {
         return Some(None);

@@ -3,12 +3,12 @@
 use std::collections::{BTreeSet, HashMap};
 
 use super::connection;
-use super::entry::{Entry, Word, parse_words};
+use super::entry::{ConfigValue, Word, parse_words};
 use super::problem::Findings;
 use super::section::Section;
 use crate::domain::ids::{ConnectionName, Lane, excerpt};
 use crate::domain::invocation::nearest;
-use crate::policy::authorization::{AllowList, Caller, Callers};
+use crate::policy::authorization::{AllowList, CallerPermissions, Callers};
 
 /// The longest name of a broker user: `user_id` is an AMQP short string.
 const USER_BYTES_MAX: usize = 255;
@@ -28,7 +28,7 @@ pub(super) fn read(section: Section<'_>, connections: &BTreeSet<String>) -> Opti
     callers.into_iter().collect::<Option<HashMap<_, _>>>().map(Callers)
 }
 
-fn caller(entry: Entry<'_>, known: &BTreeSet<String>) -> Option<Caller> {
+fn caller(entry: ConfigValue<'_>, known: &BTreeSet<String>) -> Option<CallerPermissions> {
     let mut section = entry.section()?;
     let findings = section.findings;
     let connections = section.need("connections").and_then(|entry| {
@@ -48,7 +48,7 @@ fn caller(entry: Entry<'_>, known: &BTreeSet<String>) -> Option<Caller> {
     };
     let max_per_minute = connection::max_per_minute(&mut section);
     section.close();
-    Some(Caller {
+    Some(CallerPermissions {
         connections: connections?,
         subtools: subtools?,
         lanes: lanes?,
@@ -57,7 +57,7 @@ fn caller(entry: Entry<'_>, known: &BTreeSet<String>) -> Option<Caller> {
 }
 
 /// Returns the texts of a list, with a warning if it is empty.
-fn listed(entry: Entry<'_>, consequence: &str) -> Option<Vec<Word>> {
+fn listed(entry: ConfigValue<'_>, consequence: &str) -> Option<Vec<Word>> {
     let (path, findings) = (entry.spot.path.clone(), entry.findings);
     let words = entry.words()?;
     if words.is_empty() {

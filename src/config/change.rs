@@ -2,14 +2,14 @@
 //!
 //! Names keys but never values, since some are secrets.
 
-use super::{Config, Connection, Telemetry};
+use super::{Config, ConnectionSection, Telemetry};
 use crate::domain::ids::ConnectionName;
 use crate::okta::{Credential, Endpoint, ServiceApp};
-use crate::rabbit::Settings;
+use crate::rabbit::BrokerSettings;
 
 /// The difference between the configuration in force and another one.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Change {
+pub struct ConfigChange {
     /// The added connections.
     pub added: Vec<ConnectionName>,
     /// The remaining connections with changed keys.
@@ -27,7 +27,7 @@ fn differing<const N: usize>(keys: [(&'static str, bool); N]) -> Vec<&'static st
     keys.into_iter().filter(|(_, is_same)| !is_same).map(|(key, _)| key).collect()
 }
 
-impl Change {
+impl ConfigChange {
     /// Returns the changes of a new configuration.
     pub fn between(old: &Config, new: &Config) -> Self {
         let find = |config: &'_ Config, name: &ConnectionName| {
@@ -44,7 +44,7 @@ impl Change {
         // Destructured, so that the compiler reports a new key.
         let Config {
             broker:
-                Settings {
+                BrokerSettings {
                     url,
                     other_urls,
                     ca_file,
@@ -98,7 +98,7 @@ impl Change {
     }
 }
 
-impl Connection {
+impl ConnectionSection {
     /// Returns the keys in which it differs from another connection of the same name.
     fn keys_otherwise(&self, other: &Self) -> Vec<&'static str> {
         let Self {
@@ -178,11 +178,11 @@ mod tests {
     fn connections_come_go_and_change_by_name() {
         let old = config(&[connection("a", TOKEN), connection("b", TOKEN), connection("c", TOKEN)].concat());
         let new = [connection("b", TOKEN), connection("c", "api_token = \"u\""), connection("d", TOKEN)];
-        let change = Change::between(&old, &config(&new.concat()));
+        let change = ConfigChange::between(&old, &config(&new.concat()));
         assert_eq!((names(&change.added), names(&change.removed)), (vec!["d"], vec!["a"]));
         assert_eq!(change.changed, [(ConnectionName::parse("c").unwrap(), vec!["token"])]);
         assert!(change.live.is_empty() && change.at_restart.is_empty());
-        assert!(Change::between(&old, &old).is_empty());
+        assert!(ConfigChange::between(&old, &old).is_empty());
     }
 
     #[test]
@@ -196,7 +196,8 @@ mod tests {
             config(&connection("a", &format!("[connections.a.service_app]\n{rest}")))
         };
         let (old, token) = (app("0oa1", "okta.users.read", ""), config(&connection("a", TOKEN)));
-        let keys = |new: &Config| Change::between(&old, new).changed.pop().map(|(_, keys)| keys.join(" "));
+        let keys =
+            |new: &Config| ConfigChange::between(&old, new).changed.pop().map(|(_, keys)| keys.join(" "));
         assert_eq!(keys(&old), None);
         assert_eq!(keys(&token).as_deref(), Some("token service_app"));
         assert_eq!(keys(&app("0oa1", "okta.logs.read", "")).as_deref(), Some("service_app.scopes"));
@@ -215,7 +216,7 @@ mod tests {
             ("api_token = \"t\"\nconcurrent_max = 6", vec!["concurrent_max"], false),
         ] {
             let new = config(&connection("a", rest));
-            let change = Change::between(&old, &new);
+            let change = ConfigChange::between(&old, &new);
             assert_eq!(change.changed, [(ConnectionName::parse("a").unwrap(), keys)]);
             assert_eq!(new.connections[0].has_budget_of(&old.connections[0]), has_budget, "{rest}");
         }
@@ -252,7 +253,7 @@ subtools = "read"
             file.display(),
             connection("a", TOKEN)
         );
-        let change = Change::between(&config(&connection("a", TOKEN)), &config(&text));
+        let change = ConfigChange::between(&config(&connection("a", TOKEN)), &config(&text));
         let live = "broker.reply_to broker.interactive_deadline broker.list_time_max callers retry";
         let at_restart = "broker.url broker.urls broker.ca_file broker.management broker.prefetch broker.held_bytes_max broker.declare \
                           broker.dead_ttl broker.dead_max telemetry.listen telemetry.log_format";

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use super::Tokens;
+use super::SecretLookup;
 use super::credential;
-use super::entry::{Entry, parse_words};
+use super::entry::{ConfigValue, parse_words};
 use super::host::{self, Reach};
 use super::layers::Variables;
 use super::section::Section;
@@ -34,7 +34,7 @@ const CONCURRENT_MOST: u32 = 1_000;
 
 /// One Okta org, and the subtools allowed there.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Connection {
+pub struct ConnectionSection {
     /// The name, which is part of queue names and routing keys.
     pub name: ConnectionName,
     /// The address and the credential.
@@ -54,10 +54,10 @@ pub struct Connection {
 /// Reads one connection.
 pub(super) fn read(
     name: &str,
-    entry: Entry<'_>,
-    tokens: Tokens,
+    entry: ConfigValue<'_>,
+    tokens: SecretLookup,
     variables: &Variables,
-) -> Option<Connection> {
+) -> Option<ConnectionSection> {
     let parsed_name = ConnectionName::parse(name).map_err(|message| entry.fault(message)).ok();
     let mut section = entry.section()?;
     let place = place(&mut section);
@@ -78,7 +78,7 @@ pub(super) fn read(
         None => Some(CONCURRENT_MAX),
     };
     section.close();
-    Some(Connection {
+    Some(ConnectionSection {
         name: parsed_name?,
         endpoint: Endpoint { base_url: place?.text, credential: credential? },
         subtools: subtools?,
@@ -129,7 +129,7 @@ fn subtools(section: &mut Section<'_>) -> Option<AllowList> {
     parse_words(&words, section.findings, AllowList::parse)
 }
 
-fn window(entry: &Entry<'_>, reach: Option<Reach>) -> Option<Duration> {
+fn window(entry: &ConfigValue<'_>, reach: Option<Reach>) -> Option<Duration> {
     let window = entry.duration(WINDOW_MIN..=WINDOW_MAX)?;
     if window != OKTA_WINDOW && reach == Some(Reach::Network) {
         entry.fault("must be `60s`, as Okta counts; another length is accepted for a loopback base_url only");

@@ -1,10 +1,10 @@
 //! A connection's credential: an API token, an access token or a service app, and exactly one of them.
 
-use super::Tokens;
-use super::entry::{Entry, Word};
+use super::SecretLookup;
+use super::entry::{ConfigValue, Word};
 use super::host::Reach;
 use super::layers::Variables;
-use super::secret::{self, Found, Written};
+use super::secret::{self, SecretSource, Written};
 use super::section::Section;
 use super::tree::Spot;
 use crate::domain::secret::Secret;
@@ -19,7 +19,7 @@ const NAME_CHARS_MAX: usize = 256;
 pub(super) fn read(
     section: &mut Section<'_>,
     reach: Option<Reach>,
-    tokens: Tokens,
+    tokens: SecretLookup,
     variables: &Variables,
 ) -> Option<Credential> {
     let given = section.take("token_type");
@@ -28,7 +28,7 @@ pub(super) fn read(
     let Some((key, entry)) = there.next() else {
         given.and_then(|entry| entry.parsed(token_type));
         // A command that sends nothing to Okta needs no credential.
-        if tokens == Tokens::Leave {
+        if tokens == SecretLookup::Leave {
             return Some(Credential::Token { kind: TokenType::Ssws, token: Secret::new("") });
         }
         section.findings.missing(&section.spot, "api_token", &format!("is missing, {ONE_OF}"));
@@ -61,13 +61,13 @@ fn token_type(text: &str) -> Result<TokenType, String> {
 }
 
 fn token(
-    entry: Entry<'_>,
+    entry: ConfigValue<'_>,
     kind: TokenType,
     reach: Option<Reach>,
-    (tokens, variables): (Tokens, &Variables),
+    (tokens, variables): (SecretLookup, &Variables),
 ) -> Option<Secret> {
     let findings = entry.findings;
-    let Found { secret, spot, .. } = secret(entry, reach, tokens, variables)?;
+    let SecretSource { secret, spot, .. } = secret(entry, reach, tokens, variables)?;
     let secret = match without_scheme(secret.expose(), kind) {
         Ok(token) => Secret::new(token),
         Err(fault) => {
@@ -97,9 +97,9 @@ fn without_scheme(text: &str, kind: TokenType) -> Result<&str, String> {
 }
 
 fn service_app(
-    entry: Entry<'_>,
+    entry: ConfigValue<'_>,
     reach: Option<Reach>,
-    tokens: Tokens,
+    tokens: SecretLookup,
     variables: &Variables,
 ) -> Option<ServiceApp> {
     let mut section = entry.section()?;
@@ -111,8 +111,8 @@ fn service_app(
     let scopes = section.need("scopes").and_then(scopes);
     let private_key = match (section.take("private_key"), tokens) {
         (Some(entry), _) => private_key(entry, reach, tokens, variables),
-        (None, Tokens::Leave) => Some(Secret::new("")),
-        (None, Tokens::Read) => {
+        (None, SecretLookup::Leave) => Some(Secret::new("")),
+        (None, SecretLookup::Read) => {
             section.findings.missing(&section.spot, "private_key", "is missing");
             None
         }
@@ -122,14 +122,14 @@ fn service_app(
 }
 
 fn private_key(
-    entry: Entry<'_>,
+    entry: ConfigValue<'_>,
     reach: Option<Reach>,
-    tokens: Tokens,
+    tokens: SecretLookup,
     variables: &Variables,
 ) -> Option<Secret> {
     let findings = entry.findings;
-    let Found { secret, spot, .. } = secret(entry, reach, tokens, variables)?;
-    if tokens == Tokens::Read
+    let SecretSource { secret, spot, .. } = secret(entry, reach, tokens, variables)?;
+    if tokens == SecretLookup::Read
         && let Err(fault) = SigningKey::parse(secret.expose())
     {
         findings.fault(&spot, fault);
@@ -139,9 +139,14 @@ fn private_key(
 }
 
 /// Reads a secret, unless it is to be left alone; warns of a literal one that may not be in a file.
-fn secret(entry: Entry<'_>, reach: Option<Reach>, tokens: Tokens, variables: &Variables) -> Option<Found> {
-    if tokens == Tokens::Leave {
-        return Some(Found { secret: Secret::new(""), written: Written::Elsewhere, spot: entry.spot });
+fn secret(
+    entry: ConfigValue<'_>,
+    reach: Option<Reach>,
+    tokens: SecretLookup,
+    variables: &Variables,
+) -> Option<SecretSource> {
+    if tokens == SecretLookup::Leave {
+        return Some(SecretSource { secret: Secret::new(""), written: Written::Elsewhere, spot: entry.spot });
     }
     let findings = entry.findings;
     let found = secret::read(entry, variables)?;
@@ -168,7 +173,7 @@ fn name(text: &str) -> Result<String, String> {
     }
 }
 
-fn scopes(entry: Entry<'_>) -> Option<Vec<String>> {
+fn scopes(entry: ConfigValue<'_>) -> Option<Vec<String>> {
     let (spot, findings) = (entry.spot.clone(), entry.findings);
     let words = entry.words()?;
     if words.is_empty() {

@@ -14,7 +14,7 @@ use super::section::Section;
 use super::tree::{self, Node, Origin, Spot, Value};
 
 /// The value of a key.
-pub(super) struct Entry<'f> {
+pub(super) struct ConfigValue<'f> {
     pub(super) spot: Spot,
     pub(super) findings: &'f Findings,
     pub(super) value: Value,
@@ -32,7 +32,7 @@ impl AsRef<str> for Word {
     }
 }
 
-impl<'f> Entry<'f> {
+impl<'f> ConfigValue<'f> {
     /// Reports a fault in the value.
     pub(super) fn fault(&self, message: impl Into<String>) {
         self.findings.fault(&self.spot, message);
@@ -149,7 +149,7 @@ impl<'f> Entry<'f> {
 
     /// Returns the items of a list, of any type; any other value counts as a list of one. From the environment also
     /// comma-separated texts.
-    pub(super) fn items(self) -> Option<Vec<Entry<'f>>> {
+    pub(super) fn items(self) -> Option<Vec<ConfigValue<'f>>> {
         let Self { spot, findings, value } = self;
         let nodes = match value {
             Value::List(nodes) => nodes,
@@ -170,9 +170,9 @@ impl<'f> Entry<'f> {
                     items.map(node).collect()
                 }
             }
-            value => return Some(vec![Entry { spot, findings, value }]),
+            value => return Some(vec![ConfigValue { spot, findings, value }]),
         };
-        let item = |(at, Node { value, origin }): (usize, Node)| Entry {
+        let item = |(at, Node { value, origin }): (usize, Node)| ConfigValue {
             spot: Spot { path: spot.child(&at.to_string()), origin },
             findings,
             value,
@@ -209,7 +209,7 @@ fn list_of_words(list: &Spot, findings: &Findings, nodes: Vec<Node>) -> Option<V
         let spot = Spot { path: list.child(&at.to_string()), origin };
         match value {
             Value::Text(text) => Some(Word { text, spot }),
-            value => Entry { spot, findings, value }.expected("a text"),
+            value => ConfigValue { spot, findings, value }.expected("a text"),
         }
     };
     // Collected twice, so that the first faulty item does not hide the rest.

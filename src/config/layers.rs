@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use super::problem::{Findings, Problem};
+use super::problem::{ConfigProblem, Findings};
 use super::tree::{self, Node, Origin, Table, Value};
 
 /// The largest file that is read, for settings and secrets. Both have a few kilobytes; a limit keeps a
@@ -55,8 +55,8 @@ fn files(source: &Path, findings: &Findings) -> Vec<PathBuf> {
     files
 }
 
-fn whole_file(file: &Path, message: String) -> Problem {
-    Problem { file: Some(file.to_owned()), line: None, path: String::new(), message }
+fn whole_file(file: &Path, message: String) -> ConfigProblem {
+    ConfigProblem { file: Some(file.to_owned()), line: None, path: String::new(), message }
 }
 
 /// Reads the text of a file, up to the limit.
@@ -83,7 +83,7 @@ fn environment(variables: &Variables, settings: &Table, findings: &Findings) -> 
         let Some(rest) = name.strip_prefix(PREFIX) else { continue };
         let path = place(rest, settings).and_then(|path| insert(&mut layer, &path, name, text));
         if let Err(message) = path {
-            findings.push(Problem { file: None, line: None, path: name.clone(), message });
+            findings.push(ConfigProblem { file: None, line: None, path: name.clone(), message });
         }
     }
     layer

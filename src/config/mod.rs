@@ -27,13 +27,13 @@ use std::time::Duration;
 use crate::policy::authorization::Callers;
 use crate::policy::backoff::RetryRules;
 use crate::policy::reply_to::ReplyPolicy;
-use crate::rabbit::Settings;
+use crate::rabbit::BrokerSettings;
 
 pub use crate::telemetry::log::LogFormat;
-pub use change::Change;
-pub use connection::Connection;
+pub use change::ConfigChange;
+pub use connection::ConnectionSection;
 pub use duration::parse as duration;
-pub use problem::{Problem, Problems};
+pub use problem::{ConfigProblem, ConfigProblems};
 pub use telemetry::Telemetry;
 
 use layers::Variables;
@@ -62,7 +62,7 @@ pub const NOT_YET: [NotYet; 1] =
 #[derive(Debug, Clone, PartialEq)]
 pub struct Config {
     /// Connection to RabbitMQ and its use.
-    pub broker: Settings,
+    pub broker: BrokerSettings,
     /// The queues that results may go to.
     pub reply_to: ReplyPolicy,
     /// Default deadline of interactive invocations.
@@ -72,7 +72,7 @@ pub struct Config {
     /// The most bytes of Okta's answers held in memory.
     pub answer_bytes_max: u64,
     /// The Okta orgs, by name; there may be none.
-    pub connections: Vec<Connection>,
+    pub connections: Vec<ConnectionSection>,
     /// The permissions of callers.
     pub callers: Callers,
     /// The settings of retries.
@@ -92,7 +92,7 @@ pub struct Loaded {
 
 /// Treatment of Okta's tokens and keys: looked up, or left alone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Tokens {
+enum SecretLookup {
     Read,
     Leave,
 }
@@ -107,8 +107,8 @@ enum Tokens {
 pub fn load(
     source: Option<&Path>,
     environment: impl IntoIterator<Item = (String, String)>,
-) -> Result<Loaded, Problems> {
-    read(source, environment.into_iter().collect(), Tokens::Read)
+) -> Result<Loaded, ConfigProblems> {
+    read(source, environment.into_iter().collect(), SecretLookup::Read)
 }
 
 /// Loads a configuration for commands that send nothing to Okta and run without its tokens: no token and no
@@ -119,11 +119,11 @@ pub fn load(
 pub fn load_without_tokens(
     source: Option<&Path>,
     environment: impl IntoIterator<Item = (String, String)>,
-) -> Result<Loaded, Problems> {
-    read(source, environment.into_iter().collect(), Tokens::Leave)
+) -> Result<Loaded, ConfigProblems> {
+    read(source, environment.into_iter().collect(), SecretLookup::Leave)
 }
 
-fn read(source: Option<&Path>, variables: Variables, tokens: Tokens) -> Result<Loaded, Problems> {
+fn read(source: Option<&Path>, variables: Variables, tokens: SecretLookup) -> Result<Loaded, ConfigProblems> {
     let findings = Findings::default();
     let settings = layers::merged(source, &variables, &findings);
     let config = assemble(settings, &variables, tokens, &findings);
@@ -133,7 +133,12 @@ fn read(source: Option<&Path>, variables: Variables, tokens: Tokens) -> Result<L
 }
 
 /// Reads every section, even after a fault in one.
-fn assemble(settings: Table, variables: &Variables, tokens: Tokens, findings: &Findings) -> Option<Config> {
+fn assemble(
+    settings: Table,
+    variables: &Variables,
+    tokens: SecretLookup,
+    findings: &Findings,
+) -> Option<Config> {
     let mut root = Section::root(settings, findings);
     let names = root.names("connections");
     let broker = root.section("broker").and_then(|section| broker::read(section, variables));

@@ -10,7 +10,7 @@ use super::tree::{Origin, Spot};
 
 /// One fault.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Problem {
+pub struct ConfigProblem {
     /// The file; `None` for the environment, and for a missing key without a place.
     pub file: Option<PathBuf>,
     /// The line in that file, counted from 1.
@@ -22,7 +22,7 @@ pub struct Problem {
     pub message: String,
 }
 
-impl fmt::Display for Problem {
+impl fmt::Display for ConfigProblem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(file) = &self.file {
             write!(f, "{}:", file.display())?;
@@ -40,9 +40,9 @@ impl fmt::Display for Problem {
 
 /// All faults, sorted by place; never empty.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Problems(pub Vec<Problem>);
+pub struct ConfigProblems(pub Vec<ConfigProblem>);
 
-impl fmt::Display for Problems {
+impl fmt::Display for ConfigProblems {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (at, problem) in self.0.iter().enumerate() {
             if at > 0 {
@@ -54,12 +54,12 @@ impl fmt::Display for Problems {
     }
 }
 
-impl std::error::Error for Problems {}
+impl std::error::Error for ConfigProblems {}
 
 /// The problems and warnings found so far, shared by all readers, so that none stops at the first problem.
 #[derive(Default)]
 pub(super) struct Findings {
-    problems: RefCell<Vec<Problem>>,
+    problems: RefCell<Vec<ConfigProblem>>,
     warnings: RefCell<Vec<String>>,
     torn: Cell<bool>,
 }
@@ -72,7 +72,7 @@ impl Findings {
             Origin::File(file, line) => (Some(file.to_path_buf()), Some(*line), spot.path.clone()),
             Origin::Variable(name) => (None, None, name.clone()),
         };
-        self.push(Problem { file, line, path, message: message.into() });
+        self.push(ConfigProblem { file, line, path, message: message.into() });
     }
 
     /// Adds a missing key of the table at this spot.
@@ -82,7 +82,7 @@ impl Findings {
             Origin::File(file, line) => (Some(file.to_path_buf()), Some(*line)),
             Origin::Default | Origin::Variable(_) => (None, None),
         };
-        self.unless_torn(Problem { file, line, path, message: message.to_owned() });
+        self.unless_torn(ConfigProblem { file, line, path, message: message.to_owned() });
     }
 
     /// Adds a reference to something undefined.
@@ -93,16 +93,16 @@ impl Findings {
     }
 
     /// Adds a file that is not TOML, in which a seemingly missing key may be set.
-    pub(super) fn tear(&self, problem: Problem) {
+    pub(super) fn tear(&self, problem: ConfigProblem) {
         self.torn.set(true);
         self.push(problem);
     }
 
     /// Adds a problem as it is.
-    pub(super) fn push(&self, problem: Problem) {
+    pub(super) fn push(&self, problem: ConfigProblem) {
         let mut problems = self.problems.borrow_mut();
         // Further problems of a torn line are not worth reporting.
-        let known = |old: &Problem| {
+        let known = |old: &ConfigProblem| {
             old.path.is_empty()
                 && old.file.is_some()
                 && (&old.file, old.line) == (&problem.file, problem.line)
@@ -112,7 +112,7 @@ impl Findings {
         }
     }
 
-    fn unless_torn(&self, problem: Problem) {
+    fn unless_torn(&self, problem: ConfigProblem) {
         if !self.torn.get() {
             self.push(problem);
         }
@@ -124,15 +124,15 @@ impl Findings {
     }
 
     /// Returns the warnings, or every problem.
-    pub(super) fn conclude(self) -> Result<Vec<String>, Problems> {
+    pub(super) fn conclude(self) -> Result<Vec<String>, ConfigProblems> {
         let mut problems = self.problems.into_inner();
         if problems.is_empty() {
             return Ok(self.warnings.into_inner());
         }
         problems.sort_by(|a, b| {
-            let place = |p: &Problem| (p.file.is_none(), p.file.clone(), p.line, p.path.clone());
+            let place = |p: &ConfigProblem| (p.file.is_none(), p.file.clone(), p.line, p.path.clone());
             place(a).cmp(&place(b))
         });
-        Err(Problems(problems))
+        Err(ConfigProblems(problems))
     }
 }

@@ -2,14 +2,14 @@
 
 use std::path::Path;
 
-use super::entry::Entry;
+use super::entry::ConfigValue;
 use super::layers::{self, Variables};
 use super::section::Section;
 use super::tree::{Origin, Spot, Value};
 use crate::domain::secret::Secret;
 
 /// A secret and its source.
-pub(super) struct Found {
+pub(super) struct SecretSource {
     pub(super) secret: Secret,
     pub(super) written: Written,
     pub(super) spot: Spot,
@@ -25,7 +25,7 @@ pub(super) enum Written {
 }
 
 /// Reads a secret, trimmed and not empty.
-pub(super) fn read(entry: Entry<'_>, variables: &Variables) -> Option<Found> {
+pub(super) fn read(entry: ConfigValue<'_>, variables: &Variables) -> Option<SecretSource> {
     let spot = entry.spot.clone();
     let findings = entry.findings;
     let written = match (&entry.value, &spot.origin) {
@@ -39,7 +39,7 @@ pub(super) fn read(entry: Entry<'_>, variables: &Variables) -> Option<Found> {
     };
     match secret {
         Ok(secret) if secret.is_empty() => findings.fault(&spot, "must not be empty"),
-        Ok(secret) => return Some(Found { secret, written, spot }),
+        Ok(secret) => return Some(SecretSource { secret, written, spot }),
         Err(message) => findings.fault(&spot, message),
     }
     None

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::entry::Entry;
+use super::entry::ConfigValue;
 use super::problem::Findings;
 use super::tree::{Node, Origin, Spot, Table, Value};
 use crate::domain::invocation::nearest;
@@ -30,14 +30,18 @@ impl<'f> Section<'f> {
     }
 
     /// Removes and returns a value, if it exists.
-    pub(super) fn take(&mut self, key: &'static str) -> Option<Entry<'f>> {
+    pub(super) fn take(&mut self, key: &'static str) -> Option<ConfigValue<'f>> {
         self.asked.push(key);
         let Node { value, origin } = self.table.remove(key)?;
-        Some(Entry { spot: Spot { path: self.spot.child(key), origin }, findings: self.findings, value })
+        Some(ConfigValue {
+            spot: Spot { path: self.spot.child(key), origin },
+            findings: self.findings,
+            value,
+        })
     }
 
     /// Removes and returns a required value.
-    pub(super) fn need(&mut self, key: &'static str) -> Option<Entry<'f>> {
+    pub(super) fn need(&mut self, key: &'static str) -> Option<ConfigValue<'f>> {
         let entry = self.take(key);
         if entry.is_none() {
             self.findings.missing(&self.spot, key, "is missing");
@@ -67,7 +71,7 @@ impl<'f> Section<'f> {
     /// Returns true if an unsupported key is present, and refuses it unless its value is empty.
     pub(super) fn not_yet(&mut self, key: &'static str) -> bool {
         match self.take(key) {
-            Some(Entry { value: Value::Text(text), .. }) if text.is_empty() => false,
+            Some(ConfigValue { value: Value::Text(text), .. }) if text.is_empty() => false,
             Some(entry) => {
                 entry.fault("is not supported yet");
                 true
@@ -77,11 +81,11 @@ impl<'f> Section<'f> {
     }
 
     /// Returns the remaining values by user-chosen name.
-    pub(super) fn by_name(self) -> impl Iterator<Item = (String, Entry<'f>)> {
+    pub(super) fn by_name(self) -> impl Iterator<Item = (String, ConfigValue<'f>)> {
         let Self { spot, findings, table, .. } = self;
         table.into_iter().map(move |(name, Node { value, origin })| {
             let spot = Spot { path: spot.child(&name), origin };
-            (name, Entry { spot, findings, value })
+            (name, ConfigValue { spot, findings, value })
         })
     }
 

@@ -10,7 +10,7 @@ use std::rc::Rc;
 use toml::Spanned;
 use toml::de::{DeInteger, DeString, DeTable, DeValue};
 
-use super::problem::{Findings, Problem};
+use super::problem::{ConfigProblem, Findings};
 
 /// The origin of a value.
 #[derive(Clone)]
@@ -89,7 +89,7 @@ fn is_reference(table: &Table) -> bool {
 /// Parses one TOML document; without a file, the defaults. Syntax errors are reported, and the
 /// rest of the document is returned.
 pub(super) fn parse(text: &str, file: Option<&Path>, findings: &Findings) -> Table {
-    let document = Document {
+    let document = SourceLines {
         file: file.map(Rc::from),
         starts: text.match_indices('\n').map(|(at, _)| at + 1).collect(),
     };
@@ -97,7 +97,7 @@ pub(super) fn parse(text: &str, file: Option<&Path>, findings: &Findings) -> Tab
     for error in errors {
         let at = error.span().map_or(0, |span| span.start);
         let column = text.get(document.start_of(at)..at).map_or(0, |before| before.chars().count()) + 1;
-        findings.tear(Problem {
+        findings.tear(ConfigProblem {
             file: file.map(Path::to_path_buf),
             line: Some(document.line(at)),
             path: String::new(),
@@ -111,7 +111,7 @@ pub(super) fn parse(text: &str, file: Option<&Path>, findings: &Findings) -> Tab
 /// Parses the text of one array, from an environment variable.
 pub(super) fn parse_list(text: &str, origin: &Origin) -> Option<Vec<Node>> {
     let value = DeValue::parse(text).ok()?;
-    let document = Document { file: None, starts: Vec::new() };
+    let document = SourceLines { file: None, starts: Vec::new() };
     match document.value(value.into_inner()) {
         Value::List(mut nodes) => {
             for node in &mut nodes {
@@ -124,13 +124,13 @@ pub(super) fn parse_list(text: &str, origin: &Origin) -> Option<Vec<Node>> {
 }
 
 /// Maps offsets of a text to lines of a file.
-struct Document {
+struct SourceLines {
     file: Option<Rc<Path>>,
     /// The offset at which each line but the first begins.
     starts: Vec<usize>,
 }
 
-impl Document {
+impl SourceLines {
     fn line(&self, at: usize) -> usize {
         self.starts.partition_point(|start| *start <= at) + 1
     }

@@ -42,7 +42,7 @@ const STEP_NAMES: [&str; 4] = ["activationUrl", "activationToken", "resetPasswor
 
 /// The part of an object that identifies it. An object with a repeated name fits no expectation.
 #[derive(serde::Deserialize)]
-struct Identity {
+struct ObjectIdentity {
     id: String,
     #[serde(default)]
     profile: Option<Box<RawValue>>,
@@ -84,7 +84,7 @@ impl Expected {
                 names.is_empty() || names.iter().any(|name| STEP_NAMES.contains(&name.as_str()))
             }),
             (Self::Object { id: asked }, 200..=203) => identity(body)
-                .is_some_and(|Identity { id, .. }| asked.as_ref().is_none_or(|asked| *asked == id)),
+                .is_some_and(|ObjectIdentity { id, .. }| asked.as_ref().is_none_or(|asked| *asked == id)),
             (Self::User { key }, 200..=203) => identity(body).is_some_and(|user| user.is_called(key)),
             (Self::List, 200..=203) => serde_json::from_slice::<Vec<&RawValue>>(body)
                 .is_ok_and(|items| items.iter().all(|item| item.get().starts_with('{'))),
@@ -93,7 +93,7 @@ impl Expected {
     }
 }
 
-impl Identity {
+impl ObjectIdentity {
     /// Returns true unless this surely is another user than the one requested by this key. Okta also accepts a
     /// short name for a login, and ignores case and diacritics, so some differences prove nothing.
     fn is_called(&self, key: &str) -> bool {
@@ -115,34 +115,34 @@ fn is_user_id(text: &str) -> bool {
 }
 
 /// Parses the identity of an object; `None` for an error object.
-fn identity(body: &[u8]) -> Option<Identity> {
+fn identity(body: &[u8]) -> Option<ObjectIdentity> {
     names(body)?;
     serde_json::from_slice(body).ok()
 }
 
 /// Returns the member names of an object, in order; `None` if the body is no object, or an error object.
 fn names(body: &[u8]) -> Option<Vec<String>> {
-    let Names(names) = serde_json::from_str(std::str::from_utf8(body).ok()?).ok()?;
+    let MemberNames(names) = serde_json::from_str(std::str::from_utf8(body).ok()?).ok()?;
     (!names.iter().any(|name| name == "errorCode")).then_some(names)
 }
 
 /// The member names of an object, without the values.
-struct Names(Vec<String>);
+struct MemberNames(Vec<String>);
 
-impl<'de> Deserialize<'de> for Names {
+impl<'de> Deserialize<'de> for MemberNames {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Reading;
         impl<'de> Visitor<'de> for Reading {
-            type Value = Names;
+            type Value = MemberNames;
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("an object")
             }
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Names, A::Error> {
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<MemberNames, A::Error> {
                 let mut names = Vec::new();
                 while let Some((name, IgnoredAny)) = map.next_entry()? {
                     names.push(name);
                 }
-                Ok(Names(names))
+                Ok(MemberNames(names))
             }
         }
         deserializer.deserialize_map(Reading)

@@ -241,12 +241,12 @@ fn object(raw: Option<&RawValue>, path: &str) -> Result<Box<RawValue>, Failure> 
 }
 
 fn parse<'a, T: Deserialize<'a>>(text: &'a str, under: &str, names: &[&str]) -> Result<T, Failure> {
-    read(text, under, names).map_err(|Fault { message, path }| invalid(message, path))
+    read(text, under, names).map_err(|DecodeError { message, path }| invalid(message, path))
 }
 
 /// A fault in a JSON document of ours, and its place.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Fault {
+pub struct DecodeError {
     /// The fault, in words that a caller can act on.
     pub message: String,
     /// The dotted path, with list items by index.
@@ -258,14 +258,14 @@ pub struct Fault {
 ///
 /// # Errors
 /// The first fault.
-pub fn read<'a, T: Deserialize<'a>>(text: &'a str, under: &str, names: &[&str]) -> Result<T, Fault> {
+pub fn read<'a, T: Deserialize<'a>>(text: &'a str, under: &str, names: &[&str]) -> Result<T, DecodeError> {
     // The path is tracked only if there is a fault.
     if let Ok(value) = serde_json::from_str(text) {
         return Ok(value);
     }
     let mut deserializer = serde_json::Deserializer::from_str(text);
     let mut track = serde_path_to_error::Track::new();
-    let document = Document { text, under, names };
+    let document = Decode { text, under, names };
     let value = T::deserialize(serde_path_to_error::Deserializer::new(&mut deserializer, &mut track));
     match value {
         Ok(value) => match deserializer.end() {
@@ -291,16 +291,16 @@ fn parts(path: &serde_path_to_error::Path) -> Vec<String> {
 
 /// Rephrases serde's error in the words of the contract. The message repeats no text of the caller's, since it may be a
 /// secret in a wrong place: serde quotes values, and names that it does not know.
-fn describe(error: &serde_json::Error, place: Vec<String>, document: Document<'_>) -> Fault {
+fn describe(error: &serde_json::Error, place: Vec<String>, document: Decode<'_>) -> DecodeError {
     let text = error.to_string();
     let text = text.rfind(" at line ").map_or(text.as_str(), |at| &text[..at]);
     if error.is_syntax() || error.is_eof() {
         // serde_json reports a list in place of an enum value as a syntax error.
         if serde_json::from_str::<serde::de::IgnoredAny>(document.text).is_ok() {
             let message = "invalid type, expected one of its values".to_owned();
-            return Fault { message, path: document.path(place, None) };
+            return DecodeError { message, path: document.path(place, None) };
         }
-        return Fault {
+        return DecodeError {
             message: format!("the body is not JSON ({text}, line {})", error.line()),
             path: None,
         };
@@ -310,12 +310,15 @@ fn describe(error: &serde_json::Error, place: Vec<String>, document: Document<'_
     if is_missing || text.starts_with("duplicate field") {
         let name = quoted(); // one of our own
         let message = if is_missing { "is missing" } else { "stands there twice" };
-        return Fault { message: format!("`{name}` {message}"), path: document.path(place, Some(&name)) };
+        return DecodeError {
+            message: format!("`{name}` {message}"),
+            path: document.path(place, Some(&name)),
+        };
     }
     if text.starts_with("unknown field") {
         return document.unknown_member(place);
     }
-    Fault { message: without_values(text), path: document.path(place, None) }
+    DecodeError { message: without_values(text), path: document.path(place, None) }
 }
 
 /// Returns serde's message about a value without the value, if that is a string.
@@ -335,7 +338,7 @@ fn without_values(text: &str) -> String {
 
 /// A JSON object that is parsed into one of our own types.
 #[derive(Clone, Copy)]
-struct Document<'a> {
+struct Decode<'a> {
     text: &'a str,
     /// The path of the object itself.
     under: &'a str,
@@ -343,7 +346,7 @@ struct Document<'a> {
     names: &'a [&'a str],
 }
 
-impl Document<'_> {
+impl Decode<'_> {
     /// Returns the dotted path of a place in the document.
     fn path(self, mut place: Vec<String>, name: Option<&str>) -> Option<String> {
         place.extend(name.map(str::to_owned));
@@ -353,7 +356,7 @@ impl Document<'_> {
     }
 
     /// Reports an unknown member: by its name if that cannot be a secret, otherwise by its number.
-    fn unknown_member(self, mut place: Vec<String>) -> Fault {
+    fn unknown_member(self, mut place: Vec<String>) -> DecodeError {
         let members = serde_json::from_str::<json::Names>(self.text).unwrap_or_default().0;
         let found = members.iter().enumerate().find(|(_, name)| !self.names.contains(&name.as_str()));
         let (number, name) = found.map_or((0, ""), |(at, name)| (at + 1, name.as_str()));
@@ -369,9 +372,15 @@ impl Document<'_> {
         };
         if is_repeatable(name) {
             let message = format!("unknown field `{name}`{hint}");
-            return Fault { message, path: self.path(place, Some(name).filter(|name| !name.is_empty())) };
+            return DecodeError {
+                message,
+                path: self.path(place, Some(name).filter(|name| !name.is_empty())),
+            };
         }
-        Fault { message: format!("unknown field, number {number} here{hint}"), path: self.path(place, None) }
+        DecodeError {
+            message: format!("unknown field, number {number} here{hint}"),
+            path: self.path(place, None),
+        }
     }
 }
 

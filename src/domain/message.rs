@@ -173,7 +173,7 @@ pub enum Address {
 
 /// One message to publish, always persistent.
 #[derive(Clone, PartialEq)]
-pub struct Post {
+pub struct Publish {
     /// The destination.
     pub to: Address,
     /// The properties.
@@ -183,7 +183,7 @@ pub struct Post {
 }
 
 /// Shows no body and no property: results hold one-time secrets.
-impl fmt::Debug for Post {
+impl fmt::Debug for Publish {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "message of {} bytes to {:?}", self.body.len(), self.to)
     }
@@ -191,7 +191,7 @@ impl fmt::Debug for Post {
 
 /// The fate of a published message that the broker has confirmed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Posted {
+pub enum Published {
     /// The broker accepted it (for direct reply-to: the broker took it, but the caller may have left).
     Confirmed,
     /// There is no queue for it.
@@ -205,4 +205,4 @@ pub enum Posted {
 /// The broker is unreachable and this process is stopping; the fate of the message is unknown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("failed to publish: the worker is stopping and the broker does not answer")]
-pub struct Unposted;
+pub struct Unpublished;

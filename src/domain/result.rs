@@ -7,7 +7,7 @@ use serde_json::value::RawValue;
 
 use super::bucket::Bucket;
 use super::okta_error::OktaError;
-use super::secret::{Said, Secrets};
+use super::secret::{ErrorTexts, Secrets};
 
 /// How an invocation ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
@@ -183,12 +183,12 @@ impl Failure {
     }
 
     /// Returns all its texts.
-    pub fn said(&self) -> Said {
+    pub fn said(&self) -> ErrorTexts {
         let okta = self.okta.iter().flat_map(|okta| {
             let one = [&okta.error_code, &okta.summary, &okta.error_id];
             one.into_iter().flatten().chain(&okta.causes)
         });
-        Said::new(std::iter::once(&self.message).chain(okta).map(String::as_str))
+        ErrorTexts::new(std::iter::once(&self.message).chain(okta).map(String::as_str))
     }
 }
 
@@ -255,7 +255,7 @@ pub struct PageMark {
 
 /// The body of a result message.
 #[derive(Debug, Clone, Serialize, JsonSchema)]
-pub struct Answer {
+pub struct ResultMessage {
     /// The invocation's id.
     pub id: String,
     /// True when the message had no id and the worker made one.

@@ -142,9 +142,9 @@ fn cut_off(text: &str, secret: &str) -> Option<Range<usize>> {
 }
 
 /// The texts of an error, in every layer of their escapes.
-pub struct Said(Vec<String>);
+pub struct ErrorTexts(Vec<String>);
 
-impl Said {
+impl ErrorTexts {
     /// Collects the texts.
     pub fn new<'a>(texts: impl Iterator<Item = &'a str>) -> Self {
         let mut views: Vec<String> = Vec::new();
@@ -165,7 +165,7 @@ impl Said {
 
 /// A form of a secret.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Form {
+enum SecretForm {
     /// The secret itself.
     Plain,
     /// The secret itself, so short that it counts only as a whole word.
@@ -177,7 +177,7 @@ enum Form {
 /// Finds all secrets in all forms, overlapping ones included.
 struct Matcher {
     automaton: AhoCorasick,
-    forms: Vec<Form>,
+    forms: Vec<SecretForm>,
 }
 
 impl Matcher {
@@ -185,10 +185,10 @@ impl Matcher {
         let (mut patterns, mut forms) = (Vec::new(), Vec::new());
         for text in texts.iter().map(Secret::expose) {
             let is_tiny = text.chars().count() < MASK_INSIDE_CHARS_MIN;
-            forms.push(if is_tiny { Form::Tiny } else { Form::Plain });
+            forms.push(if is_tiny { SecretForm::Tiny } else { SecretForm::Plain });
             patterns.push(text.to_owned());
             let encoded = encodings::encoded(text);
-            forms.extend(encoded.iter().map(|_| Form::Encoded));
+            forms.extend(encoded.iter().map(|_| SecretForm::Encoded));
             patterns.extend(encoded);
         }
         Self { automaton: automaton(MatchKind::Standard, &patterns), forms }
@@ -198,9 +198,9 @@ impl Matcher {
         let place = |found: aho_corasick::Match| {
             let place = found.range();
             match self.forms[found.pattern().as_usize()] {
-                Form::Plain => Some(place),
-                Form::Tiny => (!is_part(text, &place)).then_some(place),
-                Form::Encoded => Some(around(text.as_bytes(), place)),
+                SecretForm::Plain => Some(place),
+                SecretForm::Tiny => (!is_part(text, &place)).then_some(place),
+                SecretForm::Encoded => Some(around(text.as_bytes(), place)),
             }
         };
         self.automaton.find_overlapping_iter(text).filter_map(place).collect()
@@ -377,7 +377,7 @@ mod tests {
         secrets.add("hunter2");
         assert_eq!(secrets.mask("it is hunter…"), "it is ***…");
         assert_eq!(secrets.mask("it is hunter"), "it is hunter");
-        assert!(Said::new(["it is hunter…"].into_iter()).holds("hunter2"));
+        assert!(ErrorTexts::new(["it is hunter…"].into_iter()).holds("hunter2"));
     }
 
     #[test]

@@ -73,13 +73,13 @@ const REPLIES_DELIVERY_LIMIT: i64 = 1_000_000;
 
 /// Returns the durable queue for the results of one job, which declares it. A quorum queue: while the node of
 /// a classic queue is down, the worker finds no queue and the results go elsewhere.
-pub fn reply_queue(name: &str) -> Queue {
-    Queue {
+pub fn reply_queue(name: &str) -> QueueDefinition {
+    QueueDefinition {
         name: name.to_owned(),
         arguments: vec![
-            ("x-queue-type", Argument::Text("quorum")),
-            ("x-expires", Argument::Number(REPLIES_EXPIRE_MS)),
-            ("x-delivery-limit", Argument::Number(REPLIES_DELIVERY_LIMIT)),
+            ("x-queue-type", QueueArgument::Text("quorum")),
+            ("x-expires", QueueArgument::Number(REPLIES_EXPIRE_MS)),
+            ("x-delivery-limit", QueueArgument::Number(REPLIES_DELIVERY_LIMIT)),
         ],
         bindings: Vec::new(),
     }
@@ -146,7 +146,7 @@ impl ExchangeKind {
 
 /// A durable exchange.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Exchange {
+pub struct ExchangeDefinition {
     /// The name.
     pub name: String,
     /// The routing rule.
@@ -157,7 +157,7 @@ pub struct Exchange {
 
 /// The value of a queue argument.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Argument {
+pub enum QueueArgument {
     /// A string.
     Text(&'static str),
     /// A number.
@@ -166,11 +166,11 @@ pub enum Argument {
 
 /// A durable queue.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Queue {
+pub struct QueueDefinition {
     /// The name.
     pub name: String,
     /// The arguments, `x-queue-type` first.
-    pub arguments: Vec<(&'static str, Argument)>,
+    pub arguments: Vec<(&'static str, QueueArgument)>,
     /// The exchanges and keys of its bindings.
     pub bindings: Vec<(String, String)>,
 }
@@ -179,39 +179,39 @@ pub struct Queue {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Topology {
     /// The exchanges, in the order of declaration.
-    pub exchanges: Vec<Exchange>,
+    pub exchanges: Vec<ExchangeDefinition>,
     /// The queues, in the order of declaration: targets of dead-lettering first.
-    pub queues: Vec<Queue>,
+    pub queues: Vec<QueueDefinition>,
 }
 
-fn exchange(name: &str, kind: ExchangeKind, alternate: Option<&'static str>) -> Exchange {
-    Exchange { name: name.to_owned(), kind, alternate }
+fn exchange(name: &str, kind: ExchangeKind, alternate: Option<&'static str>) -> ExchangeDefinition {
+    ExchangeDefinition { name: name.to_owned(), kind, alternate }
 }
 
 /// Returns a quorum queue whose dead letters are kept until their target has confirmed them: at-least-once
 /// needs `reject-publish`, or RabbitMQ silently falls back to at-most-once.
-fn safe(name: String, dead_letter_exchange: &'static str) -> Queue {
-    Queue {
+fn safe(name: String, dead_letter_exchange: &'static str) -> QueueDefinition {
+    QueueDefinition {
         name,
         arguments: vec![
-            ("x-queue-type", Argument::Text("quorum")),
-            ("x-dead-letter-exchange", Argument::Text(dead_letter_exchange)),
-            ("x-dead-letter-strategy", Argument::Text("at-least-once")),
-            ("x-overflow", Argument::Text("reject-publish")),
+            ("x-queue-type", QueueArgument::Text("quorum")),
+            ("x-dead-letter-exchange", QueueArgument::Text(dead_letter_exchange)),
+            ("x-dead-letter-strategy", QueueArgument::Text("at-least-once")),
+            ("x-overflow", QueueArgument::Text("reject-publish")),
         ],
         bindings: Vec::new(),
     }
 }
 
 /// Returns a quorum queue that drops its oldest messages.
-fn bounded(name: &str, ttl_ms: i64, length_max: i64, bindings: Vec<(String, String)>) -> Queue {
-    Queue {
+fn bounded(name: &str, ttl_ms: i64, length_max: i64, bindings: Vec<(String, String)>) -> QueueDefinition {
+    QueueDefinition {
         name: name.to_owned(),
         arguments: vec![
-            ("x-queue-type", Argument::Text("quorum")),
-            ("x-message-ttl", Argument::Number(ttl_ms)),
-            ("x-max-length", Argument::Number(length_max)),
-            ("x-overflow", Argument::Text("drop-head")),
+            ("x-queue-type", QueueArgument::Text("quorum")),
+            ("x-message-ttl", QueueArgument::Number(ttl_ms)),
+            ("x-max-length", QueueArgument::Number(length_max)),
+            ("x-overflow", QueueArgument::Text("drop-head")),
         ],
         bindings,
     }
@@ -242,9 +242,9 @@ impl Topology {
     /// Returns the queue that counts the workers of a connection. It is optional: a classic queue lives on one node
     /// and is missing while that node is down.
     pub fn presence(connection: &ConnectionName) -> Self {
-        let presence = Queue {
+        let presence = QueueDefinition {
             name: presence_queue(connection),
-            arguments: vec![("x-queue-type", Argument::Text("classic"))],
+            arguments: vec![("x-queue-type", QueueArgument::Text("classic"))],
             bindings: Vec::new(),
         };
         Self { exchanges: Vec::new(), queues: vec![presence] }
@@ -271,7 +271,7 @@ impl Topology {
             exchanges.push(exchange(name, ExchangeKind::Fanout, None));
             let mut tier = safe(name.to_owned(), INVOCATIONS);
             let wait_ms = i64::try_from(wait.as_millis()).expect("a tier waits an hour at most");
-            tier.arguments.push(("x-message-ttl", Argument::Number(wait_ms)));
+            tier.arguments.push(("x-message-ttl", QueueArgument::Number(wait_ms)));
             tier.bindings = bound(name);
             queues.push(tier);
         }
@@ -282,7 +282,7 @@ impl Topology {
     pub fn of_connection(connection: &ConnectionName) -> Self {
         let lane = |lane: Lane| {
             let mut queue = safe(work_queue(connection, lane), UNDELIVERED);
-            queue.arguments.push(("x-delivery-limit", Argument::Number(DELIVERY_LIMIT)));
+            queue.arguments.push(("x-delivery-limit", QueueArgument::Number(DELIVERY_LIMIT)));
             queue.bindings.push((INVOCATIONS.to_owned(), work_key(connection, lane)));
             if lane == Lane::Interactive {
                 queue.bindings.push((INVOCATIONS.to_owned(), connection.to_string()));
@@ -295,10 +295,10 @@ impl Topology {
 
 /// Returns a queue for messages that only wait for an answer: a quorum queue that drops nothing. A message that
 /// crashes workers even here, because the client library cannot read its properties, is parked by the broker.
-fn last_stop(name: &str, bindings: Vec<(String, String)>) -> Queue {
+fn last_stop(name: &str, bindings: Vec<(String, String)>) -> QueueDefinition {
     let mut queue = safe(name.to_owned(), DEFAULT_EXCHANGE);
-    queue.arguments.push(("x-dead-letter-routing-key", Argument::Text(DEAD)));
-    queue.arguments.push(("x-delivery-limit", Argument::Number(LAST_STOP_DELIVERY_LIMIT)));
+    queue.arguments.push(("x-dead-letter-routing-key", QueueArgument::Text(DEAD)));
+    queue.arguments.push(("x-delivery-limit", QueueArgument::Number(LAST_STOP_DELIVERY_LIMIT)));
     queue.bindings = bindings;
     queue
 }
@@ -321,7 +321,9 @@ mod tests {
     fn parked_messages_are_kept_as_long_and_as_many_as_was_said() {
         let Topology { queues, .. } = Topology::shared(Duration::from_secs(60), 7);
         let dead = queues.iter().find(|queue| queue.name == DEAD).unwrap();
-        for argument in [("x-message-ttl", Argument::Number(60_000)), ("x-max-length", Argument::Number(7))] {
+        for argument in
+            [("x-message-ttl", QueueArgument::Number(60_000)), ("x-max-length", QueueArgument::Number(7))]
+        {
             assert!(dead.arguments.contains(&argument), "{:?}", dead.arguments);
         }
     }

@@ -12,9 +12,11 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 
 use crate::domain::ids::{ConnectionName, Lane};
-use crate::domain::message::{Address, Delivery, Post, Posted, Properties, Receipt, Source, Unposted};
+use crate::domain::message::{
+    Address, Delivery, Properties, Publish, Published, Receipt, Source, Unpublished,
+};
 use crate::domain::topology::{DEAD, DELAY_TIERS, INVOCATIONS, RESULTS, UNCLAIMED, source_queue, work_key};
-use crate::worker::ports::{Inbox, Postbox, becomes};
+use crate::worker::ports::{Inbox, Outbox, becomes};
 
 use super::death::expired;
 
@@ -223,15 +225,15 @@ impl Broker {
 }
 
 #[async_trait]
-impl Postbox for Broker {
-    async fn post(&self, post: &Post) -> Result<Posted, Unposted> {
+impl Outbox for Broker {
+    async fn post(&self, post: &Publish) -> Result<Published, Unpublished> {
         let (exchange, key, queue) = match &post.to {
             Address::Queue(name) | Address::DirectReply(name) => ("", name, name.as_str()),
             // There are no bindings for results here, so they wait with the unclaimed ones.
             Address::Exchange(RESULTS, key) => (RESULTS, key, UNCLAIMED),
             Address::Exchange(INVOCATIONS, key) => {
                 self.publish(key, post.properties.clone(), post.body.clone());
-                return Ok(Posted::Confirmed);
+                return Ok(Published::Confirmed);
             }
             // The delay tiers: each exchange has one queue, of the same name.
             Address::Exchange(exchange, key) => (*exchange, key, *exchange),
@@ -239,7 +241,7 @@ impl Postbox for Broker {
         let stored = Stored::new(exchange, key, post.properties.clone(), post.body.clone());
         let is_there = self.put(queue, stored);
         let is_direct = matches!(post.to, Address::DirectReply(_));
-        Ok(if is_there || is_direct { Posted::Confirmed } else { Posted::Unroutable })
+        Ok(if is_there || is_direct { Published::Confirmed } else { Published::Unroutable })
     }
 }
 
@@ -316,8 +318,8 @@ mod tests {
         let begun = Instant::now();
         for (tier, key) in [("okta.delay.5s", "prod.bulk"), ("okta.delay.1s", "prod.interactive")] {
             let to = Address::Exchange(tier, key.to_owned());
-            let post = Post { to, properties: Properties::default(), body: Bytes::from_static(b"{}") };
-            assert_eq!(broker.post(&post).await, Ok(Posted::Confirmed));
+            let post = Publish { to, properties: Properties::default(), body: Bytes::from_static(b"{}") };
+            assert_eq!(broker.post(&post).await, Ok(Published::Confirmed));
         }
         tokio::time::sleep(Duration::from_secs(10)).await;
         let kept = kept.0.lock().unwrap();

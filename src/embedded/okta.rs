@@ -9,7 +9,7 @@ use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue};
 use tokio::time::sleep;
 
 use crate::domain::http::{NoAnswer, Request, Response};
-use crate::sandbox::{Answer, Call, Org};
+use crate::sandbox::{Handled, HttpCall, Org};
 use crate::worker::clock::Clock;
 use crate::worker::ports::Okta;
 
@@ -40,7 +40,7 @@ impl SimulatedOkta {
 #[async_trait]
 impl Okta for SimulatedOkta {
     async fn send(&self, request: &Request) -> Result<Response, NoAnswer> {
-        let call = Call {
+        let call = HttpCall {
             method: request.method.clone(),
             target: request.path_and_query(),
             headers: self.headers.clone(),
@@ -54,8 +54,8 @@ impl Okta for SimulatedOkta {
             self.org.lock().unwrap_or_else(PoisonError::into_inner).answer_with(&call, now, in_flight);
         sleep(self.latency / 2).await;
         match answer {
-            Answer::Said(response) => Ok(response),
-            Answer::Lost => Err(NoAnswer::MaybeSent("the connection was closed".to_owned())),
+            Handled::Said(response) => Ok(response),
+            Handled::Lost => Err(NoAnswer::MaybeSent("the connection was closed".to_owned())),
         }
     }
 }
@@ -79,11 +79,11 @@ impl Drop for Flight<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sandbox::Settings;
+    use crate::sandbox::OrgSettings;
 
     #[tokio::test(start_paused = true)]
     async fn a_request_that_is_given_up_is_not_in_flight_for_ever() {
-        let org = Arc::new(Mutex::new(Org::new(Settings { concurrency: 1, ..Settings::default() })));
+        let org = Arc::new(Mutex::new(Org::new(OrgSettings { concurrency: 1, ..OrgSettings::default() })));
         let clock = Clock::starting_at("2026-03-02T09:00:00Z".parse().unwrap());
         let okta = SimulatedOkta::new(org, "token", clock, Duration::from_secs(1));
         let request = Request::get("/api/v1/groups", &[]);

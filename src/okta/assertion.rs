@@ -27,7 +27,7 @@ pub(super) struct Claim<'a> {
 }
 
 #[derive(Serialize)]
-struct Header<'a> {
+struct AssertionHeader<'a> {
     alg: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     kid: Option<&'a str>,
@@ -35,7 +35,7 @@ struct Header<'a> {
 }
 
 #[derive(Serialize)]
-struct Claims<'a> {
+struct AssertionClaims<'a> {
     iss: &'a str,
     sub: &'a str,
     aud: &'a str,
@@ -50,10 +50,10 @@ struct Claims<'a> {
 /// If signing fails.
 pub(super) fn assertion(claim: &Claim<'_>, key: &SigningKey) -> Result<Secret, String> {
     let Claim { client_id, key_id, audience, at, unique } = *claim;
-    let header = Header { alg: key.algorithm(), kid: key_id, typ: "JWT" };
+    let header = AssertionHeader { alg: key.algorithm(), kid: key_id, typ: "JWT" };
     let iat = at.as_second();
     let exp = iat.saturating_add(GOOD_FOR);
-    let claims = Claims { iss: client_id, sub: client_id, aud: audience, iat, exp, jti: unique };
+    let claims = AssertionClaims { iss: client_id, sub: client_id, aud: audience, iat, exp, jti: unique };
     let [header, claims] =
         [json::to_vec(&header), json::to_vec(&claims)].map(|part| URL_SAFE_NO_PAD.encode(part));
     let signed = format!("{header}.{claims}");

@@ -42,7 +42,7 @@ const DPOP: &str = "Okta wants DPoP, which this worker does not speak: untick `R
 
 /// An access token.
 #[derive(Debug)]
-pub(super) struct Grant {
+pub(super) struct AccessToken {
     /// The `Authorization` header with the token.
     pub authorization: HeaderValue,
     /// The scopes and lifetime of the token.
@@ -68,7 +68,7 @@ pub(super) enum NoToken {
 
 /// A token response from Okta.
 #[derive(Deserialize)]
-struct Token {
+struct TokenResponse {
     token_type: String,
     access_token: String,
     expires_in: Option<u64>,
@@ -90,7 +90,7 @@ pub(super) fn read(
     answer: Result<Response, NoAnswer>,
     scopes: &[String],
     jitter: f64,
-) -> Result<Grant, NoToken> {
+) -> Result<AccessToken, NoToken> {
     let not_now = |why: String| NoToken::NotNow { why, wait: UNREACHED_FOR };
     let response = match answer {
         Ok(response) => response,
@@ -111,7 +111,7 @@ pub(super) fn read(
     }
 }
 
-fn granted(token: Token, scopes: &[String]) -> Result<Grant, NoToken> {
+fn granted(token: TokenResponse, scopes: &[String]) -> Result<AccessToken, NoToken> {
     if !token.token_type.eq_ignore_ascii_case("Bearer") {
         return Err(NoToken::Unauthorized(DPOP.to_owned()));
     }
@@ -123,7 +123,7 @@ fn granted(token: Token, scopes: &[String]) -> Result<Grant, NoToken> {
         Some(scopes) => scopes.split_whitespace().map(str::to_owned).collect(),
         None => scopes.to_vec(), // RFC 6749, section 5.1: then it is what was asked for
     };
-    Ok(Grant { authorization, granted: Granted { scopes, lifetime } })
+    Ok(AccessToken { authorization, granted: Granted { scopes, lifetime } })
 }
 
 /// Classifies a refusal; `None` if Okta did not write the answer.
@@ -220,7 +220,7 @@ fn challenge(error: &str, why: &str, scopes: &str) -> HeaderValue {
 mod tests {
     use super::*;
     use crate::domain::http::Request;
-    use crate::policy::classify::{Known, Meaning, classify};
+    use crate::policy::classify::{ConnectionFacts, Meaning, classify};
     use crate::policy::pause::PauseReason;
     use crate::policy::refusal;
 
@@ -228,7 +228,7 @@ mod tests {
         vec!["okta.users.manage".to_owned(), "okta.groups.manage".to_owned()]
     }
 
-    fn answered(status: u16, body: &str) -> Result<Grant, NoToken> {
+    fn answered(status: u16, body: &str) -> Result<AccessToken, NoToken> {
         read(Ok(Response::new(status, HeaderMap::new(), body.to_owned())), &asked(), 0.5)
     }
 
@@ -295,7 +295,8 @@ mod tests {
         let told = |body: &str| {
             let response = no_token(400, body).heard(&asked()).unwrap();
             let failure = refusal::name("get_user", OktaError::read(&response));
-            let meaning = classify(&Request::get("/api/v1/users", &[]), Ok(&response), Known::NOTHING);
+            let meaning =
+                classify(&Request::get("/api/v1/users", &[]), Ok(&response), ConnectionFacts::NOTHING);
             let is_unauthorized = meaning == Meaning::Refused(PauseReason::Unauthorized);
             (is_unauthorized, failure.code, failure.message)
         };

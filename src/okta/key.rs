@@ -31,7 +31,7 @@ enum Pair {
 
 /// The members of a private JWK (RFC 7518, section 6) that are used here.
 #[derive(Deserialize)]
-struct Jwk {
+struct PrivateJwk {
     kty: String,
     kid: Option<String>,
     crv: Option<String>,
@@ -127,7 +127,7 @@ fn ec(pair: EcdsaKeyPair) -> Pair {
 
 fn jwk(text: &str) -> Result<SigningKey, String> {
     // serde's error would quote the input.
-    let jwk: Jwk = serde_json::from_str(text).map_err(|_| SHAPE.to_owned())?;
+    let jwk: PrivateJwk = serde_json::from_str(text).map_err(|_| SHAPE.to_owned())?;
     let pair = match (jwk.kty.as_str(), jwk.crv.as_deref()) {
         ("RSA", _) => {
             let components = KeyPairComponents {

@@ -32,7 +32,7 @@ pub use key::SigningKey;
 pub use room::{AnswerRoom, ROOM_BYTES_MIN};
 
 use echoes::Echoes;
-use tokens::Tokens;
+use tokens::ServiceAppTokens;
 use wire::Https;
 
 /// The token endpoint of the org's own authorization server.
@@ -96,7 +96,7 @@ pub struct ServiceApp {
 
 /// The transport to one org.
 #[async_trait]
-pub trait Wire: Send + Sync {
+pub trait OktaTransport: Send + Sync {
     /// Sends a request once, with this credential.
     ///
     /// # Errors
@@ -112,13 +112,13 @@ pub trait Wire: Send + Sync {
 
 /// A client for one org with one credential.
 pub struct OktaClient {
-    wire: Arc<dyn Wire>,
+    wire: Arc<dyn OktaTransport>,
     opening: Opening,
 }
 
 enum Opening {
     Token(HeaderValue, Echoes),
-    ServiceApp(Box<Tokens>),
+    ServiceApp(Box<ServiceAppTokens>),
 }
 
 /// The scopes and token lifetime that Okta grants a service app.
@@ -156,7 +156,7 @@ impl OktaClient {
     ///
     /// # Errors
     /// If the credential cannot be used.
-    pub fn over(wire: Arc<dyn Wire>, endpoint: &Endpoint, clock: Clock) -> Result<Self, String> {
+    pub fn over(wire: Arc<dyn OktaTransport>, endpoint: &Endpoint, clock: Clock) -> Result<Self, String> {
         let opening = match &endpoint.credential {
             Credential::Token { kind, token } => {
                 let authorization = authorization(*kind, token.expose())?;
@@ -165,7 +165,7 @@ impl OktaClient {
             }
             Credential::ServiceApp(app) => {
                 let audience = format!("{}{TOKEN_PATH}", endpoint.base_url);
-                Opening::ServiceApp(Box::new(Tokens::new(app, audience, Arc::clone(&wire), clock)?))
+                Opening::ServiceApp(Box::new(ServiceAppTokens::new(app, audience, Arc::clone(&wire), clock)?))
             }
         };
         Ok(Self { wire, opening })

@@ -18,11 +18,11 @@ use super::assertion::{Claim, assertion};
 use super::echoes::Echoes;
 use super::grant::{self, NoToken};
 use super::key::SigningKey;
-use super::{Granted, ServiceApp, TOKEN_PATH, Wire};
+use super::{Granted, OktaTransport, ServiceApp, TOKEN_PATH};
 use crate::domain::bucket::date;
 use crate::domain::http::{NoAnswer, Request, Response};
 use crate::domain::secret::Secret;
-use crate::policy::classify::{Known, Meaning, classify};
+use crate::policy::classify::{ConnectionFacts, Meaning, classify};
 use crate::policy::pause::PauseReason;
 use crate::worker::clock::Clock;
 
@@ -31,7 +31,7 @@ use crate::worker::clock::Clock;
 const CLOCK_OFF_MIN: SignedDuration = SignedDuration::from_secs(10);
 
 /// A cached token.
-struct Token {
+struct CachedToken {
     authorization: HeaderValue,
     echoes: Echoes,
     granted: Granted,
@@ -42,28 +42,28 @@ struct Token {
 }
 
 /// A failure to get a token.
-struct Failure {
+struct TokenFailure {
     why: NoToken,
     at: Instant,
 }
 
 /// The state that only the fetching task uses.
 #[derive(Default)]
-struct Desk {
-    failure: Option<Failure>,
+struct FetchState {
+    failure: Option<TokenFailure>,
     /// The lead of Okta's clock over ours, once a difference has caused a refusal.
     okta_ahead: SignedDuration,
 }
 
 /// The tokens of one service app.
-pub(super) struct Tokens {
+pub(super) struct ServiceAppTokens {
     app: ServiceApp,
     key: SigningKey,
     audience: String,
-    wire: Arc<dyn Wire>,
+    wire: Arc<dyn OktaTransport>,
     clock: Clock,
-    kept: Mutex<Option<Arc<Token>>>,
-    desk: tokio::sync::Mutex<Desk>,
+    kept: Mutex<Option<Arc<CachedToken>>>,
+    desk: tokio::sync::Mutex<FetchState>,
 }
 
 /// Returns the part of its lifetime after which a token is renewed: early enough for some failures, and jittered,
@@ -72,7 +72,7 @@ fn renew_after(lifetime: Duration, jitter: f64) -> Duration {
     lifetime.mul_f64(0.8 + 0.1 * jitter)
 }
 
-impl Tokens {
+impl ServiceAppTokens {
     /// Creates the token cache of an app whose assertions have this audience.
     ///
     /// # Errors
@@ -80,7 +80,7 @@ impl Tokens {
     pub(super) fn new(
         app: &ServiceApp,
         audience: String,
-        wire: Arc<dyn Wire>,
+        wire: Arc<dyn OktaTransport>,
         clock: Clock,
     ) -> Result<Self, String> {
         let key =
@@ -104,7 +104,7 @@ impl Tokens {
             };
             let answer = token.echoes.hidden_in(self.wire.send(request, &token.authorization).await);
             let Ok(response) = &answer else { return answer };
-            let meaning = classify(request, Ok(response), Known::NOTHING);
+            let meaning = classify(request, Ok(response), ConnectionFacts::NOTHING);
             if meaning != Meaning::Refused(PauseReason::Unauthorized) {
                 if response.status != 401 && meaning == Meaning::Said {
                     token.is_proven.store(true, Ordering::Relaxed);
@@ -124,7 +124,7 @@ impl Tokens {
     }
 
     /// Returns a token that has not expired.
-    async fn token(&self) -> Result<Arc<Token>, NoToken> {
+    async fn token(&self) -> Result<Arc<CachedToken>, NoToken> {
         let kept = self.kept();
         match &kept {
             Some(token) if Instant::now() < token.renew_at => return Ok(Arc::clone(token)),
@@ -140,12 +140,12 @@ impl Tokens {
     }
 
     /// Returns, under the lock, a token or failure that another task found meanwhile, or fetches a new token.
-    async fn at(&self, desk: &mut Desk) -> Result<Arc<Token>, NoToken> {
+    async fn at(&self, desk: &mut FetchState) -> Result<Arc<CachedToken>, NoToken> {
         let now = Instant::now();
         if let Some(token) = self.kept().filter(|token| now < token.renew_at) {
             return Ok(token);
         }
-        if let Some(Failure { why, at }) = &desk.failure
+        if let Some(TokenFailure { why, at }) = &desk.failure
             && now < *at + why.stands()
         {
             return Err(why.clone());
@@ -163,14 +163,14 @@ impl Tokens {
                     let client_id = &self.app.client_id;
                     warn!(client_id, "the service app `{client_id}` gets no token: {}", why.why());
                 }
-                desk.failure = Some(Failure { why: why.clone(), at: Instant::now() });
+                desk.failure = Some(TokenFailure { why: why.clone(), at: Instant::now() });
                 Err(why)
             }
         }
     }
 
     /// Requests a token from Okta; twice if the first answer shows that the machine's clock is off.
-    async fn fetch(&self, desk: &mut Desk) -> Result<Arc<Token>, NoToken> {
+    async fn fetch(&self, desk: &mut FetchState) -> Result<Arc<CachedToken>, NoToken> {
         let mut asked = Instant::now();
         let mut answer = self.ask(desk.okta_ahead).await?;
         if let Some(ahead) = self.clock_off(&answer, desk.okta_ahead) {
@@ -188,7 +188,7 @@ impl Tokens {
             let client_id = &self.app.client_id;
             warn!(client_id, "Okta does not grant the service app `{client_id}`: {}", missing.join(", "));
         }
-        Ok(Arc::new(Token {
+        Ok(Arc::new(CachedToken {
             renew_at: asked + renew_after(*lifetime, fastrand::f64()),
             ends_at: asked + *lifetime,
             echoes: Echoes::of_header(&grant.authorization),
@@ -228,13 +228,13 @@ impl Tokens {
     }
 
     /// Returns the cached token, unless it has expired.
-    fn kept(&self) -> Option<Arc<Token>> {
+    fn kept(&self) -> Option<Arc<CachedToken>> {
         let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner).clone();
         kept.filter(|token| Instant::now() < token.ends_at)
     }
 
     /// Removes a token that Okta does not accept from the cache.
-    fn forget(&self, token: &Arc<Token>) {
+    fn forget(&self, token: &Arc<CachedToken>) {
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         if kept.as_ref().is_some_and(|kept| Arc::ptr_eq(kept, token)) {
             *kept = None;

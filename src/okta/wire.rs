@@ -14,7 +14,7 @@ use http::header::{ACCEPT, AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HeaderMa
 use reqwest::{RequestBuilder, Url};
 use tokio::time::{Instant, timeout};
 
-use super::Wire;
+use super::OktaTransport;
 use super::room::{AnswerRoom, ConnectionRoom, HeldRoom, NoRoom};
 use crate::domain::http::{NoAnswer, Request, Response};
 use crate::domain::secret::Secret;
@@ -68,7 +68,7 @@ impl Https {
 }
 
 #[async_trait]
-impl Wire for Https {
+impl OktaTransport for Https {
     async fn send(&self, request: &Request, authorization: &HeaderValue) -> Result<Response, NoAnswer> {
         let mut building = self
             .http

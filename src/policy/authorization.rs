@@ -7,24 +7,24 @@ use std::collections::HashMap;
 use crate::domain::ids::{ConnectionName, Lane, excerpt};
 use crate::domain::invocation::nearest;
 use crate::tools::hint::meant;
-use crate::tools::{Kind, Manifest, catalogue};
+use crate::tools::{Manifest, ToolKind, catalogue};
 
 /// The subtools that one entry of an allow-list permits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Grant {
+enum Permission {
     All,
-    Kind(Kind),
+    Kind(ToolKind),
     Tool(&'static str),
 }
 
 /// The subtools that a connection or a caller may use, by kind or by name.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct AllowList(Vec<Grant>);
+pub struct AllowList(Vec<Permission>);
 
 impl AllowList {
     /// Returns the list that allows everything.
     pub fn all() -> Self {
-        Self(vec![Grant::All])
+        Self(vec![Permission::All])
     }
 
     /// Parses kinds (`read`, `write`, `destructive`, `credentials`, `all`) and names of subtools.
@@ -34,15 +34,15 @@ impl AllowList {
     pub fn parse(entries: &[impl AsRef<str>]) -> Result<Self, (usize, String)> {
         let grant = |(at, entry): (usize, &str)| {
             if entry == "all" {
-                return Ok(Grant::All);
+                return Ok(Permission::All);
             }
-            if let Some(kind) = Kind::ALL.into_iter().find(|kind| kind.as_str() == entry) {
-                return Ok(Grant::Kind(kind));
+            if let Some(kind) = ToolKind::ALL.into_iter().find(|kind| kind.as_str() == entry) {
+                return Ok(Permission::Kind(kind));
             }
             if let Some(tool) = catalogue::find(entry) {
-                return Ok(Grant::Tool(tool.manifest.name));
+                return Ok(Permission::Tool(tool.manifest.name));
             }
-            let kinds = Kind::ALL.into_iter().map(Kind::as_str).chain(["all"]);
+            let kinds = ToolKind::ALL.into_iter().map(ToolKind::as_str).chain(["all"]);
             let hint = nearest(entry, kinds)
                 .or_else(|| meant(entry, |_| true))
                 .map_or_else(String::new, |near| format!(", did you mean `{near}`?"));
@@ -54,18 +54,18 @@ impl AllowList {
     /// Returns true if the subtool may be used.
     pub fn allows(&self, tool: &Manifest) -> bool {
         self.0.iter().any(|grant| match grant {
-            Grant::All => true,
-            Grant::Kind(kind) => *kind == tool.kind,
-            Grant::Tool(name) => *name == tool.name,
+            Permission::All => true,
+            Permission::Kind(kind) => *kind == tool.kind,
+            Permission::Tool(name) => *name == tool.name,
         })
     }
 
     /// Returns true if a whole kind of power is allowed; a single subtool of that kind is not enough.
-    pub fn allows_kind(&self, wanted: Kind) -> bool {
+    pub fn allows_kind(&self, wanted: ToolKind) -> bool {
         self.0.iter().any(|grant| match grant {
-            Grant::All => true,
-            Grant::Kind(kind) => *kind == wanted,
-            Grant::Tool(_) => false,
+            Permission::All => true,
+            Permission::Kind(kind) => *kind == wanted,
+            Permission::Tool(_) => false,
         })
     }
 
@@ -77,7 +77,7 @@ impl AllowList {
 
 /// The permissions of one caller.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Caller {
+pub struct CallerPermissions {
     /// The allowed connections.
     pub connections: Vec<ConnectionName>,
     /// The allowed subtools.
@@ -90,7 +90,7 @@ pub struct Caller {
 
 /// All callers by the broker user they publish as. Without any, every publisher may call.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Callers(pub HashMap<String, Caller>);
+pub struct Callers(pub HashMap<String, CallerPermissions>);
 
 impl Callers {
     /// Returns true if every publisher may call.
@@ -136,8 +136,8 @@ mod tests {
 
     #[test]
     fn naming_a_subtool_gives_no_whole_kind() {
-        assert!(!AllowList::parse(&["update_user"]).unwrap().allows_kind(Kind::Credentials));
-        assert!(AllowList::parse(&["all"]).unwrap().allows_kind(Kind::Credentials));
+        assert!(!AllowList::parse(&["update_user"]).unwrap().allows_kind(ToolKind::Credentials));
+        assert!(AllowList::parse(&["all"]).unwrap().allows_kind(ToolKind::Credentials));
     }
 
     #[test]

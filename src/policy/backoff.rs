@@ -1,6 +1,6 @@
-//! How often and after how long something that failed is tried again.
+//! Backoff: the limits of retries and the waits between them.
 //!
-//! The only file that names `backoff`, for its interval arithmetic; the jitter is an argument.
+//! This is the only file that uses the crate `backoff`, for its interval arithmetic; the jitter is an argument.
 
 use std::time::Duration;
 
@@ -24,8 +24,8 @@ impl Default for RetryRules {
 }
 
 impl RetryRules {
-    /// How long to wait after this many failures (1 and up) with full jitter: anything between nothing
-    /// and the whole interval, as `jitter` (0 to 1) says, so that workers that failed together do not
+    /// Returns the wait after this many failures (1 and up) with full jitter: between zero and the whole
+    /// interval, depending on `jitter` (0 to 1), so that workers that failed together do not
     /// come back together.
     pub fn wait(&self, failures: u32, jitter: f64) -> Duration {
         let mut intervals = backoff::ExponentialBackoff {
@@ -37,7 +37,7 @@ impl RetryRules {
             max_elapsed_time: None,
             ..backoff::ExponentialBackoff::default()
         };
-        /// 2^32 times any base is beyond any cap.
+        /// The most doublings: 2^32 times any base is beyond any cap.
         const DOUBLINGS_MAX: u32 = 32;
         let mut interval = self.base;
         for _ in 0..failures.clamp(1, DOUBLINGS_MAX) {
@@ -47,29 +47,29 @@ impl RetryRules {
     }
 }
 
-/// The longest wait that a worker takes with the message in hand; a longer one is for a delay tier.
+/// The longest wait with the message in hand; for a longer one the message goes to a delay queue.
 pub const WAIT_IN_HAND_MAX: Duration = Duration::from_secs(30);
 
-/// How long a user, policy or type takes to be set up ("try again in a few minutes", E0000112).
+/// The waits while a user, policy or type is set up ("try again in a few minutes", E0000112).
 pub const BUSY: RetryRules =
     RetryRules { attempts_max: u32::MAX, base: Duration::from_secs(4), cap: Duration::from_secs(30) };
 
-/// How long Okta's servers take to know what one of them has created.
+/// The waits for Okta's read-after-write lag.
 pub const LAG: RetryRules =
     RetryRules { attempts_max: 4, base: Duration::from_millis(500), cap: Duration::from_secs(2) };
 
-/// How long to wait for this machine to have what it is short of.
+/// The waits for a resource that this machine is short of.
 pub const LOCAL: RetryRules =
     RetryRules { attempts_max: 10, base: Duration::from_secs(1), cap: Duration::from_secs(15) };
 
-/// How often a paused connection is tried.
+/// The waits between probes of a paused connection.
 pub const PROBE: RetryRules =
     RetryRules { attempts_max: u32::MAX, base: Duration::from_secs(2), cap: Duration::from_secs(30) };
 
-/// The longest time that is waited because an answer asks for it: nobody knows who has written a longer one.
+/// The longest `Retry-After` that is obeyed: a longer one may come from an intermediary.
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(60 * 60);
 
-/// What `Retry-After` asks for, in seconds; Okta has not been seen to send it.
+/// Returns the wait in `Retry-After`, in seconds; Okta has not been seen to send it.
 pub fn retry_after(headers: &http::HeaderMap) -> Option<Duration> {
     let seconds = headers.get(http::header::RETRY_AFTER)?.to_str().ok()?.trim().parse().ok()?;
     Some(Duration::from_secs(seconds).min(RETRY_AFTER_MAX))

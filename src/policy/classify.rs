@@ -1,6 +1,6 @@
 //! The meaning of an answer: for the subtool, for the whole connection, a rate limit, or a failure that may pass.
 //!
-//! Invariant: a page of something in front of Okta never counts as what Okta said.
+//! Invariant: a page of an intermediary in front of Okta never counts as Okta's answer.
 
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ pub enum Meaning {
     Refused(PauseReason),
     /// Not executed: a limit was reached. Always repeated, and no attempt is spent.
     Limited(LimitKind),
-    /// It failed for now.
+    /// A failure that may pass.
     Failed(FailureKind),
 }
 
@@ -145,7 +145,7 @@ impl FailureKind {
         }
     }
 
-    /// Returns true if the whole connection may fail, and not only this request: a probe tells.
+    /// Returns true if the whole connection may fail, and not only this request: a probe decides.
     pub fn may_be_everywhere(self) -> bool {
         match self {
             Self::Busy | Self::Lag | Self::TooLarge | Self::Local => false,
@@ -162,20 +162,24 @@ impl FailureKind {
 
 /// Facts about the connection that decide on the meaning of a refusal.
 #[derive(Clone, Copy)]
-pub struct Known<'a> {
+pub struct ConnectionFacts<'a> {
     /// True if the scope that the request needs has worked.
     pub scope_has_worked: bool,
-    /// Returns true if this worker has created an object with this id moments ago.
+    /// A function that returns true if this worker has created an object with this id moments ago.
     pub is_recent: &'a dyn Fn(&str) -> bool,
 }
 
-impl Known<'static> {
+impl ConnectionFacts<'static> {
     /// A connection of which nothing is known.
     pub const NOTHING: Self = Self { scope_has_worked: false, is_recent: &|_| false };
 }
 
 /// Returns the meaning of an answer to a request.
-pub fn classify(request: &Request, answer: Result<&Response, &NoAnswer>, known: Known<'_>) -> Meaning {
+pub fn classify(
+    request: &Request,
+    answer: Result<&Response, &NoAnswer>,
+    known: ConnectionFacts<'_>,
+) -> Meaning {
     let response = match answer {
         Err(NoAnswer::NotSent(_)) => return Meaning::Failed(FailureKind::NotSent),
         Err(NoAnswer::MaybeSent(_)) => return Meaning::Failed(FailureKind::NoAnswer),
@@ -193,7 +197,7 @@ pub fn classify(request: &Request, answer: Result<&Response, &NoAnswer>, known: 
 }
 
 /// Returns the meaning of an answer that is no success.
-fn refused(response: &Response, known: Known<'_>) -> Meaning {
+fn refused(response: &Response, known: ConnectionFacts<'_>) -> Meaning {
     let is_own = OktaError::is_in(response);
     match response.status {
         429 => limited(response, is_own),
@@ -215,13 +219,13 @@ fn refused(response: &Response, known: Known<'_>) -> Meaning {
         404 if is_own && is_lag(response, known) => Meaning::Failed(FailureKind::Lag),
         400..=499 if is_own => Meaning::Said,
         // A redirect, or the page of a proxy, of a captive portal, of an org that is gone: it says nothing
-        // about the one user or group that was asked for.
+        // about the requested user or group.
         _ => Meaning::Failed(FailureKind::NotOkta),
     }
 }
 
 /// Returns true if Okta does not find an object that was created moments ago.
-fn is_lag(response: &Response, known: Known<'_>) -> bool {
+fn is_lag(response: &Response, known: ConnectionFacts<'_>) -> bool {
     OktaError::read(response).missing().is_some_and(|(id, _)| (known.is_recent)(id))
 }
 
@@ -247,7 +251,7 @@ fn is_busy(error: &OktaError) -> bool {
 /// free within a second (okta-sdk-python issue 270). Grows with the number of such answers in a row.
 pub fn concurrency_wait(in_a_row: u32, jitter: f64) -> Duration {
     const LEAST: Duration = Duration::from_millis(200);
-    /// With half as much again by jitter nobody waits 5 s for what is free within a second.
+    /// The longest wait without jitter: with half as much again no request waits 5 s for a slot free within a second.
     const MOST: Duration = Duration::from_secs(3);
     let interval = (LEAST * 2_u32.saturating_pow(in_a_row.clamp(1, 8) - 1)).min(MOST);
     interval.mul_f64(0.5 + jitter.clamp(0.0, 1.0))
@@ -313,15 +317,15 @@ mod tests {
         let read = Request::get("/api/v1/groups", &[]);
         for (status, code, limit, meaning) in rows {
             assert_eq!(
-                classify(&read, Ok(&response(status, code, limit)), Known::NOTHING),
+                classify(&read, Ok(&response(status, code, limit)), ConnectionFacts::NOTHING),
                 meaning,
                 "{status} {code}"
             );
         }
         let good = Response::new(200, HeaderMap::new(), "[]");
-        assert_eq!(classify(&read, Ok(&good), Known::NOTHING), Said);
+        assert_eq!(classify(&read, Ok(&good), ConnectionFacts::NOTHING), Said);
         let lost = NoAnswer::MaybeSent("timeout".into());
-        assert_eq!(classify(&read, Err(&lost), Known::NOTHING), Failed(FailureKind::NoAnswer));
+        assert_eq!(classify(&read, Err(&lost), ConnectionFacts::NOTHING), Failed(FailureKind::NoAnswer));
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! The next step after each answer: deliver it, retry, delay, reconcile, hand back, pause the connection, or give up.
 //!
-//! [`classify`](super::classify) says what happened, [`retry`](super::backoff) how long to wait, and [`decide`] what to
-//! do. All three are pure: jitter is an argument, and so is every fact about the message and its connection.
+//! [`classify`](super::classify) gives the meaning, [`backoff`](super::backoff) the wait, and [`decide`] the next
+//! step. All three are pure: jitter is an argument, and so is every fact about the message and its connection.
 //! `docs/retries.md` is the table of all decisions, generated from this file.
 //!
 //! Invariant: [`Attempt`] counts an attempt as spent when a request of it has failed, and not before. A message that is
@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use crate::domain::ids::Lane;
 use crate::domain::result::{Effect, ErrorCode};
-use crate::tools::Repeat;
+use crate::tools::Idempotency;
 
 use super::backoff::{BUSY, LAG, LOCAL, RetryRules, WAIT_IN_HAND_MAX};
 use super::classify::{FailureKind, LimitKind, Meaning, concurrency_wait};
@@ -41,14 +41,14 @@ pub struct Attempt {
     failed: u32,
     /// Attempts of this delivery that failed and may be the connection's failure: a pause forgets them.
     suspected: u32,
-    /// True while the latest attempt has not failed.
+    /// True if the latest attempt has not failed.
     is_open: bool,
     /// True if the next request begins another attempt, also where it only looks at the outcome of an earlier one.
     begins_another: bool,
     doubt: Doubt,
     /// The doubt before the request on its way.
     doubt_before: Doubt,
-    /// True if Okta has answered, or may have executed, a request: the invocation is finished whatever its deadline.
+    /// True if Okta has answered, or may have executed, a request: the invocation is finished also past its deadline.
     has_reached: bool,
     /// True if this delivery has sent a write that Okta has answered or whose outcome is unknown.
     has_written: bool,
@@ -180,7 +180,7 @@ impl Attempt {
         }
     }
 
-    /// Notes that the subtool hears Okta's answer: the connection works, and earlier failures were this invocation's.
+    /// Notes that the subtool gets Okta's answer: the connection works, and earlier failures were this invocation's.
     pub fn delivered(&mut self, is_read: bool, is_success: bool) {
         self.has_reached = true;
         self.local = 0;
@@ -193,12 +193,12 @@ impl Attempt {
         }
     }
 
-    /// Notes that the subtool looks for the outcome of a write, within the attempt that sent it.
+    /// Notes that the subtool reconciles the outcome of a write, within the attempt that sent it.
     pub fn reconciles(&mut self) {
         self.begins_another = false;
     }
 
-    /// Notes that the subtool writes again after it has looked. `is_same`: it repeats the write in doubt, because that
+    /// Notes that the subtool writes again after reconciliation. `is_same`: it repeats the write in doubt, because that
     /// was not executed.
     pub fn writes_again(&mut self, is_same: bool) {
         self.failed += u32::from(std::mem::take(&mut self.is_open));
@@ -214,10 +214,10 @@ impl Attempt {
     }
 
     /// Returns the code and effect of an invocation that ends with a failure of this code.
-    pub fn verdict(&self, code: ErrorCode, idempotency: Repeat) -> (ErrorCode, Effect) {
+    pub fn verdict(&self, code: ErrorCode, idempotency: Idempotency) -> (ErrorCode, Effect) {
         let must_not_repeat = self.doubt == Doubt::Now && !idempotency.is_safe();
         let code = match code {
-            // Okta has executed, or may have executed, a write; only the reads that would prove it failed.
+            // Okta has executed, or may have executed, a write; only the reads that would prove it have failed.
             ErrorCode::OktaUnavailable if self.has_changed || must_not_repeat => ErrorCode::OutcomeUnknown,
             code => code,
         };
@@ -245,7 +245,7 @@ impl Attempt {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Situation {
     /// The idempotency class of the subtool with these arguments.
-    pub idempotency: Repeat,
+    pub idempotency: Idempotency,
     /// The lane.
     pub lane: Lane,
     /// True if the worker can publish a copy of the message.
@@ -267,20 +267,20 @@ pub struct Situation {
 /// The next step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Step {
-    /// The subtool hears the answer.
+    /// The subtool gets the answer.
     Deliver,
     /// The worker sends the same request again after this time, with the message in hand.
     RetryIn(Duration),
     /// A copy of the message comes back from a delay queue after this time.
     DelayFor(Duration),
-    /// After this time the subtool hears that the outcome is unknown, and looks before it writes again.
+    /// After this time the subtool learns that the outcome is unknown, and reconciles before it writes again.
     ReconcileIn(Duration),
     /// A copy of the message goes to the end of its queue.
     HandBack,
     /// The connection is paused, and with it every message that needs it.
     Pause(PauseReason),
-    /// The attempts are used up, and nobody on the connection had a good answer meanwhile: one probe decides between a
-    /// pause and giving up.
+    /// The attempts are used up, and no invocation on the connection had a good answer meanwhile: one probe decides
+    /// between a pause and giving up.
     Probe,
     /// The invocation fails.
     GiveUp(Failed),
@@ -315,7 +315,7 @@ pub struct Failed {
     pub effect: Effect,
     /// True if the same failure is to be expected again, although its code says that a retry may help.
     pub is_final: bool,
-    /// Time until a retry makes sense, if Okta has told it.
+    /// Time until a retry makes sense, if Okta has announced it.
     pub retry_in: Option<Duration>,
 }
 
@@ -422,7 +422,7 @@ pub fn decide_while_paused(
     attempt: &Attempt,
     reason: PauseReason,
     (lane, may_leave): (Lane, bool),
-    idempotency: Repeat,
+    idempotency: Idempotency,
     held: Held,
 ) -> WhilePaused {
     let (code, effect) = attempt.verdict(reason.code(), idempotency);

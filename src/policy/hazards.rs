@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use serde_json::{Map, Value};
 
 /// The keys and values of a policy, or the arguments of a queue.
-pub type Keys = Map<String, Value>;
+pub type PolicyKeys = Map<String, Value>;
 
 /// A queue and the policies in effect on it.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -16,11 +16,11 @@ pub struct Governed {
     /// The name.
     pub queue: String,
     /// The queue's own arguments.
-    pub arguments: Keys,
+    pub arguments: PolicyKeys,
     /// The names of the policies in effect.
     pub policies: Vec<String>,
     /// Their combined definition.
-    pub definition: Keys,
+    pub definition: PolicyKeys,
 }
 
 /// One hazard that policies cause for queues.
@@ -62,7 +62,7 @@ fn of_queue(governed: &Governed) -> Vec<String> {
     ];
     let Governed { arguments, definition, .. } = governed;
     let lower = |key: &str| {
-        let number = |keys: &Keys, key: &str| keys.get(key).and_then(Value::as_i64);
+        let number = |keys: &PolicyKeys, key: &str| keys.get(key).and_then(Value::as_i64);
         let limit = number(definition, key)?;
         number(arguments, &format!("x-{key}")).is_none_or(|own| limit < own).then_some(limit)
     };
@@ -72,7 +72,7 @@ fn of_queue(governed: &Governed) -> Vec<String> {
             Some(format!("`{key}` of {} {unit}: {what}", lower(key)?).replace(" :", ":"))
         })
         .collect();
-    let text = |keys: &Keys, key: &str| keys.get(key).and_then(Value::as_str).map(str::to_owned);
+    let text = |keys: &PolicyKeys, key: &str| keys.get(key).and_then(Value::as_str).map(str::to_owned);
     let overflow = text(definition, "overflow").or_else(|| text(arguments, "x-overflow"));
     let refuses = overflow.as_deref().is_some_and(|overflow| overflow.starts_with("reject-publish"));
     let what = match refuses {

@@ -16,15 +16,15 @@ pub use client::management::{Orphan, orphans, policies};
 pub use client::publisher::{Offered, Publisher};
 pub use client::utf8_repair::SUBSTITUTE;
 pub use consumer::served::Gossips;
-pub use consumer::supervisor::{Ended, Supervisor};
-pub use operator::dead_letters::{Found as Parked, Shelf, Slip};
-pub use operator::inspection::{Found, inspect, observed};
-pub use producer::producer::{Counter, Reply, Unopened};
-pub use producer::rpc::{Asked, Asker, Heard};
+pub use consumer::supervisor::{Supervisor, SupervisorEnd};
+pub use operator::dead_letters::{DeadLetter, DeadLetterHandle, DeadLetters};
+pub use operator::inspection::{QueueStatus, inspect, observed};
+pub use producer::producer::{Producer, ReceivedResult, Unopened};
+pub use producer::rpc::{Call, RpcClient, RpcReply};
 
 /// The settings for reaching and using the broker.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Settings {
+pub struct BrokerSettings {
     /// The AMQP URI that is tried first; a secret because it holds a password.
     pub url: Secret,
     /// The URIs of other nodes, tried in turn. Virtual host and user are the same in all.

@@ -7,15 +7,15 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Value, json};
 
-use super::assignments::Grant;
-use super::call::Asked;
-use super::expression::{Case, Expression, Field, Item, Operator};
+use super::assignments::GroupAssignment;
+use super::call::RequestContext;
+use super::expression::{CaseSensitivity, Expression, Field, Item, Operator};
 use super::ids::Id;
 use super::log::Target;
 use super::org::Org;
-use super::pages::{self, Links, Rest, Sizes};
-use super::refusal::Refusal;
-use super::reply::{Reply, Stamp};
+use super::pages::{self, Links, NextPage, Sizes};
+use super::refusal::OktaRefusal;
+use super::reply::{OrgReply, Stamp};
 
 const APPS: Sizes = Sizes { default: 20, max: 200 };
 
@@ -53,7 +53,7 @@ pub(super) struct App {
     pub(super) created: Stamp,
     pub(super) last_updated: Stamp,
     /// The groups whose members may use the app.
-    pub(super) groups: BTreeMap<Id, Grant>,
+    pub(super) groups: BTreeMap<Id, GroupAssignment>,
 }
 
 impl App {
@@ -150,21 +150,23 @@ enum Filter {
 
 impl Org {
     /// Returns the app that a path names.
-    pub(super) fn app_at(&self, key: &str) -> Result<&App, Refusal> {
-        Id::parse(key).and_then(|id| self.apps.get(id)).ok_or_else(|| Refusal::missing(key, "AppInstance"))
+    pub(super) fn app_at(&self, key: &str) -> Result<&App, OktaRefusal> {
+        Id::parse(key)
+            .and_then(|id| self.apps.get(id))
+            .ok_or_else(|| OktaRefusal::missing(key, "AppInstance"))
     }
 
-    pub(super) fn get_app(&self, asked: &Asked<'_>) -> Result<Reply, Refusal> {
+    pub(super) fn get_app(&self, asked: &RequestContext<'_>) -> Result<OrgReply, OktaRefusal> {
         let app = self.app_at(&asked.ids[0])?;
         let mut view = app.view(&self.settings.host, self.id);
         if let Some(expand) = asked.query("expand") {
             let user = expand.strip_prefix("user/").and_then(Id::parse).ok_or_else(malformed_expand)?;
             self.embed(&mut view, app, user, asked);
         }
-        Ok(Reply::json(&view))
+        Ok(OrgReply::json(&view))
     }
 
-    pub(super) fn list_apps(&self, asked: &Asked<'_>) -> Result<Reply, Refusal> {
+    pub(super) fn list_apps(&self, asked: &RequestContext<'_>) -> Result<OrgReply, OktaRefusal> {
         let filter = self.app_filter(asked)?;
         let start = asked.query("q").map(str::to_lowercase);
         let expand = match (asked.query("expand"), &filter) {
@@ -184,7 +186,7 @@ impl Org {
             named
                 && match &filter {
                     Filter::All => true,
-                    Filter::Own(expression) => expression.admits(app, Case::Sensitive),
+                    Filter::Own(expression) => expression.admits(app, CaseSensitivity::Sensitive),
                     Filter::UsedBy(user) => self.access(app, *user, asked.now).is_some(),
                     Filter::GrantedTo(group) => app.groups.contains_key(group),
                     Filter::None => false,
@@ -192,7 +194,7 @@ impl Org {
         };
         let found = self.apps.seen(pages::after(asked)?, asked.now).filter(|(_, app)| admits(app));
         let (page, rest) = pages::cut(found, limit);
-        let next = page.last().filter(|_| rest == Rest::More).map(|(id, _)| id.to_string());
+        let next = page.last().filter(|_| rest == NextPage::More).map(|(id, _)| id.to_string());
         let host = &self.settings.host;
         let views: Vec<Value> = page
             .into_iter()
@@ -206,14 +208,14 @@ impl Org {
             .collect();
         // Recorded: `useOptimization`, `includeNonDeleted` and `alwaysIncludeVpnSettings` are dropped.
         let links = Links { host, path: "/api/v1/apps", limit, kept: &["q", "filter", "expand"] };
-        Ok(links.write(Reply::json(&views), asked, next.as_deref()))
+        Ok(links.write(OrgReply::json(&views), asked, next.as_deref()))
     }
 
-    fn app_filter(&self, asked: &Asked<'_>) -> Result<Filter, Refusal> {
+    fn app_filter(&self, asked: &RequestContext<'_>) -> Result<Filter, OktaRefusal> {
         let Some(text) = asked.query("filter") else { return Ok(Filter::All) };
-        let expression = Expression::parse(text).map_err(|cause| Refusal::bad_search(&cause))?;
+        let expression = Expression::parse(text).map_err(|cause| OktaRefusal::bad_search(&cause))?;
         let Expression::Compare { attribute, operator: Operator::Equal, value } = &expression else {
-            return Err(Refusal::unsupported_filter("one `eq` comparison is supported"));
+            return Err(OktaRefusal::unsupported_filter("one `eq` comparison is supported"));
         };
         let id = || value.as_str().and_then(Id::parse);
         Ok(match attribute.as_str() {
@@ -221,18 +223,18 @@ impl Org {
             "user.id" => id().map_or(Filter::None, Filter::UsedBy),
             "group.id" => id().map_or(Filter::None, Filter::GrantedTo),
             "credentials.signing.kid" | "settings.slo.enabled" => Filter::None,
-            _ => return Err(Refusal::unsupported_filter(attribute)),
+            _ => return Err(OktaRefusal::unsupported_filter(attribute)),
         })
     }
 
     /// Embeds a user's assignment in the JSON of an app.
-    fn embed(&self, view: &mut Value, app: &App, user: Id, asked: &Asked<'_>) {
+    fn embed(&self, view: &mut Value, app: &App, user: Id, asked: &RequestContext<'_>) {
         if let Some(access) = self.access(app, user, asked.now) {
             view["_embedded"] = json!({ "user": access.view(app.id, &self.settings.host) });
         }
     }
 }
 
-fn malformed_expand() -> Refusal {
-    Refusal::invalid("RequestParams", vec!["Expand query is malformed.".to_owned()])
+fn malformed_expand() -> OktaRefusal {
+    OktaRefusal::invalid("RequestParams", vec!["Expand query is malformed.".to_owned()])
 }

@@ -9,27 +9,27 @@ use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
 use super::apps::{App, logo};
-use super::call::Asked;
-use super::effects::Change;
+use super::call::RequestContext;
+use super::effects::ChangeKind;
 use super::ids::Id;
 use super::org::Org;
-use super::pages::{self, Links, Rest, Sizes};
+use super::pages::{self, Links, NextPage, Sizes};
 use super::profile;
-use super::refusal::Refusal;
-use super::reply::{Reply, Stamp};
-use super::users::{Form, Status, User};
+use super::refusal::OktaRefusal;
+use super::reply::{OrgReply, Stamp};
+use super::users::{User, UserForm, UserStatus};
 
 const APP_USERS: Sizes = Sizes { default: 50, max: 500 };
 
 /// The assignment of a group to an app.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Grant {
+pub(super) struct GroupAssignment {
     pub(super) since: Stamp,
 }
 
 /// The direct assignment of a user to an app.
 #[derive(Debug, Clone)]
-pub(super) struct Assignment {
+pub(super) struct DirectAssignment {
     pub(super) created: Stamp,
     pub(super) last_updated: Stamp,
     pub(super) user_name: String,
@@ -39,18 +39,18 @@ pub(super) struct Assignment {
 
 /// A user's access to an app.
 #[derive(Debug)]
-pub(super) struct Access<'a> {
+pub(super) struct AppAccess<'a> {
     user: &'a User,
-    way: Way<'a>,
+    way: AssignedBy<'a>,
 }
 
 #[derive(Debug)]
-enum Way<'a> {
-    Own(&'a Assignment),
-    Group(Id, Grant),
+enum AssignedBy<'a> {
+    Own(&'a DirectAssignment),
+    Group(Id, GroupAssignment),
 }
 
-impl Access<'_> {
+impl AppAccess<'_> {
     /// Returns the assignment as the JSON of an answer.
     pub(super) fn view(&self, app: Id, host: &str) -> Value {
         let user = self.user.id;
@@ -59,14 +59,14 @@ impl Access<'_> {
             "user": { "href": format!("{host}/api/v1/users/{user}") },
         });
         let (scope, created, last_updated, user_name, profile) = match &self.way {
-            Way::Own(own) => (
+            AssignedBy::Own(own) => (
                 "USER",
                 own.created,
                 own.last_updated,
                 own.user_name.as_str(),
                 Value::Object(own.profile.clone()),
             ),
-            Way::Group(group, grant) => {
+            AssignedBy::Group(group, grant) => {
                 links["group"] = json!({ "href": format!("{host}/api/v1/groups/{group}") });
                 ("GROUP", grant.since, grant.since, self.user.text("login"), json!({}))
             }
@@ -89,8 +89,8 @@ impl Access<'_> {
 
     fn names_start_with(&self, start: &str) -> bool {
         let user_name = match &self.way {
-            Way::Own(own) => own.user_name.as_str(),
-            Way::Group(..) => self.user.text("login"),
+            AssignedBy::Own(own) => own.user_name.as_str(),
+            AssignedBy::Group(..) => self.user.text("login"),
         };
         [user_name, self.user.text("firstName"), self.user.text("lastName"), self.user.text("email")]
             .iter()
@@ -100,23 +100,23 @@ impl Access<'_> {
 
 impl Org {
     /// Returns a user's access to an app, as the index sees it.
-    pub(super) fn access<'a>(&'a self, app: &App, user: Id, now: Timestamp) -> Option<Access<'a>> {
+    pub(super) fn access<'a>(&'a self, app: &App, user: Id, now: Timestamp) -> Option<AppAccess<'a>> {
         let own = self.assignments.get(&app.id).and_then(|own| own.seen_one(user, now));
         let way = match own {
-            Some(own) => Way::Own(own),
+            Some(own) => AssignedBy::Own(own),
             None => app
                 .groups
                 .iter()
                 .find(|(group, _)| self.is_member(**group, user, now))
-                .map(|(group, grant)| Way::Group(*group, *grant))?,
+                .map(|(group, grant)| AssignedBy::Group(*group, *grant))?,
         };
-        Some(Access { user: self.users.shelf().seen_one(user, now)?, way })
+        Some(AppAccess { user: self.users.index().seen_one(user, now)?, way })
     }
 
     /// Returns true if a user benefits from a group. A deactivated user stays in it, but does not (Okta help).
     fn is_member(&self, group: Id, user: Id, now: Timestamp) -> bool {
-        let there = self.users.shelf().seen_one(user, now);
-        there.is_some_and(|user| user.status != Status::Deprovisioned)
+        let there = self.users.index().seen_one(user, now);
+        there.is_some_and(|user| user.status != UserStatus::Deprovisioned)
             && (group == self.everyone
                 || self.members.get(&group).is_some_and(|members| members.seen_one(user, now).is_some()))
     }
@@ -129,7 +129,7 @@ impl Org {
         now: Timestamp,
     ) -> Box<dyn Iterator<Item = Id> + 'a> {
         if app.groups.contains_key(&self.everyone) {
-            return Box::new(self.users.shelf().seen(after, now).map(|(user, _)| user));
+            return Box::new(self.users.index().seen(after, now).map(|(user, _)| user));
         }
         let own = self.assignments.get(&app.id).into_iter().flat_map(move |own| own.seen(after, now));
         let own = own.map(|(user, _)| user);
@@ -143,7 +143,7 @@ impl Org {
         Box::new(users.into_iter())
     }
 
-    pub(super) fn list_app_users(&self, asked: &Asked<'_>) -> Result<Reply, Refusal> {
+    pub(super) fn list_app_users(&self, asked: &RequestContext<'_>) -> Result<OrgReply, OktaRefusal> {
         let app = self.app_at(&asked.ids[0])?;
         let limit = pages::limit(asked, APP_USERS)?;
         let start = asked.query("q").map(str::to_lowercase);
@@ -152,7 +152,7 @@ impl Org {
             .filter_map(|user| self.access(app, user, asked.now))
             .filter(|access| start.as_ref().is_none_or(|start| access.names_start_with(start)));
         let (page, rest) = pages::cut(found, limit);
-        let next = page.last().filter(|_| rest == Rest::More).map(|access| access.user.id.to_string());
+        let next = page.last().filter(|_| rest == NextPage::More).map(|access| access.user.id.to_string());
         let host = &self.settings.host;
         let embeds = asked.query("expand") == Some("user");
         let views: Vec<Value> = page
@@ -160,7 +160,7 @@ impl Org {
             .map(|access| {
                 let mut view = access.view(app.id, host);
                 if embeds {
-                    view["_embedded"] = json!({ "user": self.view(access.user, Form::Whole) });
+                    view["_embedded"] = json!({ "user": self.view(access.user, UserForm::Whole) });
                 }
                 view
             })
@@ -168,25 +168,25 @@ impl Org {
         let path = format!("/api/v1/apps/{}/users", app.id);
         // Okta omitted `expand` here until release 2026.08.0 (okta-sdk-nodejs issue 439).
         let links = Links { host, path: &path, limit, kept: &["q"] };
-        Ok(links.write(Reply::json(&views), asked, next.as_deref()))
+        Ok(links.write(OrgReply::json(&views), asked, next.as_deref()))
     }
 
-    pub(super) fn get_app_user(&self, asked: &Asked<'_>) -> Result<Reply, Refusal> {
+    pub(super) fn get_app_user(&self, asked: &RequestContext<'_>) -> Result<OrgReply, OktaRefusal> {
         let app = self.app_at(&asked.ids[0])?;
         let user = self.user_by_id(&asked.ids[1])?;
         let access = self.access_now(app, user).ok_or_else(|| not_assigned(app.id, user.id))?;
         let mut view = access.view(app.id, &self.settings.host);
         if asked.query("expand") == Some("user") {
-            view["_embedded"] = json!({ "user": self.view(user, Form::Whole) });
+            view["_embedded"] = json!({ "user": self.view(user, UserForm::Whole) });
         }
-        Ok(Reply::json(&view))
+        Ok(OrgReply::json(&view))
     }
 
     /// Returns a user's access to an app, at this instant.
-    fn access_now<'a>(&'a self, app: &App, user: &'a User) -> Option<Access<'a>> {
+    fn access_now<'a>(&'a self, app: &App, user: &'a User) -> Option<AppAccess<'a>> {
         let way = match self.assignments.get(&app.id).and_then(|own| own.get(user.id)) {
-            Some(own) => Way::Own(own),
-            None if user.status == Status::Deprovisioned => return None,
+            Some(own) => AssignedBy::Own(own),
+            None if user.status == UserStatus::Deprovisioned => return None,
             None => app
                 .groups
                 .iter()
@@ -194,13 +194,13 @@ impl Org {
                     **group == self.everyone
                         || self.members.get(group).is_some_and(|members| members.get(user.id).is_some())
                 })
-                .map(|(group, grant)| Way::Group(*group, *grant))?,
+                .map(|(group, grant)| AssignedBy::Group(*group, *grant))?,
         };
-        Some(Access { user, way })
+        Some(AppAccess { user, way })
     }
 
     /// Handles POST to the list: the body names the user.
-    pub(super) fn assign(&mut self, asked: &Asked<'_>) -> Result<Reply, Refusal> {
+    pub(super) fn assign(&mut self, asked: &RequestContext<'_>) -> Result<OrgReply, OktaRefusal> {
         let app = self.active_app(&asked.ids[0])?;
         let body = asked.object(&["id", "credentials", "profile", "scope"])?;
         let user = body.get("id").and_then(Value::as_str).unwrap_or_default();
@@ -209,7 +209,7 @@ impl Org {
     }
 
     /// Handles POST to one user's assignment: the path names the user.
-    pub(super) fn update_app_user(&mut self, asked: &Asked<'_>) -> Result<Reply, Refusal> {
+    pub(super) fn update_app_user(&mut self, asked: &RequestContext<'_>) -> Result<OrgReply, OktaRefusal> {
         let app = self.active_app(&asked.ids[0])?;
         let body = asked.object(&["id", "credentials", "profile", "scope"])?;
         let user = self.user_by_id(&asked.ids[1])?.id;
@@ -219,22 +219,22 @@ impl Org {
     /// Creates or updates an assignment. An update keeps `created` and has a newer `lastUpdated` (recorded).
     fn put_assignment(
         &mut self,
-        asked: &Asked<'_>,
+        asked: &RequestContext<'_>,
         app: Id,
         user: Id,
         body: &Map<String, Value>,
-    ) -> Result<Reply, Refusal> {
+    ) -> Result<OrgReply, OktaRefusal> {
         let of = self.apps.get(app).expect("the app was there a moment ago");
         let who = self.users.get(user).expect("the user was there a moment ago");
         // Guess: Okta's catalogue lists E0000117 for this case, and there is no recording.
-        if who.status == Status::Deprovisioned {
-            return Err(Refusal::inactive_user());
+        if who.status == UserStatus::Deprovisioned {
+            return Err(OktaRefusal::inactive_user());
         }
         let wanted = body.get("profile").and_then(Value::as_object);
         if let Some(name) = wanted.and_then(|profile| {
             profile.iter().find(|(name, value)| !value.is_null() && !of.made_from.attributes.contains(*name))
         }) {
-            return Err(Refusal::invalid("assignment", vec![format!("Property '{}' not found", name.0)]));
+            return Err(OktaRefusal::invalid("assignment", vec![format!("Property '{}' not found", name.0)]));
         }
         let credentials = body.get("credentials");
         let user_name = credentials.and_then(|given| given.get("userName")?.as_str());
@@ -242,7 +242,7 @@ impl Org {
             .is_some_and(|given| given.get("password").and_then(|password| password.get("value")).is_some());
         let now = Stamp::seconds(asked.now);
         let former = self.assignments.get(&app).and_then(|own| own.get(user));
-        let mut next = former.cloned().unwrap_or_else(|| Assignment {
+        let mut next = former.cloned().unwrap_or_else(|| DirectAssignment {
             created: now,
             last_updated: now,
             user_name: who.text("login").to_owned(),
@@ -258,10 +258,10 @@ impl Org {
             profile::merge(&mut next.profile, wanted.clone());
         }
         let change = match former {
-            None => Some(Change::AppAssigned),
+            None => Some(ChangeKind::AppAssigned),
             Some(former) => {
                 (sets_password || former.user_name != next.user_name || former.profile != next.profile)
-                    .then_some(Change::AppAssignmentUpdated)
+                    .then_some(ChangeKind::AppAssignmentUpdated)
             }
         };
         let targets = vec![self.user_target(user), of.target()];
@@ -270,43 +270,44 @@ impl Org {
             self.happened(asked.cause, change, format!("{app}/{user}"), targets);
         }
         let own = self.assignments.get(&app).and_then(|own| own.get(user)).expect("it was just put there");
-        let access = Access { user: self.users.get(user).expect("it is still there"), way: Way::Own(own) };
-        Ok(Reply::json(&access.view(app, &self.settings.host)))
+        let access =
+            AppAccess { user: self.users.get(user).expect("it is still there"), way: AssignedBy::Own(own) };
+        Ok(OrgReply::json(&access.view(app, &self.settings.host)))
     }
 
-    pub(super) fn unassign(&mut self, asked: &Asked<'_>) -> Result<Reply, Refusal> {
+    pub(super) fn unassign(&mut self, asked: &RequestContext<'_>) -> Result<OrgReply, OktaRefusal> {
         let app = self.app_at(&asked.ids[0])?;
         let user = self.user_by_id(&asked.ids[1])?;
         let by_group = match self.access_now(app, user).map(|access| access.way) {
             None => return Err(not_assigned(app.id, user.id)),
-            Some(Way::Group(..)) => true,
-            Some(Way::Own(_)) => false,
+            Some(AssignedBy::Group(..)) => true,
+            Some(AssignedBy::Own(_)) => false,
         };
         if by_group {
-            return Err(Refusal::granted_by_group());
+            return Err(OktaRefusal::granted_by_group());
         }
         let (app, user, targets) = (app.id, user.id, vec![self.user_target(user.id), app.target()]);
         self.assignments_of(app).remove(user, asked.now);
-        self.happened(asked.cause, Change::AppUnassigned, format!("{app}/{user}"), targets);
+        self.happened(asked.cause, ChangeKind::AppUnassigned, format!("{app}/{user}"), targets);
         if asked.switch("sendEmail", super::call::Switch::Off) == super::call::Switch::On {
-            self.did(asked.cause, Change::MailAdmin, self.admin.to_string());
+            self.did(asked.cause, ChangeKind::MailAdmin, self.admin.to_string());
         }
-        Ok(Reply::empty())
+        Ok(OrgReply::empty())
     }
 
     /// Returns an app that can be assigned: an inactive one is reported as missing.
-    fn active_app(&self, key: &str) -> Result<Id, Refusal> {
+    fn active_app(&self, key: &str) -> Result<Id, OktaRefusal> {
         let app = self.app_at(key)?;
-        if app.is_active { Ok(app.id) } else { Err(Refusal::missing(key, "AppInstance")) }
+        if app.is_active { Ok(app.id) } else { Err(OktaRefusal::missing(key, "AppInstance")) }
     }
 
     /// Returns a user by id only: assignments take no logins.
-    fn user_by_id(&self, key: &str) -> Result<&User, Refusal> {
-        Id::parse(key).and_then(|id| self.users.get(id)).ok_or_else(|| Refusal::missing(key, "User"))
+    fn user_by_id(&self, key: &str) -> Result<&User, OktaRefusal> {
+        Id::parse(key).and_then(|id| self.users.get(id)).ok_or_else(|| OktaRefusal::missing(key, "User"))
     }
 
     /// Lists the dashboard of a user: one link for each app that the user may use. Not paged.
-    pub(super) fn app_links(&self, asked: &Asked<'_>) -> Result<Reply, Refusal> {
+    pub(super) fn app_links(&self, asked: &RequestContext<'_>) -> Result<OrgReply, OktaRefusal> {
         let user = self.user_at(&asked.ids[0])?;
         let host = &self.settings.host;
         let links: Vec<Value> = self
@@ -329,11 +330,11 @@ impl Org {
                 })
             })
             .collect();
-        Ok(Reply::json(&links))
+        Ok(OrgReply::json(&links))
     }
 }
 
 /// Builds the refusal, whose recorded text concatenates both ids.
-fn not_assigned(app: Id, user: Id) -> Refusal {
-    Refusal::missing(&format!("{user}{app}"), "AppUser")
+fn not_assigned(app: Id, user: Id) -> OktaRefusal {
+    OktaRefusal::missing(&format!("{user}{app}"), "AppUser")
 }

@@ -13,11 +13,11 @@ use serde_json::{Map, Value};
 
 use crate::domain::http::Response;
 
-use super::refusal::Refusal;
+use super::refusal::OktaRefusal;
 
 /// An HTTP request.
 #[derive(Debug, Clone)]
-pub struct Call {
+pub struct HttpCall {
     /// The HTTP method.
     pub method: Method,
     /// Path and query, percent-encoded.
@@ -30,7 +30,7 @@ pub struct Call {
 
 /// The outcome of a request.
 #[derive(Debug, Clone)]
-pub enum Answer {
+pub enum Handled {
     /// The org answered.
     Said(Response),
     /// The connection broke without an answer.
@@ -127,13 +127,13 @@ const ROUTES: &[(Method, &str, Operation)] = {
 
 /// The result of routing a request.
 #[derive(Debug)]
-pub(super) enum Way<'a> {
+pub(super) enum Routed<'a> {
     To { operation: Operation, route: &'static str, ids: [Cow<'a, str>; 2] },
     WrongMethod,
     Nowhere,
 }
 
-impl<'a> Way<'a> {
+impl<'a> Routed<'a> {
     /// Finds the operation for a method and a percent-encoded path.
     pub(super) fn find(method: &Method, path: &'a str) -> Self {
         let path = path.trim_end_matches('/'); // recorded: `/reset_password/` is `/reset_password`
@@ -182,7 +182,7 @@ pub(super) struct Cause<'a> {
 
 /// A request in progress: its content, its time and its id.
 #[derive(Debug)]
-pub(super) struct Asked<'a> {
+pub(super) struct RequestContext<'a> {
     pub(super) now: Timestamp,
     pub(super) cause: Cause<'a>,
     pub(super) ids: [Cow<'a, str>; 2],
@@ -191,7 +191,7 @@ pub(super) struct Asked<'a> {
     pub(super) body: &'a [u8],
 }
 
-impl<'a> Asked<'a> {
+impl<'a> RequestContext<'a> {
     /// Parses a query with the rules of forms: `+` is a space.
     pub(super) fn read_query(text: &'a str) -> Vec<(Cow<'a, str>, Cow<'a, str>)> {
         text.split('&')
@@ -219,10 +219,14 @@ impl<'a> Asked<'a> {
     }
 
     /// Parses the body as a JSON object that holds at least one of the keys Okta reads.
-    pub(super) fn object(&self, keys: &[&str]) -> Result<Map<String, Value>, Refusal> {
+    pub(super) fn object(&self, keys: &[&str]) -> Result<Map<String, Value>, OktaRefusal> {
         let object: Map<String, Value> =
-            serde_json::from_slice(self.body).map_err(|_| Refusal::malformed())?;
-        if keys.iter().any(|key| object.contains_key(*key)) { Ok(object) } else { Err(Refusal::malformed()) }
+            serde_json::from_slice(self.body).map_err(|_| OktaRefusal::malformed())?;
+        if keys.iter().any(|key| object.contains_key(*key)) {
+            Ok(object)
+        } else {
+            Err(OktaRefusal::malformed())
+        }
     }
 }
 
@@ -248,7 +252,7 @@ mod tests {
 
     #[test]
     fn paths_lead_to_operations_or_say_why_not() {
-        let way = |method: Method, path: &str| format!("{:?}", Way::find(&method, path));
+        let way = |method: Method, path: &str| format!("{:?}", Routed::find(&method, path));
         assert!(way(Method::GET, "/api/v1/users/a%40b.c").contains("GetUser"));
         assert!(way(Method::GET, "/api/v1/users/me").contains("Me"));
         assert!(way(Method::POST, "/api/v1/users/x/lifecycle/reset_password/").contains("ResetPassword"));

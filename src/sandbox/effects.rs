@@ -7,7 +7,7 @@ use serde::Serialize;
 
 /// One effect of a request.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Effect {
+pub struct RecordedEffect {
     /// The time of the effect.
     pub at: Timestamp,
     /// The `X-Okta-Request-Id` of the request that caused it.
@@ -20,7 +20,7 @@ pub struct Effect {
 
 /// The changes that the org can make, with their names in the ledger and in the System Log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Change {
+pub(super) enum ChangeKind {
     UserCreated,
     UserUpdated,
     PasswordSet,
@@ -53,7 +53,7 @@ pub(super) enum Change {
     GroupUnassigned,
 }
 
-impl Change {
+impl ChangeKind {
     /// Returns the name of the change in the ledger.
     pub(super) fn effect(self) -> &'static str {
         self.words().0

@@ -37,7 +37,7 @@ pub(super) enum Expression {
 
 /// The case sensitivity of text comparisons.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Case {
+pub(super) enum CaseSensitivity {
     Sensitive,
     Insensitive,
 }
@@ -79,7 +79,7 @@ impl Expression {
     }
 
     /// Returns true if the item matches.
-    pub(super) fn admits(&self, item: &impl Item, case: Case) -> bool {
+    pub(super) fn admits(&self, item: &impl Item, case: CaseSensitivity) -> bool {
         match self {
             Self::And(left, right) => left.admits(item, case) && right.admits(item, case),
             Self::Or(left, right) => left.admits(item, case) || right.admits(item, case),
@@ -92,7 +92,7 @@ impl Expression {
 }
 
 /// Returns true if a comparison holds for the value of an attribute.
-fn holds(field: &Field<'_>, operator: Operator, value: &Value, case: Case) -> bool {
+fn holds(field: &Field<'_>, operator: Operator, value: &Value, case: CaseSensitivity) -> bool {
     match field {
         Field::Any(fields) if operator == Operator::NotEqual => {
             fields.iter().all(|field| holds(field, operator, value, case))
@@ -135,21 +135,21 @@ fn holds(field: &Field<'_>, operator: Operator, value: &Value, case: Case) -> bo
     }
 }
 
-fn text_holds(text: &str, operator: Operator, wanted: &str, case: Case) -> bool {
+fn text_holds(text: &str, operator: Operator, wanted: &str, case: CaseSensitivity) -> bool {
     let fold = |text: &str| text.to_lowercase();
     match (operator, case) {
-        (Operator::Equal, Case::Sensitive) => text == wanted,
-        (Operator::Equal, Case::Insensitive) if text.is_ascii() && wanted.is_ascii() => {
+        (Operator::Equal, CaseSensitivity::Sensitive) => text == wanted,
+        (Operator::Equal, CaseSensitivity::Insensitive) if text.is_ascii() && wanted.is_ascii() => {
             text.eq_ignore_ascii_case(wanted)
         }
-        (Operator::StartsWith, Case::Sensitive) => text.starts_with(wanted),
-        (Operator::EndsWith, Case::Sensitive) => text.ends_with(wanted),
-        (Operator::Contains, Case::Sensitive) => text.contains(wanted),
-        (Operator::StartsWith, Case::Insensitive) => fold(text).starts_with(&fold(wanted)),
-        (Operator::EndsWith, Case::Insensitive) => fold(text).ends_with(&fold(wanted)),
-        (Operator::Contains, Case::Insensitive) => fold(text).contains(&fold(wanted)),
-        (operator, Case::Sensitive) => order_holds(text.cmp(wanted), operator),
-        (operator, Case::Insensitive) => order_holds(fold(text).cmp(&fold(wanted)), operator),
+        (Operator::StartsWith, CaseSensitivity::Sensitive) => text.starts_with(wanted),
+        (Operator::EndsWith, CaseSensitivity::Sensitive) => text.ends_with(wanted),
+        (Operator::Contains, CaseSensitivity::Sensitive) => text.contains(wanted),
+        (Operator::StartsWith, CaseSensitivity::Insensitive) => fold(text).starts_with(&fold(wanted)),
+        (Operator::EndsWith, CaseSensitivity::Insensitive) => fold(text).ends_with(&fold(wanted)),
+        (Operator::Contains, CaseSensitivity::Insensitive) => fold(text).contains(&fold(wanted)),
+        (operator, CaseSensitivity::Sensitive) => order_holds(text.cmp(wanted), operator),
+        (operator, CaseSensitivity::Insensitive) => order_holds(fold(text).cmp(&fold(wanted)), operator),
     }
 }
 
@@ -293,7 +293,7 @@ mod tests {
 
     fn admits(filter: &str) -> bool {
         let doc = Doc(serde_json::json!({ "a": "Ann", "n": 3, "t": true, "l": ["x", "y"], "z": null }));
-        Expression::parse(filter).unwrap().admits(&doc, Case::Insensitive)
+        Expression::parse(filter).unwrap().admits(&doc, CaseSensitivity::Insensitive)
     }
 
     #[test]

@@ -51,7 +51,7 @@ pub enum Trouble {
 /// An injected fault.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Fault {
+pub struct InjectedFault {
     /// The method to match; none matches any.
     #[serde(default)]
     pub method: Option<String>,
@@ -76,7 +76,7 @@ fn once() -> u32 {
     1
 }
 
-impl Fault {
+impl InjectedFault {
     /// Creates a fault that strikes the next request of any kind, before its effect.
     pub fn next(what: Trouble) -> Self {
         Self { method: None, route: None, skip: 0, times: 1, when: When::Before, what }
@@ -111,10 +111,10 @@ impl Fault {
 
 /// The pending faults, in the order of injection.
 #[derive(Debug, Default)]
-pub(super) struct Faults(Vec<Fault>);
+pub(super) struct Faults(Vec<InjectedFault>);
 
 impl Faults {
-    pub(super) fn order(&mut self, fault: Fault) {
+    pub(super) fn order(&mut self, fault: InjectedFault) {
         self.0.push(fault);
     }
 

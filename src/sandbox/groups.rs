@@ -8,20 +8,20 @@ use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
 use serde_json::{Map, Value, json};
 
-use super::call::{Asked, Cause};
-use super::effects::Change;
+use super::call::{Cause, RequestContext};
+use super::effects::ChangeKind;
 use super::expression::{Field, Item, Operator};
 use super::ids::Id;
 use super::log::Target;
 use super::org::Org;
-use super::pages::{self, Links, Rest, Sizes};
+use super::pages::{self, Links, NextPage, Sizes};
 use super::people::is_order;
 use super::profile::Profile;
-use super::refusal::Refusal;
-use super::reply::{Href, Reply, Stamp, Url};
+use super::refusal::OktaRefusal;
+use super::reply::{Href, OrgReply, Stamp, Url};
 use super::search::{Dialect, Query};
 use super::settings::Attribute;
-use super::users::{Form, Status, User};
+use super::users::{User, UserForm, UserStatus};
 
 const GROUPS: Sizes = Sizes { default: 10_000, max: 10_000 };
 const GROUPS_BY_Q: Sizes = Sizes { default: 300, max: 10_000 };
@@ -66,8 +66,8 @@ impl Group {
     }
 
     /// Refuses to change the members of a group that Okta does not own.
-    pub(super) fn check_own_members(&self) -> Result<(), Refusal> {
-        if self.kind == GroupKind::Okta { Ok(()) } else { Err(Refusal::forbidden()) }
+    pub(super) fn check_own_members(&self) -> Result<(), OktaRefusal> {
+        if self.kind == GroupKind::Okta { Ok(()) } else { Err(OktaRefusal::forbidden()) }
     }
 
     pub(super) fn target(&self) -> Target {
@@ -149,16 +149,18 @@ impl Serialize for GroupLinks<'_, '_> {
 
 impl Org {
     /// Returns the group that a path names.
-    pub(super) fn group_at(&self, key: &str) -> Result<&Group, Refusal> {
-        Id::parse(key).and_then(|id| self.groups.get(id)).ok_or_else(|| Refusal::missing(key, "UserGroup"))
+    pub(super) fn group_at(&self, key: &str) -> Result<&Group, OktaRefusal> {
+        Id::parse(key)
+            .and_then(|id| self.groups.get(id))
+            .ok_or_else(|| OktaRefusal::missing(key, "UserGroup"))
     }
 
-    fn show_group(&self, group: &Group) -> Reply {
-        Reply::json(&GroupView { group, host: &self.settings.host, stats: None })
+    fn show_group(&self, group: &Group) -> OrgReply {
+        OrgReply::json(&GroupView { group, host: &self.settings.host, stats: None })
     }
 
     /// Returns a group of a list. No group here comes from an app, so `expand=app` embeds nothing.
-    fn listed_group<'a>(&'a self, group: &'a Group, asked: &Asked<'_>) -> GroupView<'a> {
+    fn listed_group<'a>(&'a self, group: &'a Group, asked: &RequestContext<'_>) -> GroupView<'a> {
         let wants_stats =
             asked.query("expand").is_some_and(|expand| expand.split(',').any(|it| it == "stats"));
         let stats = wants_stats.then(|| Stats {
@@ -177,22 +179,22 @@ impl Org {
         after: Option<Id>,
         now: Timestamp,
     ) -> Box<dyn Iterator<Item = &'a User> + 'a> {
-        let users = self.users.shelf();
+        let users = self.users.index();
         // Guess: all except deactivated users. Other groups keep those (Okta help), so they are listed there.
         if group.kind == GroupKind::BuiltIn {
             let all = users.seen(after, now).map(|(_, user)| user);
-            return Box::new(all.filter(|user| user.status != Status::Deprovisioned));
+            return Box::new(all.filter(|user| user.status != UserStatus::Deprovisioned));
         }
         let members =
             self.members.get(&group.id).into_iter().flat_map(move |members| members.seen(after, now));
         Box::new(members.filter_map(move |(id, ())| users.seen_one(id, now)))
     }
 
-    pub(super) fn get_group(&self, asked: &Asked<'_>) -> Result<Reply, Refusal> {
+    pub(super) fn get_group(&self, asked: &RequestContext<'_>) -> Result<OrgReply, OktaRefusal> {
         Ok(self.show_group(self.group_at(&asked.ids[0])?))
     }
 
-    pub(super) fn list_groups(&self, asked: &Asked<'_>) -> Result<Reply, Refusal> {
+    pub(super) fn list_groups(&self, asked: &RequestContext<'_>) -> Result<OrgReply, OktaRefusal> {
         let host = &self.settings.host;
         let custom = &self.settings.group_attributes;
         let dialect = Dialect {
@@ -207,17 +209,17 @@ impl Org {
             // Recorded: `q` combines with a filter, and there is no Link header at all.
             let page = query.page(asked, &self.groups, limit, starts)?;
             let views: Vec<_> = page.items.iter().map(|group| self.listed_group(group, asked)).collect();
-            return Ok(Reply::json(&views));
+            return Ok(OrgReply::json(&views));
         }
         let limit = pages::limit(asked, GROUPS)?;
         let page = query.page(asked, &self.groups, limit, |_| true)?;
         let views: Vec<_> = page.items.iter().map(|group| self.listed_group(group, asked)).collect();
         let kept = &["filter", "search", "expand", "sortBy", "sortOrder"];
         let links = Links { host, path: "/api/v1/groups", limit, kept };
-        Ok(links.write(Reply::json(&views), asked, page.next.as_deref()))
+        Ok(links.write(OrgReply::json(&views), asked, page.next.as_deref()))
     }
 
-    pub(super) fn create_group(&mut self, asked: &Asked<'_>) -> Result<Reply, Refusal> {
+    pub(super) fn create_group(&mut self, asked: &RequestContext<'_>) -> Result<OrgReply, OktaRefusal> {
         let profile = self.group_profile(asked, None)?;
         let id = self.found_group(asked.cause, GroupKind::Okta, profile);
         let group = self.groups.get(id).expect("the group was just made");
@@ -230,13 +232,13 @@ impl Org {
         let id = self.ids.mint("00g");
         let group =
             Group { id, kind, created: now, last_updated: now, last_membership_updated: now, profile };
-        self.happened(cause, Change::GroupCreated, id.to_string(), vec![group.target()]);
+        self.happened(cause, ChangeKind::GroupCreated, id.to_string(), vec![group.target()]);
         self.groups.put(id, group, cause.now);
         id
     }
 
     /// Replaces the whole profile with the one in the PUT: attributes that it omits are gone.
-    pub(super) fn replace_group(&mut self, asked: &Asked<'_>) -> Result<Reply, Refusal> {
+    pub(super) fn replace_group(&mut self, asked: &RequestContext<'_>) -> Result<OrgReply, OktaRefusal> {
         let former = self.group_at(&asked.ids[0])?;
         former.check_own_members()?;
         let profile = self.group_profile(asked, Some(former.id))?;
@@ -246,18 +248,18 @@ impl Org {
         group.last_updated = Stamp::seconds(asked.now);
         let target = group.target();
         if changed {
-            self.happened(asked.cause, Change::GroupUpdated, id.to_string(), vec![target]);
+            self.happened(asked.cause, ChangeKind::GroupUpdated, id.to_string(), vec![target]);
         }
         self.get_group(asked)
     }
 
-    pub(super) fn delete_group(&mut self, asked: &Asked<'_>) -> Result<Reply, Refusal> {
+    pub(super) fn delete_group(&mut self, asked: &RequestContext<'_>) -> Result<OrgReply, OktaRefusal> {
         let group = self.group_at(&asked.ids[0])?;
         if group.kind == GroupKind::BuiltIn {
-            return Err(Refusal::forbidden());
+            return Err(OktaRefusal::forbidden());
         }
         let (id, target) = (group.id, group.target());
-        self.happened(asked.cause, Change::GroupDeleted, id.to_string(), vec![target]);
+        self.happened(asked.cause, ChangeKind::GroupDeleted, id.to_string(), vec![target]);
         self.groups.remove(id, asked.now);
         self.members.remove(&id);
         for app in self.apps.iter().map(|(app, _)| app).collect::<Vec<_>>() {
@@ -265,76 +267,79 @@ impl Org {
                 app.groups.remove(&id);
             }
         }
-        Ok(Reply::empty())
+        Ok(OrgReply::empty())
     }
 
     /// Returns the checked profile of a body; `whose` already has its name.
-    fn group_profile(&self, asked: &Asked<'_>, whose: Option<Id>) -> Result<Profile, Refusal> {
+    fn group_profile(&self, asked: &RequestContext<'_>, whose: Option<Id>) -> Result<Profile, OktaRefusal> {
         let body = asked.object(&["profile"])?;
-        let wanted = body.get("profile").and_then(Value::as_object).ok_or_else(Refusal::malformed)?;
+        let wanted = body.get("profile").and_then(Value::as_object).ok_or_else(OktaRefusal::malformed)?;
         let custom = &self.settings.group_attributes;
         if let Some(name) = wanted.keys().find(|name| !is_attribute(name, custom)) {
             let cause = format!("Property name '{name}' is not defined in profile");
-            return Err(Refusal::invalid("group", vec![cause]));
+            return Err(OktaRefusal::invalid("group", vec![cause]));
         }
         let mut profile: Profile = Map::clone(wanted);
         profile.retain(|name, value| name == "description" || !value.is_null());
         profile.entry("description").or_insert(Value::Null);
         for name in ["name", "description"] {
             if profile.get(name).is_some_and(|value| !value.is_string() && !value.is_null()) {
-                return Err(Refusal::malformed());
+                return Err(OktaRefusal::malformed());
             }
         }
         let name = profile.get("name").and_then(Value::as_str).unwrap_or_default();
         if name.trim().is_empty() {
-            return Err(Refusal::invalid("name", vec!["name: The field cannot be left blank".to_owned()]));
+            return Err(OktaRefusal::invalid(
+                "name",
+                vec!["name: The field cannot be left blank".to_owned()],
+            ));
         }
         let description = profile.get("description").and_then(Value::as_str).unwrap_or_default();
         for (field, text, most) in
             [("name", name, NAME_CHARS_MAX), ("description", description, DESCRIPTION_CHARS_MAX)]
         {
             if text.chars().count() > most {
-                return Err(Refusal::invalid(field, vec![format!("{field}: The field is too long")]));
+                return Err(OktaRefusal::invalid(field, vec![format!("{field}: The field is too long")]));
             }
         }
         let taken = self.groups.iter().any(|(id, group)| Some(id) != whose && group.name() == name);
-        if taken { Err(Refusal::taken("name")) } else { Ok(profile) }
+        if taken { Err(OktaRefusal::taken("name")) } else { Ok(profile) }
     }
 
-    pub(super) fn list_members(&self, asked: &Asked<'_>) -> Result<Reply, Refusal> {
+    pub(super) fn list_members(&self, asked: &RequestContext<'_>) -> Result<OrgReply, OktaRefusal> {
         let group = self.group_at(&asked.ids[0])?;
         let limit = pages::limit(asked, MEMBERS)?;
         let (page, rest) = pages::cut(self.group_users(group, pages::after(asked)?, asked.now), limit);
-        let next = page.last().filter(|_| rest == Rest::More).map(|user| user.id.to_string());
-        let views: Vec<_> = page.into_iter().map(|user| self.view(user, Form::Listed)).collect();
+        let next = page.last().filter(|_| rest == NextPage::More).map(|user| user.id.to_string());
+        let views: Vec<_> = page.into_iter().map(|user| self.view(user, UserForm::Listed)).collect();
         let path = format!("/api/v1/groups/{}/users", group.id);
         let links = Links { host: &self.settings.host, path: &path, limit, kept: &[] };
-        Ok(links.write(Reply::json(&views), asked, next.as_deref()))
+        Ok(links.write(OrgReply::json(&views), asked, next.as_deref()))
     }
 
-    pub(super) fn add_member(&mut self, asked: &Asked<'_>) -> Result<Reply, Refusal> {
+    pub(super) fn add_member(&mut self, asked: &RequestContext<'_>) -> Result<OrgReply, OktaRefusal> {
         let group = self.group_at(&asked.ids[0])?;
         let user = self.user_at(&asked.ids[1])?;
         group.check_own_members()?;
         // Guess: for a deactivated user only the removal is recorded, with 204 and with 404.
-        if user.status == Status::Deprovisioned {
-            return Err(Refusal::missing(&asked.ids[1], "User"));
+        if user.status == UserStatus::Deprovisioned {
+            return Err(OktaRefusal::missing(&asked.ids[1], "User"));
         }
         let (group, user) = (group.id, user.id);
         self.join(asked.cause, group, user);
-        Ok(Reply::empty())
+        Ok(OrgReply::empty())
     }
 
-    pub(super) fn remove_member(&mut self, asked: &Asked<'_>) -> Result<Reply, Refusal> {
+    pub(super) fn remove_member(&mut self, asked: &RequestContext<'_>) -> Result<OrgReply, OktaRefusal> {
         let group = self.group_at(&asked.ids[0])?;
         let user = self.user_at(&asked.ids[1])?;
         group.check_own_members()?;
         let (group, user) = (group.id, user.id);
         let was = self.members.get_mut(&group).and_then(|members| members.remove(user, asked.now));
         if was.is_some() {
-            self.membership_changed(asked.cause, Change::MemberRemoved, group, user);
+            self.membership_changed(asked.cause, ChangeKind::MemberRemoved, group, user);
         }
-        Ok(Reply::empty())
+        Ok(OrgReply::empty())
     }
 
     /// Adds a user to a group, unless the user is already a member.
@@ -342,11 +347,11 @@ impl Org {
         let members = self.members_of(group);
         if members.get(user).is_none() {
             members.put(user, (), cause.now);
-            self.membership_changed(cause, Change::MemberAdded, group, user);
+            self.membership_changed(cause, ChangeKind::MemberAdded, group, user);
         }
     }
 
-    fn membership_changed(&mut self, cause: Cause<'_>, change: Change, group: Id, user: Id) {
+    fn membership_changed(&mut self, cause: Cause<'_>, change: ChangeKind, group: Id, user: Id) {
         let Some(of) = self.groups.edit(group, cause.now) else { return };
         of.last_membership_updated = Stamp::seconds(cause.now);
         let group_target = of.target();

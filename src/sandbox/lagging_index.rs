@@ -1,7 +1,7 @@
 //! Objects by id, in their current state and as the search index still sees them.
 //!
-//! A shelf keeps the former states of an object only while the index lags behind. Without a lag it keeps none and costs
-//! no more than a map.
+//! A lagging index keeps the former states of an object only while the index lags behind. Without a lag it keeps none
+//! and costs no more than a map.
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
@@ -13,19 +13,19 @@ use super::ids::Id;
 
 /// A set of objects of one kind, in the order of their ids.
 #[derive(Debug)]
-pub(super) struct Shelf<T> {
+pub(super) struct LaggingIndex<T> {
     lag: Duration,
-    rows: BTreeMap<Id, Row<T>>,
+    rows: BTreeMap<Id, IndexRow<T>>,
 }
 
 #[derive(Debug)]
-struct Row<T> {
+struct IndexRow<T> {
     current: Option<T>,
     /// Former states, each with the time at which it ended, oldest first.
     former: Vec<(Timestamp, Option<T>)>,
 }
 
-impl<T> Row<T> {
+impl<T> IndexRow<T> {
     fn seen(&self, at: Timestamp) -> Option<&T> {
         match self.former.iter().find(|(until, _)| *until > at) {
             Some((_, state)) => state.as_ref(),
@@ -34,7 +34,7 @@ impl<T> Row<T> {
     }
 }
 
-impl<T: Clone> Shelf<T> {
+impl<T: Clone> LaggingIndex<T> {
     pub(super) fn new(lag: Duration) -> Self {
         Self { lag, rows: BTreeMap::new() }
     }
@@ -52,7 +52,7 @@ impl<T: Clone> Shelf<T> {
     /// Adds or replaces an object.
     pub(super) fn put(&mut self, id: Id, thing: T, now: Timestamp) {
         self.remember(id, now);
-        self.rows.entry(id).or_insert(Row { current: None, former: Vec::new() }).current = Some(thing);
+        self.rows.entry(id).or_insert(IndexRow { current: None, former: Vec::new() }).current = Some(thing);
     }
 
     /// Returns an object for modification.
@@ -95,7 +95,7 @@ impl<T: Clone> Shelf<T> {
             return;
         }
         let at = self.index_time(now);
-        let row = self.rows.entry(id).or_insert(Row { current: None, former: Vec::new() });
+        let row = self.rows.entry(id).or_insert(IndexRow { current: None, former: Vec::new() });
         row.former.retain(|(until, _)| *until > at);
         row.former.push((now, row.current.clone()));
     }
@@ -107,23 +107,23 @@ mod tests {
 
     #[test]
     fn the_index_sees_each_state_for_its_time_only() {
-        let mut shelf = Shelf::new(Duration::from_secs(10));
+        let mut index = LaggingIndex::new(Duration::from_secs(10));
         let id = super::super::ids::Ids::new(1).mint("00u");
         let at = |second: i64| Timestamp::from_second(second).unwrap();
-        let seen = |shelf: &Shelf<&'static str>, second| {
-            shelf.seen(None, at(second)).map(|(_, state)| *state).next()
+        let seen = |index: &LaggingIndex<&'static str>, second| {
+            index.seen(None, at(second)).map(|(_, state)| *state).next()
         };
-        shelf.put(id, "first", at(100));
-        assert_eq!(seen(&shelf, 104), None);
-        shelf.put(id, "second", at(105));
+        index.put(id, "first", at(100));
+        assert_eq!(seen(&index, 104), None);
+        index.put(id, "second", at(105));
         assert_eq!(
-            [seen(&shelf, 109), seen(&shelf, 110), seen(&shelf, 114)],
+            [seen(&index, 109), seen(&index, 110), seen(&index, 114)],
             [None, Some("first"), Some("first")]
         );
-        shelf.remove(id, at(120));
-        assert_eq!(shelf.get(id), None);
+        index.remove(id, at(120));
+        assert_eq!(index.get(id), None);
         assert_eq!(
-            [seen(&shelf, 120), seen(&shelf, 129), seen(&shelf, 130)],
+            [seen(&index, 120), seen(&index, 129), seen(&index, 130)],
             [Some("second"), Some("second"), None]
         );
     }

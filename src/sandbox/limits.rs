@@ -11,8 +11,8 @@ use serde::Serialize;
 
 use crate::domain::bucket::Bucket;
 
-use super::history::{History, Past};
-use super::settings::Settings;
+use super::history::{PastWindow, TrafficHistory};
+use super::settings::OrgSettings;
 
 /// The distances of the reset of a concurrency 429: 111, 127 and 140 s were recorded in one second, although slots
 /// were free again at once.
@@ -27,7 +27,7 @@ const TOKENS: u32 = 150;
 
 /// The counts of one bucket.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Counter {
+pub struct BucketCounter {
     /// The name of the bucket, as in labels.
     pub bucket: &'static str,
     /// Requests per window.
@@ -41,18 +41,18 @@ pub struct Counter {
     /// The most requests accepted in one window.
     pub accepted_max: u32,
     /// The last windows, oldest first.
-    pub windows: Vec<Past>,
+    pub windows: Vec<PastWindow>,
 }
 
 /// The values of the three rate-limit headers of one answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Rate {
+pub(super) struct RateValues {
     limit: u32,
     remaining: u32,
     reset: i64,
 }
 
-impl Rate {
+impl RateValues {
     pub(super) fn write(self, headers: &mut HeaderMap) {
         headers.insert(LIMIT, HeaderValue::from(self.limit));
         headers.insert(REMAINING, HeaderValue::from(self.remaining));
@@ -62,7 +62,7 @@ impl Rate {
 
 /// A bucket's window and its counts.
 #[derive(Debug)]
-struct Window {
+struct SimulatedWindow {
     limit: u32,
     opened: Option<Timestamp>,
     used: u32,
@@ -70,20 +70,20 @@ struct Window {
     refused: u64,
     refused_concurrent: u64,
     accepted_max: u32,
-    history: History,
+    history: TrafficHistory,
 }
 
 /// All buckets of the org.
 #[derive(Debug)]
 pub(super) struct Limits {
     length: Duration,
-    windows: [Window; Bucket::ALL.len()],
+    windows: [SimulatedWindow; Bucket::ALL.len()],
     /// Token requests, which are counted separately.
-    tokens: Window,
+    tokens: SimulatedWindow,
     lies: usize,
 }
 
-impl Window {
+impl SimulatedWindow {
     fn of(limit: u32) -> Self {
         Self {
             limit,
@@ -93,12 +93,12 @@ impl Window {
             refused: 0,
             refused_concurrent: 0,
             accepted_max: 0,
-            history: History::default(),
+            history: TrafficHistory::default(),
         }
     }
 
     /// Counts a client's request, or refuses it if the window of this length is spent.
-    fn take(&mut self, length: Duration, client: usize, now: Timestamp) -> Result<Rate, Rate> {
+    fn take(&mut self, length: Duration, client: usize, now: Timestamp) -> Result<RateValues, RateValues> {
         let opened = match self.opened {
             Some(opened) if now.duration_since(opened).unsigned_abs() < length => opened,
             Some(_) | None => {
@@ -112,7 +112,7 @@ impl Window {
         if self.used >= self.limit {
             self.refused += 1;
             self.history.note(client, |tally| tally.refused += 1);
-            return Err(Rate { limit: self.limit, remaining: 0, reset });
+            return Err(RateValues { limit: self.limit, remaining: 0, reset });
         }
         if self.used == 0 {
             self.history.open(opened, self.limit);
@@ -122,28 +122,33 @@ impl Window {
         self.used += 1;
         self.accepted += 1;
         self.accepted_max = self.accepted_max.max(self.used);
-        Ok(Rate { limit: self.limit, remaining: self.limit - self.used, reset })
+        Ok(RateValues { limit: self.limit, remaining: self.limit - self.used, reset })
     }
 }
 
 impl Limits {
-    pub(super) fn new(settings: &Settings) -> Self {
-        let windows = Bucket::ALL.map(|bucket| Window::of(settings.limit(bucket)));
-        Self { length: settings.window, windows, tokens: Window::of(TOKENS), lies: 0 }
+    pub(super) fn new(settings: &OrgSettings) -> Self {
+        let windows = Bucket::ALL.map(|bucket| SimulatedWindow::of(settings.limit(bucket)));
+        Self { length: settings.window, windows, tokens: SimulatedWindow::of(TOKENS), lies: 0 }
     }
 
     /// Counts a client's request, or refuses it if the window of its bucket is spent.
-    pub(super) fn take(&mut self, bucket: Bucket, client: usize, now: Timestamp) -> Result<Rate, Rate> {
+    pub(super) fn take(
+        &mut self,
+        bucket: Bucket,
+        client: usize,
+        now: Timestamp,
+    ) -> Result<RateValues, RateValues> {
         self.windows[position(bucket)].take(self.length, client, now)
     }
 
     /// Counts a token request of any client, or refuses it.
-    pub(super) fn take_token(&mut self, now: Timestamp) -> Result<Rate, Rate> {
+    pub(super) fn take_token(&mut self, now: Timestamp) -> Result<RateValues, RateValues> {
         self.tokens.take(self.length, 0, now)
     }
 
     /// Refuses a client's request because too many are in flight: limit and remaining are 0 and the reset is wrong.
-    pub(super) fn crowded(&mut self, bucket: Bucket, client: usize, now: Timestamp) -> Rate {
+    pub(super) fn crowded(&mut self, bucket: Bucket, client: usize, now: Timestamp) -> RateValues {
         let window = &mut self.windows[position(bucket)];
         window.refused_concurrent += 1;
         window.history.note(client, |tally| tally.refused_concurrent += 1);
@@ -151,17 +156,17 @@ impl Limits {
     }
 
     /// Returns the same rate for a request that belongs to no bucket.
-    pub(super) fn crowd(&mut self, now: Timestamp) -> Rate {
+    pub(super) fn crowd(&mut self, now: Timestamp) -> RateValues {
         self.lies += 1;
         let ahead = CONCURRENCY_RESETS[self.lies % CONCURRENCY_RESETS.len()];
-        Rate { limit: 0, remaining: 0, reset: now.as_second() + ahead }
+        RateValues { limit: 0, remaining: 0, reset: now.as_second() + ahead }
     }
 
-    pub(super) fn counters(&self) -> Vec<Counter> {
+    pub(super) fn counters(&self) -> Vec<BucketCounter> {
         Bucket::ALL
             .into_iter()
             .zip(&self.windows)
-            .map(|(bucket, window)| Counter {
+            .map(|(bucket, window)| BucketCounter {
                 bucket: bucket.as_str(),
                 limit: window.limit,
                 accepted: window.accepted,

@@ -10,14 +10,14 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::call::Asked;
-use super::effects::Change;
-use super::expression::{Case, Expression, Field, Item, Operator};
+use super::call::RequestContext;
+use super::effects::ChangeKind;
+use super::expression::{CaseSensitivity, Expression, Field, Item, Operator};
 use super::ids::Id;
 use super::org::Org;
-use super::pages::{self, Links, Rest};
-use super::refusal::Refusal;
-use super::reply::{Reply, Stamp};
+use super::pages::{self, Links, NextPage};
+use super::refusal::OktaRefusal;
+use super::reply::{OrgReply, Stamp};
 
 const LIMIT_DEFAULT: usize = 100;
 const LIMIT_MAX: usize = 1000;
@@ -61,10 +61,10 @@ impl Target {
 
 /// A log event.
 #[derive(Debug)]
-pub(super) struct Event {
+pub(super) struct LogEvent {
     pub(super) uuid: uuid::Uuid,
     pub(super) published: Timestamp,
-    pub(super) change: Change,
+    pub(super) change: ChangeKind,
     pub(super) request_id: String,
     pub(super) path: String,
     pub(super) targets: Vec<Target>,
@@ -72,14 +72,14 @@ pub(super) struct Event {
 
 /// All events, oldest first.
 #[derive(Debug, Default)]
-pub(super) struct Log {
-    events: VecDeque<Event>,
+pub(super) struct SystemLog {
+    events: VecDeque<LogEvent>,
     /// The number of the first event kept.
     first: u64,
 }
 
-impl Log {
-    pub(super) fn add(&mut self, event: Event) {
+impl SystemLog {
+    pub(super) fn add(&mut self, event: LogEvent) {
         if self.events.len() == EVENTS_MAX {
             self.events.pop_front();
             self.first += 1;
@@ -93,23 +93,23 @@ impl Log {
     }
 
     /// Returns the events with their numbers.
-    fn numbered(&self) -> impl DoubleEndedIterator<Item = (u64, &Event)> {
+    fn numbered(&self) -> impl DoubleEndedIterator<Item = (u64, &LogEvent)> {
         self.events.iter().enumerate().map(|(at, event)| (self.first + at as u64, event))
     }
 }
 
 /// The direction of a query, and its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Reading {
+enum LogQuery {
     Polling,
     Up,
     Down,
 }
 
 /// An event as JSON, for filters on any of its attributes.
-struct Document(Value);
+struct EventDocument(Value);
 
-impl Item for Document {
+impl Item for EventDocument {
     fn field(&self, attribute: &str) -> Option<Field<'_>> {
         field(&self.0, attribute)
     }
@@ -128,7 +128,7 @@ fn field<'a>(value: &'a Value, path: &str) -> Option<Field<'a>> {
 }
 
 impl Org {
-    fn event_view(&self, event: &Event) -> Value {
+    fn event_view(&self, event: &LogEvent) -> Value {
         let (kind, message) = event.change.event().expect("only changes with events are logged");
         let admin = self.users.get(self.admin);
         let (login, name) = admin.map_or_else(
@@ -166,19 +166,19 @@ impl Org {
         })
     }
 
-    pub(super) fn list_events(&self, asked: &Asked<'_>) -> Result<Reply, Refusal> {
+    pub(super) fn list_events(&self, asked: &RequestContext<'_>) -> Result<OrgReply, OktaRefusal> {
         let until = time(asked, "until")?;
         let reading = match (asked.query("sortOrder"), until) {
-            (Some(order), _) if order.eq_ignore_ascii_case("descending") => Reading::Down,
-            (_, Some(_)) => Reading::Up,
-            (_, None) => Reading::Polling,
+            (Some(order), _) if order.eq_ignore_ascii_case("descending") => LogQuery::Down,
+            (_, Some(_)) => LogQuery::Up,
+            (_, None) => LogQuery::Polling,
         };
         let latest = until.unwrap_or(asked.now);
         let since = match time(asked, "since")? {
             Some(since)
                 if asked.now.duration_since(since).unsigned_abs() > SINCE_MAX && since < asked.now =>
             {
-                return Err(Refusal::bad_log_filter("since must not be more than 180 days ago"));
+                return Err(OktaRefusal::bad_log_filter("since must not be more than 180 days ago"));
             }
             Some(since) => since,
             None => latest.checked_sub(SINCE_DEFAULT).unwrap_or(Timestamp::MIN),
@@ -187,49 +187,50 @@ impl Org {
             None => LIMIT_DEFAULT,
             Some(Ok(limit)) => limit.min(LIMIT_MAX),
             Some(Err(_)) => {
-                return Err(Refusal::invalid("limit", vec!["limit: must be a number".to_owned()]));
+                return Err(OktaRefusal::invalid("limit", vec!["limit: must be a number".to_owned()]));
             }
         };
         let cursor = match asked.query("after") {
             None => None,
-            Some(text) => Some(read_cursor(text).ok_or_else(Refusal::bad_cursor)?),
+            Some(text) => Some(read_cursor(text).ok_or_else(OktaRefusal::bad_cursor)?),
         };
         let filter = asked.query("filter").map(read_filter).transpose()?;
         let keywords = keywords(asked.query("q").unwrap_or_default())?;
 
-        let admits = |event: &Event| {
+        let admits = |event: &LogEvent| {
             if until.is_some_and(|until| event.published > until)
                 || (cursor.is_none() && event.published < since)
             {
                 return None;
             }
-            let view = Document(self.event_view(event));
-            let passes = filter.as_ref().is_none_or(|filter| filter.admits(&view, Case::Insensitive))
-                && (keywords.is_empty() || holds_all(&view.0, &keywords));
+            let view = EventDocument(self.event_view(event));
+            let passes =
+                filter.as_ref().is_none_or(|filter| filter.admits(&view, CaseSensitivity::Insensitive))
+                    && (keywords.is_empty() || holds_all(&view.0, &keywords));
             passes.then_some(view.0)
         };
         let after = |number: u64| match (cursor, reading) {
             (None, _) => true,
-            (Some(cursor), Reading::Polling | Reading::Up) => number >= cursor,
-            (Some(cursor), Reading::Down) => number < cursor,
+            (Some(cursor), LogQuery::Polling | LogQuery::Up) => number >= cursor,
+            (Some(cursor), LogQuery::Down) => number < cursor,
         };
-        let found = |(number, event): (u64, &Event)| Some((number, admits(event)?));
+        let found = |(number, event): (u64, &LogEvent)| Some((number, admits(event)?));
         let numbered = self.log.numbered().filter(|(number, _)| after(*number));
         let (page, rest) = match reading {
-            Reading::Polling | Reading::Up => pages::cut(numbered.filter_map(found), limit),
-            Reading::Down => {
+            LogQuery::Polling | LogQuery::Up => pages::cut(numbered.filter_map(found), limit),
+            LogQuery::Down => {
                 let bounded = numbered.rev().filter(|(_, event)| event.published >= since);
                 pages::cut(bounded.filter_map(found), limit)
             }
         };
         let last = page.last().map(|(number, _)| *number);
         let next = match (reading, rest) {
-            (Reading::Polling | Reading::Up, Rest::More) => {
+            (LogQuery::Polling | LogQuery::Up, NextPage::More) => {
                 Some(last.map_or(cursor.unwrap_or(self.log.first), |last| last + 1))
             }
-            (Reading::Down, Rest::More) => Some(last.unwrap_or(cursor.unwrap_or(self.log.end()))),
-            (Reading::Polling, Rest::Nothing) => Some(self.log.end()), // all before it was looked at
-            (Reading::Up | Reading::Down, Rest::Nothing) => None,
+            (LogQuery::Down, NextPage::More) => Some(last.unwrap_or(cursor.unwrap_or(self.log.end()))),
+            (LogQuery::Polling, NextPage::Nothing) => Some(self.log.end()), // all before it was looked at
+            (LogQuery::Up | LogQuery::Down, NextPage::Nothing) => None,
         }
         .map(|number| format!("{number}_1"));
         let views: Vec<Value> = page.into_iter().map(|(_, view)| view).collect();
@@ -239,7 +240,7 @@ impl Org {
             limit,
             kept: &["since", "until", "filter", "q", "sortOrder"],
         };
-        Ok(links.write(Reply::json(&views), asked, next.as_deref()))
+        Ok(links.write(OrgReply::json(&views), asked, next.as_deref()))
     }
 }
 
@@ -248,33 +249,33 @@ fn read_cursor(text: &str) -> Option<u64> {
 }
 
 /// Parses a time of the query; a date without a time is midnight.
-fn time(asked: &Asked<'_>, name: &str) -> Result<Option<Timestamp>, Refusal> {
+fn time(asked: &RequestContext<'_>, name: &str) -> Result<Option<Timestamp>, OktaRefusal> {
     let Some(text) = asked.query(name) else { return Ok(None) };
     let midnight = || format!("{text}T00:00:00Z").parse::<Timestamp>().ok();
     match text.parse::<Timestamp>().ok().or_else(midnight) {
         Some(time) => Ok(Some(time)),
-        None => Err(Refusal::invalid(
+        None => Err(OktaRefusal::invalid(
             name,
             vec![format!("{name}: The date format in your query is not recognized.")],
         )),
     }
 }
 
-fn read_filter(text: &str) -> Result<Expression, Refusal> {
-    let expression = Expression::parse(text).map_err(|cause| Refusal::bad_log_filter(&cause))?;
+fn read_filter(text: &str) -> Result<Expression, OktaRefusal> {
+    let expression = Expression::parse(text).map_err(|cause| OktaRefusal::bad_log_filter(&cause))?;
     for (attribute, operator, _) in expression.comparisons() {
         let is_url = matches!(attribute, "debugContext.debugData.url" | "debugContext.debugData.requestUri");
         if attribute == "published" || (is_url && operator == Operator::Contains) {
-            return Err(Refusal::bad_log_filter(&format!("{attribute} cannot be filtered so")));
+            return Err(OktaRefusal::bad_log_filter(&format!("{attribute} cannot be filtered so")));
         }
     }
     Ok(expression)
 }
 
-fn keywords(text: &str) -> Result<Vec<String>, Refusal> {
+fn keywords(text: &str) -> Result<Vec<String>, OktaRefusal> {
     let words: Vec<String> = text.split_whitespace().map(str::to_lowercase).collect();
     if words.len() > KEYWORDS_MAX || words.iter().any(|word| word.chars().count() > KEYWORD_CHARS_MAX) {
-        return Err(Refusal::invalid("q", vec!["q: too many or too long keywords".to_owned()]));
+        return Err(OktaRefusal::invalid("q", vec!["q: too many or too long keywords".to_owned()]));
     }
     Ok(words)
 }

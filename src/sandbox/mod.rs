@@ -3,9 +3,9 @@
 //! ```text
 //! settings  the settings of an org          call      a request, and the operation it asks for
 //! ids       ids, and all randomness         refusal   Okta's error codes
-//! shelf     objects, and the lag of the     reply     answers and their headers
-//!           index behind them               limits    buckets, windows, requests in flight
-//! ledger    the effects, in order           clients   the callers, as numbers
+//! lagging_index  objects, and the lag of    reply     answers and their headers
+//!           the search index behind them    limits    buckets, windows, requests in flight
+//! effects   the effects, in order           clients   the callers, as numbers
 //! faults    fault injection                 history   the last windows, by client
 //! oauth     tokens for service apps         public_key  verification of their assertions
 //!
@@ -48,16 +48,16 @@ mod lagging_index;
 mod users;
 mod world;
 
-pub use crate::sandbox::effects::Effect;
+pub use crate::sandbox::effects::RecordedEffect;
 pub use apps::NewApp;
-pub use call::{Answer, Call};
-pub use faults::{Fault, Trouble, When};
-pub use history::{Past, Tally};
+pub use call::{Handled, HttpCall};
+pub use faults::{InjectedFault, Trouble, When};
+pub use history::{ClientRequests, PastWindow};
 pub use ids::Id;
-pub use limits::Counter;
+pub use limits::BucketCounter;
 pub use oauth::Client;
 pub use org::Org;
 pub use public_key::PublicKey;
 pub use server::serve;
-pub use settings::{Attribute, AttributeKind, Settings};
-pub use users::Status;
+pub use settings::{Attribute, AttributeKind, OrgSettings};
+pub use users::UserStatus;

@@ -15,13 +15,13 @@ use serde_json::json;
 
 use crate::domain::secret::Secret;
 
-use super::call::{Asked, Call};
+use super::call::{HttpCall, RequestContext};
 use super::faults::When;
-use super::limits::Rate;
+use super::limits::RateValues;
 use super::org::Org;
 use super::public_key::PublicKey;
-use super::refusal::Refusal;
-use super::reply::Reply;
+use super::refusal::OktaRefusal;
+use super::reply::OrgReply;
 
 /// The path of the token endpoint.
 pub(super) const TOKEN_PATH: &str = "/oauth2/v1/token";
@@ -51,19 +51,19 @@ pub struct Client {
 /// The tokens issued, and the assertions used.
 #[derive(Debug, Default)]
 pub(super) struct Authorizations {
-    tokens: Vec<(Secret, Token)>,
+    tokens: Vec<(Secret, IssuedToken)>,
     /// The used assertions, by client and `jti`, until each expires.
     shown: HashMap<(String, String), i64>,
 }
 
 #[derive(Debug)]
-struct Token {
+struct IssuedToken {
     scopes: Vec<String>,
     ends: Timestamp,
 }
 
 /// The state of a token.
-pub(super) enum Standing<'a> {
+pub(super) enum TokenState<'a> {
     /// The token was not issued here.
     Unknown,
     /// The token has expired, or was revoked.
@@ -84,13 +84,13 @@ fn invalid_client(why: &'static str) -> Denied {
 }
 
 #[derive(Deserialize)]
-struct Header {
+struct JwtHeader {
     alg: String,
     kid: Option<String>,
 }
 
 #[derive(Deserialize)]
-struct Claims {
+struct JwtClaims {
     iss: String,
     sub: String,
     aud: String,
@@ -106,11 +106,11 @@ fn part<T: DeserializeOwned>(text: &str) -> Option<T> {
 
 impl Authorizations {
     /// Returns the current state of a token.
-    pub(super) fn standing(&self, token: &str, now: Timestamp) -> Standing<'_> {
+    pub(super) fn standing(&self, token: &str, now: Timestamp) -> TokenState<'_> {
         match self.tokens.iter().find(|(known, _)| known.expose() == token) {
-            None => Standing::Unknown,
-            Some((_, token)) if now >= token.ends => Standing::Ended,
-            Some((_, token)) => Standing::Good(&token.scopes),
+            None => TokenState::Unknown,
+            Some((_, token)) if now >= token.ends => TokenState::Ended,
+            Some((_, token)) => TokenState::Good(&token.scopes),
         }
     }
 
@@ -127,7 +127,7 @@ impl Authorizations {
         self.shown.len() < REMEMBERED_MAX && self.shown.insert((client.to_owned(), jti), exp).is_none()
     }
 
-    fn remember(&mut self, secret: &str, token: Token) {
+    fn remember(&mut self, secret: &str, token: IssuedToken) {
         if self.tokens.len() == REMEMBERED_MAX {
             self.tokens.remove(0);
         }
@@ -150,17 +150,17 @@ impl Org {
     /// Answers a token request with this many requests in flight; `None` means no answer at all.
     pub(super) fn token_request(
         &mut self,
-        call: &Call,
+        call: &HttpCall,
         now: Timestamp,
         in_flight: usize,
-    ) -> (Option<Reply>, Rate) {
+    ) -> (Option<OrgReply>, RateValues) {
         if in_flight > self.settings.concurrency {
             let rate = self.limits.crowd(now);
-            return (Some(self.refuse(&Refusal::too_many_requests())), rate);
+            return (Some(self.refuse(&OktaRefusal::too_many_requests())), rate);
         }
         let rate = match self.limits.take_token(now) {
             Ok(rate) => rate,
-            Err(rate) => return (Some(self.refuse(&Refusal::too_many_requests())), rate),
+            Err(rate) => return (Some(self.refuse(&OktaRefusal::too_many_requests())), rate),
         };
         let reply = match self.faults.strike(call.method.as_str(), TOKEN_PATH) {
             None => Some(self.hand_out(call, now)),
@@ -174,9 +174,9 @@ impl Org {
         (reply, rate)
     }
 
-    fn hand_out(&mut self, call: &Call, now: Timestamp) -> Reply {
+    fn hand_out(&mut self, call: &HttpCall, now: Timestamp) -> OrgReply {
         if call.method != Method::POST {
-            return self.refuse(&Refusal::wrong_method());
+            return self.refuse(&OktaRefusal::wrong_method());
         }
         match self.judge(call, now) {
             Ok(scopes) => {
@@ -184,25 +184,26 @@ impl Org {
                 let lifetime = self.settings.token_lifetime;
                 let ends = now.saturating_add(lifetime).unwrap_or(Timestamp::MAX);
                 let scope = scopes.join(" ");
-                self.authorizations.remember(&token, Token { scopes, ends });
+                self.authorizations.remember(&token, IssuedToken { scopes, ends });
                 let seconds = lifetime.as_secs();
-                Reply::json(
+                OrgReply::json(
                     &json!({"token_type": "Bearer", "expires_in": seconds, "access_token": token, "scope": scope}),
                 )
                 .with(header::CACHE_CONTROL, "no-cache, no-store".to_owned())
             }
-            Err(Denied::OAuth(status, error, why)) => Reply::oauth(status, error, why),
+            Err(Denied::OAuth(status, error, why)) => OrgReply::oauth(status, error, why),
             Err(Denied::UnknownClient) => {
-                let refusal = Refusal::new(401, "invalid_client", "Invalid value for 'client_id' parameter.");
+                let refusal =
+                    OktaRefusal::new(401, "invalid_client", "Invalid value for 'client_id' parameter.");
                 self.refuse(&refusal)
             }
         }
     }
 
     /// Checks a token request and returns the scopes to grant.
-    fn judge(&mut self, call: &Call, now: Timestamp) -> Result<Vec<String>, Denied> {
+    fn judge(&mut self, call: &HttpCall, now: Timestamp) -> Result<Vec<String>, Denied> {
         let body = std::str::from_utf8(&call.body).unwrap_or_default();
-        let form = Asked::read_query(body);
+        let form = RequestContext::read_query(body);
         let field =
             |name: &str| form.iter().find(|(known, _)| known == name).map_or("", |(_, value)| value.as_ref());
         if field("grant_type") != "client_credentials" {
@@ -245,8 +246,8 @@ impl Org {
         let unreadable = || invalid_client("The client_assertion token is not a valid JWT.");
         let (signed, signature) = assertion.rsplit_once('.').ok_or_else(unreadable)?;
         let (header, claims) = signed.split_once('.').ok_or_else(unreadable)?;
-        let header: Header = part(header).ok_or_else(unreadable)?;
-        let claims: Claims = part(claims).ok_or_else(unreadable)?;
+        let header: JwtHeader = part(header).ok_or_else(unreadable)?;
+        let claims: JwtClaims = part(claims).ok_or_else(unreadable)?;
         let signature = URL_SAFE_NO_PAD.decode(signature).map_err(|_| unreadable())?;
         let known = self.settings.clients.iter().find(|client| client.id == claims.sub);
         let client = known.ok_or(Denied::UnknownClient)?.clone();
@@ -298,7 +299,7 @@ impl Org {
 mod tests {
     use super::*;
     use crate::domain::http::Response;
-    use crate::sandbox::{Answer, Settings};
+    use crate::sandbox::{Handled, OrgSettings};
     use http::HeaderValue;
     use ring::rand::SystemRandom;
     use ring::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair};
@@ -314,7 +315,7 @@ mod tests {
         let key = PublicKey::parse(PUBLIC).unwrap();
         let scopes = Some(["okta.users.read", "okta.groups.manage"].map(str::to_owned).to_vec());
         let client = Client { id: "0oa1".to_owned(), key, scopes };
-        Org::new(Settings { clients: vec![client], ..Settings::default() })
+        Org::new(OrgSettings { clients: vec![client], ..OrgSettings::default() })
     }
 
     /// Returns an assertion with these claims, signed by the client's key.
@@ -345,10 +346,10 @@ mod tests {
         if !token.is_empty() {
             headers.insert(header::AUTHORIZATION, HeaderValue::try_from(format!("Bearer {token}")).unwrap());
         }
-        let call = Call { method, target: target.to_owned(), headers, body: body.into() };
+        let call = HttpCall { method, target: target.to_owned(), headers, body: body.into() };
         match org.answer(&call, Timestamp::from_second(second).unwrap()) {
-            Answer::Said(response) => response,
-            Answer::Lost => panic!("no answer"),
+            Handled::Said(response) => response,
+            Handled::Lost => panic!("no answer"),
         }
     }
 
@@ -449,7 +450,7 @@ mod tests {
     fn neither_tokens_nor_assertions_are_remembered_without_end() {
         let mut authorizations = Authorizations::default();
         for number in 0..2 * REMEMBERED_MAX {
-            let token = Token { scopes: Vec::new(), ends: Timestamp::MAX };
+            let token = IssuedToken { scopes: Vec::new(), ends: Timestamp::MAX };
             authorizations.remember(&number.to_string(), token);
             authorizations.is_new("0oa1", number.to_string(), i64::MAX, Timestamp::UNIX_EPOCH);
         }

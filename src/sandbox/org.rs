@@ -12,23 +12,23 @@ use serde_json::json;
 use crate::domain::bucket::Bucket;
 
 use super::apps::App;
-use super::assignments::Assignment;
-use super::call::{Answer, Asked, Call, Cause, Operation, Way};
+use super::assignments::DirectAssignment;
+use super::call::{Cause, Handled, HttpCall, Operation, RequestContext, Routed};
 use super::clients::Clients;
-use super::effects::{Change, Effect};
-use super::faults::{Fault, Faults, Trouble, When};
+use super::effects::{ChangeKind, RecordedEffect};
+use super::faults::{Faults, InjectedFault, Trouble, When};
 use super::groups::Group;
 use super::ids::{Id, Ids};
-use super::lagging_index::Shelf;
-use super::lifecycle::Expiry;
-use super::limits::{Counter, Limits, Rate};
-use super::log::{Event, Log, Target};
-use super::oauth::{self, Authorizations, Standing};
+use super::lagging_index::LaggingIndex;
+use super::lifecycle::PasswordExpiry;
+use super::limits::{BucketCounter, Limits, RateValues};
+use super::log::{LogEvent, SystemLog, Target};
+use super::oauth::{self, Authorizations, TokenState};
 use super::people::Update;
-use super::refusal::Refusal;
-use super::reply::Reply;
+use super::refusal::OktaRefusal;
+use super::reply::OrgReply;
 use super::seed;
-use super::settings::Settings;
+use super::settings::OrgSettings;
 use super::users::{User, Users};
 
 /// A simulated Okta org.
@@ -37,30 +37,30 @@ use super::users::{User, Users};
 /// included.
 #[derive(Debug)]
 pub struct Org {
-    pub(super) settings: Settings,
+    pub(super) settings: OrgSettings,
     pub(super) id: Id,
     pub(super) user_type: Id,
     pub(super) admin: Id,
     pub(super) everyone: Id,
     pub(super) ids: Ids,
     pub(super) users: Users,
-    pub(super) groups: Shelf<Group>,
-    pub(super) members: HashMap<Id, Shelf<()>>,
-    pub(super) apps: Shelf<App>,
-    pub(super) assignments: HashMap<Id, Shelf<Assignment>>,
-    pub(super) log: Log,
+    pub(super) groups: LaggingIndex<Group>,
+    pub(super) members: HashMap<Id, LaggingIndex<()>>,
+    pub(super) apps: LaggingIndex<App>,
+    pub(super) assignments: HashMap<Id, LaggingIndex<DirectAssignment>>,
+    pub(super) log: SystemLog,
     /// The latest time of any call.
     pub(super) now: Timestamp,
     clients: Clients,
     pub(super) authorizations: Authorizations,
     pub(super) limits: Limits,
     pub(super) faults: Faults,
-    effects: Vec<Effect>,
+    effects: Vec<RecordedEffect>,
 }
 
 impl Org {
     /// Creates an org with a directory, as the settings say.
-    pub fn new(settings: Settings) -> Self {
+    pub fn new(settings: OrgSettings) -> Self {
         let mut ids = Ids::new(settings.seed);
         let lag = settings.search_lag;
         let mut org = Self {
@@ -75,62 +75,63 @@ impl Org {
             settings,
             ids,
             users: Users::new(lag),
-            groups: Shelf::new(lag),
+            groups: LaggingIndex::new(lag),
             members: HashMap::new(),
-            apps: Shelf::new(lag),
+            apps: LaggingIndex::new(lag),
             assignments: HashMap::new(),
-            log: Log::default(),
+            log: SystemLog::default(),
             faults: Faults::default(),
             effects: Vec::new(),
         };
         seed::fill(&mut org);
         // The directory existed before the first request, so it is no effect of a request.
         org.effects.clear();
-        org.log = Log::default();
+        org.log = SystemLog::default();
         org
     }
 
     /// Answers a request with no other request in flight.
-    pub fn answer(&mut self, call: &Call, now: Timestamp) -> Answer {
+    pub fn answer(&mut self, call: &HttpCall, now: Timestamp) -> Handled {
         self.answer_with(call, now, 1)
     }
 
     /// Answers a request with this many in flight, itself included.
-    pub fn answer_with(&mut self, call: &Call, now: Timestamp, in_flight: usize) -> Answer {
+    pub fn answer_with(&mut self, call: &HttpCall, now: Timestamp, in_flight: usize) -> Handled {
         self.now = self.now.max(now);
         let request_id = self.ids.request();
         let (path, query) = call.target.split_once('?').unwrap_or((&call.target, ""));
-        let said = |reply: Reply, rate: Option<Rate>| Answer::Said(reply.finish(now, &request_id, rate));
+        let said =
+            |reply: OrgReply, rate: Option<RateValues>| Handled::Said(reply.finish(now, &request_id, rate));
         if path == oauth::TOKEN_PATH {
             let (reply, rate) = self.token_request(call, now, in_flight);
-            return reply.map_or(Answer::Lost, |reply| said(reply, Some(rate)));
+            return reply.map_or(Handled::Lost, |reply| said(reply, Some(rate)));
         }
         if !path.starts_with("/api/v1/") {
-            return said(Reply::html(404), None);
+            return said(OrgReply::html(404), None);
         }
-        let (operation, route, ids) = match Way::find(&call.method, path) {
-            Way::To { operation, route, ids } => (operation, route, ids),
+        let (operation, route, ids) = match Routed::find(&call.method, path) {
+            Routed::To { operation, route, ids } => (operation, route, ids),
             // Recorded: a 405 has no rate-limit headers.
-            Way::WrongMethod => return said(self.refuse(&Refusal::wrong_method()), None),
-            Way::Nowhere => return said(self.refuse(&Refusal::no_such_path()), None),
+            Routed::WrongMethod => return said(self.refuse(&OktaRefusal::wrong_method()), None),
+            Routed::Nowhere => return said(self.refuse(&OktaRefusal::no_such_path()), None),
         };
         let (bucket, client) = (Bucket::of(&call.method, route), self.clients.number(&call.headers));
         if in_flight > self.settings.concurrency {
             let rate = self.limits.crowded(bucket, client, now);
-            return said(self.refuse(&Refusal::too_many_requests()), Some(rate));
+            return said(self.refuse(&OktaRefusal::too_many_requests()), Some(rate));
         }
         let rate = match self.limits.take(bucket, client, now) {
             Ok(rate) => rate,
-            Err(rate) => return said(self.refuse(&Refusal::too_many_requests()), Some(rate)),
+            Err(rate) => return said(self.refuse(&OktaRefusal::too_many_requests()), Some(rate)),
         };
         if let Err(reply) = self.admit(call, route, path) {
             return said(reply, Some(rate));
         }
-        let asked = Asked {
+        let asked = RequestContext {
             now,
             cause: Cause { now, request_id: &request_id, path },
             ids,
-            query: Asked::read_query(query),
+            query: RequestContext::read_query(query),
             headers: &call.headers,
             body: &call.body,
         };
@@ -143,7 +144,7 @@ impl Org {
                 }
                 match self.fail(&trouble, path) {
                     Some(reply) => reply,
-                    None => return Answer::Lost,
+                    None => return Handled::Lost,
                 }
             }
         };
@@ -151,7 +152,7 @@ impl Org {
     }
 
     /// Checks the credential and that the content type is JSON.
-    fn admit(&mut self, call: &Call, route: &str, path: &str) -> Result<(), Reply> {
+    fn admit(&mut self, call: &HttpCall, route: &str, path: &str) -> Result<(), OrgReply> {
         let headers = &call.headers;
         let given = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok()).unwrap_or_default();
         let (scheme, token) = given.split_once(' ').unwrap_or_default();
@@ -160,44 +161,48 @@ impl Org {
         let takes_any = self.settings.clients.is_empty() || !scheme.eq_ignore_ascii_case("Bearer");
         let fits = self.settings.token.as_ref().map_or(takes_any, |wanted| wanted.expose() == token);
         match self.authorizations.standing(token, self.now) {
-            Standing::Good(scopes) => {
+            TokenState::Good(scopes) => {
                 let [least, wider] = oauth::needed(&call.method, route);
                 if !scopes.contains(&least) && !scopes.contains(&wider) {
-                    return Err(Reply::insufficient_scope(&self.settings.host, &least, path));
+                    return Err(OrgReply::insufficient_scope(&self.settings.host, &least, path));
                 }
             }
-            Standing::Ended => return Err(Reply::invalid_token(&self.settings.host)),
-            Standing::Unknown if !known || token.is_empty() || !fits => {
-                return Err(self.refuse(&Refusal::unauthorized()));
+            TokenState::Ended => return Err(OrgReply::invalid_token(&self.settings.host)),
+            TokenState::Unknown if !known || token.is_empty() || !fits => {
+                return Err(self.refuse(&OktaRefusal::unauthorized()));
             }
-            Standing::Unknown => {}
+            TokenState::Unknown => {}
         }
         let kind = headers.get(http::header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
         if kind.is_some_and(|kind| !kind.to_ascii_lowercase().starts_with("application/json")) {
-            return Err(self.refuse(&Refusal::unsupported_media()));
+            return Err(self.refuse(&OktaRefusal::unsupported_media()));
         }
         Ok(())
     }
 
-    pub(super) fn refuse(&mut self, refusal: &Refusal) -> Reply {
-        Reply::refusal(refusal, &self.ids.error())
+    pub(super) fn refuse(&mut self, refusal: &OktaRefusal) -> OrgReply {
+        OrgReply::refusal(refusal, &self.ids.error())
     }
 
     /// Returns the reply that a fault produces; `None` means no answer at all.
-    pub(super) fn fail(&mut self, trouble: &Trouble, path: &str) -> Option<Reply> {
+    pub(super) fn fail(&mut self, trouble: &Trouble, path: &str) -> Option<OrgReply> {
         Some(match trouble {
             Trouble::Lost => return None,
-            Trouble::Status(status) => self.refuse(&Refusal::of_status(*status)),
-            Trouble::Code { status, code } => self.refuse(&Refusal::new(*status, code, "A scripted fault")),
-            Trouble::OAuth { status, error } => Reply::oauth(*status, error, "A scripted fault."),
-            Trouble::Bare(status) => Reply::bare(*status),
-            Trouble::Html(status) => Reply::html(*status),
-            Trouble::ReadOnly => self.refuse(&Refusal::read_only()),
-            Trouble::InsufficientScope(scope) => Reply::insufficient_scope(&self.settings.host, scope, path),
+            Trouble::Status(status) => self.refuse(&OktaRefusal::of_status(*status)),
+            Trouble::Code { status, code } => {
+                self.refuse(&OktaRefusal::new(*status, code, "A scripted fault"))
+            }
+            Trouble::OAuth { status, error } => OrgReply::oauth(*status, error, "A scripted fault."),
+            Trouble::Bare(status) => OrgReply::bare(*status),
+            Trouble::Html(status) => OrgReply::html(*status),
+            Trouble::ReadOnly => self.refuse(&OktaRefusal::read_only()),
+            Trouble::InsufficientScope(scope) => {
+                OrgReply::insufficient_scope(&self.settings.host, scope, path)
+            }
         })
     }
 
-    fn perform(&mut self, operation: Operation, asked: &Asked<'_>) -> Reply {
+    fn perform(&mut self, operation: Operation, asked: &RequestContext<'_>) -> OrgReply {
         let done = match operation {
             Operation::ListUsers => self.list_users(asked),
             Operation::CreateUser => self.create_user(asked),
@@ -214,8 +219,8 @@ impl Org {
             Operation::Unsuspend => self.unsuspend_user(asked),
             Operation::Unlock => self.unlock_user(asked),
             Operation::ResetPassword => self.reset_password(asked),
-            Operation::ExpirePassword => self.expire_password(asked, Expiry::Plain),
-            Operation::ExpirePasswordWithTemp => self.expire_password(asked, Expiry::Temporary),
+            Operation::ExpirePassword => self.expire_password(asked, PasswordExpiry::Plain),
+            Operation::ExpirePasswordWithTemp => self.expire_password(asked, PasswordExpiry::Temporary),
             Operation::UserGroups => self.list_user_groups(asked),
             Operation::AppLinks => self.app_links(asked),
             Operation::ListGroups => self.list_groups(asked),
@@ -239,14 +244,14 @@ impl Org {
         done.unwrap_or_else(|refusal| self.refuse(&refusal))
     }
 
-    fn show_me(&self) -> Reply {
+    fn show_me(&self) -> OrgReply {
         let admin = self.users.get(self.admin).expect("an org has an administrator");
         self.show_user(admin)
     }
 
     /// Answers a question of `okta-worker check`: the simulated credential may do everything.
-    fn show_my_roles(&self) -> Reply {
-        Reply::json(&json!([{
+    fn show_my_roles(&self) -> OrgReply {
+        OrgReply::json(&json!([{
             "id": self.admin,
             "label": "Super Organization Administrator",
             "type": "SUPER_ADMIN",
@@ -257,8 +262,8 @@ impl Org {
         }]))
     }
 
-    fn show_org(&self) -> Reply {
-        Reply::json(&json!({
+    fn show_org(&self) -> OrgReply {
+        OrgReply::json(&json!({
             "id": self.id,
             "subdomain": "sandbox",
             "companyName": "The simulated org",
@@ -269,8 +274,8 @@ impl Org {
     }
 
     /// Records an effect in the ledger.
-    pub(super) fn did(&mut self, cause: Cause<'_>, change: Change, subject: String) {
-        self.effects.push(Effect {
+    pub(super) fn did(&mut self, cause: Cause<'_>, change: ChangeKind, subject: String) {
+        self.effects.push(RecordedEffect {
             at: cause.now,
             request_id: cause.request_id.to_owned(),
             kind: change.effect(),
@@ -282,12 +287,12 @@ impl Org {
     pub(super) fn happened(
         &mut self,
         cause: Cause<'_>,
-        change: Change,
+        change: ChangeKind,
         subject: String,
         targets: Vec<Target>,
     ) {
         self.did(cause, change, subject);
-        self.log.add(Event {
+        self.log.add(LogEvent {
             uuid: self.ids.uuid(),
             published: cause.now,
             change,
@@ -298,7 +303,7 @@ impl Org {
     }
 
     /// Records an effect on one user in the ledger and the System Log.
-    pub(super) fn happened_to_user(&mut self, cause: Cause<'_>, change: Change, user: &User) {
+    pub(super) fn happened_to_user(&mut self, cause: Cause<'_>, change: ChangeKind, user: &User) {
         let target = Target::new(user.id, "User", user.text("login"), &user.display_name());
         self.happened(cause, change, user.id.to_string(), vec![target]);
     }
@@ -312,19 +317,19 @@ impl Org {
     }
 
     /// Returns the members of a group.
-    pub(super) fn members_of(&mut self, group: Id) -> &mut Shelf<()> {
+    pub(super) fn members_of(&mut self, group: Id) -> &mut LaggingIndex<()> {
         let lag = self.settings.search_lag;
-        self.members.entry(group).or_insert_with(|| Shelf::new(lag))
+        self.members.entry(group).or_insert_with(|| LaggingIndex::new(lag))
     }
 
     /// Returns the direct assignments of an app.
-    pub(super) fn assignments_of(&mut self, app: Id) -> &mut Shelf<Assignment> {
+    pub(super) fn assignments_of(&mut self, app: Id) -> &mut LaggingIndex<DirectAssignment> {
         let lag = self.settings.search_lag;
-        self.assignments.entry(app).or_insert_with(|| Shelf::new(lag))
+        self.assignments.entry(app).or_insert_with(|| LaggingIndex::new(lag))
     }
 
     /// Injects a fault.
-    pub fn script(&mut self, fault: Fault) {
+    pub fn script(&mut self, fault: InjectedFault) {
         self.faults.order(fault);
     }
 
@@ -339,17 +344,17 @@ impl Org {
     }
 
     /// Returns all effects, in order.
-    pub fn effects(&self) -> &[Effect] {
+    pub fn effects(&self) -> &[RecordedEffect] {
         &self.effects
     }
 
     /// Returns the counts of each bucket.
-    pub fn counters(&self) -> Vec<Counter> {
+    pub fn counters(&self) -> Vec<BucketCounter> {
         self.limits.counters()
     }
 
     /// Returns the settings of the org.
-    pub fn settings(&self) -> &Settings {
+    pub fn settings(&self) -> &OrgSettings {
         &self.settings
     }
 }

@@ -9,10 +9,10 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::header::LINK;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
-use super::call::Asked;
+use super::call::RequestContext;
 use super::ids::Id;
-use super::refusal::Refusal;
-use super::reply::Reply;
+use super::refusal::OktaRefusal;
+use super::reply::OrgReply;
 
 /// The characters to encode: Okta encodes links like forms, with `+` for a space.
 const FORM: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'*').remove(b' ');
@@ -25,24 +25,24 @@ pub(super) struct Sizes {
 }
 
 /// Returns the limit of a request, capped at the endpoint's greatest.
-pub(super) fn limit(asked: &Asked<'_>, sizes: Sizes) -> Result<usize, Refusal> {
+pub(super) fn limit(asked: &RequestContext<'_>, sizes: Sizes) -> Result<usize, OktaRefusal> {
     match asked.query("limit") {
         None => Ok(sizes.default),
         Some(text) => match text.parse::<i64>() {
             Ok(limit) if limit > 0 => Ok(usize::try_from(limit).unwrap_or(sizes.max).min(sizes.max)),
             Ok(_) => Ok(sizes.default), // apps document -1 as "the default"
-            Err(_) => Err(Refusal::invalid("limit", vec!["limit: must be a number".to_owned()])),
+            Err(_) => Err(OktaRefusal::invalid("limit", vec!["limit: must be a number".to_owned()])),
         },
     }
 }
 
 /// Parses the cursor of a list in the order of its ids.
-pub(super) fn after(asked: &Asked<'_>) -> Result<Option<Id>, Refusal> {
-    asked.query("after").map(|text| Id::parse(text).ok_or_else(Refusal::bad_cursor)).transpose()
+pub(super) fn after(asked: &RequestContext<'_>) -> Result<Option<Id>, OktaRefusal> {
+    asked.query("after").map(|text| Id::parse(text).ok_or_else(OktaRefusal::bad_cursor)).transpose()
 }
 
 /// Parses the cursor of a sorted list: sort key and id of its last item.
-pub(super) fn sorted_after(asked: &Asked<'_>) -> Result<Option<(String, Id)>, Refusal> {
+pub(super) fn sorted_after(asked: &RequestContext<'_>) -> Result<Option<(String, Id)>, OktaRefusal> {
     let Some(text) = asked.query("after") else { return Ok(None) };
     let read = || {
         let bytes = URL_SAFE_NO_PAD.decode(text).ok()?;
@@ -50,7 +50,7 @@ pub(super) fn sorted_after(asked: &Asked<'_>) -> Result<Option<(String, Id)>, Re
         let (id, key) = text.split_at_checked(20)?;
         Some((key.to_owned(), Id::parse(id)?))
     };
-    read().map(Some).ok_or_else(Refusal::bad_cursor)
+    read().map(Some).ok_or_else(OktaRefusal::bad_cursor)
 }
 
 /// Formats the cursor of a sorted list.
@@ -59,19 +59,19 @@ pub(super) fn sorted_cursor(key: &str, id: Id) -> String {
 }
 
 /// Takes a page from the items after the cursor; the flag says if more items follow.
-pub(super) fn cut<T>(items: impl Iterator<Item = T>, limit: usize) -> (Vec<T>, Rest) {
+pub(super) fn cut<T>(items: impl Iterator<Item = T>, limit: usize) -> (Vec<T>, NextPage) {
     let mut page: Vec<T> = items.take(limit + 1).collect();
     if page.len() > limit {
         page.truncate(limit);
-        (page, Rest::More)
+        (page, NextPage::More)
     } else {
-        (page, Rest::Nothing)
+        (page, NextPage::Nothing)
     }
 }
 
 /// The rest of a list after a page.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Rest {
+pub(super) enum NextPage {
     More,
     Nothing,
 }
@@ -88,7 +88,7 @@ pub(super) struct Links<'a> {
 
 impl Links<'_> {
     /// Adds `self`, and `next` if there is a cursor for it.
-    pub(super) fn write(&self, reply: Reply, asked: &Asked<'_>, next: Option<&str>) -> Reply {
+    pub(super) fn write(&self, reply: OrgReply, asked: &RequestContext<'_>, next: Option<&str>) -> OrgReply {
         let this = self.url(asked, asked.query("after"), "self");
         let reply = reply.with(LINK, this);
         match next {
@@ -97,7 +97,7 @@ impl Links<'_> {
         }
     }
 
-    fn url(&self, asked: &Asked<'_>, after: Option<&str>, rel: &str) -> String {
+    fn url(&self, asked: &RequestContext<'_>, after: Option<&str>, rel: &str) -> String {
         let mut url = format!("<{}{}?", self.host, self.path);
         let limit = self.limit.to_string();
         let first = [("after", after), ("limit", Some(limit.as_str()))];

@@ -3,19 +3,19 @@
 use http::header::{ETAG, IF_MATCH};
 use serde_json::{Map, Value};
 
-use super::call::{Asked, Switch};
-use super::effects::Change;
+use super::call::{RequestContext, Switch};
+use super::effects::ChangeKind;
 use super::expression::Operator;
 use super::groups::{GroupKind, GroupView};
 use super::ids::Id;
 use super::org::Org;
-use super::pages::{self, Links, Rest, Sizes};
+use super::pages::{self, Links, NextPage, Sizes};
 use super::profile::{self, Profile};
-use super::refusal::Refusal;
-use super::reply::{Reply, Stamp};
+use super::refusal::OktaRefusal;
+use super::reply::{OrgReply, Stamp};
 use super::search::{Dialect, Query};
 use super::settings::Attribute;
-use super::users::{Credentials, Form, Status, User, UserView};
+use super::users::{Credentials, User, UserForm, UserStatus, UserView};
 
 /// The most groups that a new user may join at creation.
 const GROUPS_MAX: usize = 20;
@@ -43,23 +43,23 @@ enum NewPassword {
 
 impl Org {
     /// Returns the user that a path names.
-    pub(super) fn user_at(&self, key: &str) -> Result<&User, Refusal> {
-        self.users.find(key).ok_or_else(|| Refusal::missing(key, "User"))
+    pub(super) fn user_at(&self, key: &str) -> Result<&User, OktaRefusal> {
+        self.users.find(key).ok_or_else(|| OktaRefusal::missing(key, "User"))
     }
 
-    pub(super) fn view<'a>(&'a self, user: &'a User, form: Form) -> UserView<'a> {
+    pub(super) fn view<'a>(&'a self, user: &'a User, form: UserForm) -> UserView<'a> {
         UserView { user, host: &self.settings.host, form }
     }
 
-    pub(super) fn show_user(&self, user: &User) -> Reply {
-        Reply::json(&self.view(user, Form::Whole)).with(ETAG, user.etag())
+    pub(super) fn show_user(&self, user: &User) -> OrgReply {
+        OrgReply::json(&self.view(user, UserForm::Whole)).with(ETAG, user.etag())
     }
 
-    pub(super) fn get_user(&self, asked: &Asked<'_>) -> Result<Reply, Refusal> {
+    pub(super) fn get_user(&self, asked: &RequestContext<'_>) -> Result<OrgReply, OktaRefusal> {
         Ok(self.show_user(self.user_at(&asked.ids[0])?))
     }
 
-    pub(super) fn list_users(&self, asked: &Asked<'_>) -> Result<Reply, Refusal> {
+    pub(super) fn list_users(&self, asked: &RequestContext<'_>) -> Result<OrgReply, OktaRefusal> {
         if let Some(start) = asked.query("q") {
             return self.list_users_by_start(asked, start);
         }
@@ -71,22 +71,23 @@ impl Org {
         let query = Query::read(asked, &dialect)?;
         let limit = pages::limit(asked, USERS)?;
         let asks = asked.query("search").or(asked.query("filter")).is_some();
-        let page = query
-            .page(asked, self.users.shelf(), limit, |user| asks || user.status != Status::Deprovisioned)?;
-        let views: Vec<_> = page.items.iter().map(|user| self.view(user, Form::Listed)).collect();
+        let page = query.page(asked, self.users.index(), limit, |user| {
+            asks || user.status != UserStatus::Deprovisioned
+        })?;
+        let views: Vec<_> = page.items.iter().map(|user| self.view(user, UserForm::Listed)).collect();
         let links = Links {
             host: &self.settings.host,
             path: "/api/v1/users",
             limit,
             kept: &["filter", "search", "sortBy"], // recorded: `sortOrder` is lost
         };
-        Ok(links.write(Reply::json(&views), asked, page.next.as_deref()))
+        Ok(links.write(OrgReply::json(&views), asked, page.next.as_deref()))
     }
 
     /// Lists users whose names or e-mail address start with this text. One page, and no links.
-    fn list_users_by_start(&self, asked: &Asked<'_>, start: &str) -> Result<Reply, Refusal> {
+    fn list_users_by_start(&self, asked: &RequestContext<'_>, start: &str) -> Result<OrgReply, OktaRefusal> {
         if asked.query("filter").or(asked.query("search")).is_some() {
-            return Err(Refusal::search_and_filter());
+            return Err(OktaRefusal::search_and_filter());
         }
         let start = start.to_lowercase();
         let starts = |user: &User| {
@@ -96,15 +97,15 @@ impl Org {
         };
         let found = self
             .users
-            .shelf()
+            .index()
             .seen(None, asked.now)
-            .filter(|(_, user)| user.status != Status::Deprovisioned && starts(user))
-            .map(|(_, user)| self.view(user, Form::Listed));
+            .filter(|(_, user)| user.status != UserStatus::Deprovisioned && starts(user))
+            .map(|(_, user)| self.view(user, UserForm::Listed));
         let (page, _) = pages::cut(found, pages::limit(asked, USERS_BY_Q)?);
-        Ok(Reply::json(&page))
+        Ok(OrgReply::json(&page))
     }
 
-    pub(super) fn create_user(&mut self, asked: &Asked<'_>) -> Result<Reply, Refusal> {
+    pub(super) fn create_user(&mut self, asked: &RequestContext<'_>) -> Result<OrgReply, OktaRefusal> {
         let body = asked.object(&["profile", "credentials", "groupIds", "type", "realmId"])?;
         let activates = asked.switch("activate", Switch::On) == Switch::On;
         let wanted = Profile::clone(part(&body, "profile")?.unwrap_or(&Map::new()));
@@ -113,10 +114,10 @@ impl Org {
         let expires =
             asked.query("nextLogin").is_some_and(|next| next.eq_ignore_ascii_case("changePassword"));
         if expires && !activates {
-            return Err(Refusal::next_login_without_activation());
+            return Err(OktaRefusal::next_login_without_activation());
         }
         if expires && password == NewPassword::None {
-            return Err(Refusal::next_login_without_password());
+            return Err(OktaRefusal::next_login_without_password());
         }
         profile::check_attributes(&wanted, &self.settings.user_attributes, "newUser")?;
         let mut profile = Profile::new();
@@ -133,11 +134,11 @@ impl Org {
             credentials.provider = provider(given);
         }
         let status = match (activates, password) {
-            (false, _) => Status::Staged,
-            (true, NewPassword::Given) if expires => Status::PasswordExpired,
-            (true, NewPassword::Given) => Status::Active,
-            (true, NewPassword::None) if credentials.provider.is_some() => Status::Active,
-            (true, NewPassword::None) => Status::Provisioned,
+            (false, _) => UserStatus::Staged,
+            (true, NewPassword::Given) if expires => UserStatus::PasswordExpired,
+            (true, NewPassword::Given) => UserStatus::Active,
+            (true, NewPassword::None) if credentials.provider.is_some() => UserStatus::Active,
+            (true, NewPassword::None) => UserStatus::Provisioned,
         };
         let now = Stamp::seconds(asked.now);
         let since_activation = activates.then_some(now);
@@ -158,12 +159,12 @@ impl Org {
             revision: 1,
         };
         let reply = self.show_user(&user);
-        self.happened_to_user(asked.cause, Change::UserCreated, &user);
+        self.happened_to_user(asked.cause, ChangeKind::UserCreated, &user);
         if activates {
-            self.happened_to_user(asked.cause, Change::UserActivated, &user);
+            self.happened_to_user(asked.cause, ChangeKind::UserActivated, &user);
         }
-        if status == Status::Provisioned {
-            self.did(asked.cause, Change::MailActivation, user.id.to_string());
+        if status == UserStatus::Provisioned {
+            self.did(asked.cause, ChangeKind::MailActivation, user.id.to_string());
         }
         let id = user.id;
         self.users.add(user, asked.now);
@@ -174,15 +175,19 @@ impl Org {
         Ok(reply)
     }
 
-    pub(super) fn update_user(&mut self, asked: &Asked<'_>, update: Update) -> Result<Reply, Refusal> {
+    pub(super) fn update_user(
+        &mut self,
+        asked: &RequestContext<'_>,
+        update: Update,
+    ) -> Result<OrgReply, OktaRefusal> {
         let key = &asked.ids[0];
         let former = self.user_at(key)?;
-        if former.status == Status::Deprovisioned {
+        if former.status == UserStatus::Deprovisioned {
             // Unless an org allows edits of deactivated profiles, Okta reports them as missing.
-            return Err(Refusal::missing(key, "User"));
+            return Err(OktaRefusal::missing(key, "User"));
         }
         if asked.headers.get(IF_MATCH).is_some_and(|etag| etag.as_bytes() != former.etag().as_bytes()) {
-            return Err(Refusal::changed_meanwhile());
+            return Err(OktaRefusal::changed_meanwhile());
         }
         let body = asked.object(&["profile", "credentials", "type", "realmId"])?;
         let given = part(&body, "credentials")?;
@@ -209,17 +214,17 @@ impl Org {
             user.password_changed = Some(now);
         }
         if changed {
-            self.happened_to_user(asked.cause, Change::UserUpdated, &user);
+            self.happened_to_user(asked.cause, ChangeKind::UserUpdated, &user);
         }
         if sets_password {
-            self.happened_to_user(asked.cause, Change::PasswordSet, &user);
+            self.happened_to_user(asked.cause, ChangeKind::PasswordSet, &user);
         }
         let reply = self.show_user(&user);
         self.users.change(user, asked.now);
         Ok(reply)
     }
 
-    pub(super) fn list_user_groups(&self, asked: &Asked<'_>) -> Result<Reply, Refusal> {
+    pub(super) fn list_user_groups(&self, asked: &RequestContext<'_>) -> Result<OrgReply, OktaRefusal> {
         let user = self.user_at(&asked.ids[0])?.id;
         let limit = pages::limit(asked, GROUPS_OF_USER)?;
         let found = self.groups.seen(pages::after(asked)?, asked.now).filter(|(id, group)| {
@@ -227,38 +232,38 @@ impl Org {
                 || self.members.get(id).is_some_and(|members| members.seen_one(user, asked.now).is_some())
         });
         let (page, rest) = pages::cut(found, limit);
-        let next = page.last().filter(|_| rest == Rest::More).map(|(id, _)| id.to_string());
+        let next = page.last().filter(|_| rest == NextPage::More).map(|(id, _)| id.to_string());
         let host = &self.settings.host;
         let views: Vec<_> = page.iter().map(|(_, group)| GroupView { group, host, stats: None }).collect();
         let path = format!("/api/v1/users/{user}/groups");
         let links = Links { host, path: &path, limit, kept: &[] };
-        Ok(links.write(Reply::json(&views), asked, next.as_deref()))
+        Ok(links.write(OrgReply::json(&views), asked, next.as_deref()))
     }
 
-    fn check_login(&self, profile: &Profile, whose: Option<Id>) -> Result<(), Refusal> {
+    fn check_login(&self, profile: &Profile, whose: Option<Id>) -> Result<(), OktaRefusal> {
         let login = profile.get("login").and_then(Value::as_str).unwrap_or_default();
-        if self.users.is_free(login, whose) { Ok(()) } else { Err(Refusal::taken("login")) }
+        if self.users.is_free(login, whose) { Ok(()) } else { Err(OktaRefusal::taken("login")) }
     }
 
     /// Checks the user type of a body, which may only be the existing one.
-    fn check_type(&self, body: &Map<String, Value>) -> Result<(), Refusal> {
+    fn check_type(&self, body: &Map<String, Value>) -> Result<(), OktaRefusal> {
         match body.get("type").and_then(|kind| kind.get("id")).and_then(Value::as_str) {
-            Some(id) if id != self.user_type.as_str() => Err(Refusal::missing(id, "UserType")),
+            Some(id) if id != self.user_type.as_str() => Err(OktaRefusal::missing(id, "UserType")),
             Some(_) | None => Ok(()),
         }
     }
 
-    fn groups_of_body(&self, body: &Map<String, Value>) -> Result<Vec<Id>, Refusal> {
+    fn groups_of_body(&self, body: &Map<String, Value>) -> Result<Vec<Id>, OktaRefusal> {
         let Some(value) = body.get("groupIds").filter(|value| !value.is_null()) else {
             return Ok(Vec::new());
         };
-        let ids = value.as_array().ok_or_else(Refusal::malformed)?;
+        let ids = value.as_array().ok_or_else(OktaRefusal::malformed)?;
         if ids.len() > GROUPS_MAX {
-            return Err(Refusal::too_many_groups());
+            return Err(OktaRefusal::too_many_groups());
         }
         ids.iter()
             .map(|id| {
-                let group = self.group_at(id.as_str().ok_or_else(Refusal::malformed)?)?;
+                let group = self.group_at(id.as_str().ok_or_else(OktaRefusal::malformed)?)?;
                 group.check_own_members()?; // Guess: as when a member is added
                 Ok(group.id)
             })
@@ -267,16 +272,16 @@ impl Org {
 }
 
 /// Returns a part of a body that is an object, if it is present.
-fn part<'a>(body: &'a Map<String, Value>, name: &str) -> Result<Option<&'a Map<String, Value>>, Refusal> {
+fn part<'a>(body: &'a Map<String, Value>, name: &str) -> Result<Option<&'a Map<String, Value>>, OktaRefusal> {
     match body.get(name) {
         None | Some(Value::Null) => Ok(None),
         Some(Value::Object(object)) => Ok(Some(object)),
-        Some(_) => Err(Refusal::malformed()),
+        Some(_) => Err(OktaRefusal::malformed()),
     }
 }
 
 /// Reads the password in the credentials of a body: clear, hashed or left to a hook. `{}` counts as none.
-fn password(credentials: Option<&Map<String, Value>>) -> Result<NewPassword, Refusal> {
+fn password(credentials: Option<&Map<String, Value>>) -> Result<NewPassword, OktaRefusal> {
     let Some(credentials) = credentials else { return Ok(NewPassword::None) };
     let given = part(credentials, "password")?.is_some_and(|password| {
         ["value", "hash", "hook"].iter().any(|kind| password.get(*kind).is_some_and(|v| !v.is_null()))
@@ -285,13 +290,13 @@ fn password(credentials: Option<&Map<String, Value>>) -> Result<NewPassword, Ref
 }
 
 /// Refuses a clear password that violates the policy.
-fn check_password(credentials: Option<&Map<String, Value>>) -> Result<(), Refusal> {
+fn check_password(credentials: Option<&Map<String, Value>>) -> Result<(), OktaRefusal> {
     let clear = credentials.and_then(|given| given.get("password")?.get("value")?.as_str());
     if clear.is_some_and(|password| password.chars().count() < PASSWORD_CHARS_MIN) {
         let cause = format!(
             "password: Password requirements were not met. Password requirements: at least {PASSWORD_CHARS_MIN} characters."
         );
-        return Err(Refusal::invalid("password", vec![cause]));
+        return Err(OktaRefusal::invalid("password", vec![cause]));
     }
     Ok(())
 }

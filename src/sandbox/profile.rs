@@ -5,7 +5,7 @@
 
 use serde_json::{Map, Value};
 
-use super::refusal::Refusal;
+use super::refusal::OktaRefusal;
 use super::settings::{Attribute, AttributeKind};
 
 /// A profile as JSON, without attributes that have no value.
@@ -61,17 +61,21 @@ pub(super) fn is_attribute(name: &str, custom: &[Attribute]) -> bool {
 }
 
 /// Refuses undefined attributes and values of the wrong type; `what` is Okta's name for the body.
-pub(super) fn check_attributes(profile: &Profile, custom: &[Attribute], what: &str) -> Result<(), Refusal> {
+pub(super) fn check_attributes(
+    profile: &Profile,
+    custom: &[Attribute],
+    what: &str,
+) -> Result<(), OktaRefusal> {
     let unknown: Vec<String> = profile
         .keys()
         .filter(|name| !is_attribute(name, custom))
         .map(|name| format!("Property name '{name}' is not defined in profile"))
         .collect();
     if !unknown.is_empty() {
-        return Err(Refusal::invalid(what, unknown));
+        return Err(OktaRefusal::invalid(what, unknown));
     }
     match profile.iter().find(|(name, value)| !fits(name, value, custom)) {
-        Some((name, _)) => Err(Refusal::wrong_type(name)),
+        Some((name, _)) => Err(OktaRefusal::wrong_type(name)),
         None => Ok(()),
     }
 }
@@ -99,7 +103,7 @@ pub(super) fn merge(profile: &mut Profile, changes: Profile) {
 }
 
 /// Refuses a whole profile that Okta would not accept.
-pub(super) fn check(profile: &Profile) -> Result<(), Refusal> {
+pub(super) fn check(profile: &Profile) -> Result<(), OktaRefusal> {
     let text = |name: &str| profile.get(name).and_then(Value::as_str).unwrap_or_default();
     let mut failures: Vec<(&str, String)> = Vec::new();
     for name in REQUIRED {
@@ -129,7 +133,7 @@ pub(super) fn check(profile: &Profile) -> Result<(), Refusal> {
         None => Ok(()),
         Some((first, _)) => {
             let first = (*first).to_owned();
-            Err(Refusal::invalid(&first, failures.into_iter().map(|(_, cause)| cause).collect()))
+            Err(OktaRefusal::invalid(&first, failures.into_iter().map(|(_, cause)| cause).collect()))
         }
     }
 }

@@ -24,12 +24,12 @@ const P256_HEAD: &[u8] =
 /// A public key registered by an administrator.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PublicKey {
-    kind: Kind,
+    kind: KeyKind,
     key_id: Option<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Kind {
+enum KeyKind {
     Rsa(Vec<u8>),
     RsaParts { n: Vec<u8>, e: Vec<u8> },
     P256(Vec<u8>),
@@ -66,11 +66,13 @@ impl PublicKey {
     pub fn has_signed(&self, algorithm: &str, message: &[u8], signature: &[u8]) -> bool {
         let rsa = &RSA_PKCS1_2048_8192_SHA256;
         match (algorithm, &self.kind) {
-            ("RS256", Kind::Rsa(key)) => UnparsedPublicKey::new(rsa, key).verify(message, signature).is_ok(),
-            ("RS256", Kind::RsaParts { n, e }) => {
+            ("RS256", KeyKind::Rsa(key)) => {
+                UnparsedPublicKey::new(rsa, key).verify(message, signature).is_ok()
+            }
+            ("RS256", KeyKind::RsaParts { n, e }) => {
                 RsaPublicKeyComponents { n, e }.verify(rsa, message, signature).is_ok()
             }
-            ("ES256", Kind::P256(point)) => {
+            ("ES256", KeyKind::P256(point)) => {
                 UnparsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, point).verify(message, signature).is_ok()
             }
             _ => false,
@@ -81,9 +83,9 @@ impl PublicKey {
 fn pem(text: &str) -> Option<PublicKey> {
     let der = SubjectPublicKeyInfoDer::from_pem_slice(text.as_bytes()).ok()?;
     let kind = match der.strip_prefix(P256_HEAD) {
-        Some(point) => Kind::P256(point.to_vec()),
+        Some(point) => KeyKind::P256(point.to_vec()),
         None if der.get(RSA_ALGORITHM_AT..)?.starts_with(RSA_ALGORITHM) => {
-            Kind::Rsa(der.get(RSA_HEAD..)?.to_vec())
+            KeyKind::Rsa(der.get(RSA_HEAD..)?.to_vec())
         }
         None => return None,
     };
@@ -94,8 +96,8 @@ fn jwk(text: &str) -> Option<PublicKey> {
     let jwk: Jwk = serde_json::from_str(text).ok()?;
     let bytes = |member: &Option<String>| URL_SAFE_NO_PAD.decode(member.as_deref()?).ok();
     let kind = match (jwk.kty.as_str(), jwk.crv.as_deref()) {
-        ("RSA", _) => Kind::RsaParts { n: bytes(&jwk.n)?, e: bytes(&jwk.e)? },
-        ("EC", Some("P-256")) => Kind::P256([vec![4], bytes(&jwk.x)?, bytes(&jwk.y)?].concat()),
+        ("RSA", _) => KeyKind::RsaParts { n: bytes(&jwk.n)?, e: bytes(&jwk.e)? },
+        ("EC", Some("P-256")) => KeyKind::P256([vec![4], bytes(&jwk.x)?, bytes(&jwk.y)?].concat()),
         _ => return None,
     };
     Some(PublicKey { kind, key_id: jwk.kid })

@@ -7,14 +7,14 @@ use serde::Serialize;
 
 /// A refusal: one of Okta's error objects.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Refusal {
+pub(super) struct OktaRefusal {
     pub(super) status: u16,
     pub(super) code: String,
     pub(super) summary: String,
     pub(super) causes: Vec<String>,
 }
 
-impl Refusal {
+impl OktaRefusal {
     /// Creates a refusal without causes.
     pub(super) fn new(status: u16, code: &str, summary: &str) -> Self {
         Self { status, code: code.to_owned(), summary: summary.to_owned(), causes: Vec::new() }

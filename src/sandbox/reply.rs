@@ -9,20 +9,20 @@ use serde::{Serialize, Serializer};
 
 use crate::domain::http::Response;
 
-use super::limits::Rate;
-use super::refusal::Refusal;
+use super::limits::RateValues;
+use super::refusal::OktaRefusal;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-okta-request-id");
 
 /// An answer without its common headers.
 #[derive(Debug)]
-pub(super) struct Reply {
+pub(super) struct OrgReply {
     status: u16,
     body: Bytes,
     headers: Vec<(HeaderName, String)>,
 }
 
-impl Reply {
+impl OrgReply {
     /// Creates a 200 with a JSON body.
     pub(super) fn json(body: &impl Serialize) -> Self {
         let body = serde_json::to_vec(body).expect("what the org says is JSON");
@@ -40,7 +40,7 @@ impl Reply {
     }
 
     /// Creates an error object.
-    pub(super) fn refusal(refusal: &Refusal, error_id: &str) -> Self {
+    pub(super) fn refusal(refusal: &OktaRefusal, error_id: &str) -> Self {
         let mut headers = Vec::new();
         if refusal.status == 401 {
             headers.push((header::WWW_AUTHENTICATE, "SSWS".to_owned()));
@@ -95,7 +95,7 @@ impl Reply {
     }
 
     /// Completes the answer with the common headers.
-    pub(super) fn finish(self, now: Timestamp, request_id: &str, rate: Option<Rate>) -> Response {
+    pub(super) fn finish(self, now: Timestamp, request_id: &str, rate: Option<RateValues>) -> Response {
         let mut headers = HeaderMap::with_capacity(8);
         if !self.body.is_empty() {
             headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));

@@ -1,13 +1,13 @@
-//! `search`, `filter`, sorting and paging of the objects on a shelf.
+//! `search`, `filter`, sorting and paging of the objects in a lagging index.
 //!
 //! A dialect defines the attributes and operators of an endpoint; this file knows none by name.
 
-use super::call::Asked;
-use super::expression::{Case, Expression, Field, Item, Operator};
+use super::call::RequestContext;
+use super::expression::{CaseSensitivity, Expression, Field, Item, Operator};
 use super::ids::Id;
-use super::lagging_index::Shelf;
-use super::pages::{self, Rest};
-use super::refusal::Refusal;
+use super::lagging_index::LaggingIndex;
+use super::pages::{self, NextPage};
+use super::refusal::OktaRefusal;
 
 /// The queries that an endpoint supports.
 pub(super) struct Dialect<'a> {
@@ -21,7 +21,7 @@ pub(super) struct Dialect<'a> {
 #[derive(Debug)]
 pub(super) struct Query {
     expression: Option<Expression>,
-    case: Case,
+    case: CaseSensitivity,
     sort: Option<Sort>,
 }
 
@@ -37,7 +37,7 @@ enum Direction {
     Down,
 }
 
-/// One page of a shelf, and the cursor of the next page.
+/// One page of a lagging index, and the cursor of the next page.
 #[derive(Debug)]
 pub(super) struct Page<'a, T> {
     pub(super) items: Vec<&'a T>,
@@ -46,15 +46,16 @@ pub(super) struct Page<'a, T> {
 
 impl Query {
     /// Parses `search`, `filter`, `sortBy` and `sortOrder`.
-    pub(super) fn read(asked: &Asked<'_>, dialect: &Dialect<'_>) -> Result<Self, Refusal> {
-        let plain = Self { expression: None, case: Case::Sensitive, sort: None };
+    pub(super) fn read(asked: &RequestContext<'_>, dialect: &Dialect<'_>) -> Result<Self, OktaRefusal> {
+        let plain = Self { expression: None, case: CaseSensitivity::Sensitive, sort: None };
         match (asked.query("search"), asked.query("filter")) {
-            (Some(_), Some(_)) => Err(Refusal::search_and_filter()),
+            (Some(_), Some(_)) => Err(OktaRefusal::search_and_filter()),
             (None, None) => Ok(plain),
             (Some(search), None) => {
-                let expression = Expression::parse(search).map_err(|cause| Refusal::bad_search(&cause))?;
+                let expression =
+                    Expression::parse(search).map_err(|cause| OktaRefusal::bad_search(&cause))?;
                 if let Some(cause) = strange(&expression, dialect.search) {
-                    return Err(Refusal::bad_search(&cause));
+                    return Err(OktaRefusal::bad_search(&cause));
                 }
                 let sort = asked.query("sortBy").map(|attribute| Sort {
                     attribute: attribute.to_owned(),
@@ -64,37 +65,38 @@ impl Query {
                     },
                 });
                 // "All string comparisons of `search` ignore case, those of `filter` do not."
-                Ok(Self { expression: Some(expression), case: Case::Insensitive, sort })
+                Ok(Self { expression: Some(expression), case: CaseSensitivity::Insensitive, sort })
             }
             (None, Some(filter)) => {
-                let expression = Expression::parse(filter).map_err(|cause| Refusal::bad_search(&cause))?;
+                let expression =
+                    Expression::parse(filter).map_err(|cause| OktaRefusal::bad_search(&cause))?;
                 match strange(&expression, dialect.filter) {
-                    Some(cause) => Err(Refusal::unsupported_filter(&cause)),
+                    Some(cause) => Err(OktaRefusal::unsupported_filter(&cause)),
                     None => Ok(Self { expression: Some(expression), ..plain }),
                 }
             }
         }
     }
 
-    /// Returns the page of a shelf that a request asks for.
+    /// Returns the page of a lagging index that a request asks for.
     pub(super) fn page<'a, T: Item + Clone>(
         &self,
-        asked: &Asked<'_>,
-        shelf: &'a Shelf<T>,
+        asked: &RequestContext<'_>,
+        index: &'a LaggingIndex<T>,
         limit: usize,
         keep: impl Fn(&T) -> bool,
-    ) -> Result<Page<'a, T>, Refusal> {
+    ) -> Result<Page<'a, T>, OktaRefusal> {
         let admits = |item: &T| {
             keep(item) && self.expression.as_ref().is_none_or(|expression| expression.admits(item, self.case))
         };
         let Some(sort) = &self.sort else {
-            let found = shelf.seen(pages::after(asked)?, asked.now).filter(|(_, item)| admits(item));
+            let found = index.seen(pages::after(asked)?, asked.now).filter(|(_, item)| admits(item));
             let (page, rest) = pages::cut(found, limit);
-            let next = page.last().filter(|_| rest == Rest::More).map(|(id, _)| id.to_string());
+            let next = page.last().filter(|_| rest == NextPage::More).map(|(id, _)| id.to_string());
             return Ok(Page { items: page.into_iter().map(|(_, item)| item).collect(), next });
         };
         let after = pages::sorted_after(asked)?;
-        let mut found: Vec<(String, Id, &T)> = shelf
+        let mut found: Vec<(String, Id, &T)> = index
             .seen(None, asked.now)
             .filter(|(_, item)| admits(item))
             .map(|(id, item)| (sort_key(item, &sort.attribute), id, item))
@@ -111,7 +113,7 @@ impl Query {
         };
         let (page, rest) = pages::cut(found.into_iter().filter(|(key, id, _)| is_later(key, *id)), limit);
         let next =
-            page.last().filter(|_| rest == Rest::More).map(|(key, id, _)| pages::sorted_cursor(key, *id));
+            page.last().filter(|_| rest == NextPage::More).map(|(key, id, _)| pages::sorted_cursor(key, *id));
         Ok(Page { items: page.into_iter().map(|(_, _, item)| item).collect(), next })
     }
 }

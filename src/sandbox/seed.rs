@@ -11,7 +11,7 @@ use super::ids::{Id, fold};
 use super::org::Org;
 use super::profile::Profile;
 use super::reply::Stamp;
-use super::users::{Credentials, Status, User};
+use super::users::{Credentials, User, UserStatus};
 use super::world::group_profile;
 
 const FIRST_NAMES: [&str; 32] = [
@@ -124,7 +124,7 @@ pub(super) fn fill(org: &mut Org) {
             app
         })
         .collect();
-    let admin = person(org, org.admin, "Sam", "Admin", "sam.admin@example.com", Status::Active);
+    let admin = person(org, org.admin, "Sam", "Admin", "sam.admin@example.com", UserStatus::Active);
     org.users.add(admin, org.now);
     for at in 0..org.settings.users {
         add_person(org, cause, at, &groups, apps[0]);
@@ -139,14 +139,14 @@ fn add_person(org: &mut Org, cause: Cause<'_>, at: usize, groups: &[Id], payroll
     let title = rng.usize(..2);
     let status = if at % INACTIVE_EVERY == INACTIVE_EVERY - 1 {
         [
-            Status::Staged,
-            Status::Provisioned,
-            Status::Suspended,
-            Status::Deprovisioned,
-            Status::PasswordExpired,
+            UserStatus::Staged,
+            UserStatus::Provisioned,
+            UserStatus::Suspended,
+            UserStatus::Deprovisioned,
+            UserStatus::PasswordExpired,
         ][rng.usize(..5)]
     } else {
-        Status::Active
+        UserStatus::Active
     };
     let login = format!("{}.{}.{at}@example.com", fold(first), fold(last));
     let id = org.ids.mint("00u");
@@ -161,7 +161,7 @@ fn add_person(org: &mut Org, cause: Cause<'_>, at: usize, groups: &[Id], payroll
         user.profile.insert(attribute.to_owned(), Value::from(value));
     }
     org.users.add(user, org.now);
-    if status == Status::Deprovisioned {
+    if status == UserStatus::Deprovisioned {
         return;
     }
     let circles = CIRCLES.iter().enumerate().filter(|(_, (_, every))| at.is_multiple_of(*every));
@@ -174,7 +174,7 @@ fn add_person(org: &mut Org, cause: Cause<'_>, at: usize, groups: &[Id], payroll
     }
     if at.is_multiple_of(PAYROLL_EVERY) {
         let now = Stamp::seconds(cause.now);
-        let assignment = super::assignments::Assignment {
+        let assignment = super::assignments::DirectAssignment {
             created: now,
             last_updated: now,
             user_name: login,
@@ -185,19 +185,19 @@ fn add_person(org: &mut Org, cause: Cause<'_>, at: usize, groups: &[Id], payroll
     }
 }
 
-fn person(org: &Org, id: Id, first: &str, last: &str, login: &str, status: Status) -> User {
+fn person(org: &Org, id: Id, first: &str, last: &str, login: &str, status: UserStatus) -> User {
     let now = Stamp::seconds(org.now);
     let mut profile = Profile::new();
     for (attribute, value) in [("firstName", first), ("lastName", last), ("login", login), ("email", login)] {
         profile.insert(attribute.to_owned(), Value::from(value));
     }
-    let has_password = !matches!(status, Status::Staged | Status::Provisioned);
-    let activated = (status != Status::Staged).then_some(now);
+    let has_password = !matches!(status, UserStatus::Staged | UserStatus::Provisioned);
+    let activated = (status != UserStatus::Staged).then_some(now);
     User {
         id,
         kind: org.user_type,
         status,
-        before_suspension: Status::Active,
+        before_suspension: UserStatus::Active,
         created: now,
         activated,
         status_changed: activated,

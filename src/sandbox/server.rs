@@ -21,8 +21,8 @@ use http::{Method, StatusCode};
 use jiff::Timestamp;
 use tokio::net::TcpListener;
 
-use super::call::{Answer, Call};
-use super::faults::Fault;
+use super::call::{Handled, HttpCall};
+use super::faults::InjectedFault;
 use super::org::Org;
 
 /// The longest body accepted; Okta's own limit is of that order, and no request of ours comes near.
@@ -43,16 +43,16 @@ impl Skin {
 }
 
 /// A guard that counts a request as in flight until it is dropped.
-struct InFlight(Arc<AtomicUsize>);
+struct RequestGuard(Arc<AtomicUsize>);
 
-impl InFlight {
+impl RequestGuard {
     fn enter(count: &Arc<AtomicUsize>) -> (Self, usize) {
         let before = count.fetch_add(1, Ordering::AcqRel);
         (Self(Arc::clone(count)), before + 1)
     }
 }
 
-impl Drop for InFlight {
+impl Drop for RequestGuard {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::AcqRel);
     }
@@ -79,7 +79,7 @@ pub async fn serve(
 }
 
 async fn answer(State(skin): State<Skin>, request: Request) -> Result<Response, Infallible> {
-    let (_in_flight, in_flight) = InFlight::enter(&skin.in_flight);
+    let (_in_flight, in_flight) = RequestGuard::enter(&skin.in_flight);
     let (parts, body) = request.into_parts();
     let measured =
         parts.headers.contains_key(CONTENT_LENGTH) || parts.headers.contains_key(TRANSFER_ENCODING);
@@ -90,21 +90,21 @@ async fn answer(State(skin): State<Skin>, request: Request) -> Result<Response, 
         return Ok(bare(StatusCode::PAYLOAD_TOO_LARGE));
     };
     let target = parts.uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str).to_owned();
-    let call = Call { method: parts.method, target, headers: parts.headers, body };
+    let call = HttpCall { method: parts.method, target, headers: parts.headers, body };
     let answer = skin.org().answer_with(&call, Timestamp::now(), in_flight);
     // The effect comes first: a caller that disconnects early does not undo it.
     if !skin.latency.is_zero() {
         tokio::time::sleep(skin.latency).await;
     }
     Ok(match answer {
-        Answer::Said(said) => {
+        Handled::Said(said) => {
             let mut response = Response::new(Body::from(said.body));
             *response.status_mut() =
                 StatusCode::from_u16(said.status).expect("the org answers real statuses");
             *response.headers_mut() = said.headers;
             response
         }
-        Answer::Lost => lost(),
+        Handled::Lost => lost(),
     })
 }
 
@@ -136,7 +136,7 @@ async fn counters(State(skin): State<Skin>) -> Response {
 }
 
 async fn order_fault(State(skin): State<Skin>, body: Bytes) -> Response {
-    match serde_json::from_slice::<Fault>(&body) {
+    match serde_json::from_slice::<InjectedFault>(&body) {
         Ok(fault) => {
             skin.org().script(fault);
             bare(StatusCode::NO_CONTENT)

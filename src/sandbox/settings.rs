@@ -40,7 +40,7 @@ pub enum AttributeKind {
 
 /// The settings of a simulated org.
 #[derive(Debug, Clone)]
-pub struct Settings {
+pub struct OrgSettings {
     /// The scheme and host of every URL in answers; always the org's own, whatever address was called.
     pub host: String,
     /// The only credential accepted; without one, any is accepted.
@@ -49,7 +49,7 @@ pub struct Settings {
     pub clients: Vec<Client>,
     /// The lifetime of these access tokens. Okta's is one hour and cannot be changed.
     pub token_lifetime: Duration,
-    /// The requests per window of each bucket; see [`Settings::limit`].
+    /// The requests per window of each bucket; see [`OrgSettings::limit`].
     pub limits: BTreeMap<Bucket, u32>,
     /// The length of a bucket's window, from its first request.
     pub window: Duration,
@@ -69,7 +69,7 @@ pub struct Settings {
     pub group_attributes: Vec<Attribute>,
 }
 
-impl Default for Settings {
+impl Default for OrgSettings {
     fn default() -> Self {
         Self {
             host: HOST.to_owned(),
@@ -89,7 +89,7 @@ impl Default for Settings {
     }
 }
 
-impl Settings {
+impl OrgSettings {
     /// Returns the requests per window of a bucket.
     ///
     /// The default is half of Okta's last published table for Workforce orgs: a token may take 50 % of a bucket unless

@@ -11,14 +11,14 @@ use serde_json::{Value, json};
 
 use super::expression::{Field, Item};
 use super::ids::{Id, fold};
-use super::lagging_index::Shelf;
+use super::lagging_index::LaggingIndex;
 use super::profile::{Profile, SHOWN_EMPTY};
 use super::reply::{Href, Stamp, Url};
 
 /// The lifecycle status of a user.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
-pub enum Status {
+pub enum UserStatus {
     /// Created and not activated.
     Staged,
     /// Activated, and has never set a password.
@@ -37,7 +37,7 @@ pub enum Status {
     Deprovisioned,
 }
 
-impl Status {
+impl UserStatus {
     /// Every status.
     pub const ALL: [Self; 8] = [
         Self::Staged,
@@ -65,7 +65,7 @@ impl Status {
     }
 }
 
-impl fmt::Display for Status {
+impl fmt::Display for UserStatus {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
     }
@@ -87,9 +87,9 @@ pub(super) struct User {
     pub(super) id: Id,
     /// The user type; a new org has one.
     pub(super) kind: Id,
-    pub(super) status: Status,
+    pub(super) status: UserStatus,
     /// The status to restore when the suspension ends.
-    pub(super) before_suspension: Status,
+    pub(super) before_suspension: UserStatus,
     pub(super) created: Stamp,
     pub(super) activated: Option<Stamp>,
     pub(super) status_changed: Option<Stamp>,
@@ -137,7 +137,7 @@ impl Item for User {
 
 /// The form of a user's JSON: alone, or in a list with no links but its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Form {
+pub(super) enum UserForm {
     Whole,
     Listed,
 }
@@ -147,7 +147,7 @@ pub(super) enum Form {
 pub(super) struct UserView<'a> {
     pub(super) user: &'a User,
     pub(super) host: &'a str,
-    pub(super) form: Form,
+    pub(super) form: UserForm,
 }
 
 impl Serialize for UserView<'_> {
@@ -216,7 +216,7 @@ impl Serialize for LinksView<'_, '_> {
             "self",
             &Href { href: Url(format_args!("{host}/api/v1/users/{id}")), method: None },
         )?;
-        if form == Form::Listed {
+        if form == UserForm::Listed {
             return map.end();
         }
         for name in steps(user.status) {
@@ -234,11 +234,11 @@ impl Serialize for LinksView<'_, '_> {
 }
 
 /// Returns the links of a user in this status, as recorded.
-fn steps(status: Status) -> &'static [&'static str] {
+fn steps(status: UserStatus) -> &'static [&'static str] {
     match status {
-        Status::Staged => &["activate", "resetFactors"],
-        Status::Provisioned => &["suspend", "reactivate", "resetPassword", "resetFactors", "deactivate"],
-        Status::Active | Status::Recovery | Status::PasswordExpired => &[
+        UserStatus::Staged => &["activate", "resetFactors"],
+        UserStatus::Provisioned => &["suspend", "reactivate", "resetPassword", "resetFactors", "deactivate"],
+        UserStatus::Active | UserStatus::Recovery | UserStatus::PasswordExpired => &[
             "suspend",
             "resetPassword",
             "forgotPassword",
@@ -248,9 +248,9 @@ fn steps(status: Status) -> &'static [&'static str] {
             "changePassword",
             "deactivate",
         ],
-        Status::LockedOut => &["unlock", "resetPassword", "resetFactors", "deactivate"],
-        Status::Suspended => &["unsuspend", "resetPassword", "resetFactors", "deactivate"],
-        Status::Deprovisioned => &["activate", "delete", "resetFactors"],
+        UserStatus::LockedOut => &["unlock", "resetPassword", "resetFactors", "deactivate"],
+        UserStatus::Suspended => &["unsuspend", "resetPassword", "resetFactors", "deactivate"],
+        UserStatus::Deprovisioned => &["activate", "delete", "resetFactors"],
     }
 }
 
@@ -276,7 +276,7 @@ fn step(name: &str) -> (&'static str, &'static str) {
 /// All users, with an index by login and short name.
 #[derive(Debug)]
 pub(super) struct Users {
-    shelf: Shelf<User>,
+    index: LaggingIndex<User>,
     /// The folded logins. A deactivated user still holds its own.
     logins: HashMap<String, Id>,
     /// The folded parts before the `@`, each with all users who have it.
@@ -285,20 +285,20 @@ pub(super) struct Users {
 
 impl Users {
     pub(super) fn new(lag: Duration) -> Self {
-        Self { shelf: Shelf::new(lag), logins: HashMap::new(), short_names: HashMap::new() }
+        Self { index: LaggingIndex::new(lag), logins: HashMap::new(), short_names: HashMap::new() }
     }
 
-    pub(super) fn shelf(&self) -> &Shelf<User> {
-        &self.shelf
+    pub(super) fn index(&self) -> &LaggingIndex<User> {
+        &self.index
     }
 
     pub(super) fn get(&self, id: Id) -> Option<&User> {
-        self.shelf.get(id)
+        self.index.get(id)
     }
 
     /// Finds a user by id, login or unambiguous short name.
     pub(super) fn find(&self, key: &str) -> Option<&User> {
-        if let Some(user) = Id::parse(key).and_then(|id| self.shelf.get(id)) {
+        if let Some(user) = Id::parse(key).and_then(|id| self.index.get(id)) {
             return Some(user);
         }
         let key = fold(key);
@@ -309,7 +309,7 @@ impl Users {
                 _ => return None, // what Okta answers to an ambiguous name is not known; 404 is likely
             },
         };
-        self.shelf.get(id)
+        self.index.get(id)
     }
 
     /// Returns true if no other user holds a login.
@@ -319,23 +319,23 @@ impl Users {
 
     pub(super) fn add(&mut self, user: User, now: Timestamp) {
         self.name(&user);
-        self.shelf.put(user.id, user, now);
+        self.index.put(user.id, user, now);
     }
 
     /// Replaces a user's state, and its index entries if the login changed.
     pub(super) fn change(&mut self, user: User, now: Timestamp) {
-        let known = self.shelf.get(user.id).map(|former| former.text("login").to_owned());
+        let known = self.index.get(user.id).map(|former| former.text("login").to_owned());
         if known.as_deref() != Some(user.text("login")) {
             if let Some(login) = known {
                 self.forget(&login, user.id);
             }
             self.name(&user);
         }
-        self.shelf.put(user.id, user, now);
+        self.index.put(user.id, user, now);
     }
 
     pub(super) fn remove(&mut self, id: Id, now: Timestamp) {
-        if let Some(user) = self.shelf.remove(id, now) {
+        if let Some(user) = self.index.remove(id, now) {
             self.forget(user.text("login"), id);
         }
     }

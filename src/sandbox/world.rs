@@ -6,15 +6,15 @@
 use serde_json::{Map, Value};
 
 use super::apps::{App, NewApp};
-use super::assignments::Grant;
+use super::assignments::GroupAssignment;
 use super::call::Cause;
-use super::effects::Change;
+use super::effects::ChangeKind;
 use super::groups::GroupKind;
 use super::ids::Id;
 use super::org::Org;
 use super::profile::Profile;
 use super::reply::Stamp;
-use super::users::Status;
+use super::users::UserStatus;
 
 /// The request id of changes that no request made.
 const BY_HAND: &str = "00000000000000000000000000000000";
@@ -35,22 +35,22 @@ impl Org {
         let now = Stamp::seconds(self.now);
         let groups = std::collections::BTreeMap::new();
         let app = App { id, made_from: new, is_active: true, created: now, last_updated: now, groups };
-        self.happened(self.by_hand(), Change::AppCreated, id.to_string(), vec![app.target()]);
+        self.happened(self.by_hand(), ChangeKind::AppCreated, id.to_string(), vec![app.target()]);
         self.apps.put(id, app, self.now);
         id
     }
 
     /// Activates an app; returns false if it does not exist.
     pub fn activate_app(&mut self, app: Id) -> bool {
-        self.turn_app(app, true, Change::AppActivated)
+        self.turn_app(app, true, ChangeKind::AppActivated)
     }
 
     /// Deactivates an app; returns false if it does not exist.
     pub fn deactivate_app(&mut self, app: Id) -> bool {
-        self.turn_app(app, false, Change::AppDeactivated)
+        self.turn_app(app, false, ChangeKind::AppDeactivated)
     }
 
-    fn turn_app(&mut self, app: Id, is_active: bool, change: Change) -> bool {
+    fn turn_app(&mut self, app: Id, is_active: bool, change: ChangeKind) -> bool {
         let now = self.now;
         let Some(turned) = self.apps.edit(app, now) else { return false };
         turned.is_active = is_active;
@@ -67,28 +67,28 @@ impl Org {
         };
         self.apps.remove(app, self.now);
         self.assignments.remove(&app);
-        self.happened(self.by_hand(), Change::AppDeleted, app.to_string(), vec![target]);
+        self.happened(self.by_hand(), ChangeKind::AppDeleted, app.to_string(), vec![target]);
         true
     }
 
     /// Assigns an app to the members of a group; returns false if either does not exist.
     pub fn assign_group_to_app(&mut self, app: Id, group: Id) -> bool {
-        self.grant(app, group, Change::GroupAssigned)
+        self.grant(app, group, ChangeKind::GroupAssigned)
     }
 
     /// Ends that assignment; returns false if either does not exist.
     pub fn unassign_group_from_app(&mut self, app: Id, group: Id) -> bool {
-        self.grant(app, group, Change::GroupUnassigned)
+        self.grant(app, group, ChangeKind::GroupUnassigned)
     }
 
-    fn grant(&mut self, app: Id, group: Id, change: Change) -> bool {
+    fn grant(&mut self, app: Id, group: Id, change: ChangeKind) -> bool {
         let now = self.now;
         let Some(group_target) = self.groups.get(group).map(super::groups::Group::target) else {
             return false;
         };
         let Some(granted) = self.apps.edit(app, now) else { return false };
-        if change == Change::GroupAssigned {
-            granted.groups.insert(group, Grant { since: Stamp::seconds(now) });
+        if change == ChangeKind::GroupAssigned {
+            granted.groups.insert(group, GroupAssignment { since: Stamp::seconds(now) });
         } else {
             granted.groups.remove(&group);
         }
@@ -109,13 +109,13 @@ impl Org {
 
     /// Locks a user out, as too many wrong passwords do; returns false if the user does not exist.
     pub fn lock_out(&mut self, user: Id) -> bool {
-        self.set_status(user, Status::LockedOut)
+        self.set_status(user, UserStatus::LockedOut)
     }
 
     /// Sets a user's status regardless of the lifecycle; returns false if the user does not exist.
-    pub fn set_status(&mut self, user: Id, status: Status) -> bool {
+    pub fn set_status(&mut self, user: Id, status: UserStatus) -> bool {
         let Some(mut user) = self.users.get(user).cloned() else { return false };
-        if status == Status::Suspended {
+        if status == UserStatus::Suspended {
             user.before_suspension = user.status;
         }
         user.status = status;
@@ -131,7 +131,7 @@ impl Org {
     }
 
     /// Returns the status of a user.
-    pub fn status_of(&self, user: Id) -> Option<Status> {
+    pub fn status_of(&self, user: Id) -> Option<UserStatus> {
         Some(self.users.get(user)?.status)
     }
 

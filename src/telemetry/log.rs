@@ -19,7 +19,7 @@ use tracing_subscriber::layer::SubscriberExt as _;
 use crate::domain::ids::{ConnectionName, Lane};
 use crate::domain::result::ErrorCode;
 use crate::domain::text::is_deceptive;
-use crate::event::{Ending, Event, Observer};
+use crate::event::{Event, InvocationEnded, Observer};
 
 use super::log_queue::LogQueue;
 
@@ -379,7 +379,7 @@ impl Observer for Log {
 }
 
 /// Writes the line of one invocation.
-fn answered(ending: &Ending<'_>) {
+fn answered(ending: &InvocationEnded<'_>) {
     let id = name(ending.id);
     let subtool = ending.subtool.unwrap_or("-");
     let status = ending.status.as_str();
@@ -594,8 +594,8 @@ mod tests {
     }
 
     /// Returns an ending with only the required fields set.
-    fn bare(id: &str) -> Ending<'_> {
-        Ending {
+    fn bare(id: &str) -> InvocationEnded<'_> {
+        InvocationEnded {
             id,
             connection: None,
             lane: None,
@@ -628,7 +628,7 @@ mod tests {
     fn an_invocation_is_one_line_with_everything_known() {
         let prod = prod();
         let ids = ["req1".to_owned(), "req2".to_owned()];
-        let ending = Ending {
+        let ending = InvocationEnded {
             connection: Some(&prod),
             lane: Some(Lane::Interactive),
             subtool: Some("get_user"),
@@ -675,7 +675,7 @@ mod tests {
     #[test]
     fn texts_of_callers_stay_on_their_line_and_forge_nothing() {
         let forged = "7d0c\n{\"level\":\"ERROR\"}\r\u{1b}[31m\u{2028}\u{202e}\0";
-        let ending = Ending {
+        let ending = InvocationEnded {
             caller: Some(forged),
             reason: Some(forged),
             traceparent: Some(forged),
@@ -700,7 +700,7 @@ mod tests {
 
     #[test]
     fn addresses_in_reason_and_path_are_struck_out() {
-        let ending = Ending {
+        let ending = InvocationEnded {
             reason: Some("HR-12: jane@example.com\tleaves, cc <bo@example.com>"),
             path: Some("arguments.jane@example.com"),
             ..bare("7d0c")

@@ -21,8 +21,8 @@ use super::log;
 use crate::domain::bucket::{Bucket, RateHeaders};
 use crate::domain::ids::{ConnectionName, Lane};
 use crate::domain::result::{Effect, ErrorCode, Status};
-use crate::event::{Ending, Event, FailureKind, LimitKind, Observer, ParkReason, PauseReason};
-use crate::tools::Kind;
+use crate::event::{Event, FailureKind, InvocationEnded, LimitKind, Observer, ParkReason, PauseReason};
+use crate::tools::ToolKind;
 use crate::tools::catalogue::CATALOGUE;
 
 use families::{
@@ -243,7 +243,7 @@ impl Metrics {
         for (bucket, kind) in Bucket::ALL.iter().flat_map(|b| LimitKind::ALL.map(|kind| (b, kind))) {
             self.rate_limited.with_label_values(&[connection, bucket.as_str(), kind.as_str()]);
         }
-        for entry in CATALOGUE.iter().filter(|entry| entry.manifest.kind != Kind::Read) {
+        for entry in CATALOGUE.iter().filter(|entry| entry.manifest.kind != ToolKind::Read) {
             let (status, effect) = (Status::Failed.as_str(), Effect::Unknown.as_str());
             let error = ErrorCode::OutcomeUnknown.as_str();
             self.invocations.with_label_values(&[entry.manifest.name, connection, status, effect, error]);
@@ -411,7 +411,7 @@ impl Metrics {
         self.oldest_sent.with_label_values(&labels).set(sent);
     }
 
-    fn count_ending(&self, ending: &Ending<'_>) {
+    fn count_ending(&self, ending: &InvocationEnded<'_>) {
         let connection = named(ending.connection);
         self.invocations
             .with_label_values(&[
@@ -453,8 +453,11 @@ mod tests {
         ConnectionName::parse(name).unwrap()
     }
 
-    fn ending<'a>(connection: Option<&'a ConnectionName>, subtool: Option<&'static str>) -> Ending<'a> {
-        Ending {
+    fn ending<'a>(
+        connection: Option<&'a ConnectionName>,
+        subtool: Option<&'static str>,
+    ) -> InvocationEnded<'a> {
+        InvocationEnded {
             id: "jane@example.com",
             connection,
             lane: connection.map(|_| Lane::Bulk),
@@ -621,7 +624,7 @@ mod tests {
     #[test]
     fn what_is_absent_or_not_ours_is_a_dash() {
         let metrics = Metrics::new();
-        let failed = Ending {
+        let failed = InvocationEnded {
             status: Status::Failed,
             effect: Effect::None,
             error: Some(ErrorCode::UnknownConnection),
@@ -663,7 +666,7 @@ mod tests {
         assert_eq!(zeros("in_flight"), 2 * Lane::ALL.len());
         assert_eq!(zeros("connection_paused"), 2 * PauseReason::ALL.len());
         assert_eq!(zeros("redelivered_total"), 2);
-        let writes = CATALOGUE.iter().filter(|entry| entry.manifest.kind != Kind::Read).count();
+        let writes = CATALOGUE.iter().filter(|entry| entry.manifest.kind != ToolKind::Read).count();
         assert_eq!(zeros(r#"error="outcome_unknown""#), 2 * writes);
         assert_eq!(zeros("broker_connected"), 1);
         assert_eq!(zeros("broker_blocked"), 1);

@@ -10,14 +10,15 @@ use crate::domain::ids::{AppId, UserKey};
 use crate::domain::json::Object;
 use crate::domain::result::{Effect, ErrorCode};
 
-use super::converge::{Settled, has_all, is_since, logged, look_for, moment, settle, unknown};
+use super::converge::{Converged, has_all, is_since, logged, look_for, moment, settle, unknown};
 use super::cost::A_LOGIN;
 use super::list::{Limit, follow};
-use super::list_rules::Rules;
+use super::list_rules::ListRules;
 use super::output::{App, AppUser, Empty, List};
 use super::plan::{ATTRIBUTES, DEACTIVATED, Forecast, Losses, Lost};
 use super::{
-    Cost, Dialogue, Done, Kind, Manifest, Repeat, Reply, Step, Stop, Subtool, UserState, or_default, resolve,
+    Cost, Done, Idempotency, Manifest, OktaReply, Replay, Run, Stop, Subtool, ToolKind, UserState,
+    or_default, resolve,
 };
 
 /// The largest page of applications ("List applications").
@@ -47,7 +48,7 @@ impl Subtool for ListApps {
     type Output = List<App>;
     const MANIFEST: Manifest = Manifest {
         name: "list_apps",
-        kind: Kind::Read,
+        kind: ToolKind::Read,
         scope: "okta.apps.read",
         summary: "Lists applications by the beginning of their name or label (`q`), or by one expression \
                   (`filter`); without them, all.",
@@ -57,16 +58,16 @@ impl Subtool for ListApps {
         examples: &[r#"{"q":"Sales"}"#, r#"{"filter":"status eq \"ACTIVE\""}"#, "{}"],
     };
 
-    fn repeat(&self) -> Repeat {
-        Repeat::Read
+    fn repeat(&self) -> Idempotency {
+        Idempotency::Read
     }
 
-    fn converse(&self, okta: &mut Dialogue<'_>) -> Step<List<App>> {
+    fn run(&self, okta: &mut Replay<'_>) -> Run<List<App>> {
         let request = Request::get("/api/v1/apps", &[])
             .query_opt("q", self.q.as_deref())
             .query_opt("filter", self.filter.as_deref())
             .query_opt("expand", self.expand.as_deref());
-        follow(okta, &request, self.limit, self.after.as_deref(), Rules::paged(APPS_PAGE))
+        follow(okta, &request, self.limit, self.after.as_deref(), ListRules::paged(APPS_PAGE))
     }
 }
 
@@ -82,7 +83,7 @@ impl Subtool for GetApp {
     type Output = App;
     const MANIFEST: Manifest = Manifest {
         name: "get_app",
-        kind: Kind::Read,
+        kind: ToolKind::Read,
         scope: "okta.apps.read",
         summary: "Reads one application by id, with settings, features and sign-on mode.",
         not_for: "Not for finding an application by its label (`list_apps`), nor for its users \
@@ -92,11 +93,11 @@ impl Subtool for GetApp {
         examples: &[r#"{"app_id":"0oa1gjh63g214q0Hq0g4"}"#],
     };
 
-    fn repeat(&self) -> Repeat {
-        Repeat::Read
+    fn repeat(&self) -> Idempotency {
+        Idempotency::Read
     }
 
-    fn converse(&self, okta: &mut Dialogue<'_>) -> Step<App> {
+    fn run(&self, okta: &mut Replay<'_>) -> Run<App> {
         Ok(Done::read(App(okta.ask(Request::get("/api/v1/apps/{appId}", &[&self.app_id]))?.json()?)))
     }
 }
@@ -130,7 +131,7 @@ impl Subtool for ListAppUsers {
     type Output = List<AppUser>;
     const MANIFEST: Manifest = Manifest {
         name: "list_app_users",
-        kind: Kind::Read,
+        kind: ToolKind::Read,
         scope: "okta.apps.read",
         summary: "Lists who is assigned to an application; `scope` tells a direct assignment (USER) from one \
                   by group (GROUP).",
@@ -144,15 +145,15 @@ impl Subtool for ListAppUsers {
         ],
     };
 
-    fn repeat(&self) -> Repeat {
-        Repeat::Read
+    fn repeat(&self) -> Idempotency {
+        Idempotency::Read
     }
 
-    fn converse(&self, okta: &mut Dialogue<'_>) -> Step<List<AppUser>> {
+    fn run(&self, okta: &mut Replay<'_>) -> Run<List<AppUser>> {
         let request = Request::get("/api/v1/apps/{appId}/users", &[&self.app_id])
             .query_opt("q", self.q.as_deref())
             .query_opt("expand", self.expand.map(|AppUserExpand::User| "user"));
-        follow(okta, &request, self.limit, self.after.as_deref(), Rules::paged(APP_USERS_PAGE))
+        follow(okta, &request, self.limit, self.after.as_deref(), ListRules::paged(APP_USERS_PAGE))
     }
 }
 
@@ -199,7 +200,7 @@ impl Subtool for AssignUserToApp {
     type Output = AppUser;
     const MANIFEST: Manifest = Manifest {
         name: "assign_user_to_app",
-        kind: Kind::Write,
+        kind: ToolKind::Write,
         scope: "okta.apps.manage",
         summary: "Assigns a user to an active application; an assignment that is there is overwritten. The \
                   account in the application is made in the background.",
@@ -213,11 +214,11 @@ impl Subtool for AssignUserToApp {
         ],
     };
 
-    fn repeat(&self) -> Repeat {
-        Repeat::Set
+    fn repeat(&self) -> Idempotency {
+        Idempotency::Set
     }
 
-    fn converse(&self, okta: &mut Dialogue<'_>) -> Step<AppUser> {
+    fn run(&self, okta: &mut Replay<'_>) -> Run<AppUser> {
         // The body accepts only an id; a login there is a 404.
         let user = resolve::id(&self.user_id, okta)?;
         let body = Assignment {
@@ -257,7 +258,7 @@ impl Subtool for AssignUserToApp {
         Err(Stop::Refused(Box::new(refusal)))
     }
 
-    fn foresee(&self, okta: &mut Dialogue<'_>) -> Result<Forecast, Stop> {
+    fn foresee(&self, okta: &mut Replay<'_>) -> Result<Forecast, Stop> {
         #[derive(Deserialize)]
         struct AppState {
             #[serde(default)]
@@ -299,7 +300,7 @@ struct Assigned {
 
 impl AssignUserToApp {
     /// Returns true if an assignment has everything requested; a password is unreadable and counts as set.
-    fn is_done(&self, reply: &Reply<'_>) -> Result<bool, Stop> {
+    fn is_done(&self, reply: &OktaReply<'_>) -> Result<bool, Stop> {
         let there: Assigned = reply.read()?;
         let scope = match self.scope {
             Scope::User => "USER",
@@ -330,7 +331,7 @@ impl Subtool for RemoveUserFromApp {
     type Output = Empty;
     const MANIFEST: Manifest = Manifest {
         name: "remove_user_from_app",
-        kind: Kind::Destructive,
+        kind: ToolKind::Destructive,
         scope: "okta.apps.manage",
         summary: "Takes an application away from a user; the application profile is lost and the account there \
                   may be deactivated.",
@@ -341,17 +342,17 @@ impl Subtool for RemoveUserFromApp {
         examples: &[r#"{"app_id":"0oa1gjh63g214q0Hq0g4","user_id":"00u1abCdEfGhIjKlMnOp"}"#],
     };
 
-    fn repeat(&self) -> Repeat {
-        Repeat::Transition
+    fn repeat(&self) -> Idempotency {
+        Idempotency::Transition
     }
 
-    fn converse(&self, okta: &mut Dialogue<'_>) -> Step<Empty> {
+    fn run(&self, okta: &mut Replay<'_>) -> Run<Empty> {
         // By id: a login in this path is a 404, which must not be mistaken for "no assignment" below.
         let user = resolve::id(&self.user_id, okta)?;
         let route = "/api/v1/apps/{appId}/users/{userId}";
         let write = Request::delete(route, &[&self.app_id, &user])
             .query_opt("sendEmail", self.send_email.then_some(true));
-        let look = |okta: &mut Dialogue<'_>, since| {
+        let look = |okta: &mut Replay<'_>, since| {
             let Some(reply) = look_for(okta, Request::get(route, &[&self.app_id, &user]))? else {
                 return Ok(None); // the answer to the write will say what is missing
             };
@@ -362,9 +363,9 @@ impl Subtool for RemoveUserFromApp {
             Ok(was_taken.then_some(()))
         };
         let refusal = match settle(okta, &write, look)? {
-            Settled::Found(()) => return Ok(Done::applied(Empty {})),
-            Settled::Said(reply) if reply.is_success() => return Ok(Done::applied(Empty {})),
-            Settled::Said(reply) => reply.error(),
+            Converged::Found(()) => return Ok(Done::applied(Empty {})),
+            Converged::Said(reply) if reply.is_success() => return Ok(Done::applied(Empty {})),
+            Converged::Said(reply) => reply.error(),
         };
         if refusal.status != 404 {
             return Err(Stop::Refused(Box::new(refusal)));
@@ -376,7 +377,7 @@ impl Subtool for RemoveUserFromApp {
         Ok(Done { effect, output: Empty {} })
     }
 
-    fn foresee(&self, okta: &mut Dialogue<'_>) -> Result<Forecast, Stop> {
+    fn foresee(&self, okta: &mut Replay<'_>) -> Result<Forecast, Stop> {
         let user = resolve::id(&self.user_id, okta)?;
         let app = Request::get("/api/v1/apps/{appId}", &[&self.app_id]);
         let route = "/api/v1/apps/{appId}/users/{userId}";

@@ -9,20 +9,20 @@ use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
 use crate::domain::invocation;
-use crate::domain::invocation::Fault;
+use crate::domain::invocation::DecodeError;
 
 use super::output::Output as _;
 use super::reading::Shape;
 use super::{
-    Kind, Manifest, Repeat, Subtool, Tool, apps, create_user, events, group_reads, groups, lifecycle,
-    members, passwords, users,
+    Idempotency, Manifest, Subtool, Tool, ToolKind, apps, create_user, events, group_reads, groups,
+    lifecycle, members, passwords, users,
 };
 
 /// One row: a subtool without its arguments.
-pub struct Entry {
+pub struct CatalogueEntry {
     /// The properties that do not depend on the arguments.
     pub manifest: &'static Manifest,
-    read: fn(&RawValue) -> Result<Box<dyn Tool>, Fault>,
+    read: fn(&RawValue) -> Result<Box<dyn Tool>, DecodeError>,
     /// The JSON Schema (2020-12) of the arguments.
     pub arguments: fn() -> Schema,
     /// The JSON Schema (2020-12) of the result.
@@ -33,7 +33,7 @@ pub struct Entry {
     meaningful_when_empty: &'static [&'static str],
 }
 
-impl Entry {
+impl CatalogueEntry {
     const fn of<T: Subtool>() -> Self {
         Self {
             manifest: &T::MANIFEST,
@@ -46,7 +46,7 @@ impl Entry {
     }
 
     /// Returns the most restrictive idempotency class among the examples, which cover every case.
-    pub fn repeat(&self) -> Repeat {
+    pub fn repeat(&self) -> Idempotency {
         let class = |example: &&str| {
             let arguments = serde_json::from_str(example).expect("examples are JSON");
             self.read(arguments).map(|tool| tool.repeat()).expect("examples fit")
@@ -55,7 +55,7 @@ impl Entry {
     }
 
     /// Returns the kind of power that some arguments need in addition to the manifest's, as an example shows.
-    pub fn may_also_need(&self) -> Option<Kind> {
+    pub fn may_also_need(&self) -> Option<ToolKind> {
         self.manifest.examples.iter().find_map(|example| {
             let arguments = serde_json::from_str(example).expect("examples are JSON");
             self.read(arguments).ok()?.also_needs()
@@ -64,7 +64,7 @@ impl Entry {
 
     /// Returns the cases of arguments that decide the idempotency class: first the one without optional arguments, then
     /// each example with another class, reduced to the arguments that cause it.
-    pub fn cases(&self) -> Vec<Case> {
+    pub fn cases(&self) -> Vec<ArgumentCase> {
         let schema = (self.arguments)();
         let required: Vec<&str> = schema
             .get("required")
@@ -82,7 +82,7 @@ impl Entry {
             let raw = serde_json::value::to_raw_value(&arguments).expect("a map of JSON is JSON");
             self.read(&raw).map(|tool| tool.repeat()).expect("a part of an example fits")
         };
-        let mut cases = vec![Case { with: Map::new(), repeat: class(&Map::new()) }];
+        let mut cases = vec![ArgumentCase { with: Map::new(), repeat: class(&Map::new()) }];
         for mut with in self.manifest.examples.iter().map(example) {
             with.retain(|name, _| !required.contains(&name.as_str()));
             let repeat = class(&with);
@@ -93,7 +93,7 @@ impl Entry {
                     with = fewer;
                 }
             }
-            let case = Case { with, repeat };
+            let case = ArgumentCase { with, repeat };
             if !cases.contains(&case) {
                 cases.push(case);
             }
@@ -105,30 +105,30 @@ impl Entry {
     ///
     /// # Errors
     /// The first fault, with its path below `arguments`.
-    pub fn read(&self, arguments: &RawValue) -> Result<Box<dyn Tool>, Fault> {
+    pub fn read(&self, arguments: &RawValue) -> Result<Box<dyn Tool>, DecodeError> {
         (self.read)(arguments)
     }
 }
 
 /// A case of a subtool's arguments, as far as the idempotency class depends on them.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Case {
+pub struct ArgumentCase {
     /// The optional arguments of the case; empty for all arguments that no other case names.
     pub with: Map<String, Value>,
     /// The idempotency class.
-    pub repeat: Repeat,
+    pub repeat: Idempotency,
 }
 
 /// The types of all arguments, by subtool name.
 static SHAPES: LazyLock<BTreeMap<&'static str, Shape>> = LazyLock::new(|| {
-    let shape = |entry: &Entry| {
+    let shape = |entry: &CatalogueEntry| {
         let schema = (entry.arguments)().to_value();
         (entry.manifest.name, Shape::of(&schema, entry.meaningful_when_empty))
     };
     CATALOGUE.iter().map(shape).collect()
 });
 
-fn read<T: Subtool>(arguments: &RawValue) -> Result<Box<dyn Tool>, Fault> {
+fn read<T: Subtool>(arguments: &RawValue) -> Result<Box<dyn Tool>, DecodeError> {
     let taken = |tool: T| Box::new(tool) as Box<dyn Tool>;
     // Nearly all arguments fit as they are. An empty text fits, too, even if it may mean absent.
     if !arguments.get().contains(r#""""#)
@@ -149,42 +149,42 @@ fn schema<T: JsonSchema>() -> Schema {
 }
 
 /// The 28 subtools, in the order of the contract's table.
-const ROWS: [Entry; 28] = [
-    Entry::of::<create_user::CreateUser>(),
-    Entry::of::<users::GetUser>(),
-    Entry::of::<users::ListUsers>(),
-    Entry::of::<users::UpdateUser>(),
-    Entry::of::<users::DeleteUser>(),
-    Entry::of::<lifecycle::ActivateUser>(),
-    Entry::of::<lifecycle::DeactivateUser>(),
-    Entry::of::<lifecycle::SuspendUser>(),
-    Entry::of::<lifecycle::UnsuspendUser>(),
-    Entry::of::<lifecycle::UnlockUser>(),
-    Entry::of::<passwords::ResetUserPassword>(),
-    Entry::of::<passwords::ExpireUserPassword>(),
-    Entry::of::<users::ListUserGroups>(),
-    Entry::of::<users::ListUserApps>(),
-    Entry::of::<group_reads::ListGroups>(),
-    Entry::of::<group_reads::GetGroup>(),
-    Entry::of::<groups::CreateGroup>(),
-    Entry::of::<groups::UpdateGroup>(),
-    Entry::of::<groups::DeleteGroup>(),
-    Entry::of::<members::ListGroupMembers>(),
-    Entry::of::<members::AddUserToGroup>(),
-    Entry::of::<members::RemoveUserFromGroup>(),
-    Entry::of::<apps::ListApps>(),
-    Entry::of::<apps::GetApp>(),
-    Entry::of::<apps::ListAppUsers>(),
-    Entry::of::<apps::AssignUserToApp>(),
-    Entry::of::<apps::RemoveUserFromApp>(),
-    Entry::of::<events::ListEvents>(),
+const ROWS: [CatalogueEntry; 28] = [
+    CatalogueEntry::of::<create_user::CreateUser>(),
+    CatalogueEntry::of::<users::GetUser>(),
+    CatalogueEntry::of::<users::ListUsers>(),
+    CatalogueEntry::of::<users::UpdateUser>(),
+    CatalogueEntry::of::<users::DeleteUser>(),
+    CatalogueEntry::of::<lifecycle::ActivateUser>(),
+    CatalogueEntry::of::<lifecycle::DeactivateUser>(),
+    CatalogueEntry::of::<lifecycle::SuspendUser>(),
+    CatalogueEntry::of::<lifecycle::UnsuspendUser>(),
+    CatalogueEntry::of::<lifecycle::UnlockUser>(),
+    CatalogueEntry::of::<passwords::ResetUserPassword>(),
+    CatalogueEntry::of::<passwords::ExpireUserPassword>(),
+    CatalogueEntry::of::<users::ListUserGroups>(),
+    CatalogueEntry::of::<users::ListUserApps>(),
+    CatalogueEntry::of::<group_reads::ListGroups>(),
+    CatalogueEntry::of::<group_reads::GetGroup>(),
+    CatalogueEntry::of::<groups::CreateGroup>(),
+    CatalogueEntry::of::<groups::UpdateGroup>(),
+    CatalogueEntry::of::<groups::DeleteGroup>(),
+    CatalogueEntry::of::<members::ListGroupMembers>(),
+    CatalogueEntry::of::<members::AddUserToGroup>(),
+    CatalogueEntry::of::<members::RemoveUserFromGroup>(),
+    CatalogueEntry::of::<apps::ListApps>(),
+    CatalogueEntry::of::<apps::GetApp>(),
+    CatalogueEntry::of::<apps::ListAppUsers>(),
+    CatalogueEntry::of::<apps::AssignUserToApp>(),
+    CatalogueEntry::of::<apps::RemoveUserFromApp>(),
+    CatalogueEntry::of::<events::ListEvents>(),
 ];
 
 /// The 28 subtools, in static memory.
-pub static CATALOGUE: [Entry; 28] = ROWS;
+pub static CATALOGUE: [CatalogueEntry; 28] = ROWS;
 
 /// Returns the row with this name, if there is one.
-pub fn find(name: &str) -> Option<&'static Entry> {
+pub fn find(name: &str) -> Option<&'static CatalogueEntry> {
     CATALOGUE.iter().find(|entry| entry.manifest.name == name)
 }
 

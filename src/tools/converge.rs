@@ -19,12 +19,12 @@ use crate::domain::link;
 use crate::domain::okta_error::OktaError;
 use crate::domain::result::{Effect, ErrorCode, Failure};
 
-use super::{Dialogue, Reply, Stop};
+use super::{OktaReply, Replay, Stop};
 
 /// The outcome of a write.
-pub(super) enum Settled<'a, T> {
+pub(super) enum Converged<'a, T> {
     /// Okta answered.
-    Said(Reply<'a>),
+    Said(OktaReply<'a>),
     /// No answer came, but reconciliation found it done.
     Found(T),
 }
@@ -32,24 +32,24 @@ pub(super) enum Settled<'a, T> {
 /// Sends a write, and again as long as no answer comes and `look` finds that it was not executed. If the
 /// invocation may have run before, `look` comes first.
 pub(super) fn settle<'a, T>(
-    okta: &mut Dialogue<'a>,
+    okta: &mut Replay<'a>,
     write: &Request,
-    mut look: impl FnMut(&mut Dialogue<'a>, Timestamp) -> Result<Option<T>, Stop>,
-) -> Result<Settled<'a, T>, Stop> {
+    mut look: impl FnMut(&mut Replay<'a>, Timestamp) -> Result<Option<T>, Stop>,
+) -> Result<Converged<'a, T>, Stop> {
     loop {
         if let Some(since) = okta.doubt()
             && let Some(found) = look(okta, since)?
         {
-            return Ok(Settled::Found(found));
+            return Ok(Converged::Found(found));
         }
         if let Some(reply) = okta.attempt(write.clone())? {
-            return Ok(Settled::Said(reply));
+            return Ok(Converged::Said(reply));
         }
     }
 }
 
 /// Reads an object for reconciliation; returns `None` if it does not exist.
-pub(super) fn look_for<'a>(okta: &mut Dialogue<'a>, read: Request) -> Result<Option<Reply<'a>>, Stop> {
+pub(super) fn look_for<'a>(okta: &mut Replay<'a>, read: Request) -> Result<Option<OktaReply<'a>>, Stop> {
     let reply = okta.ask(read)?;
     if reply.is_success() {
         return Ok(Some(reply));
@@ -85,7 +85,7 @@ const LOG_PAUSE: Duration = Duration::from_secs(1);
 /// Returns true if the System Log has an event of this type about all these objects since then; `None` if Okta
 /// does not show the log.
 pub(super) fn logged(
-    okta: &mut Dialogue<'_>,
+    okta: &mut Replay<'_>,
     kind: &str,
     about: &[&str],
     since: Timestamp,
@@ -151,7 +151,7 @@ pub(super) fn is_taken(error: &OktaError, attribute: &str) -> bool {
 }
 
 /// Reads the ids of a user's groups.
-pub(super) fn groups_of(okta: &mut Dialogue<'_>, user: &UserId) -> Result<Vec<String>, Stop> {
+pub(super) fn groups_of(okta: &mut Replay<'_>, user: &UserId) -> Result<Vec<String>, Stop> {
     #[derive(Deserialize)]
     struct Listed {
         id: String,

@@ -15,8 +15,8 @@ use super::converge::{groups_of, has_all, is_since, is_taken, look_for, moment, 
 use super::output::User;
 use super::plan::{ATTRIBUTES, Forecast, GROUP_TYPE, PASSWORD_POLICY, UNIQUE};
 use super::{
-    Cost, Dialogue, Done, Kind, LAG_PAUSE, Manifest, Repeat, Reply, Step, Stop, Subtool, groups, or_default,
-    or_yes, resolve, yes,
+    Cost, Done, Idempotency, LAG_PAUSE, Manifest, OktaReply, Replay, Run, Stop, Subtool, ToolKind, groups,
+    or_default, or_yes, resolve, yes,
 };
 
 /// What may happen at the next sign-in of a user created with a password.
@@ -81,7 +81,7 @@ impl Subtool for CreateUser {
     type Output = User;
     const MANIFEST: Manifest = Manifest {
         name: "create_user",
-        kind: Kind::Write,
+        kind: ToolKind::Write,
         scope: "okta.users.manage",
         summary: "Creates a user. `activate: false` creates it silently; otherwise, without a password, Okta \
                   mails the user an activation link.",
@@ -96,11 +96,11 @@ impl Subtool for CreateUser {
         ],
     };
 
-    fn repeat(&self) -> Repeat {
-        Repeat::Create
+    fn repeat(&self) -> Idempotency {
+        Idempotency::Create
     }
 
-    fn converse(&self, okta: &mut Dialogue<'_>) -> Step<User> {
+    fn run(&self, okta: &mut Replay<'_>) -> Run<User> {
         if self.group_ids.len() > GROUP_IDS_MAX {
             let message = format!("at most {GROUP_IDS_MAX} groups, not {}", self.group_ids.len());
             return Err(Stop::argument("group_ids", message));
@@ -132,7 +132,7 @@ impl Subtool for CreateUser {
         }
     }
 
-    fn foresee(&self, okta: &mut Dialogue<'_>) -> Result<Forecast, Stop> {
+    fn foresee(&self, okta: &mut Replay<'_>) -> Result<Forecast, Stop> {
         let refused = |why: &str| Err(Stop::fail(ErrorCode::OktaRejected, why));
         let has_password =
             self.credentials.as_ref().is_some_and(|credentials| credentials.get("password").is_some());
@@ -188,9 +188,9 @@ impl CreateUser {
     /// Returns the user that has the taken login, if this invocation created it.
     fn find(
         &self,
-        okta: &mut Dialogue<'_>,
+        okta: &mut Replay<'_>,
         since: Timestamp,
-        taken: Reply<'_>,
+        taken: OktaReply<'_>,
     ) -> Result<Box<RawValue>, Stop> {
         let Some(key) = self.profile.text("login").and_then(|login| UserKey::try_from(login).ok()) else {
             return Err(taken.refused());
@@ -225,7 +225,7 @@ impl CreateUser {
     }
 
     /// Returns true if the user is in all requested groups.
-    fn has_groups(&self, okta: &mut Dialogue<'_>, made: &Made) -> Result<bool, Stop> {
+    fn has_groups(&self, okta: &mut Replay<'_>, made: &Made) -> Result<bool, Stop> {
         if self.group_ids.is_empty() {
             return Ok(true);
         }

@@ -7,9 +7,9 @@ use crate::domain::bucket::Bucket;
 use crate::domain::http::Request;
 
 use super::list::{Limit, follow};
-use super::list_rules::Rules;
+use super::list_rules::ListRules;
 use super::output::{List, LogEvent};
-use super::{Cost, Dialogue, Kind, Manifest, Repeat, Step, Subtool};
+use super::{Cost, Idempotency, Manifest, Replay, Run, Subtool, ToolKind};
 
 /// The largest page of events ("System Log", `limit`).
 const EVENTS_PAGE: u32 = 1000;
@@ -49,7 +49,7 @@ impl Subtool for ListEvents {
     type Output = List<LogEvent>;
     const MANIFEST: Manifest = Manifest {
         name: "list_events",
-        kind: Kind::Read,
+        kind: ToolKind::Read,
         scope: "okta.logs.read",
         summary: "Lists events of the System Log: who did what, when. Give `since` and `until`, and a `filter` \
                   on `eventType` or `target.id`.",
@@ -64,11 +64,11 @@ impl Subtool for ListEvents {
         ],
     };
 
-    fn repeat(&self) -> Repeat {
-        Repeat::Read
+    fn repeat(&self) -> Idempotency {
+        Idempotency::Read
     }
 
-    fn converse(&self, okta: &mut Dialogue<'_>) -> Step<List<LogEvent>> {
+    fn run(&self, okta: &mut Replay<'_>) -> Run<List<LogEvent>> {
         let order = self.sort_order.map(|order| match order {
             EventOrder::Ascending => "ASCENDING",
             EventOrder::Descending => "DESCENDING",
@@ -82,11 +82,11 @@ impl Subtool for ListEvents {
         // Without `until`, oldest first, Okta treats the query as polling: there is always a next page, and
         // an empty one means that there is nothing new ("System Log", polling requests).
         let is_poll = self.until.is_none() && self.sort_order != Some(EventOrder::Descending);
-        let rules = Rules {
+        let rules = ListRules {
             ends_empty: is_poll,
             is_keyed: true,
             not_with_after: &["since"],
-            ..Rules::paged(EVENTS_PAGE)
+            ..ListRules::paged(EVENTS_PAGE)
         };
         follow(okta, &request, self.limit, self.after.as_deref(), rules)
     }

@@ -8,10 +8,10 @@ use crate::domain::http::Request;
 use crate::domain::ids::GroupId;
 
 use super::list::{Limit, follow};
-use super::list_rules::Rules;
+use super::list_rules::ListRules;
 use super::output::{Group, List};
 use super::users::{SortOrder, check_choice};
-use super::{Cost, Dialogue, Done, Kind, Manifest, Repeat, Step, Subtool};
+use super::{Cost, Done, Idempotency, Manifest, Replay, Run, Subtool, ToolKind};
 
 /// The page size that Okta recommends for groups ("List groups": at most 10,000, recommended 200).
 const GROUPS_PAGE: u32 = 200;
@@ -56,7 +56,7 @@ impl Subtool for ListGroups {
     type Output = List<Group>;
     const MANIFEST: Manifest = Manifest {
         name: "list_groups",
-        kind: Kind::Read,
+        kind: ToolKind::Read,
         scope: "okta.groups.read",
         summary: "Lists groups, chosen by `search` (best), `filter` or `q`; without them, all. `expand: \
                   \"stats\"` adds member counts, which is far cheaper than listing the members.",
@@ -72,11 +72,11 @@ impl Subtool for ListGroups {
         ],
     };
 
-    fn repeat(&self) -> Repeat {
-        Repeat::Read
+    fn repeat(&self) -> Idempotency {
+        Idempotency::Read
     }
 
-    fn converse(&self, okta: &mut Dialogue<'_>) -> Step<List<Group>> {
+    fn run(&self, okta: &mut Replay<'_>) -> Run<List<Group>> {
         let choice = (self.search.is_some(), self.filter.is_some(), self.q.is_some());
         check_choice(choice, self.sort_by.is_some(), self.sort_order.is_some())?;
         let expand = self.expand.map(|expand| match expand {
@@ -91,8 +91,8 @@ impl Subtool for ListGroups {
             .query_opt("sortOrder", self.sort_order.map(SortOrder::as_str))
             .query_opt("expand", expand);
         let rules = match self.q {
-            Some(_) => Rules { is_paged: false, ..Rules::paged(GROUPS_PAGE_MAX) },
-            None => Rules::paged(GROUPS_PAGE),
+            Some(_) => ListRules { is_paged: false, ..ListRules::paged(GROUPS_PAGE_MAX) },
+            None => ListRules::paged(GROUPS_PAGE),
         };
         follow(okta, &request, self.limit, self.after.as_deref(), rules)
     }
@@ -110,7 +110,7 @@ impl Subtool for GetGroup {
     type Output = Group;
     const MANIFEST: Manifest = Manifest {
         name: "get_group",
-        kind: Kind::Read,
+        kind: ToolKind::Read,
         scope: "okta.groups.read",
         summary: "Reads one group by id.",
         not_for: "Not for finding a group by its name (`list_groups` with `search`), nor for its members \
@@ -120,11 +120,11 @@ impl Subtool for GetGroup {
         examples: &[r#"{"group_id":"00g1emaKYZTWRYYRRTSK"}"#],
     };
 
-    fn repeat(&self) -> Repeat {
-        Repeat::Read
+    fn repeat(&self) -> Idempotency {
+        Idempotency::Read
     }
 
-    fn converse(&self, okta: &mut Dialogue<'_>) -> Step<Group> {
+    fn run(&self, okta: &mut Replay<'_>) -> Run<Group> {
         let reply = okta.ask(Request::get("/api/v1/groups/{groupId}", &[&self.group_id]))?;
         Ok(Done::read(Group(reply.json()?)))
     }

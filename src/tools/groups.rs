@@ -14,7 +14,7 @@ use crate::domain::result::ErrorCode;
 use super::converge::{has_all, is_since, is_taken, literal, look_for, moment, unknown};
 use super::output::{Empty, Group};
 use super::plan::{ATTRIBUTES, Forecast, GROUP_TYPE, Losses, lost};
-use super::{Cost, Dialogue, Done, Kind, LAG_PAUSE, Manifest, Repeat, Reply, Step, Stop, Subtool};
+use super::{Cost, Done, Idempotency, LAG_PAUSE, Manifest, OktaReply, Replay, Run, Stop, Subtool, ToolKind};
 
 /// The part of a group that decides which operations are possible.
 #[derive(Deserialize)]
@@ -79,7 +79,7 @@ impl Subtool for CreateGroup {
     type Output = Group;
     const MANIFEST: Manifest = Manifest {
         name: "create_group",
-        kind: Kind::Write,
+        kind: ToolKind::Write,
         scope: "okta.groups.manage",
         summary: "Creates a group managed in Okta, without members.",
         not_for: "Not for a group that exists: a name that is taken answers `already_exists`; use \
@@ -92,11 +92,11 @@ impl Subtool for CreateGroup {
         ],
     };
 
-    fn repeat(&self) -> Repeat {
-        Repeat::Create
+    fn repeat(&self) -> Idempotency {
+        Idempotency::Create
     }
 
-    fn converse(&self, okta: &mut Dialogue<'_>) -> Step<Group> {
+    fn run(&self, okta: &mut Replay<'_>) -> Run<Group> {
         check_texts(Some(&self.name), self.description.as_deref())?;
         check_custom(self.profile.as_ref())?;
         let mut profile = Object::default();
@@ -122,7 +122,7 @@ impl Subtool for CreateGroup {
         }
     }
 
-    fn foresee(&self, okta: &mut Dialogue<'_>) -> Result<Forecast, Stop> {
+    fn foresee(&self, okta: &mut Replay<'_>) -> Result<Forecast, Stop> {
         check_free(okta, &self.name, None)?;
         Ok(Forecast::applied().without(&[ATTRIBUTES, LATELY]))
     }
@@ -133,7 +133,7 @@ const LATELY: &str =
     "groups that were created or renamed in the last moments, which searches do not show yet";
 
 /// Refuses a name that another group already has.
-fn check_free(okta: &mut Dialogue<'_>, name: &str, own: Option<&GroupId>) -> Result<(), Stop> {
+fn check_free(okta: &mut Replay<'_>, name: &str, own: Option<&GroupId>) -> Result<(), Stop> {
     #[derive(Deserialize)]
     struct Named {
         id: String,
@@ -154,7 +154,7 @@ fn check_free(okta: &mut Dialogue<'_>, name: &str, own: Option<&GroupId>) -> Res
 }
 
 /// Returns true if a group is managed in Okta.
-pub(super) fn is_okta_group(okta: &mut Dialogue<'_>, group_id: &GroupId) -> Result<bool, Stop> {
+pub(super) fn is_okta_group(okta: &mut Replay<'_>, group_id: &GroupId) -> Result<bool, Stop> {
     let group: GroupState = okta.ask(Request::get("/api/v1/groups/{groupId}", &[group_id]))?.read()?;
     Ok(group.kind == "OKTA_GROUP")
 }
@@ -162,7 +162,7 @@ pub(super) fn is_okta_group(okta: &mut Dialogue<'_>, group_id: &GroupId) -> Resu
 /// Predicts how a change of a group's members would end, by the group's type: Okta refuses it for groups of
 /// applications (terraform-provider-okta issue 118) and for its built-in ones (release 2026.04.0).
 pub(super) fn foresee_member(
-    okta: &mut Dialogue<'_>,
+    okta: &mut Replay<'_>,
     group_id: &GroupId,
     subtool: &str,
 ) -> Result<Forecast, Stop> {
@@ -185,11 +185,11 @@ const CREATE_READS_MAX: usize = 4;
 /// Returns the group that has the taken name, if this invocation created it: it has the attributes sent, and
 /// was created since then.
 fn find(
-    okta: &mut Dialogue<'_>,
+    okta: &mut Replay<'_>,
     name: &str,
     sent: &Object,
     since: Timestamp,
-    taken: Reply<'_>,
+    taken: OktaReply<'_>,
 ) -> Result<Box<RawValue>, Stop> {
     #[derive(Deserialize)]
     struct Made {
@@ -248,7 +248,7 @@ impl Subtool for UpdateGroup {
     type Output = Group;
     const MANIFEST: Manifest = Manifest {
         name: "update_group",
-        kind: Kind::Write,
+        kind: ToolKind::Write,
         scope: "okta.groups.manage",
         summary: "Changes what is given of a group and leaves the rest: reads it, merges, replaces it; a \
                   change made by somebody else in that moment is lost. Only groups managed in Okta can be \
@@ -265,11 +265,11 @@ impl Subtool for UpdateGroup {
     // Okta stores an empty description as it is.
     const MEANINGFUL_WHEN_EMPTY: &'static [&'static str] = &["description"];
 
-    fn repeat(&self) -> Repeat {
-        Repeat::Set
+    fn repeat(&self) -> Idempotency {
+        Idempotency::Set
     }
 
-    fn converse(&self, okta: &mut Dialogue<'_>) -> Step<Group> {
+    fn run(&self, okta: &mut Replay<'_>) -> Run<Group> {
         if self.name.is_none() && self.description.is_none() && self.profile.is_none() {
             return Err(Stop::argument("name", "give `name`, `description` or `profile`"));
         }
@@ -306,7 +306,7 @@ impl Subtool for UpdateGroup {
         Ok(Done::applied(Group(okta.ask(request)?.json()?)))
     }
 
-    fn foresee(&self, okta: &mut Dialogue<'_>) -> Result<Forecast, Stop> {
+    fn foresee(&self, okta: &mut Replay<'_>) -> Result<Forecast, Stop> {
         if let Some(name) = &self.name {
             check_free(okta, name, Some(&self.group_id))?;
         }
@@ -333,7 +333,7 @@ impl Subtool for DeleteGroup {
     type Output = Empty;
     const MANIFEST: Manifest = Manifest {
         name: "delete_group",
-        kind: Kind::Destructive,
+        kind: ToolKind::Destructive,
         scope: "okta.groups.manage",
         summary: "Deletes a group for good, with its memberships and the access they gave. Refuses groups that \
                   an application or Okta itself owns.",
@@ -343,11 +343,11 @@ impl Subtool for DeleteGroup {
         examples: &[r#"{"group_id":"00g1emaKYZTWRYYRRTSK"}"#],
     };
 
-    fn repeat(&self) -> Repeat {
-        Repeat::Transition
+    fn repeat(&self) -> Idempotency {
+        Idempotency::Transition
     }
 
-    fn converse(&self, okta: &mut Dialogue<'_>) -> Step<Empty> {
+    fn run(&self, okta: &mut Replay<'_>) -> Run<Empty> {
         let route = "/api/v1/groups/{groupId}";
         loop {
             let read = okta.ask(Request::get(route, &[&self.group_id]))?;
@@ -367,7 +367,7 @@ impl Subtool for DeleteGroup {
         }
     }
 
-    fn foresee(&self, okta: &mut Dialogue<'_>) -> Result<Forecast, Stop> {
+    fn foresee(&self, okta: &mut Replay<'_>) -> Result<Forecast, Stop> {
         let mut not_checked = Vec::new();
         let filter = format!("group.id eq {}", literal(self.group_id.as_str()));
         let apps = Request::get("/api/v1/apps", &[]).query("filter", filter).query("limit", 200);

@@ -116,7 +116,7 @@ fn slips(wrong: &str, name: &str) -> Option<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tools::Kind;
+    use crate::tools::ToolKind;
     use crate::tools::catalogue::find;
 
     fn hint(wrong: &str) -> Option<&'static str> {
@@ -167,7 +167,7 @@ mod tests {
             let kind = find(ours).unwrap_or_else(|| panic!("no subtool `{ours}`")).manifest.kind;
             let takes_away = ["disable", "deprovision", "offboard", "terminate", "unassign"];
             let says_so = takes_away.iter().any(|word| theirs.starts_with(word));
-            assert!(kind != Kind::Destructive || (says_so && ours != "delete_user"), "{theirs}");
+            assert!(kind != ToolKind::Destructive || (says_so && ours != "delete_user"), "{theirs}");
         }
     }
 

@@ -12,13 +12,13 @@ use crate::domain::http::Request;
 use crate::domain::ids::{UserId, UserKey};
 use crate::domain::result::Effect;
 
-use super::converge::{Settled, effect, is_since, logged, settle, unknown};
+use super::converge::{Converged, effect, is_since, logged, settle, unknown};
 use super::output::{Activation, Empty};
 use super::plan::{DEVICES, Forecast, Losses, Lost, MASTERED, lost};
 use super::steps::{Leading, Led, already, foresee, settled, step};
 use super::{
-    Cost, Dialogue, Done, Kind, Manifest, Repeat, Reply, Step, Stop, Subtool, UserState, or_default, or_yes,
-    resolve, yes,
+    Cost, Done, Idempotency, Manifest, OktaReply, Replay, Run, Stop, Subtool, ToolKind, UserState,
+    or_default, or_yes, resolve, yes,
 };
 
 /// Activates a staged or deactivated user.
@@ -37,7 +37,7 @@ impl Subtool for ActivateUser {
     type Output = Activation;
     const MANIFEST: Manifest = Manifest {
         name: "activate_user",
-        kind: Kind::Write,
+        kind: ToolKind::Write,
         scope: "okta.users.manage",
         summary: "Activates a STAGED or DEPROVISIONED user and has Okta mail the link; a PROVISIONED one gets \
                   no second mail, which the result's `note` says. With `send_email: false` no mail goes out \
@@ -52,22 +52,22 @@ impl Subtool for ActivateUser {
         ],
     };
 
-    fn repeat(&self) -> Repeat {
-        if self.send_email { Repeat::Emit } else { Repeat::Transition }
+    fn repeat(&self) -> Idempotency {
+        if self.send_email { Idempotency::NonIdempotent } else { Idempotency::Transition }
     }
 
     fn mints_secret(&self) -> bool {
         !self.send_email
     }
 
-    fn converse(&self, okta: &mut Dialogue<'_>) -> Step<Activation> {
+    fn run(&self, okta: &mut Replay<'_>) -> Run<Activation> {
         let user = resolve::user(&self.user_id, okta)?;
         let write = Request::post("/api/v1/users/{userId}/lifecycle/activate", &[&user])
             .query("sendEmail", self.send_email);
         if self.send_email { mail_link(okta, &user, &write) } else { mint_link(okta, &user, &write) }
     }
 
-    fn foresee(&self, okta: &mut Dialogue<'_>) -> Result<Forecast, Stop> {
+    fn foresee(&self, okta: &mut Replay<'_>) -> Result<Forecast, Stop> {
         let user = resolve::user(&self.user_id, okta)?;
         foresee(okta, &user, &ACTIVATION)
     }
@@ -85,11 +85,11 @@ const ACTIVATION: Leading<'static> = Leading {
 };
 
 /// Activates a user and has Okta mail the link.
-fn mail_link(okta: &mut Dialogue<'_>, user: &UserId, write: &Request) -> Step<Activation> {
+fn mail_link(okta: &mut Replay<'_>, user: &UserId, write: &Request) -> Run<Activation> {
     let (effect, status) = match settle(okta, write, |okta, since| mailed(okta, user, since))? {
-        Settled::Found(found) => found,
-        Settled::Said(reply) if reply.is_success() => return Ok(Done::applied(Activation::default())),
-        Settled::Said(refused) => {
+        Converged::Found(found) => found,
+        Converged::Said(reply) if reply.is_success() => return Ok(Done::applied(Activation::default())),
+        Converged::Said(refused) => {
             let (effect, read) = already(okta, user, refused, &ACTIVATION)?;
             (effect, read.read::<UserState>()?.status)
         }
@@ -103,7 +103,7 @@ fn mail_link(okta: &mut Dialogue<'_>, user: &UserId, write: &Request) -> Step<Ac
 }
 
 /// Activates a user and returns the link.
-fn mint_link(okta: &mut Dialogue<'_>, user: &UserId, write: &Request) -> Step<Activation> {
+fn mint_link(okta: &mut Replay<'_>, user: &UserId, write: &Request) -> Run<Activation> {
     let (effect, read) = match step(okta, user, write, &ACTIVATION)? {
         Led::Did(reply) => return Ok(Done::applied(activated(reply)?)),
         Led::There(effect, read) => (effect, read),
@@ -128,7 +128,7 @@ fn mint_link(okta: &mut Dialogue<'_>, user: &UserId, write: &Request) -> Step<Ac
 }
 
 /// Returns the link in Okta's answer. Without one the user is activated all the same, but has no link.
-fn activated(reply: Reply<'_>) -> Result<Activation, Stop> {
+fn activated(reply: OktaReply<'_>) -> Result<Activation, Stop> {
     #[derive(Deserialize)]
     #[serde(rename_all = "camelCase")]
     struct Activated {
@@ -154,11 +154,7 @@ const NO_LINK: &str = "the user is activated and Okta gave no link: a user witho
                        when Okta is asked to `reactivate` (`Resend activation email` in its console)";
 
 /// Returns effect and status if an activation that sends an e-mail was done: unchanged if the status is older.
-fn mailed(
-    okta: &mut Dialogue<'_>,
-    user: &UserId,
-    since: Timestamp,
-) -> Result<Option<(Effect, String)>, Stop> {
+fn mailed(okta: &mut Replay<'_>, user: &UserId, since: Timestamp) -> Result<Option<(Effect, String)>, Stop> {
     let read = resolve::reading(user).after(okta.settling());
     let Some((state, _)) = settled(okta, read, &ACTIVATION)? else { return Ok(None) };
     if ACTIVATION.to.contains(&state.status.as_str()) {
@@ -192,7 +188,7 @@ impl Subtool for DeactivateUser {
     type Output = Empty;
     const MANIFEST: Manifest = Manifest {
         name: "deactivate_user",
-        kind: Kind::Destructive,
+        kind: ToolKind::Destructive,
         scope: "okta.users.manage",
         summary: "Deactivates a user: sign-in ends, application assignments are taken away, and API tokens the \
                   user has made die. Group memberships stay: a user who is activated again gets back what \
@@ -204,11 +200,11 @@ impl Subtool for DeactivateUser {
         examples: &[r#"{"user_id":"jane@example.com"}"#],
     };
 
-    fn repeat(&self) -> Repeat {
-        Repeat::Transition
+    fn repeat(&self) -> Idempotency {
+        Idempotency::Transition
     }
 
-    fn converse(&self, okta: &mut Dialogue<'_>) -> Step<Empty> {
+    fn run(&self, okta: &mut Replay<'_>) -> Run<Empty> {
         let user = resolve::user(&self.user_id, okta)?;
         let write = Request::post("/api/v1/users/{userId}/lifecycle/deactivate", &[&user])
             .query("sendEmail", self.send_email);
@@ -218,7 +214,7 @@ impl Subtool for DeactivateUser {
         }
     }
 
-    fn foresee(&self, okta: &mut Dialogue<'_>) -> Result<Forecast, Stop> {
+    fn foresee(&self, okta: &mut Replay<'_>) -> Result<Forecast, Stop> {
         let user = resolve::user(&self.user_id, okta)?;
         let forecast = foresee(okta, &user, &DEACTIVATION)?;
         if !forecast.is_applied() {
@@ -245,7 +241,7 @@ const DEACTIVATION: Leading<'static> = Leading {
 
 /// Reads the applications that a user would lose.
 fn lost_apps(
-    okta: &mut Dialogue<'_>,
+    okta: &mut Replay<'_>,
     user: &UserId,
     not_checked: &mut Vec<&'static str>,
 ) -> Result<Vec<Lost>, Stop> {
@@ -253,7 +249,7 @@ fn lost_apps(
 }
 
 /// Adds the groups and applications that are lost with a deleted user.
-pub(super) fn losses(okta: &mut Dialogue<'_>, user: &UserId, forecast: Forecast) -> Result<Forecast, Stop> {
+pub(super) fn losses(okta: &mut Replay<'_>, user: &UserId, forecast: Forecast) -> Result<Forecast, Stop> {
     let mut not_checked = Vec::new();
     let groups = lost(okta, Request::get("/api/v1/users/{userId}/groups", &[user]), &mut not_checked)?;
     let apps = lost_apps(okta, user, &mut not_checked)?;
@@ -282,7 +278,7 @@ macro_rules! plain_step {
             type Output = Empty;
             const MANIFEST: Manifest = Manifest {
                 name: $tool,
-                kind: Kind::Write,
+                kind: ToolKind::Write,
                 scope: "okta.users.manage",
                 summary: $summary,
                 not_for: $not_for,
@@ -291,11 +287,11 @@ macro_rules! plain_step {
                 examples: &[r#"{"user_id":"jane@example.com"}"#],
             };
 
-            fn repeat(&self) -> Repeat {
-                Repeat::Transition
+            fn repeat(&self) -> Idempotency {
+                Idempotency::Transition
             }
 
-            fn converse(&self, okta: &mut Dialogue<'_>) -> Step<Empty> {
+            fn run(&self, okta: &mut Replay<'_>) -> Run<Empty> {
                 let user = resolve::user(&self.user_id, okta)?;
                 match step(okta, &user, &Request::post($route, &[&user]), &Self::LEADING)? {
                     Led::Did(_) => Ok(Done::applied(Empty {})),
@@ -303,7 +299,7 @@ macro_rules! plain_step {
                 }
             }
 
-            fn foresee(&self, okta: &mut Dialogue<'_>) -> Result<Forecast, Stop> {
+            fn foresee(&self, okta: &mut Replay<'_>) -> Result<Forecast, Stop> {
                 let user = resolve::user(&self.user_id, okta)?;
                 Ok(foresee(okta, &user, &Self::LEADING)?.without($not_checked))
             }

@@ -6,10 +6,10 @@ use serde::{Deserialize, Serialize};
 use crate::domain::http::Request;
 
 use super::cursor::{Cursor, fingerprint};
-use super::list_rules::Rules;
+use super::list_rules::ListRules;
 use super::output::List;
 use super::pager::Pager;
-use super::{Dialogue, Done, Listing, Step};
+use super::{Done, Listing, Replay, Run};
 
 /// The most items of one list.
 const LIMIT_MAX: u32 = 100_000;
@@ -60,12 +60,12 @@ impl JsonSchema for Limit {
 
 /// Follows a list to its end. `first` is the request without `limit` and `after`.
 pub(super) fn follow<T: JsonSchema>(
-    okta: &mut Dialogue<'_>,
+    okta: &mut Replay<'_>,
     first: &Request,
     limit: Limit,
     after: Option<&str>,
-    rules: Rules,
-) -> Step<List<T>> {
+    rules: ListRules,
+) -> Run<List<T>> {
     let mut pager = match okta.list.take() {
         Some(pager) => pager,
         None => {

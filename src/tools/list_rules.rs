@@ -2,7 +2,7 @@
 
 /// The rules of a route's list.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Rules {
+pub(super) struct ListRules {
     /// The best page size, if the route takes `limit`; otherwise Okta decides.
     pub page_max: Option<u32>,
     /// True if Okta pages at all: `q` on users and groups shows the first page and no more.
@@ -17,7 +17,7 @@ pub(super) struct Rules {
     pub left_out: &'static [&'static str],
 }
 
-impl Rules {
+impl ListRules {
     /// Returns the rules of a paged list with this page size.
     pub(super) const fn paged(page_max: u32) -> Self {
         Self {

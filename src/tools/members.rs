@@ -11,10 +11,10 @@ use super::converge::{groups_of, logged};
 use super::cost::A_LOGIN;
 use super::groups::foresee_member;
 use super::list::{Limit, follow};
-use super::list_rules::Rules;
+use super::list_rules::ListRules;
 use super::output::{Empty, List, User};
 use super::plan::{DEACTIVATED, Forecast};
-use super::{Cost, Dialogue, Done, Kind, Manifest, Repeat, Step, Stop, Subtool, UserState, resolve};
+use super::{Cost, Done, Idempotency, Manifest, Replay, Run, Stop, Subtool, ToolKind, UserState, resolve};
 
 /// Okta's default page size for members ("List member users"): the fewest requests.
 const MEMBERS_PAGE: u32 = 1000;
@@ -36,7 +36,7 @@ impl Subtool for ListGroupMembers {
     type Output = List<User>;
     const MANIFEST: Manifest = Manifest {
         name: "list_group_members",
-        kind: Kind::Read,
+        kind: ToolKind::Read,
         scope: "okta.groups.read",
         summary: "Lists the users in a group, those not yet active included.",
         not_for: "Not for the number alone, which `list_groups` tells with `expand: \"stats\"`, nor for the \
@@ -46,24 +46,19 @@ impl Subtool for ListGroupMembers {
         examples: &[r#"{"group_id":"00g1emaKYZTWRYYRRTSK"}"#],
     };
 
-    fn repeat(&self) -> Repeat {
-        Repeat::Read
+    fn repeat(&self) -> Idempotency {
+        Idempotency::Read
     }
 
-    fn converse(&self, okta: &mut Dialogue<'_>) -> Step<List<User>> {
+    fn run(&self, okta: &mut Replay<'_>) -> Run<List<User>> {
         let request = Request::get("/api/v1/groups/{groupId}/users", &[&self.group_id]);
-        follow(okta, &request, self.limit, self.after.as_deref(), Rules::paged(MEMBERS_PAGE))
+        follow(okta, &request, self.limit, self.after.as_deref(), ListRules::paged(MEMBERS_PAGE))
     }
 }
 
 /// Returns true if a change of a membership that may have run before did run: the user is already in the wanted
 /// state, or was and another client has undone it since.
-fn ran_before(
-    okta: &mut Dialogue<'_>,
-    group: &GroupId,
-    user: &UserId,
-    is_wanted: bool,
-) -> Result<bool, Stop> {
+fn ran_before(okta: &mut Replay<'_>, group: &GroupId, user: &UserId, is_wanted: bool) -> Result<bool, Stop> {
     let Some(since) = okta.doubt() else { return Ok(false) };
     let groups = groups_of(okta, user)?;
     if groups.iter().any(|id| id == group.as_str()) == is_wanted && !groups.is_empty() {
@@ -75,7 +70,7 @@ fn ran_before(
 
 /// Predicts how a change of a membership would end.
 fn foresee_change(
-    okta: &mut Dialogue<'_>,
+    okta: &mut Replay<'_>,
     group: &GroupId,
     user: &UserKey,
     subtool: &str,
@@ -101,7 +96,7 @@ impl Subtool for AddUserToGroup {
     type Output = Empty;
     const MANIFEST: Manifest = Manifest {
         name: "add_user_to_group",
-        kind: Kind::Write,
+        kind: ToolKind::Write,
         scope: "okta.groups.manage",
         summary: "Puts a user into a group managed in Okta; a member already stays one. The user gains what \
                   the group gives.",
@@ -112,11 +107,11 @@ impl Subtool for AddUserToGroup {
         examples: &[r#"{"group_id":"00g1emaKYZTWRYYRRTSK","user_id":"00u1abCdEfGhIjKlMnOp"}"#],
     };
 
-    fn repeat(&self) -> Repeat {
-        Repeat::Set
+    fn repeat(&self) -> Idempotency {
+        Idempotency::Set
     }
 
-    fn converse(&self, okta: &mut Dialogue<'_>) -> Step<Empty> {
+    fn run(&self, okta: &mut Replay<'_>) -> Run<Empty> {
         let user = resolve::id(&self.user_id, okta)?;
         if !ran_before(okta, &self.group_id, &user, true)? {
             let write = Request::put("/api/v1/groups/{groupId}/users/{userId}", &[&self.group_id, &user]);
@@ -125,7 +120,7 @@ impl Subtool for AddUserToGroup {
         Ok(Done::applied(Empty {}))
     }
 
-    fn foresee(&self, okta: &mut Dialogue<'_>) -> Result<Forecast, Stop> {
+    fn foresee(&self, okta: &mut Replay<'_>) -> Result<Forecast, Stop> {
         foresee_change(okta, &self.group_id, &self.user_id, Self::MANIFEST.name)
     }
 }
@@ -144,7 +139,7 @@ impl Subtool for RemoveUserFromGroup {
     type Output = Empty;
     const MANIFEST: Manifest = Manifest {
         name: "remove_user_from_group",
-        kind: Kind::Write,
+        kind: ToolKind::Write,
         scope: "okta.groups.manage",
         summary: "Takes a user out of a group managed in Okta; who is not in it stays out. The user loses what \
                   the group gave.",
@@ -155,11 +150,11 @@ impl Subtool for RemoveUserFromGroup {
         examples: &[r#"{"group_id":"00g1emaKYZTWRYYRRTSK","user_id":"00u1abCdEfGhIjKlMnOp"}"#],
     };
 
-    fn repeat(&self) -> Repeat {
-        Repeat::Set
+    fn repeat(&self) -> Idempotency {
+        Idempotency::Set
     }
 
-    fn converse(&self, okta: &mut Dialogue<'_>) -> Step<Empty> {
+    fn run(&self, okta: &mut Replay<'_>) -> Run<Empty> {
         let user = resolve::id(&self.user_id, okta)?;
         if !ran_before(okta, &self.group_id, &user, false)? {
             let write = Request::delete("/api/v1/groups/{groupId}/users/{userId}", &[&self.group_id, &user]);
@@ -168,7 +163,7 @@ impl Subtool for RemoveUserFromGroup {
         Ok(Done::applied(Empty {}))
     }
 
-    fn foresee(&self, okta: &mut Dialogue<'_>) -> Result<Forecast, Stop> {
+    fn foresee(&self, okta: &mut Replay<'_>) -> Result<Forecast, Stop> {
         foresee_change(okta, &self.group_id, &self.user_id, Self::MANIFEST.name)
     }
 }

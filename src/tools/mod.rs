@@ -1,7 +1,7 @@
 //! The 28 subtools, each a pure value that states its next move.
 //!
 //! A subtool has no IO, no clock and no retries. It is parsed from arguments, gets Okta's answers so
-//! far, and returns the next request or its end. Its body is written as a straight conversation
+//! far, and returns the next request or its end. Its body is written as a straight sequence of requests
 //! (`okta.ask(request)?`) that is replayed from the start after each answer: an answered question
 //! returns at once, the first unanswered one becomes the next move. Paging, read-merge-write,
 //! preconditions and reconciliation need no further mechanism.
@@ -52,7 +52,7 @@ use plan::{Forecast, Plan};
 
 /// The kind of power that a subtool needs; allow-lists name kinds or subtools.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Kind {
+pub enum ToolKind {
     /// Changes nothing.
     Read,
     /// Makes changes that can be undone.
@@ -63,7 +63,7 @@ pub enum Kind {
     Credentials,
 }
 
-impl Kind {
+impl ToolKind {
     /// Every kind.
     pub const ALL: [Self; 4] = [Self::Read, Self::Write, Self::Destructive, Self::Credentials];
 
@@ -80,7 +80,7 @@ impl Kind {
 
 /// The idempotency class of a request: it decides on a retry if Okta may have executed the request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Repeat {
+pub enum Idempotency {
     /// Changes nothing: retry.
     Read,
     /// Sets a state: retry, Okta answers the same.
@@ -90,10 +90,10 @@ pub enum Repeat {
     /// Moves from one state to the next: read before a retry.
     Transition,
     /// Sends an e-mail or creates a one-time secret each time: never retry blindly.
-    Emit,
+    NonIdempotent,
 }
 
-impl Repeat {
+impl Idempotency {
     /// Returns the name of the class in tables.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -101,7 +101,7 @@ impl Repeat {
             Self::Set => "set",
             Self::Create => "create",
             Self::Transition => "transition",
-            Self::Emit => "emit",
+            Self::NonIdempotent => "emit",
         }
     }
 
@@ -109,7 +109,7 @@ impl Repeat {
     pub fn is_safe(self) -> bool {
         match self {
             Self::Read | Self::Set => true,
-            Self::Create | Self::Transition | Self::Emit => false,
+            Self::Create | Self::Transition | Self::NonIdempotent => false,
         }
     }
 }
@@ -120,7 +120,7 @@ pub struct Manifest {
     /// The name in messages.
     pub name: &'static str,
     /// The kind of power that it needs.
-    pub kind: Kind,
+    pub kind: ToolKind,
     /// The OAuth scope that it needs.
     pub scope: &'static str,
     /// A summary in one or two sentences, for choosing among the 28.
@@ -155,10 +155,10 @@ pub trait Subtool: DeserializeOwned + JsonSchema + Send + Sync + 'static {
     const MEANINGFUL_WHEN_EMPTY: &'static [&'static str] = &[];
 
     /// Returns the idempotency class of its write, with these arguments.
-    fn repeat(&self) -> Repeat;
+    fn repeat(&self) -> Idempotency;
 
     /// Returns the kind of power that these arguments need in addition to the manifest's.
-    fn also_needs(&self) -> Option<Kind> {
+    fn also_needs(&self) -> Option<ToolKind> {
         None
     }
 
@@ -167,18 +167,18 @@ pub trait Subtool: DeserializeOwned + JsonSchema + Send + Sync + 'static {
         false
     }
 
-    /// Conducts the whole conversation with Okta, from the first question to the result.
-    fn converse(&self, okta: &mut Dialogue<'_>) -> Step<Self::Output>;
+    /// Runs the whole subtool, from the first question to Okta to the result.
+    fn run(&self, okta: &mut Replay<'_>) -> Run<Self::Output>;
 
     /// Predicts how its first write would end, as far as reads tell. Called after the reads of
-    /// [`Self::converse`] have shown no reason not to write. A stop is the failure that Okta would give.
-    fn foresee(&self, _okta: &mut Dialogue<'_>) -> Result<Forecast, Stop> {
+    /// [`Self::run`] have shown no reason not to write. A stop is the failure that Okta would give.
+    fn foresee(&self, _okta: &mut Replay<'_>) -> Result<Forecast, Stop> {
         Ok(Forecast::applied())
     }
 }
 
-/// The state of a conversation: completed, or stopped.
-pub type Step<T> = Result<Done<T>, Stop>;
+/// The state of a run: completed, or stopped.
+pub type Run<T> = Result<Done<T>, Stop>;
 
 /// A successful end.
 #[derive(Debug)]
@@ -206,7 +206,7 @@ impl<T> Done<T> {
     }
 }
 
-/// The reason why a conversation stopped.
+/// The reason why a run stopped.
 #[derive(Debug)]
 pub enum Stop {
     /// The question has no answer yet.
@@ -325,11 +325,11 @@ impl<'a> Setting<'a> {
 
 /// One question and its outcome.
 #[derive(Debug, Clone)]
-pub enum Turn {
+pub enum HistoryEntry {
     /// Okta answered.
-    Said(Exchange),
+    Answered(Exchange),
     /// No answer came, and Okta may have executed the request.
-    Unclear {
+    Unknown {
         /// The request.
         request: Request,
         /// The time of sending, by our clock.
@@ -337,28 +337,28 @@ pub enum Turn {
     },
 }
 
-impl Turn {
+impl HistoryEntry {
     /// Returns the request.
     pub fn request(&self) -> &Request {
         match self {
-            Self::Said(exchange) => &exchange.request,
-            Self::Unclear { request, .. } => request,
+            Self::Answered(exchange) => &exchange.request,
+            Self::Unknown { request, .. } => request,
         }
     }
 
     /// Returns Okta's answer, if there is one.
     pub fn response(&self) -> Option<&Response> {
         match self {
-            Self::Said(exchange) => Some(&exchange.response),
-            Self::Unclear { .. } => None,
+            Self::Answered(exchange) => Some(&exchange.response),
+            Self::Unknown { .. } => None,
         }
     }
 }
 
 /// The questions and answers so far, replayed from the start.
 #[derive(Debug)]
-pub struct Dialogue<'a> {
-    past: std::slice::Iter<'a, Turn>,
+pub struct Replay<'a> {
+    past: std::slice::Iter<'a, HistoryEntry>,
     setting: Setting<'a>,
     /// The time since when Okta may have executed a write of this invocation, by our clock.
     doubt: Option<Timestamp>,
@@ -369,9 +369,9 @@ pub struct Dialogue<'a> {
     history_length: usize,
 }
 
-impl<'a> Dialogue<'a> {
-    /// Starts a conversation with this history.
-    pub fn new(history: &'a [Turn], setting: Setting<'a>) -> Self {
+impl<'a> Replay<'a> {
+    /// Starts a replay of this history.
+    pub fn new(history: &'a [HistoryEntry], setting: Setting<'a>) -> Self {
         Self {
             past: history.iter(),
             setting,
@@ -386,18 +386,18 @@ impl<'a> Dialogue<'a> {
     ///
     /// # Panics
     /// If the outcome of a write is unclear: such writes are asked with [`Self::attempt`].
-    pub fn ask(&mut self, request: Request) -> Result<Reply<'a>, Stop> {
+    pub fn ask(&mut self, request: Request) -> Result<OktaReply<'a>, Stop> {
         Ok(self.attempt(request)?.expect("only who attempts a write hears that its outcome is unclear"))
     }
 
     /// Returns the answer to a write; `None` if the outcome is unclear.
-    pub fn attempt(&mut self, request: Request) -> Result<Option<Reply<'a>>, Stop> {
+    pub fn attempt(&mut self, request: Request) -> Result<Option<OktaReply<'a>>, Stop> {
         if self.setting.is_dry_run {
             return self.look_up(request).map(Some);
         }
         match self.past.next() {
-            Some(Turn::Said(exchange)) => Ok(Some(Reply(exchange))),
-            Some(Turn::Unclear { sent, .. }) => {
+            Some(HistoryEntry::Answered(exchange)) => Ok(Some(OktaReply(exchange))),
+            Some(HistoryEntry::Unknown { sent, .. }) => {
                 self.doubt.get_or_insert(*sent);
                 self.setting.is_settled = false;
                 Ok(None)
@@ -407,14 +407,14 @@ impl<'a> Dialogue<'a> {
     }
 
     /// Returns the answer to a question of a dry run: nothing is written, so equal questions have equal answers.
-    fn look_up(&mut self, request: Request) -> Result<Reply<'a>, Stop> {
+    fn look_up(&mut self, request: Request) -> Result<OktaReply<'a>, Stop> {
         let exchange = self.past.as_slice().iter().find_map(|turn| match turn {
-            Turn::Said(exchange) => (exchange.request == request).then_some(exchange),
-            Turn::Unclear { .. } => None,
+            HistoryEntry::Answered(exchange) => (exchange.request == request).then_some(exchange),
+            HistoryEntry::Unknown { .. } => None,
         });
         let exchange = exchange.ok_or_else(|| Stop::Send(Box::new(request)))?;
         self.asked.push(exchange.request.bucket());
-        Ok(Reply(exchange))
+        Ok(OktaReply(exchange))
     }
 
     /// Returns the time since when Okta may have executed a write of this invocation, by Okta's clock less the
@@ -451,9 +451,9 @@ const CLOCKS_DIFFER: Duration = Duration::from_secs(2);
 
 /// Okta's answer to one question: a success or a refusal, never a transient failure.
 #[derive(Debug, Clone, Copy)]
-pub struct Reply<'a>(&'a Exchange);
+pub struct OktaReply<'a>(&'a Exchange);
 
-impl<'a> Reply<'a> {
+impl<'a> OktaReply<'a> {
     /// Returns the request, with the page size that Okta answered.
     fn request(self) -> &'a Request {
         &self.0.request
@@ -506,33 +506,38 @@ const LAG_PAUSE: Duration = Duration::from_millis(500);
 /// A subtool of any type.
 pub trait Tool: Send + Sync {
     /// Returns the next move after this history, which begins at the start.
-    fn next(&self, history: &[Turn], setting: Setting<'_>) -> Move;
+    fn next(&self, history: &[HistoryEntry], setting: Setting<'_>) -> Move;
     /// Returns the next move after this history, for a driver that keeps the list in progress: it need not repeat
     /// the history after [`Pager::turns_before`].
-    fn resume(&self, _list: &mut Option<Box<Pager>>, history: &[Turn], setting: Setting<'_>) -> Move {
+    fn resume(&self, _list: &mut Option<Box<Pager>>, history: &[HistoryEntry], setting: Setting<'_>) -> Move {
         self.next(history, setting)
     }
     /// See [`Subtool::repeat`].
-    fn repeat(&self) -> Repeat;
+    fn repeat(&self) -> Idempotency;
     /// See [`Subtool::also_needs`].
-    fn also_needs(&self) -> Option<Kind>;
+    fn also_needs(&self) -> Option<ToolKind>;
     /// See [`Subtool::mints_secret`].
     fn mints_secret(&self) -> bool;
 }
 
 impl<T: Subtool> Tool for T {
-    fn next(&self, history: &[Turn], setting: Setting<'_>) -> Move {
+    fn next(&self, history: &[HistoryEntry], setting: Setting<'_>) -> Move {
         self.resume(&mut None, history, setting)
     }
 
-    fn resume(&self, list: &mut Option<Box<Pager>>, history: &[Turn], mut setting: Setting<'_>) -> Move {
-        if setting.is_dry_run && Subtool::repeat(self) != Repeat::Read {
+    fn resume(
+        &self,
+        list: &mut Option<Box<Pager>>,
+        history: &[HistoryEntry],
+        mut setting: Setting<'_>,
+    ) -> Move {
+        if setting.is_dry_run && Subtool::repeat(self) != Idempotency::Read {
             return plan::next(self, history, setting);
         }
         setting.is_dry_run = false; // a read is simply done
-        let mut okta = Dialogue::new(history, setting);
+        let mut okta = Replay::new(history, setting);
         okta.list = list.take();
-        let step = self.converse(&mut okta);
+        let step = self.run(&mut okta);
         *list = okta.list;
         match step {
             Ok(Done { effect, output }) => {
@@ -545,11 +550,11 @@ impl<T: Subtool> Tool for T {
         }
     }
 
-    fn repeat(&self) -> Repeat {
+    fn repeat(&self) -> Idempotency {
         Subtool::repeat(self)
     }
 
-    fn also_needs(&self) -> Option<Kind> {
+    fn also_needs(&self) -> Option<ToolKind> {
         Subtool::also_needs(self)
     }
 

@@ -17,9 +17,9 @@ use crate::domain::page::{each_item, uuid};
 use crate::domain::result::{ErrorCode, Failure};
 
 use super::cursor::Cursor;
-use super::list_rules::Rules;
+use super::list_rules::ListRules;
 use super::output::{List, Remaining, Stopped};
-use super::{Bounds, Dialogue, Listing, Reply, Stop};
+use super::{Bounds, Listing, OktaReply, Replay, Stop};
 
 /// The bytes of a list's result besides its items, its cursor and the message about an early end: names, numbers,
 /// left-out statuses.
@@ -35,7 +35,7 @@ const PAGE_MIN: u32 = 10;
 /// A list in progress.
 #[derive(Debug)]
 pub struct Pager {
-    rules: Rules,
+    rules: ListRules,
     /// The fingerprint of the list's arguments.
     of: String,
     /// The request for the page at its place, without a page size.
@@ -149,7 +149,7 @@ impl Pager {
         of: String,
         at: Option<Cursor>,
         wanted: usize,
-        rules: Rules,
+        rules: ListRules,
         turns_before: usize,
     ) -> Self {
         let (after, skip) = at.map_or((None, 0), |cursor| (cursor.after, cursor.skip));
@@ -181,7 +181,7 @@ impl Pager {
     ///
     /// # Errors
     /// If the next page has to be requested, or an answer is not a page.
-    pub(super) fn follow(&mut self, okta: &mut Dialogue<'_>) -> Result<ListEnd, Stop> {
+    pub(super) fn follow(&mut self, okta: &mut Replay<'_>) -> Result<ListEnd, Stop> {
         let bounds = okta.bounds();
         loop {
             if self.pages > 0 && bounds.is_overdue && okta.is_caught_up() {
@@ -212,7 +212,7 @@ impl Pager {
     }
 
     /// Reads one page; returns `None` if the list continues with another.
-    fn read(&mut self, reply: Reply<'_>, bounds: Bounds<'_>) -> Result<Option<ListEnd>, Stop> {
+    fn read(&mut self, reply: OktaReply<'_>, bounds: Bounds<'_>) -> Result<Option<ListEnd>, Stop> {
         let response = reply.success()?;
         let asked = reply.request().query_value("limit").and_then(|limit| limit.parse().ok());
         self.note_page_size(asked);
@@ -434,7 +434,7 @@ fn digest(cursor: &str) -> u64 {
 }
 
 /// Returns the request for the page at Okta's cursor.
-fn resume(first: &Request, after: Option<&str>, rules: Rules) -> Request {
+fn resume(first: &Request, after: Option<&str>, rules: ListRules) -> Request {
     let Some(after) = after else { return first.clone() };
     let mut request = first.clone();
     request.query.retain(|(name, _)| !rules.not_with_after.contains(&name.as_str()));

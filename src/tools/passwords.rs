@@ -9,12 +9,12 @@ use crate::domain::bucket::Bucket;
 use crate::domain::http::Request;
 use crate::domain::ids::UserKey;
 
-use super::converge::{Settled, settle, unknown};
+use super::converge::{Converged, settle, unknown};
 use super::output::{Expiry, PasswordReset};
 use super::plan::{Forecast, HAS_PASSWORD, MASTERED};
 use super::steps::{Emitted, Leading, Led, emitted, foresee, step};
 use super::{
-    Cost, Dialogue, Done, Kind, Manifest, Repeat, Step, Stop, Subtool, or_default, or_yes, resolve, yes,
+    Cost, Done, Idempotency, Manifest, Replay, Run, Stop, Subtool, ToolKind, or_default, or_yes, resolve, yes,
 };
 
 /// Sends or mints a password reset.
@@ -37,7 +37,7 @@ impl Subtool for ResetUserPassword {
     type Output = PasswordReset;
     const MANIFEST: Manifest = Manifest {
         name: "reset_user_password",
-        kind: Kind::Credentials,
+        kind: ToolKind::Credentials,
         scope: "okta.users.manage",
         summary: "Starts a password reset: the user cannot sign in until it is done, and each call sends \
                   another mail. With `send_email: false` the result holds the link: a one-time secret, so \
@@ -53,15 +53,15 @@ impl Subtool for ResetUserPassword {
         ],
     };
 
-    fn repeat(&self) -> Repeat {
-        Repeat::Emit
+    fn repeat(&self) -> Idempotency {
+        Idempotency::NonIdempotent
     }
 
     fn mints_secret(&self) -> bool {
         !self.send_email
     }
 
-    fn converse(&self, okta: &mut Dialogue<'_>) -> Step<PasswordReset> {
+    fn run(&self, okta: &mut Replay<'_>) -> Run<PasswordReset> {
         #[derive(Deserialize)]
         #[serde(rename_all = "camelCase")]
         struct Reset {
@@ -71,7 +71,7 @@ impl Subtool for ResetUserPassword {
         let write = Request::post("/api/v1/users/{userId}/lifecycle/reset_password", &[&user])
             .query("sendEmail", self.send_email)
             .query_opt("revokeSessions", self.revoke_sessions.then_some(true));
-        let look = |okta: &mut Dialogue<'_>, since| match emitted(okta, &user, &RESET, since)? {
+        let look = |okta: &mut Replay<'_>, since| match emitted(okta, &user, &RESET, since)? {
             Emitted::Not => Ok(None),
             Emitted::Surely if self.send_email => Ok(Some(())),
             Emitted::Surely => Err(unknown(
@@ -79,8 +79,8 @@ impl Subtool for ResetUserPassword {
             )),
         };
         let reply = match settle(okta, &write, look)? {
-            Settled::Found(()) => return Ok(Done::applied(PasswordReset::default())),
-            Settled::Said(reply) => reply,
+            Converged::Found(()) => return Ok(Done::applied(PasswordReset::default())),
+            Converged::Said(reply) => reply,
         };
         if self.send_email {
             reply.success()?;
@@ -92,7 +92,7 @@ impl Subtool for ResetUserPassword {
         Ok(Done::applied(PasswordReset { reset_password_url, link_missing, note }))
     }
 
-    fn foresee(&self, okta: &mut Dialogue<'_>) -> Result<Forecast, Stop> {
+    fn foresee(&self, okta: &mut Replay<'_>) -> Result<Forecast, Stop> {
         let user = resolve::user(&self.user_id, okta)?;
         Ok(foresee(okta, &user, &RESET)?.without(&[MASTERED, HAS_PASSWORD]))
     }
@@ -133,7 +133,7 @@ impl Subtool for ExpireUserPassword {
     type Output = Expiry;
     const MANIFEST: Manifest = Manifest {
         name: "expire_user_password",
-        kind: Kind::Credentials,
+        kind: ToolKind::Credentials,
         scope: "okta.users.manage",
         summary: "Makes the user choose a new password at the next sign-in. With `temp_password: true` a \
                   temporary one replaces it and is in the result: a one-time secret, so `reply_to` is \
@@ -147,15 +147,15 @@ impl Subtool for ExpireUserPassword {
         ],
     };
 
-    fn repeat(&self) -> Repeat {
-        if self.temp_password { Repeat::Emit } else { Repeat::Transition }
+    fn repeat(&self) -> Idempotency {
+        if self.temp_password { Idempotency::NonIdempotent } else { Idempotency::Transition }
     }
 
     fn mints_secret(&self) -> bool {
         self.temp_password
     }
 
-    fn converse(&self, okta: &mut Dialogue<'_>) -> Step<Expiry> {
+    fn run(&self, okta: &mut Replay<'_>) -> Run<Expiry> {
         #[derive(Deserialize)]
         #[serde(rename_all = "camelCase")]
         struct Temporary {
@@ -169,15 +169,15 @@ impl Subtool for ExpireUserPassword {
             let route = "/api/v1/users/{userId}/lifecycle/expire_password_with_temp_password";
             let write = Request::post(route, &[&user])
                 .query_opt("revokeSessions", self.revoke_sessions.then_some(true));
-            let look = |okta: &mut Dialogue<'_>, since| match emitted(okta, &user, &EXPIRY, since)? {
+            let look = |okta: &mut Replay<'_>, since| match emitted(okta, &user, &EXPIRY, since)? {
                 Emitted::Not => Ok(None::<Temporary>),
                 Emitted::Surely => Err(unknown(
                     "a temporary password was set, and it was lost with Okta's answer; ask for another",
                 )),
             };
             let Temporary { temp_password } = match settle(okta, &write, look)? {
-                Settled::Found(temporary) => temporary,
-                Settled::Said(reply) => reply.read()?,
+                Converged::Found(temporary) => temporary,
+                Converged::Said(reply) => reply.read()?,
             };
             return Ok(Done::applied(Expiry::Temporary(temp_password)));
         }
@@ -192,7 +192,7 @@ impl Subtool for ExpireUserPassword {
         }
     }
 
-    fn foresee(&self, okta: &mut Dialogue<'_>) -> Result<Forecast, Stop> {
+    fn foresee(&self, okta: &mut Replay<'_>) -> Result<Forecast, Stop> {
         let user = resolve::user(&self.user_id, okta)?;
         Ok(foresee(okta, &user, &EXPIRY)?.without(&[MASTERED, HAS_PASSWORD]))
     }

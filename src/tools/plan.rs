@@ -1,6 +1,6 @@
 //! Dry runs: the requests that a write would send and Okta's likely answer, found by reads alone.
 //!
-//! The subtool's own conversation runs up to its first write; then the subtool predicts from reads how
+//! The subtool itself runs up to its first write; then it predicts from reads how
 //! that write would end. Invariant: only GETs are sent.
 
 use std::collections::BTreeMap;
@@ -13,7 +13,7 @@ use crate::domain::link;
 use crate::domain::okta_error::OktaError;
 use crate::domain::result::{Effect, ErrorCode, Failure};
 
-use super::{Dialogue, Done, Move, Setting, Stop, Subtool, Turn};
+use super::{Done, HistoryEntry, Move, Replay, Setting, Stop, Subtool};
 
 /// The plan of a write.
 #[derive(Debug, Default)]
@@ -119,9 +119,9 @@ impl Forecast {
 }
 
 /// Returns the next move of a subtool in a dry run.
-pub(super) fn next<T: Subtool>(tool: &T, history: &[Turn], setting: Setting<'_>) -> Move {
-    let mut okta = Dialogue::new(history, setting);
-    let told = tool.converse(&mut okta);
+pub(super) fn next<T: Subtool>(tool: &T, history: &[HistoryEntry], setting: Setting<'_>) -> Move {
+    let mut okta = Replay::new(history, setting);
+    let told = tool.run(&mut okta);
     let mut plan = Plan::default();
     okta.asked.drain(..).for_each(|bucket| plan.count(bucket));
     let forecast = match told {
@@ -200,7 +200,7 @@ const HIDDEN: &str = "groups or applications that would be lost, which this cred
 
 /// Reads the objects that would be lost, up to one page, with their names.
 pub(super) fn lost(
-    okta: &mut Dialogue<'_>,
+    okta: &mut Replay<'_>,
     request: Request,
     not_checked: &mut Vec<&'static str>,
 ) -> Result<Vec<Lost>, Stop> {

@@ -12,7 +12,7 @@ use crate::domain::json::{self, Object};
 
 /// The JSON type of an argument.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
+enum JsonType {
     /// A string or an enumeration of strings.
     Text,
     Flag,
@@ -21,7 +21,7 @@ enum Kind {
     Object,
 }
 
-impl Kind {
+impl JsonType {
     /// Reads the type of a schema, ignoring that it may also be `null`.
     fn of(schema: &Value) -> Self {
         if let Some(either) = schema["anyOf"].as_array().or_else(|| schema["oneOf"].as_array()) {
@@ -64,25 +64,25 @@ fn document(text: &str, begins: char) -> Option<Box<RawValue>> {
 
 /// One argument.
 #[derive(Debug)]
-struct Argument {
+struct ArgumentShape {
     name: String,
-    kind: Kind,
+    kind: JsonType,
     /// True if an empty text means absent.
     is_absent_when_empty: bool,
 }
 
 /// The arguments of a subtool and their types.
 #[derive(Debug)]
-pub struct Shape(Vec<Argument>);
+pub struct Shape(Vec<ArgumentShape>);
 
 impl Shape {
     /// Reads the schema of an object. An empty text means absent for an optional member, except for the members in
     /// `meaningful_when_empty`.
     pub fn of(schema: &Value, meaningful_when_empty: &[&str]) -> Self {
         let required = schema["required"].as_array().map(Vec::as_slice).unwrap_or_default();
-        let argument = |(name, schema): (&String, &Value)| Argument {
+        let argument = |(name, schema): (&String, &Value)| ArgumentShape {
             name: name.clone(),
-            kind: Kind::of(schema),
+            kind: JsonType::of(schema),
             is_absent_when_empty: !required.iter().any(|required| required == name)
                 && !meaningful_when_empty.contains(&name.as_str()),
         };
@@ -99,9 +99,9 @@ impl Shape {
     pub fn typed(&self, raw: &RawValue) -> Option<Box<RawValue>> {
         let mut object: Object = serde_json::from_str(raw.get()).ok()?;
         let mut is_changed = false;
-        for Argument { name, kind, is_absent_when_empty } in &self.0 {
+        for ArgumentShape { name, kind, is_absent_when_empty } in &self.0 {
             let Some(value) = object.get(name) else { continue };
-            if *kind == Kind::Integer
+            if *kind == JsonType::Integer
                 && let Some(number) = whole(value.get())
             {
                 object.set(name, number);

@@ -4,7 +4,7 @@ use crate::domain::http::Request;
 use crate::domain::ids::{PathSegment, UserId, UserKey, excerpt};
 use crate::domain::result::{ErrorCode, Failure};
 
-use super::{Dialogue, Reply, Stop, UserState};
+use super::{OktaReply, Replay, Stop, UserState};
 
 /// The name of the argument that names a user, in every subtool that has one.
 const USER_ID: &str = "user_id";
@@ -12,7 +12,7 @@ const USER_ID: &str = "user_id";
 /// Returns the key for a path. Ids and e-mail-shaped logins are used as they are. Any other key is read
 /// first: Okta also accepts a short name (`jane` for `jane@example.com`) while it is unambiguous, and a
 /// subtool must not act on an arbitrary user.
-pub(super) fn user(key: &UserKey, okta: &mut Dialogue<'_>) -> Result<UserId, Stop> {
+pub(super) fn user(key: &UserKey, okta: &mut Replay<'_>) -> Result<UserId, Stop> {
     if key.as_str().contains('/') {
         return by_search(key, okta);
     }
@@ -25,7 +25,7 @@ pub(super) fn user(key: &UserKey, okta: &mut Dialogue<'_>) -> Result<UserId, Sto
 /// Returns the user's id, read if the key may be a login: for bodies and for paths below groups and
 /// applications, which accept nothing else (Okta's OpenAPI: `userId` is "ID of an existing Okta user",
 /// while `/users/{id}` takes "an ID, login, or login shortname").
-pub(super) fn id(key: &UserKey, okta: &mut Dialogue<'_>) -> Result<UserId, Stop> {
+pub(super) fn id(key: &UserKey, okta: &mut Replay<'_>) -> Result<UserId, Stop> {
     if key.as_str().contains('/') {
         by_search(key, okta)
     } else if key.is_id_shaped() {
@@ -37,7 +37,7 @@ pub(super) fn id(key: &UserKey, okta: &mut Dialogue<'_>) -> Result<UserId, Stop>
 
 /// Searches for a user whose login holds a slash. Such a login cannot be part of a path in any encoding
 /// (Okta answers 405, okta-sdk-nodejs issue 430).
-fn found_by_search(key: &UserKey, okta: &mut Dialogue<'_>) -> Result<Option<UserState>, Stop> {
+fn found_by_search(key: &UserKey, okta: &mut Replay<'_>) -> Result<Option<UserState>, Stop> {
     let literal = serde_json::to_string(key).expect("a string serializes");
     let search = format!("profile.login eq {literal}");
     let found: Vec<UserState> =
@@ -45,7 +45,7 @@ fn found_by_search(key: &UserKey, okta: &mut Dialogue<'_>) -> Result<Option<User
     Ok(found.into_iter().find(|user| is_login(user, key)))
 }
 
-fn by_search(key: &UserKey, okta: &mut Dialogue<'_>) -> Result<UserId, Stop> {
+fn by_search(key: &UserKey, okta: &mut Replay<'_>) -> Result<UserId, Stop> {
     match found_by_search(key, okta)? {
         Some(user) => UserId::from_okta(&user.id).map_err(|_| Stop::unreadable()),
         None => {
@@ -57,7 +57,7 @@ fn by_search(key: &UserKey, okta: &mut Dialogue<'_>) -> Result<UserId, Stop> {
 }
 
 /// Returns the user with this login, if there is one.
-pub(super) fn is_there(key: &UserKey, okta: &mut Dialogue<'_>) -> Result<Option<UserState>, Stop> {
+pub(super) fn is_there(key: &UserKey, okta: &mut Replay<'_>) -> Result<Option<UserState>, Stop> {
     if key.as_str().contains('/') {
         return found_by_search(key, okta);
     }
@@ -70,7 +70,7 @@ pub(super) fn is_there(key: &UserKey, okta: &mut Dialogue<'_>) -> Result<Option<
     Ok(is_login(&user, key).then_some(user))
 }
 
-fn by_reading(key: &UserKey, okta: &mut Dialogue<'_>) -> Result<UserId, Stop> {
+fn by_reading(key: &UserKey, okta: &mut Replay<'_>) -> Result<UserId, Stop> {
     let user: UserState = read(key, okta)?.read()?;
     if user.id == key.as_str() || is_login(&user, key) {
         return UserId::from_okta(&user.id).map_err(|_| Stop::unreadable());
@@ -80,7 +80,7 @@ fn by_reading(key: &UserKey, okta: &mut Dialogue<'_>) -> Result<UserId, Stop> {
 }
 
 /// Reads a user by a key that is valid in a path.
-pub(super) fn read<'a>(key: &impl PathSegment, okta: &mut Dialogue<'a>) -> Result<Reply<'a>, Stop> {
+pub(super) fn read<'a>(key: &impl PathSegment, okta: &mut Replay<'a>) -> Result<OktaReply<'a>, Stop> {
     okta.ask(reading(key))
 }
 

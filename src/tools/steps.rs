@@ -8,9 +8,9 @@ use crate::domain::ids::{UserId, excerpt};
 use crate::domain::okta_error::OktaError;
 use crate::domain::result::Effect;
 
-use super::converge::{Settled, effect, is_since, logged, look_for, settle, unknown};
+use super::converge::{Converged, effect, is_since, logged, look_for, settle, unknown};
 use super::plan::{FROM_STATUS, Forecast};
-use super::{Dialogue, LAG_PAUSE, Reply, Stop, UserState, resolve};
+use super::{LAG_PAUSE, OktaReply, Replay, Stop, UserState, resolve};
 
 /// One lifecycle step, as far as reconciliation needs it.
 pub(super) struct Leading<'s> {
@@ -34,22 +34,22 @@ pub(super) struct Leading<'s> {
 /// The result of a step.
 pub(super) enum Led<'a> {
     /// Okta took the step and answered.
-    Did(Reply<'a>),
+    Did(OktaReply<'a>),
     /// The user is in the resulting status, or was and has moved on.
-    There(Effect, Option<Reply<'a>>),
+    There(Effect, Option<OktaReply<'a>>),
 }
 
 /// Takes a step that is idempotent.
 pub(super) fn step<'a>(
-    okta: &mut Dialogue<'a>,
+    okta: &mut Replay<'a>,
     user: &UserId,
     write: &Request,
     leading: &Leading<'_>,
 ) -> Result<Led<'a>, Stop> {
     match settle(okta, write, |okta, since| look(okta, user, leading, since))? {
-        Settled::Found((effect, reply)) => Ok(Led::There(effect, reply)),
-        Settled::Said(reply) if reply.is_success() => Ok(Led::Did(reply)),
-        Settled::Said(refused) => {
+        Converged::Found((effect, reply)) => Ok(Led::There(effect, reply)),
+        Converged::Said(reply) if reply.is_success() => Ok(Led::Did(reply)),
+        Converged::Said(refused) => {
             let (effect, reply) = already(okta, user, refused, leading)?;
             Ok(Led::There(effect, Some(reply)))
         }
@@ -62,10 +62,10 @@ const READS_MAX: usize = 4;
 /// Reads a user until no step like this one is in progress, or after some reads: Okta activates in the
 /// background.
 pub(super) fn settled<'a>(
-    okta: &mut Dialogue<'a>,
+    okta: &mut Replay<'a>,
     read: Request,
     leading: &Leading<'_>,
-) -> Result<Option<(UserState, Reply<'a>)>, Stop> {
+) -> Result<Option<(UserState, OktaReply<'a>)>, Stop> {
     let Some(mut reply) = look_for(okta, read)? else { return Ok(None) };
     let mut state: UserState = reply.read()?;
     for _ in 1..READS_MAX {
@@ -89,11 +89,11 @@ impl UserState {
 
 /// Returns the effect if an uncertain step was taken, by the user's status or, if that has changed since, by the log.
 pub(super) fn look<'a>(
-    okta: &mut Dialogue<'a>,
+    okta: &mut Replay<'a>,
     user: &UserId,
     leading: &Leading<'_>,
     since: Timestamp,
-) -> Result<Option<(Effect, Option<Reply<'a>>)>, Stop> {
+) -> Result<Option<(Effect, Option<OktaReply<'a>>)>, Stop> {
     let Some((state, reply)) = settled(okta, resolve::reading(user), leading)? else { return Ok(None) };
     if leading.to.contains(&state.status.as_str()) {
         return Ok(Some((effect(state.status_changed, Some(since)), Some(reply))));
@@ -108,11 +108,7 @@ pub(super) fn look<'a>(
 }
 
 /// Predicts how a step would end, from the user's status.
-pub(super) fn foresee(
-    okta: &mut Dialogue<'_>,
-    user: &UserId,
-    leading: &Leading<'_>,
-) -> Result<Forecast, Stop> {
+pub(super) fn foresee(okta: &mut Replay<'_>, user: &UserId, leading: &Leading<'_>) -> Result<Forecast, Stop> {
     let state: UserState = resolve::read(user, okta)?.read()?;
     let is_in = |statuses: &[&str]| statuses.contains(&state.status.as_str());
     if is_in(leading.from) {
@@ -130,11 +126,11 @@ pub(super) fn foresee(
 /// Returns the user after a refusal, if it is already in the resulting status. In a status that the step starts
 /// from, the status is not why Okta refuses (a directory may master the user, say), so Okta's own error is returned.
 pub(super) fn already<'a>(
-    okta: &mut Dialogue<'a>,
+    okta: &mut Replay<'a>,
     user: &UserId,
-    refusal: Reply<'_>,
+    refusal: OktaReply<'_>,
     leading: &Leading<'_>,
-) -> Result<(Effect, Reply<'a>), Stop> {
+) -> Result<(Effect, OktaReply<'a>), Stop> {
     let error = refusal.error();
     if !error.is(leading.refusal) {
         return Err(Stop::Refused(Box::new(error)));
@@ -166,7 +162,7 @@ pub(super) enum Emitted {
 
 /// Reports if a step that sends an e-mail or creates a secret each time was taken since then.
 pub(super) fn emitted(
-    okta: &mut Dialogue<'_>,
+    okta: &mut Replay<'_>,
     user: &UserId,
     leading: &Leading<'_>,
     since: Timestamp,

@@ -13,11 +13,11 @@ use crate::domain::result::{ErrorCode, Failure};
 use super::converge::{has_all, is_since, look_for, moment};
 use super::cursor;
 use super::list::{Limit, follow};
-use super::list_rules::Rules;
+use super::list_rules::ListRules;
 use super::output::{AppLink, Empty, Group, List, User};
 use super::plan::{ATTRIBUTES, Forecast, MASTERED, PASSWORD_POLICY, UNIQUE};
 use super::{
-    Cost, Dialogue, Done, Kind, LAG_PAUSE, Manifest, Repeat, Reply, Step, Stop, Subtool, UserState,
+    Cost, Done, Idempotency, LAG_PAUSE, Manifest, OktaReply, Replay, Run, Stop, Subtool, ToolKind, UserState,
     lifecycle, or_default, resolve,
 };
 
@@ -36,7 +36,7 @@ impl Subtool for GetUser {
     type Output = User;
     const MANIFEST: Manifest = Manifest {
         name: "get_user",
-        kind: Kind::Read,
+        kind: ToolKind::Read,
         scope: "okta.users.read",
         summary: "Reads one user by id, login or unambiguous short name, deactivated ones included; what was \
                   just written shows at once.",
@@ -46,11 +46,11 @@ impl Subtool for GetUser {
         examples: &[r#"{"user_id":"jane@example.com"}"#, r#"{"user_id":"00u1abCdEfGhIjKlMnOp"}"#],
     };
 
-    fn repeat(&self) -> Repeat {
-        Repeat::Read
+    fn repeat(&self) -> Idempotency {
+        Idempotency::Read
     }
 
-    fn converse(&self, okta: &mut Dialogue<'_>) -> Step<User> {
+    fn run(&self, okta: &mut Replay<'_>) -> Run<User> {
         let user = if self.user_id.as_str().contains('/') {
             resolve::user(&self.user_id, okta)?
         } else {
@@ -131,7 +131,7 @@ impl Subtool for ListUsers {
     type Output = List<User>;
     const MANIFEST: Manifest = Manifest {
         name: "list_users",
-        kind: Kind::Read,
+        kind: ToolKind::Read,
         scope: "okta.users.read",
         summary: "Lists users, chosen by `search` (best), `filter` or `q`; without them, everybody except \
                   deactivated users.",
@@ -148,11 +148,11 @@ impl Subtool for ListUsers {
         ],
     };
 
-    fn repeat(&self) -> Repeat {
-        Repeat::Read
+    fn repeat(&self) -> Idempotency {
+        Idempotency::Read
     }
 
-    fn converse(&self, okta: &mut Dialogue<'_>) -> Step<List<User>> {
+    fn run(&self, okta: &mut Replay<'_>) -> Run<List<User>> {
         let choice = (self.search.is_some(), self.filter.is_some(), self.q.is_some());
         check_choice(choice, self.sort_by.is_some(), self.sort_order.is_some())?;
         let has_choice = choice != (false, false, false);
@@ -168,10 +168,10 @@ impl Subtool for ListUsers {
             .query_opt("sortBy", self.sort_by.as_deref())
             .query_opt("sortOrder", self.sort_order.map(SortOrder::as_str));
         let hides_deprovisioned = self.q.is_some() || !(has_choice || self.include_deprovisioned);
-        let rules = Rules {
+        let rules = ListRules {
             is_paged: self.q.is_none(),
             left_out: if hides_deprovisioned { &["DEPROVISIONED"] } else { &[] },
-            ..Rules::paged(USERS_PAGE)
+            ..ListRules::paged(USERS_PAGE)
         };
         follow(okta, &request, self.limit, self.after.as_deref(), rules)
     }
@@ -201,7 +201,7 @@ impl Subtool for UpdateUser {
     type Output = User;
     const MANIFEST: Manifest = Manifest {
         name: "update_user",
-        kind: Kind::Write,
+        kind: ToolKind::Write,
         scope: "okta.users.manage",
         summary: "Changes the given attributes of a user and leaves the others alone; `null` clears one. \
                   Setting a password through `credentials` needs the kind `credentials` too.",
@@ -215,15 +215,15 @@ impl Subtool for UpdateUser {
         ],
     };
 
-    fn repeat(&self) -> Repeat {
-        Repeat::Set
+    fn repeat(&self) -> Idempotency {
+        Idempotency::Set
     }
 
-    fn also_needs(&self) -> Option<Kind> {
-        self.credentials.as_ref().map(|_| Kind::Credentials)
+    fn also_needs(&self) -> Option<ToolKind> {
+        self.credentials.as_ref().map(|_| ToolKind::Credentials)
     }
 
-    fn converse(&self, okta: &mut Dialogue<'_>) -> Step<User> {
+    fn run(&self, okta: &mut Replay<'_>) -> Run<User> {
         if self.profile.is_none() && self.credentials.is_none() {
             return Err(Stop::argument("profile", "give `profile`, `credentials` or both"));
         }
@@ -253,7 +253,7 @@ impl Subtool for UpdateUser {
         Err(Stop::Refused(Box::new(refusal)))
     }
 
-    fn foresee(&self, okta: &mut Dialogue<'_>) -> Result<Forecast, Stop> {
+    fn foresee(&self, okta: &mut Replay<'_>) -> Result<Forecast, Stop> {
         let user = resolve::user(&self.user_id, okta)?;
         let state: UserState = resolve::read(&user, okta)?.read()?;
         if state.status == "DEPROVISIONED" {
@@ -284,7 +284,7 @@ struct Updated {
 impl UpdateUser {
     /// Returns true if a user already has everything requested, so that an update that may have run before
     /// does not undo another client's later change.
-    fn is_done(&self, since: Option<Timestamp>, reply: &Reply<'_>) -> Result<bool, Stop> {
+    fn is_done(&self, since: Option<Timestamp>, reply: &OktaReply<'_>) -> Result<bool, Stop> {
         let user: Updated = reply.read()?;
         let profile = self.profile.as_ref().is_none_or(|sent| has_all(Some(&user.profile), sent));
         // A password is unreadable: it counts as set if one was set since.
@@ -309,7 +309,7 @@ impl Subtool for DeleteUser {
     type Output = Empty;
     const MANIFEST: Manifest = Manifest {
         name: "delete_user",
-        kind: Kind::Destructive,
+        kind: ToolKind::Destructive,
         scope: "okta.users.manage",
         summary: "Deletes a user for good; there is no way back. A user that is not DEPROVISIONED is left \
                   alone and answers `precondition_failed`: call `deactivate_user` first.",
@@ -320,11 +320,11 @@ impl Subtool for DeleteUser {
         examples: &[r#"{"user_id":"00u1abCdEfGhIjKlMnOp"}"#],
     };
 
-    fn repeat(&self) -> Repeat {
-        Repeat::Transition
+    fn repeat(&self) -> Idempotency {
+        Idempotency::Transition
     }
 
-    fn converse(&self, okta: &mut Dialogue<'_>) -> Step<Empty> {
+    fn run(&self, okta: &mut Replay<'_>) -> Run<Empty> {
         let key = resolve::user(&self.user_id, okta)?;
         let mut known: Option<UserId> = None;
         let id = loop {
@@ -376,7 +376,7 @@ impl Subtool for DeleteUser {
         Err(Stop::fail(ErrorCode::OutcomeUnknown, message))
     }
 
-    fn foresee(&self, okta: &mut Dialogue<'_>) -> Result<Forecast, Stop> {
+    fn foresee(&self, okta: &mut Replay<'_>) -> Result<Forecast, Stop> {
         let user = resolve::user(&self.user_id, okta)?;
         lifecycle::losses(okta, &user, Forecast::applied().then(resolve::reading(&user)))
     }
@@ -399,7 +399,7 @@ impl Subtool for ListUserGroups {
     type Output = List<Group>;
     const MANIFEST: Manifest = Manifest {
         name: "list_user_groups",
-        kind: Kind::Read,
+        kind: ToolKind::Read,
         scope: "okta.users.read",
         summary: "Lists the groups a user is in, the built-in Everyone included.",
         not_for: "Not for the members of a group (`list_group_members`) nor for finding groups \
@@ -409,15 +409,15 @@ impl Subtool for ListUserGroups {
         examples: &[r#"{"user_id":"jane@example.com"}"#],
     };
 
-    fn repeat(&self) -> Repeat {
-        Repeat::Read
+    fn repeat(&self) -> Idempotency {
+        Idempotency::Read
     }
 
-    fn converse(&self, okta: &mut Dialogue<'_>) -> Step<List<Group>> {
+    fn run(&self, okta: &mut Replay<'_>) -> Run<List<Group>> {
         cursor::check(self.after.as_deref())?;
         let user = resolve::user(&self.user_id, okta)?;
         let request = Request::get("/api/v1/users/{userId}/groups", &[&user]);
-        follow(okta, &request, self.limit, self.after.as_deref(), Rules::unsized_pages())
+        follow(okta, &request, self.limit, self.after.as_deref(), ListRules::unsized_pages())
     }
 }
 
@@ -438,7 +438,7 @@ impl Subtool for ListUserApps {
     type Output = List<AppLink>;
     const MANIFEST: Manifest = Manifest {
         name: "list_user_apps",
-        kind: Kind::Read,
+        kind: ToolKind::Read,
         scope: "okta.users.read",
         summary: "Lists the links on a user's dashboard; an application with several links comes several \
                   times.",
@@ -450,14 +450,14 @@ impl Subtool for ListUserApps {
         examples: &[r#"{"user_id":"jane@example.com"}"#],
     };
 
-    fn repeat(&self) -> Repeat {
-        Repeat::Read
+    fn repeat(&self) -> Idempotency {
+        Idempotency::Read
     }
 
-    fn converse(&self, okta: &mut Dialogue<'_>) -> Step<List<AppLink>> {
+    fn run(&self, okta: &mut Replay<'_>) -> Run<List<AppLink>> {
         cursor::check(self.after.as_deref())?;
         let user = resolve::user(&self.user_id, okta)?;
         let request = Request::get("/api/v1/users/{userId}/appLinks", &[&user]);
-        follow(okta, &request, self.limit, self.after.as_deref(), Rules::unsized_pages())
+        follow(okta, &request, self.limit, self.after.as_deref(), ListRules::unsized_pages())
     }
 }

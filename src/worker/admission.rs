@@ -1,7 +1,7 @@
 //! The checks before any request, in the contract's order.
 //!
-//! A message is first read as far as it can be, then judged: so a wrong argument can still be counted
-//! under its subtool, and the first failing check answers whatever else is wrong.
+//! A message is first parsed as far as possible, then checked: so a wrong argument still counts under its subtool,
+//! and the first failing check decides the answer.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use crate::domain::ids::{ConnectionName, Lane, excerpt};
 use crate::domain::invocation;
-use crate::domain::invocation::{Envelope, Fault, Options, RESULT_BYTES_USUAL};
+use crate::domain::invocation::{DecodeError, Envelope, Options, RESULT_BYTES_USUAL};
 use crate::domain::json::Fields;
 use crate::domain::message::Source;
 use crate::domain::result::{Effect, ErrorCode, Failure};
@@ -17,83 +17,83 @@ use crate::domain::secret::Secrets;
 use crate::domain::text::is_repeatable;
 use crate::policy::authorization::AllowList;
 use crate::policy::sensitive::{Read, secrets, unrepeatable};
-use crate::tools::catalogue::{self, Entry};
+use crate::tools::catalogue::{self, CatalogueEntry};
 use crate::tools::hint::unknown;
 use crate::tools::subject::{Subject, subject};
-use crate::tools::{Bounds, Kind, Listing, Move, Repeat, Setting, Tool};
+use crate::tools::{Bounds, Idempotency, Listing, Move, Setting, Tool, ToolKind};
 
 use super::connection::Connection;
-use super::context::Letter;
-use super::history::Docket;
+use super::context::MessageContext;
+use super::history::History;
 use super::okta_time::{AHEAD_MAX, by_machine, by_okta};
-use super::order::Access;
+use super::order::SubjectAccess;
 use super::rules::Rules;
 
-/// A message as far as it could be read.
-pub(super) struct Reading {
-    /// The connection it is for, when it is one of ours.
+/// A message, parsed as far as possible.
+pub(super) struct Parsed {
+    /// The addressed connection, if this worker has it.
     pub connection: Option<Arc<Connection>>,
-    /// The lane it came by.
+    /// The lane by which the message came.
     pub lane: Option<Lane>,
-    /// The body, or why it cannot be read.
+    /// The body, or the failure of parsing it.
     pub envelope: Result<Envelope, Failure>,
-    /// The subtool it names, unless that may be a secret; it may be readable where the body is not.
+    /// The name of the subtool, unless that may be a secret; it may be readable although the body is not.
     pub named: Option<String>,
-    /// The row of the subtool it names.
-    pub entry: Option<&'static Entry>,
-    /// The subtool, or why the arguments do not fit.
-    tool: Option<Result<Box<dyn Tool>, Fault>>,
-    /// What of it must not be shown.
+    /// The catalogue entry of the subtool.
+    pub entry: Option<&'static CatalogueEntry>,
+    /// The subtool with its arguments, or the failure of decoding them.
+    tool: Option<Result<Box<dyn Tool>, DecodeError>>,
+    /// The secrets in the message, which must not be shown.
     pub secrets: Secrets,
-    /// Whether the body is a JSON object, whatever is in it.
+    /// True if the body is a JSON object, with any members.
     is_object: bool,
 }
 
 /// An admitted invocation, ready to run.
-pub(super) struct Job<'a> {
-    /// The message outside its body.
-    pub letter: &'a Letter,
-    /// On which connection.
+pub(super) struct Invocation<'a> {
+    /// The context of the message.
+    pub message: &'a MessageContext,
+    /// The connection.
     pub connection: Arc<Connection>,
-    /// For whom it is paced.
+    /// The lane.
     pub lane: Lane,
-    /// What to run.
+    /// The subtool with its arguments.
     pub tool: Box<dyn Tool>,
-    /// The name of it.
+    /// The name of the subtool.
     pub subtool: &'static str,
-    /// The OAuth scope it needs.
+    /// The OAuth scope that the subtool needs.
     pub scope: &'static str,
-    /// How to answer.
+    /// The body, with the options of the answer.
     pub envelope: Envelope,
-    /// When work must have begun.
+    /// The deadline by which work must have begun.
     pub deadline: Option<Deadline>,
-    /// What of it must not be shown.
+    /// The secrets in the message, which must not be shown.
     pub secrets: Secrets,
 }
 
-impl Job<'_> {
-    /// Whether it changes nothing.
+impl Invocation<'_> {
+    /// Returns true if the invocation changes nothing.
     pub fn is_read(&self) -> bool {
-        self.tool.repeat() == Repeat::Read || self.envelope.options.dry_run
+        self.tool.repeat() == Idempotency::Read || self.envelope.options.dry_run
     }
 }
 
 /// A moment by which work must have begun.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Deadline {
-    /// The moment, as the message says it.
+    /// The moment, as the message states it.
     pub at: Timestamp,
     /// The same by the machine's clock.
     pub ours: Timestamp,
-    /// What in the message sets it, or could have.
+    /// The path in the message that sets the deadline, or could have.
     pub path: &'static str,
 }
 
-impl Reading {
-    /// Reads body and address.
-    pub fn new(letter: &Letter, body: &[u8], rules: &Rules) -> Self {
-        let (addressee, lane) = letter.addressee();
-        let (name, lane) = match letter.lane() {
+impl Parsed {
+    /// Parses body and address.
+    pub fn new(message: &MessageContext, body: &[u8], rules: &Rules) -> Self {
+        let (addressee, lane) = message.addressee();
+        let (name, lane) = match message.lane() {
             Some((connection, lane)) => (connection.as_str(), Some(lane)),
             None => (addressee, lane.map_or(Some(Lane::Interactive), Lane::parse)),
         };
@@ -117,80 +117,80 @@ impl Reading {
         Self { connection, lane, envelope, named, entry, tool, secrets, is_object }
     }
 
-    /// The caller's free text.
+    /// Returns the caller's free text.
     pub fn reason(&self) -> Option<&str> {
         self.envelope.as_ref().ok()?.options.reason.as_deref()
     }
 
-    /// The largest answer it wants, in bytes.
+    /// Returns the requested size limit of the answer, in bytes.
     pub fn bytes_max(&self) -> usize {
         let options = self.envelope.as_ref().ok().map(|envelope| &envelope.options);
         options.map_or(RESULT_BYTES_USUAL, |options| options.bytes_max) as usize
     }
 
-    /// Whether it wants each page of a list for itself.
+    /// Returns true if each page of a list is to be answered separately.
     pub fn is_paged(&self) -> bool {
         self.entry.is_some_and(|entry| entry.is_list)
             && self.envelope.as_ref().is_ok_and(|envelope| envelope.options.stream)
     }
 
-    /// What may have been done when nobody knows whether the message was run: nothing, where it surely only reads.
-    /// What this version of the worker cannot read or does not know, another one may have run.
+    /// Returns the effect of a message that may have run: none if it surely only reads.
+    /// Another version of the worker may have run a message that this one cannot parse or does not know.
     pub fn effect_unless_read(&self) -> Effect {
         let may_write = match self.entry {
-            Some(entry) => entry.manifest.kind != Kind::Read && !self.is_dry_run(),
+            Some(entry) => entry.manifest.kind != ToolKind::Read && !self.is_dry_run(),
             None => self.is_object && !self.is_dry_run(),
         };
         if may_write { Effect::Unknown } else { Effect::None }
     }
 
-    /// What earlier deliveries may have done when this one is refused before any request.
-    pub fn effect_before(&self, docket: &Docket) -> Effect {
-        match docket.effect_before() {
+    /// Returns the effect that earlier deliveries may have had, if this one is refused before any request.
+    pub fn effect_before(&self, history: &History) -> Effect {
+        match history.effect_before() {
             Effect::Unknown => self.effect_unless_read(),
             known => known,
         }
     }
 
-    /// Whether the caller may use the connection at all, so that something may be kept for it.
-    pub fn caller_may_use(&self, letter: &Letter, rules: &Rules) -> bool {
-        let caller = letter.docket.caller.as_deref();
+    /// Returns true if the caller may use the connection, so that its message may be parked.
+    pub fn caller_may_use(&self, message: &MessageContext, rules: &Rules) -> bool {
+        let caller = message.history.caller.as_deref();
         match &self.connection {
             Some(connection) => rules.callers.may_use(caller, &connection.name),
             None => rules.callers.is_open(),
         }
     }
 
-    /// What it is about, and whether it may write; `None` when it names nothing or is refused anyway.
-    pub fn subject(&self) -> Option<(Subject, Access)> {
+    /// Returns the subject and the access to it; `None` if the message has no subject or will be refused.
+    pub fn subject(&self) -> Option<(Subject, SubjectAccess)> {
         let (entry, envelope) = (self.entry?, self.envelope.as_ref().ok()?);
         let Some(Ok(tool)) = &self.tool else { return None };
-        let is_write = tool.repeat() != Repeat::Read && !self.is_dry_run();
-        let access = if is_write { Access::Write } else { Access::Read };
+        let is_write = tool.repeat() != Idempotency::Read && !self.is_dry_run();
+        let access = if is_write { SubjectAccess::Write } else { SubjectAccess::Read };
         Some((subject(entry.manifest.name, &envelope.arguments)?, access))
     }
 
-    /// Whether its result holds what is nowhere else.
+    /// Returns true if the result will hold a one-time secret.
     fn mints_secret(&self) -> bool {
         matches!(&self.tool, Some(Ok(tool)) if tool.mints_secret()) && !self.is_dry_run()
     }
 
-    /// Whether its result is never left out: a list is cut to fit, and a one-time secret would be lost.
+    /// Returns true if the result is never left out: a list is cut to fit, and a one-time secret would be lost.
     pub fn keeps_result(&self) -> bool {
         self.mints_secret() || (self.entry.is_some_and(|entry| entry.is_list))
     }
 
-    /// Whether it is for show.
+    /// Returns true if this is a dry run.
     fn is_dry_run(&self) -> bool {
         self.envelope.as_ref().is_ok_and(|envelope| envelope.options.dry_run)
     }
 
-    /// Judges the message; the first check that fails answers.
-    pub fn judge<'a>(self, letter: &'a Letter, rules: &Rules) -> Result<Job<'a>, Failure> {
-        let deadline = self.verdict(letter, rules)?;
+    /// Checks the message; the first check that fails decides the answer.
+    pub fn judge<'a>(self, message: &'a MessageContext, rules: &Rules) -> Result<Invocation<'a>, Failure> {
+        let deadline = self.verdict(message, rules)?;
         let Self { connection, lane, envelope, entry, tool, secrets, named: _, is_object: _ } = self;
-        Ok(Job {
-            letter,
+        Ok(Invocation {
+            message,
             connection: connection.expect("checked: the connection is known"),
             lane: lane.expect("checked: the lane is known"),
             tool: tool.expect("checked: the subtool is known").expect("checked: the arguments fit"),
@@ -202,34 +202,34 @@ impl Reading {
         })
     }
 
-    /// The checks in the contract's order; the deadline of an admitted message.
-    fn verdict(&self, letter: &Letter, rules: &Rules) -> Result<Option<Deadline>, Failure> {
+    /// Runs the checks in the contract's order; returns the deadline of an admitted message.
+    fn verdict(&self, message: &MessageContext, rules: &Rules) -> Result<Option<Deadline>, Failure> {
         let envelope = self.envelope.as_ref().map_err(Clone::clone)?;
-        self.check_message(letter)?;
-        let connection = self.connection.as_ref().ok_or_else(|| unknown_connection(letter))?;
+        self.check_message(message)?;
+        let connection = self.connection.as_ref().ok_or_else(|| unknown_connection(message))?;
         let entry = self.entry.ok_or_else(|| unknown_subtool(&envelope.subtool))?;
-        letter.came_by_a_good_way()?;
-        letter.answers_where_it_must_not().map_or(Ok(()), Err)?;
-        self.check_permission(letter, entry, connection, rules)?;
+        message.check_origin()?;
+        message.check_reply_to().map_or(Ok(()), Err)?;
+        self.check_permission(message, entry, connection, rules)?;
         check_arguments(envelope, self.tool())?;
-        self.check_deadline(letter, envelope, rules)
+        self.check_deadline(message, envelope, rules)
     }
 
-    /// `invalid_message`, the body aside.
-    fn check_message(&self, letter: &Letter) -> Result<(), Failure> {
+    /// Checks for `invalid_message`, apart from the body.
+    fn check_message(&self, message: &MessageContext) -> Result<(), Failure> {
         if self.connection.is_some() && self.lane.is_none() {
-            let lane = letter.addressee().1.unwrap_or_default();
+            let lane = message.addressee().1.unwrap_or_default();
             let message = format!("unknown lane `{}`: known are `interactive` and `bulk`", excerpt(lane));
             let path = Some("properties.routing_key");
             return Err(Failure::new(ErrorCode::InvalidMessage, message).at(path));
         }
-        if let Some(failure) = letter.fault() {
+        if let Some(failure) = message.fault() {
             return Err(failure);
         }
         if let (Some(entry), Ok(envelope)) = (self.entry, &self.envelope) {
             check_options(entry, &envelope.options)?;
         }
-        if self.mints_secret() && letter.properties.reply_to.is_none() {
+        if self.mints_secret() && message.properties.reply_to.is_none() {
             let message = "the result would hold a one-time secret, so the message must name a `reply_to`";
             let path = Some("properties.reply_to");
             return Err(Failure::new(ErrorCode::InvalidMessage, message).at(path));
@@ -239,15 +239,15 @@ impl Reading {
 
     fn check_permission(
         &self,
-        letter: &Letter,
-        entry: &Entry,
+        message: &MessageContext,
+        entry: &CatalogueEntry,
         connection: &Connection,
         rules: &Rules,
     ) -> Result<(), Failure> {
         let refuse =
             |message: String, path: &str| Err(Failure::new(ErrorCode::NotPermitted, message).at(Some(path)));
         if !rules.callers.is_open() {
-            let Some(name) = letter.docket.caller.as_deref() else {
+            let Some(name) = message.history.caller.as_deref() else {
                 return refuse("the message names no caller".into(), "properties.user_id");
             };
             let who = excerpt(name);
@@ -267,15 +267,15 @@ impl Reading {
         check_enabled(entry, self.tool(), &connection.name, &connection.subtools)
     }
 
-    /// The subtool, read or not, of a row that is known.
-    fn tool(&self) -> &Result<Box<dyn Tool>, Fault> {
+    /// Returns the subtool of a known catalogue entry, decoded or failed.
+    fn tool(&self) -> &Result<Box<dyn Tool>, DecodeError> {
         self.tool.as_ref().expect("read when the subtool is known")
     }
 
-    /// The earlier of the deadline in the body, or its default, and the message's `expiration`.
+    /// Returns the earlier of the deadline in the body, or its default, and the message's `expiration`.
     fn check_deadline(
         &self,
-        letter: &Letter,
+        message: &MessageContext,
         envelope: &Envelope,
         rules: &Rules,
     ) -> Result<Option<Deadline>, Failure> {
@@ -284,49 +284,48 @@ impl Reading {
         let path = "options.deadline";
         let asked = match envelope.options.deadline {
             Some(at) => Some(Deadline { at, ours: by_machine(at, ahead), path }),
-            None => self.deadline_nobody_set(letter, rules, ahead).map(|at| ours(at, path)),
+            None => self.deadline_nobody_set(message, rules, ahead).map(|at| ours(at, path)),
         };
-        let expires = letter.docket.expires(ahead).map(|at| ours(at, "properties.expiration"));
+        let expires = message.history.expires(ahead).map(|at| ours(at, "properties.expiration"));
         let deadline = asked.into_iter().chain(expires).min_by_key(|deadline| deadline.ours);
         match deadline {
-            Some(passed) if passed.ours <= letter.received => {
-                Err(too_late(passed).retry_at(by_okta(letter.received, ahead)))
+            Some(passed) if passed.ours <= message.received => {
+                Err(too_late(passed).retry_at(by_okta(message.received, ahead)))
             }
             _ => Ok(deadline),
         }
     }
 
-    /// By when an interactive invocation without a deadline must have begun, by the machine's clock.
+    /// Returns the default deadline of an interactive invocation, by the machine's clock.
     fn deadline_nobody_set(
         &self,
-        letter: &Letter,
+        message: &MessageContext,
         rules: &Rules,
         ahead: Option<SignedDuration>,
     ) -> Option<Timestamp> {
         match self.lane {
             Some(Lane::Interactive) => {
-                letter.docket.first_sent(ahead).saturating_add(rules.interactive_deadline).ok()
+                message.history.first_sent(ahead).saturating_add(rules.interactive_deadline).ok()
             }
             Some(Lane::Bulk) | None => None,
         }
     }
 
-    /// The connection whose Okta must be asked for its time before the message is judged: it would be too late by a
-    /// deadline that nobody set, and it may be the machine's clock that is wrong.
-    pub fn hangs_on_the_clock(&self, letter: &Letter, rules: &Rules) -> Option<Arc<Connection>> {
+    /// Returns the connection to ask for Okta's time before the message is checked: the message would be too late by a
+    /// default deadline, but the machine's clock may be wrong.
+    pub fn hangs_on_the_clock(&self, message: &MessageContext, rules: &Rules) -> Option<Arc<Connection>> {
         let connection = self.connection.as_ref()?;
         let envelope = self.envelope.as_ref().ok()?;
         let is_known = connection.ahead(&rules.clock).is_some();
-        if is_known || envelope.options.deadline.is_some() || !letter.docket.goes_by_the_producers_clock() {
+        if is_known || envelope.options.deadline.is_some() || !message.history.goes_by_the_producers_clock() {
             return None;
         }
-        let late = letter.received.duration_since(self.deadline_nobody_set(letter, rules, None)?);
+        let late = message.received.duration_since(self.deadline_nobody_set(message, rules, None)?);
         (!late.is_negative() && late <= AHEAD_MAX).then(|| Arc::clone(connection))
     }
 }
 
-/// Judges a body by itself, without the message around it: as a worker would whose connection of this name enables
-/// these subtools, or all.
+/// Checks a body without its message, like a worker whose connection of this name enables these subtools, or all.
 ///
 /// # Errors
 /// The first check that fails.
@@ -350,8 +349,8 @@ fn judge_body(body: &[u8], connection: Option<(&ConnectionName, &AllowList)>) ->
     check_arguments(&envelope, &tool)
 }
 
-/// Whether the options are for this subtool.
-fn check_options(entry: &Entry, options: &Options) -> Result<(), Failure> {
+/// Checks that the options apply to this subtool.
+fn check_options(entry: &CatalogueEntry, options: &Options) -> Result<(), Failure> {
     let for_lists = [("count_only", options.count_only), ("stream", options.stream)];
     match for_lists.into_iter().find(|(_, is_on)| *is_on) {
         Some((name, _)) if !entry.is_list => {
@@ -363,18 +362,18 @@ fn check_options(entry: &Entry, options: &Options) -> Result<(), Failure> {
 }
 
 fn check_enabled(
-    entry: &Entry,
-    tool: &Result<Box<dyn Tool>, Fault>,
+    entry: &CatalogueEntry,
+    tool: &Result<Box<dyn Tool>, DecodeError>,
     connection: &ConnectionName,
     list: &AllowList,
 ) -> Result<(), Failure> {
     check_list(entry, tool, list, &format!("connection `{connection}` does not enable"))
 }
 
-/// Whether an allow-list gives the subtool, and what its arguments need on top.
+/// Checks that an allow-list has the subtool, and the kind that its arguments need in addition.
 fn check_list(
-    entry: &Entry,
-    tool: &Result<Box<dyn Tool>, Fault>,
+    entry: &CatalogueEntry,
+    tool: &Result<Box<dyn Tool>, DecodeError>,
     list: &AllowList,
     whose: &str,
 ) -> Result<(), Failure> {
@@ -392,12 +391,12 @@ fn check_list(
     }
 }
 
-fn check_arguments(envelope: &Envelope, tool: &Result<Box<dyn Tool>, Fault>) -> Result<(), Failure> {
+fn check_arguments(envelope: &Envelope, tool: &Result<Box<dyn Tool>, DecodeError>) -> Result<(), Failure> {
     match tool {
-        Err(Fault { message, path }) => {
+        Err(DecodeError { message, path }) => {
             Err(Failure::new(ErrorCode::InvalidArguments, message.clone()).at(path.clone()))
         }
-        // Some faults show only when the subtool makes its first move.
+        // Some faults show only at the subtool's first move.
         Ok(tool) => match tool.next(&[], Setting::first(bounds(envelope, 0, false))) {
             Move::Fail(failure) => Err(*failure),
             Move::Send(_) | Move::Done(..) | Move::Planned(_) | Move::Refused(_) => Ok(()),
@@ -405,15 +404,15 @@ fn check_arguments(envelope: &Envelope, tool: &Result<Box<dyn Tool>, Fault>) -> 
     }
 }
 
-/// The deadline passed before work began.
+/// Returns the failure of a deadline that passed before work began.
 pub(super) fn too_late(Deadline { at, path, .. }: Deadline) -> Failure {
     Failure::new(ErrorCode::DeadlineExceeded, format!("the deadline {at:.0} passed before work began"))
         .at(Some(path))
 }
 
-/// The limits of a result with a message of so many bytes around it.
+/// Returns the limits of a result with this many bytes around it.
 pub(super) fn bounds(envelope: &Envelope, frame: usize, is_overdue: bool) -> Bounds<'_> {
-    /// Of what is only counted nothing is kept.
+    /// The fields kept of objects that are only counted: none.
     const NOTHING: &Fields = &Fields::Parts(Vec::new());
     let Options { fields, bytes_max, count_only, stream, .. } = &envelope.options;
     let (fields, listing) = match (count_only, stream) {
@@ -424,11 +423,11 @@ pub(super) fn bounds(envelope: &Envelope, frame: usize, is_overdue: bool) -> Bou
     Bounds { fields, bytes_max: *bytes_max as usize, frame, listing, is_overdue }
 }
 
-/// Suggests nothing: which other orgs there are is not for every caller to know.
-fn unknown_connection(letter: &Letter) -> Failure {
-    let name = match &letter.source {
+/// Returns the failure of an unknown connection, without a hint: not every caller may know the names of other orgs.
+fn unknown_connection(message: &MessageContext) -> Failure {
+    let name = match &message.source {
         Source::Work { connection, .. } | Source::Removed { connection, .. } => connection.as_str(),
-        Source::Unrouted | Source::Undelivered => letter.addressee().0,
+        Source::Unrouted | Source::Undelivered => message.addressee().0,
     };
     let message = format!("unknown connection `{}`", excerpt(name));
     Failure::new(ErrorCode::UnknownConnection, message).at(Some("properties.routing_key"))
@@ -446,38 +445,38 @@ mod tests {
     use bytes::Bytes;
 
     use super::*;
-    use crate::budget::gate::{Gate, Terms};
-    use crate::budget::pure::window::Share;
+    use crate::budget::gate::{Gate, GateSettings};
+    use crate::budget::pure::window::QuotaShare;
     use crate::domain::http::{NoAnswer, Request, Response};
     use crate::domain::ids::ConnectionName;
-    use crate::domain::message::{Post, Posted, Properties, Receipt, Unposted};
+    use crate::domain::message::{Properties, Publish, Published, Receipt, Unpublished};
     use crate::domain::result::Outcome;
     use crate::event::{Observers, ParkReason};
     use crate::policy::authorization::Callers;
     use crate::policy::backoff::RetryRules;
     use crate::policy::reply_to::ReplyPolicy;
-    use crate::tools::Turn;
+    use crate::tools::HistoryEntry;
     use crate::worker::clock::Clock;
     use crate::worker::okta_time::Moment;
-    use crate::worker::outcome::{Conclusion, Ended, Identity};
-    use crate::worker::ports::{Okta, Postbox};
-    use crate::worker::respond::Answering;
-    use crate::worker::{Case, Worker};
+    use crate::worker::outcome::{Conclusion, Disposition, InvocationFacts};
+    use crate::worker::ports::{Okta, Outbox};
+    use crate::worker::respond::Responder;
+    use crate::worker::{DeliveryContext, Worker};
 
-    /// A subtool with a bug: it has so many sound moves, then it panics.
+    /// A subtool with a bug: it panics after this many sound moves.
     struct Buggy {
         sound_moves: usize,
     }
 
     impl Tool for Buggy {
-        fn next(&self, history: &[Turn], _: Setting<'_>) -> Move {
+        fn next(&self, history: &[HistoryEntry], _: Setting<'_>) -> Move {
             assert!(history.len() < self.sound_moves, "a bug in the subtool");
             Move::Send(Box::new(Request::post("/api/v1/groups", &[])))
         }
-        fn repeat(&self) -> Repeat {
-            Repeat::Create
+        fn repeat(&self) -> Idempotency {
+            Idempotency::Create
         }
-        fn also_needs(&self) -> Option<Kind> {
+        fn also_needs(&self) -> Option<ToolKind> {
             None
         }
         fn mints_secret(&self) -> bool {
@@ -485,7 +484,7 @@ mod tests {
         }
     }
 
-    /// A world in which everything succeeds and nothing is kept.
+    /// An environment in which everything succeeds and nothing is kept.
     struct Nowhere;
 
     #[async_trait::async_trait]
@@ -496,9 +495,9 @@ mod tests {
     }
 
     #[async_trait::async_trait]
-    impl Postbox for Nowhere {
-        async fn post(&self, _: &Post) -> Result<Posted, Unposted> {
-            Ok(Posted::Confirmed)
+    impl Outbox for Nowhere {
+        async fn post(&self, _: &Publish) -> Result<Published, Unpublished> {
+            Ok(Published::Confirmed)
         }
     }
 
@@ -515,8 +514,8 @@ mod tests {
     async fn run(tool: Buggy) -> Conclusion {
         let prod = ConnectionName::parse("prod").unwrap();
         let observer = Arc::new(Observers(Vec::new()));
-        let share = Share { capacity_percent: 100, length: Duration::from_secs(60) };
-        let terms = Terms::new(prod.clone(), share);
+        let share = QuotaShare { capacity_percent: 100, length: Duration::from_secs(60) };
+        let terms = GateSettings::new(prod.clone(), share);
         let gate = Gate::new(terms, observer.clone());
         let connection = Connection::new(prod.clone(), Arc::new(Nowhere), Arc::new(gate), AllowList::all());
         let connection = Arc::new(connection);
@@ -534,8 +533,9 @@ mod tests {
         let source = Source::Work { connection: prod, lane: Lane::Interactive };
         let address = (source, "okta.invocations".to_owned(), "prod".to_owned());
         let who = (&rules.reply_to, None);
-        let letter = Letter::new(address, Properties::default(), false, Moment::now(&rules.clock, None), who);
-        let reading = Reading {
+        let message =
+            MessageContext::new(address, Properties::default(), false, Moment::now(&rules.clock, None), who);
+        let parsed = Parsed {
             connection: Some(connection),
             lane: Some(Lane::Interactive),
             envelope: Envelope::decode(br#"{"subtool":"create_group"}"#),
@@ -546,13 +546,16 @@ mod tests {
             is_object: true,
         };
         let worker = Worker::new(rules, Arc::new(Nowhere), observer);
-        let (identity, begun) = (Identity::of(&reading), tokio::time::Instant::now());
-        let answering = Answering { worker: &worker, letter: &letter, identity: &identity, begun };
+        let (identity, begun) = (InvocationFacts::of(&parsed), tokio::time::Instant::now());
+        let responder = Responder { worker: &worker, message: &message, identity: &identity, begun };
         let (rules, body) = (&worker.rules.load(), &Bytes::new());
-        let case = Case { rules, body, receipt: &Nowhere, answering, in_lane: None };
-        match worker.run(reading, case).await {
-            Ended::Concluded(conclusion) => conclusion,
-            Ended::Deduplicated(_) | Ended::PutAside | Ended::Dropped | Ended::Stale => {
+        let delivery = DeliveryContext { rules, body, receipt: &Nowhere, responder, in_lane: None };
+        match worker.run(parsed, delivery).await {
+            Disposition::Concluded(conclusion) => conclusion,
+            Disposition::Deduplicated(_)
+            | Disposition::PutAside
+            | Disposition::Dropped
+            | Disposition::Stale => {
                 panic!("nobody stops the worker")
             }
         }
@@ -560,7 +563,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_bug_in_a_subtool_is_internal_and_parked_wherever_it_strikes() {
-        // While the arguments are checked; after a write that succeeded.
+        // It panics while the arguments are checked, or after a write that succeeded.
         for (sound_moves, expected) in [(0, Effect::None), (1, Effect::Unknown)] {
             let conclusion = run(Buggy { sound_moves }).await;
             assert_eq!(conclusion.park, Some(ParkReason::Internal));

@@ -1,8 +1,8 @@
-//! Whether a connection works, and why it does not: a bad credential, a lost scope, an org that is not
+//! The circuit breaker of a connection: it opens for a bad credential, a lost scope, or an org that cannot be
 //! reached or takes no writes.
 //!
-//! What fails for all of a connection is nobody's own failure: its bulk lane is left alone until a probe
-//! gets through. Invariant: a pause that began ends, by a probe or by new settings.
+//! A failure of the whole connection is not the failure of one invocation: the bulk lane is not consumed until a probe
+//! succeeds. Invariant: a pause that has begun ends, by a probe or by new settings.
 
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,18 +13,18 @@ use tokio::time::Instant;
 
 use crate::policy::pause::PauseReason;
 
-/// A pause.
+/// A pause of a connection: its breaker is open.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Pause {
     pub reason: PauseReason,
-    /// The scope whose loss it is about.
+    /// The scope whose loss caused the pause.
     pub(super) scope: &'static str,
-    /// When Okta is tried next.
+    /// The moment of the next probe.
     pub next_probe: Instant,
 }
 
 impl Pause {
-    /// Whether it stops an invocation of a tool with this scope that only reads, or writes.
+    /// Returns true if the pause stops an invocation of a tool with this scope that only reads, or writes.
     pub fn stops(&self, scope: &str, is_read: bool) -> bool {
         match self.reason {
             PauseReason::Unauthorized | PauseReason::Unreachable => true,
@@ -34,31 +34,31 @@ impl Pause {
     }
 }
 
-/// The pulse of a connection. It outlives its settings.
+/// The circuit breaker of a connection. It outlives the connection's settings.
 #[derive(Debug)]
-pub struct Pulse {
+pub struct Breaker {
     pause: watch::Sender<Option<Pause>>,
-    /// Whether messages of the bulk lane are wanted.
+    /// True if messages of the bulk lane are wanted.
     wants_bulk: watch::Sender<bool>,
     /// Good answers so far.
-    beats: AtomicU64,
+    good_answers: AtomicU64,
     /// Scopes that have worked.
     scopes: Mutex<HashSet<&'static str>>,
 }
 
-impl Default for Pulse {
+impl Default for Breaker {
     fn default() -> Self {
         Self {
             pause: watch::Sender::new(None),
             wants_bulk: watch::Sender::new(true),
-            beats: AtomicU64::new(0),
+            good_answers: AtomicU64::new(0),
             scopes: Mutex::default(),
         }
     }
 }
 
-impl Pulse {
-    /// Whether messages of the bulk lane are wanted now.
+impl Breaker {
+    /// Returns the signal that is true while messages of the bulk lane are wanted.
     pub(super) fn wants_bulk(&self) -> watch::Receiver<bool> {
         self.wants_bulk.subscribe()
     }
@@ -67,7 +67,7 @@ impl Pulse {
         *self.pause.borrow()
     }
 
-    /// Begins a pause; false if there is one already.
+    /// Begins a pause; returns false if there is one already.
     pub(super) fn begin(&self, pause: Pause) -> bool {
         let begins = self.pause.send_if_modified(|there| {
             let begins = there.is_none();
@@ -82,7 +82,7 @@ impl Pulse {
         begins
     }
 
-    /// Replaces a pause, or ends it; false if it is no longer the one that goes on.
+    /// Replaces a pause, or ends it; returns false if it is no longer the current one.
     pub(super) fn replace(&self, pause: Pause, next: Option<Pause>) -> bool {
         let is_there = self.pause.send_if_modified(|there| {
             let is_there = *there == Some(pause);
@@ -97,23 +97,23 @@ impl Pulse {
         is_there
     }
 
-    /// Waits until a pause begins or ends, or its next probe is another one.
+    /// Returns a receiver that changes when a pause begins or ends, or gets another next probe.
     pub(super) fn watch(&self) -> watch::Receiver<Option<Pause>> {
         self.pause.subscribe()
     }
 
-    /// Okta has answered well.
-    pub(super) fn beat(&self, scope: &'static str) {
-        self.beats.fetch_add(1, Ordering::Relaxed);
+    /// Records a good answer of Okta's.
+    pub(super) fn record_success(&self, scope: &'static str) {
+        self.good_answers.fetch_add(1, Ordering::Relaxed);
         self.scopes.lock().unwrap_or_else(PoisonError::into_inner).insert(scope);
     }
 
-    /// How often Okta has answered well.
-    pub(super) fn beats(&self) -> u64 {
-        self.beats.load(Ordering::Relaxed)
+    /// Returns the number of Okta's good answers so far.
+    pub(super) fn good_answers(&self) -> u64 {
+        self.good_answers.load(Ordering::Relaxed)
     }
 
-    /// Whether a scope has ever worked.
+    /// Returns true if a scope has ever worked.
     pub(super) fn has_worked(&self, scope: &str) -> bool {
         self.scopes.lock().unwrap_or_else(PoisonError::into_inner).contains(scope)
     }

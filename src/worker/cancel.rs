@@ -1,8 +1,8 @@
-//! Invocations that nobody wants any more: what has not begun is dropped, what has begun is finished.
+//! Cancelled invocations: one that has not begun is dropped, one that has begun is finished.
 //!
-//! A caller cancels by a message of type [`CANCEL`] with the invocation's id, by the way the invocation went.
-//! Whichever worker gets it tells the others, because any of them may hold the invocation. Invariant: only who
-//! asked can cancel.
+//! A caller cancels by a message of type [`CANCEL`] with the invocation's id, published to the same lane.
+//! The worker that gets it informs its replicas, because any of them may hold the invocation. Invariant: only the
+//! caller of an invocation can cancel it.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -13,32 +13,32 @@ use tokio::time::Instant;
 
 use crate::domain::ids::ConnectionName;
 use crate::domain::json;
-use crate::domain::message::{Address, CANCEL, Post, Properties};
+use crate::domain::message::{Address, CANCEL, Properties, Publish};
 use crate::domain::topology::SIGNALS;
 use crate::policy::authorization::Callers;
 
-use super::context::Letter;
-use super::ports::Postbox;
+use super::context::MessageContext;
+use super::ports::Outbox;
 use super::shares::Shares;
 
-/// How long it is remembered: what lies aside comes back within the hour, most of it within minutes.
+/// The time that a cancellation is remembered: delayed messages come back within the hour, most within minutes.
 const KEPT: Duration = Duration::from_secs(15 * 60);
 
-/// The most that are remembered, of all callers together. Beyond it the caller with most of them loses its oldest.
+/// The most cancellations remembered, of all callers together. Beyond it the caller with the most loses its oldest.
 const KEPT_MAX: usize = 10_000;
 
-/// What the caller hears of an invocation that is dropped.
+/// The notice that the caller gets about a dropped invocation.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Notice {
-    /// Nothing.
+    /// No notice.
     #[default]
     Nothing,
     /// The answer `cancelled`, because the cancellation named a `reply_to`.
     Answer,
 }
 
-/// A cancellation, as workers tell it to each other. Earlier versions say only whose it is.
+/// A cancellation, as workers send it to each other. Earlier versions send only the mark.
 #[derive(Serialize, Deserialize)]
 struct Cancellation {
     #[serde(flatten)]
@@ -47,10 +47,10 @@ struct Cancellation {
     notice: Notice,
 }
 
-/// Whose cancellations share their room: those of one caller on one connection.
-type Owner = (String, Option<String>);
+/// The owner of a share of the cancellations: one caller on one connection.
+type CancelOwner = (String, Option<String>);
 
-/// Whose invocation it is.
+/// The identity of an invocation: connection, caller and id.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(super) struct Mark {
     connection: String,
@@ -59,24 +59,24 @@ pub(super) struct Mark {
 }
 
 impl Mark {
-    /// The invocation of a letter, or the one that it cancels: it has the same id.
-    pub fn of(letter: &Letter) -> Option<Self> {
-        let (connection, _) = letter.lane()?;
-        let caller = letter.docket.caller.clone();
-        Some(Self { connection: connection.to_string(), caller, id: letter.id.clone() })
+    /// Returns the invocation of a message, or the one that it cancels: it has the same id.
+    pub fn of(message: &MessageContext) -> Option<Self> {
+        let (connection, _) = message.lane()?;
+        let caller = message.history.caller.clone();
+        Some(Self { connection: connection.to_string(), caller, id: message.id.clone() })
     }
 
-    /// Whether the caller may use the connection at all; who may not has nothing there to cancel.
+    /// Returns true if the caller may use the connection; otherwise it has no invocations there to cancel.
     pub fn is_permitted(&self, callers: &Callers) -> bool {
         let connection = ConnectionName::parse(&self.connection).ok();
         connection.is_some_and(|connection| callers.may_use(self.caller.as_deref(), &connection))
     }
 }
 
-/// What was cancelled lately.
+/// The recent cancellations.
 pub(super) struct Cancelled {
-    marks: Mutex<Shares<Owner, Mark, Notice>>,
-    /// Changes with each.
+    marks: Mutex<Shares<CancelOwner, Mark, Notice>>,
+    /// A signal that changes with each cancellation.
     news: watch::Sender<()>,
 }
 
@@ -87,10 +87,10 @@ impl Default for Cancelled {
 }
 
 impl Cancelled {
-    /// A caller has cancelled: every worker is to know.
-    pub async fn add(&self, mark: Mark, notice: Notice, postbox: &dyn Postbox, own_user: Option<&str>) {
+    /// Adds a caller's cancellation, and publishes it to every replica.
+    pub async fn add(&self, mark: Mark, notice: Notice, outbox: &dyn Outbox, own_user: Option<&str>) {
         let cancellation = Cancellation { mark, notice };
-        let post = Post {
+        let post = Publish {
             to: Address::Exchange(SIGNALS, cancellation.mark.connection.clone()),
             properties: Properties {
                 user_id: own_user.map(str::to_owned),
@@ -100,11 +100,11 @@ impl Cancelled {
             body: json::to_vec(&cancellation).into(),
         };
         self.keep(cancellation);
-        // A courtesy: where it gets lost the invocation is run, and its answer finds nobody.
-        let _ = postbox.post(&post).await;
+        // Best effort: if the signal is lost, the invocation runs, and its answer finds no receiver.
+        let _ = outbox.post(&post).await;
     }
 
-    /// Another worker has told what one of these callers has cancelled.
+    /// Takes in another worker's signal that one of these callers has cancelled an invocation.
     pub fn hear(&self, told: &[u8], callers: &Callers) {
         let Ok(cancellation) = serde_json::from_slice::<Cancellation>(told) else { return };
         if cancellation.mark.is_permitted(callers) {
@@ -126,9 +126,9 @@ impl Cancelled {
         marks.get(mark, Instant::now()).copied()
     }
 
-    /// Waits until an invocation is cancelled; what its caller is to hear.
-    pub async fn wait(&self, letter: &Letter) -> Notice {
-        let Some(mark) = Mark::of(letter) else { return std::future::pending().await };
+    /// Waits until an invocation is cancelled, and returns the notice for its caller.
+    pub async fn wait(&self, message: &MessageContext) -> Notice {
+        let Some(mark) = Mark::of(message) else { return std::future::pending().await };
         let mut news = self.news.subscribe();
         loop {
             if let Some(notice) = self.notice(&mark) {

@@ -1,4 +1,4 @@
-//! The time of day, and how far it has moved.
+//! The time of day, by the machine's clock or a virtual one.
 
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -6,37 +6,37 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use jiff::{SignedDuration, Timestamp};
 use uuid::Uuid;
 
-/// Where the worker reads the time of day. Waiting is tokio's business: under its paused clock a virtual
-/// clock moves along.
+/// The clock from which the worker reads the time of day. Waits use tokio's clock; when that is paused, a virtual
+/// clock moves along with it.
 #[derive(Debug, Clone, Copy)]
 pub enum Clock {
-    /// The machine's own.
+    /// The machine's clock.
     Machine,
-    /// A time of day that began at a fixed moment and moves with tokio's clock: for tests and demos.
+    /// A time of day that begins at a fixed moment and moves with tokio's clock, for tests and demos.
     Virtual {
         /// The time of day at the beginning.
         base: Timestamp,
-        /// The beginning.
+        /// The beginning, by tokio's clock.
         start: tokio::time::Instant,
-        /// By how many seconds it was set forward since.
+        /// The seconds by which the clock was set forward since.
         set: &'static AtomicI64,
     },
 }
 
 impl Clock {
-    /// A virtual clock that begins now.
+    /// Creates a virtual clock that begins now.
     pub fn starting_at(base: Timestamp) -> Self {
         static NEVER: AtomicI64 = AtomicI64::new(0);
         Self::Virtual { base, start: tokio::time::Instant::now(), set: &NEVER }
     }
 
-    /// A virtual clock that begins now and is set forward, or back, by so many seconds, as somebody may do with a
-    /// machine's.
+    /// Creates a virtual clock that begins now and is set forward, or back, by this many seconds, as an operator may do
+    /// with a machine's clock.
     pub fn set_by(base: Timestamp, set: &'static AtomicI64) -> Self {
         Self::Virtual { base, start: tokio::time::Instant::now(), set }
     }
 
-    /// The time of day.
+    /// Returns the time of day.
     pub fn now(&self) -> Timestamp {
         match self {
             Self::Machine => Timestamp::now(),
@@ -48,7 +48,7 @@ impl Clock {
         }
     }
 
-    /// Which clock it is: another worker's has another number, even on the same machine.
+    /// Returns the number of the clock: another worker's has another number, even on the same machine.
     pub fn number(&self) -> u64 {
         static OF_THIS_PROCESS: LazyLock<u64> = LazyLock::new(|| Uuid::new_v4().as_u64_pair().0);
         match self {
@@ -57,14 +57,14 @@ impl Clock {
         }
     }
 
-    /// The moment on tokio's clock at which it will be this time of day.
+    /// Returns the moment on tokio's clock at which it will be this time of day.
     pub fn instant_of(&self, at: Timestamp) -> tokio::time::Instant {
         let ahead = at.duration_since(self.now());
         let now = tokio::time::Instant::now();
         std::time::Duration::try_from(ahead).map_or(now, |ahead| now.checked_add(ahead).unwrap_or(now))
     }
 
-    /// The time of day at a moment on tokio's clock.
+    /// Returns the time of day at a moment on tokio's clock.
     pub fn time_of(&self, at: tokio::time::Instant) -> Timestamp {
         let ahead = at.saturating_duration_since(tokio::time::Instant::now());
         self.now().saturating_add(ahead).unwrap_or(Timestamp::MAX)

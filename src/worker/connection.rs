@@ -1,4 +1,4 @@
-//! One Okta org as the worker sees it.
+//! The worker's state of one Okta org.
 
 use std::sync::Arc;
 
@@ -8,35 +8,35 @@ use tokio::sync::Semaphore;
 use crate::domain::ids::{ConnectionName, Lane};
 use crate::policy::authorization::AllowList;
 
-use super::breaker::Pulse;
+use super::breaker::Breaker;
 use super::clock::Clock;
 use super::okta_time::OktaTime;
 use super::ports::Okta;
-use super::recent_creations::Fresh;
+use super::recent_creations::RecentCreations;
 use crate::budget::permit::Budget;
 
-/// One org as the worker sees it.
+/// One Okta org, with the worker's state of it.
 pub struct Connection {
-    /// Its name.
+    /// The name.
     pub name: ConnectionName,
-    /// The client that sends requests to it.
+    /// The client that sends requests to the org.
     pub okta: Arc<dyn Okta>,
     /// The rate-limit budget that admits each request.
     pub budget: Arc<dyn Budget>,
-    /// The subtools that it enables.
+    /// The enabled subtools.
     pub subtools: AllowList,
     /// The circuit breaker.
-    pub pulse: Arc<Pulse>,
+    pub breaker: Arc<Breaker>,
     /// Ids of objects that were just created there.
-    pub(super) fresh: Fresh,
+    pub(super) recent_creations: RecentCreations,
     /// The difference between the machine's clock and Okta's.
     pub(super) okta_time: OktaTime,
-    /// Room for one message in each lane that may be what brings workers down.
+    /// The permit of each lane to run one suspect of a crash loop.
     pub(super) quarantine: [Semaphore; Lane::ALL.len()],
 }
 
 impl Connection {
-    /// Makes a connection of which nothing is known yet.
+    /// Creates a connection without any observations.
     pub fn new(
         name: ConnectionName,
         okta: Arc<dyn Okta>,
@@ -44,8 +44,9 @@ impl Connection {
         subtools: AllowList,
     ) -> Self {
         let quarantine = [Semaphore::new(1), Semaphore::new(1)];
-        let (pulse, fresh, okta_time) = (Arc::default(), Fresh::default(), OktaTime::default());
-        Self { name, okta, budget, subtools, pulse, fresh, okta_time, quarantine }
+        let (breaker, recent_creations, okta_time) =
+            (Arc::default(), RecentCreations::default(), OktaTime::default());
+        Self { name, okta, budget, subtools, breaker, recent_creations, okta_time, quarantine }
     }
 
     /// Returns the time by which Okta's clock is ahead of the machine's; `None` if that is not known.

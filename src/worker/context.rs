@@ -1,4 +1,4 @@
-//! What a delivery says outside its body: who asked, under which id, and where the answer goes.
+//! The context of a delivery, outside its body: the caller, the id, and the address of the answer.
 
 use jiff::Timestamp;
 use uuid::Uuid;
@@ -10,37 +10,37 @@ use crate::domain::topology::DIRECT_REPLY;
 use crate::policy::origin;
 use crate::policy::reply_to::ReplyPolicy;
 
-use super::history::Docket;
+use super::history::History;
 use super::okta_time::Moment;
 
-/// The header that carries the W3C trace.
+/// The header with the W3C trace.
 pub(super) const TRACEPARENT: &str = "traceparent";
 
-/// A delivery without body and receipt, its properties understood.
+/// A delivery without body and receipt, its properties parsed.
 #[derive(Debug)]
-pub(super) struct Letter {
+pub(super) struct MessageContext {
     /// The invocation's id.
     pub id: String,
-    /// What else is known of it.
-    pub docket: Docket,
-    /// Where the answer goes; `None`: to `okta.results`.
+    /// The history of the invocation.
+    pub history: History,
+    /// The address of the answer; `None` stands for `okta.results`.
     pub reply_to: Option<Address>,
-    /// Where it came from.
+    /// The source of the message.
     pub source: Source,
-    /// Whether the broker delivered it before.
+    /// True if the broker delivered the message before.
     pub redelivered: bool,
-    /// When it was received, by the machine's clock.
+    /// The time of receipt, by the machine's clock.
     pub received: Timestamp,
-    /// The exchange it was published to.
+    /// The exchange that the message was published to.
     pub exchange: String,
-    /// The key it was published with.
+    /// The routing key that the message was published with.
     pub routing_key: String,
-    /// Its properties as they came.
+    /// The properties as received.
     pub properties: Properties,
 }
 
-impl Letter {
-    /// Reads the properties. `own_user` is the worker's own broker user.
+impl MessageContext {
+    /// Parses the properties. `own_user` is the worker's own broker user.
     pub fn new(
         (source, exchange, routing_key): (Source, String, String),
         properties: Properties,
@@ -57,7 +57,7 @@ impl Letter {
             }
         });
         Self {
-            docket: Docket::read(&properties, redelivered, own_user, &received),
+            history: History::read(&properties, redelivered, own_user, &received),
             id: id.unwrap_or_else(|| Uuid::new_v4().to_string()),
             reply_to,
             source,
@@ -69,7 +69,7 @@ impl Letter {
         }
     }
 
-    /// What the key says: a connection's name, and a lane if it names one.
+    /// Returns the connection's name in the routing key, and the lane's if the key has one.
     pub fn addressee(&self) -> (&str, Option<&str>) {
         match self.routing_key.split_once('.') {
             Some((connection, lane)) => (connection, Some(lane)),
@@ -77,7 +77,7 @@ impl Letter {
         }
     }
 
-    /// The lane the message belongs to, and whose.
+    /// Returns the lane that the message came by, and its connection.
     pub fn lane(&self) -> Option<(&ConnectionName, Lane)> {
         match &self.source {
             Source::Work { connection, lane } => Some((connection, *lane)),
@@ -85,30 +85,30 @@ impl Letter {
         }
     }
 
-    /// The W3C trace, when it is a sane text.
+    /// Returns the W3C trace, if it is plain text of bounded length.
     pub fn traceparent(&self) -> Option<&str> {
-        /// A version 00 trace has 55 characters; later versions may append to it.
+        /// The longest trace: version 00 has 55 characters; later versions may append to it.
         const TRACE_CHARS_MAX: usize = 256;
         let text = self.properties.headers.get(TRACEPARENT)?.as_text()?;
         (text.len() <= TRACE_CHARS_MAX && text.bytes().all(|byte| byte.is_ascii_graphic())).then_some(text)
     }
 
-    /// Whether it may have come the way it came.
+    /// Checks that the message was published in a permitted way.
     ///
     /// # Errors
-    /// `not_permitted`, where it may not.
-    pub fn came_by_a_good_way(&self) -> Result<(), Failure> {
+    /// `not_permitted` otherwise.
+    pub fn check_origin(&self) -> Result<(), Failure> {
         origin::check(&self.source, &self.exchange, &self.routing_key, &self.properties.headers)
     }
 
-    /// Whether `reply_to` names a place where results must not go.
-    pub fn answers_where_it_must_not(&self) -> Option<Failure> {
+    /// Returns the failure of a `reply_to` that names a queue where results must not go.
+    pub fn check_reply_to(&self) -> Option<Failure> {
         let name = self.properties.reply_to.as_ref().filter(|_| self.reply_to.is_none())?;
         let message = format!("results may not go to the queue `{}`", excerpt(name));
         Some(Failure::new(ErrorCode::NotPermitted, message).at(Some("properties.reply_to")))
     }
 
-    /// What properties and headers ask for that cannot be done.
+    /// Returns the failure of properties that ask for something impossible.
     pub fn fault(&self) -> Option<Failure> {
         let invalid = |message: String, path: &str| {
             Some(Failure::new(ErrorCode::InvalidMessage, message).at(Some(path)))
@@ -123,12 +123,12 @@ impl Letter {
         None
     }
 
-    /// By what the caller knows its answers.
+    /// Returns the id by which the caller recognizes its answers.
     pub fn correlation_id(&self) -> Option<String> {
         self.properties.correlation_id.clone().or_else(|| Some(self.id.clone()))
     }
 
-    /// The trace as headers of an answer.
+    /// Returns the trace as headers of an answer.
     pub fn answer_headers(&self) -> Headers {
         let trace = self
             .traceparent()

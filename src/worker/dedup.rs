@@ -1,9 +1,9 @@
-//! Deduplication: the same invocation again is answered with the result of the first, and not run.
+//! Deduplication: a repeated invocation is answered with the result of the first, and not executed.
 //!
-//! A redelivery after a lost acknowledgement, or a message a producer has published twice, waits for the
-//! one that runs and gets its result. The memory is a courtesy: without it a write converges, with it the
-//! same answer comes twice. Invariants: of the same invocation one runs at a time, and no result is given
-//! again later than ten minutes after the invocation that made it has ended.
+//! A redelivery after a lost acknowledgement, or a message that a producer has published twice, waits for the first
+//! one and gets its result. Deduplication is best effort: without it a write still converges, with it the
+//! same answer comes twice. Invariants: the same invocation runs once at a time, and no result is used
+//! later than ten minutes (the deduplication window) after its invocation has ended.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -16,87 +16,88 @@ use tokio::time::Instant;
 use crate::domain::result::{Effect, Outcome};
 
 use super::Conclusion;
-use super::admission::Job;
+use super::admission::Invocation;
 use super::shares::Shares;
 
-/// How long a result is kept (the contract): a broker delivers again within moments of noticing that a
+/// The deduplication window (the contract): a broker redelivers within moments after it notices that a
 /// connection is gone.
 const KEPT: Duration = Duration::from_secs(10 * 60);
 
-/// The most that is kept, in bytes, of all callers together.
+/// The most bytes that are kept, for all callers together.
 const BYTES_MAX: usize = 32 * 1024 * 1024;
 
-/// The least that an invocation counts for, in bytes. So at most 32,768 are kept, ten minutes at a rate that few
+/// The least bytes that an invocation counts for. So at most 32,768 are kept, ten minutes at a rate that few
 /// orgs allow.
 const ENTRY_BYTES: usize = 1024;
 
-/// The largest result that is kept, in bytes; those of writes have one or two thousand.
+/// The largest result that is kept, in bytes; results of writes have one or two thousand.
 const RESULT_BYTES_MAX: usize = 64 * 1024;
 
-/// An invocation: connection, lane, caller, id and body.
+/// A digest of an invocation: connection, lane, caller, id and body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct Key([u8; 32]);
 
-/// Whose results share their room in the memory: those of one caller on one connection.
-type Owner = (String, Option<String>);
+/// The owner of a share of the kept results: one caller on one connection.
+type DedupOwner = (String, Option<String>);
 
-/// An invocation as the memory knows it.
+/// The deduplication key of an invocation, with its owner.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Invocation {
+pub(super) struct DedupKey {
     key: Key,
-    owner: Owner,
+    owner: DedupOwner,
 }
 
-impl Invocation {
-    /// That of a write; reads run again, and an id that the worker made says nothing.
-    pub fn of(job: &Job<'_>, body: &[u8]) -> Option<Self> {
-        let docket = &job.letter.docket;
-        if job.is_read() || docket.id_generated {
+impl DedupKey {
+    /// Returns the key of a write; `None` for a read, which runs again, and for an id that the worker has generated.
+    pub fn of(invocation: &Invocation<'_>, body: &[u8]) -> Option<Self> {
+        let history = &invocation.message.history;
+        if invocation.is_read() || history.id_generated {
             return None;
         }
         let mut digest = Sha256::new();
-        let connection = job.connection.name.as_str();
-        let caller = docket.caller.as_deref().unwrap_or_default();
-        for part in [connection, job.lane.as_str(), caller, &job.letter.id].map(str::as_bytes) {
+        let connection = invocation.connection.name.as_str();
+        let caller = history.caller.as_deref().unwrap_or_default();
+        for part in [connection, invocation.lane.as_str(), caller, &invocation.message.id].map(str::as_bytes)
+        {
             digest.update((part.len() as u64).to_be_bytes());
             digest.update(part);
         }
         digest.update(body);
         let key = Key(digest.finalize().into());
-        Some(Self { key, owner: (connection.to_owned(), docket.caller.clone()) })
+        Some(Self { key, owner: (connection.to_owned(), history.caller.clone()) })
     }
 }
 
-/// The invocations that run, and those that ended lately.
-pub(super) struct Memory(Mutex<State>);
+/// The running invocations, and those that ended within the deduplication window.
+pub(super) struct Dedup(Mutex<DedupState>);
 
-struct State {
-    /// Whoever waits for one hears that its sender is gone.
+struct DedupState {
+    /// Running invocations; the end of a sender wakes those that wait for it.
     running: HashMap<Key, watch::Sender<()>>,
-    ended: Shares<Owner, Key, Conclusion>,
+    ended: Shares<DedupOwner, Key, Conclusion>,
 }
 
-impl Default for Memory {
+impl Default for Dedup {
     fn default() -> Self {
-        Self(Mutex::new(State { running: HashMap::new(), ended: Shares::new(KEPT, BYTES_MAX) }))
+        Self(Mutex::new(DedupState { running: HashMap::new(), ended: Shares::new(KEPT, BYTES_MAX) }))
     }
 }
 
-/// One invocation, for as long as it runs.
-pub(super) struct Running<'a> {
-    memory: &'a Memory,
-    invocation: Invocation,
+/// A running invocation.
+pub(super) struct RunningGuard<'a> {
+    dedup: &'a Dedup,
+    invocation: DedupKey,
 }
 
-impl Memory {
-    /// Waits until the same invocation runs nowhere else in this worker, and says how it ended. What failed
-    /// and changed nothing, or may be tried again, is known of the same message only: a producer that sends it
-    /// again wants it tried.
+impl Dedup {
+    /// Waits until no other task of this worker runs the same invocation, and returns its conclusion, if any. A failure
+    /// that changed nothing, or is retryable, counts only for redeliveries of the same message: a producer that
+    /// publishes it again wants a retry.
     pub async fn begin(
         &self,
-        invocation: Invocation,
+        invocation: DedupKey,
         is_same_message: bool,
-    ) -> Result<Running<'_>, Conclusion> {
+    ) -> Result<RunningGuard<'_>, Conclusion> {
         loop {
             let mut first = {
                 let mut state = self.state();
@@ -110,41 +111,41 @@ impl Memory {
                     Some(running) => running.subscribe(),
                     None => {
                         state.running.insert(invocation.key, watch::Sender::new(()));
-                        return Ok(Running { memory: self, invocation });
+                        return Ok(RunningGuard { dedup: self, invocation });
                     }
                 }
             };
-            // Nothing is ever sent: it ends with its sender.
+            // No value is ever sent: the wait ends with the sender.
             let _ = first.changed().await;
         }
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, DedupState> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Running<'_> {
-    /// It has ended like this.
+impl RunningGuard<'_> {
+    /// Keeps the conclusion of the invocation.
     pub fn ended(self, conclusion: &Conclusion) {
         let bytes = conclusion.bytes();
         if conclusion.park.is_none() && bytes <= RESULT_BYTES_MAX {
-            let Invocation { key, owner } = self.invocation.clone();
+            let DedupKey { key, owner } = self.invocation.clone();
             let weight = bytes.max(ENTRY_BYTES);
             let ended = conclusion.clone();
-            self.memory.state().ended.insert(owner, key, ended, weight, Instant::now());
+            self.dedup.state().ended.insert(owner, key, ended, weight, Instant::now());
         }
     }
 }
 
-impl Drop for Running<'_> {
+impl Drop for RunningGuard<'_> {
     fn drop(&mut self) {
-        self.memory.state().running.remove(&self.invocation.key);
+        self.dedup.state().running.remove(&self.invocation.key);
     }
 }
 
 impl Conclusion {
-    /// Whether it changed something, or may have and is not to be tried again.
+    /// Returns true if the invocation has changed something, or may have and must not be retried.
     fn is_final(&self) -> bool {
         match &self.outcome {
             Outcome::Succeeded { effect, .. } => *effect != Effect::None,
@@ -153,7 +154,7 @@ impl Conclusion {
         }
     }
 
-    /// About how much memory it takes.
+    /// Returns about the bytes that the conclusion takes.
     fn bytes(&self) -> usize {
         let ids: usize = self.cost.okta_request_ids.iter().map(String::len).sum();
         ids + match &self.outcome {
@@ -172,59 +173,59 @@ impl Conclusion {
 mod tests {
     use super::*;
     use crate::domain::json;
-    use crate::worker::execution::Cost;
+    use crate::worker::execution::DeliveryCost;
 
-    fn invocation(caller: &str, number: u32) -> Invocation {
+    fn invocation(caller: &str, number: u32) -> DedupKey {
         let key = Key(Sha256::digest(format!("{caller} {number}")).into());
-        Invocation { key, owner: ("prod".to_owned(), Some(caller.to_owned())) }
+        DedupKey { key, owner: ("prod".to_owned(), Some(caller.to_owned())) }
     }
 
     fn applied(bytes: usize) -> Conclusion {
         let result = json::to_raw(&"x".repeat(bytes));
-        Conclusion::new(Outcome::Succeeded { effect: Effect::Applied, result }, Cost::default(), None)
+        Conclusion::new(Outcome::Succeeded { effect: Effect::Applied, result }, DeliveryCost::default(), None)
     }
 
-    async fn is_known(memory: &Memory, invocation: Invocation) -> bool {
-        memory.begin(invocation, false).await.is_err()
+    async fn is_known(dedup: &Dedup, invocation: DedupKey) -> bool {
+        dedup.begin(invocation, false).await.is_err()
     }
 
     #[tokio::test(start_paused = true)]
     async fn what_one_caller_does_never_pushes_out_what_another_has_done() {
-        let memory = Memory::default();
+        let dedup = Dedup::default();
         for (caller, count, bytes) in [("quiet", 1, 10), ("busy", 40_000, 10), ("large", 2_000, 60_000)] {
             for number in 0..count {
-                let running = memory.begin(invocation(caller, number), false).await;
+                let running = dedup.begin(invocation(caller, number), false).await;
                 running.unwrap_or_else(|_| panic!("it is new")).ended(&applied(bytes));
             }
         }
-        assert!(is_known(&memory, invocation("quiet", 0)).await);
-        assert!(is_known(&memory, invocation("busy", 39_999)).await);
-        assert!(!is_known(&memory, invocation("busy", 0)).await, "it is bounded");
+        assert!(is_known(&dedup, invocation("quiet", 0)).await);
+        assert!(is_known(&dedup, invocation("busy", 39_999)).await);
+        assert!(!is_known(&dedup, invocation("busy", 0)).await, "it is bounded");
     }
 
     #[tokio::test(start_paused = true)]
     async fn ten_minutes_count_from_the_end_in_whatever_order_they_came() {
-        let memory = Memory::default();
-        let slow = memory.begin(invocation("a", 0), false).await.ok().unwrap();
+        let dedup = Dedup::default();
+        let slow = dedup.begin(invocation("a", 0), false).await.ok().unwrap();
         for number in 1..20 {
-            memory.begin(invocation("a", number), false).await.ok().unwrap().ended(&applied(1));
+            dedup.begin(invocation("a", number), false).await.ok().unwrap().ended(&applied(1));
         }
         tokio::time::advance(Duration::from_secs(900)).await;
         slow.ended(&applied(1));
         for number in [1, 10, 19] {
-            assert!(!is_known(&memory, invocation("a", number)).await, "{number} after a quarter of an hour");
+            assert!(!is_known(&dedup, invocation("a", number)).await, "{number} after a quarter of an hour");
         }
         tokio::time::advance(KEPT - Duration::from_secs(1)).await;
-        assert!(is_known(&memory, invocation("a", 0)).await, "and asking for it makes it no younger");
+        assert!(is_known(&dedup, invocation("a", 0)).await, "and asking for it makes it no younger");
         tokio::time::advance(Duration::from_secs(1)).await;
-        assert!(!is_known(&memory, invocation("a", 0)).await);
+        assert!(!is_known(&dedup, invocation("a", 0)).await);
     }
 
     #[tokio::test(start_paused = true)]
     async fn who_waits_for_one_that_came_to_no_end_runs_it() {
-        let memory = Memory::default();
-        let first = memory.begin(invocation("a", 0), false).await.ok().unwrap();
-        let (second, ()) = tokio::join!(memory.begin(invocation("a", 0), false), async { drop(first) });
+        let dedup = Dedup::default();
+        let first = dedup.begin(invocation("a", 0), false).await.ok().unwrap();
+        let (second, ()) = tokio::join!(dedup.begin(invocation("a", 0), false), async { drop(first) });
         assert!(second.is_ok());
     }
 }

@@ -1,8 +1,8 @@
-//! Putting a message aside: a copy of it waits in a delay tier and comes back into its lane, or goes back to
+//! Delayed retry: a copy of a message waits in a delay queue and comes back into its lane, or goes back to
 //! its queue at once.
 //!
-//! Why it must wait is not known here. Invariant: a copy of a copy looks like a copy of the original, and
-//! it is confirmed before anybody may acknowledge the delivery that it stands for.
+//! This file does not know the reason of a delay. Invariant: a copy of a copy looks like a copy of the original, and
+//! it is confirmed before the worker acknowledges the delivery that it replaces.
 
 use std::time::Duration;
 
@@ -10,126 +10,127 @@ use bytes::Bytes;
 use tokio::time::Instant;
 
 use crate::domain::message::{
-    Address, HeaderValue, Headers, Post, Posted, Properties, RESENT, Receipt, WANTS_PROGRESS,
+    Address, HeaderValue, Headers, Properties, Publish, Published, RESENT, Receipt, WANTS_PROGRESS,
 };
 use crate::domain::topology::{DELAY_TIERS, INVOCATIONS, work_key};
 use crate::policy::origin::X_DEATH;
 
-use super::admission::Job;
-use super::context::Letter;
+use super::admission::Invocation;
+use super::context::MessageContext;
 use super::failpoint::{Point, reached};
-use super::history::Docket;
+use super::history::History;
 use super::lanes::ORDER;
 use super::okta_time::Moment;
 use super::order::ExpectedReturn;
-use super::ports::Postbox;
+use super::ports::Outbox;
 use super::rules::Rules;
 
-/// What headers of the worker's own begin with.
+/// The prefix of the worker's own headers.
 const OURS: &str = "okta-";
 
-/// The headers of that kind that a producer may set.
+/// The headers with that prefix that a producer may set.
 const PRODUCERS_OWN: [&str; 2] = [RESENT, WANTS_PROGRESS];
 
-/// What RabbitMQ writes into a message or acts upon when one is published: how often it was delivered,
-/// from where it was dead-lettered, and further routing keys.
+/// The headers that RabbitMQ writes into a message, or acts upon when one is published: delivery counts,
+/// the origin of a dead letter, and further routing keys.
 const BROKERS_OWN: [&str; 5] = [X_DEATH, "x-delivery-count", "x-acquired-count", "CC", "BCC"];
 
-/// What its other headers of that kind begin with.
+/// The prefixes of RabbitMQ's other headers of that kind.
 const BROKERS_OWN_BEGIN: [&str; 2] = ["x-first-death-", "x-last-death-"];
 
-/// The largest headers of a copy, in bytes. Properties and headers travel in one frame, and RabbitMQ cuts
-/// the connection on one that is too large; frames may be as small as 8 KiB. A message was below it when
-/// it came, but a copy has more to say.
+/// The largest headers of a copy, in bytes. Properties and headers travel in one frame, and RabbitMQ closes
+/// the connection on a frame that is too large; frames may be as small as 8 KiB. The original was below that
+/// limit, but a copy has more headers.
 const HEADERS_BYTES_MAX: usize = 4 * 1024;
 
-/// A message that is to be put aside.
-pub(super) struct Aside<'a> {
-    pub job: &'a Job<'a>,
+/// A message that is to be delayed.
+pub(super) struct Delay<'a> {
+    pub invocation: &'a Invocation<'a>,
     pub body: &'a Bytes,
     pub receipt: &'a dyn Receipt,
     pub rules: &'a Rules,
-    pub postbox: &'a dyn Postbox,
-    /// The value of [`ORDER`], when the message has a place in the order of its subject.
+    pub outbox: &'a dyn Outbox,
+    /// The value of [`ORDER`], if the message has a place in the order of its subject.
     pub order: Option<HeaderValue>,
 }
 
-/// What a message has behind it by now, by all deliveries together.
+/// The state that a copy carries on, of all deliveries together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct SoFar {
-    /// Attempts that were spent on it.
+pub(super) struct Carried {
+    /// Attempts spent.
     pub attempts: u32,
-    /// How long it has waited for the budget.
+    /// The time spent waiting for the budget.
     pub waited: Duration,
-    /// Whether this delivery may have changed something: whoever takes the copy must look first.
+    /// True if this delivery may have changed something: the worker that takes the copy must reconcile first.
     pub in_doubt: bool,
 }
 
-impl SoFar {
-    /// What earlier deliveries have left: this one did nothing.
-    pub fn of(docket: &Docket) -> Self {
-        Self { attempts: docket.attempts, waited: docket.waited, in_doubt: false }
+impl Carried {
+    /// Returns the state that earlier deliveries left, for a delivery that did nothing.
+    pub fn of(history: &History) -> Self {
+        Self { attempts: history.attempts, waited: history.waited, in_doubt: false }
     }
 }
 
-/// What became of it.
+/// The result of a delay.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Put {
+pub(super) enum Delayed {
     /// A copy comes back after this time; the delivery may be acknowledged.
-    ComesBack(Duration),
-    /// There is no copy: the message must wait here.
-    Stays,
-    /// Nothing is known of a copy, and somebody else will have the message.
+    Scheduled(Duration),
+    /// There is no copy: the message must wait in hand.
+    Impossible,
+    /// The fate of the copy is unknown, and the broker delivers the message again.
     Stale,
 }
 
-impl Aside<'_> {
-    /// Puts the message aside for about so long, and so that it comes back after another one, if any.
-    pub async fn put(&self, wait: Duration, behind: Option<ExpectedReturn>, so_far: SoFar) -> Put {
-        let left = self.job.deadline.map(|deadline| deadline.ours.duration_since(self.rules.clock.now()));
+impl Delay<'_> {
+    /// Delays the message for about this time, so that it comes back after another one, if any.
+    pub async fn put(&self, wait: Duration, behind: Option<ExpectedReturn>, so_far: Carried) -> Delayed {
+        let left =
+            self.invocation.deadline.map(|deadline| deadline.ours.duration_since(self.rules.clock.now()));
         let left = left.map(|left| Duration::try_from(left).unwrap_or_default());
         let now = Instant::now();
         let is_behind = |time| behind.is_none_or(|behind| behind.is_before(now, time));
-        let Some((tier, time)) = tier(wait, left, is_behind) else { return Put::Stays };
+        let Some((tier, time)) = tier(wait, left, is_behind) else { return Delayed::Impossible };
         self.publish(tier, so_far, time).await
     }
 
     /// Hands the message back to the end of its queue.
-    pub async fn hand_back(&self, so_far: SoFar) -> Put {
+    pub async fn hand_back(&self, so_far: Carried) -> Delayed {
         self.publish(INVOCATIONS, so_far, Duration::ZERO).await
     }
 
-    async fn publish(&self, exchange: &'static str, so_far: SoFar, time: Duration) -> Put {
-        let Self { job, rules, .. } = self;
-        let Some(own_user) = &rules.own_user else { return Put::Stays };
-        let ahead = job.connection.ahead(&rules.clock);
+    async fn publish(&self, exchange: &'static str, so_far: Carried, time: Duration) -> Delayed {
+        let Self { invocation, rules, .. } = self;
+        let Some(own_user) = &rules.own_user else { return Delayed::Impossible };
+        let ahead = invocation.connection.ahead(&rules.clock);
         let now = Moment::now(&rules.clock, ahead);
-        let SoFar { attempts, waited, in_doubt } = so_far;
-        let mut docket = job.letter.docket.clone();
-        (docket.attempts, docket.waited) = (attempts, waited);
-        docket.redeliveries = docket.redeliveries.max(in_doubt.into());
-        let mut properties = copy(job.letter, docket.headers(&now), own_user);
+        let Carried { attempts, waited, in_doubt } = so_far;
+        let mut history = invocation.message.history.clone();
+        (history.attempts, history.waited) = (attempts, waited);
+        history.redeliveries = history.redeliveries.max(in_doubt.into());
+        let mut properties = copy(invocation.message, history.headers(&now), own_user);
         properties.headers.extend(self.order.clone().map(|order| (ORDER.to_owned(), order)));
         if table_bytes(&properties.headers) > HEADERS_BYTES_MAX {
-            return Put::Stays;
+            return Delayed::Impossible;
         }
         if !self.receipt.is_live() {
-            return Put::Stale;
+            return Delayed::Stale;
         }
-        let to = Address::Exchange(exchange, work_key(&job.connection.name, job.lane));
-        reached(Point::Copying, Some(&job.letter.id)).await;
-        let posted = self.postbox.post(&Post { to, properties, body: self.body.clone() }).await;
-        reached(Point::Copied, Some(&job.letter.id)).await;
+        let to = Address::Exchange(exchange, work_key(&invocation.connection.name, invocation.lane));
+        reached(Point::Copying, Some(&invocation.message.id)).await;
+        let posted = self.outbox.post(&Publish { to, properties, body: self.body.clone() }).await;
+        reached(Point::Copied, Some(&invocation.message.id)).await;
         match posted {
-            Ok(Posted::Confirmed) => Put::ComesBack(time),
-            Ok(Posted::Unroutable | Posted::Refused | Posted::TooLarge) => Put::Stays,
-            Err(_) => Put::Stale,
+            Ok(Published::Confirmed) => Delayed::Scheduled(time),
+            Ok(Published::Unroutable | Published::Refused | Published::TooLarge) => Delayed::Impossible,
+            Err(_) => Delayed::Stale,
         }
     }
 }
 
-/// The longest tier that is not longer than the wait, or else the shortest; of those that are back before the deadline
-/// that is so far ahead, and behind whatever must come before.
+/// Returns the longest delay queue that is not longer than the wait, or else the shortest, among those that return the
+/// message before its deadline (`left` from now) and after the message that must come before.
 fn tier(
     wait: Duration,
     left: Option<Duration>,
@@ -141,22 +142,22 @@ fn tier(
     within.or_else(|| fitting.next())
 }
 
-/// The properties of a copy: the producer's, what else is known of the invocation, and nothing that only
-/// this delivery had. Without an expiration, since that travels in the docket.
-fn copy(letter: &Letter, docket: Headers, own_user: &str) -> Properties {
-    let came = &letter.properties;
+/// Returns the properties of a copy: the producer's and the history, without those of this delivery alone. It has no
+/// expiration, since that travels in the history.
+fn copy(message: &MessageContext, history: Headers, own_user: &str) -> Properties {
+    let came = &message.properties;
     let kept = came.headers.iter().filter(|(name, _)| is_kept(name));
     let kept = kept.map(|(name, value)| (name.clone(), value.clone()));
     Properties {
-        message_id: Some(letter.id.clone()),
+        message_id: Some(message.id.clone()),
         user_id: Some(own_user.to_owned()),
         expiration: None,
-        headers: kept.chain(docket).collect(),
+        headers: kept.chain(history).collect(),
         ..came.clone()
     }
 }
 
-/// Whether a header is the producer's business.
+/// Returns true if a header is the producer's own.
 pub(crate) fn is_kept(name: &str) -> bool {
     if name.starts_with(OURS) {
         return PRODUCERS_OWN.contains(&name);
@@ -164,12 +165,12 @@ pub(crate) fn is_kept(name: &str) -> bool {
     !is_brokers_own(name)
 }
 
-/// Whether RabbitMQ writes or reads a header of this name.
+/// Returns true if RabbitMQ writes or reads a header of this name.
 pub(crate) fn is_brokers_own(name: &str) -> bool {
     BROKERS_OWN.contains(&name) || BROKERS_OWN_BEGIN.iter().any(|begin| name.starts_with(begin))
 }
 
-/// About how long a table of headers is on the wire, and never shorter than it is.
+/// Returns about the length of a table of headers on the wire, and never less than it.
 fn table_bytes(headers: &Headers) -> usize {
     headers.iter().map(|(name, value)| 1 + name.len() + value_bytes(value)).sum::<usize>() + 4
 }
@@ -198,7 +199,7 @@ mod tests {
     use crate::domain::http::{NoAnswer, Request, Response};
     use crate::domain::ids::{ConnectionName, Lane};
     use crate::domain::invocation::Envelope;
-    use crate::domain::message::{Source, Unposted};
+    use crate::domain::message::{Source, Unpublished};
     use crate::domain::secret::Secrets;
     use crate::policy::authorization::{AllowList, Callers};
     use crate::policy::backoff::RetryRules;
@@ -208,16 +209,16 @@ mod tests {
     use crate::worker::clock::Clock;
     use crate::worker::ports::Okta;
 
-    /// A broker that has one answer, and a delivery that may be stale.
+    /// A broker with one answer, and a delivery that may be stale.
     struct World {
-        answer: Result<Posted, Unposted>,
+        answer: Result<Published, Unpublished>,
         is_live: bool,
-        posted: Mutex<Vec<Post>>,
+        posted: Mutex<Vec<Publish>>,
     }
 
     #[async_trait]
-    impl Postbox for World {
-        async fn post(&self, post: &Post) -> Result<Posted, Unposted> {
+    impl Outbox for World {
+        async fn post(&self, post: &Publish) -> Result<Published, Unpublished> {
             self.posted.lock().unwrap().push(post.clone());
             self.answer
         }
@@ -233,7 +234,7 @@ mod tests {
         }
     }
 
-    /// An org that nobody asks.
+    /// An org that gets no request.
     struct Unasked;
 
     #[async_trait]
@@ -250,8 +251,12 @@ mod tests {
         }
     }
 
-    /// Puts a bulk message aside for a minute; what became of it, and how often it was published.
-    async fn put(own_user: Option<&str>, answer: Result<Posted, Unposted>, is_live: bool) -> (Put, usize) {
+    /// Delays a bulk message for a minute; returns the result, and the number of publications.
+    async fn put(
+        own_user: Option<&str>,
+        answer: Result<Published, Unpublished>,
+        is_live: bool,
+    ) -> (Delayed, usize) {
         let prod = ConnectionName::parse("prod").unwrap();
         let rules = Rules {
             connections: HashMap::new(),
@@ -267,12 +272,13 @@ mod tests {
         let source = Source::Work { connection: prod.clone(), lane: Lane::Bulk };
         let address = (source, "okta.invocations".to_owned(), "prod.bulk".to_owned());
         let who = (&rules.reply_to, own_user);
-        let letter = Letter::new(address, Properties::default(), false, Moment::now(&rules.clock, None), who);
+        let message =
+            MessageContext::new(address, Properties::default(), false, Moment::now(&rules.clock, None), who);
         let connection = Connection::new(prod, Arc::new(Unasked), Arc::new(Unasked), AllowList::all());
         let envelope = Envelope::decode(br#"{"subtool":"list_groups"}"#).unwrap();
         let entry = catalogue::find("list_groups").unwrap();
-        let job = Job {
-            letter: &letter,
+        let invocation = Invocation {
+            message: &message,
             connection: Arc::new(connection),
             lane: Lane::Bulk,
             tool: entry.read(&envelope.arguments).ok().unwrap(),
@@ -284,24 +290,25 @@ mod tests {
         };
         let world = World { answer, is_live, posted: Mutex::default() };
         let body = Bytes::from_static(b"{}");
-        let (receipt, postbox) = (&world, &world);
-        let aside = Aside { job: &job, body: &body, receipt, rules: &rules, postbox, order: None };
-        let put = aside.put(Duration::from_secs(60), None, SoFar::of(&letter.docket)).await;
+        let (receipt, outbox) = (&world, &world);
+        let aside =
+            Delay { invocation: &invocation, body: &body, receipt, rules: &rules, outbox, order: None };
+        let put = aside.put(Duration::from_secs(60), None, Carried::of(&message.history)).await;
         let posted = world.posted.lock().unwrap().len();
         (put, posted)
     }
 
     #[tokio::test]
     async fn only_a_copy_that_is_confirmed_lets_the_message_go() {
-        let minute = Put::ComesBack(Duration::from_secs(60));
-        let (own, confirmed) = (Some("worker"), Ok(Posted::Confirmed));
+        let minute = Delayed::Scheduled(Duration::from_secs(60));
+        let (own, confirmed) = (Some("worker"), Ok(Published::Confirmed));
         let rows = [
             (own, confirmed, true, (minute, 1)),
-            (own, Ok(Posted::Unroutable), true, (Put::Stays, 1)),
-            (own, Ok(Posted::Refused), true, (Put::Stays, 1)),
-            (own, Err(Unposted), true, (Put::Stale, 1)),
-            (own, confirmed, false, (Put::Stale, 0)),
-            (None, confirmed, true, (Put::Stays, 0)),
+            (own, Ok(Published::Unroutable), true, (Delayed::Impossible, 1)),
+            (own, Ok(Published::Refused), true, (Delayed::Impossible, 1)),
+            (own, Err(Unpublished), true, (Delayed::Stale, 1)),
+            (own, confirmed, false, (Delayed::Stale, 0)),
+            (None, confirmed, true, (Delayed::Impossible, 0)),
         ];
         for (own_user, answer, is_live, expected) in rows {
             assert_eq!(put(own_user, answer, is_live).await, expected, "{own_user:?} {answer:?} {is_live}");
@@ -311,7 +318,7 @@ mod tests {
     #[test]
     fn the_tier_is_the_longest_within_the_wait_that_is_back_before_the_deadline() {
         let rows = [
-            // the wait, what is left, the tier; in milliseconds
+            // the wait, the time left, the delay; in milliseconds
             (0, None, Some(1000)),
             (1000, None, Some(1000)),
             (4999, None, Some(1000)),
@@ -335,7 +342,7 @@ mod tests {
     #[test]
     fn whatever_the_wait_the_tier_is_one_behind_the_message_that_must_come_before() {
         let rows = [
-            // the wait and what is left in seconds, the shortest tier that is behind, the tier
+            // the wait and the time left, the shortest delay that comes back later, the delay; in seconds
             (1, None, 1, Some(1)),
             (1, None, 15, Some(15)),
             (70, None, 15, Some(60)),
@@ -380,7 +387,7 @@ mod tests {
             ("raw".to_owned(), HeaderValue::Bytes(vec![0xff; 10])),
         ]
         .into();
-        // The length, then each name with its own, then a letter for the type, then the value.
+        // The length, then each name with its own, then a byte for the type, then the value.
         let (text, list, raw) =
             (5 + 1 + 4 + 4, 5 + 1 + 4 + (1 + 8) + (1 + 1) + (1 + 4 + 2 + 1), 4 + 1 + 4 + 10);
         assert_eq!(table_bytes(&headers), 4 + text + list + raw);

@@ -1,47 +1,47 @@
-//! Places in the story of a message where a test may have the worker die, panic or lose its connections.
+//! Failpoints: points in the processing of a message at which a test kills the worker, panics or cuts connections.
 //!
-//! Only with the feature `chaos`, which no release is built with: without it nothing of this is in the binary.
-//! Where the environment names a point and an address, as in `OKTA_WORKER_CHAOS=Answered@127.0.0.1:4711`, a
-//! message that comes there tells that address its id, and waits for what to do. What kills or cuts is there.
+//! Only with the feature `chaos`, which no release is built with: without it the binary contains no failpoint.
+//! If the environment names a failpoint and an address, as in `OKTA_WORKER_CHAOS=Answered@127.0.0.1:4711`, a message
+//! that reaches it sends its id to that address and waits for an order. The test at that address kills or cuts.
 
-/// A place in the story.
+/// A failpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Point {
-    /// A delivery was taken.
+    /// A delivery is taken.
     Delivered,
-    /// It was judged, and is about to begin.
+    /// The message is checked, and is about to begin.
     Judged,
-    /// A request may go, and has not gone.
+    /// A request is admitted, and is not sent.
     Admitted,
-    /// Okta's answer is here, and nobody has looked at it.
+    /// Okta's answer has arrived, and is not processed.
     Answered,
-    /// It is known how the invocation ended.
+    /// The conclusion of the invocation is known.
     Concluded,
-    /// A message of ours is about to be published.
+    /// A message of the worker is about to be published.
     Publishing,
-    /// The broker has confirmed it.
+    /// The broker has confirmed the published message.
     Confirmed,
-    /// The message is about to be parked; its answer is out.
+    /// The message is about to be parked; its answer is published.
     Parking,
     /// A copy is about to be published.
     Copying,
     /// The copy is confirmed, and the message is not acknowledged.
     Copied,
-    /// Everything is done but the acknowledgement.
+    /// Only the acknowledgement is missing.
     Done,
-    /// The acknowledgement was sent.
+    /// The acknowledgement is sent.
     Acknowledged,
 }
 
-/// A message has come to a point.
+/// Does nothing: this binary has no failpoints.
 #[cfg(not(feature = "chaos"))]
 #[inline(always)]
 pub async fn reached(_point: Point, _id: Option<&str>) {}
 
-/// A message has come to a point: asks a test what is to happen there.
+/// Asks the test what to do at this failpoint.
 ///
 /// # Panics
-/// When the test says so.
+/// If the test says so.
 #[cfg(feature = "chaos")]
 pub async fn reached(point: Point, id: Option<&str>) {
     use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};

@@ -1,4 +1,4 @@
-//! What the broker gave up: expired, dropped by a policy, or delivered too often. It is answered all the same.
+//! Messages that the broker gave up: expired, dropped by a policy, or delivered too often. The worker answers them.
 
 use std::sync::atomic::Ordering;
 
@@ -10,41 +10,41 @@ use crate::policy::origin;
 use crate::policy::origin::{DropPolicy, GivenUp};
 
 use super::Worker;
-use super::admission::Reading;
-use super::context::Letter;
+use super::admission::Parsed;
+use super::context::MessageContext;
 use super::okta_time::by_okta;
-use super::outcome::Ended;
+use super::outcome::Disposition;
 use crate::event::{Event, ParkReason};
 
 impl Worker {
-    /// When a message was received, as everybody else has the time.
-    fn time_of(&self, letter: &Letter) -> Timestamp {
+    /// Returns the time of receipt of a message, by Okta's clock if that is known.
+    fn time_of(&self, message: &MessageContext) -> Timestamp {
         let rules = self.rules.load();
-        let name = letter.addressee().0;
-        by_okta(letter.received, rules.connections.get(name).and_then(|it| it.ahead(&rules.clock)))
+        let name = message.addressee().0;
+        by_okta(message.received, rules.connections.get(name).and_then(|it| it.ahead(&rules.clock)))
     }
 
-    /// Answers what the broker gave up.
-    pub(super) fn give_up(&self, letter: &Letter, reading: &Reading) -> Ended {
-        if let Err(failure) = letter.came_by_a_good_way() {
-            return Ended::refused(failure, reading.effect_before(&letter.docket), None);
+    /// Answers a message that the broker gave up.
+    pub(super) fn give_up(&self, message: &MessageContext, parsed: &Parsed) -> Disposition {
+        if let Err(failure) = message.check_origin() {
+            return Disposition::refused(failure, parsed.effect_before(&message.history), None);
         }
-        // Here RabbitMQ counts deliveries anew (measured): whether there were any before, nothing tells.
-        let effect = reading.effect_unless_read();
-        match origin::given_up(&letter.properties.headers) {
+        // RabbitMQ counts deliveries anew here (measured), so earlier ones are unknown.
+        let effect = parsed.effect_unless_read();
+        match origin::given_up(&message.properties.headers) {
             Some((_, GivenUp::Expired)) => {
-                let message = "the message expired in its queue before its work was done";
-                let failure = Failure::new(ErrorCode::DeadlineExceeded, message);
-                let failure = failure.at(Some("properties.expiration")).retry_at(self.time_of(letter));
-                Ended::refused(failure, effect, None)
+                let text = "the message expired in its queue before its work was done";
+                let failure = Failure::new(ErrorCode::DeadlineExceeded, text);
+                let failure = failure.at(Some("properties.expiration")).retry_at(self.time_of(message));
+                Disposition::refused(failure, effect, None)
             }
-            Some((queue, GivenUp::Dropped(by))) => self.dropped(queue, by, effect, self.time_of(letter)),
-            Some((_, GivenUp::CrashLoop)) | None => Ended::crash_loop(effect),
+            Some((queue, GivenUp::Dropped(by))) => self.dropped(queue, by, effect, self.time_of(message)),
+            Some((_, GivenUp::CrashLoop)) | None => Disposition::crash_loop(effect),
         }
     }
 
-    /// Answers what a policy on the broker dropped out of a queue of ours, and keeps it for replay.
-    fn dropped(&self, queue: &str, by: DropPolicy, effect: Effect, now: Timestamp) -> Ended {
+    /// Answers a message that a policy on the broker dropped from a queue of the worker, and parks it for replay.
+    fn dropped(&self, queue: &str, by: DropPolicy, effect: Effect, now: Timestamp) -> Disposition {
         let keys = by.as_str();
         if !self.is_drop_told.swap(true, Ordering::Relaxed) {
             let what = format!("a policy with {keys} has dropped messages: exclude this queue from it");
@@ -63,6 +63,6 @@ impl Worker {
         if by == DropPolicy::TimeToLive {
             failure = failure.retry_at(now);
         }
-        Ended::refused(failure, effect, Some(ParkReason::Dropped))
+        Disposition::refused(failure, effect, Some(ParkReason::Dropped))
     }
 }

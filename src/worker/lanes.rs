@@ -1,7 +1,7 @@
-//! What this worker has of each lane: the order of its subjects, what it has delayed, and how old all of that is.
+//! The state of each lane in this worker: the order of subjects, the delayed messages, and the age of the oldest.
 //!
-//! Outlives the settings of a connection. Invariant: what lies delayed because of this worker is bounded; whatever is
-//! beyond the bound stays in hand, and what comes after it in its queue, where everybody sees it.
+//! It outlives the settings of a connection. Invariant: the messages that this worker has delayed are bounded; those
+//! beyond the bound stay in hand, and later ones in their queue, where RabbitMQ counts them.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -17,16 +17,16 @@ use crate::domain::ids::{ConnectionName, Lane};
 use crate::domain::message::HeaderValue;
 use crate::tools::subject::Subject;
 
-use super::order::{Access, ExpectedReturn, Order, Place};
+use super::order::{ExpectedReturn, Order, Place, SubjectAccess};
 
-/// The header of a copy that tells its number in the order of the worker that has delayed it.
+/// The header of a copy with its number in the order of the worker that has delayed it.
 pub(super) const ORDER: &str = "okta-order";
 
-/// All lanes that messages came by.
+/// All lanes by which messages came.
 pub(super) struct Lanes {
-    /// Tells the numbers of this worker from those of others.
+    /// The random number that distinguishes this worker's order numbers from those of its replicas.
     worker: u64,
-    /// How long the broker lets a message be in hand, in milliseconds, once that is known.
+    /// The longest time that the broker lets a message be in hand, in milliseconds, once that is known.
     hold_max_ms: AtomicU64,
     lanes: Mutex<HashMap<ConnectionName, [Arc<LaneWork>; Lane::ALL.len()]>>,
 }
@@ -42,7 +42,7 @@ impl Default for Lanes {
 }
 
 impl Lanes {
-    /// Returns what there is of a lane.
+    /// Returns the state of a lane.
     pub fn of(&self, connection: &ConnectionName, lane: Lane) -> Arc<LaneWork> {
         let mut lanes = self.lanes.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(of_connection) = lanes.get(connection) {
@@ -54,13 +54,13 @@ impl Lanes {
         found
     }
 
-    /// The broker takes back what is in hand for longer than this.
+    /// Notes that the broker takes back a message that is in hand for longer than this.
     pub fn hold_at_most(&self, most: Duration) {
         let most = u64::try_from(most.as_millis()).unwrap_or(u64::MAX);
         self.hold_max_ms.fetch_min(most, Ordering::Relaxed);
     }
 
-    /// Returns how long the broker lets a message be in hand, as far as is known.
+    /// Returns the longest time that the broker lets a message be in hand, as far as is known.
     pub fn hold_max(&self) -> Duration {
         Duration::from_millis(self.hold_max_ms.load(Ordering::Relaxed))
     }
@@ -70,42 +70,42 @@ impl Lanes {
         HeaderValue::Text(format!("{:x}.{number}", self.worker))
     }
 
-    /// Returns the number in a value of [`ORDER`], when this worker has written it.
+    /// Returns the number in a value of [`ORDER`], if this worker has written it.
     pub fn number(&self, header: &HeaderValue) -> Option<u64> {
         let (worker, number) = header.as_text()?.split_once('.')?;
         (u64::from_str_radix(worker, 16) == Ok(self.worker)).then(|| number.parse().ok())?
     }
 }
 
-/// What this worker has of one lane.
+/// The state of one lane in this worker.
 #[derive(Default)]
 pub(super) struct LaneWork {
     order: Arc<Order>,
     state: Mutex<LaneState>,
-    /// There may be room for one more delayed message.
+    /// A notification that there may be room for one more delayed message.
     freed: Notify,
 }
 
 #[derive(Default)]
 struct LaneState {
-    /// Messages in hand, by when they were first sent.
+    /// The number of messages in hand, by the time at which they were first sent.
     in_hand: BTreeMap<Timestamp, u32>,
-    /// Those that lie delayed, by when they come back: when they were first sent.
+    /// The times at which delayed messages were first sent, by the moment of their return.
     delayed: BTreeMap<Instant, Vec<Timestamp>>,
-    /// Room for messages that are about to be delayed.
+    /// The room reserved for messages that are about to be delayed.
     reserved: usize,
-    /// When the youngest message was sent that was taken from the queue.
+    /// The sending time of the youngest message taken from the queue.
     last_sent: Option<Timestamp>,
-    /// When the queue was last seen empty.
+    /// The time at which the queue was last seen empty.
     empty_at: Option<Timestamp>,
 }
 
-/// How much of a lane waits outside of this worker's hands.
+/// The messages of a lane that wait outside this worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Waiting {
+pub(super) struct LaneBacklog {
     /// Messages that this worker has delayed and that are not back.
     pub delayed: usize,
-    /// When the oldest known message was first sent, as far as can be told.
+    /// The time at which the oldest known message was first sent.
     pub oldest: Option<Timestamp>,
 }
 
@@ -114,11 +114,11 @@ impl LaneWork {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes note of a delivery. Must be called in the order of delivery, for those that have a subject.
+    /// Records a delivery. Must be called in the order of delivery, for invocations with a subject.
     pub fn enter(
         self: &Arc<Self>,
         first_sent: Timestamp,
-        subject: Option<(Subject, Access)>,
+        subject: Option<(Subject, SubjectAccess)>,
         came_back: Option<u64>,
     ) -> InLane {
         {
@@ -130,12 +130,12 @@ impl LaneWork {
         InLane { lane: Arc::clone(self), first_sent, place, since: Instant::now() }
     }
 
-    /// Returns true when one more message may be delayed.
+    /// Returns true if one more message may be delayed.
     pub fn has_room(&self, most: usize) -> bool {
         self.state().is_below(most, Instant::now())
     }
 
-    /// Keeps room for one more delayed message, if there is any.
+    /// Reserves room for one more delayed message, if there is any.
     pub fn reserve(&self, most: usize) -> Option<Reserved<'_>> {
         let mut state = self.state();
         state.is_below(most, Instant::now()).then(|| {
@@ -144,7 +144,7 @@ impl LaneWork {
         })
     }
 
-    /// Waits for room for one more delayed message. Those that lie there come back by themselves.
+    /// Waits for room for one more delayed message. Delayed messages come back by themselves.
     pub async fn room(&self, most: usize) -> Reserved<'_> {
         loop {
             let freed = self.freed.notified();
@@ -162,21 +162,21 @@ impl LaneWork {
         }
     }
 
-    /// Returns what waits, when so many messages are in the queue at this time.
-    pub fn waiting(&self, ready: u64, now: Timestamp) -> Waiting {
+    /// Returns the backlog, given this many messages in the queue at this time.
+    pub fn waiting(&self, ready: u64, now: Timestamp) -> LaneBacklog {
         let mut state = self.state();
         state.forget_returned(Instant::now());
         if ready == 0 {
             state.empty_at = Some(now);
         } else if state.empty_at.is_none() && state.last_sent.is_none() {
-            state.empty_at = Some(now); // nothing is known of the time before
+            state.empty_at = Some(now); // the time before is unknown
         }
-        // What waits in the queue was sent after all that was taken from it.
+        // Messages in the queue were sent after all that were taken from it.
         let in_queue = state.last_sent.max(state.empty_at).filter(|_| ready > 0);
         let in_hand = state.in_hand.keys().next().copied();
         let delayed = state.delayed.values().flatten().min().copied();
         let oldest = in_queue.into_iter().chain(in_hand).chain(delayed).min();
-        Waiting { delayed: state.lying(), oldest }
+        LaneBacklog { delayed: state.lying(), oldest }
     }
 }
 
@@ -190,7 +190,7 @@ impl LaneState {
         self.lying() + self.reserved < most
     }
 
-    /// Those whose time has come are in their queue again.
+    /// Forgets the delayed messages that are in their queue again.
     fn forget_returned(&mut self, now: Instant) {
         while let Some(entry) = self.delayed.first_entry().filter(|entry| *entry.key() <= now) {
             entry.remove();
@@ -198,7 +198,7 @@ impl LaneState {
     }
 }
 
-/// Room for one more delayed message, until it is known whether it is.
+/// Reserved room for one more delayed message, until its delay is decided.
 pub(super) struct Reserved<'a>(&'a LaneWork);
 
 impl Drop for Reserved<'_> {
@@ -208,22 +208,22 @@ impl Drop for Reserved<'_> {
     }
 }
 
-/// A message of a lane, for as long as it is in hand.
+/// A message of a lane, while it is in hand.
 pub(super) struct InLane {
     pub lane: Arc<LaneWork>,
     first_sent: Timestamp,
     place: Option<Place>,
-    /// Since when it is in hand.
+    /// The moment from which on the message is in hand.
     pub since: Instant,
 }
 
 impl InLane {
-    /// Returns its place in the order, if it has a subject.
+    /// Returns the message's place in the order, if it has a subject.
     pub fn place(&self) -> Option<&Place> {
         self.place.as_ref()
     }
 
-    /// A copy of it comes back after so long, to a queue that so many workers take messages from.
+    /// Records that a copy of the message comes back after this time, to a queue that this many workers consume.
     pub fn delayed(&self, tier: Duration, workers: u32) {
         let back = ExpectedReturn::after(tier, workers);
         if !tier.is_zero() {

@@ -1,8 +1,8 @@
-//! How far the machine's clock is from Okta's, as a connection's answers told.
+//! The offset of Okta's clock from the machine's, as observed in the answers on a connection.
 //!
-//! Workers run on several machines, and the clock of one may be wrong by hours. What they tell each other of an
-//! invocation's history is therefore told by Okta's clock as soon as that is known, which all of them hear alike.
-//! Invariant: what was learned is kept beside tokio's clock, so it stays true when somebody sets the machine's.
+//! Workers run on several machines, and the clock of one may be wrong by hours. The times that they pass on in an
+//! invocation's history are therefore by Okta's clock as soon as that is known, which is the same for all of them.
+//! Invariant: the observation is kept together with tokio's clock, so it stays true when the machine's clock is set.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -12,39 +12,39 @@ use tokio::time::Instant;
 
 use super::clock::Clock;
 
-/// A machine's clock that is not further off than this is taken to be right: Okta's `Date` has whole seconds, and
-/// its answer takes its way.
+/// The offset up to which a machine's clock counts as right: Okta's `Date` has whole seconds, and its answer takes
+/// time to arrive.
 const RIGHT: SignedDuration = SignedDuration::from_secs(2);
 
-/// A `Date` further from the machine's clock than this is not believed: no machine is off by that much and runs,
-/// but what stands between Okta and the worker may write anything.
+/// The offset beyond which a `Date` is not believed: no running machine is off by that much,
+/// but an intermediary between Okta and the worker may write anything.
 pub(super) const AHEAD_MAX: SignedDuration = SignedDuration::from_hours(26);
 
-/// What one connection has told of Okta's clock.
+/// The observation of Okta's clock on one connection.
 #[derive(Debug, Default)]
 pub(super) struct OktaTime {
-    told: Mutex<Option<Told>>,
-    /// When Okta was asked for it last. Held while that goes on.
+    told: Mutex<Option<DateObservation>>,
+    /// The time of the last request for Okta's time. Locked during such a request.
     pub asked: tokio::sync::Mutex<Option<Instant>>,
 }
 
-/// What Okta's clock showed, and when.
+/// A time of Okta's clock, and the moment of its arrival.
 #[derive(Debug, Clone, Copy)]
-struct Told {
+struct DateObservation {
     date: Timestamp,
     at: Instant,
 }
 
 impl OktaTime {
-    /// An answer of Okta's that has just come carried this `Date`.
+    /// Takes in the `Date` of an answer of Okta's that has just arrived.
     pub fn learn(&self, date: Timestamp) {
-        let told = Told { date, at: Instant::now() };
+        let told = DateObservation { date, at: Instant::now() };
         *self.told.lock().unwrap_or_else(PoisonError::into_inner) = Some(told);
     }
 
-    /// How far Okta's clock is ahead of the machine's now; `None`: that is not known.
+    /// Returns the time by which Okta's clock is ahead of the machine's now; `None` if that is not known.
     pub fn ahead(&self, clock: &Clock) -> Option<SignedDuration> {
-        let Told { date, at } = (*self.told.lock().unwrap_or_else(PoisonError::into_inner))?;
+        let DateObservation { date, at } = (*self.told.lock().unwrap_or_else(PoisonError::into_inner))?;
         let now: Duration = at.elapsed();
         let ahead = date.saturating_add(now).ok()?.duration_since(clock.now());
         match ahead.abs() {
@@ -55,30 +55,30 @@ impl OktaTime {
     }
 }
 
-/// A moment as a worker tells the time of it.
+/// A moment, with the clock that it was read from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Moment {
     /// The time by the machine's clock.
     pub at: Timestamp,
-    /// Which clock that is.
+    /// The number of that clock.
     pub clock: u64,
-    /// How far Okta's clock is ahead of it, as far as that is known.
+    /// The time by which Okta's clock is ahead of it, if that is known.
     pub ahead: Option<SignedDuration>,
 }
 
 impl Moment {
-    /// Now, for a connection whose Okta's clock is so far ahead.
+    /// Returns the current moment, for a connection on which Okta's clock is ahead by this time.
     pub fn now(clock: &Clock, ahead: Option<SignedDuration>) -> Self {
         Self { at: clock.now(), clock: clock.number(), ahead }
     }
 }
 
-/// A time of the machine's clock by Okta's, as far as that is known.
+/// Converts a time from the machine's clock to Okta's, if the offset is known.
 pub(super) fn by_okta(at: Timestamp, ahead: Option<SignedDuration>) -> Timestamp {
     at.saturating_add(ahead.unwrap_or_default()).unwrap_or(at)
 }
 
-/// A time of Okta's clock by the machine's, as far as that is known.
+/// Converts a time from Okta's clock to the machine's, if the offset is known.
 pub(super) fn by_machine(at: Timestamp, ahead: Option<SignedDuration>) -> Timestamp {
     at.saturating_sub(ahead.unwrap_or_default()).unwrap_or(at)
 }
@@ -110,7 +110,7 @@ mod tests {
             time.learn(Timestamp::from_second(1_000_000 + ahead).unwrap());
             assert_eq!(time.ahead(&clock), expected.map(SignedDuration::from_secs), "{ahead}");
         }
-        // The machine's clock is set, and Okta's is still where it was.
+        // The machine's clock is set, Okta's is not.
         time.learn(base);
         tokio::time::advance(Duration::from_secs(100)).await;
         set.store(3600, Ordering::Relaxed);

@@ -1,10 +1,10 @@
-//! The order of one lane: writes of one subject run one after another, as they were delivered.
+//! The order of one lane: writes of one subject run one after another, in the order of their delivery.
 //!
 //! Every delivery gets a number, in the order of delivery. A write waits until no earlier write of its subject is in
-//! hand; a read waits for earlier writes, not for reads. Few wait in hand for one subject; others, and whoever comes
-//! after a write that lies delayed, are delayed too, in order, and come back by their number. What another worker takes
-//! instead is forgotten after a while. Knows nothing of queues and messages. Invariant: nobody waits here for a message
-//! that is not in hand, but for one that cannot be copied, and that for a bounded time.
+//! hand; a read waits for earlier writes, not for reads. Few invocations of one subject wait in hand. Further ones, and
+//! all that come after a delayed write, are delayed too, in order, and come back by their number. A delayed write that
+//! another worker takes is forgotten after a while. This file knows nothing of queues and messages. Invariant: only an
+//! invocation that cannot be copied waits for one that is not in hand, and for a bounded time.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -15,35 +15,35 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::tools::subject::Subject;
 
-/// How many invocations of one subject wait in hand at most.
+/// The most invocations of one subject that wait in hand.
 const WAITING_MAX: usize = 8;
 
-/// How many delayed writes of a lane are remembered at most. Beyond it, order is kept among those in hand only.
+/// The most delayed writes of a lane that are remembered. Beyond it, only writes in hand keep their order.
 const DELAYED_MAX: usize = 10_000;
 
 /// The shortest time between two searches of all subjects for delayed writes that are lost.
 const SCAN_EVERY: Duration = Duration::from_secs(1);
 
-/// How long a delayed write is expected back when this is the only worker: it comes back behind everything that waits in
-/// its queue.
+/// The time that a delayed write is expected back if this is the only worker: it comes back behind all messages that
+/// wait in its queue.
 const LOST_ALONE: Duration = Duration::from_secs(60 * 60);
 
-/// How late RabbitMQ may be with a message of one tier against one of another.
+/// The most by which RabbitMQ may be late with a message of one delay queue against one of another.
 const TIERS_APART: Duration = Duration::from_secs(2);
 
-/// How long one that cannot be copied waits in hand for a write that lies delayed. With enough such messages in hand that
-/// write would never be delivered.
+/// The longest time that an invocation that cannot be copied waits in hand for a delayed write. With enough such
+/// messages in hand that write would never be delivered.
 const STAYS_MAX: Duration = Duration::from_secs(2 * 60);
 
-/// The same as [`LOST_ALONE`] where other workers take messages from the same queue. They promise no order among each other.
+/// The same as [`LOST_ALONE`] if replicas consume the same queue: there is no order between replicas.
 const LOST_AMONG_OTHERS: Duration = Duration::from_secs(2);
 
-/// Whether an invocation changes its subject.
+/// The access of an invocation to its subject.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Access {
-    /// It only reads.
+pub(super) enum SubjectAccess {
+    /// The invocation only reads.
     Read,
-    /// It may write.
+    /// The invocation may write.
     Write,
 }
 
@@ -62,83 +62,83 @@ struct OrderState {
     scanned_at: Option<Instant>,
 }
 
-/// What is known of one subject.
+/// The state of one subject.
 #[derive(Default)]
 struct SubjectLine {
     /// Writes in hand, by their number.
     writes: BTreeMap<u64, Stance>,
     /// Reads in hand that wait, by their number.
     reads: BTreeMap<u64, Stance>,
-    /// Writes that lie delayed, by their number.
+    /// Delayed writes, by their number.
     delayed: BTreeMap<u64, ExpectedReturn>,
     /// The write that runs.
     running: Option<u64>,
     changed: Arc<Notify>,
 }
 
-/// What somebody in hand does until its turn comes.
+/// The behavior of an invocation in hand until its turn comes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stance {
-    /// Waits, unless an earlier write is delayed.
+    /// It waits, unless an earlier write is delayed.
     Waits,
-    /// Leaves: enough others wait.
+    /// It leaves, because enough others wait.
     Leaves,
-    /// Waits, because it cannot be copied; until then for delayed writes as well.
+    /// It waits, because it cannot be copied; until this moment also for delayed writes.
     Stays(Instant),
 }
 
-/// When a delayed write comes back.
+/// The expected return of a delayed write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct ExpectedReturn {
-    /// When it is in its queue again.
+    /// The moment at which the write is in its queue again.
     at: Instant,
-    /// How long it lies delayed.
+    /// The time of its delay queue.
     tier: Duration,
-    /// When it is no longer expected.
+    /// The moment from which on the write is no longer expected.
     lost_at: Instant,
 }
 
 impl ExpectedReturn {
-    /// Returns the moment at which it is in its queue again.
+    /// Returns the moment at which the write is in its queue again.
     pub fn at(&self) -> Instant {
         self.at
     }
 
-    /// The return of a message that is delayed now, where so many workers take messages from its queue.
+    /// Creates the return of a message that is delayed now, if this many workers consume its queue.
     pub fn after(tier: Duration, workers: u32) -> Self {
         let at = Instant::now() + tier;
         let lost_after = if workers > 1 { LOST_AMONG_OTHERS } else { LOST_ALONE };
         Self { at, tier, lost_at: at + lost_after }
     }
 
-    /// Returns true when a message that is delayed now by this tier comes back after it: a tier keeps its order, and
-    /// between two the broker may be a moment late.
+    /// Returns true if a message that enters the delay queue of this time now comes back after the write: a delay queue
+    /// keeps its order, and between two of them the broker may be a moment late.
     pub fn is_before(&self, now: Instant, tier: Duration) -> bool {
         self.tier.is_zero() || tier == self.tier || now + tier >= self.at + TIERS_APART
     }
 }
 
-/// What an invocation is to do now.
+/// The decision about an invocation at its turn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum TurnDecision {
-    /// Run.
+    /// It runs.
     Run,
-    /// Be delayed: so that it comes back after this one, if any.
+    /// It is delayed, and comes back after this write, if any.
     Leave(Option<ExpectedReturn>),
 }
 
-/// What becomes of an invocation now.
-enum Verdict {
+/// The decision about an invocation now.
+enum OrderDecision {
     Is(TurnDecision),
-    /// It waits for somebody in hand, or until then for a write that may be lost.
+    /// It waits for an invocation in hand, or until this moment for a write that may be lost.
     Waits(Option<Instant>),
 }
 
-/// An invocation's place in the order, for as long as it is in hand.
+/// The place of an invocation in the order, while it is in hand.
 pub(super) struct Place {
     order: Arc<Order>,
     subject: Subject,
-    access: Access,
+    access: SubjectAccess,
     number: u64,
     changed: Arc<Notify>,
 }
@@ -148,9 +148,9 @@ impl Order {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Gives a delivery its place. Must be called in the order of delivery. `came_back` is the number that it had when
-    /// this worker delayed it.
-    pub fn enter(self: &Arc<Self>, subject: Subject, access: Access, came_back: Option<u64>) -> Place {
+    /// Gives a delivery its place. Must be called in the order of delivery. `came_back` is the number of a message that
+    /// this worker has delayed.
+    pub fn enter(self: &Arc<Self>, subject: Subject, access: SubjectAccess, came_back: Option<u64>) -> Place {
         let mut state = self.state();
         let OrderState { next, subjects, delayed, .. } = &mut *state;
         let line = subjects.entry(subject).or_default();
@@ -163,9 +163,9 @@ impl Order {
         *delayed -= line.forget_lost(Instant::now());
         let stance = if line.is_crowded_for(number) { Stance::Leaves } else { Stance::Waits };
         match access {
-            Access::Write => drop(line.writes.insert(number, stance)),
-            Access::Read if line.is_behind(number) => drop(line.reads.insert(number, stance)),
-            Access::Read => {}
+            SubjectAccess::Write => drop(line.writes.insert(number, stance)),
+            SubjectAccess::Read if line.is_behind(number) => drop(line.reads.insert(number, stance)),
+            SubjectAccess::Read => {}
         }
         let changed = Arc::clone(&line.changed);
         Place { order: Arc::clone(self), subject, access, number, changed }
@@ -173,7 +173,7 @@ impl Order {
 }
 
 impl OrderState {
-    /// Forgets what is lost, of all subjects.
+    /// Forgets the lost writes of all subjects.
     fn forget_lost(&mut self) {
         let now = Instant::now();
         self.scanned_at = Some(now);
@@ -181,7 +181,7 @@ impl OrderState {
         self.subjects.retain(|_, line| !line.is_empty());
     }
 
-    /// Drops what is known of a subject when nothing is.
+    /// Removes a subject without any invocation.
     fn tidy(&mut self, subject: &Subject) {
         if self.subjects.get(subject).is_some_and(SubjectLine::is_empty) {
             self.subjects.remove(subject);
@@ -194,7 +194,7 @@ impl SubjectLine {
         self.writes.is_empty() && self.reads.is_empty() && self.delayed.is_empty()
     }
 
-    /// A write is no longer in hand; false when it was not.
+    /// Removes a write that is no longer in hand; returns false if it was not in hand.
     fn end(&mut self, number: u64) -> bool {
         self.running.take_if(|running| *running == number);
         self.writes.remove(&number).is_some()
@@ -204,28 +204,28 @@ impl SubjectLine {
         self.writes.contains_key(&number) || self.reads.contains_key(&number)
     }
 
-    /// Returns true when an earlier write is in hand or delayed.
+    /// Returns true if an earlier write is in hand or delayed.
     fn is_behind(&self, number: u64) -> bool {
         self.writes.range(..number).next().is_some() || self.delayed.range(..number).next().is_some()
     }
 
-    /// Returns true when as many wait in hand as may, and a delivery of this number would wait as well.
+    /// Returns true if the most invocations wait in hand, and a delivery of this number would wait as well.
     fn is_crowded_for(&self, number: u64) -> bool {
         let in_hand =
             |them: &BTreeMap<u64, Stance>| them.values().filter(|it| **it != Stance::Leaves).count();
-        // The first of the writes runs.
+        // The first write runs.
         let waiting = in_hand(&self.writes).saturating_sub(1) + in_hand(&self.reads);
         self.is_behind(number) && waiting >= WAITING_MAX
     }
 
-    /// Forgets delayed writes that somebody else must have taken; how many.
+    /// Forgets delayed writes that a replica must have taken, and returns their number.
     fn forget_lost(&mut self, now: Instant) -> usize {
         let before = self.delayed.len();
         self.delayed.retain(|_, back| now < back.lost_at);
         before - self.delayed.len()
     }
 
-    fn verdict(&self, number: u64, access: Access, now: Instant) -> Verdict {
+    fn verdict(&self, number: u64, access: SubjectAccess, now: Instant) -> OrderDecision {
         let own = self.writes.get(&number).or_else(|| self.reads.get(&number));
         let stance = own.copied().unwrap_or(Stance::Waits);
         let delayed = self.delayed.range(..number);
@@ -233,48 +233,48 @@ impl SubjectLine {
         let last_back = delayed.map(|(_, back)| *back).max_by_key(|back| back.at);
         if let Stance::Stays(until) = stance {
             return match first_delayed.filter(|_| now < until) {
-                Some(_) => Verdict::Waits(last_back.map(|back| back.lost_at.min(until))),
+                Some(_) => OrderDecision::Waits(last_back.map(|back| back.lost_at.min(until))),
                 None => self.verdict_in_hand(number, access),
             };
         }
         if first_delayed.is_some() || (stance == Stance::Leaves && self.is_behind(number)) {
-            // Whoever comes before it leaves before it.
+            // Earlier writes leave before it.
             let leaves_before = self.writes.range(..number).any(|(other, stance)| match stance {
                 Stance::Leaves => true,
                 Stance::Waits => first_delayed.is_some_and(|first| first < *other),
                 Stance::Stays(_) => false,
             });
             return if leaves_before {
-                Verdict::Waits(None)
+                OrderDecision::Waits(None)
             } else {
-                Verdict::Is(TurnDecision::Leave(last_back))
+                OrderDecision::Is(TurnDecision::Leave(last_back))
             };
         }
         self.verdict_in_hand(number, access)
     }
 
-    /// The verdict as far as those in hand are concerned.
-    fn verdict_in_hand(&self, number: u64, access: Access) -> Verdict {
+    /// Returns the decision in view of the invocations in hand.
+    fn verdict_in_hand(&self, number: u64, access: SubjectAccess) -> OrderDecision {
         let is_first = self.writes.range(..number).next().is_none();
-        let is_alone = access == Access::Read || self.running.is_none_or(|running| running == number);
-        if is_first && is_alone { Verdict::Is(TurnDecision::Run) } else { Verdict::Waits(None) }
+        let is_alone = access == SubjectAccess::Read || self.running.is_none_or(|running| running == number);
+        if is_first && is_alone { OrderDecision::Is(TurnDecision::Run) } else { OrderDecision::Waits(None) }
     }
 }
 
 impl Place {
-    /// The number of the delivery in its lane.
+    /// Returns the number of the delivery in its lane.
     pub fn number(&self) -> u64 {
         self.number
     }
 
-    /// Waits until it may run or must leave.
+    /// Waits until the invocation may run or must leave.
     pub async fn turn(&self) -> TurnDecision {
         loop {
             let changed = self.changed.notified();
             match self.verdict() {
-                Verdict::Is(turn) => return turn,
-                Verdict::Waits(None) => changed.await,
-                Verdict::Waits(Some(lost_at)) => tokio::select! {
+                OrderDecision::Is(turn) => return turn,
+                OrderDecision::Waits(None) => changed.await,
+                OrderDecision::Waits(Some(lost_at)) => tokio::select! {
                     () = changed => {}
                     () = sleep_until(lost_at) => {}
                 },
@@ -282,21 +282,23 @@ impl Place {
         }
     }
 
-    /// Returns true when it need not wait.
+    /// Returns true if the invocation may run at once.
     pub fn is_next(&self) -> bool {
-        matches!(self.verdict(), Verdict::Is(TurnDecision::Run))
+        matches!(self.verdict(), OrderDecision::Is(TurnDecision::Run))
     }
 
-    fn verdict(&self) -> Verdict {
+    fn verdict(&self) -> OrderDecision {
         let mut state = self.order.state();
-        let Some(line) = state.subjects.get_mut(&self.subject) else { return Verdict::Is(TurnDecision::Run) };
+        let Some(line) = state.subjects.get_mut(&self.subject) else {
+            return OrderDecision::Is(TurnDecision::Run);
+        };
         let now = Instant::now();
         let lost = line.forget_lost(now);
         let verdict = line.verdict(self.number, self.access, now);
-        if let Verdict::Is(TurnDecision::Run) = verdict {
+        if let OrderDecision::Is(TurnDecision::Run) = verdict {
             match self.access {
-                Access::Write => line.running = Some(self.number),
-                Access::Read => drop(line.reads.remove(&self.number)), // it waits no longer
+                SubjectAccess::Write => line.running = Some(self.number),
+                SubjectAccess::Read => drop(line.reads.remove(&self.number)), // the read waits no longer
             }
         }
         state.delayed -= lost;
@@ -304,7 +306,7 @@ impl Place {
         verdict
     }
 
-    /// It cannot be copied, so it waits in hand whatever becomes of those before it.
+    /// Notes that the message cannot be copied, so it waits in hand whatever becomes of the writes before it.
     pub fn stay(&self) {
         let mut state = self.order.state();
         let Some(line) = state.subjects.get_mut(&self.subject) else { return };
@@ -314,7 +316,7 @@ impl Place {
         self.changed.notify_waiters();
     }
 
-    /// A copy of it comes back then, and this delivery is over. A read is expected by nobody.
+    /// Ends the delivery of a message of which a copy comes back. The copy of a read is not expected.
     pub fn delayed(&self, back: ExpectedReturn) {
         let mut state = self.order.state();
         if state.delayed >= DELAYED_MAX && state.scanned_at.is_none_or(|at| at.elapsed() >= SCAN_EVERY) {
@@ -330,14 +332,14 @@ impl Place {
     }
 }
 
-/// It is over, one way or the other.
+/// Removes the invocation from the order.
 impl Drop for Place {
     fn drop(&mut self) {
         let mut state = self.order.state();
         if let Some(line) = state.subjects.get_mut(&self.subject) {
             match self.access {
-                Access::Write => drop(line.end(self.number)),
-                Access::Read => drop(line.reads.remove(&self.number)),
+                SubjectAccess::Write => drop(line.end(self.number)),
+                SubjectAccess::Read => drop(line.reads.remove(&self.number)),
             }
         }
         state.tidy(&self.subject);
@@ -355,7 +357,7 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
 
     impl Order {
-        /// Returns how many delayed writes it knows of, and of how many subjects it knows anything.
+        /// Returns the number of delayed writes, and of subjects.
         fn remembered(&self) -> (usize, usize) {
             let state = self.state();
             (state.delayed, state.subjects.len())
@@ -367,14 +369,14 @@ mod tests {
     }
 
     fn write(order: &Arc<Order>) -> Place {
-        order.enter(jane(), Access::Write, None)
+        order.enter(jane(), SubjectAccess::Write, None)
     }
 
     fn read(order: &Arc<Order>) -> Place {
-        order.enter(jane(), Access::Read, None)
+        order.enter(jane(), SubjectAccess::Read, None)
     }
 
-    /// What somebody is to do now; `None`: to wait.
+    /// Returns the decision about an invocation now; `None` if it waits.
     fn now(place: &Place) -> Option<TurnDecision> {
         place.turn().now_or_never()
     }
@@ -393,10 +395,10 @@ mod tests {
         let before = read(&order);
         let first = write(&order);
         let (second, between, third) = (write(&order), read(&order), write(&order));
-        let other = order.enter(Subject::user("joe"), Access::Write, None);
+        let other = order.enter(Subject::user("joe"), SubjectAccess::Write, None);
         assert_eq!([&before, &first, &other].map(now), [Some(TurnDecision::Run); 3]);
         assert_eq!([&second, &between, &third].map(now), [None; 3]);
-        drop(third); // it is cancelled
+        drop(third); // the invocation is cancelled
         drop(first);
         assert_eq!([now(&second), now(&between)], [Some(TurnDecision::Run), None]);
         drop(second);
@@ -419,10 +421,10 @@ mod tests {
             place.delayed(back_after(SECOND));
         }
         assert!(leaves(&read(&order)), "a read that comes now is behind them");
-        // Room is made, and still nobody overtakes those that are delayed.
+        // There is room again, and still no write overtakes the delayed ones.
         drop(places);
         assert!(leaves(&write(&order)));
-        let back = order.enter(jane(), Access::Write, Some(9));
+        let back = order.enter(jane(), SubjectAccess::Write, Some(9));
         assert_eq!((back.number(), now(&back)), (9, Some(TurnDecision::Run)));
     }
 
@@ -439,11 +441,11 @@ mod tests {
         assert!(leaves(&third));
         drop((first, second));
         tokio::time::advance(60 * SECOND).await;
-        // The second is there before the first, so it leaves once more; the third waits for it to do so.
-        let early = order.enter(jane(), Access::Write, Some(1));
+        // The second comes back before the first, so it leaves once more; the third waits until it has left.
+        let early = order.enter(jane(), SubjectAccess::Write, Some(1));
         assert!(leaves(&early));
         assert_eq!(now(&third), None);
-        let first = order.enter(jane(), Access::Write, Some(0));
+        let first = order.enter(jane(), SubjectAccess::Write, Some(0));
         assert_eq!([now(&first), now(&early), now(&third)], [Some(TurnDecision::Run), None, None]);
         drop(first);
         assert_eq!([now(&early), now(&third)], [Some(TurnDecision::Run), None]);
@@ -459,8 +461,8 @@ mod tests {
             tokio::time::advance(SECOND).await;
             let next = write(&order);
             assert_eq!(now(&next), Some(TurnDecision::Run), "{workers}");
-            // It comes all the same: at least no two run at once.
-            let late = order.enter(jane(), Access::Write, Some(0));
+            // The late write comes nevertheless: at least no two run at once.
+            let late = order.enter(jane(), SubjectAccess::Write, Some(0));
             assert_eq!((late.number(), now(&late)), (0, None));
             drop(next);
             assert_eq!(now(&late), Some(TurnDecision::Run));
@@ -486,7 +488,7 @@ mod tests {
     async fn no_more_is_remembered_of_delayed_writes_than_the_bound() {
         let order = Arc::<Order>::default();
         for number in 0..2 * DELAYED_MAX {
-            let place = order.enter(Subject::user(&number.to_string()), Access::Write, None);
+            let place = order.enter(Subject::user(&number.to_string()), SubjectAccess::Write, None);
             place.delayed(back_after(SECOND));
         }
         assert_eq!(order.remembered(), (DELAYED_MAX, DELAYED_MAX));
@@ -506,7 +508,7 @@ mod tests {
             ExpectedReturn { at, tier, lost_at: at }
         };
         let rows = [
-            // the tier before and in how many seconds it is back, the tier now, whether that is behind
+            // the delay before and the seconds until that message is back, the delay now, true if it comes back later
             (60, 60, 60, true),
             (60, 3, 5, true),
             (60, 4, 5, false),

@@ -1,59 +1,59 @@
-//! The end of a delivery, and the facts about its message that the answer needs.
+//! The disposition of a delivery, and the facts about its message that the answer needs.
 
 use std::sync::Arc;
 
 use crate::domain::result::{Effect, ErrorCode, Failure, Outcome};
 use crate::domain::secret::Secrets;
 
-use super::admission::Reading;
+use super::admission::Parsed;
 use super::connection::Connection;
-use super::execution::Cost;
+use super::execution::DeliveryCost;
 use crate::event::ParkReason;
 
-/// The end of a delivery.
-pub(super) enum Ended {
-    /// The invocation has ended: what is to be answered.
+/// The disposition of a delivery: how the worker settles it.
+pub(super) enum Disposition {
+    /// The invocation has ended with this conclusion, which is to be answered.
     Concluded(Conclusion),
-    /// Nothing was run, because the same invocation has ended like this a short while ago.
+    /// The same invocation has ended like this within the deduplication window, so nothing was executed.
     Deduplicated(Conclusion),
-    /// A copy of the message is in the broker and comes again later.
+    /// A copy of the message is in the broker and comes back later.
     PutAside,
-    /// Nobody waits for an answer.
+    /// The message needs no answer.
     Dropped,
-    /// Somebody else will have the message.
+    /// The broker delivers the message again, perhaps to another worker.
     Stale,
 }
 
-/// The end of an invocation, for the answer.
+/// The conclusion of an invocation, for the answer.
 #[derive(Clone)]
 pub(super) struct Conclusion {
     pub outcome: Outcome,
-    pub cost: Cost,
+    pub cost: DeliveryCost,
     pub park: Option<ParkReason>,
-    /// Pages of a list that were answered before this end.
+    /// Pages of a list that were answered before.
     pub pages: u32,
 }
 
 impl Conclusion {
-    /// It ended before any page.
-    pub fn new(outcome: Outcome, cost: Cost, park: Option<ParkReason>) -> Self {
+    /// Creates the conclusion of an invocation that has answered no page.
+    pub fn new(outcome: Outcome, cost: DeliveryCost, park: Option<ParkReason>) -> Self {
         Self { outcome, cost, park, pages: 0 }
     }
 }
 
-impl Ended {
-    /// Nothing was sent for this delivery. The effect says what an earlier one may have done.
+impl Disposition {
+    /// Creates the disposition of a message refused before any request. `effect` is that of earlier deliveries.
     pub fn refused(failure: Failure, effect: Effect, park: Option<ParkReason>) -> Self {
-        Self::Concluded(Conclusion::new(Outcome::Failed { effect, failure }, Cost::default(), park))
+        Self::Concluded(Conclusion::new(Outcome::Failed { effect, failure }, DeliveryCost::default(), park))
     }
 
-    /// It was delivered again and again, and no worker came to its end.
+    /// Creates the disposition of a message in a crash loop: it was redelivered, and no worker has finished it.
     pub fn crash_loop(effect: Effect) -> Self {
         let message = "no worker came to the end of the message in too many deliveries";
         Self::refused(Failure::new(ErrorCode::Internal, message), effect, Some(ParkReason::CrashLoop))
     }
 
-    /// A bug of ours ended it before any request.
+    /// Creates the disposition of a message whose processing panicked before any request.
     pub fn crashed(effect: Effect) -> Self {
         Self::refused(a_bug(), effect, Some(ParkReason::Internal))
     }
@@ -62,41 +62,41 @@ impl Ended {
 /// Returns the outcome of an invocation that its caller has cancelled.
 pub(super) fn cancelled() -> Outcome {
     let failure = Failure::new(ErrorCode::Cancelled, "the caller has cancelled it before it began");
-    Outcome::Failed { effect: Effect::None, failure } // whatever may have run before is not cancelled
+    Outcome::Failed { effect: Effect::None, failure } // an earlier delivery may have run, and is not cancelled
 }
 
-/// Returns the failure that a bug of the worker is answered with.
+/// Returns the failure that is the answer after a bug of the worker.
 pub(super) fn a_bug() -> Failure {
     Failure::new(ErrorCode::Internal, "the worker has a bug; the message is parked")
 }
 
-/// Facts about a message that its answer needs, whatever became of it.
+/// Facts about a message that every answer to it needs.
 #[derive(Default)]
-pub(super) struct Identity {
+pub(super) struct InvocationFacts {
     pub connection: Option<Arc<Connection>>,
     pub subtool: Option<&'static str>,
-    /// The same in words, whether it is one of the 28 or not.
+    /// The name in the message, also if it is not one of the 28 subtools.
     pub named: Option<String>,
     pub reason: Option<String>,
     pub secrets: Secrets,
     pub bytes_max: usize,
-    /// True if its result is never left out.
+    /// True if the result is never left out.
     pub keeps_result: bool,
-    /// True if its answers are pages.
+    /// True if the answers are pages.
     pub is_paged: bool,
 }
 
-impl Identity {
-    pub fn of(reading: &Reading) -> Self {
+impl InvocationFacts {
+    pub fn of(parsed: &Parsed) -> Self {
         Self {
-            connection: reading.connection.clone(),
-            subtool: reading.entry.map(|entry| entry.manifest.name),
-            named: reading.named.clone(),
-            reason: reading.reason().map(str::to_owned),
-            secrets: reading.secrets.clone(),
-            bytes_max: reading.bytes_max(),
-            keeps_result: reading.keeps_result(),
-            is_paged: reading.is_paged(),
+            connection: parsed.connection.clone(),
+            subtool: parsed.entry.map(|entry| entry.manifest.name),
+            named: parsed.named.clone(),
+            reason: parsed.reason().map(str::to_owned),
+            secrets: parsed.secrets.clone(),
+            bytes_max: parsed.bytes_max(),
+            keeps_result: parsed.keeps_result(),
+            is_paged: parsed.is_paged(),
         }
     }
 }

@@ -1,8 +1,8 @@
-//! How much of `okta.dead` one caller may fill: its messages there must not push out those of others.
+//! Quotas of callers in `okta.dead`: one caller's messages there must not push out those of others.
 //!
-//! The queue drops its oldest message when it is full, whoever has filled it. So each worker parks for one caller and
-//! reason at most a part of what the queue holds at once, and as much again over the time that messages are kept
-//! there. Invariant: the memory for it is bounded, however many callers there are.
+//! The queue drops its oldest message when it is full, regardless of the caller. So each worker parks for one caller
+//! and reason at most a part of the messages that the queue holds at once, and as many again over the time that
+//! messages are kept there. Invariant: the memory for the quotas is bounded, for any number of callers.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
@@ -14,11 +14,11 @@ use crate::domain::topology::DEAD_MAX;
 
 use crate::event::ParkReason;
 
-/// How long parked messages are kept where nobody says so.
+/// Default for the time that parked messages are kept.
 const DEAD_TTL: Duration = Duration::from_secs(14 * 24 * 60 * 60);
 
-/// Which part of the queue one caller may fill at once, for one reason. What a policy on the broker has dropped is no
-/// fault of its caller's, and there may be a whole backlog of it.
+/// Returns the part of the queue that one caller may fill at once, for one reason. A message that a policy on the
+/// broker has dropped is not its caller's fault, and a whole backlog may be dropped.
 fn part(reason: ParkReason) -> f64 {
     match reason {
         ParkReason::Unreadable | ParkReason::CrashLoop | ParkReason::Internal => 1.0 / 20.0,
@@ -26,17 +26,17 @@ fn part(reason: ParkReason) -> f64 {
     }
 }
 
-/// The most callers that are told apart, by reason; those who come when so many have parked share one room.
+/// The most quotas of single callers and reasons; callers beyond it share one quota per reason.
 const CALLERS_MAX: usize = 1024;
 
-/// Whose room it is, and what for: a caller's, or, without any, that of all who have none of their own.
-type Owner = (Option<Option<String>>, ParkReason);
+/// The owner of a quota, and its reason: a caller, or `None` for all callers without a quota of their own.
+type ParkingOwner = (Option<Option<String>>, ParkReason);
 
-/// The room that each caller has left.
+/// The quota that each caller has left.
 pub(super) struct Parking {
     dead_max: f64,
     dead_ttl: Duration,
-    rooms: Mutex<HashMap<Owner, Room>>,
+    rooms: Mutex<HashMap<ParkingOwner, Room>>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -52,17 +52,17 @@ impl Default for Parking {
 }
 
 impl Parking {
-    /// Rooms in a queue that holds so many messages for so long.
+    /// Creates the quotas for a queue that holds this many messages for this time.
     pub fn in_queue(dead_max: u32, dead_ttl: Duration) -> Self {
         Self { dead_max: dead_max.into(), dead_ttl, rooms: Mutex::default() }
     }
 
-    /// Takes the room for one more message, if the caller has any left.
+    /// Takes one message from the caller's quota; returns false if nothing is left.
     pub fn take(&self, caller: Option<&str>, reason: ParkReason, now: Instant) -> bool {
         let mut rooms = self.rooms.lock().unwrap_or_else(PoisonError::into_inner);
         let mut owner = (Some(caller.map(str::to_owned)), reason);
         if rooms.len() >= CALLERS_MAX && !rooms.contains_key(&owner) {
-            // Who has all of its room again is as one that never came.
+            // A quota that is whole again need not be remembered.
             rooms.retain(|(_, reason), room| self.left(*room, *reason, now) < self.burst(*reason));
             if rooms.len() >= CALLERS_MAX {
                 owner.0 = None;
@@ -75,7 +75,7 @@ impl Parking {
         has_room
     }
 
-    /// Messages that a caller may park at once.
+    /// Returns the number of messages that a caller may park at once.
     fn burst(&self, reason: ParkReason) -> f64 {
         (self.dead_max * part(reason)).floor().max(1.0)
     }

@@ -1,6 +1,6 @@
 //! The ports of the worker: Okta, the outgoing and the incoming messages.
 //!
-//! `rabbit` and `okta` implement them for real, `embedded` with an in-process queue and the simulated org.
+//! `rabbit` and `okta` implement them for production, `embedded` with an in-process queue and the simulated org.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,51 +11,51 @@ use tokio::sync::watch;
 
 use crate::domain::http::{NoAnswer, Request, Response};
 use crate::domain::ids::{ConnectionName, Lane};
-use crate::domain::message::{Delivery, Post, Posted, Source, Unposted};
+use crate::domain::message::{Delivery, Publish, Published, Source, Unpublished};
 
-/// One Okta org behind one credential.
+/// An Okta org, used with one credential.
 #[async_trait]
 pub trait Okta: Send + Sync {
-    /// Sends a request once and returns whatever was answered, errors included.
+    /// Sends a request once and returns the answer, also if it is an error.
     ///
     /// # Errors
-    /// When there is no answer, and whether the request may have been executed.
+    /// If there is no answer; states if the request may have been executed.
     async fn send(&self, request: &Request) -> Result<Response, NoAnswer>;
 }
 
-/// The way out: publishes messages, persistent and confirmed.
+/// The port of outgoing messages: persistent, with publisher confirms.
 #[async_trait]
-pub trait Postbox: Send + Sync {
-    /// Publishes until the broker has answered for the message, across reconnects, with the same
-    /// properties each time: the broker may have it twice, never not at all.
+pub trait Outbox: Send + Sync {
+    /// Publishes the message until the broker confirms it, across reconnects, with the same
+    /// properties each time (at-least-once).
     ///
     /// # Errors
-    /// When the process is stopping and the broker cannot be reached.
-    async fn post(&self, post: &Post) -> Result<Posted, Unposted>;
+    /// If the process is stopping and the broker cannot be reached.
+    async fn post(&self, post: &Publish) -> Result<Published, Unpublished>;
 }
 
-/// The way in: takes each delivery and settles it in its own time.
+/// The port of incoming messages: takes each delivery and settles it later.
 pub trait Inbox: Send + Sync {
-    /// Takes a delivery. Called in the order of delivery, which is noted at once; what comes back runs the delivery to
-    /// its settlement, in a task of its own.
+    /// Takes a delivery. Must be called in the order of delivery, which is noted at once; the returned future processes
+    /// the delivery up to its settlement, in a task of its own.
     fn take(self: Arc<Self>, delivery: Delivery) -> BoxFuture<'static, ()>;
 
-    /// The broker takes back what is in hand for longer than this.
+    /// Notes that the broker takes back a message that is in hand for longer than this.
     fn hold_at_most(&self, _most: Duration) {}
 
-    /// The broker has counted the messages that are in the queues of a connection's lanes.
+    /// Notes the broker's count of the messages in the queues of a connection's lanes.
     fn counted(&self, _connection: &ConnectionName, _ready: Ready) {}
 
-    /// Another worker has told what a caller wants no more.
+    /// Takes in another worker's notice that a caller has cancelled an invocation.
     fn hear(&self, _told: &[u8]) {}
 
-    /// Whether messages of this source are wanted now. While it is false its queue is not consumed.
+    /// Returns the signal of this source: while it is false, the worker does not consume the queue of the source.
     fn wants(&self, _source: &Source) -> watch::Receiver<bool> {
         watch::channel(true).1
     }
 }
 
-/// Messages in the queues of a connection's lanes, not yet delivered to anybody.
+/// Messages in the queues of a connection's lanes, not yet delivered to a worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Ready {
     /// In the interactive lane.
@@ -65,7 +65,7 @@ pub struct Ready {
 }
 
 impl Ready {
-    /// Returns those of one lane.
+    /// Returns the messages of one lane.
     pub fn of(self, lane: Lane) -> u64 {
         match lane {
             Lane::Interactive => self.interactive,
@@ -74,7 +74,7 @@ impl Ready {
     }
 }
 
-/// Waits until a signal says this; for ever when nobody can change what it says.
+/// Waits until a signal has this value; for ever if its sender is gone.
 pub async fn becomes(signal: &mut watch::Receiver<bool>, to: bool) {
     if signal.wait_for(|says| *says == to).await.is_err() {
         std::future::pending().await

@@ -1,4 +1,4 @@
-//! Probes of a connection: the least request that shows whether it works again, and what time it is there.
+//! Probes of a connection: the smallest request that shows if it works again, and Okta's time.
 //!
 //! Invariant: every pause has one task that probes until the pause is over.
 
@@ -12,16 +12,16 @@ use crate::domain::bucket::date;
 use crate::domain::http::Request;
 use crate::domain::ids::{ConnectionName, Lane, UserKey};
 use crate::policy::backoff::PROBE;
-use crate::policy::classify::{FailureKind, Known, Meaning, classify};
+use crate::policy::classify::{ConnectionFacts, FailureKind, Meaning, classify};
 use crate::policy::pause::PauseReason;
 
-use super::breaker::{Pause, Pulse};
+use super::breaker::{Breaker, Pause};
 use super::clock::Clock;
 use super::connection::Connection;
-use crate::budget::permit::{Ask, Patience};
+use crate::budget::permit::{Ask, WhenBusy};
 use crate::event::{Event, Observer};
 
-/// Pauses a connection until a probe gets through; nothing when it is paused already.
+/// Pauses a connection until a probe succeeds; does nothing if it is paused already.
 pub(super) fn pause(
     connection: &Arc<Connection>,
     reason: PauseReason,
@@ -29,22 +29,22 @@ pub(super) fn pause(
     observer: &Arc<dyn Observer>,
 ) {
     let pause = Pause { reason, scope, next_probe: Instant::now() + PROBE.base };
-    let pulse = &connection.pulse;
-    if !pulse.begin(pause) {
+    let breaker = &connection.breaker;
+    if !breaker.begin(pause) {
         return;
     }
     observer.note(&Event::Paused { connection: &connection.name, reason });
-    let of_whom = (connection.name.clone(), Arc::clone(pulse), Arc::downgrade(connection));
+    let of_whom = (connection.name.clone(), Arc::clone(breaker), Arc::downgrade(connection));
     tokio::spawn(try_again(of_whom, pause, Arc::clone(observer)));
 }
 
-/// Probes with growing waits until one gets through, or somebody else has ended the pause.
+/// Probes with growing waits until a probe succeeds, or something else has ended the pause.
 async fn try_again(
-    (name, pulse, connection): (ConnectionName, Arc<Pulse>, Weak<Connection>),
+    (name, breaker, connection): (ConnectionName, Arc<Breaker>, Weak<Connection>),
     mut pause: Pause,
     observer: Arc<dyn Observer>,
 ) {
-    let mut watch = pulse.watch();
+    let mut watch = breaker.watch();
     let mut failures = 0;
     loop {
         let is_over = watch.wait_for(|there| *there != Some(pause));
@@ -54,16 +54,16 @@ async fn try_again(
         }
         let is_through = match connection.upgrade() {
             Some(connection) => probe(&connection, pause.reason, pause.scope, &observer).await,
-            None => true, // a reload replaced the settings; a request that fails under the new ones pauses the connection again
+            None => true, // a reload replaced the settings; if requests still fail, they pause the connection again
         };
         failures += 1;
         let wait = PROBE.wait(failures, 0.5 + fastrand::f64() / 2.0);
         let next = (!is_through).then(|| Pause { next_probe: Instant::now() + wait, ..pause });
         match next {
-            Some(next) if pulse.replace(pause, Some(next)) => pause = next,
-            Some(_) => break, // somebody else has ended the pause
+            Some(next) if breaker.replace(pause, Some(next)) => pause = next,
+            Some(_) => break, // something else has ended the pause
             None => {
-                pulse.replace(pause, None);
+                breaker.replace(pause, None);
                 break;
             }
         }
@@ -71,7 +71,7 @@ async fn try_again(
     observer.note(&Event::Resumed { connection: &name, reason: pause.reason });
 }
 
-/// Sends one probe; true if what the pause is about works again.
+/// Sends one probe; returns true if the reason of the pause is gone.
 pub(super) async fn probe(
     connection: &Connection,
     reason: PauseReason,
@@ -87,13 +87,14 @@ pub(super) async fn probe(
         not_after: None,
         leave_at: None,
         emits: false,
-        patience: Patience::Wait,
+        when_busy: WhenBusy::Wait,
     };
     let Ok(permit) = connection.budget.admit(ask).await else { return false };
     let sent = Instant::now();
     let answer = connection.okta.send(&request).await;
-    // A probe of a scope that was lost asks for one that had worked.
-    let known = Known { scope_has_worked: reason == PauseReason::Forbidden, ..Known::NOTHING };
+    // A probe of a lost scope uses a scope that had worked.
+    let known =
+        ConnectionFacts { scope_has_worked: reason == PauseReason::Forbidden, ..ConnectionFacts::NOTHING };
     let meaning = classify(&request, answer.as_ref(), known);
     let rate = rate_of(&answer, meaning);
     permit.heard(told(rate, meaning));
@@ -112,33 +113,33 @@ pub(super) async fn probe(
     }
     match meaning {
         Meaning::Said => true,
-        // Okta answers, or nobody knows because this machine could not ask.
+        // Okta answers, or the state is unknown because this machine could not ask.
         Meaning::Limited(_) | Meaning::Failed(FailureKind::Local) => reason == PauseReason::Unreachable,
         Meaning::Refused(_) => matches!(reason, PauseReason::Unreachable | PauseReason::ReadOnly),
         Meaning::Failed(_) => false,
     }
 }
 
-/// The longest that Okta may take to tell its time.
+/// The longest wait for Okta's time.
 const TIME_MAX: Duration = Duration::from_secs(10);
 
-/// The shortest time between two questions: an org without a `Date` will have none the next time.
+/// The shortest time between two requests for Okta's time: an org without a `Date` will have none the next time.
 const TIME_EVERY: Duration = Duration::from_secs(60);
 
-/// Asks Okta for its time, where that is not known.
+/// Asks Okta for its time, if that is unknown.
 pub(super) async fn learn_time(connection: &Connection, clock: &Clock, observer: &Arc<dyn Observer>) {
     let mut asked = connection.okta_time.asked.lock().await;
     let is_recent = asked.is_some_and(|at| at.elapsed() < TIME_EVERY);
     if connection.ahead(clock).is_none() && !is_recent {
-        // Whether the answer is good matters to nobody here.
+        // The result of the probe does not matter here.
         let asking = probe(connection, PauseReason::Unreachable, "okta.users.read", observer);
         let _ = timeout(TIME_MAX, asking).await;
         *asked = Some(Instant::now());
     }
 }
 
-/// The least that shows it. Only a write shows whether Okta takes writes, from anybody or with this scope; these
-/// name nobody.
+/// Returns the smallest request for this reason. Only a write shows if Okta takes writes, at all or with this scope;
+/// these writes name no existing object.
 fn asking(reason: PauseReason, scope: &str) -> Request {
     let list = |route| Request::get(route, &[]).query("limit", 1);
     let is_write = match reason {

@@ -1,7 +1,7 @@
-//! Telling a caller who asked for it that its invocation waits.
+//! Progress messages, which tell a caller that asked for them that its invocation waits.
 //!
-//! A courtesy: whatever becomes of such a message, the invocation goes on. Invariant: the caller hears of it
-//! at most once a second, and one message is on its way at a time.
+//! They are best effort: the invocation continues if such a message is lost. Invariant: the caller gets at most one
+//! a second, and one message is on its way at a time.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -12,18 +12,18 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::domain::bucket::Bucket;
 use crate::domain::json;
-use crate::domain::message::{Address, PROGRESS, Post, Properties, WANTS_PROGRESS};
+use crate::domain::message::{Address, PROGRESS, Properties, Publish, WANTS_PROGRESS};
 
-use super::context::Letter;
-use super::ports::Postbox;
+use super::context::MessageContext;
+use super::ports::Outbox;
 
-/// How long an invocation waits before its caller hears of it: shorter waits are none to a caller.
+/// The wait before the first progress message: shorter waits do not matter to a caller.
 const FIRST_AFTER: Duration = Duration::from_millis(500);
 
-/// How often a caller hears of it (the contract: at most once a second).
+/// The shortest time between two progress messages (the contract: at most one a second).
 const EVERY: Duration = Duration::from_secs(1);
 
-/// What an invocation waits for.
+/// The reason that an invocation waits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum WaitingFor {
@@ -37,7 +37,7 @@ pub(super) enum WaitingFor {
 
 /// The body of a progress message.
 #[derive(Serialize)]
-struct Told<'a> {
+struct ProgressBody<'a> {
     id: &'a str,
     connection: &'a str,
     subtool: &'static str,
@@ -46,40 +46,40 @@ struct Told<'a> {
     waited_ms: u64,
 }
 
-/// Who is told, and what of.
+/// The progress messages of one invocation.
 pub(super) struct Progress<'a> {
-    /// `None`: nobody asked for it.
-    listener: Option<(&'a Arc<dyn Postbox>, &'a Address)>,
-    letter: &'a Letter,
+    /// The address of the caller; `None` if the caller did not ask for progress messages.
+    listener: Option<(&'a Arc<dyn Outbox>, &'a Address)>,
+    message: &'a MessageContext,
     connection: &'a str,
     subtool: &'static str,
     since: Instant,
-    /// When the caller heard of it last, and the message that says so.
+    /// The time of the last progress message, and the task that publishes it.
     told: Mutex<Option<(Instant, JoinHandle<bool>)>>,
 }
 
 impl<'a> Progress<'a> {
-    /// That of one invocation.
+    /// Creates the progress messages of one invocation.
     pub fn new(
-        postbox: &'a Arc<dyn Postbox>,
-        letter: &'a Letter,
+        outbox: &'a Arc<dyn Outbox>,
+        message: &'a MessageContext,
         connection: &'a str,
         subtool: &'static str,
     ) -> Self {
-        let is_wanted = letter.properties.headers.get(WANTS_PROGRESS).is_some_and(|value| value.is_true());
-        let to = letter.reply_to.as_ref().filter(|_| is_wanted);
+        let is_wanted = message.properties.headers.get(WANTS_PROGRESS).is_some_and(|value| value.is_true());
+        let to = message.reply_to.as_ref().filter(|_| is_wanted);
         let (since, told) = (Instant::now(), Mutex::default());
-        Self { listener: to.map(|to| (postbox, to)), letter, connection, subtool, since, told }
+        Self { listener: to.map(|to| (outbox, to)), message, connection, subtool, since, told }
     }
 
-    /// Waits for something, and tells of it while that takes long.
+    /// Awaits a future, and sends progress messages while that takes long.
     pub async fn during<T>(
         &self,
         waiting_for: WaitingFor,
         bucket: Option<Bucket>,
         awaited: impl Future<Output = T>,
     ) -> T {
-        let Some((postbox, to)) = self.listener else { return awaited.await };
+        let Some((outbox, to)) = self.listener else { return awaited.await };
         tokio::pin!(awaited);
         let begun = Instant::now();
         loop {
@@ -91,22 +91,22 @@ impl<'a> Progress<'a> {
                 () = sleep_until(next) => {}
             }
             let post = self.post(to.clone(), waiting_for, bucket);
-            let postbox = Arc::clone(postbox);
+            let outbox = Arc::clone(outbox);
             let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
             let message = match told.take() {
-                // The broker takes nothing now: the one on its way is enough.
+                // The broker accepts nothing now: the message on its way is enough.
                 Some((_, message)) if !message.is_finished() => message,
-                Some(_) | None => tokio::spawn(async move { postbox.post(&post).await.is_ok() }),
+                Some(_) | None => tokio::spawn(async move { outbox.post(&post).await.is_ok() }),
             };
             *told = Some((Instant::now(), message));
         }
     }
 
-    fn post(&self, to: Address, waiting_for: WaitingFor, bucket: Option<Bucket>) -> Post {
-        let letter = self.letter;
-        let waited = letter.docket.waited + self.since.elapsed();
-        let body = json::to_vec(&Told {
-            id: &letter.id,
+    fn post(&self, to: Address, waiting_for: WaitingFor, bucket: Option<Bucket>) -> Publish {
+        let message = self.message;
+        let waited = message.history.waited + self.since.elapsed();
+        let body = json::to_vec(&ProgressBody {
+            id: &message.id,
             connection: self.connection,
             subtool: self.subtool,
             waiting_for,
@@ -114,17 +114,17 @@ impl<'a> Progress<'a> {
             waited_ms: u64::try_from(waited.as_millis()).unwrap_or(u64::MAX),
         });
         let properties = Properties {
-            correlation_id: letter.correlation_id(),
+            correlation_id: message.correlation_id(),
             kind: Some(PROGRESS.to_owned()),
             content_type: Some("application/json".to_owned()),
-            headers: letter.answer_headers(),
+            headers: message.answer_headers(),
             ..Properties::default()
         };
-        Post { to, properties, body: body.into() }
+        Publish { to, properties, body: body.into() }
     }
 }
 
-/// What is told and not yet on its way when the invocation ends is not told.
+/// Aborts a progress message that is not yet published when the invocation ends.
 impl Drop for Progress<'_> {
     fn drop(&mut self) {
         let told = self.told.get_mut().unwrap_or_else(PoisonError::into_inner);

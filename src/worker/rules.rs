@@ -1,4 +1,4 @@
-//! Settings of a worker: its connections, who may call, and how long things may take.
+//! Settings of a worker: its connections, the permitted callers, and limits on time.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -33,12 +33,12 @@ pub struct Rules {
     pub retry: RetryRules,
     /// The clock that tells the time of day.
     pub clock: Clock,
-    /// Turns true when the worker is to stop: what has not begun is left to others.
+    /// A signal that turns true when the worker is to stop: it leaves messages that have not begun to its replicas.
     pub stopping: watch::Receiver<bool>,
 }
 
 impl Rules {
-    /// The connection that a message is for, by its queue or, where that belongs to none, by its key.
+    /// Returns the connection of a message, by its queue or, if that belongs to none, by its routing key.
     pub(super) fn connection_of(
         &self,
         (source, _, key): &(Source, String, String),

@@ -1,7 +1,7 @@
-//! A bounded memory in which every owner has a share: what one adds never pushes out what another has kept.
+//! A bounded store in which every owner has a share that new entries of other owners never evict.
 //!
-//! Everything is kept for the same time. When there is no room, the owner who has most loses its oldest entry.
-//! Invariant: nothing older than that time is ever found, and an owner below its equal share loses nothing.
+//! All entries are kept for the same time. If there is no room, the owner with the most loses its oldest entry.
+//! Invariant: `get` never returns an entry older than that time, and an owner below its equal share loses nothing.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::hash::Hash;
@@ -15,15 +15,15 @@ pub(super) struct Shares<O, K, V> {
     kept: Duration,
     weight_max: usize,
     weight: usize,
-    entries: HashMap<K, Entry<O, V>>,
-    /// Keys in the order in which they came.
+    entries: HashMap<K, ShareEntry<O, V>>,
+    /// Keys in the order of insertion.
     order: BTreeMap<u64, K>,
-    owners: HashMap<O, Share>,
+    owners: HashMap<O, OwnerShare>,
     next: u64,
 }
 
 #[derive(Debug)]
-struct Entry<O, V> {
+struct ShareEntry<O, V> {
     owner: O,
     value: V,
     weight: usize,
@@ -31,15 +31,15 @@ struct Entry<O, V> {
     number: u64,
 }
 
-/// What one owner has.
+/// The entries of one owner.
 #[derive(Debug, Default)]
-struct Share {
+struct OwnerShare {
     weight: usize,
     numbers: BTreeSet<u64>,
 }
 
 impl<O: Clone + Eq + Hash, K: Clone + Eq + Hash, V> Shares<O, K, V> {
-    /// An empty memory that keeps entries for so long, and of this weight together.
+    /// Creates an empty store that keeps entries for this time, and up to this weight together.
     pub fn new(kept: Duration, weight_max: usize) -> Self {
         Self {
             kept,
@@ -52,7 +52,7 @@ impl<O: Clone + Eq + Hash, K: Clone + Eq + Hash, V> Shares<O, K, V> {
         }
     }
 
-    /// Keeps a value from now on, in place of an earlier one with this key.
+    /// Inserts a value, in place of an earlier one with this key.
     pub fn insert(&mut self, owner: O, key: K, value: V, weight: usize, now: Instant) {
         self.remove(&key);
         self.forget_old(now);
@@ -66,19 +66,19 @@ impl<O: Clone + Eq + Hash, K: Clone + Eq + Hash, V> Shares<O, K, V> {
         share.numbers.insert(number);
         self.weight += weight;
         self.order.insert(number, key.clone());
-        self.entries.insert(key, Entry { owner, value, weight, since: now, number });
+        self.entries.insert(key, ShareEntry { owner, value, weight, since: now, number });
         while self.weight > self.weight_max {
             self.drop_oldest_of_heaviest();
         }
     }
 
-    /// The value with this key, if it is not too old.
+    /// Returns the value with this key, if it is not too old.
     pub fn get(&self, key: &K, now: Instant) -> Option<&V> {
         let entry = self.entries.get(key)?;
         (now.saturating_duration_since(entry.since) < self.kept).then_some(&entry.value)
     }
 
-    /// Forgets whatever is too old.
+    /// Removes the entries that are too old.
     pub fn forget_old(&mut self, now: Instant) {
         while let Some((_, oldest)) = self.order.first_key_value() {
             let oldest = oldest.clone();
@@ -148,7 +148,7 @@ mod tests {
         assert!(shares.get(&1, now).is_some());
         assert_eq!(shares.weight, 10);
         assert_eq!((shares.get(&190, now), shares.get(&191, now)), (None, Some(&0)));
-        // A second one gets its equal share, and no more.
+        // A second owner gets its equal share, and no more.
         for key in 200..300 {
             shares.insert("second", key, 0, 1, now);
         }

@@ -1,7 +1,7 @@
-//! What a message does that cannot go on here: wait for its turn, be delayed, go back to its queue.
+//! Waiting, delaying and handing back messages that cannot run now.
 //!
-//! The order of a subject is kept in `order.rs`; here it is applied to messages. Invariant: whatever leaves by a copy is
-//! entered there before its delivery is acknowledged.
+//! `order.rs` keeps the order of a subject; this file applies it to messages. Invariant: a message that leaves by a
+//! copy is entered there before its delivery is acknowledged.
 
 use std::time::Duration;
 
@@ -10,54 +10,63 @@ use tokio::time::{Instant, timeout_at};
 use crate::domain::bucket::Bucket;
 use crate::domain::message::CANCEL;
 
-use super::admission::{Job, Reading};
+use super::admission::{Invocation, Parsed};
 use super::cancel::Notice;
-use super::context::Letter;
-use super::delay::{Aside, Put, SoFar};
-use super::execution::Cost;
-use super::execution::{End, Execution};
+use super::context::MessageContext;
+use super::delay::{Carried, Delay, Delayed};
+use super::execution::DeliveryCost;
+use super::execution::{Execution, Verdict};
 use super::lanes::{InLane, ORDER};
 use super::order::{ExpectedReturn, TurnDecision};
-use super::outcome::{Conclusion, Ended, cancelled};
+use super::outcome::{Conclusion, Disposition, cancelled};
 use super::rules::Rules;
-use super::{Case, Worker};
+use super::{DeliveryContext, Worker};
 use crate::event::Event;
 
-/// The longest that a message is delayed at a time because of its order: those before it may be over at any moment.
+/// The longest single delay because of a subject's order: the messages before may be finished at any moment.
 const BEHIND_MAX: Duration = Duration::from_secs(5);
 
-/// A copy of a message comes back after so long.
-pub(super) fn leaves(job: &Job<'_>, in_lane: Option<&InLane>, time: Duration) {
+/// Records in the order of the lane that a copy of the message comes back after this time.
+pub(super) fn leaves(invocation: &Invocation<'_>, in_lane: Option<&InLane>, time: Duration) {
     if let Some(in_lane) = in_lane {
-        in_lane.delayed(time, job.connection.budget.workers());
+        in_lane.delayed(time, invocation.connection.budget.workers());
     }
 }
 
 impl Worker {
-    /// Gives a message its place in its lane.
-    pub(super) fn enter(&self, letter: &Letter, reading: Option<&Reading>, rules: &Rules) -> Option<InLane> {
-        let (connection, lane) = letter.lane()?;
-        let is_invocation = letter.properties.kind.as_deref() != Some(CANCEL);
-        let subject = reading.filter(|_| is_invocation).and_then(Reading::subject);
-        let is_own = rules.own_user.is_some() && letter.properties.user_id == rules.own_user;
-        let header = letter.properties.headers.get(ORDER).filter(|_| is_own);
+    /// Gives a message its place in the order of its lane.
+    pub(super) fn enter(
+        &self,
+        message: &MessageContext,
+        parsed: Option<&Parsed>,
+        rules: &Rules,
+    ) -> Option<InLane> {
+        let (connection, lane) = message.lane()?;
+        let is_invocation = message.properties.kind.as_deref() != Some(CANCEL);
+        let subject = parsed.filter(|_| is_invocation).and_then(Parsed::subject);
+        let is_own = rules.own_user.is_some() && message.properties.user_id == rules.own_user;
+        let header = message.properties.headers.get(ORDER).filter(|_| is_own);
         let came_back = header.and_then(|header| self.lanes.number(header));
         let ahead = rules.connections.get(connection).and_then(|served| served.ahead(&rules.clock));
-        let first_sent = letter.docket.first_sent(ahead);
+        let first_sent = message.history.first_sent(ahead);
         Some(self.lanes.of(connection, lane).enter(first_sent, subject, came_back))
     }
 
-    /// Waits until no earlier invocation of the same subject is in the way.
-    pub(super) async fn in_turn(&self, job: &Job<'_>, case: Case<'_>) -> Result<(), Ended> {
-        let Some((in_lane, place)) = case.in_lane.and_then(|it| Some((it, it.place()?))) else {
+    /// Waits until no earlier invocation of the same subject has to run first.
+    pub(super) async fn in_turn(
+        &self,
+        invocation: &Invocation<'_>,
+        delivery: DeliveryContext<'_>,
+    ) -> Result<(), Disposition> {
+        let Some((in_lane, place)) = delivery.in_lane.and_then(|it| Some((it, it.place()?))) else {
             return Ok(());
         };
         if place.is_next() {
             return Ok(());
         }
-        let progress = self.progress(job);
-        let mut execution = Execution::new(job, self.company(case, &progress));
-        let aside = self.aside(job, case);
+        let progress = self.progress(invocation);
+        let mut execution = Execution::new(invocation, self.context(delivery, &progress));
+        let aside = self.aside(invocation, delivery);
         loop {
             let end = match execution.await_turn(place).await {
                 Ok(TurnDecision::Run) => return Ok(()),
@@ -73,133 +82,143 @@ impl Worker {
                 Err(end) => end,
             };
             match end {
-                End::Outcome(outcome) => {
-                    return Err(Ended::Concluded(Conclusion::new(outcome, Cost::default(), None)));
+                Verdict::Outcome(outcome) => {
+                    return Err(Disposition::Concluded(Conclusion::new(
+                        outcome,
+                        DeliveryCost::default(),
+                        None,
+                    )));
                 }
-                End::Cancelled(notice) => {
-                    self.note_cancelled(job);
+                Verdict::Cancelled(notice) => {
+                    self.note_cancelled(invocation);
                     return Err(match notice {
-                        Notice::Nothing => Ended::Dropped,
-                        Notice::Answer => {
-                            Ended::Concluded(Conclusion::new(cancelled(), Cost::default(), None))
-                        }
+                        Notice::Nothing => Disposition::Dropped,
+                        Notice::Answer => Disposition::Concluded(Conclusion::new(
+                            cancelled(),
+                            DeliveryCost::default(),
+                            None,
+                        )),
                     });
                 }
-                End::HandBack => {
-                    if let Some(ended) = self.hand_back(&aside, &mut execution, case).await {
+                Verdict::HandBack => {
+                    if let Some(ended) = self.hand_back(&aside, &mut execution, delivery).await {
                         return Err(ended);
                     }
                     execution.stay();
                 }
-                End::Stale | End::Page(_) | End::ComeAgain { .. } => return Err(Ended::Stale),
+                Verdict::Stale | Verdict::Page(_) | Verdict::Delay { .. } => {
+                    return Err(Disposition::Stale);
+                }
             }
         }
     }
 
-    /// Delays a message because of its order; `None`: it cannot be copied.
+    /// Delays a message because of its order; returns `None` if it cannot be copied.
     async fn leave_behind(
         &self,
-        aside: &Aside<'_>,
+        aside: &Delay<'_>,
         execution: &Execution<'_>,
         in_lane: &InLane,
         behind: Option<ExpectedReturn>,
-    ) -> Option<Ended> {
-        let job = aside.job;
+    ) -> Option<Disposition> {
+        let invocation = aside.invocation;
         let leave_at = execution.leave_at()?;
-        let so_far = SoFar::of(&job.letter.docket);
+        let so_far = Carried::of(&invocation.message.history);
         if *aside.rules.stopping.borrow() || execution.is_paused() {
             return self.handed_back(aside, Some(in_lane), aside.hand_back(so_far).await);
         }
-        // As long again as it has been delayed already.
+        // The delay is as long as the time that the message has waited so far.
         let wait = so_far.waited.min(BEHIND_MAX);
-        let most = job.connection.budget.delayed_max();
+        let most = invocation.connection.budget.delayed_max();
         let room = timeout_at(leave_at, in_lane.lane.room(most));
         let room = match execution.unless_stopping(room).await {
             Ok(room) => room.ok(),
-            Err(End::HandBack) => None,
-            Err(_) => return Some(Ended::Stale),
+            Err(Verdict::HandBack) => None,
+            Err(_) => return Some(Disposition::Stale),
         };
         if room.is_none() {
             return self.handed_back(aside, Some(in_lane), aside.hand_back(so_far).await);
         }
         match aside.put(wait, behind, so_far).await {
-            Put::ComesBack(wait) => {
-                leaves(job, Some(in_lane), wait);
-                let (connection, lane, id) = (&job.connection.name, job.lane, &*job.letter.id);
+            Delayed::Scheduled(wait) => {
+                leaves(invocation, Some(in_lane), wait);
+                let (connection, lane, id) =
+                    (&invocation.connection.name, invocation.lane, &*invocation.message.id);
                 self.observer.note(&Event::Behind { connection, lane, id, wait });
-                Some(Ended::PutAside)
+                Some(Disposition::PutAside)
             }
-            Put::Stays => None,
-            Put::Stale => Some(Ended::Stale),
+            Delayed::Impossible => None,
+            Delayed::Stale => Some(Disposition::Stale),
         }
     }
 
-    /// Has a message wait for its bucket outside; `None`: it goes on waiting here.
-    pub(super) async fn come_again(
+    /// Delays a message until its bucket has room; returns `None` if it continues to wait in hand.
+    pub(super) async fn delay_for_budget(
         &self,
-        aside: &Aside<'_>,
+        aside: &Delay<'_>,
         execution: &mut Execution<'_>,
-        case: Case<'_>,
+        delivery: DeliveryContext<'_>,
         (bucket, wait): (Bucket, Duration),
-    ) -> Option<Ended> {
-        let (job, most) = (aside.job, aside.job.connection.budget.delayed_max());
+    ) -> Option<Disposition> {
+        let (invocation, most) = (aside.invocation, aside.invocation.connection.budget.delayed_max());
         let so_far = execution.so_far();
-        let reserved = case.in_lane.and_then(|in_lane| in_lane.lane.reserve(most));
-        if case.in_lane.is_some() && reserved.is_none() {
-            // Enough lie there: it stays, and what comes after it in its queue; but not for ever.
+        let reserved = delivery.in_lane.and_then(|in_lane| in_lane.lane.reserve(most));
+        if delivery.in_lane.is_some() && reserved.is_none() {
+            // Enough messages are delayed: this one stays in hand for a bounded time, later ones stay in their queue.
             let is_over = execution.leave_at().is_none_or(|at| at <= Instant::now());
             return match is_over {
-                true => self.hand_back(aside, execution, case).await,
+                true => self.hand_back(aside, execution, delivery).await,
                 false => None,
             };
         }
         match aside.put(wait, None, so_far).await {
-            Put::ComesBack(wait) => {
-                leaves(job, case.in_lane, wait);
-                let (connection, lane) = (&job.connection.name, job.lane);
+            Delayed::Scheduled(wait) => {
+                leaves(invocation, delivery.in_lane, wait);
+                let (connection, lane) = (&invocation.connection.name, invocation.lane);
                 self.observer.note(&Event::PutAside { connection, lane, bucket, wait });
-                Some(Ended::PutAside)
+                Some(Disposition::PutAside)
             }
-            Put::Stays => {
+            Delayed::Impossible => {
                 execution.stay();
                 None
             }
-            Put::Stale => Some(Ended::Stale),
+            Delayed::Stale => Some(Disposition::Stale),
         }
     }
 
-    /// Hands a message back to the end of its queue; `None`: it goes on waiting here.
+    /// Hands a message back to the end of its queue; returns `None` if it continues to wait in hand.
     pub(super) async fn hand_back(
         &self,
-        aside: &Aside<'_>,
+        aside: &Delay<'_>,
         execution: &mut Execution<'_>,
-        case: Case<'_>,
-    ) -> Option<Ended> {
+        delivery: DeliveryContext<'_>,
+    ) -> Option<Disposition> {
         let put = aside.hand_back(execution.so_far()).await;
-        let ended = self.handed_back(aside, case.in_lane, put);
+        let ended = self.handed_back(aside, delivery.in_lane, put);
         if ended.is_none() {
             execution.stay();
         }
         ended
     }
 
-    fn handed_back(&self, aside: &Aside<'_>, in_lane: Option<&InLane>, put: Put) -> Option<Ended> {
-        let job = aside.job;
+    fn handed_back(&self, aside: &Delay<'_>, in_lane: Option<&InLane>, put: Delayed) -> Option<Disposition> {
+        let invocation = aside.invocation;
         match put {
-            Put::ComesBack(time) => {
-                leaves(job, in_lane, time);
-                let (connection, lane, id) = (&job.connection.name, job.lane, &*job.letter.id);
+            Delayed::Scheduled(time) => {
+                leaves(invocation, in_lane, time);
+                let (connection, lane, id) =
+                    (&invocation.connection.name, invocation.lane, &*invocation.message.id);
                 self.observer.note(&Event::HandedBack { connection, lane, id });
-                Some(Ended::PutAside)
+                Some(Disposition::PutAside)
             }
-            Put::Stays if !*aside.rules.stopping.borrow() => None,
-            Put::Stays | Put::Stale => Some(Ended::Stale),
+            Delayed::Impossible if !*aside.rules.stopping.borrow() => None,
+            Delayed::Impossible | Delayed::Stale => Some(Disposition::Stale),
         }
     }
 
-    /// Nobody wants the message any more.
-    pub(super) fn note_cancelled(&self, job: &Job<'_>) {
-        let (connection, lane, id) = (&job.connection.name, job.lane, &*job.letter.id);
+    /// Reports that the caller has cancelled the invocation.
+    pub(super) fn note_cancelled(&self, invocation: &Invocation<'_>) {
+        let (connection, lane, id) = (&invocation.connection.name, invocation.lane, &*invocation.message.id);
         self.observer.note(&Event::Cancelled { connection, lane, id });
     }
 }

@@ -14,10 +14,10 @@ use futures_util::future::BoxFuture;
 use jiff::{SignedDuration, Timestamp};
 use lapin::options::{ExchangeDeleteOptions, QueueDeleteOptions};
 use lapin::types::{AMQPValue, FieldTable};
-use okta_worker::budget::gate::{Gate, Terms};
+use okta_worker::budget::gate::{Gate, GateSettings};
 use okta_worker::budget::gossip::Gossip;
-use okta_worker::budget::permit::{Ask, Budget, NotNow, Patience, Permit};
-use okta_worker::budget::pure::window::Share;
+use okta_worker::budget::permit::{Ask, Budget, NotNow, Permit, WhenBusy};
+use okta_worker::budget::pure::window::QuotaShare;
 use okta_worker::domain::ids::ConnectionName;
 use okta_worker::domain::message::{Delivery, HeaderValue, Headers, Properties};
 use okta_worker::domain::secret::Secret;
@@ -27,7 +27,7 @@ use okta_worker::event::{Event, Observer};
 use okta_worker::policy::authorization::{AllowList, Callers};
 use okta_worker::policy::backoff::RetryRules;
 use okta_worker::policy::reply_to::ReplyPolicy;
-use okta_worker::rabbit::{Publisher, Settings, Supervisor, own_user};
+use okta_worker::rabbit::{BrokerSettings, Publisher, Supervisor, own_user};
 use okta_worker::sandbox::{self, Org};
 use okta_worker::worker::clock::Clock;
 use okta_worker::worker::ports::Inbox;
@@ -52,13 +52,9 @@ struct Crowded {
 impl Budget for Crowded {
     async fn admit(&self, ask: Ask<'_>) -> Result<Permit, NotNow> {
         let one_less = |left: usize| left.checked_sub(1);
-        let is_turned_away = ask.patience == Patience::ComeAgain
+        let is_turned_away = ask.when_busy == WhenBusy::Delay
             && self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_less).is_ok();
-        if is_turned_away {
-            Err(NotNow::ComeAgain(Duration::from_secs(1)))
-        } else {
-            self.gate.admit(ask).await
-        }
+        if is_turned_away { Err(NotNow::Delay(Duration::from_secs(1))) } else { self.gate.admit(ask).await }
     }
 }
 
@@ -106,11 +102,11 @@ impl Running {
     fn start(place: &Place, turns_away: usize) -> Self {
         let url = place.url(User::Worker);
         let prod = ConnectionName::parse("prod").unwrap();
-        let org = Arc::new(Mutex::new(Org::new(sandbox::Settings::default())));
+        let org = Arc::new(Mutex::new(Org::new(sandbox::OrgSettings::default())));
         let (ready, is_ready) = watch::channel(false);
         let observer: Arc<dyn Observer> = Arc::new(Ready(ready));
-        let share = Share { capacity_percent: 90, length: Duration::from_secs(60) };
-        let gate = Gate::new(Terms::new(prod.clone(), share), Arc::clone(&observer));
+        let share = QuotaShare { capacity_percent: 90, length: Duration::from_secs(60) };
+        let gate = Gate::new(GateSettings::new(prod.clone(), share), Arc::clone(&observer));
         let gossips = HashMap::from([(prod.clone(), Arc::<Gate>::clone(&gate) as Arc<dyn Gossip>)]);
         let okta = Arc::new(SimulatedOkta::new(org, "token", Clock::Machine, Duration::ZERO));
         let budget = Arc::new(Crowded { left: AtomicUsize::new(turns_away), gate });
@@ -130,7 +126,7 @@ impl Running {
         let publisher = Arc::new(Publisher::new(stopping.clone()));
         let worker = Arc::new(Worker::new(rules, Arc::<Publisher>::clone(&publisher), Arc::clone(&observer)));
         let seen = Arc::new(Seen { worker, properties: Mutex::default(), errors: Mutex::default() });
-        let settings = Settings {
+        let settings = BrokerSettings {
             url: Secret::new(&url),
             other_urls: Vec::new(),
             management: None,

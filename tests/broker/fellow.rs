@@ -9,11 +9,11 @@ use futures_util::future::BoxFuture;
 use okta_worker::budget::gossip::{Census, Gossip};
 use okta_worker::budget::pure::signal::Signal;
 use okta_worker::domain::ids::{ConnectionName, Lane};
-use okta_worker::domain::message::{Delivery, Post, Posted, Source, Unposted};
+use okta_worker::domain::message::{Delivery, Publish, Published, Source, Unpublished};
 use okta_worker::domain::secret::Secret;
 use okta_worker::event::{Event, Observer};
-use okta_worker::rabbit::{Ended, Gossips, Publisher, Settings, Supervisor};
-use okta_worker::worker::ports::{Inbox, Postbox as _};
+use okta_worker::rabbit::{BrokerSettings, Gossips, Publisher, Supervisor, SupervisorEnd};
+use okta_worker::worker::ports::{Inbox, Outbox as _};
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 
@@ -48,7 +48,7 @@ pub struct Fellow {
     gossips: watch::Sender<Gossips>,
     publisher: Arc<Publisher>,
     stop: watch::Sender<bool>,
-    running: JoinHandle<Result<(), Ended>>,
+    running: JoinHandle<Result<(), SupervisorEnd>>,
 }
 
 #[derive(Clone)]
@@ -150,7 +150,7 @@ impl Observer for Notes {
 impl Fellow {
     /// Starts one that comes to the broker by this URL.
     pub fn start(url: &str) -> Self {
-        let settings = Settings {
+        let settings = BrokerSettings {
             url: Secret::new(url),
             other_urls: Vec::new(),
             management: None,
@@ -199,7 +199,7 @@ impl Fellow {
     }
 
     /// Has it publish a message; what became of it.
-    pub fn post(&self, post: Post) -> JoinHandle<Result<Posted, Unposted>> {
+    pub fn post(&self, post: Publish) -> JoinHandle<Result<Published, Unpublished>> {
         let publisher = Arc::clone(&self.publisher);
         tokio::spawn(async move { publisher.post(&post).await })
     }

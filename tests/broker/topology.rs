@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use lapin::types::{AMQPValue, FieldTable};
 use okta_worker::domain::ids::ConnectionName;
-use okta_worker::domain::topology::{Argument, DEAD_MAX, DELIVERY_LIMIT, Topology, UNDELIVERED};
+use okta_worker::domain::topology::{DEAD_MAX, DELIVERY_LIMIT, QueueArgument, Topology, UNDELIVERED};
 use serde_json::{Value, json};
 
 use super::caller::{Message, text};
@@ -62,9 +62,9 @@ async fn a_worker_that_must_not_declare_says_what_is_missing_and_else_works() {
 type Declared = BTreeMap<String, BTreeMap<String, Value>>;
 
 fn expected(topology: &Topology) -> (Declared, Declared, BTreeSet<[String; 3]>) {
-    let value = |argument: &Argument| match argument {
-        Argument::Text(text) => json!(text),
-        Argument::Number(number) => json!(number),
+    let value = |argument: &QueueArgument| match argument {
+        QueueArgument::Text(text) => json!(text),
+        QueueArgument::Number(number) => json!(number),
     };
     let queues = topology.queues.iter().map(|queue| {
         let arguments = queue.arguments.iter().map(|(name, argument)| ((*name).to_owned(), value(argument)));

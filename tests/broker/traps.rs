@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use bytes::Bytes;
-use okta_worker::domain::message::{Address, Post, Posted, Properties};
+use okta_worker::domain::message::{Address, Properties, Publish, Published};
 use tokio::time::{advance, pause, resume};
 
 use super::caller::until;
@@ -21,9 +21,9 @@ const CHANNELS: usize = 32;
 /// Longer than a confirm or the handshake is waited for.
 const TOO_LONG: Duration = Duration::from_secs(31);
 
-fn post(queue: &str) -> Post {
+fn post(queue: &str) -> Publish {
     let properties = Properties { message_id: Some(format!("{queue}.result")), ..Properties::default() };
-    Post { to: Address::Queue(queue.to_owned()), properties, body: Bytes::from_static(b"{}") }
+    Publish { to: Address::Queue(queue.to_owned()), properties, body: Bytes::from_static(b"{}") }
 }
 
 /// A fellow that has found the scripted broker.
@@ -56,7 +56,7 @@ async fn a_channel_has_one_mandatory_message_in_flight_and_each_learns_its_own_f
         answered = published.len();
     }
     for (number, post) in posts.into_iter().enumerate() {
-        let expected = if number % MISSING_EVERY == 0 { Posted::Unroutable } else { Posted::Confirmed };
+        let expected = if number % MISSING_EVERY == 0 { Published::Unroutable } else { Published::Confirmed };
         assert_eq!(post.await.unwrap(), Ok(expected), "{number}");
     }
     fellow.stop().await;
@@ -77,7 +77,7 @@ async fn a_message_whose_confirm_is_lost_with_the_connection_goes_out_again_as_i
         (&second.queue, &second.header, &second.body, second.mandatory)
     );
     second.confirm();
-    assert_eq!(posting.await.unwrap(), Ok(Posted::Confirmed));
+    assert_eq!(posting.await.unwrap(), Ok(Published::Confirmed));
     until("all is as before", async || fellow.is_connected()).await;
     fellow.stop().await;
 }
@@ -96,7 +96,7 @@ async fn what_a_late_confirm_brings_is_not_taken_for_another_message() {
     // The queue was missing the first time and is there now; confirms may come in any order.
     first.give_back();
     second.confirm();
-    assert_eq!(posting.await.unwrap(), Ok(Posted::Confirmed));
+    assert_eq!(posting.await.unwrap(), Ok(Published::Confirmed));
     assert_eq!(broker.connections(), 2, "one slow confirm is no reason to begin anew");
     fellow.stop().await;
 }

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use futures_util::StreamExt as _;
-use lapin::options::{BasicAckOptions, BasicConsumeOptions};
+use lapin::options::{BasicAckOptions, BasicConsumeOptions, BasicQosOptions};
 use lapin::types::FieldTable;
 use lapin::{BasicProperties, Connection, ConnectionProperties};
 use serde_json::Value;
@@ -117,32 +117,45 @@ fn urls(first: usize) -> String {
     [from(0), from(1), from(2)].map(|node| url("worker", node)).join(",")
 }
 
+/// A task that ends with whoever started it.
+struct AbortOnDrop(tokio::task::JoinHandle<()>);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
 /// The answers, and when each came.
 #[derive(Clone, Default)]
 struct Answers(Arc<Mutex<Vec<(Instant, Answered)>>>);
 
 impl Answers {
-    /// Collects them from one node after the other.
+    /// Collects them from all nodes at once: a node that is cut off gives nothing meanwhile.
     async fn collect(self) {
-        for node in NODES.into_iter().cycle() {
-            let _ = self.collect_at(node).await;
-            tokio::time::sleep(Duration::from_millis(200)).await;
-        }
+        let all = NODES.map(|node| {
+            let answers = self.clone();
+            tokio::spawn(async move {
+                loop {
+                    let _ = answers.collect_at(node).await;
+                    tokio::time::sleep(Duration::from_millis(200)).await;
+                }
+            })
+        });
+        let _guards = all.map(AbortOnDrop);
+        std::future::pending::<()>().await;
     }
 
     async fn collect_at(&self, node: usize) -> lapin::Result<()> {
-        // A node that is cut off from the others gives nothing, so somebody who waits asks elsewhere after a while.
-        const QUIET_MAX: Duration = Duration::from_secs(4);
-        let consuming = async {
-            let connection =
-                Connection::connect(&url("operator", node), ConnectionProperties::default()).await?;
-            let channel = connection.create_channel().await?;
-            let (options, none) = (BasicConsumeOptions::default(), FieldTable::default());
-            let consumer = channel.basic_consume(ANSWERS.into(), "".into(), options, none).await?;
-            Ok::<_, lapin::Error>((connection, consumer))
-        };
-        let Ok(begun) = tokio::time::timeout(QUIET_MAX, consuming).await else { return Ok(()) };
-        let (connection, mut consumer) = begun?;
+        // A consumer whose queue has lost its leader may never hear of it.
+        const QUIET_MAX: Duration = Duration::from_secs(15);
+        // What is delivered to a node that is cut off comes back only when the others give that node up.
+        const PREFETCH: u16 = 10;
+        let connection = Connection::connect(&url("operator", node), ConnectionProperties::default()).await?;
+        let channel = connection.create_channel().await?;
+        channel.basic_qos(PREFETCH, BasicQosOptions::default()).await?;
+        let (options, none) = (BasicConsumeOptions::default(), FieldTable::default());
+        let mut consumer = channel.basic_consume(ANSWERS.into(), "".into(), options, none).await?;
         while let Ok(Some(delivery)) = tokio::time::timeout(QUIET_MAX, consumer.next()).await {
             let delivery = delivery?;
             let body: Value = serde_json::from_slice(&delivery.data).expect("an answer is JSON");

@@ -50,7 +50,7 @@ const LIMIT: u32 = 50;
 const LIMIT_CROWDED: u32 = 4;
 
 /// How long a run may take, the machine being slow.
-fn patience() -> Duration {
+fn when_busy() -> Duration {
     Duration::from_secs(if is_long() { 300 } else { 90 })
 }
 
@@ -81,7 +81,7 @@ async fn at(point: Point, deed: Deed, count: usize, seed: u64) -> Verdict {
     // Only the poison is parked, and few are put aside; at other points some go before.
     let are_few = is_crowded || point == Point::Parking;
     let pass = if are_few { 0 } else { usize::try_from(seed % 4).expect("it is below 4") };
-    let standing = tokio::time::timeout(patience(), judge.stop(pass)).await;
+    let standing = tokio::time::timeout(when_busy(), judge.stop(pass)).await;
     let standing =
         standing.unwrap_or_else(|_| panic!("no message came to {point:?}: {:?}", proxy.accepted()));
     match deed {
@@ -93,7 +93,7 @@ async fn at(point: Point, deed: Deed, count: usize, seed: u64) -> Verdict {
         }
     }
     let judge = tokio::spawn(Arc::new(judge).let_pass());
-    let (mut verdict, history) = run.end(vec![worker], 1, patience()).await;
+    let (mut verdict, history) = run.end(vec![worker], 1, when_busy()).await;
     judge.abort();
     // A bug while an invocation talks with Okta is answered, and kept for people to look at.
     let is_kept = deed == Deed::Panic && matches!(point, Point::Admitted | Point::Answered);

@@ -65,9 +65,9 @@ impl<'a> Run<'a> {
         mut self,
         mut workers: Vec<Worker>,
         unanswered: usize,
-        patience: Duration,
+        when_busy: Duration,
     ) -> (Verdict, History) {
-        let deadline = Instant::now() + patience;
+        let deadline = Instant::now() + when_busy;
         let expected = self.history.asked.len() - unanswered;
         while Instant::now() < deadline {
             let are_idle = || workers.iter().all(|worker| in_hand(worker) == 0);

@@ -13,16 +13,22 @@ use okta_worker::policy::decide::{
     leaves_when_draining,
 };
 use okta_worker::policy::pause::PauseReason;
-use okta_worker::tools::Repeat;
+use okta_worker::tools::Idempotency;
 
 const FILE: &str = "docs/retries.md";
 
-const CLASSES: [Repeat; 5] = [Repeat::Read, Repeat::Set, Repeat::Create, Repeat::Transition, Repeat::Emit];
+const CLASSES: [Idempotency; 5] = [
+    Idempotency::Read,
+    Idempotency::Set,
+    Idempotency::Create,
+    Idempotency::Transition,
+    Idempotency::NonIdempotent,
+];
 
 /// One combination of everything that a decision depends on besides the answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Case {
-    class: Repeat,
+    class: Idempotency,
     is_bulk: bool,
     is_last: bool,
     is_redelivered: bool,
@@ -40,7 +46,7 @@ impl Case {
 
     /// The state after the answer to a request of this class.
     fn attempt(self, meaning: Meaning) -> Attempt {
-        let is_read = self.class == Repeat::Read;
+        let is_read = self.class == Idempotency::Read;
         let mut attempt = Attempt::new(self.earlier(), self.is_redelivered && !is_read);
         attempt.sent(is_read);
         attempt.answered(meaning, is_read, 0);
@@ -127,7 +133,7 @@ fn decision(answer: &Answer, case: Case) -> String {
         idempotency: case.class,
         lane: case.lane(),
         may_leave: true,
-        is_read: case.class == Repeat::Read,
+        is_read: case.class == Idempotency::Read,
         is_smaller: false,
         asked: answer.asked,
         left: answer.left,
@@ -157,7 +163,7 @@ fn decision(answer: &Answer, case: Case) -> String {
 
 /// The rows of one answer, without its name; "any" stands for every value that gives the same.
 fn rows(answer: &Answer) -> Vec<String> {
-    let mut by_class: BTreeMap<Vec<String>, Vec<Repeat>> = BTreeMap::new();
+    let mut by_class: BTreeMap<Vec<String>, Vec<Idempotency>> = BTreeMap::new();
     for class in CLASSES {
         let table = cases().filter(|case| case.class == class).map(|case| decision(answer, case)).collect();
         by_class.entry(table).or_default().push(class);
@@ -218,7 +224,7 @@ fn paused() -> String {
         for lane in [Lane::Interactive, Lane::Bulk] {
             for (state, attempt) in states {
                 let step = |held| {
-                    let step = decide_while_paused(&attempt, reason, (lane, true), Repeat::Create, held);
+                    let step = decide_while_paused(&attempt, reason, (lane, true), Idempotency::Create, held);
                     match step {
                         WhilePaused::HandBack => "back to the queue".to_owned(),
                         WhilePaused::HoldFor(most) => format!("wait in hand for at most {}", in_words(most)),

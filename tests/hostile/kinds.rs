@@ -38,7 +38,7 @@ pub struct Kind {
     pub name: String,
     pub answer: Answer,
     pub end: End,
-    pub patience: Patience,
+    pub when_busy: Patience,
 }
 
 /// What a sign-in page, a captive portal or a proxy says. It echoes what was asked.
@@ -110,7 +110,7 @@ pub fn kinds() -> Vec<Kind> {
 }
 
 fn kind(name: impl Into<String>, end: End, answer: Answer) -> Kind {
-    Kind { name: name.into(), answer, end, patience: Patience::Usual }
+    Kind { name: name.into(), answer, end, when_busy: Patience::Usual }
 }
 
 /// Pages and redirects of something in between.
@@ -350,7 +350,7 @@ fn never_ending() -> Vec<Kind> {
     });
     let timed = timed
         .into_iter()
-        .map(|(name, answer)| Kind { patience: Patience::Short, ..kind(name, End::NoAnswer, answer) });
+        .map(|(name, answer)| Kind { when_busy: Patience::Short, ..kind(name, End::NoAnswer, answer) });
     bounded.chain(timed).collect()
 }
 

@@ -45,8 +45,8 @@ fn requests(world: &World) -> (Vec<String>, usize) {
 
 /// Every request is answered so: a read.
 async fn a_read(kind: Kind) {
-    let Kind { name, answer, end, patience } = kind;
-    let world = World::open(Server::start(move |_, _| answer.clone()), patience);
+    let Kind { name, answer, end, when_busy } = kind;
+    let world = World::open(Server::start(move |_, _| answer.clone()), when_busy);
     let told = world.ask("get_user", json!({ "user_id": JANE }), options(end)).await;
     let (expected, attempts) = match end {
         // A probe finds nobody there either.
@@ -93,7 +93,7 @@ fn options(end: End) -> Value {
 
 /// Every request is answered so: a write.
 async fn a_write(kind: Kind) {
-    let Kind { name, answer, end, patience } = kind;
+    let Kind { name, answer, end, when_busy } = kind;
     let (expected, writes_only) = match end {
         End::NotOkta | End::Another | End::NoAnswer => ("failed outcome_unknown unknown", false),
         End::TooLarge => ("failed outcome_unknown unknown", false),
@@ -103,7 +103,7 @@ async fn a_write(kind: Kind) {
         // What is good for a read of a user is good for nothing here; the others wait in hand once they wrote.
         End::Good | End::Later => return,
     };
-    let world = World::open(Server::start(move |_, _| answer.clone()), patience);
+    let world = World::open(Server::start(move |_, _| answer.clone()), when_busy);
     let told = world.ask("deactivate_user", json!({ "user_id": JANE }), options(end)).await;
     assert_eq!(brief(&told), expected, "{name}: {told}");
     let (own, _) = requests(&world);
@@ -121,12 +121,12 @@ async fn a_write(kind: Kind) {
 
 /// Only the write itself is answered so, and the org is there: the look finds nothing of it.
 async fn a_write_looked_for(kind: Kind) {
-    let Kind { name, answer, end, patience } = kind;
+    let Kind { name, answer, end, when_busy } = kind;
     if !matches!(end, End::NotOkta | End::Another | End::NoAnswer | End::TooLarge) {
         return;
     }
     let script = move |asked: &str, number: usize| if number == 0 { answer.clone() } else { good_org(asked) };
-    let world = World::open(Server::start(script), patience);
+    let world = World::open(Server::start(script), when_busy);
     let told = world.ask("deactivate_user", json!({ "user_id": JANE }), json!({})).await;
     assert_eq!(brief(&told), "succeeded applied", "{name}: {told}");
     let deactivate = format!("POST /api/v1/users/{JANE}/lifecycle/deactivate?sendEmail=false");

@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use okta_worker::budget::gate::{Gate, Terms};
-use okta_worker::budget::pure::window::Share;
+use okta_worker::budget::gate::{Gate, GateSettings};
+use okta_worker::budget::pure::window::QuotaShare;
 use okta_worker::domain::ids::ConnectionName;
 use okta_worker::domain::message::Properties;
 use okta_worker::domain::secret::Secret;
@@ -74,10 +74,10 @@ pub struct World {
 }
 
 impl World {
-    pub fn open(server: Server, patience: Patience) -> Self {
+    pub fn open(server: Server, when_busy: Patience) -> Self {
         let name = ConnectionName::parse("prod").unwrap();
         let credential = Credential::Token { kind: TokenType::Ssws, token: Secret::new(TOKEN) };
-        let request_max = match patience {
+        let request_max = match when_busy {
             Patience::Usual => Duration::from_secs(60),
             Patience::Short => Duration::from_millis(250),
         };
@@ -86,8 +86,8 @@ impl World {
         let client = OktaClient::within(&endpoint, &room, request_max).unwrap();
         let seen = Arc::<Seen>::default();
         let observer: Arc<dyn Observer> = Arc::<Seen>::clone(&seen);
-        let share = Share { capacity_percent: 100, length: Duration::from_secs(60) };
-        let budget = Arc::new(Gate::new(Terms::new(name.clone(), share), Arc::clone(&observer)));
+        let share = QuotaShare { capacity_percent: 100, length: Duration::from_secs(60) };
+        let budget = Arc::new(Gate::new(GateSettings::new(name.clone(), share), Arc::clone(&observer)));
         let connection = Connection::new(name.clone(), Arc::new(client), budget, AllowList::all());
         let broker = Broker::new([&name]);
         broker.declare(REPLIES);

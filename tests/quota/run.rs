@@ -7,11 +7,11 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use fastrand::Rng;
-use okta_worker::budget::gate::{Gate, Terms};
+use okta_worker::budget::gate::{Gate, GateSettings};
 use okta_worker::budget::gossip::{Census, Gossip};
-use okta_worker::budget::permit::{Ask, Budget, Patience};
+use okta_worker::budget::permit::{Ask, Budget, WhenBusy};
 use okta_worker::budget::pure::signal::Signal;
-use okta_worker::budget::pure::window::{Share, Told};
+use okta_worker::budget::pure::window::{Observation, QuotaShare};
 use okta_worker::domain::ids::{ConnectionName, Lane};
 use okta_worker::event::Observers;
 use tokio::task::JoinSet;
@@ -147,7 +147,7 @@ impl World {
             not_after: None,
             leave_at: None,
             emits: false,
-            patience: Patience::Wait,
+            when_busy: WhenBusy::Wait,
         };
         let asked = Instant::now();
         let permit = gate.admit(ask).await.expect("nobody is in a hurry");
@@ -158,7 +158,7 @@ impl World {
         sleep(latency / 5).await;
         let (rate, passed) = self.okta().ours(self.begun.elapsed());
         sleep(latency * 4 / 5).await;
-        permit.heard(if passed { Told::Rate(rate) } else { Told::Spent(Some(rate)) });
+        permit.heard(if passed { Observation::Rate(rate) } else { Observation::Spent(Some(rate)) });
     }
 }
 
@@ -223,8 +223,8 @@ async fn story(setup: Setup, kind: Kind, windows: u32, seed: u64) -> Outcome {
 
 fn gate(setup: Setup) -> Arc<Gate> {
     let prod = ConnectionName::parse("prod").unwrap();
-    let share = Share { capacity_percent: setup.capacity_percent, length: LENGTH };
-    let terms = Terms { prefetch: 2 * IN_HAND, ..Terms::new(prod, share) };
+    let share = QuotaShare { capacity_percent: setup.capacity_percent, length: LENGTH };
+    let terms = GateSettings { prefetch: 2 * IN_HAND, ..GateSettings::new(prod, share) };
     Gate::new(terms, Arc::new(Observers(Vec::new())))
 }
 

@@ -12,7 +12,7 @@ use std::path::PathBuf;
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 use okta_worker::domain::http::{Exchange, Request, Response};
-use okta_worker::tools::{Bounds, Move, Setting, Tool, Turn, catalogue};
+use okta_worker::tools::{Bounds, HistoryEntry, Move, Setting, Tool, catalogue};
 use serde_json::value::RawValue;
 
 /// The folder with Okta's document and the recordings, if it is there to be read.
@@ -37,13 +37,13 @@ fn tool(name: &str, arguments: &str) -> Box<dyn Tool> {
 }
 
 /// Drives a conversation to its end with whoever answers.
-fn drive(tool: &dyn Tool, mut answer: impl FnMut(&Request) -> Response) -> (Vec<Turn>, Move) {
+fn drive(tool: &dyn Tool, mut answer: impl FnMut(&Request) -> Response) -> (Vec<HistoryEntry>, Move) {
     let mut history = Vec::new();
     for _ in 0..QUESTIONS_MAX {
         match tool.next(&history, Setting::first(WHOLE)) {
             Move::Send(request) => {
                 let response = answer(&request);
-                history.push(Turn::Said(Exchange { request: *request, response }));
+                history.push(HistoryEntry::Answered(Exchange { request: *request, response }));
             }
             end => return (history, end),
         }

@@ -6,7 +6,7 @@ use http::Method;
 use okta_worker::domain::expected::Expected;
 use okta_worker::domain::http::{Request, Response};
 use okta_worker::domain::okta_error::OktaError;
-use okta_worker::policy::classify::{FailureKind, Known, Meaning, classify};
+use okta_worker::policy::classify::{ConnectionFacts, FailureKind, Meaning, classify};
 use okta_worker::policy::pause::PauseReason;
 use okta_worker::tools::Move;
 use okta_worker::tools::catalogue::names;
@@ -315,12 +315,12 @@ fn every_recorded_answer_is_known_as_okta_s_own() {
                 (false, true) => Meaning::Refused(PauseReason::Unauthorized),
                 (false, false) => Meaning::Said,
             };
-            assert_eq!(classify(&request, Ok(&answer), Known::NOTHING), expected, "{what}");
+            assert_eq!(classify(&request, Ok(&answer), ConnectionFacts::NOTHING), expected, "{what}");
             *(if is_gateway { &mut unknown } else { &mut known }) += 1;
             // And never of another operation: a page that answers everything alike is none of them.
             if answer.is_success() {
                 let nothing = Response::new(answer.status, answer.headers.clone(), "<html></html>");
-                assert_eq!(classify(&request, Ok(&nothing), Known::NOTHING), not_okta, "{what}");
+                assert_eq!(classify(&request, Ok(&nothing), ConnectionFacts::NOTHING), not_okta, "{what}");
             }
         });
     }

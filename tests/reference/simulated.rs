@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use http::header::{AUTHORIZATION, HeaderMap, HeaderValue};
 use okta_worker::domain::http::{Request, Response};
-use okta_worker::sandbox::{Answer, Call, Org, Settings};
+use okta_worker::sandbox::{Handled, HttpCall, Org, OrgSettings};
 use okta_worker::tools::catalogue;
 use serde_json::{Value, json};
 
@@ -33,14 +33,14 @@ struct Judge {
 impl Judge {
     fn answer(&mut self, subtool: &str, request: &Request) -> Response {
         let authorization = HeaderValue::from_static("SSWS token");
-        let call = Call {
+        let call = HttpCall {
             method: request.method.clone(),
             target: request.path_and_query(),
             headers: HeaderMap::from_iter([(AUTHORIZATION, authorization)]),
             body: request.body.clone().unwrap_or_default(),
         };
         let now = "2026-03-01T12:00:00Z".parse().expect("a time");
-        let Answer::Said(response) = self.org.answer(&call, now) else { panic!("an answer is lost") };
+        let Handled::Said(response) = self.org.answer(&call, now) else { panic!("an answer is lost") };
         let judged =
             self.validator.response(request.method.as_str(), &request.path, response.status, &response.body);
         self.answers += 1;
@@ -66,10 +66,10 @@ impl Judge {
 #[test]
 fn the_simulated_org_answers_the_28_as_okta_says() {
     let Some(validator) = Validator::load() else { return };
-    let settings = Settings {
+    let settings = OrgSettings {
         users: 30,
         limits: okta_worker::domain::bucket::Bucket::ALL.map(|bucket| (bucket, 10_000)).into(),
-        ..Settings::default()
+        ..OrgSettings::default()
     };
     let mut judge = Judge {
         org: Org::new(settings),

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use okta_worker::domain::bucket::Bucket;
 use okta_worker::domain::message::{HeaderValue, Properties};
-use okta_worker::sandbox::{Fault, Trouble};
+use okta_worker::sandbox::{InjectedFault, Trouble};
 use serde_json::{Value, json};
 
 use crate::world::{REPLIES, SAM, Setup, WORKER, World, brief};
@@ -164,7 +164,7 @@ async fn whatever_differs_in_anything_is_another_invocation() {
 #[tokio::test(start_paused = true)]
 async fn what_failed_and_changed_nothing_is_tried_again_for_the_producer_and_not_for_the_broker() {
     let mut world = Setup::default().open();
-    let refused = || Fault::next(Trouble::Code { status: 403, code: "E0000006".to_owned() });
+    let refused = || InjectedFault::next(Trouble::Code { status: 403, code: "E0000006".to_owned() });
     world.fault(refused());
     send_as(&mut world, "r", &reset());
     world.rest().await;
@@ -251,7 +251,7 @@ async fn what_may_have_changed_something_and_may_be_tried_again_is_tried_for_the
     let mut world = Setup::default().open();
     let title = json!({ "user_id": SAM, "profile": { "title": "Chief" } });
     let update = json!({ "subtool": "update_user", "arguments": title });
-    world.fault(Fault::next(Trouble::Status(500)).on("POST", "/api/v1/users/{userId}").times(5, 0));
+    world.fault(InjectedFault::next(Trouble::Status(500)).on("POST", "/api/v1/users/{userId}").times(5, 0));
     send_as(&mut world, "u", &update);
     world.rest().await;
     let answer = world.answer();

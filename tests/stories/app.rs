@@ -9,8 +9,8 @@ use http::header::{AUTHORIZATION, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue, Method};
 use okta_worker::domain::http::{NoAnswer, Request, Response};
 use okta_worker::domain::secret::Secret;
-use okta_worker::okta::{Credential, Endpoint, OktaClient, ServiceApp, Wire};
-use okta_worker::sandbox::{Answer, Call, Client, Org, PublicKey, Settings};
+use okta_worker::okta::{Credential, Endpoint, OktaClient, OktaTransport, ServiceApp};
+use okta_worker::sandbox::{Client, Handled, HttpCall, Org, OrgSettings, PublicKey};
 use okta_worker::worker::clock::Clock;
 use rcgen::{KeyPair, PKCS_ECDSA_P256_SHA256};
 
@@ -42,15 +42,15 @@ impl TestApp {
     }
 
     /// An org that knows the app, and takes nothing else.
-    pub fn org(&self) -> Settings {
+    pub fn org(&self) -> OrgSettings {
         let token = Some(Secret::new("no token of anybody's"));
-        Settings { clients: vec![self.client.clone()], token, ..Settings::default() }
+        OrgSettings { clients: vec![self.client.clone()], token, ..OrgSettings::default() }
     }
 
     /// The app's client, by this clock.
     pub fn client(&self, wire: Arc<OrgWire>, clock: Clock) -> OktaClient {
         let credential = Credential::ServiceApp(self.app.clone());
-        let endpoint = Endpoint { base_url: Settings::default().host, credential };
+        let endpoint = Endpoint { base_url: OrgSettings::default().host, credential };
         OktaClient::over(wire, &endpoint, clock).unwrap()
     }
 }
@@ -83,23 +83,23 @@ impl OrgWire {
         self.sent.swap(0, Ordering::Relaxed)
     }
 
-    async fn call(&self, call: Call) -> Result<Response, NoAnswer> {
+    async fn call(&self, call: HttpCall) -> Result<Response, NoAnswer> {
         tokio::time::sleep(LATENCY / 2).await;
         let answer = self.org.lock().unwrap().answer(&call, self.clock.now());
         tokio::time::sleep(LATENCY / 2).await;
         match answer {
-            Answer::Said(response) => Ok(response),
-            Answer::Lost => Err(NoAnswer::MaybeSent("the connection was closed".to_owned())),
+            Handled::Said(response) => Ok(response),
+            Handled::Lost => Err(NoAnswer::MaybeSent("the connection was closed".to_owned())),
         }
     }
 }
 
 #[async_trait]
-impl Wire for OrgWire {
+impl OktaTransport for OrgWire {
     async fn send(&self, request: &Request, authorization: &HeaderValue) -> Result<Response, NoAnswer> {
         self.sent.fetch_add(1, Ordering::Relaxed);
         let json = HeaderValue::from_static("application/json");
-        self.call(Call {
+        self.call(HttpCall {
             method: request.method.clone(),
             target: request.path_and_query(),
             headers: HeaderMap::from_iter([(AUTHORIZATION, authorization.clone()), (CONTENT_TYPE, json)]),
@@ -111,7 +111,7 @@ impl Wire for OrgWire {
     async fn post_form(&self, path: &str, form: Secret) -> Result<Response, NoAnswer> {
         self.asked.fetch_add(1, Ordering::Relaxed);
         let kind = HeaderValue::from_static("application/x-www-form-urlencoded");
-        self.call(Call {
+        self.call(HttpCall {
             method: Method::POST,
             target: path.to_owned(),
             headers: HeaderMap::from_iter([(CONTENT_TYPE, kind)]),

@@ -6,8 +6,8 @@ use jiff::SignedDuration;
 use okta_worker::domain::bucket::Bucket;
 use okta_worker::domain::ids::Lane;
 use okta_worker::domain::message::{HeaderValue, Headers, Properties};
-use okta_worker::policy::authorization::{AllowList, Caller, Callers};
-use okta_worker::sandbox::Status;
+use okta_worker::policy::authorization::{AllowList, CallerPermissions, Callers};
+use okta_worker::sandbox::UserStatus;
 use serde_json::{Value, json};
 
 use crate::world::{REPLIES, SAM, Setup, WORKER, World, brief, prod};
@@ -38,7 +38,7 @@ fn read(world: &mut World) {
 #[tokio::test(start_paused = true)]
 async fn a_message_put_aside_comes_back_and_is_answered_once() {
     let mut world = Setup::default().open();
-    world.come_again(Bucket::UserRead, Duration::from_secs(20));
+    world.delay_for_budget(Bucket::UserRead, Duration::from_secs(20));
     let correlation_id = Some("agent-7".to_owned());
     world.send_raw("prod", Properties { correlation_id, ..to_replies() }, read_sam());
     world.rest().await;
@@ -61,7 +61,7 @@ async fn a_message_put_aside_comes_back_and_is_answered_once() {
 #[tokio::test(start_paused = true)]
 async fn the_other_buckets_messages_go_on_meanwhile() {
     let mut world = Setup { prefetch: 1, ..Setup::default() }.open();
-    world.come_again(Bucket::UserRead, MINUTE);
+    world.delay_for_budget(Bucket::UserRead, MINUTE);
     world.ask_bulk("get_user", json!({ "user_id": SAM }));
     world.ask_bulk("list_groups", json!({}));
     world.rest().await;
@@ -83,7 +83,7 @@ async fn the_other_buckets_messages_go_on_meanwhile() {
 async fn a_message_that_goes_round_twice_looks_as_after_once() {
     let mut world = Setup::default().open();
     for _ in 0..2 {
-        world.come_again(Bucket::UserRead, Duration::from_secs(5));
+        world.delay_for_budget(Bucket::UserRead, Duration::from_secs(5));
     }
     let sent = headers(&[
         ("traceparent", text("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01")),
@@ -147,7 +147,7 @@ async fn a_deadline_holds_for_all_copies_together() {
     let mut world = Setup::default().open();
     // Nobody said when it was sent, so its ten minutes begin with the first receipt.
     for _ in 0..4 {
-        world.come_again(Bucket::UserRead, 10 * MINUTE);
+        world.delay_for_budget(Bucket::UserRead, 10 * MINUTE);
     }
     read(&mut world);
     world.run_for(Duration::from_secs(541)).await;
@@ -172,7 +172,7 @@ async fn who_would_come_back_too_late_waits_in_line() {
     let mut world = Setup::default().limit(Bucket::UserRead, 1).open();
     read(&mut world);
     world.run_for(Duration::from_millis(60_200)).await;
-    world.come_again(Bucket::UserRead, MINUTE);
+    world.delay_for_budget(Bucket::UserRead, MINUTE);
     let deadline = world.now() + SignedDuration::from_millis(950);
     world.ask_by(deadline, "get_user", json!({ "user_id": SAM }));
     world.rest().await;
@@ -192,7 +192,7 @@ async fn who_would_come_back_too_late_waits_in_line() {
 async fn an_expiration_becomes_a_deadline_of_the_copy() {
     let latency = Duration::from_secs(20);
     let mut world = Setup { prefetch: 1, latency, ..Setup::default() }.open();
-    world.come_again(Bucket::UserRead, MINUTE);
+    world.delay_for_budget(Bucket::UserRead, MINUTE);
     let expiration = Some("10000".to_owned());
     world.send_raw("prod.bulk", Properties { expiration, ..to_replies() }, read_sam());
     world.ask_bulk("list_groups", json!({}));
@@ -234,7 +234,7 @@ async fn an_expiration_is_a_deadline_in_line_too() {
 
 #[tokio::test(start_paused = true)]
 async fn a_caller_forges_neither_who_asked_nor_what_was_tried() {
-    let permitted = |subtools: &str| Caller {
+    let permitted = |subtools: &str| CallerPermissions {
         connections: vec![prod()],
         subtools: AllowList::parse(&[subtools]).unwrap(),
         lanes: Lane::ALL.to_vec(),
@@ -256,7 +256,7 @@ async fn a_caller_forges_neither_who_asked_nor_what_was_tried() {
     };
     let create = json!({ "subtool": "create_group", "arguments": { "name": "Mine" } });
     world.send_raw("prod", forged(), create.to_string());
-    world.come_again(Bucket::UserRead, Duration::from_secs(1));
+    world.delay_for_budget(Bucket::UserRead, Duration::from_secs(1));
     world.send_raw("prod", forged(), read_sam());
     world.run_for(Duration::from_millis(500)).await;
     assert_eq!(world.lying_in("okta.delay.1s").properties.headers["okta-caller"], text("mallory"));
@@ -273,7 +273,7 @@ async fn a_caller_forges_neither_who_asked_nor_what_was_tried() {
 #[tokio::test(start_paused = true)]
 async fn an_id_of_our_making_stays_and_is_said_to_be() {
     let mut world = Setup::default().open();
-    world.come_again(Bucket::UserRead, Duration::from_secs(1));
+    world.delay_for_budget(Bucket::UserRead, Duration::from_secs(1));
     world.send_nameless("prod", to_replies(), read_sam());
     world.run_for(Duration::from_millis(500)).await;
     let id = world.lying_in("okta.delay.1s").properties.message_id.unwrap();
@@ -290,8 +290,8 @@ async fn an_id_of_our_making_stays_and_is_said_to_be() {
 async fn an_invocation_that_has_begun_is_not_put_aside() {
     let mut world = Setup::default().open();
     let sam = world.org().user_id(SAM).unwrap();
-    world.org().set_status(sam, Status::Deprovisioned);
-    world.come_again(Bucket::UserWrite, MINUTE);
+    world.org().set_status(sam, UserStatus::Deprovisioned);
+    world.delay_for_budget(Bucket::UserWrite, MINUTE);
     world.ask("delete_user", json!({ "user_id": SAM }));
     world.rest().await;
     world.ask("update_user", json!({ "user_id": "00unobody0000000000x", "profile": { "title": "x" } }));
@@ -316,7 +316,7 @@ async fn an_invocation_that_has_begun_is_not_put_aside() {
 #[tokio::test(start_paused = true)]
 async fn what_one_worker_put_aside_another_one_runs() {
     let mut world = Setup::default().open();
-    world.come_again(Bucket::UserRead, MINUTE);
+    world.delay_for_budget(Bucket::UserRead, MINUTE);
     read(&mut world);
     world.run_for(Duration::from_secs(1)).await;
     world.replace_worker();
@@ -336,7 +336,7 @@ async fn what_one_worker_put_aside_another_one_runs() {
 async fn without_a_tier_to_lie_in_a_message_waits_in_line() {
     let mut world = Setup::default().open();
     world.without_queue("okta.delay.1m");
-    world.come_again(Bucket::UserRead, MINUTE);
+    world.delay_for_budget(Bucket::UserRead, MINUTE);
     read(&mut world);
     world.rest().await;
     insta::assert_snapshot!(world.tape(), @"
@@ -351,7 +351,7 @@ async fn without_a_tier_to_lie_in_a_message_waits_in_line() {
 #[tokio::test(start_paused = true)]
 async fn headers_that_no_frame_may_hold_keep_a_message_in_line() {
     let mut world = Setup::default().open();
-    world.come_again(Bucket::UserRead, MINUTE);
+    world.delay_for_budget(Bucket::UserRead, MINUTE);
     let headers = headers(&[("baggage", text(&"x".repeat(4096)))]);
     world.send_raw("prod", Properties { headers, ..to_replies() }, read_sam());
     world.rest().await;

@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use okta_worker::budget::gate::{Gate, Terms};
-use okta_worker::budget::permit::{Ask, Budget, NotNow, Patience};
-use okta_worker::budget::pure::window::{Heard, NotUntil, Share, Told, Window};
+use okta_worker::budget::gate::{Gate, GateSettings};
+use okta_worker::budget::permit::{Ask, Budget, NotNow, WhenBusy};
+use okta_worker::budget::pure::window::{NotUntil, Observation, Observed, QuotaShare, Window};
 use okta_worker::domain::bucket::RateHeaders;
 use okta_worker::domain::ids::Lane;
 use okta_worker::event::Observers;
@@ -45,7 +45,7 @@ enum Step {
 #[derive(Debug, Clone, Copy)]
 enum Due {
     Arrival { sent: u64, back: u64, fate: Fate },
-    End { sent: u64, told: Told },
+    End { sent: u64, told: Observation },
 }
 
 /// A window, Okta's count, and requests on their way between them.
@@ -60,7 +60,7 @@ struct Run {
 
 impl Run {
     fn new(limit: u32, capacity_percent: u8) -> Self {
-        let share = Share { capacity_percent, length: Duration::from_millis(LENGTH) };
+        let share = QuotaShare { capacity_percent, length: Duration::from_millis(LENGTH) };
         let (window, counted) = (Window::new(share), Counted::new(limit));
         Self { start: Instant::now(), now: 0, window, counted, due: BTreeMap::new(), serial: 0 }
     }
@@ -84,19 +84,19 @@ impl Run {
                         Fate::Answered => self.counted.take(at),
                         Fate::Silent => {
                             self.counted.take(at);
-                            Told::Nothing
+                            Observation::Nothing
                         }
                         Fate::Lost => {
                             self.counted.take(at);
-                            Told::Lost
+                            Observation::Lost
                         }
-                        Fate::Vanished => Told::Lost,
-                        Fate::Uncounted => Told::Uncounted,
+                        Fate::Vanished => Observation::Lost,
+                        Fate::Uncounted => Observation::Uncounted,
                     };
                     self.at(at + back, Due::End { sent, told });
                 }
                 Due::End { sent, told } => {
-                    let heard = Heard { told, sent: self.instant(sent), at: self.instant(at) };
+                    let heard = Observed { told, sent: self.instant(sent), at: self.instant(at) };
                     self.window.settle(heard);
                 }
             }
@@ -202,7 +202,7 @@ struct Client {
     comes: u64,
     lane: Lane,
     /// Leaves after so long, if it still waits then.
-    patience: Option<u64>,
+    when_busy: Option<u64>,
     /// Has a deadline so far ahead.
     deadline: Option<u64>,
     took: u64,
@@ -213,10 +213,10 @@ fn client() -> impl Strategy<Value = Client> {
     let rarely = || prop_oneof![3 => Just(None), 1 => time().prop_map(Some)];
     let lane = prop_oneof![Just(Lane::Interactive), Just(Lane::Bulk)];
     (time(), lane, rarely(), rarely(), time(), fate()).prop_map(
-        |(comes, lane, patience, deadline, took, fate)| Client {
+        |(comes, lane, when_busy, deadline, took, fate)| Client {
             comes,
             lane,
-            patience,
+            when_busy,
             deadline,
             took,
             fate,
@@ -245,13 +245,13 @@ fn reading(lane: Lane, not_after: Option<tokio::time::Instant>) -> Ask<'static> 
         not_after,
         leave_at: None,
         emits: false,
-        patience: Patience::Wait,
+        when_busy: WhenBusy::Wait,
     }
 }
 
 fn gate(capacity_percent: u8) -> Arc<Gate> {
-    let share = Share { capacity_percent, length: Duration::from_millis(LENGTH) };
-    Gate::new(Terms::new(prod(), share), Arc::new(Observers(Vec::new())))
+    let share = QuotaShare { capacity_percent, length: Duration::from_millis(LENGTH) };
+    Gate::new(GateSettings::new(prod(), share), Arc::new(Observers(Vec::new())))
 }
 
 impl Client {
@@ -261,9 +261,9 @@ impl Client {
         tokio::time::sleep(millis(self.comes)).await;
         let not_after = self.deadline.map(|ahead| tokio::time::Instant::now() + millis(ahead));
         let admitted = gate.admit(reading(self.lane, not_after));
-        let permit = match self.patience {
+        let permit = match self.when_busy {
             None => admitted.await,
-            Some(patience) => match tokio::time::timeout(millis(patience), admitted).await {
+            Some(when_busy) => match tokio::time::timeout(millis(when_busy), admitted).await {
                 Ok(admitted) => admitted,
                 Err(_) => return false,
             },
@@ -278,7 +278,7 @@ impl Client {
                 assert!(not_after.is_some_and(|at| at <= tokio::time::Instant::now()));
                 return false;
             }
-            Err(NotNow::ComeAgain(_)) => panic!("who has patience waits"),
+            Err(NotNow::Delay(_)) => panic!("who has patience waits"),
         };
         assert!(not_after.is_none_or(|at| tokio::time::Instant::now() <= at), "let through too late");
         tokio::time::sleep(millis(self.took / 2)).await;
@@ -290,14 +290,14 @@ impl Client {
             Fate::Answered => arrived(),
             Fate::Silent => {
                 arrived();
-                Told::Nothing
+                Observation::Nothing
             }
             Fate::Lost => {
                 arrived();
-                Told::Lost
+                Observation::Lost
             }
-            Fate::Vanished => Told::Lost,
-            Fate::Uncounted => Told::Uncounted,
+            Fate::Vanished => Observation::Lost,
+            Fate::Uncounted => Observation::Uncounted,
         };
         tokio::time::sleep(millis(self.took - self.took / 2)).await;
         permit.heard(told);
@@ -317,7 +317,7 @@ proptest! {
         on_virtual_time(async {
             let (gate, start) = (gate(capacity_percent), tokio::time::Instant::now());
             let first = Client {
-                comes: 0, lane: Lane::Bulk, patience: None, deadline: None, took: 100, fate: Fate::Answered,
+                comes: 0, lane: Lane::Bulk, when_busy: None, deadline: None, took: 100, fate: Fate::Answered,
             };
             assert!(first.visit(Arc::clone(&gate), Arc::clone(&counted), start).await);
             let visits: Vec<_> = clients
@@ -328,7 +328,7 @@ proptest! {
             let ends = Duration::from_millis(4 * LENGTH) * u32::try_from(clients.len() + 2).unwrap();
             for (client, visit) in clients.iter().zip(visits) {
                 let let_through = tokio::time::timeout(ends, visit).await.expect("nobody waits for ever").unwrap();
-                let may_leave = client.patience.is_some() || client.deadline.is_some();
+                let may_leave = client.when_busy.is_some() || client.deadline.is_some();
                 assert!(let_through || may_leave, "{client:?}");
             }
         });
@@ -338,7 +338,7 @@ proptest! {
 }
 
 /// Asks as fast as it can for a whole window and tells nothing of it; how many were let through.
-async fn let_through_blindly(gate: &Arc<Gate>, told: impl Fn(u32) -> Told) -> u32 {
+async fn let_through_blindly(gate: &Arc<Gate>, told: impl Fn(u32) -> Observation) -> u32 {
     /// More than any test here expects: without a limiter no time would ever pass.
     const ENOUGH: u32 = 10_000;
     let end = tokio::time::Instant::now() + Duration::from_millis(LENGTH);
@@ -354,8 +354,9 @@ async fn let_through_blindly(gate: &Arc<Gate>, told: impl Fn(u32) -> Told) -> u3
 #[test]
 fn without_headers_the_second_lock_alone_holds_twice_the_limit_at_most() {
     for (capacity_percent, share) in [(100, 600), (50, 300)] {
-        let count =
-            on_virtual_time(async { let_through_blindly(&gate(capacity_percent), |_| Told::Nothing).await });
+        let count = on_virtual_time(async {
+            let_through_blindly(&gate(capacity_percent), |_| Observation::Nothing).await
+        });
         assert!((share..=2 * share).contains(&count), "{count} of {share}");
     }
 }
@@ -365,7 +366,7 @@ fn a_window_that_always_says_yes_lets_no_more_than_twice_the_limit_through() {
     let lies = |count: u32| {
         // Each answer names a new window that nothing was taken from.
         let reset = i64::from(count) + 2_000_000_000;
-        Told::Rate(RateHeaders { limit: 40, remaining: 40, reset, date: None })
+        Observation::Rate(RateHeaders { limit: 40, remaining: 40, reset, date: None })
     };
     let count = on_virtual_time(async { let_through_blindly(&gate(100), lies).await });
     // One before the limit was announced.

@@ -4,8 +4,8 @@ use std::collections::HashMap;
 
 use okta_worker::domain::ids::Lane;
 use okta_worker::domain::message::Properties;
-use okta_worker::policy::authorization::{AllowList, Caller, Callers};
-use okta_worker::sandbox::{Attribute, AttributeKind, Status};
+use okta_worker::policy::authorization::{AllowList, CallerPermissions, Callers};
+use okta_worker::sandbox::{Attribute, AttributeKind, UserStatus};
 use serde_json::{Value, json};
 
 use crate::world::{REPLIES, SAM, Setup, World, body, prod};
@@ -77,7 +77,7 @@ async fn an_active_user_is_never_sent_a_delete() {
 async fn a_deactivated_user_is_deleted_and_looked_for() {
     let mut world = Setup::default().open();
     let sam = world.org().user_id(SAM).unwrap();
-    world.org().set_status(sam, Status::Deprovisioned);
+    world.org().set_status(sam, UserStatus::Deprovisioned);
     world.ask("delete_user", json!({ "user_id": SAM }));
     world.rest().await;
     insta::assert_snapshot!(world.tape(), @"
@@ -137,7 +137,7 @@ async fn the_first_check_that_fails_answers() {
 
 #[tokio::test(start_paused = true)]
 async fn a_caller_may_do_what_its_row_says_and_strangers_nothing() {
-    let caller = Caller {
+    let caller = CallerPermissions {
         connections: vec![prod()],
         subtools: AllowList::parse(&["get_user"]).unwrap(),
         lanes: vec![Lane::Interactive],

@@ -4,10 +4,10 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use okta_worker::budget::gate::{CallerCeilings, Gate, Terms};
+use okta_worker::budget::gate::{CallerCeilings, Gate, GateSettings};
 use okta_worker::budget::gossip::{Census, Gossip};
-use okta_worker::budget::permit::{Ask, Budget, NotNow, Patience};
-use okta_worker::budget::pure::window::{Share, Told};
+use okta_worker::budget::permit::{Ask, Budget, NotNow, WhenBusy};
+use okta_worker::budget::pure::window::{Observation, QuotaShare};
 use okta_worker::domain::bucket::{Bucket, RateHeaders};
 use okta_worker::domain::ids::Lane;
 use okta_worker::event::Observers;
@@ -23,17 +23,17 @@ const MINUTE: Duration = Duration::from_secs(60);
 /// More than any ceiling here, so that the ledger never holds anybody back.
 const PLENTY: u32 = 100_000;
 
-fn terms() -> Terms {
-    Terms::new(prod(), Share { capacity_percent: 100, length: Duration::from_millis(LENGTH) })
+fn terms() -> GateSettings {
+    GateSettings::new(prod(), QuotaShare { capacity_percent: 100, length: Duration::from_millis(LENGTH) })
 }
 
-fn gate(terms: Terms) -> Arc<Gate> {
+fn gate(terms: GateSettings) -> Arc<Gate> {
     Gate::new(terms, Arc::new(Observers(Vec::new())))
 }
 
 fn ask(lane: Lane, caller: Option<&'static str>, not_after: Option<Instant>) -> Ask<'static> {
     let (method, route) = (&http::Method::GET, "/api/v1/users/{userId}");
-    Ask { method, route, lane, caller, not_after, leave_at: None, emits: false, patience: Patience::Wait }
+    Ask { method, route, lane, caller, not_after, leave_at: None, emits: false, when_busy: WhenBusy::Wait }
 }
 
 /// An org with plenty, and when requests passed.
@@ -92,7 +92,7 @@ async fn two_workers_of_a_connection_together_keep_its_ceiling_in_every_minute()
         let (org, end) = (Org::new(PLENTY), Instant::now() + 4 * MINUTE);
         let mut crowds = Vec::new();
         for _ in 0..2 {
-            let gate = gate(Terms { max_per_minute: Some(MOST as u32), ..terms() });
+            let gate = gate(GateSettings { max_per_minute: Some(MOST as u32), ..terms() });
             gate.counted(Census { workers: 2, queued: 1000 });
             crowds.push(org.crowd(&gate, lane, None, end));
         }
@@ -112,7 +112,7 @@ async fn a_caller_at_its_ceiling_keeps_it_on_two_workers_and_delays_nobody_else(
     let mut crowds = Vec::new();
     for _ in 0..2 {
         let callers = CallerCeilings::new([("hr".to_owned(), MOST as u32)]);
-        let gate = gate(Terms { callers, ..terms() });
+        let gate = gate(GateSettings { callers, ..terms() });
         gate.counted(Census { workers: 2, queued: 0 });
         let others = others.clone();
         crowds.push(org.crowd(&gate, Lane::Interactive, Some("hr"), end));
@@ -142,7 +142,7 @@ async fn a_caller_at_its_ceiling_keeps_it_on_two_workers_and_delays_nobody_else(
 async fn a_count_of_workers_that_wavers_grants_nothing_twice() {
     const MOST: usize = 600;
     let (org, end) = (Org::new(PLENTY), Instant::now() + 3 * MINUTE);
-    let gate = gate(Terms { max_per_minute: Some(MOST as u32), ..terms() });
+    let gate = gate(GateSettings { max_per_minute: Some(MOST as u32), ..terms() });
     gate.counted(Census { workers: 2, queued: 1000 });
     let crowd = org.crowd(&gate, Lane::Bulk, None, end);
     while Instant::now() < end {
@@ -158,7 +158,7 @@ async fn a_count_of_workers_that_wavers_grants_nothing_twice() {
 }
 
 /// What those are told who come to a full ceiling of two a minute with this deadline, and after how long.
-async fn told_at_the_ceiling(terms: Terms, deadlines: &[u64]) -> Vec<(Result<(), NotNow>, Duration)> {
+async fn told_at_the_ceiling(terms: GateSettings, deadlines: &[u64]) -> Vec<(Result<(), NotNow>, Duration)> {
     let (gate, org) = (gate(terms), Org::new(PLENTY));
     let begun = Instant::now();
     let permit = gate.admit(ask(Lane::Interactive, Some("hr"), None)).await.unwrap();
@@ -168,7 +168,7 @@ async fn told_at_the_ceiling(terms: Terms, deadlines: &[u64]) -> Vec<(Result<(),
         let (gate, by) = (Arc::clone(&gate), begun + Duration::from_secs(*deadline));
         told.spawn(async move {
             let admitted = gate.admit(ask(Lane::Interactive, Some("hr"), Some(by))).await;
-            (admitted.map(|permit| permit.heard(Told::Uncounted)), begun.elapsed())
+            (admitted.map(|permit| permit.heard(Observation::Uncounted)), begun.elapsed())
         });
     }
     let mut told = told.join_all().await;
@@ -179,7 +179,7 @@ async fn told_at_the_ceiling(terms: Terms, deadlines: &[u64]) -> Vec<(Result<(),
 #[tokio::test(start_paused = true)]
 async fn a_deadline_that_a_ceiling_cannot_make_is_answered_at_once_with_the_time() {
     let callers = CallerCeilings::new([("hr".to_owned(), 2)]);
-    for terms in [Terms { max_per_minute: Some(2), ..terms() }, Terms { callers, ..terms() }] {
+    for terms in [GateSettings { max_per_minute: Some(2), ..terms() }, GateSettings { callers, ..terms() }] {
         let begun = Instant::now();
         // Two a minute, none of them at once: one each minute. The first of these waits for it, the
         // others cannot make it.
@@ -230,7 +230,7 @@ async fn a_ledger_that_always_says_yes_is_held_to_twice_the_limit_in_every_lengt
             count += 1;
             let limit = limits[count % 2];
             let reset = 2_000_000_000 + 100 * i64::try_from(count).unwrap();
-            permit.heard(Told::Rate(RateHeaders { limit, remaining: limit, reset, date: None }));
+            permit.heard(Observation::Rate(RateHeaders { limit, remaining: limit, reset, date: None }));
         }
         let passed = org.passed();
         // The first went before anything was announced.
@@ -243,7 +243,7 @@ async fn a_ledger_that_always_says_yes_is_held_to_twice_the_limit_in_every_lengt
 #[tokio::test(start_paused = true)]
 async fn a_callers_own_bulk_messages_do_not_delay_those_it_waits_for() {
     let callers = CallerCeilings::new([("hr".to_owned(), 60)]);
-    let gate = gate(Terms { callers, ..terms() });
+    let gate = gate(GateSettings { callers, ..terms() });
     let (org, end) = (Org::new(PLENTY), Instant::now() + MINUTE);
     let crowd = org.crowd(&gate, Lane::Bulk, Some("hr"), end);
     sleep(Duration::from_millis(10_500)).await;
@@ -251,7 +251,7 @@ async fn a_callers_own_bulk_messages_do_not_delay_those_it_waits_for() {
         let asked = Instant::now();
         let permit = gate.admit(ask(Lane::Interactive, Some("hr"), None)).await.unwrap();
         assert!(asked.elapsed() <= Duration::from_millis(1_100), "{:?}", asked.elapsed());
-        permit.heard(Told::Nothing);
+        permit.heard(Observation::Nothing);
     }
     crowd.join_all().await;
 }
@@ -259,8 +259,8 @@ async fn a_callers_own_bulk_messages_do_not_delay_those_it_waits_for() {
 #[tokio::test(start_paused = true)]
 async fn what_is_put_aside_spends_nothing_of_what_its_caller_may_send() {
     let callers = CallerCeilings::new([("hr".to_owned(), 60)]);
-    let gate = gate(Terms { callers, prefetch: 4, ..terms() });
-    let mine = |patience| Ask { patience, ..ask(Lane::Bulk, Some("hr"), None) };
+    let gate = gate(GateSettings { callers, prefetch: 4, ..terms() });
+    let mine = |when_busy| Ask { when_busy, ..ask(Lane::Bulk, Some("hr"), None) };
     let others = ask(Lane::Bulk, None, None);
     // The window is spent, and as many wait for the next as may.
     let counted = Arc::new(Mutex::new(Counted::new(1)));
@@ -273,42 +273,42 @@ async fn what_is_put_aside_spends_nothing_of_what_its_caller_may_send() {
     }
     sleep(Duration::from_millis(100)).await;
     for _ in 0..100 {
-        let told = gate.admit(mine(Patience::ComeAgain)).await;
-        assert!(matches!(told, Err(NotNow::ComeAgain(_))));
+        let told = gate.admit(mine(WhenBusy::Delay)).await;
+        assert!(matches!(told, Err(NotNow::Delay(_))));
     }
     let asked = Instant::now();
     let (method, route) = (&http::Method::GET, "/api/v1/groups");
-    gate.admit(Ask { method, route, ..mine(Patience::Wait) }).await.unwrap().heard(Told::Nothing);
+    gate.admit(Ask { method, route, ..mine(WhenBusy::Wait) }).await.unwrap().heard(Observation::Nothing);
     assert_eq!(asked.elapsed(), Duration::ZERO);
 }
 
 #[tokio::test(start_paused = true)]
 async fn few_that_mail_are_on_their_way_at_once_and_each_lane_has_room_of_its_own() {
-    let gate = gate(Terms { prefetch: 4, ..terms() });
-    let mails = |lane, patience| Ask { emits: true, patience, ..ask(lane, None, None) };
-    let soon = |lane, patience| timeout(Duration::from_secs(1), gate.admit(mails(lane, patience)));
+    let gate = gate(GateSettings { prefetch: 4, ..terms() });
+    let mails = |lane, when_busy| Ask { emits: true, when_busy, ..ask(lane, None, None) };
+    let soon = |lane, when_busy| timeout(Duration::from_secs(1), gate.admit(mails(lane, when_busy)));
     gate.admit(ask(Lane::Bulk, None, None)).await.unwrap().heard(Counted::new(PLENTY).take(0));
     let mut on_the_way = Vec::new();
     for _ in 0..2 {
-        on_the_way.push(soon(Lane::Bulk, Patience::Wait).await.expect("there is room").unwrap());
+        on_the_way.push(soon(Lane::Bulk, WhenBusy::Wait).await.expect("there is room").unwrap());
     }
-    assert!(soon(Lane::Bulk, Patience::Wait).await.is_err(), "no more at once");
-    soon(Lane::Interactive, Patience::Wait)
+    assert!(soon(Lane::Bulk, WhenBusy::Wait).await.is_err(), "no more at once");
+    soon(Lane::Interactive, WhenBusy::Wait)
         .await
         .expect("it waits behind nobody")
         .unwrap()
-        .heard(Told::Nothing);
-    gate.admit(ask(Lane::Bulk, None, None)).await.unwrap().heard(Told::Nothing); // it mails nothing
+        .heard(Observation::Nothing);
+    gate.admit(ask(Lane::Bulk, None, None)).await.unwrap().heard(Observation::Nothing); // it mails nothing
     let mut waiting = JoinSet::new();
     for _ in 0..2 {
         let gate = Arc::clone(&gate);
-        let mails = mails(Lane::Bulk, Patience::Wait);
-        waiting.spawn(async move { gate.admit(mails).await.unwrap().heard(Told::Nothing) });
+        let mails = mails(Lane::Bulk, WhenBusy::Wait);
+        waiting.spawn(async move { gate.admit(mails).await.unwrap().heard(Observation::Nothing) });
     }
     sleep(Duration::from_secs(1)).await;
-    let told = soon(Lane::Bulk, Patience::ComeAgain).await.expect("it is told at once");
-    assert!(matches!(told, Err(NotNow::ComeAgain(_))), "half of a prefetch waits already");
+    let told = soon(Lane::Bulk, WhenBusy::Delay).await.expect("it is told at once");
+    assert!(matches!(told, Err(NotNow::Delay(_))), "half of a prefetch waits already");
     drop(on_the_way); // without an answer
     waiting.join_all().await;
-    soon(Lane::Bulk, Patience::Wait).await.expect("there is room again").unwrap().heard(Told::Nothing);
+    soon(Lane::Bulk, WhenBusy::Wait).await.expect("there is room again").unwrap().heard(Observation::Nothing);
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use okta_worker::domain::bucket::Bucket;
 use okta_worker::domain::message::Properties;
 use okta_worker::embedded::broker::Stored;
-use okta_worker::sandbox::{Fault, Trouble, When};
+use okta_worker::sandbox::{InjectedFault, Trouble, When};
 use serde_json::json;
 
 use super::world::{REPLIES, SAM, Setup, World, brief};
@@ -61,7 +61,7 @@ async fn a_write_in_doubt_is_found_again_whatever_the_clock_says() {
         let mut world = Setup::default().open();
         world.run_for(Duration::from_secs(10)).await;
         let before = world.effects().len();
-        world.fault(Fault { when: When::After, ..Fault::next(Trouble::Status(504)) });
+        world.fault(InjectedFault { when: When::After, ..InjectedFault::next(Trouble::Status(504)) });
         world.set_clock(by);
         world.ask("suspend_user", json!({ "user_id": SAM }));
         world.rest().await;
@@ -124,7 +124,7 @@ async fn mailed_before(ahead: i64, has_heard: bool) -> World {
 
 /// The copy that the worker puts aside of a reset that it was sent.
 async fn put_aside(world: &mut World, timestamp: Option<u64>) -> Stored {
-    world.come_again(Bucket::Users, Duration::from_secs(60));
+    world.delay_for_budget(Bucket::Users, Duration::from_secs(60));
     let (message_id, reply_to) = (Some("r".to_owned()), Some(REPLIES.to_owned()));
     let properties = Properties { message_id, reply_to, timestamp, ..Properties::default() };
     world.send_raw("prod.bulk", properties, reset_password());
@@ -201,7 +201,7 @@ async fn nobody_is_late_for_a_deadline_that_nobody_set_because_clocks_are_an_hou
             let properties =
                 Properties { message_id, reply_to, timestamp, expiration, ..Properties::default() };
             let list = json!({ "subtool": "list_groups", "arguments": { "limit": 1 } });
-            world.come_again(Bucket::Groups, Duration::from_secs(60));
+            world.delay_for_budget(Bucket::Groups, Duration::from_secs(60));
             world.send_raw("prod", properties, list.to_string());
             world.run_for(Duration::from_secs(1)).await;
             world.replace_worker_whose_clock_is_ahead(second);

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use okta_worker::domain::message::{HeaderValue, Properties};
-use okta_worker::sandbox::{Fault, Status, Trouble};
-use okta_worker::tools::Kind;
+use okta_worker::sandbox::{InjectedFault, Trouble, UserStatus};
+use okta_worker::tools::ToolKind;
 use okta_worker::tools::catalogue;
 use serde_json::{Value, json};
 
@@ -13,7 +13,7 @@ use crate::world::{REPLIES, SAM, Setup, World, brief};
 /// How the user stands before.
 #[derive(Debug, Clone, Copy)]
 enum Before {
-    As(Status),
+    As(UserStatus),
     LockedOut,
     /// In the group and assigned to the app.
     Member,
@@ -22,7 +22,7 @@ enum Before {
 /// One write: subtool, arguments, what comes before, and what Okta does.
 type Row = (&'static str, &'static str, Before, &'static [&'static str]);
 
-const ACTIVE: Before = Before::As(Status::Active);
+const ACTIVE: Before = Before::As(UserStatus::Active);
 
 const ROWS: [Row; 20] = [
     (
@@ -38,16 +38,16 @@ const ROWS: [Row; 20] = [
         &["user.created", "user.activated", "mail.activation", "member.added"],
     ),
     ("update_user", r#"{"user_id":"$U","profile":{"title":"Night Owl"}}"#, ACTIVE, &["user.updated"]),
-    ("delete_user", r#"{"user_id":"$U"}"#, Before::As(Status::Deprovisioned), &["user.deleted"]),
+    ("delete_user", r#"{"user_id":"$U"}"#, Before::As(UserStatus::Deprovisioned), &["user.deleted"]),
     (
         "activate_user",
         r#"{"user_id":"$U"}"#,
-        Before::As(Status::Staged),
+        Before::As(UserStatus::Staged),
         &["user.activated", "mail.activation"],
     ),
     ("deactivate_user", r#"{"user_id":"$U"}"#, ACTIVE, &["user.deactivated"]),
     ("suspend_user", r#"{"user_id":"$U"}"#, ACTIVE, &["user.suspended"]),
-    ("unsuspend_user", r#"{"user_id":"$U"}"#, Before::As(Status::Suspended), &["user.unsuspended"]),
+    ("unsuspend_user", r#"{"user_id":"$U"}"#, Before::As(UserStatus::Suspended), &["user.unsuspended"]),
     ("unlock_user", r#"{"user_id":"$U"}"#, Before::LockedOut, &["user.unlocked"]),
     ("reset_user_password", r#"{"user_id":"$U"}"#, ACTIVE, &["user.password_reset", "mail.password_reset"]),
     ("expire_user_password", r#"{"user_id":"$U"}"#, ACTIVE, &["user.password_expired"]),
@@ -60,7 +60,7 @@ const ROWS: [Row; 20] = [
     ("remove_user_from_app", r#"{"app_id":"$A","user_id":"$U"}"#, Before::Member, &["app.unassigned"]),
     // By login, as people name each other.
     ("suspend_user", r#"{"user_id":"$L"}"#, ACTIVE, &["user.suspended"]),
-    ("delete_user", r#"{"user_id":"$L"}"#, Before::As(Status::Deprovisioned), &["user.deleted"]),
+    ("delete_user", r#"{"user_id":"$L"}"#, Before::As(UserStatus::Deprovisioned), &["user.deleted"]),
 ];
 
 /// A world before a row, and the row's arguments in it.
@@ -109,7 +109,7 @@ const WRITES: [&str; 3] = ["POST", "PUT", "DELETE"];
 fn every_write_has_a_row() {
     for entry in &catalogue::CATALOGUE {
         let is_there = ROWS.iter().any(|row| row.0 == entry.manifest.name);
-        assert_eq!(is_there, entry.manifest.kind != Kind::Read, "{}", entry.manifest.name);
+        assert_eq!(is_there, entry.manifest.kind != ToolKind::Read, "{}", entry.manifest.name);
     }
 }
 
@@ -132,8 +132,8 @@ async fn effects_once(troubles: &[Trouble]) {
             for is_done in [true, false] {
                 let (mut world, arguments, begin) = before(row).await;
                 let write = WRITES.into_iter().map(|method| {
-                    let fault = Fault::next(trouble.clone());
-                    let fault = Fault { method: Some(method.to_owned()), ..fault };
+                    let fault = InjectedFault::next(trouble.clone());
+                    let fault = InjectedFault { method: Some(method.to_owned()), ..fault };
                     if is_done { fault.after_effect() } else { fault }
                 });
                 // One of them strikes; the others never see a request of their method.
@@ -228,7 +228,7 @@ async fn a_login_that_was_taken_before_is_somebody_elses() {
     world.rest().await;
     assert_eq!(world.answers(1), ["m1 succeeded applied"]);
     world.run_for(Duration::from_secs(60)).await;
-    world.fault(Fault::next(Trouble::Bare(504)).on("POST", "/api/v1/users"));
+    world.fault(InjectedFault::next(Trouble::Bare(504)).on("POST", "/api/v1/users"));
     world.ask("create_user", jane.clone());
     world.rest().await;
     world.tape();
@@ -237,12 +237,12 @@ async fn a_login_that_was_taken_before_is_somebody_elses() {
     let mut other = jane;
     other["profile"]["lastName"] = json!("Doe");
     other["profile"]["login"] = json!("k@example.com");
-    world.fault(Fault::next(Trouble::Bare(504)).on("POST", "/api/v1/users").after_effect());
+    world.fault(InjectedFault::next(Trouble::Bare(504)).on("POST", "/api/v1/users").after_effect());
     world.ask("create_user", other.clone());
     world.rest().await;
     assert_eq!(world.answers(1), ["m3 succeeded applied"]);
     other["profile"]["firstName"] = json!("K");
-    world.fault(Fault::next(Trouble::Bare(504)).on("POST", "/api/v1/users"));
+    world.fault(InjectedFault::next(Trouble::Bare(504)).on("POST", "/api/v1/users"));
     world.ask("create_user", other);
     world.rest().await;
     world.tape();
@@ -256,19 +256,19 @@ async fn a_secret_that_was_lost_is_minted_anew_where_that_is_harmless_and_else_u
         (
             "activate_user",
             json!({ "user_id": SAM, "send_email": false }),
-            Status::Staged,
+            UserStatus::Staged,
             "succeeded applied",
         ),
         (
             "reset_user_password",
             json!({ "user_id": SAM, "send_email": false }),
-            Status::Active,
+            UserStatus::Active,
             "failed outcome_unknown unknown",
         ),
         (
             "expire_user_password",
             json!({ "user_id": SAM, "temp_password": true }),
-            Status::Active,
+            UserStatus::Active,
             "failed outcome_unknown unknown",
         ),
     ];
@@ -277,7 +277,10 @@ async fn a_secret_that_was_lost_is_minted_anew_where_that_is_harmless_and_else_u
         let sam = world.org().user_id(SAM).unwrap();
         world.org().set_status(sam, status);
         world.run_for(Duration::from_secs(60)).await;
-        world.fault(Fault { method: Some("POST".to_owned()), ..Fault::next(Trouble::Lost) }.after_effect());
+        world.fault(
+            InjectedFault { method: Some("POST".to_owned()), ..InjectedFault::next(Trouble::Lost) }
+                .after_effect(),
+        );
         world.ask(subtool, arguments);
         world.rest().await;
         let (tape, answer) = (world.tape(), world.answer());
@@ -292,16 +295,17 @@ async fn a_secret_that_was_lost_is_minted_anew_where_that_is_harmless_and_else_u
 async fn a_mail_that_nobody_can_be_sure_of_is_not_sent_again() {
     let mut world = Setup::default().open();
     let sam = world.org().user_id(SAM).unwrap();
-    world.org().set_status(sam, Status::Recovery);
+    world.org().set_status(sam, UserStatus::Recovery);
     world.run_for(Duration::from_secs(60)).await;
     // In recovery already, so that the status tells nothing, and the log is shut.
     world.fault(
-        Fault::next(Trouble::Lost)
+        InjectedFault::next(Trouble::Lost)
             .on("POST", "/api/v1/users/{userId}/lifecycle/reset_password")
             .after_effect(),
     );
     world.fault(
-        Fault::next(Trouble::Code { status: 403, code: "E0000006".to_owned() }).on("GET", "/api/v1/logs"),
+        InjectedFault::next(Trouble::Code { status: 403, code: "E0000006".to_owned() })
+            .on("GET", "/api/v1/logs"),
     );
     world.ask("reset_user_password", json!({ "user_id": SAM }));
     world.rest().await;
@@ -320,12 +324,12 @@ async fn another_write_that_is_refused_proves_nothing_of_the_one_in_doubt() {
     world.run_for(Duration::from_secs(60)).await;
     assert_eq!(world.answers(1), ["m1 succeeded applied"]);
     world.fault(
-        Fault::next(Trouble::Bare(504))
+        InjectedFault::next(Trouble::Bare(504))
             .on("POST", "/api/v1/users/{userId}/lifecycle/activate")
             .after_effect(),
     );
     let refused = Trouble::Code { status: 403, code: "E0000006".to_owned() };
-    world.fault(Fault::next(refused).on("POST", "/api/v1/users/{userId}/lifecycle/reactivate"));
+    world.fault(InjectedFault::next(refused).on("POST", "/api/v1/users/{userId}/lifecycle/reactivate"));
     world.ask("activate_user", json!({ "user_id": jane, "send_email": false }));
     world.rest().await;
     let tape = world.tape();

@@ -2,7 +2,7 @@
 //! what its answers look like to it.
 
 use jiff::Timestamp;
-use okta_worker::budget::pure::window::Told;
+use okta_worker::budget::pure::window::Observation;
 use okta_worker::domain::bucket::RateHeaders;
 
 /// How long Okta's windows last, in milliseconds.
@@ -29,7 +29,7 @@ impl Counted {
     }
 
     /// Counts a request that arrives at this time.
-    pub fn take(&mut self, at: u64) -> Told {
+    pub fn take(&mut self, at: u64) -> Observation {
         let opened = match self.opened {
             Some(opened) if at < opened + LENGTH => opened,
             Some(_) | None => {
@@ -46,12 +46,12 @@ impl Counted {
         };
         if self.used >= self.limit {
             self.refused += 1;
-            return Told::Spent(Some(RateHeaders { remaining: 0, ..rate(self.used) }));
+            return Observation::Spent(Some(RateHeaders { remaining: 0, ..rate(self.used) }));
         }
         self.opened = Some(opened);
         self.used += 1;
         self.used_max = self.used_max.max(self.used);
-        Told::Rate(rate(self.used))
+        Observation::Rate(rate(self.used))
     }
 }
 

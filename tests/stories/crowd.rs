@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use okta_worker::budget::permit::{Ask, Budget, NotNow, Patience, Permit};
+use okta_worker::budget::permit::{Ask, Budget, NotNow, Permit, WhenBusy};
 use okta_worker::domain::bucket::Bucket;
 
 /// Who is to come again after how long, in order.
@@ -34,7 +34,7 @@ impl Crowd {
     }
 
     fn turns_away(&self, ask: Ask<'_>) -> Option<Duration> {
-        if ask.patience == Patience::Wait {
+        if ask.when_busy == WhenBusy::Wait {
             return None;
         }
         let mut expected = self.0.lock().unwrap();
@@ -53,7 +53,7 @@ struct Behind {
 impl Budget for Behind {
     async fn admit(&self, ask: Ask<'_>) -> Result<Permit, NotNow> {
         match self.crowd.turns_away(ask) {
-            Some(wait) => Err(NotNow::ComeAgain(wait)),
+            Some(wait) => Err(NotNow::Delay(wait)),
             None => self.budget.admit(ask).await,
         }
     }

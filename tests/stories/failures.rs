@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use okta_worker::policy::backoff::RetryRules;
-use okta_worker::sandbox::{Fault, Status, Trouble};
+use okta_worker::sandbox::{InjectedFault, Trouble, UserStatus};
 use serde_json::{Value, json};
 
 use crate::world::{Mishap, SAM, Setup, brief};
@@ -18,7 +18,7 @@ fn jane() -> Value {
 async fn a_read_that_failed_for_now_is_repeated_after_a_random_part_of_a_growing_interval() {
     let rules = RetryRules::default();
     let mut world = Setup::default().open();
-    world.fault(Fault::next(Trouble::Status(500)).times(4, 0));
+    world.fault(InjectedFault::next(Trouble::Status(500)).times(4, 0));
     world.ask("get_user", json!({ "user_id": SAM }));
     world.rest().await;
     let tape = world.tape();
@@ -44,7 +44,7 @@ fn hasty() -> Setup {
 #[tokio::test(start_paused = true)]
 async fn attempts_used_up_are_okta_unavailable() {
     let mut world = hasty().open();
-    world.fault(Fault::next(Trouble::Html(502)).times(5, 0));
+    world.fault(InjectedFault::next(Trouble::Html(502)).times(5, 0));
     world.ask("get_user", json!({ "user_id": SAM }));
     world.rest().await;
     insta::assert_snapshot!(world.tape(), @"
@@ -69,7 +69,7 @@ async fn attempts_used_up_are_okta_unavailable() {
 #[tokio::test(start_paused = true)]
 async fn a_create_whose_answer_is_lost_is_found_again() {
     let mut world = hasty().open();
-    world.fault(Fault::next(Trouble::Lost).after_effect());
+    world.fault(InjectedFault::next(Trouble::Lost).after_effect());
     world.ask("create_user", jane());
     world.rest().await;
     insta::assert_snapshot!(world.tape(), @"
@@ -88,7 +88,7 @@ async fn a_create_whose_answer_is_lost_is_found_again() {
 #[tokio::test(start_paused = true)]
 async fn a_create_that_met_a_500_and_did_not_happen_is_sent_once_more() {
     let mut world = hasty().open();
-    world.fault(Fault::next(Trouble::Status(500)));
+    world.fault(InjectedFault::next(Trouble::Status(500)));
     world.ask("create_user", jane());
     world.rest().await;
     insta::assert_snapshot!(world.tape(), @"
@@ -107,7 +107,7 @@ async fn a_create_that_met_a_500_and_did_not_happen_is_sent_once_more() {
 async fn a_membership_whose_answer_is_lost_is_set_again() {
     let mut world = hasty().open();
     let arguments = world.sam_into_sales();
-    world.fault(Fault::next(Trouble::Lost).after_effect());
+    world.fault(InjectedFault::next(Trouble::Lost).after_effect());
     world.ask("add_user_to_group", arguments);
     world.rest().await;
     insta::assert_snapshot!(world.tape(), @"
@@ -126,7 +126,7 @@ async fn a_membership_whose_answer_is_lost_is_set_again() {
 async fn a_membership_that_stays_in_doubt_says_so() {
     let mut world = hasty().open();
     let arguments = world.sam_into_sales();
-    world.fault(Fault::next(Trouble::Lost).after_effect().times(5, 0));
+    world.fault(InjectedFault::next(Trouble::Lost).after_effect().times(5, 0));
     world.ask("add_user_to_group", arguments);
     world.rest().await;
     drop(world.tape());
@@ -138,8 +138,8 @@ async fn a_membership_that_stays_in_doubt_says_so() {
 async fn a_membership_in_doubt_and_then_refused_still_says_so() {
     let mut world = hasty().open();
     let arguments = world.sam_into_sales();
-    world.fault(Fault::next(Trouble::Lost).after_effect());
-    world.fault(Fault::next(Trouble::Status(403)));
+    world.fault(InjectedFault::next(Trouble::Lost).after_effect());
+    world.fault(InjectedFault::next(Trouble::Status(403)));
     world.ask("add_user_to_group", arguments);
     world.rest().await;
     insta::assert_snapshot!(world.tape(), @"
@@ -177,7 +177,7 @@ async fn what_surely_was_not_sent_is_always_repeated() {
 #[tokio::test(start_paused = true)]
 async fn a_write_refused_in_read_only_mode_tells_who_waits_when_to_come_again() {
     let mut world = hasty().open();
-    world.fault(Fault::next(Trouble::ReadOnly));
+    world.fault(InjectedFault::next(Trouble::ReadOnly));
     world.ask("create_user", jane());
     world.rest().await;
     insta::assert_snapshot!(world.tape(), @"
@@ -195,8 +195,8 @@ async fn a_write_refused_in_read_only_mode_tells_who_waits_when_to_come_again() 
 async fn a_deletion_that_cannot_be_verified_is_unknown() {
     let mut world = hasty().open();
     let sam = world.org().user_id(SAM).unwrap();
-    world.org().set_status(sam, Status::Deprovisioned);
-    world.fault(Fault::next(Trouble::Status(500)).on("GET", "/api/v1/users/{userId}").times(5, 1));
+    world.org().set_status(sam, UserStatus::Deprovisioned);
+    world.fault(InjectedFault::next(Trouble::Status(500)).on("GET", "/api/v1/users/{userId}").times(5, 1));
     world.ask("delete_user", json!({ "user_id": SAM }));
     world.rest().await;
     insta::assert_snapshot!(world.tape(), @"
@@ -263,7 +263,7 @@ async fn an_attempt_counts_once_though_the_message_lies_aside_before_it() {
     let minutes = Duration::from_secs(120);
     let retry = RetryRules { attempts_max: 4, base: minutes, cap: minutes };
     let mut world = Setup { retry, ..Setup::default() }.open();
-    world.fault(Fault::next(Trouble::Status(500)).on("GET", "/api/v1/users/{userId}").times(3, 0));
+    world.fault(InjectedFault::next(Trouble::Status(500)).on("GET", "/api/v1/users/{userId}").times(3, 0));
     world.send("prod.bulk", json!({ "subtool": "get_user", "arguments": { "user_id": SAM } }));
     world.rest().await;
     let answer = world.answer();

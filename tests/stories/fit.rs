@@ -3,10 +3,10 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use okta_worker::budget::gate::{Gate, Terms};
+use okta_worker::budget::gate::{Gate, GateSettings};
 use okta_worker::budget::gossip::{Census, Gossip};
-use okta_worker::budget::permit::{Ask, Budget, Patience};
-use okta_worker::budget::pure::window::Share;
+use okta_worker::budget::permit::{Ask, Budget, WhenBusy};
+use okta_worker::budget::pure::window::QuotaShare;
 use okta_worker::domain::ids::Lane;
 use okta_worker::event::Observers;
 use tokio::task::JoinSet;
@@ -29,9 +29,9 @@ struct Bucket {
 
 impl Bucket {
     fn new(limit: u32) -> Self {
-        let share = Share { capacity_percent: 100, length: Duration::from_millis(LENGTH) };
+        let share = QuotaShare { capacity_percent: 100, length: Duration::from_millis(LENGTH) };
         Self {
-            gate: Gate::new(Terms::new(prod(), share), Arc::new(Observers(Vec::new()))),
+            gate: Gate::new(GateSettings::new(prod(), share), Arc::new(Observers(Vec::new()))),
             begun: Instant::now(),
             counted: Arc::new(Mutex::new(Counted::new(limit))),
             passed: Arc::default(),
@@ -40,12 +40,12 @@ impl Bucket {
 
     /// One bulk invocation of so many requests, each of them waiting in line.
     async fn invoke(self, calls: u32) {
-        self.invoke_by(Patience::ComeAgain, calls).await;
+        self.invoke_by(WhenBusy::Delay, calls).await;
     }
 
-    async fn invoke_by(self, first: Patience, calls: u32) {
+    async fn invoke_by(self, first: WhenBusy, calls: u32) {
         for call in 0..calls {
-            let patience = if call == 0 { first } else { Patience::Wait };
+            let when_busy = if call == 0 { first } else { WhenBusy::Wait };
             let (method, route) = (&http::Method::GET, "/api/v1/users/{userId}");
             let ask = Ask {
                 method,
@@ -55,7 +55,7 @@ impl Bucket {
                 not_after: None,
                 leave_at: None,
                 emits: false,
-                patience,
+                when_busy,
             };
             let permit = self.gate.admit(ask).await.expect("so few are not put aside");
             self.passed.lock().unwrap().push(self.begun.elapsed());
@@ -101,7 +101,7 @@ async fn the_first_of_ten_thousand_are_spread_over_the_window() {
         let bucket = bucket.clone();
         crowd.spawn(async move {
             loop {
-                bucket.clone().invoke_by(Patience::Wait, 1).await;
+                bucket.clone().invoke_by(WhenBusy::Wait, 1).await;
             }
         });
     }

@@ -5,9 +5,9 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use okta_worker::budget::gate::{Gate, Terms};
+use okta_worker::budget::gate::{Gate, GateSettings};
 use okta_worker::budget::gossip::{Census, Gossip};
-use okta_worker::budget::pure::window::Share;
+use okta_worker::budget::pure::window::QuotaShare;
 use okta_worker::domain::bucket::Bucket;
 use okta_worker::domain::ids::{ConnectionName, Lane};
 use okta_worker::domain::message::{Properties, Source};
@@ -18,7 +18,7 @@ use okta_worker::event::{Observer, Observers};
 use okta_worker::policy::authorization::{AllowList, Callers};
 use okta_worker::policy::backoff::RetryRules;
 use okta_worker::policy::reply_to::ReplyPolicy;
-use okta_worker::sandbox::{Org, Settings};
+use okta_worker::sandbox::{Org, OrgSettings};
 use okta_worker::worker::clock::Clock;
 use okta_worker::worker::ports::Inbox;
 use okta_worker::worker::{Connection, Rules, Worker};
@@ -49,7 +49,7 @@ fn name(text: &str) -> ConnectionName {
 }
 
 impl House {
-    fn new(orgs: &[(&str, Settings)]) -> Self {
+    fn new(orgs: &[(&str, OrgSettings)]) -> Self {
         fastrand::seed(28);
         let clock = Clock::starting_at(BEGIN.parse().unwrap());
         let names: Vec<_> = orgs.iter().map(|(org, _)| name(org)).collect();
@@ -59,8 +59,8 @@ impl House {
         let mut tasks = JoinSet::new();
         let mut connections = HashMap::new();
         for (org, settings) in orgs {
-            let share = Share { capacity_percent: 100, length: settings.window };
-            let gate = Gate::new(Terms::new(name(org), share), Arc::clone(&observer));
+            let share = QuotaShare { capacity_percent: 100, length: settings.window };
+            let gate = Gate::new(GateSettings::new(name(org), share), Arc::clone(&observer));
             let org = name(org);
             tasks.spawn(census(Arc::clone(&broker), Arc::clone(&gate), org.clone()));
             let simulated = Arc::new(Mutex::new(Org::new(settings.clone())));
@@ -119,8 +119,8 @@ fn p95(answers: &[Value]) -> u64 {
     durations[durations.len() * 95 / 100]
 }
 
-fn limits(limits: &[(Bucket, u32)]) -> Settings {
-    Settings { limits: limits.iter().copied().collect(), window: WINDOW, ..Settings::default() }
+fn limits(limits: &[(Bucket, u32)]) -> OrgSettings {
+    OrgSettings { limits: limits.iter().copied().collect(), window: WINDOW, ..OrgSettings::default() }
 }
 
 /// How long the messages of four orgs take, while a fifth has work that it cannot do, or none.

@@ -5,10 +5,10 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use http::Method;
-use okta_worker::budget::gate::{Gate, Terms};
+use okta_worker::budget::gate::{Gate, GateSettings};
 use okta_worker::budget::gossip::Gossip;
-use okta_worker::budget::permit::{Ask, Budget, Patience};
-use okta_worker::budget::pure::window::{Share, Told};
+use okta_worker::budget::permit::{Ask, Budget, WhenBusy};
+use okta_worker::budget::pure::window::{Observation, QuotaShare};
 use okta_worker::domain::bucket::RateHeaders;
 use okta_worker::domain::ids::Lane;
 use okta_worker::event::Observers;
@@ -40,7 +40,7 @@ const WINDOWS: usize = 10;
 const LEARNED: usize = 5;
 
 impl Counter {
-    fn take(&mut self, begun: Instant) -> Told {
+    fn take(&mut self, begun: Instant) -> Observation {
         const EPOCH: i64 = 1_772_442_000;
         let now = Instant::now();
         if self.opened.is_none_or(|opened| now >= opened + LENGTH) {
@@ -55,7 +55,7 @@ impl Counter {
         let window = ((now - begun).as_secs() / 60) as usize;
         let tally = if passes { &mut self.accepted } else { &mut self.refused };
         tally[window.min(WINDOWS - 1)] += 1;
-        if passes { Told::Rate(rate) } else { Told::Spent(Some(rate)) }
+        if passes { Observation::Rate(rate) } else { Observation::Spent(Some(rate)) }
     }
 }
 
@@ -77,7 +77,7 @@ async fn send(
         not_after: None,
         leave_at: None,
         emits: false,
-        patience: Patience::Wait,
+        when_busy: WhenBusy::Wait,
     };
     while begun.elapsed() < LENGTH * u32::try_from(WINDOWS).unwrap() {
         let permit = gate.admit(ask).await.expect("nobody is in a hurry");
@@ -98,8 +98,8 @@ fn a_worker_learns_what_an_org_counts_together_and_is_not_refused() {
 /// With so many that send by each route at once.
 fn learns_what_is_counted_together(senders: u64) {
     on_virtual_time(async move {
-        let share = Share { capacity_percent: 100, length: LENGTH };
-        let gate = Gate::new(Terms::new(prod(), share), Arc::new(Observers(Vec::new())));
+        let share = QuotaShare { capacity_percent: 100, length: LENGTH };
+        let gate = Gate::new(GateSettings::new(prod(), share), Arc::new(Observers(Vec::new())));
         let [together, suspending] = [(); 2].map(|()| Arc::new(Mutex::new(Counter::default())));
         let begun = Instant::now();
         let mut sending = tokio::task::JoinSet::new();

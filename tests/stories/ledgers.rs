@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use fastrand::Rng;
 use okta_worker::budget::pure::ledger::{Backlog, Ledger};
 use okta_worker::budget::pure::signal::Signal;
-use okta_worker::budget::pure::window::{Heard, NotUntil, Share, Told};
+use okta_worker::budget::pure::window::{NotUntil, Observation, Observed, QuotaShare};
 use okta_worker::domain::ids::Lane;
 use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
@@ -69,7 +69,7 @@ struct Plan {
 
 enum Due {
     Arrival { worker: usize, sent: u64, back: u64 },
-    End { worker: usize, sent: u64, told: Told },
+    End { worker: usize, sent: u64, told: Observation },
     Signal { to: usize, signal: Signal },
 }
 
@@ -97,7 +97,8 @@ struct Run {
 
 impl Run {
     fn new(plan: Plan) -> Self {
-        let share = Share { capacity_percent: plan.capacity_percent, length: Duration::from_millis(LENGTH) };
+        let share =
+            QuotaShare { capacity_percent: plan.capacity_percent, length: Duration::from_millis(LENGTH) };
         let ledger = |worker: usize| {
             let mut ledger = Ledger::new(share, worker as u32);
             ledger.count(plan.workers as u32);
@@ -146,31 +147,31 @@ impl Run {
                 let is_rough = self.plan.is_rough && self.ledgers[worker].window().limit().is_some();
                 let fate = if is_rough { self.rng.u32(0..20) } else { 20 };
                 let told = match fate {
-                    0 => Told::Uncounted,
-                    1 => Told::Lost, // before it arrived
+                    0 => Observation::Uncounted,
+                    1 => Observation::Lost, // before it arrived
                     2 => {
                         self.counted.take(at);
-                        Told::Lost
+                        Observation::Lost
                     }
                     3 => {
                         self.counted.take(at);
-                        Told::Nothing
+                        Observation::Nothing
                     }
                     _ => self.counted.take(at),
                 };
-                if let Told::Spent(Some(rate)) = told {
+                if let Observation::Spent(Some(rate)) = told {
                     self.overshoot.entry((rate.reset, worker)).or_default().refused += 1;
                 }
                 self.at(at + back, Due::End { worker, sent, told });
             }
             Due::End { worker, sent, told } => {
                 self.in_flight[worker] -= 1;
-                if let Told::Spent(Some(rate)) = told {
+                if let Observation::Spent(Some(rate)) = told {
                     let in_flight = self.in_flight[worker];
                     let overshoot = self.overshoot.get_mut(&(rate.reset, worker)).unwrap();
                     overshoot.excused = overshoot.excused.or(Some(in_flight + 1));
                 }
-                let heard = Heard { told, sent: self.instant(sent), at: self.instant(at) };
+                let heard = Observed { told, sent: self.instant(sent), at: self.instant(at) };
                 self.ledgers[worker].settle(heard);
             }
             Due::Signal { to, signal } => {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use okta_worker::sandbox::{Fault, Trouble};
+use okta_worker::sandbox::{InjectedFault, Trouble};
 use serde_json::{Value, json};
 
 use crate::world::{Mishap, SAM, Setup, World, body};
@@ -17,8 +17,8 @@ fn crowd(users: usize) -> World {
     setup.open()
 }
 
-fn failing(status: u16, times: u32, skip: u32) -> Fault {
-    Fault::next(Trouble::Status(status)).on(LIST.0, LIST.1).times(times, skip)
+fn failing(status: u16, times: u32, skip: u32) -> InjectedFault {
+    InjectedFault::next(Trouble::Status(status)).on(LIST.0, LIST.1).times(times, skip)
 }
 
 async fn answer(world: &mut World, key: &str, body: Value) -> Value {

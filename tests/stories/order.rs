@@ -5,7 +5,7 @@ use std::time::Duration;
 use jiff::SignedDuration;
 use okta_worker::domain::bucket::Bucket;
 use okta_worker::domain::message::{CANCEL, Properties};
-use okta_worker::sandbox::{Fault, Trouble};
+use okta_worker::sandbox::{InjectedFault, Trouble};
 use serde_json::{Value, json};
 
 use crate::world::{Mishap, REPLIES, SAM, Setup, World};
@@ -65,7 +65,7 @@ async fn the_order_holds_whatever_the_budget_does() {
         for number in 0..count {
             if fastrand::u8(..3) == 0 {
                 let wait = Duration::from_secs(fastrand::u64(..70));
-                world.come_again(Bucket::UserWrite, wait);
+                world.delay_for_budget(Bucket::UserWrite, wait);
             }
             let (user, theirs) = match fastrand::bool() {
                 true => (SAM, &mut sams),
@@ -146,7 +146,7 @@ async fn nine_of_one_subject_are_in_hand_and_nobody_elses_message_waits_for_the_
 #[tokio::test(start_paused = true)]
 async fn those_behind_a_delayed_write_come_back_after_it() {
     let mut world = Setup::default().open();
-    world.come_again(Bucket::UserWrite, Duration::from_secs(60));
+    world.delay_for_budget(Bucket::UserWrite, Duration::from_secs(60));
     send_updates(&mut world, 3);
     world.run_for(Duration::from_secs(30)).await;
     assert_eq!(world.delayed(), 3);
@@ -190,7 +190,7 @@ async fn whoever_waits_for_its_turn_may_be_cancelled_or_be_late() {
 async fn a_pause_keeps_the_order_of_those_in_hand() {
     let mut world = Setup::default().open();
     let refused = Trouble::Code { status: 401, code: "E0000011".to_owned() };
-    world.fault(Fault::next(refused).times(2, 0));
+    world.fault(InjectedFault::next(refused).times(2, 0));
     send_updates(&mut world, 12);
     world.rest().await;
     assert_eq!(title(&world), "t11");
@@ -208,7 +208,7 @@ async fn somebody_who_waits_for_a_paused_connection_is_answered_at_once_also_beh
     world.send("prod.interactive", update("next"));
     world.run_for(Duration::from_secs(1)).await;
     let refused = Trouble::Code { status: 401, code: "E0000011".to_owned() };
-    world.fault(Fault::next(refused).times(2, 0));
+    world.fault(InjectedFault::next(refused).times(2, 0));
     world.ask("list_groups", json!({}));
     world.run_for(Duration::from_secs(1)).await;
     assert_eq!(world.answers(2), ["m3 failed unauthorized none", "m2 failed unauthorized none"]);

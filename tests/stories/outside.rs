@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use okta_worker::budget::gate::{Gate, Terms};
-use okta_worker::budget::pure::window::Share;
+use okta_worker::budget::gate::{Gate, GateSettings};
+use okta_worker::budget::pure::window::QuotaShare;
 use okta_worker::domain::bucket::Bucket;
 use okta_worker::domain::ids::Lane;
 use okta_worker::domain::message::{Delivery, Properties, Receipt, Source};
@@ -18,7 +18,7 @@ use okta_worker::event::{Event, Observer, Observers};
 use okta_worker::policy::authorization::{AllowList, Callers};
 use okta_worker::policy::backoff::RetryRules;
 use okta_worker::policy::reply_to::ReplyPolicy;
-use okta_worker::sandbox::{Org, Settings};
+use okta_worker::sandbox::{Org, OrgSettings};
 use okta_worker::worker::clock::Clock;
 use okta_worker::worker::ports::{Inbox, Ready};
 use okta_worker::worker::{Connection, Rules, Worker};
@@ -135,13 +135,17 @@ impl Alone {
         fastrand::seed(28);
         let clock = Clock::starting_at(BEGIN.parse().unwrap());
         let window = Duration::from_secs(600);
-        let settings = Settings { limits: [(Bucket::UserRead, limit)].into(), window, ..Settings::default() };
+        let settings =
+            OrgSettings { limits: [(Bucket::UserRead, limit)].into(), window, ..OrgSettings::default() };
         let org = Arc::new(Mutex::new(Org::new(settings)));
         let okta = Arc::new(SimulatedOkta::new(org, "token", clock, Duration::from_millis(100)));
         let told = Arc::new(Told::default());
         let observer: Arc<dyn Observer> = Arc::new(Observers(vec![Arc::<Told>::clone(&told)]));
-        let share = Share { capacity_percent: 100, length: window };
-        let gate = Gate::new(Terms { prefetch: 100, ..Terms::new(prod(), share) }, Arc::clone(&observer));
+        let share = QuotaShare { capacity_percent: 100, length: window };
+        let gate = Gate::new(
+            GateSettings { prefetch: 100, ..GateSettings::new(prod(), share) },
+            Arc::clone(&observer),
+        );
         let connection = Connection::new(prod(), okta, Arc::new(gate), AllowList::all());
         let rules = Rules {
             connections: HashMap::from([(prod(), Arc::new(connection))]),

@@ -3,14 +3,14 @@
 use std::time::Duration;
 
 use okta_worker::domain::message::{HeaderValue, Properties};
-use okta_worker::sandbox::{Fault, Trouble};
+use okta_worker::sandbox::{InjectedFault, Trouble};
 use serde_json::{Value, json};
 
 use crate::world::{Mishap, REPLIES, SAM, Setup, brief};
 
 /// Every request from now on fails like this.
-fn always(trouble: Trouble) -> Fault {
-    Fault::next(trouble).times(u32::MAX, 0)
+fn always(trouble: Trouble) -> InjectedFault {
+    InjectedFault::next(trouble).times(u32::MAX, 0)
 }
 
 fn bulk(body: &Value) -> Value {
@@ -34,7 +34,7 @@ async fn okta_down_for_ten_minutes_costs_no_attempt_and_no_message() {
     let before = world.org().effects().len();
     assert!(before > begin && before < begin + BACKLOG);
     // What is on its way is executed and loses its answer, all that comes later is not executed.
-    world.fault(Fault::next(Trouble::Lost).after_effect().times(10, 0));
+    world.fault(InjectedFault::next(Trouble::Lost).after_effect().times(10, 0));
     world.fault(always(Trouble::Lost));
     world.run_for(Duration::from_secs(600)).await;
     let tape = world.tape();
@@ -115,7 +115,7 @@ async fn a_page_is_no_good_answer_to_a_probe() {
 async fn one_page_says_nothing_about_one_user() {
     for page in [404, 302, 200] {
         let mut world = Setup::default().open();
-        world.fault(Fault::next(Trouble::Html(page)));
+        world.fault(InjectedFault::next(Trouble::Html(page)));
         world.ask("get_user", json!({ "user_id": SAM }));
         world.rest().await;
         let tape = world.tape();
@@ -151,7 +151,7 @@ async fn read_only_mode_ends_when_a_write_gets_through_and_reads_go_on() {
     let mut world = Setup::default().open();
     let group = json!({ "subtool": "create_group", "arguments": { "name": "Night shift" } });
     for method in ["POST", "PUT", "DELETE"] {
-        let fault = Fault { method: Some(method.to_owned()), ..always(Trouble::ReadOnly) };
+        let fault = InjectedFault { method: Some(method.to_owned()), ..always(Trouble::ReadOnly) };
         world.fault(fault);
     }
     world.send("prod.bulk", group);
@@ -175,7 +175,7 @@ async fn read_only_mode_ends_when_a_write_gets_through_and_reads_go_on() {
 #[tokio::test(start_paused = true)]
 async fn a_messages_own_500_pauses_nothing() {
     let mut world = Setup::default().open();
-    world.fault(Fault::next(Trouble::Status(500)).on("GET", "/api/v1/users/{userId}").times(5, 0));
+    world.fault(InjectedFault::next(Trouble::Status(500)).on("GET", "/api/v1/users/{userId}").times(5, 0));
     world.send("prod.bulk", bulk(&read()));
     world.rest().await;
     assert!(!world.tape().contains("paused"));
@@ -211,7 +211,7 @@ async fn a_scope_that_is_taken_away_pauses_and_one_that_never_worked_does_not() 
     let mut world = Setup::default().open();
     let lost = || Trouble::InsufficientScope("okta.groups.manage".to_owned());
     let group = |name: &str| json!({ "subtool": "create_group", "arguments": { "name": name } });
-    world.fault(Fault::next(lost()).on("POST", "/api/v1/groups"));
+    world.fault(InjectedFault::next(lost()).on("POST", "/api/v1/groups"));
     world.send("prod.bulk", group("One"));
     world.rest().await;
     assert!(!world.tape().contains("paused"));

@@ -3,8 +3,8 @@
 use std::fmt::Write as _;
 
 use okta_worker::domain::message::Properties;
-use okta_worker::sandbox::{Fault, Org, Status, Trouble};
-use okta_worker::tools::Kind;
+use okta_worker::sandbox::{InjectedFault, Org, Trouble, UserStatus};
+use okta_worker::tools::ToolKind;
 use okta_worker::tools::catalogue::CATALOGUE;
 use serde_json::{Value, json};
 
@@ -27,7 +27,7 @@ struct Row {
 enum Before {
     Nothing,
     /// Sam was put into a status.
-    Status(Status),
+    Status(UserStatus),
     /// Sam was given the application Payroll.
     Assigned,
     /// Payroll was deactivated.
@@ -78,12 +78,12 @@ const NOBODY: &str = r#"{"user_id":"00u1abCdEfGhIjKlMnOp"}"#;
 const SALES_SAM: &str = r#"{"group_id":"$sales","user_id":"$sam"}"#;
 const PAYROLL_SAM: &str = r#"{"app_id":"$payroll","user_id":"$sam"}"#;
 
-const ACTIVE: Before = Before::Status(Status::Active);
-const PROVISIONED: Before = Before::Status(Status::Provisioned);
-const STAGED: Before = Before::Status(Status::Staged);
-const SUSPENDED: Before = Before::Status(Status::Suspended);
-const LOCKED: Before = Before::Status(Status::LockedOut);
-const GONE: Before = Before::Status(Status::Deprovisioned);
+const ACTIVE: Before = Before::Status(UserStatus::Active);
+const PROVISIONED: Before = Before::Status(UserStatus::Provisioned);
+const STAGED: Before = Before::Status(UserStatus::Staged);
+const SUSPENDED: Before = Before::Status(UserStatus::Suspended);
+const LOCKED: Before = Before::Status(UserStatus::LockedOut);
+const GONE: Before = Before::Status(UserStatus::Deprovisioned);
 
 fn rows() -> Vec<Row> {
     vec![
@@ -327,7 +327,7 @@ async fn line(row: &Row) -> String {
     {
         for method in ["POST", "PUT", "DELETE"] {
             let trouble = Trouble::Code { status: 403, code: "E0000006".to_owned() };
-            world.fault(Fault::next(trouble).on(method, "/api/v1/*"));
+            world.fault(InjectedFault::next(trouble).on(method, "/api/v1/*"));
         }
     }
     let real = call(&mut world, row.subtool, &arguments, false).await;
@@ -355,7 +355,7 @@ async fn line(row: &Row) -> String {
 #[tokio::test(start_paused = true)]
 async fn what_a_dry_run_predicts_comes_true_or_is_named_as_not_checked() {
     let rows = rows();
-    for entry in CATALOGUE.iter().filter(|entry| entry.manifest.kind != Kind::Read) {
+    for entry in CATALOGUE.iter().filter(|entry| entry.manifest.kind != ToolKind::Read) {
         let of = rows.iter().filter(|row| row.subtool == entry.manifest.name);
         let surprises = of.clone().filter(|row| row.surprise.is_some()).count();
         assert!(of.count() >= 3 && surprises >= 1, "{}", entry.manifest.name);

@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use okta_worker::domain::ids::ConnectionName;
 use okta_worker::domain::message::{HeaderValue, Headers, Properties};
 use okta_worker::domain::topology::DEAD;
-use okta_worker::policy::authorization::{AllowList, Caller, Callers};
+use okta_worker::policy::authorization::{AllowList, CallerPermissions, Callers};
 use serde_json::{Value, json};
 
 use crate::world::{REPLIES, SAM, Setup, WORKER, World, body, prod};
@@ -106,7 +106,7 @@ fn refusals() -> Vec<Refusal> {
 }
 
 fn setup() -> Setup {
-    let helpdesk = Caller {
+    let helpdesk = CallerPermissions {
         connections: vec![prod(), ConnectionName::parse("gone").unwrap()],
         subtools: AllowList::all(),
         lanes: vec![okta_worker::domain::ids::Lane::Interactive],

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use okta_worker::budget::gate::{Gate, Terms};
-use okta_worker::budget::pure::window::Share;
+use okta_worker::budget::gate::{Gate, GateSettings};
+use okta_worker::budget::pure::window::QuotaShare;
 use okta_worker::domain::ids::{ConnectionName, Lane};
 use okta_worker::domain::message::{Delivery, Properties, Receipt, Source};
 use okta_worker::domain::topology::UNCLAIMED;
@@ -18,7 +18,7 @@ use okta_worker::event::{Observer, Observers};
 use okta_worker::policy::authorization::{AllowList, Callers};
 use okta_worker::policy::backoff::RetryRules;
 use okta_worker::policy::reply_to::ReplyPolicy;
-use okta_worker::sandbox::{Fault, Org, Settings, Trouble};
+use okta_worker::sandbox::{InjectedFault, Org, OrgSettings, Trouble};
 use okta_worker::worker::clock::Clock;
 use okta_worker::worker::ports::Inbox;
 use okta_worker::worker::{Connection, Rules, Worker};
@@ -37,8 +37,8 @@ fn silent() -> Arc<dyn Observer> {
 }
 
 fn rules(okta: &Arc<SimulatedOkta>, clock: Clock, attempts_max: u32) -> Rules {
-    let share = Share { capacity_percent: 100, length: Duration::from_secs(60) };
-    let budget = Arc::new(Gate::new(Terms::new(prod(), share), silent()));
+    let share = QuotaShare { capacity_percent: 100, length: Duration::from_secs(60) };
+    let budget = Arc::new(Gate::new(GateSettings::new(prod(), share), silent()));
     let connection = Connection::new(prod(), Arc::<SimulatedOkta>::clone(okta), budget, AllowList::all());
     Rules {
         connections: HashMap::from([(prod(), Arc::new(connection))]),
@@ -82,8 +82,8 @@ fn delivery() -> (Delivery, Arc<AtomicBool>) {
 #[tokio::test(start_paused = true)]
 async fn a_message_ends_by_the_rules_that_it_was_taken_under() {
     let clock = Clock::starting_at(BEGIN.parse().unwrap());
-    let mut org = Org::new(Settings::default());
-    org.script(Fault::next(Trouble::Status(500)).on("GET", "/api/v1/users/{userId}").times(10, 0));
+    let mut org = Org::new(OrgSettings::default());
+    org.script(InjectedFault::next(Trouble::Status(500)).on("GET", "/api/v1/users/{userId}").times(10, 0));
     let okta =
         Arc::new(SimulatedOkta::new(Arc::new(Mutex::new(org)), "token", clock, Duration::from_millis(100)));
     let broker = Broker::new([&prod()]);
@@ -91,7 +91,7 @@ async fn a_message_ends_by_the_rules_that_it_was_taken_under() {
     let (first, _) = delivery();
     tokio::join!(Arc::clone(&worker).take(first), async {
         sleep(Duration::from_millis(50)).await;
-        worker.go_by(rules(&okta, clock, 2));
+        worker.replace_rules(rules(&okta, clock, 2));
     });
     Arc::clone(&worker).take(delivery().0).await;
     let attempts = || body(&broker.pop(UNCLAIMED).expect("it is answered"))["attempts"].clone();
@@ -101,11 +101,11 @@ async fn a_message_ends_by_the_rules_that_it_was_taken_under() {
 #[tokio::test(start_paused = true)]
 async fn a_message_of_a_connection_that_was_removed_meanwhile_is_left_to_others() {
     let clock = Clock::starting_at(BEGIN.parse().unwrap());
-    let org = Arc::new(Mutex::new(Org::new(Settings::default())));
+    let org = Arc::new(Mutex::new(Org::new(OrgSettings::default())));
     let okta = Arc::new(SimulatedOkta::new(org, "token", clock, Duration::ZERO));
     let broker = Broker::new([&prod()]);
     let worker = Arc::new(Worker::new(rules(&okta, clock, 1), Arc::<Broker>::clone(&broker), silent()));
-    worker.go_by(Rules { connections: HashMap::new(), ..rules(&okta, clock, 1) });
+    worker.replace_rules(Rules { connections: HashMap::new(), ..rules(&okta, clock, 1) });
     let (delivery, is_acknowledged) = delivery();
     Arc::clone(&worker).take(delivery).await;
     assert!(!is_acknowledged.load(Ordering::Relaxed));
@@ -115,7 +115,7 @@ async fn a_message_of_a_connection_that_was_removed_meanwhile_is_left_to_others(
 #[tokio::test(start_paused = true)]
 async fn what_is_left_in_the_queues_of_a_removed_connection_is_answered_once_no_worker_serves_it() {
     let clock = Clock::starting_at(BEGIN.parse().unwrap());
-    let org = Arc::new(Mutex::new(Org::new(Settings::default())));
+    let org = Arc::new(Mutex::new(Org::new(OrgSettings::default())));
     let okta = Arc::new(SimulatedOkta::new(org, "token", clock, Duration::ZERO));
     let broker = Broker::new([&prod()]);
     let worker = Arc::new(Worker::new(rules(&okta, clock, 1), Arc::<Broker>::clone(&broker), silent()));
@@ -125,7 +125,7 @@ async fn what_is_left_in_the_queues_of_a_removed_connection_is_answered_once_no_
     delivery.source = removed();
     Arc::clone(&worker).take(delivery).await;
     assert!(!is_acknowledged.load(Ordering::Relaxed));
-    worker.go_by(Rules { connections: HashMap::new(), ..rules(&okta, clock, 1) });
+    worker.replace_rules(Rules { connections: HashMap::new(), ..rules(&okta, clock, 1) });
     let suspend = json!({ "subtool": "suspend_user", "arguments": { "user_id": SAM } }).to_string();
     for (redelivered, write, effect) in
         [(false, false, "none"), (true, false, "none"), (false, true, "none"), (true, true, "unknown")]
@@ -150,9 +150,9 @@ async fn what_is_left_in_the_queues_of_a_removed_connection_is_answered_once_no_
 #[tokio::test(start_paused = true)]
 async fn a_pause_under_settings_that_are_gone_ends_by_itself() {
     let clock = Clock::starting_at(BEGIN.parse().unwrap());
-    let mut org = Org::new(Settings::default());
+    let mut org = Org::new(OrgSettings::default());
     let bad_token = Trouble::Code { status: 401, code: "E0000011".to_owned() };
-    org.script(Fault::next(bad_token).times(u32::MAX, 0));
+    org.script(InjectedFault::next(bad_token).times(u32::MAX, 0));
     let org = Arc::new(Mutex::new(org));
     let okta = Arc::new(SimulatedOkta::new(Arc::clone(&org), "token", clock, Duration::ZERO));
     let broker = Broker::new([&prod()]);
@@ -163,7 +163,7 @@ async fn a_pause_under_settings_that_are_gone_ends_by_itself() {
         Arc::clone(&old.connections[&prod()].budget),
         AllowList::all(),
     );
-    connection.pulse = Arc::clone(&old.connections[&prod()].pulse);
+    connection.breaker = Arc::clone(&old.connections[&prod()].breaker);
     let new =
         Rules { connections: HashMap::from([(prod(), Arc::new(connection))]), ..rules(&okta, clock, 1) };
     let worker = Arc::new(Worker::new(old, Arc::<Broker>::clone(&broker), silent()));
@@ -171,7 +171,7 @@ async fn a_pause_under_settings_that_are_gone_ends_by_itself() {
     Arc::clone(&worker).take(delivery).await; // it is paused, and the message goes back
     let source = Source::Work { connection: prod(), lane: Lane::Bulk };
     assert!(!*worker.wants(&source).borrow());
-    worker.go_by(new);
+    worker.replace_rules(new);
     sleep(Duration::from_secs(30)).await;
     assert!(*worker.wants(&source).borrow(), "nobody probes for it any more");
 }

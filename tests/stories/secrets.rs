@@ -12,7 +12,7 @@ use http::{HeaderMap, HeaderValue};
 use okta_worker::domain::http::{NoAnswer, Request, Response};
 use okta_worker::domain::message::Properties;
 use okta_worker::domain::secret::Secret;
-use okta_worker::okta::{Credential, Endpoint, OktaClient, TokenType, Wire};
+use okta_worker::okta::{Credential, Endpoint, OktaClient, OktaTransport, TokenType};
 use okta_worker::tools::catalogue::CATALOGUE;
 use okta_worker::worker::clock::Clock;
 use okta_worker::worker::ports::Okta as _;
@@ -270,7 +270,7 @@ impl EchoingGateway {
 }
 
 #[async_trait]
-impl Wire for EchoingGateway {
+impl OktaTransport for EchoingGateway {
     async fn send(&self, _: &Request, authorization: &HeaderValue) -> Result<Response, NoAnswer> {
         self.repeat(authorization.to_str().unwrap())
     }

@@ -9,7 +9,7 @@ use okta_worker::domain::bucket::RateHeaders;
 use okta_worker::domain::http::{NoAnswer, Request, Response};
 use okta_worker::domain::okta_error::OktaError;
 use okta_worker::okta::OktaClient;
-use okta_worker::sandbox::{Fault, Org, Settings, Trouble};
+use okta_worker::sandbox::{InjectedFault, Org, OrgSettings, Trouble};
 use okta_worker::worker::clock::Clock;
 use okta_worker::worker::ports::Okta as _;
 use serde_json::{Value, json};
@@ -37,7 +37,7 @@ impl Rig {
         Self::of(&app, app.org())
     }
 
-    fn of(app: &TestApp, settings: Settings) -> Self {
+    fn of(app: &TestApp, settings: OrgSettings) -> Self {
         let begin = BEGIN.parse::<Timestamp>().unwrap();
         let org = Arc::new(Mutex::new(Org::new(settings)));
         let wire = OrgWire::new(&org, Clock::starting_at(begin));
@@ -47,7 +47,7 @@ impl Rig {
     }
 
     fn fault(&self, what: Trouble, times: u32) {
-        self.org.lock().unwrap().script(Fault::next(what).on("POST", TOKENS).times(times, 0));
+        self.org.lock().unwrap().script(InjectedFault::next(what).on("POST", TOKENS).times(times, 0));
     }
 
     async fn send(&self) -> Result<Response, NoAnswer> {
@@ -122,7 +122,7 @@ async fn a_token_that_is_taken_back_is_replaced_once_and_the_requests_are_sent_a
 async fn a_token_that_was_never_taken_is_tried_by_each_request_once() {
     let rig = Rig::new();
     let refused = Trouble::Code { status: 401, code: "E0000011".to_owned() };
-    rig.org.lock().unwrap().script(Fault::next(refused).on("GET", "/api/v1/users").times(2, 0));
+    rig.org.lock().unwrap().script(InjectedFault::next(refused).on("GET", "/api/v1/users").times(2, 0));
     for status in [401, 401, 200] {
         assert_eq!((rig.status().await, rig.wire.asked(), rig.wire.sent()), (status, 1, 1));
     }
@@ -136,7 +136,7 @@ async fn another_refusal_costs_no_token() {
     for code in ["E0000015", "E0000006"] {
         let refused =
             Trouble::Code { status: if code == "E0000015" { 401 } else { 403 }, code: code.to_owned() };
-        rig.org.lock().unwrap().script(Fault::next(refused).on("GET", "/api/v1/users"));
+        rig.org.lock().unwrap().script(InjectedFault::next(refused).on("GET", "/api/v1/users"));
         rig.status().await;
         assert_eq!(rig.status().await, 200);
     }
@@ -221,7 +221,7 @@ fn read() -> Value {
 }
 
 fn always(world: &World, what: Trouble) {
-    world.fault(Fault::next(what).on("POST", TOKENS).times(u32::MAX, 0));
+    world.fault(InjectedFault::next(what).on("POST", TOKENS).times(u32::MAX, 0));
 }
 
 #[tokio::test(start_paused = true)]
@@ -267,7 +267,7 @@ async fn an_app_that_okta_refuses_pauses_its_connection_until_it_does_not() {
 #[tokio::test(start_paused = true)]
 async fn whoever_finds_out_is_told_what_okta_said() {
     let mut world = open();
-    world.fault(Fault::next(refused("invalid_dpop_proof")).on("POST", TOKENS));
+    world.fault(InjectedFault::next(refused("invalid_dpop_proof")).on("POST", TOKENS));
     world.ask("get_user", json!({ "user_id": SAM }));
     world.rest().await;
     let answer = world.answer();

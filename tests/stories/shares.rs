@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use okta_worker::domain::ids::Lane;
 use okta_worker::domain::message::{CANCEL, HeaderValue, Properties};
 use okta_worker::domain::topology::DEAD_MAX;
-use okta_worker::policy::authorization::{AllowList, Caller, Callers};
+use okta_worker::policy::authorization::{AllowList, CallerPermissions, Callers};
 use serde_json::json;
 
 use crate::world::{SAM, Setup, World, prod};
@@ -16,7 +16,7 @@ fn by(user: &str) -> Properties {
 
 /// A world that knows these callers and no others.
 fn known(names: &[&str]) -> World {
-    let caller = Caller {
+    let caller = CallerPermissions {
         connections: vec![prod()],
         subtools: AllowList::all(),
         lanes: Lane::ALL.to_vec(),

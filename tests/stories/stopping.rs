@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use okta_worker::domain::bucket::Bucket;
-use okta_worker::sandbox::{Fault, Status, Trouble};
+use okta_worker::sandbox::{InjectedFault, Trouble, UserStatus};
 use serde_json::json;
 
 use crate::world::{SAM, Setup};
@@ -41,7 +41,7 @@ async fn what_waits_for_the_budget_is_handed_back_and_run_by_another_worker() {
 async fn what_has_changed_something_is_finished_by_the_worker_that_stops() {
     let mut world = Setup { latency: Duration::from_secs(1), ..Setup::default() }.open();
     let sam = world.org().user_id(SAM).unwrap();
-    world.org().set_status(sam, Status::Deprovisioned);
+    world.org().set_status(sam, UserStatus::Deprovisioned);
     world.ask("delete_user", json!({ "user_id": SAM }));
     world.run_for(Duration::from_millis(1800)).await; // the deletion is done and not yet heard of
     world.replace_worker();
@@ -62,7 +62,7 @@ async fn a_wait_before_the_next_attempt_ends_when_the_worker_stops() {
     let mut setup = Setup::default();
     setup.retry.base = Duration::from_secs(25);
     let mut world = setup.open();
-    world.fault(Fault::next(Trouble::Status(500)));
+    world.fault(InjectedFault::next(Trouble::Status(500)));
     world.ask("get_user", json!({ "user_id": SAM }));
     world.run_for(Duration::from_secs(1)).await;
     world.replace_worker();
@@ -84,7 +84,7 @@ async fn a_wait_before_the_next_attempt_ends_when_the_worker_stops() {
 async fn a_write_in_doubt_is_brought_to_its_end_although_the_worker_stops() {
     let mut world = Setup::default().open();
     let arguments = world.sam_into_sales();
-    world.fault(Fault::next(Trouble::Lost).after_effect());
+    world.fault(InjectedFault::next(Trouble::Lost).after_effect());
     world.ask("add_user_to_group", arguments);
     world.run_for(Duration::from_millis(101)).await;
     world.replace_worker();

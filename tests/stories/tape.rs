@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::sync::Mutex;
 
-use okta_worker::event::{Ending, Event, Observer};
+use okta_worker::event::{Event, InvocationEnded, Observer};
 use tokio::time::Instant;
 
 /// Everything that happened and was not read yet.
@@ -95,8 +95,8 @@ fn line(event: &Event<'_>) -> Option<String> {
     })
 }
 
-fn ended(ending: &Ending<'_>) -> String {
-    let Ending { id, subtool, status, effect, error, attempts, okta_calls, .. } = ending;
+fn ended(ending: &InvocationEnded<'_>) -> String {
+    let InvocationEnded { id, subtool, status, effect, error, attempts, okta_calls, .. } = ending;
     let subtool = subtool.unwrap_or("-");
     let (status, effect) = (status.as_str(), effect.as_str());
     let error = error.map_or_else(String::new, |code| format!(" {}", code.as_str()));

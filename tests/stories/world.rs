@@ -14,8 +14,8 @@ use futures_util::future::BoxFuture;
 use http::HeaderValue;
 use http::header::AUTHORIZATION;
 use jiff::Timestamp;
-use okta_worker::budget::gate::{Gate, Terms};
-use okta_worker::budget::pure::window::Share;
+use okta_worker::budget::gate::{Gate, GateSettings};
+use okta_worker::budget::pure::window::QuotaShare;
 use okta_worker::domain::bucket::Bucket;
 use okta_worker::domain::http::{NoAnswer, Request, Response};
 use okta_worker::domain::ids::{ConnectionName, Lane, UserKey};
@@ -27,7 +27,7 @@ use okta_worker::event::Observer;
 use okta_worker::policy::authorization::{AllowList, Callers};
 use okta_worker::policy::backoff::RetryRules;
 use okta_worker::policy::reply_to::ReplyPolicy;
-use okta_worker::sandbox::{Answer, Call, Fault, Org, Settings};
+use okta_worker::sandbox::{Handled, HttpCall, InjectedFault, Org, OrgSettings};
 use okta_worker::worker::clock::Clock;
 use okta_worker::worker::ports::{Inbox, Okta};
 use okta_worker::worker::{Connection, Rules, Worker};
@@ -98,7 +98,7 @@ impl Headers {
 /// What a world is like.
 pub struct Setup {
     /// The org.
-    pub org: Settings,
+    pub org: OrgSettings,
     /// The service app that the connection is opened by; without one, it has an API token.
     pub app: Option<TestApp>,
     /// What of the headers reaches the worker.
@@ -120,7 +120,7 @@ pub struct Setup {
 impl Default for Setup {
     fn default() -> Self {
         Self {
-            org: Settings::default(),
+            org: OrgSettings::default(),
             app: None,
             headers: Headers::Whole,
             latency: Duration::from_millis(100),
@@ -158,9 +158,9 @@ struct Wire {
 }
 
 /// The request as other clients of the org would send it.
-fn call(request: &Request) -> Call {
+fn call(request: &Request) -> HttpCall {
     let headers = [(AUTHORIZATION, HeaderValue::from_static("SSWS another"))];
-    Call {
+    HttpCall {
         method: request.method.clone(),
         target: request.path_and_query(),
         headers: headers.into_iter().collect(),
@@ -186,7 +186,7 @@ impl Okta for Wire {
             Some(Mishap::Crowded) => {
                 let call = call(request);
                 let answer = self.org.lock().unwrap().answer_with(&call, self.clock.now(), usize::MAX);
-                let Answer::Said(response) = answer else { panic!("a 429 is an answer") };
+                let Handled::Said(response) = answer else { panic!("a 429 is an answer") };
                 Ok(response)
             }
             Some(Mishap::NoFiles) => Err(NoAnswer::Local("too many open files".to_owned())),
@@ -285,8 +285,9 @@ impl World {
         let (stop, stopping) = watch::channel(false);
         self.stop = stop;
         let observer: Arc<dyn Observer> = Arc::<Tape>::clone(&self.tape);
-        let share = Share { capacity_percent: self.setup.capacity_percent, length: self.setup.org.window };
-        let terms = Terms { prefetch: self.setup.prefetch, ..Terms::new(prod(), share) };
+        let share =
+            QuotaShare { capacity_percent: self.setup.capacity_percent, length: self.setup.org.window };
+        let terms = GateSettings { prefetch: self.setup.prefetch, ..GateSettings::new(prod(), share) };
         let budget = Arc::new(self.crowd.before(Arc::new(Gate::new(terms, Arc::clone(&observer)))));
         let okta: Arc<dyn Okta> = match &self.setup.app {
             None => Arc::<Wire>::clone(&self.wire),
@@ -342,7 +343,7 @@ impl World {
     }
 
     /// The next request that fits fails like this.
-    pub fn fault(&self, fault: Fault) {
+    pub fn fault(&self, fault: InjectedFault) {
         self.org().script(fault);
     }
 
@@ -357,7 +358,7 @@ impl World {
     }
 
     /// Whoever asks for this bucket next, and may come again, is told to do so after so long.
-    pub fn come_again(&self, bucket: Bucket, wait: Duration) {
+    pub fn delay_for_budget(&self, bucket: Bucket, wait: Duration) {
         self.crowd.expect(bucket, wait);
     }
 
@@ -379,7 +380,7 @@ impl World {
     pub fn of_sam(&self, attribute: &str) -> Value {
         let sam: UserKey = serde_json::from_value(json!(SAM)).unwrap();
         let call = call(&Request::get("/api/v1/users/{userId}", &[&sam]));
-        let Answer::Said(response) = self.org().answer(&call, self.clock.now()) else {
+        let Handled::Said(response) = self.org().answer(&call, self.clock.now()) else {
             panic!("Sam is there")
         };
         let user: Value = serde_json::from_slice(&response.body).unwrap();

@@ -2,10 +2,10 @@
 //!
 //! Two kinds of proof, both from requests of which one was answered before the other was sent, so that late answers
 //! prove nothing. A counter has one window and one limit at a time and never rises within it: a route that shows an
-//! old window again after another one, or more than was left, is counted elsewhere, and is split off. A
-//! counter falls with each request: lines that fall by turns, window after window, are one, and are merged. In doubt
-//! nothing changes: two ledgers of one bucket are harmless, each treats the other as external traffic. Knows only
-//! the numbers of ledgers and lines.
+//! old window again after another one, or more than was left, is counted elsewhere, and is split off. A counter falls
+//! with each request: bucket gates that fall by turns, window after window, are one, and are merged. In doubt nothing
+//! changes: two ledgers of one bucket are harmless, each treats the other as external traffic. The map knows only
+//! the numbers of bucket gates.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
@@ -17,13 +17,13 @@ use crate::domain::bucket::{Bucket, RateHeaders};
 use super::constants::{KEYS_APART_PART, MERGE_TURNS, MERGE_WINDOWS, RISE_MIN, SPLIT_CONTRADICTIONS};
 use super::window::tolerance;
 
-/// The number of lines in the table. They have the first numbers.
+/// The number of bucket gates in the table. They have the first numbers.
 pub const BUCKETS: usize = Bucket::ALL.len();
 
-/// The most routes with a number of their own: the 28 subtools have some 30. Further routes use their table line.
+/// The most routes with a number of their own: the 28 subtools have some 30. Further routes use their table's gate.
 pub const ROUTES_MAX: usize = 32;
 
-/// The most lines: one per bucket, and one per split-off route. A route has the number of the line that it
+/// The most bucket gates: one per bucket, and one per split-off route. A route has the number of the gate that it
 /// would have alone; the first numbers stand for all routes without a number of their own.
 pub const LINES_MAX: usize = BUCKETS + ROUTES_MAX;
 
@@ -42,7 +42,7 @@ impl Route {
         Bucket::of(&self.method, self.template)
     }
 
-    /// Returns the name of the line that the route has alone.
+    /// Returns the name of the bucket gate that the route has alone.
     pub fn line_name(&self) -> String {
         format!("{} {} {}", self.bucket(), self.method, self.template)
     }
@@ -50,7 +50,7 @@ impl Route {
 
 /// The rate-limit headers of an answer, with its times.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Answer {
+pub struct RateAnswer {
     /// The headers.
     pub rate: RateHeaders,
     /// The earliest time at which the request was sent.
@@ -59,59 +59,59 @@ pub struct Answer {
     pub at: Instant,
 }
 
-/// A change of the line that counts some routes.
+/// A change of the bucket gate that counts some routes.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Change {
+pub struct MapChange {
     /// The routes.
     pub routes: Vec<usize>,
-    /// The line they leave.
+    /// The bucket gate that they leave.
     pub from: usize,
-    /// The line they go to.
+    /// The bucket gate that they go to.
     pub to: usize,
     /// The kind of change.
-    pub kind: Kind,
+    pub kind: MapChangeKind,
 }
 
-/// The kind of a change of lines.
+/// The kind of a change of bucket gates.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
-    /// The routes are counted apart from the rest of the line, of which this was the latest answer.
+pub enum MapChangeKind {
+    /// The routes are counted apart from the rest of the bucket gate, of which this was the latest answer.
     Split {
         /// The latest answer of the rest.
-        rest: Answer,
+        rest: RateAnswer,
     },
-    /// All routes of the line are counted together with another.
+    /// All routes of the bucket gate are counted together with another.
     Merge,
 }
 
-/// The assignment of routes to lines.
+/// The assignment of routes to bucket gates.
 #[derive(Debug, Clone)]
-pub struct Keys {
+pub struct BucketMap {
     length: Duration,
-    routes: Vec<Option<Known>>,
+    routes: Vec<Option<KnownWindow>>,
     merged_into: [Option<usize>; LINES_MAX],
-    /// Lines that were merged and split again: they are never merged again.
+    /// Bucket gates that were merged and split again: they are never merged again.
     barred: BTreeSet<usize>,
-    /// Pairs of lines of which one was split off the other.
+    /// Pairs of bucket gates of which one was split off the other.
     apart: BTreeSet<(usize, usize)>,
-    latest: [Option<(usize, Answer)>; LINES_MAX],
-    /// The answers of each line in its latest window.
-    heard: [Heard; LINES_MAX],
-    /// Pairs of routes of one line with contradicting answers.
-    doubts: BTreeMap<(usize, usize), Doubt>,
-    /// Pairs of lines with equal windows.
-    likes: BTreeMap<(usize, usize), Likeness>,
+    latest: [Option<(usize, RateAnswer)>; LINES_MAX],
+    /// The answers of each bucket gate in its latest window.
+    heard: [WindowUse; LINES_MAX],
+    /// Pairs of routes of one bucket gate with contradicting answers.
+    doubts: BTreeMap<(usize, usize), SplitEvidence>,
+    /// Pairs of bucket gates with equal windows.
+    likes: BTreeMap<(usize, usize), MergeEvidence>,
 }
 
 /// One window, named by its reset: the number of answers, and the most that one of them showed as used.
 #[derive(Debug, Clone, Copy, Default)]
-struct Heard {
+struct WindowUse {
     reset: i64,
     answers: u32,
     used: u32,
 }
 
-impl Heard {
+impl WindowUse {
     fn learn(&mut self, rate: RateHeaders) {
         if rate.reset > self.reset {
             *self = Self { reset: rate.reset, ..Self::default() };
@@ -124,16 +124,16 @@ impl Heard {
 }
 
 #[derive(Debug, Clone)]
-struct Known {
+struct KnownWindow {
     route: Option<Route>,
-    /// The line of the route, before merges.
+    /// The bucket gate of the route, before merges.
     home: usize,
-    latest: Option<Answer>,
+    latest: Option<RateAnswer>,
 }
 
-/// Two routes of one line that may be counted apart.
+/// Two routes of one bucket gate that may be counted apart.
 #[derive(Debug, Clone, Copy)]
-struct Doubt {
+struct SplitEvidence {
     /// The route with the latest new observation; its time follows.
     last: usize,
     last_at: Instant,
@@ -145,9 +145,9 @@ struct Doubt {
     first_at: Instant,
 }
 
-/// Two lines that may be one.
+/// Two bucket gates that may be one.
 #[derive(Debug, Clone, Copy)]
-struct Likeness {
+struct MergeEvidence {
     reset: i64,
     last: usize,
     last_at: Instant,
@@ -156,22 +156,22 @@ struct Likeness {
     turns: [u32; 2],
     turned_at: [Option<Instant>; 2],
     /// The verdict on the current window.
-    verdict: Verdict,
+    verdict: EvidenceVerdict,
     /// The windows in which they fell together, without a contradiction since.
     windows: u32,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Verdict {
+enum EvidenceVerdict {
     Open,
     Proven,
     Disproved,
 }
 
-impl Keys {
+impl BucketMap {
     /// Creates the table alone, for windows of this length.
     pub fn new(length: Duration) -> Self {
-        let known = |home| Some(Known { route: None, home, latest: None });
+        let known = |home| Some(KnownWindow { route: None, home, latest: None });
         Self {
             length,
             routes: (0..LINES_MAX)
@@ -181,7 +181,7 @@ impl Keys {
             barred: BTreeSet::new(),
             apart: BTreeSet::new(),
             latest: [None; LINES_MAX],
-            heard: [Heard::default(); LINES_MAX],
+            heard: [WindowUse::default(); LINES_MAX],
             doubts: BTreeMap::new(),
             likes: BTreeMap::new(),
         }
@@ -190,11 +190,12 @@ impl Keys {
     /// Returns the number of a route, new if necessary; if none is left, that of its bucket.
     pub fn number(&mut self, route: &Route) -> usize {
         let bucket = route.bucket() as usize;
-        let is_it = |known: &Option<Known>| known.as_ref().is_none_or(|it| it.route.as_ref() == Some(route));
+        let is_it =
+            |known: &Option<KnownWindow>| known.as_ref().is_none_or(|it| it.route.as_ref() == Some(route));
         let Some(number) = (BUCKETS..LINES_MAX).find(|number| is_it(&self.routes[*number])) else {
             return bucket;
         };
-        self.routes[number].get_or_insert_with(|| Known {
+        self.routes[number].get_or_insert_with(|| KnownWindow {
             route: Some(route.clone()),
             home: bucket,
             latest: None,
@@ -202,7 +203,7 @@ impl Keys {
         number
     }
 
-    /// Returns the line that counts a route.
+    /// Returns the bucket gate that counts a route.
     pub fn line(&self, route: usize) -> usize {
         let mut line = self.known(route).map_or(route, |known| known.home);
         while let Some(into) = self.merged_into[line] {
@@ -212,7 +213,7 @@ impl Keys {
     }
 
     /// Takes in an answer with rate-limit headers that is not a 429.
-    pub fn learn(&mut self, route: usize, answer: Answer) -> Option<Change> {
+    pub fn learn(&mut self, route: usize, answer: RateAnswer) -> Option<MapChange> {
         let line = self.line(route);
         self.heard[line].learn(answer.rate);
         let change = self.doubt(route, line, &answer).or_else(|| self.liken(line, &answer));
@@ -224,7 +225,7 @@ impl Keys {
         change
     }
 
-    fn known(&self, route: usize) -> Option<&Known> {
+    fn known(&self, route: usize) -> Option<&KnownWindow> {
         self.routes[route].as_ref()
     }
 
@@ -232,7 +233,7 @@ impl Keys {
         self.known(route).map_or(route, |known| known.home)
     }
 
-    /// Returns all routes of a line.
+    /// Returns all routes of a bucket gate.
     fn of_line(&self, line: usize) -> Vec<usize> {
         (0..LINES_MAX).filter(|route| self.known(*route).is_some() && self.line(*route) == line).collect()
     }
@@ -247,8 +248,8 @@ impl Keys {
         one.limit == other.limit && (one.reset - other.reset).abs() <= tolerance(self.length)
     }
 
-    /// Looks for proof that the route is counted apart from others of its line.
-    fn doubt(&mut self, route: usize, line: usize, answer: &Answer) -> Option<Change> {
+    /// Looks for proof that the route is counted apart from others of its bucket gate.
+    fn doubt(&mut self, route: usize, line: usize, answer: &RateAnswer) -> Option<MapChange> {
         let (_, latest) = self.latest[line]?;
         if self.doubts.is_empty() && self.agree(&latest.rate, &answer.rate) && !rises(&latest, answer) {
             return None;
@@ -266,7 +267,7 @@ impl Keys {
     }
 
     /// Returns true if one more answer of the first route proves that two routes are counted apart.
-    fn contradicts(&mut self, route: usize, other: usize, answer: &Answer, latest: &Answer) -> bool {
+    fn contradicts(&mut self, route: usize, other: usize, answer: &RateAnswer, latest: &RateAnswer) -> bool {
         let pair = pair(route, other);
         let (own, its) = if pair.0 == route { (0, 1) } else { (1, 0) };
         let rose = rises(latest, answer);
@@ -279,7 +280,7 @@ impl Keys {
         let mut shown = [None; 2];
         shown[its] = Some(latest.rate);
         let (last, last_at, first_at) = (other, latest.at, answer.at);
-        let begin = Doubt { last, last_at, shown, rose, contradictions: 0, first_at };
+        let begin = SplitEvidence { last, last_at, shown, rose, contradictions: 0, first_at };
         let mut doubt = self.doubts.get(&pair).copied().unwrap_or(begin);
         let follows = doubt.last == other && doubt.last_at <= answer.sent;
         let is_same = doubt.shown[own].is_some_and(|shown| self.agree(&shown, &answer.rate));
@@ -305,10 +306,16 @@ impl Keys {
         self.doubts.get(&pair).is_some_and(|doubt| !doubt.rose || (is_later && doubt.last == route))
     }
 
-    /// Moves the route, the other one, or all that were merged with one of them, out of the line.
-    fn split(&mut self, route: usize, other: usize, line: usize, told: (Answer, Answer)) -> Option<Change> {
+    /// Moves the route, the other one, or all that were merged with one of them, out of the bucket gate.
+    fn split(
+        &mut self,
+        route: usize,
+        other: usize,
+        line: usize,
+        told: (RateAnswer, RateAnswer),
+    ) -> Option<MapChange> {
         let (mine, its) = (self.home(route), self.home(other));
-        // All workers must decide alike, because a ledger's name says what it counts.
+        // All workers must decide alike, because a ledger's name states the routes that it counts.
         let route_goes = if mine == its { self.rank(route) > self.rank(other) } else { mine != line };
         let (goes, rest) = if route_goes { (route, told.1) } else { (other, told.0) };
         let to = if mine == its { goes } else { self.home(goes) };
@@ -325,10 +332,10 @@ impl Keys {
         let stays = if goes == route { other } else { route };
         self.latest[line] = Some((stays, rest));
         self.forget(line, to);
-        Some(Change { routes: self.of_line(to), from: line, to, kind: Kind::Split { rest } })
+        Some(MapChange { routes: self.of_line(to), from: line, to, kind: MapChangeKind::Split { rest } })
     }
 
-    /// Returns the sort key that decides which line keeps its ledger: table lines first, then the shortest template.
+    /// Returns the sort key that decides which gate keeps its ledger: the table's first, then the shortest template.
     fn rank(&self, number: usize) -> (usize, &str, &str, usize) {
         match self.known(number).and_then(|known| known.route.as_ref()) {
             Some(Route { method, template }) => (template.len(), template, method.as_str(), number),
@@ -336,15 +343,15 @@ impl Keys {
         }
     }
 
-    /// Forgets all doubts, and the likenesses of two lines.
+    /// Forgets all doubts, and the likenesses of two bucket gates.
     fn forget(&mut self, one: usize, other: usize) {
         let Self { doubts, likes, .. } = self;
         doubts.clear();
         likes.retain(|(a, b), _| ![one, other].contains(a) && ![one, other].contains(b));
     }
 
-    /// Looks for proof that the line is one with another.
-    fn liken(&mut self, line: usize, answer: &Answer) -> Option<Change> {
+    /// Looks for proof that the bucket gate is one with another.
+    fn liken(&mut self, line: usize, answer: &RateAnswer) -> Option<MapChange> {
         for other in 0..LINES_MAX {
             let Some((_, latest)) = self.latest[other] else { continue };
             if other == line || self.merged_into[other].is_some() {
@@ -369,40 +376,48 @@ impl Keys {
         None
     }
 
-    /// Returns true if one counter can have counted the answers of two lines: two counters that fall in step look like
-    /// one, but then only half of it is used.
-    fn may_have_counted(&self, line: usize, other: usize, answer: &Answer) -> bool {
+    /// Returns true if one counter can have counted the answers of two bucket gates: two counters that fall in step
+    /// look like one, but then only half of it is used.
+    fn may_have_counted(&self, line: usize, other: usize, answer: &RateAnswer) -> bool {
         let [its, others] = [line, other].map(|line| {
             let heard = self.heard[line];
-            if heard.reset == answer.rate.reset { heard } else { Heard::default() }
+            if heard.reset == answer.rate.reset { heard } else { WindowUse::default() }
         });
         its.used.max(others.used) + RISE_MIN > its.answers + others.answers
     }
 
-    /// Returns true if one more answer proves that two lines are one.
-    fn fell_together(&mut self, pair: (usize, usize), line: usize, answer: &Answer, latest: &Answer) -> bool {
+    /// Returns true if one more answer proves that two bucket gates are one.
+    fn fell_together(
+        &mut self,
+        pair: (usize, usize),
+        line: usize,
+        answer: &RateAnswer,
+        latest: &RateAnswer,
+    ) -> bool {
         let apart_min = self.apart_min();
         let other = if pair.0 == line { pair.1 } else { pair.0 };
-        let begin = Likeness {
+        let begin = MergeEvidence {
             reset: answer.rate.reset,
             last: other,
             last_at: latest.at,
             remaining: latest.rate.remaining,
             turns: [0; 2],
             turned_at: [None; 2],
-            verdict: Verdict::Open,
+            verdict: EvidenceVerdict::Open,
             windows: 0,
         };
         let like = self.likes.entry(pair).or_insert(begin);
         if answer.rate.reset > like.reset {
-            *like = Likeness { windows: like.windows, ..begin };
+            *like = MergeEvidence { windows: like.windows, ..begin };
         }
-        if answer.rate.reset < like.reset || like.verdict == Verdict::Disproved || answer.sent < like.last_at
+        if answer.rate.reset < like.reset
+            || like.verdict == EvidenceVerdict::Disproved
+            || answer.sent < like.last_at
         {
             return false;
         }
         if answer.rate.remaining >= like.remaining {
-            (like.verdict, like.windows) = (Verdict::Disproved, 0);
+            (like.verdict, like.windows) = (EvidenceVerdict::Disproved, 0);
             return false;
         }
         let follower = usize::from(pair.1 == line);
@@ -412,28 +427,28 @@ impl Keys {
             like.turned_at[follower] = Some(answer.at);
         }
         (like.last, like.last_at, like.remaining) = (line, answer.at, answer.rate.remaining);
-        if like.verdict == Verdict::Open && like.turns.iter().all(|turns| *turns >= MERGE_TURNS) {
-            like.verdict = Verdict::Proven;
+        if like.verdict == EvidenceVerdict::Open && like.turns.iter().all(|turns| *turns >= MERGE_TURNS) {
+            like.verdict = EvidenceVerdict::Proven;
             like.windows += 1;
             return like.windows >= MERGE_WINDOWS;
         }
         false
     }
 
-    /// Merges two lines.
-    fn merge(&mut self, (one, other): (usize, usize)) -> Change {
+    /// Merges two bucket gates.
+    fn merge(&mut self, (one, other): (usize, usize)) -> MapChange {
         let is_first = self.rank(one) < self.rank(other);
         let (to, from) = if is_first { (one, other) } else { (other, one) };
         let routes = self.of_line(from);
         self.merged_into[from] = Some(to);
         self.latest[from] = None;
         self.forget(from, to);
-        Change { routes, from, to, kind: Kind::Merge }
+        MapChange { routes, from, to, kind: MapChangeKind::Merge }
     }
 }
 
 /// Returns true if `then` shows more left than one counter could have after `first`.
-fn rises(first: &Answer, then: &Answer) -> bool {
+fn rises(first: &RateAnswer, then: &RateAnswer) -> bool {
     let is_same = (first.rate.limit, first.rate.reset) == (then.rate.limit, then.rate.reset);
     is_same && first.at <= then.sent && then.rate.remaining >= first.rate.remaining + RISE_MIN
 }
@@ -498,7 +513,7 @@ mod tests {
         counted_by: [usize; ALL.len()],
         /// Our requests per second, by route.
         rates: [f64; ALL.len()],
-        /// True for even use, like a backlog; otherwise random.
+        /// True if the use is even, like a backlog; otherwise it is random.
         is_even: bool,
         lost_percent: u8,
         reset_off: i64,
@@ -507,7 +522,7 @@ mod tests {
     }
 
     impl Org {
-        fn changes(&self) -> Vec<(u64, Change)> {
+        fn changes(&self) -> Vec<(u64, MapChange)> {
             let mut rng = fastrand::Rng::with_seed(self.seed);
             let mut counters = self.counters.clone();
             // Time of arrival, route, and times of sending and answer; requests of others have no route.
@@ -544,13 +559,13 @@ mod tests {
                 }
             }
             answers.sort_unstable_by_key(|(at, route, sent, _)| (*at, *route, *sent));
-            let mut keys = Keys::new(LENGTH);
+            let mut keys = BucketMap::new(LENGTH);
             let numbers = ALL.map(|(method, template)| keys.number(&Route { method, template }));
             let begin = Instant::now();
             let moment = |at: u64| begin + Duration::from_millis(at - 1_000_000);
             let learn = |(at, route, sent, rate): (u64, usize, u64, RateHeaders)| {
                 let change =
-                    keys.learn(numbers[route], Answer { rate, sent: moment(sent), at: moment(at) })?;
+                    keys.learn(numbers[route], RateAnswer { rate, sent: moment(sent), at: moment(at) })?;
                 Some(((at - 1_000_000) / 1000, change))
             };
             answers.into_iter().filter_map(learn).collect()
@@ -570,8 +585,8 @@ mod tests {
         }
     }
 
-    fn splits(changes: &[(u64, Change)]) -> usize {
-        changes.iter().filter(|(_, change)| change.kind != Kind::Merge).count()
+    fn splits(changes: &[(u64, MapChange)]) -> usize {
+        changes.iter().filter(|(_, change)| change.kind != MapChangeKind::Merge).count()
     }
 
     #[test]
@@ -579,10 +594,12 @@ mod tests {
         for seed in 0..20 {
             let late = Counter { ends_ms: 1_020_000, ..COUNTER };
             let changes = Org { seed, ..org(&[late, COUNTER, COUNTER], [0, 1, 2, 2]) }.changes();
-            let split: Vec<_> = changes.iter().filter(|(_, change)| change.kind != Kind::Merge).collect();
+            let split: Vec<_> =
+                changes.iter().filter(|(_, change)| change.kind != MapChangeKind::Merge).collect();
             assert_eq!(split.len(), 2, "{changes:#?}");
             assert!(split.iter().all(|(second, _)| *second < 60), "{changes:#?}");
-            let merged: Vec<_> = changes.iter().filter(|(_, change)| change.kind == Kind::Merge).collect();
+            let merged: Vec<_> =
+                changes.iter().filter(|(_, change)| change.kind == MapChangeKind::Merge).collect();
             assert_eq!(merged.len(), 1, "{changes:#?}");
         }
     }
@@ -611,7 +628,7 @@ mod tests {
 
     #[test]
     fn a_merge_by_chance_is_undone_and_never_made_again() {
-        let mut keys = Keys::new(LENGTH);
+        let mut keys = BucketMap::new(LENGTH);
         let [list, update] =
             [LIST, UPDATE].map(|(method, template)| keys.number(&Route { method, template }));
         let begin = Instant::now();
@@ -626,7 +643,8 @@ mod tests {
             let reset = 1_000_060 + 60 * i64::try_from(window).unwrap();
             let rate = RateHeaders { limit: 600, remaining, reset, date: None };
             changes.extend(
-                keys.learn(route, Answer { rate, sent: at, at }).map(|change| change.kind == Kind::Merge),
+                keys.learn(route, RateAnswer { rate, sent: at, at })
+                    .map(|change| change.kind == MapChangeKind::Merge),
             );
         }
         assert_eq!(changes, [true, false]);
@@ -638,7 +656,7 @@ mod tests {
 
     #[test]
     fn more_routes_than_are_told_apart_go_by_the_table() {
-        let mut keys = Keys::new(LENGTH);
+        let mut keys = BucketMap::new(LENGTH);
         let mut number = |at: usize| {
             let template: &'static str = Box::leak(format!("/api/v1/users/{{userId}}/{at}").into_boxed_str());
             keys.number(&Route { method: Method::GET, template })

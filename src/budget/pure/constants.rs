@@ -95,8 +95,8 @@ pub const STALE_PART_INTERACTIVE: f64 = 0.10;
 /// The same for the bulk lane.
 pub const STALE_PART_BULK: f64 = 0.25;
 
-/// The number of its own gaps between requests after which a silent worker counts as idle, within these
-/// bounds: one lost signal does not make a worker idle.
+/// The number of its own gaps between requests after which a silent replica counts as idle, within these
+/// bounds: one lost signal does not make a replica idle.
 pub const SIBLING_GAPS: f64 = 3.0;
 /// The shortest such silence, in seconds.
 pub const SIBLING_SECONDS_MIN: f64 = 2.0;
@@ -142,8 +142,8 @@ pub const CONCURRENT_GROW_EVERY: Duration = Duration::from_secs(10);
 /// Requests per window while Okta announces no limit: the usual bucket of a paid org.
 pub const UNANNOUNCED_LIMIT: u32 = 600;
 
-/// The contradictions after which a route is split off: it showed another window than the rest of its line, and the
-/// rest the old one again. A single one may be a limit that was lowered and raised.
+/// The contradictions after which a route is split off: it showed another window than the rest of its bucket gate, and
+/// the rest the old one again. A single one may be a limit that was lowered and raised.
 pub const SPLIT_CONTRADICTIONS: u32 = 2;
 
 /// The part of a window that separates two such proofs, 3 s of a minute: servers that

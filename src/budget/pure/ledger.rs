@@ -9,16 +9,16 @@ use std::time::{Duration, Instant};
 
 use crate::domain::ids::Lane;
 
-use super::bucket_map::Answer;
+use super::bucket_map::RateAnswer;
 use super::constants::{
     CREDIT_SECONDS, FIT, LEAD_SECONDS, OPENERS_PART, OUTER_GROWTH, OUTER_MIN, OUTER_SHRINK, PACE_MIN_PART,
     PACE_MIN_PART_SILENT, SLACK_GOSSIP, SLACK_PER_SILENT_WORKER, SPREAD_SECONDS_MIN, STALE_GAPS,
     STALE_PART_BULK, STALE_PART_INTERACTIVE, STALE_SECONDS, UNCONFIRMED_SECONDS, Z_BULK, Z_INTERACTIVE,
 };
 use super::pace::Flow;
-use super::replicas::Crew;
+use super::replicas::Replicas;
 use super::signal::Signal;
-use super::window::{Heard, Learned, NotUntil, Share, Told, View, Window};
+use super::window::{Learned, NotUntil, Observation, Observed, QuotaShare, Window, WindowView};
 
 /// The requests known to wait for a bucket, in all workers together; `None` if unknown.
 pub type Backlog = Option<u64>;
@@ -28,7 +28,7 @@ pub type Backlog = Option<u64>;
 pub struct Ledger {
     window: Window,
     flow: Flow,
-    crew: Crew,
+    replicas: Replicas,
     pace: Pace,
     /// The usual age of the state when it is used, in seconds.
     usual_age: f64,
@@ -49,11 +49,11 @@ struct Pace {
 
 impl Ledger {
     /// Creates the ledger of the worker with this number.
-    pub fn new(share: Share, worker: u32) -> Self {
+    pub fn new(share: QuotaShare, worker: u32) -> Self {
         Self {
             window: Window::new(share),
             flow: Flow::default(),
-            crew: Crew::new(worker),
+            replicas: Replicas::new(worker),
             pace: Pace { rate: Some(0.0), credit: 1.0, at: None },
             usual_age: 0.0,
             outer: 1.0,
@@ -83,12 +83,12 @@ impl Ledger {
     }
 
     /// Settles a finished request.
-    pub fn settle(&mut self, heard: Heard) -> Learned {
+    pub fn settle(&mut self, heard: Observed) -> Learned {
         self.turn(heard.at);
         let learned = self.window.settle(heard);
         self.note(learned, heard.sent);
-        if matches!(heard.told, Told::Uncounted | Told::Crowded) {
-            self.pace.credit += 1.0; // it goes again
+        if matches!(heard.told, Observation::Uncounted | Observation::Crowded) {
+            self.pace.credit += 1.0; // the request is sent again
         }
         learned
     }
@@ -104,11 +104,11 @@ impl Ledger {
 
     /// Takes in another worker's signal; returns false if it was this worker's own.
     pub fn hear(&mut self, signal: &Signal, now: Instant) -> bool {
-        if !self.crew.hear(signal, now) {
+        if !self.replicas.hear(signal, now) {
             return false;
         }
         self.turn(now);
-        // A sibling's answer describes the window as well as ours, but not how much of it is ours.
+        // A replica's answer describes the window as well as ours, but not how much of it is ours.
         if let Learned::Turned(_) = self.window.hear(signal, now) {
             self.flow.turn();
         }
@@ -117,7 +117,7 @@ impl Ledger {
 
     /// Sets the number of workers that the broker counted.
     pub fn count(&mut self, workers: u32) {
-        self.crew.count(workers);
+        self.replicas.count(workers);
     }
 
     /// Moves requests in flight to another ledger, which counts their routes from now on.
@@ -133,7 +133,7 @@ impl Ledger {
     }
 
     /// Takes in an answer that another ledger settled.
-    pub fn begin_with(&mut self, answer: &Answer) {
+    pub fn begin_with(&mut self, answer: &RateAnswer) {
         let learned = self.window.recall(answer);
         self.note(learned, answer.sent);
     }
@@ -142,7 +142,7 @@ impl Ledger {
     pub fn absorb(&mut self, other: &mut Self) {
         self.window.absorb(&mut other.window);
         other.begin_anew();
-        self.flow.turn(); // what both sent must not pass for somebody else's
+        self.flow.turn(); // the requests of both must not count as those of others
     }
 
     /// Returns the signal for the other workers, if a window is known.
@@ -203,7 +203,8 @@ impl Ledger {
     fn opens(&self, now: Instant) -> bool {
         let limit = self.window.limit().unwrap_or(1);
         let openers = (limit / OPENERS_PART).max(1);
-        let rank = if self.crew.is_told(now) { self.crew.rank(now) } else { self.crew.workers() - 1 };
+        let rank =
+            if self.replicas.is_told(now) { self.replicas.rank(now) } else { self.replicas.workers() - 1 };
         rank < openers
     }
 
@@ -217,8 +218,8 @@ impl Ledger {
         let external = self.external(now);
         let fits = backlog.is_some_and(|backlog| backlog as f64 <= FIT * (usable - external * left));
         let all = usable.max(0.0) / left.max(SPREAD_SECONDS_MIN);
-        let ours = if self.crew.is_told(now) || self.crew.workers() == 1 {
-            (all - external).max(PACE_MIN_PART * all) / (1.0 + f64::from(self.crew.busy(now)))
+        let ours = if self.replicas.is_told(now) || self.replicas.workers() == 1 {
+            (all - external).max(PACE_MIN_PART * all) / (1.0 + f64::from(self.replicas.busy(now)))
         } else {
             self.share_unheard(all)
         };
@@ -227,7 +228,7 @@ impl Ledger {
 
     /// Returns our part of the pace if the other workers send no signals.
     fn share_unheard(&self, all: f64) -> f64 {
-        let workers = f64::from(self.crew.workers());
+        let workers = f64::from(self.replicas.workers());
         let (own, others) = (self.flow.own_rate(), self.flow.others_rate());
         let gap = all - own - others;
         let ours = if gap > 0.0 { own + gap / workers } else { own * all / (own + others) };
@@ -243,19 +244,19 @@ impl Ledger {
 
     /// Estimates the requests per second of clients other than our workers.
     fn external(&self, now: Instant) -> f64 {
-        let siblings = if self.crew.is_told(now) {
-            self.crew.rate(now)
+        let siblings = if self.replicas.is_told(now) {
+            self.replicas.rate(now)
         } else {
-            f64::from(self.crew.workers() - 1) * self.flow.own_rate()
+            f64::from(self.replicas.workers() - 1) * self.flow.own_rate()
         };
         (self.flow.others_rate() - siblings).max(0.0)
     }
 
     /// Estimates the requests left for us at a moment, after what others will have taken by then.
-    fn left(&self, view: &View, at: Instant) -> f64 {
+    fn left(&self, view: &WindowView, at: Instant) -> f64 {
         let age = seconds(view.as_of, at);
-        let taken = if self.crew.is_told(at) {
-            self.external(at) * age + self.crew.unseen(at)
+        let taken = if self.replicas.is_told(at) {
+            self.external(at) * age + self.replicas.unseen(at)
         } else {
             self.flow.others_rate() * age
         };
@@ -264,10 +265,10 @@ impl Ledger {
 
     /// Returns the standard deviation of what others took, for a state of this age in seconds.
     fn deviation(&self, age: f64, now: Instant) -> f64 {
-        let workers = self.crew.workers();
+        let workers = self.replicas.workers();
         let slack = match workers {
             1 => 0.0,
-            _ if self.crew.is_told(now) => SLACK_GOSSIP,
+            _ if self.replicas.is_told(now) => SLACK_GOSSIP,
             _ => f64::from(workers) * SLACK_PER_SILENT_WORKER,
         };
         (self.external(now) * age + slack).sqrt()
@@ -280,7 +281,7 @@ impl Ledger {
         }
         let Some(view) = self.window.view(at) else { return true };
         if self.may_probe(&view, at, lane) {
-            return true; // what nobody has asked for long has no pace to keep
+            return true; // a bucket that was idle for long has no pace to keep
         }
         let credit = if self.window.has_ended(at) && self.opens(at) { 1.0 } else { self.credit_at(at) };
         if lane == Lane::Bulk && credit < 1.0 {
@@ -302,7 +303,7 @@ impl Ledger {
     }
 
     /// Returns true if the state is so old that one request may probe for what is left.
-    fn may_probe(&self, view: &View, at: Instant, lane: Lane) -> bool {
+    fn may_probe(&self, view: &WindowView, at: Instant, lane: Lane) -> bool {
         let part = match lane {
             Lane::Bulk => STALE_PART_BULK,
             Lane::Interactive => STALE_PART_INTERACTIVE,
@@ -313,7 +314,7 @@ impl Ledger {
             && view.room as f64 >= part * f64::from(view.limit)
     }
 
-    fn stale_at(&self, view: &View) -> Instant {
+    fn stale_at(&self, view: &WindowView) -> Instant {
         view.as_of + Duration::from_secs_f64((STALE_GAPS * self.usual_age).max(STALE_SECONDS))
     }
 

@@ -10,7 +10,7 @@ use super::constants::SAME_WINDOW_SECONDS;
 
 /// The share of a bucket's window that is ours.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Share {
+pub struct QuotaShare {
     /// The percentage of the announced limit up to which we use a window; the rest is left to other clients.
     pub capacity_percent: u8,
     /// The length of a window.
@@ -19,9 +19,9 @@ pub struct Share {
 
 /// The outcome of one request, and its time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Heard {
+pub struct Observed {
     /// The information about the window.
-    pub told: Told,
+    pub told: Observation,
     /// The earliest time at which the request was sent.
     pub sent: Instant,
     /// The time of the answer, or of giving up on one.
@@ -30,7 +30,7 @@ pub struct Heard {
 
 /// The information about the bucket's window from a finished request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Told {
+pub enum Observation {
     /// The requests left in the window.
     Rate(RateHeaders),
     /// A 429 about this window, with its headers if it has them.
@@ -63,16 +63,18 @@ pub(super) fn floor(limit: u32, capacity_percent: u8) -> u32 {
 }
 
 /// Returns the information about the window in an answer: its meaning, and its headers if they are about the window.
-pub fn told(rate: Option<RateHeaders>, meaning: Meaning) -> Told {
+pub fn told(rate: Option<RateHeaders>, meaning: Meaning) -> Observation {
     let window = rate.filter(|rate| !rate.is_concurrency());
     match (meaning, window) {
-        (Meaning::Limited(LimitKind::Window), window) => Told::Spent(window),
-        (Meaning::Limited(LimitKind::Concurrency), _) => Told::Crowded,
-        (Meaning::Failed(FailureKind::NotSent | FailureKind::Local), _) => Told::Uncounted,
-        (_, Some(window)) => Told::Rate(window),
-        (Meaning::Said | Meaning::Refused(_) | Meaning::Failed(FailureKind::Lag), None) => Told::Nothing,
+        (Meaning::Limited(LimitKind::Window), window) => Observation::Spent(window),
+        (Meaning::Limited(LimitKind::Concurrency), _) => Observation::Crowded,
+        (Meaning::Failed(FailureKind::NotSent | FailureKind::Local), _) => Observation::Uncounted,
+        (_, Some(window)) => Observation::Rate(window),
+        (Meaning::Said | Meaning::Refused(_) | Meaning::Failed(FailureKind::Lag), None) => {
+            Observation::Nothing
+        }
         // An intermediary's page says nothing about the headers of Okta's own answers.
-        (Meaning::Failed(_), None) => Told::Lost,
+        (Meaning::Failed(_), None) => Observation::Lost,
     }
 }
 

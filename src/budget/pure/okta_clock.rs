@@ -12,13 +12,13 @@ use super::constants::CLOCK_DRIFT;
 /// The known offset of Okta's clock.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct OktaClock {
-    known: Option<Known>,
+    known: Option<ClockBounds>,
 }
 
 /// The seconds of Okta's clock since `base_second`, minus those of ours since `base`: between `least` and
 /// `most`.
 #[derive(Debug, Clone, Copy)]
-struct Known {
+struct ClockBounds {
     base: Instant,
     base_second: i64,
     least: f64,
@@ -30,9 +30,9 @@ impl OktaClock {
     /// Takes in an answer with this `Date`, in seconds.
     pub fn learn(&mut self, date: i64, sent: Instant, heard: Instant) {
         let took = heard.saturating_duration_since(sent).as_secs_f64();
-        let fresh = Known { base: heard, base_second: date, least: 0.0, most: 1.0 + took, at: heard };
+        let fresh = ClockBounds { base: heard, base_second: date, least: 0.0, most: 1.0 + took, at: heard };
         let narrowed = self.known.map(|known| known.widened(heard).narrowed(date, sent, heard));
-        // An empty interval means that somebody set a clock: the old interval is obsolete.
+        // An empty interval means that a clock was set: the old interval is obsolete.
         self.known = Some(narrowed.filter(|known| known.least <= known.most).unwrap_or(fresh));
     }
 
@@ -51,7 +51,7 @@ impl OktaClock {
     }
 }
 
-impl Known {
+impl ClockBounds {
     fn widened(self, now: Instant) -> Self {
         let drift = now.saturating_duration_since(self.at).as_secs_f64() * CLOCK_DRIFT;
         Self { least: self.least - drift, most: self.most + drift, at: now.max(self.at), ..self }

@@ -12,7 +12,7 @@ use super::constants::{FLOW_REQUESTS, FLOW_SECONDS_MAX, FLOW_SECONDS_MIN, FLOW_S
 
 /// The latest answer of the current window.
 #[derive(Debug, Clone, Copy)]
-struct Seen {
+struct LatestAnswer {
     sent: Instant,
     used: u32,
 }
@@ -23,7 +23,7 @@ pub struct Flow {
     own: f64,
     others: f64,
     span: f64,
-    seen: Option<Seen>,
+    seen: Option<LatestAnswer>,
     /// The sending times of our requests since then.
     sends: VecDeque<Instant>,
 }
@@ -54,7 +54,7 @@ impl Flow {
         self.own = self.own * kept + own;
         self.others = self.others * kept + others;
         self.span = self.span * kept + span;
-        self.seen = Some(Seen { sent, used });
+        self.seen = Some(LatestAnswer { sent, used });
     }
 
     /// Begins a new window, which cannot be compared with the one before.
@@ -64,7 +64,7 @@ impl Flow {
 
     fn begin(&mut self, sent: Instant, used: u32) {
         self.take_sends(sent);
-        self.seen = Some(Seen { sent, used });
+        self.seen = Some(LatestAnswer { sent, used });
     }
 
     /// Counts and forgets our requests up to this time.

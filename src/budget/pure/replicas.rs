@@ -1,7 +1,7 @@
-//! The other workers of the same connection: their number, and which of them are active.
+//! The replicas, which are the other workers of the same connection: their number, and the active ones.
 //!
-//! The broker counts them; their own signals say more. Nothing here relies on a signal being true or
-//! arriving: the requests of a silent worker count as external traffic.
+//! The broker counts the replicas; their gossip says more. Nothing here relies on a signal being true or
+//! arriving: the requests of a silent replica count as external traffic.
 
 use std::time::Instant;
 
@@ -10,9 +10,9 @@ use super::constants::{
 };
 use super::signal::Signal;
 
-/// One worker as of its last signal.
+/// One replica as of its last signal.
 #[derive(Debug, Clone, Copy)]
-struct Sibling {
+struct Replica {
     worker: u32,
     rate: f64,
     in_flight: u32,
@@ -20,17 +20,17 @@ struct Sibling {
     heard: Instant,
 }
 
-/// The other workers.
+/// The replicas.
 #[derive(Debug, Clone)]
-pub struct Crew {
+pub struct Replicas {
     worker: u32,
     counted: u32,
-    siblings: Vec<Sibling>,
+    siblings: Vec<Replica>,
     heard: Option<Instant>,
 }
 
-impl Crew {
-    /// Creates the state of a worker that has heard of no other.
+impl Replicas {
+    /// Creates the state of a worker without known replicas.
     pub fn new(worker: u32) -> Self {
         Self { worker, counted: 1, siblings: Vec::new(), heard: None }
     }
@@ -50,11 +50,11 @@ impl Crew {
         }
         self.heard = Some(now);
         let Signal { worker, rate, in_flight, at_work, .. } = *signal;
-        let sibling = Sibling { worker, rate, in_flight, at_work, heard: now };
+        let replica = Replica { worker, rate, in_flight, at_work, heard: now };
         self.siblings
             .retain(|known| known.worker != signal.worker && known.silence(now) <= SIBLING_SECONDS_MAX);
         if self.siblings.len() < SIBLINGS_MAX {
-            self.siblings.push(sibling);
+            self.siblings.push(replica);
         }
         true
     }
@@ -64,44 +64,44 @@ impl Crew {
         self.counted
     }
 
-    /// Returns true if the others have sent a signal recently.
+    /// Returns true if the replicas have sent a signal recently.
     pub fn is_told(&self, now: Instant) -> bool {
         self.heard.is_some_and(|heard| seconds(heard, now) <= SIBLING_SECONDS_MAX)
     }
 
-    /// Returns the workers whose signals say that they have work.
-    fn at_work(&self, now: Instant) -> impl Iterator<Item = &Sibling> {
-        self.siblings.iter().filter(move |sibling| sibling.is_at_work(now))
+    /// Returns the replicas whose signals say that they have work.
+    fn at_work(&self, now: Instant) -> impl Iterator<Item = &Replica> {
+        self.siblings.iter().filter(move |replica| replica.is_at_work(now))
     }
 
-    /// Returns the number of other active workers, by their signals.
+    /// Returns the number of active replicas, by their signals.
     pub fn busy(&self, now: Instant) -> u32 {
         u32::try_from(self.at_work(now).count()).unwrap_or(u32::MAX)
     }
 
-    /// Returns the requests per second of the other workers, by their signals.
+    /// Returns the requests per second of the replicas, by their signals.
     pub fn rate(&self, now: Instant) -> f64 {
-        self.at_work(now).map(|sibling| sibling.rate).sum()
+        self.at_work(now).map(|replica| replica.rate).sum()
     }
 
-    /// Estimates the requests of the other workers that no answer may have shown yet: those in flight by their
+    /// Estimates the requests of the replicas that no answer may have shown yet: those in flight by their
     /// signals, and those that they may have sent since.
     pub fn unseen(&self, now: Instant) -> f64 {
-        let unseen = |sibling: &Sibling| {
-            let since = sibling.silence(now).min(SIGNAL_SECONDS);
-            f64::from(sibling.in_flight) + sibling.rate * since
+        let unseen = |replica: &Replica| {
+            let since = replica.silence(now).min(SIGNAL_SECONDS);
+            f64::from(replica.in_flight) + replica.rate * since
         };
-        self.siblings.iter().filter(|sibling| sibling.silence(now) <= SIBLING_SECONDS_MAX).map(unseen).sum()
+        self.siblings.iter().filter(|replica| replica.silence(now) <= SIBLING_SECONDS_MAX).map(unseen).sum()
     }
 
-    /// Returns the number of active workers with a lower number than this one.
+    /// Returns the number of active replicas with a lower number than this worker.
     pub fn rank(&self, now: Instant) -> u32 {
-        let before = self.at_work(now).filter(|sibling| sibling.worker < self.worker).count();
+        let before = self.at_work(now).filter(|replica| replica.worker < self.worker).count();
         u32::try_from(before).unwrap_or(u32::MAX)
     }
 }
 
-impl Sibling {
+impl Replica {
     fn silence(&self, now: Instant) -> f64 {
         seconds(self.heard, now)
     }
@@ -139,24 +139,24 @@ mod tests {
     #[test]
     fn who_is_silent_for_three_of_its_own_gaps_is_not_at_work() {
         let now = Instant::now();
-        let mut crew = Crew::new(5);
-        assert!(crew.hear(&signal(1, 10.0), now));
-        assert!(crew.hear(&signal(9, 0.5), now));
-        assert!(!crew.hear(&signal(5, 99.0), now), "that was this one");
-        assert_eq!((crew.busy(now), crew.rate(now), crew.rank(now)), (2, 10.5, 1));
+        let mut replicas = Replicas::new(5);
+        assert!(replicas.hear(&signal(1, 10.0), now));
+        assert!(replicas.hear(&signal(9, 0.5), now));
+        assert!(!replicas.hear(&signal(5, 99.0), now), "that was this one");
+        assert_eq!((replicas.busy(now), replicas.rate(now), replicas.rank(now)), (2, 10.5, 1));
         let later = now + Duration::from_secs(4);
-        assert_eq!((crew.busy(later), crew.rate(later), crew.rank(later)), (1, 0.5, 0));
-        assert!(crew.is_told(later));
-        assert!(!crew.is_told(now + Duration::from_secs(16)));
+        assert_eq!((replicas.busy(later), replicas.rate(later), replicas.rank(later)), (1, 0.5, 0));
+        assert!(replicas.is_told(later));
+        assert!(!replicas.is_told(now + Duration::from_secs(16)));
     }
 
     #[test]
     fn more_workers_than_there_can_be_are_not_remembered() {
         let now = Instant::now();
-        let mut crew = Crew::new(0);
+        let mut replicas = Replicas::new(0);
         for worker in 1..2 * SIBLINGS_MAX as u32 {
-            crew.hear(&signal(worker, 1.0), now);
+            replicas.hear(&signal(worker, 1.0), now);
         }
-        assert_eq!(crew.siblings.len(), SIBLINGS_MAX);
+        assert_eq!(replicas.siblings.len(), SIBLINGS_MAX);
     }
 }

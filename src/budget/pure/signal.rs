@@ -1,4 +1,4 @@
-//! Signals between workers about a bucket's window, so that all know what one of them has learned.
+//! Gossip: signals between workers about a bucket's window, by which all share the observations of each.
 //!
 //! A signal holds ages and distances, never a clock reading, since the machines' clocks may differ. It may
 //! be lost, late, repeated or wrong; a receiver becomes only more careful by it.
@@ -37,7 +37,7 @@ pub struct Signal {
 
 /// The wire format: a JSON array, with whole milliseconds and thousandths of a request.
 #[derive(Serialize, Deserialize)]
-struct Wire(u32, String, i64, u32, u32, u32, u32, u32, u32, u8);
+struct SignalWire(u32, String, i64, u32, u32, u32, u32, u32, u32, u8);
 
 impl Signal {
     /// Serializes the signal to a message body.
@@ -46,7 +46,7 @@ impl Signal {
         // Rounded up, since these are bounds: rounded down, a bound would come back earlier than sent if a signal
         // took less than a millisecond, and from worker to worker a window's end would creep towards now.
         let at_least = |time: Duration| millis(time + Duration::from_nanos(999_999));
-        let wire = Wire(
+        let wire = SignalWire(
             self.worker,
             self.ledger.clone(),
             self.reset,
@@ -66,7 +66,7 @@ impl Signal {
         if body.len() > SIGNAL_BYTES_MAX {
             return None;
         }
-        let Wire(worker, ledger, reset, limit, remaining, age, to_end, in_flight, rate, at_work) =
+        let SignalWire(worker, ledger, reset, limit, remaining, age, to_end, in_flight, rate, at_work) =
             serde_json::from_slice(body).ok()?;
         let millis = |millis: u32| Duration::from_millis(u64::from(millis));
         Some(Self {

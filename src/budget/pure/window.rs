@@ -12,7 +12,7 @@ use std::time::Instant;
 
 use crate::domain::bucket::RateHeaders;
 
-use super::bucket_map::Answer;
+use super::bucket_map::RateAnswer;
 use super::constants::{
     DISTRUST, LATE_FLIP_WAIT, LATE_FLIP_WAIT_MAX, PROBE_AGAIN, SILENT_BLOCK, WHOLE_SECOND,
 };
@@ -20,7 +20,7 @@ use super::observation::{floor, whole};
 use super::okta_clock::OktaClock;
 use super::signal::Signal;
 
-pub use super::observation::{Heard, Share, Told, tolerance};
+pub use super::observation::{Observation, Observed, QuotaShare, tolerance};
 
 /// The condition for the next admission after a refusal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,7 +47,7 @@ pub enum Learned {
 /// A bucket's window.
 #[derive(Debug, Clone)]
 pub struct Window {
-    share: Share,
+    share: QuotaShare,
     in_flight: u32,
     /// The moment at which the latest request was sent.
     asked_at: Option<Instant>,
@@ -64,11 +64,11 @@ pub struct Window {
     is_announced: bool,
     /// Consecutive windows that were not over when expected.
     late_flips: u32,
-    state: State,
+    state: WindowState,
 }
 
 #[derive(Debug, Clone, Copy)]
-enum State {
+enum WindowState {
     /// No answer yet.
     Unknown,
     /// Answers have no headers.
@@ -98,7 +98,7 @@ struct Open {
 
 /// The known state of the window at a moment.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct View {
+pub struct WindowView {
     /// The limit.
     pub limit: u32,
     /// The requests that may still be sent, less those in flight, lost and left to others; negative if these
@@ -114,7 +114,7 @@ pub struct View {
 
 impl Window {
     /// Creates the window of an unknown bucket.
-    pub fn new(share: Share) -> Self {
+    pub fn new(share: QuotaShare) -> Self {
         Self {
             share,
             in_flight: 0,
@@ -126,7 +126,7 @@ impl Window {
             distrust_until: None,
             is_announced: false,
             late_flips: 0,
-            state: State::Unknown,
+            state: WindowState::Unknown,
         }
     }
 
@@ -149,11 +149,11 @@ impl Window {
     /// Returns true if one more request fits, unless the bucket is blocked.
     pub fn has_room(&self, now: Instant) -> bool {
         match self.state {
-            State::Unknown => !self.is_probed(now), // one probe finds out what there is
-            State::Silent => true,
+            WindowState::Unknown => !self.is_probed(now), // one probe finds out the room
+            WindowState::Silent => true,
             // Another worker's signal is only a hint until an answer of our own arrives.
-            State::Open(_) if !self.is_announced && self.is_probed(now) => false,
-            State::Open(_) => self.view(now).is_some_and(|view| view.room >= 1),
+            WindowState::Open(_) if !self.is_announced && self.is_probed(now) => false,
+            WindowState::Open(_) => self.view(now).is_some_and(|view| view.room >= 1),
         }
     }
 
@@ -175,7 +175,7 @@ impl Window {
         if now >= self.lost_until(now) {
             self.lost = 0;
         }
-        if let State::Open(open) = &mut self.state
+        if let WindowState::Open(open) = &mut self.state
             && now >= open.ends_by
         {
             // The next request opens the next window. Its end is unknown before its first answer, so
@@ -189,18 +189,18 @@ impl Window {
 
     /// Returns true if the known window has surely ended.
     pub fn has_ended(&self, now: Instant) -> bool {
-        matches!(self.state, State::Open(open) if now >= open.ends_by)
+        matches!(self.state, WindowState::Open(open) if now >= open.ends_by)
     }
 
     /// Returns the state at a moment, unless news arrives before.
-    pub fn view(&self, at: Instant) -> Option<View> {
-        let State::Open(open) = self.state else { return None };
+    pub fn view(&self, at: Instant) -> Option<WindowView> {
+        let WindowState::Open(open) = self.state else { return None };
         let is_over = at >= open.ends_by;
         let lost = if at >= self.lost_until(at) { 0 } else { self.lost };
         let used = if is_over { 0 } else { open.used };
         let floor = floor(open.limit, self.share.capacity_percent);
         let taken = [used, self.in_flight, lost, floor].map(i64::from).iter().sum::<i64>();
-        Some(View {
+        Some(WindowView {
             limit: open.limit,
             room: i64::from(whole(open.limit)) - taken,
             as_of: if is_over { open.ends_by } else { open.as_of },
@@ -223,7 +223,7 @@ impl Window {
 
     fn room_from(&self, now: Instant, lost: u32) -> Instant {
         let begin = self.blocked_until.map_or(now, |until| until.max(now));
-        let State::Open(open) = self.state else { return begin };
+        let WindowState::Open(open) = self.state else { return begin };
         let lost_until = self.lost_until(now);
         let has_room = |at: &Instant| {
             let used = if *at >= open.ends_by { 0 } else { open.used };
@@ -265,47 +265,47 @@ impl Window {
     }
 
     /// Settles a finished request.
-    pub fn settle(&mut self, heard: Heard) -> Learned {
+    pub fn settle(&mut self, heard: Observed) -> Learned {
         self.in_flight = self.in_flight.saturating_sub(1);
         self.turn(heard.at);
         match (heard.told, &mut self.state) {
-            (Told::Rate(rate), _) => self.learn(rate, heard),
-            (Told::Spent(Some(rate)), _) => self.refused(RateHeaders { remaining: 0, ..rate }, heard),
-            (Told::Spent(None), state) => {
-                if let State::Open(open) = state {
+            (Observation::Rate(rate), _) => self.learn(rate, heard),
+            (Observation::Spent(Some(rate)), _) => self.refused(RateHeaders { remaining: 0, ..rate }, heard),
+            (Observation::Spent(None), state) => {
+                if let WindowState::Open(open) = state {
                     open.used = whole(open.limit);
                 }
                 self.block(heard.at + SILENT_BLOCK);
                 Learned::Nothing
             }
-            (Told::Nothing, State::Unknown | State::Silent) => {
-                self.state = State::Silent;
+            (Observation::Nothing, WindowState::Unknown | WindowState::Silent) => {
+                self.state = WindowState::Silent;
                 Learned::Nothing
             }
-            (Told::Nothing, State::Open(_)) | (Told::Lost, _) => {
+            (Observation::Nothing, WindowState::Open(_)) | (Observation::Lost, _) => {
                 self.lost = self.lost.saturating_add(1);
                 self.lost_at = self.lost_at.max(Some(heard.at));
                 Learned::Nothing
             }
-            (Told::Uncounted | Told::Crowded, _) => Learned::Nothing,
+            (Observation::Uncounted | Observation::Crowded, _) => Learned::Nothing,
         }
     }
 
     /// Takes in a 429: nothing is sent before its window has ended.
-    fn refused(&mut self, rate: RateHeaders, heard: Heard) -> Learned {
+    fn refused(&mut self, rate: RateHeaders, heard: Observed) -> Learned {
         let outer = match self.state {
             // A late answer of an earlier window.
-            State::Open(open)
+            WindowState::Open(open)
                 if self.is_before(rate.reset, open.reset)
                     && heard.sent < open.seen_at
                     && !open.is_hearsay =>
             {
                 return Learned::Nothing;
             }
-            State::Open(open) => {
+            WindowState::Open(open) => {
                 rate.limit != open.limit && !self.is_same(rate.reset, open.reset) && open.used < open.limit
             }
-            State::Unknown | State::Silent => false,
+            WindowState::Unknown | WindowState::Silent => false,
         };
         if outer {
             let end = self.end_of(rate, heard);
@@ -322,7 +322,7 @@ impl Window {
         learned
     }
 
-    fn learn(&mut self, rate: RateHeaders, heard: Heard) -> Learned {
+    fn learn(&mut self, rate: RateHeaders, heard: Observed) -> Learned {
         let ends_by = self.end_of(rate, heard);
         let RateHeaders { limit, remaining, reset, .. } = rate;
         let used = whole(limit).saturating_sub(remaining);
@@ -339,7 +339,7 @@ impl Window {
         self.is_announced = true;
         let (open, learned) = match self.state {
             // A late answer of an earlier window.
-            State::Open(open)
+            WindowState::Open(open)
                 if (self.is_before(reset, open.reset) || self.is_over(open, reset))
                     && open.over_since.is_none_or(|since| heard.sent < since)
                     // Sent after a signal of a later window, which Okta does not know of.
@@ -348,11 +348,10 @@ impl Window {
                 return Learned::Nothing;
             }
             // It should have been over, but is not.
-            State::Open(open) if self.is_over(open, reset) => {
-                let known = self.outlived(open, fresh);
-                (known, Learned::Used(used))
+            WindowState::Open(open) if self.is_over(open, reset) => {
+                (self.outlived(open, fresh), Learned::Used(used))
             }
-            State::Open(open) if self.is_same(reset, open.reset) => {
+            WindowState::Open(open) if self.is_same(reset, open.reset) => {
                 let used = used.max(open.used);
                 let known = Open {
                     limit: if open.is_hearsay { limit } else { limit.min(open.limit) },
@@ -364,12 +363,12 @@ impl Window {
                 };
                 (known, Learned::Used(used))
             }
-            State::Open(_) | State::Unknown | State::Silent => {
+            WindowState::Open(_) | WindowState::Unknown | WindowState::Silent => {
                 self.late_flips = 0;
                 (fresh, Learned::Turned(used))
             }
         };
-        self.state = State::Open(open);
+        self.state = WindowState::Open(open);
         if self.lost_at.is_none_or(|lost_at| lost_at <= heard.sent) {
             self.lost = 0; // Okta knew of them all when it answered
         }
@@ -401,11 +400,13 @@ impl Window {
             is_hearsay: true,
         };
         let (open, learned) = match self.state {
-            State::Unknown | State::Silent => (told, Learned::Turned(told.used)),
-            State::Open(open) if self.is_over(open, told.reset) || self.is_before(told.reset, open.reset) => {
+            WindowState::Unknown | WindowState::Silent => (told, Learned::Turned(told.used)),
+            WindowState::Open(open)
+                if self.is_over(open, told.reset) || self.is_before(told.reset, open.reset) =>
+            {
                 return Learned::Nothing;
             }
-            State::Open(open) if self.is_same(told.reset, open.reset) => {
+            WindowState::Open(open) if self.is_same(told.reset, open.reset) => {
                 let known = Open {
                     limit: told.limit.min(open.limit),
                     used: told.used.max(open.used),
@@ -415,7 +416,7 @@ impl Window {
                 };
                 (known, Learned::Used(known.used))
             }
-            State::Open(open) => {
+            WindowState::Open(open) => {
                 let may_be_over = open.over_since.is_some()
                     || self.clock.not_reached_before(open.reset).is_none_or(|at| at <= now);
                 if !may_be_over {
@@ -427,12 +428,12 @@ impl Window {
                 (Open { limit, ..told }, Learned::Turned(told.used))
             }
         };
-        self.state = State::Open(open);
+        self.state = WindowState::Open(open);
         learned
     }
 
     /// Returns the moment at which the window of an answer has surely ended.
-    fn end_of(&mut self, rate: RateHeaders, heard: Heard) -> Instant {
+    fn end_of(&mut self, rate: RateHeaders, heard: Observed) -> Instant {
         let at_most = heard.at + self.share.length;
         let Some(date) = rate.date.map(jiff::Timestamp::as_second) else { return at_most };
         self.clock.learn(date, heard.sent, heard.at);
@@ -470,14 +471,14 @@ impl Window {
     /// Forgets the announced window, because it was not of this bucket alone; requests in flight, losses
     /// and blocks stay.
     pub fn begin_anew(&mut self) {
-        self.state = State::Unknown;
+        self.state = WindowState::Unknown;
         (self.late_flips, self.distrust_until) = (0, None);
     }
 
     /// Takes in an answer to a request that no longer counts as in flight.
-    pub fn recall(&mut self, answer: &Answer) -> Learned {
-        let Answer { rate, sent, at } = *answer;
-        self.learn(rate, Heard { told: Told::Rate(rate), sent, at })
+    pub fn recall(&mut self, answer: &RateAnswer) -> Learned {
+        let RateAnswer { rate, sent, at } = *answer;
+        self.learn(rate, Observed { told: Observation::Rate(rate), sent, at })
     }
 
     /// Merges another window that turned out to be the same: the lower remaining applies.
@@ -506,31 +507,31 @@ impl Window {
 
     /// Returns true if answers have no headers.
     pub fn is_silent(&self) -> bool {
-        matches!(self.state, State::Silent)
+        matches!(self.state, WindowState::Silent)
     }
 
     /// Returns the limit last announced.
     pub fn limit(&self) -> Option<u32> {
         match self.state {
-            State::Open(open) => Some(open.limit),
-            State::Unknown | State::Silent => None,
+            WindowState::Open(open) => Some(open.limit),
+            WindowState::Unknown | WindowState::Silent => None,
         }
     }
 
     /// Returns the reset of the confirmed window, and the requests left in it.
     pub fn told(&self) -> Option<(i64, u32)> {
         match self.state {
-            State::Open(open) if open.over_since.is_none() => {
+            WindowState::Open(open) if open.over_since.is_none() => {
                 Some((open.reset, whole(open.limit).saturating_sub(open.used)))
             }
-            State::Open(_) | State::Unknown | State::Silent => None,
+            WindowState::Open(_) | WindowState::Unknown | WindowState::Silent => None,
         }
     }
 
     fn ends_by(&self) -> Option<Instant> {
         match self.state {
-            State::Open(open) => Some(open.ends_by),
-            State::Unknown | State::Silent => None,
+            WindowState::Open(open) => Some(open.ends_by),
+            WindowState::Unknown | WindowState::Silent => None,
         }
     }
 }
@@ -543,17 +544,17 @@ mod tests {
 
     use super::*;
 
-    const SHARE: Share = Share { capacity_percent: 100, length: Duration::from_secs(60) };
+    const SHARE: QuotaShare = QuotaShare { capacity_percent: 100, length: Duration::from_secs(60) };
 
-    fn told(limit: u32, remaining: u32, reset: i64, date: i64, at: Instant) -> Heard {
+    fn told(limit: u32, remaining: u32, reset: i64, date: i64, at: Instant) -> Observed {
         let date = Some(Timestamp::from_second(date).unwrap());
         let rate = RateHeaders { limit, remaining, reset, date };
-        Heard { told: Told::Rate(rate), sent: at, at }
+        Observed { told: Observation::Rate(rate), sent: at, at }
     }
 
-    fn spent(heard: Heard) -> Heard {
-        let Told::Rate(rate) = heard.told else { panic!("headers were told") };
-        Heard { told: Told::Spent(Some(rate)), ..heard }
+    fn spent(heard: Observed) -> Observed {
+        let Observation::Rate(rate) = heard.told else { panic!("headers were told") };
+        Observed { told: Observation::Spent(Some(rate)), ..heard }
     }
 
     #[test]
@@ -608,7 +609,7 @@ mod tests {
         let mut window = Window::new(SHARE);
         window.settle(told(3, 1, 160, 100, now));
         window.admit(now).unwrap();
-        window.settle(Heard { told: Told::Lost, sent: now, at: now });
+        window.settle(Observed { told: Observation::Lost, sent: now, at: now });
         assert!(window.not_before(now) > now);
         assert_eq!(window.told_not_before(now), now);
         window.settle(told(3, 0, 160, 100, now));
@@ -630,7 +631,7 @@ mod tests {
     #[test]
     fn the_floor_is_left_to_others_whoever_used_the_rest() {
         let now = Instant::now();
-        let mut window = Window::new(Share { capacity_percent: 90, ..SHARE });
+        let mut window = Window::new(QuotaShare { capacity_percent: 90, ..SHARE });
         window.admit(now).unwrap();
         window.settle(told(100, 11, 160, 100, now));
         assert_eq!(window.admit(now), Ok(()));
@@ -657,7 +658,7 @@ mod tests {
         let mut window = Window::new(SHARE);
         window.settle(told(100, 1, 160, 100, now));
         window.admit(now).unwrap();
-        window.settle(Heard { told: Told::Lost, sent: now, at: now });
+        window.settle(Observed { told: Observation::Lost, sent: now, at: now });
         assert!(matches!(window.admit(now), Err(NotUntil::At(_))));
     }
 
@@ -668,7 +669,7 @@ mod tests {
         window.settle(spent(told(100, 40, 110, 100, now)));
         assert_eq!(window.admit(now), Err(NotUntil::At(now + Duration::from_secs(11))));
         let mut silent = Window::new(SHARE);
-        silent.settle(Heard { told: Told::Spent(None), sent: now, at: now });
+        silent.settle(Observed { told: Observation::Spent(None), sent: now, at: now });
         assert_eq!(silent.admit(now), Err(NotUntil::At(now + SILENT_BLOCK)));
         assert_eq!(silent.admit(now + SILENT_BLOCK), Ok(()));
     }
@@ -716,12 +717,12 @@ mod tests {
         let now = Instant::now();
         let mut window = Window::new(SHARE);
         window.admit(now).unwrap();
-        window.settle(Heard { told: Told::Uncounted, sent: now, at: now });
+        window.settle(Observed { told: Observation::Uncounted, sent: now, at: now });
         assert_eq!(window.admit(now), Ok(()));
         assert_eq!(window.admit(now), Err(NotUntil::NextAnswer)); // still only a probe
         window.settle(told(10, 1, 160, 100, now));
         window.admit(now).unwrap();
-        window.settle(Heard { told: Told::Uncounted, sent: now, at: now });
+        window.settle(Observed { told: Observation::Uncounted, sent: now, at: now });
         assert_eq!(window.admit(now), Ok(()));
     }
 
@@ -733,13 +734,13 @@ mod tests {
         window.settle(told(3, 2, 130, 100, now));
         window.admit(now).unwrap();
         window.admit(now).unwrap();
-        window.settle(Heard { told: Told::Lost, sent: now, at: now + 29 * second });
+        window.settle(Observed { told: Observation::Lost, sent: now, at: now + 29 * second });
         // Sent before the loss: Okta may have answered it first.
-        window.settle(Heard { sent: now, ..told(3, 1, 130, 129, now + 29 * second) });
+        window.settle(Observed { sent: now, ..told(3, 1, 130, 129, now + 29 * second) });
         let end = now + 31 * second;
         assert_eq!(window.admit(now + 29 * second), Err(NotUntil::At(end)));
         let mut knowing = window.clone();
-        knowing.settle(Heard { sent: now + 29 * second, ..told(3, 1, 130, 129, now + 29 * second) });
+        knowing.settle(Observed { sent: now + 29 * second, ..told(3, 1, 130, 129, now + 29 * second) });
         assert_eq!(knowing.admit(now + 29 * second), Ok(()));
         // Lost so close to the end of its window, it may be the one that opened the next.
         window.admit(end).unwrap();
@@ -755,7 +756,7 @@ mod tests {
         window.settle(told(2, 0, 130, 100, now));
         let next = now + Duration::from_secs(31);
         window.admit(next).unwrap();
-        window.settle(Heard { sent: now, ..told(2, 0, 130, 129, next) }); // of the old window
+        window.settle(Observed { sent: now, ..told(2, 0, 130, 129, next) }); // of the old window
         window.admit(next).unwrap();
         window.admit(next).unwrap();
         assert_eq!(window.admit(next), Err(NotUntil::NextAnswer));
@@ -765,7 +766,7 @@ mod tests {
     fn a_share_of_less_than_one_request_is_one() {
         let now = Instant::now();
         for (limit, capacity_percent) in [(1, 90), (50, 1), (10, 5)] {
-            let mut window = Window::new(Share { capacity_percent, ..SHARE });
+            let mut window = Window::new(QuotaShare { capacity_percent, ..SHARE });
             window.settle(told(limit, limit, 160, 100, now));
             assert_eq!(window.admit(now), Ok(()), "{limit} {capacity_percent}");
             assert_eq!(window.admit(now), Err(NotUntil::NextAnswer), "{limit} {capacity_percent}");
@@ -838,7 +839,7 @@ mod tests {
                 let (heard, on_the_way) = coming.into_iter().partition(|(at, _)| *at <= now_ms);
                 coming = on_the_way;
                 for (_, rate) in heard as Vec<(u64, RateHeaders)> {
-                    window.settle(Heard { told: Told::Rate(rate), sent: now, at: now });
+                    window.settle(Observed { told: Observation::Rate(rate), sent: now, at: now });
                 }
                 while window.admit(now).is_ok() {
                     let (there_ms, back_ms) = delays.next().unwrap();

@@ -9,8 +9,8 @@ use crate::config;
 use crate::domain::ids::ConnectionName;
 use crate::event::ParkReason;
 
-use super::Refusal;
-use super::entry::Entry;
+use super::NotBegun;
+use super::entry::ParkedEntry;
 
 /// Filters: a message must pass all that are given.
 #[derive(Debug, Clone, Default, clap::Args)]
@@ -69,7 +69,7 @@ impl Choice {
     }
 
     /// Selects messages for a command that changes something: selecting all messages must be explicit.
-    pub fn deliberate(ids: &[String], filters: &Filters, all: bool) -> Result<Self, Refusal> {
+    pub fn deliberate(ids: &[String], filters: &Filters, all: bool) -> Result<Self, NotBegun> {
         let Filters { reason, subtool, connection, caller, older_than, newer_than, limit } = filters;
         let is_any = reason.is_some()
             || subtool.is_some()
@@ -79,11 +79,11 @@ impl Choice {
             || newer_than.is_some()
             || limit.is_some();
         match (!ids.is_empty() || is_any, all) {
-            (false, false) => {
-                Err(Refusal("nothing is chosen: give ids, filters, or `--all` for all that is parked".into()))
-            }
+            (false, false) => Err(NotBegun(
+                "nothing is chosen: give ids, filters, or `--all` for all that is parked".into(),
+            )),
             (true, true) => {
-                Err(Refusal("`--all` is for all that is parked: leave out ids and filters".into()))
+                Err(NotBegun("`--all` is for all that is parked: leave out ids and filters".into()))
             }
             (true, false) | (false, true) => Ok(Self::new(ids, filters)),
         }
@@ -95,7 +95,7 @@ impl Choice {
     }
 
     /// Returns true if a message is selected, and counts it.
-    pub fn takes(&mut self, entry: &Entry) -> bool {
+    pub fn takes(&mut self, entry: &ParkedEntry) -> bool {
         let is_taken = !self.is_spent() && self.matches(entry);
         if is_taken {
             self.left -= 1;
@@ -104,7 +104,7 @@ impl Choice {
         is_taken
     }
 
-    fn matches(&self, entry: &Entry) -> bool {
+    fn matches(&self, entry: &ParkedEntry) -> bool {
         let Filters { reason, subtool, connection, caller, older_than, newer_than, limit: _ } = &self.filters;
         let is_text = |wanted: &Option<String>, is: &Option<String>| wanted.is_none() || wanted == is;
         let age = entry.parked.since().map(|at| self.now.duration_since(at));

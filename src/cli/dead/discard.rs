@@ -3,8 +3,8 @@
 use serde_json::json;
 
 use super::choice::{Choice, Filters};
-use super::session::{Desk, Stop, name_missing, print, print_json};
-use super::{DONE, FAILED, Form, Refusal};
+use super::session::{DeadSession, WalkEnd, name_missing, print, print_json};
+use super::{DONE, FAILED, Form, NotBegun};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -24,19 +24,23 @@ pub(super) struct Arguments {
 }
 
 impl Arguments {
-    pub fn choice(&self) -> Result<Choice, Refusal> {
+    pub fn choice(&self) -> Result<Choice, NotBegun> {
         Choice::deliberate(&self.ids, &self.filters, self.all)
     }
 }
 
-pub(super) async fn run(desk: &mut Desk, arguments: &Arguments, mut choice: Choice) -> Result<u8, Stop> {
+pub(super) async fn run(
+    session: &mut DeadSession,
+    arguments: &Arguments,
+    mut choice: Choice,
+) -> Result<u8, WalkEnd> {
     let Arguments { yes, form, .. } = arguments;
     let (mut gone, mut failed) = (0_u32, 0_u32);
-    while let Some(entry) = desk.next(&mut choice).await? {
+    while let Some(entry) = session.next(&mut choice).await? {
         let (id, name) = (entry.parked.id.clone(), entry.name());
         let action = match yes {
             false => {
-                desk.leave_alone(entry).await;
+                session.leave_alone(entry).await;
                 "would_discard"
             }
             true if entry.slip.take_off().await => "discarded",

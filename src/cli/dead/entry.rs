@@ -11,10 +11,10 @@ use serde_json::{Map, Value};
 use super::parked::{Content, Parked};
 use crate::domain::json::to_vec;
 use crate::domain::text::{Keeps, escaped};
-use crate::rabbit::{Parked as Found, Slip};
+use crate::rabbit::{DeadLetter, DeadLetterHandle};
 
 /// A parked message.
-pub(super) struct Entry {
+pub(super) struct ParkedEntry {
     /// The data from its properties.
     pub parked: Parked,
     /// The data from its body.
@@ -22,12 +22,12 @@ pub(super) struct Entry {
     /// The body.
     pub body: bytes::Bytes,
     /// The right to remove the message from the queue.
-    pub slip: Slip,
+    pub slip: DeadLetterHandle,
 }
 
 /// A list entry.
 #[derive(Serialize)]
-struct Line<'a> {
+struct EntryLine<'a> {
     id: Option<&'a str>,
     parked: Option<Timestamp>,
     sent: Option<Timestamp>,
@@ -48,10 +48,10 @@ pub(super) const HEAD: [&str; 7] =
 /// The width of each column but the last: ids are mostly UUIDs. Longer texts are not cut.
 const WIDTHS: [usize; 6] = [36, 20, 20, 22, 16, 10];
 
-impl Entry {
+impl ParkedEntry {
     /// Reads a found message.
-    pub fn new(found: Found, own_user: &str) -> Self {
-        let Found { properties, body, slip } = found;
+    pub fn new(found: DeadLetter, own_user: &str) -> Self {
+        let DeadLetter { properties, body, slip } = found;
         Self { parked: Parked::new(properties, own_user), content: Content::read(&body), body, slip }
     }
 
@@ -61,11 +61,11 @@ impl Entry {
     }
 
     /// Returns the list entry.
-    fn line(&self) -> Line<'_> {
+    fn line(&self) -> EntryLine<'_> {
         let Parked { id, caller, reason, attempts, redeliveries, sent, parked, .. } = &self.parked;
         let address = self.parked.address.as_ref().ok();
         let whole_seconds = |at: Timestamp| Timestamp::from_second(at.as_second()).unwrap_or(at);
-        Line {
+        EntryLine {
             id: id.as_deref(),
             parked: parked.map(whole_seconds),
             sent: sent.map(whole_seconds),
@@ -82,7 +82,8 @@ impl Entry {
 
     /// Returns the list entry as a row of a table.
     pub fn row(&self) -> String {
-        let Line { id, parked, sent, connection, lane, subtool, caller, reason, attempts, .. } = self.line();
+        let EntryLine { id, parked, sent, connection, lane, subtool, caller, reason, attempts, .. } =
+            self.line();
         let text = |text: Option<&str>| text.map_or_else(|| "-".to_owned(), plain);
         let place = connection.zip(lane).map(|(connection, lane)| format!("{connection}.{lane}"));
         let at = parked.or(sent).map(|at| at.to_string());

@@ -2,7 +2,7 @@
 
 use super::choice::{Choice, Filters};
 use super::entry::head;
-use super::session::{Desk, Stop, print, print_json};
+use super::session::{DeadSession, WalkEnd, print, print_json};
 use super::{DONE, Form};
 
 #[derive(Debug, clap::Args)]
@@ -16,11 +16,11 @@ pub(super) struct Arguments {
     filters: Filters,
 }
 
-pub(super) async fn run(desk: &mut Desk, arguments: &Arguments) -> Result<u8, Stop> {
+pub(super) async fn run(session: &mut DeadSession, arguments: &Arguments) -> Result<u8, WalkEnd> {
     let Arguments { filters, form, raw } = arguments;
     let mut choice = Choice::new(&[], filters);
     let mut count = 0_u32;
-    while let Some(entry) = desk.next(&mut choice).await? {
+    while let Some(entry) = session.next(&mut choice).await? {
         if form.json {
             let mut line = entry.json();
             if *raw {
@@ -37,7 +37,7 @@ pub(super) async fn run(desk: &mut Desk, arguments: &Arguments) -> Result<u8, St
             }
         }
         count += 1;
-        desk.leave_alone(entry).await;
+        session.leave_alone(entry).await;
     }
     if count == 0 && !form.json {
         print("no parked message matches")?;

@@ -15,8 +15,8 @@ use std::path::PathBuf;
 
 use crate::config::Config;
 
-use super::{DONE, FAILED, INTERRUPTED, Refusal, load_without_tokens};
-use crate::cli::dead::session::{Desk, Stop};
+use super::{DONE, FAILED, INTERRUPTED, NotBegun, load_without_tokens};
+use crate::cli::dead::session::{DeadSession, WalkEnd};
 
 /// Looks at parked messages, sends them back to work, or discards them.
 ///
@@ -31,11 +31,11 @@ use crate::cli::dead::session::{Desk, Stop};
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
     #[command(subcommand)]
-    command: Command,
+    command: DeadCommand,
 }
 
 #[derive(Debug, clap::Subcommand)]
-enum Command {
+enum DeadCommand {
     /// Lists parked messages, without their bodies unless asked for.
     ///
     /// They come in the order of the queue: mostly the oldest first, but what was looked at may have gone to its end.
@@ -76,18 +76,22 @@ struct Form {
     json: bool,
 }
 
-pub(super) async fn run(source: Option<PathBuf>, arguments: Arguments) -> Result<u8, Refusal> {
+pub(super) async fn run(source: Option<PathBuf>, arguments: Arguments) -> Result<u8, NotBegun> {
     let config = &load_without_tokens(source.as_deref())?.config;
     match &arguments.command {
-        Command::List(arguments) => at_a_desk(config, async |desk| list::run(desk, arguments).await).await,
-        Command::Show(arguments) => at_a_desk(config, async |desk| show::run(desk, arguments).await).await,
-        Command::Replay(arguments) => {
-            let choice = arguments.choice()?;
-            at_a_desk(config, async |desk| replay::run(desk, config, arguments, choice).await).await
+        DeadCommand::List(arguments) => {
+            at_a_desk(config, async |session| list::run(session, arguments).await).await
         }
-        Command::Discard(arguments) => {
+        DeadCommand::Show(arguments) => {
+            at_a_desk(config, async |session| show::run(session, arguments).await).await
+        }
+        DeadCommand::Replay(arguments) => {
             let choice = arguments.choice()?;
-            at_a_desk(config, async |desk| discard::run(desk, arguments, choice).await).await
+            at_a_desk(config, async |session| replay::run(session, config, arguments, choice).await).await
+        }
+        DeadCommand::Discard(arguments) => {
+            let choice = arguments.choice()?;
+            at_a_desk(config, async |session| discard::run(session, arguments, choice).await).await
         }
     }
 }
@@ -95,10 +99,10 @@ pub(super) async fn run(source: Option<PathBuf>, arguments: Arguments) -> Result
 /// Runs a command on the queue, and returns the messages that it left in place, however the command ends.
 async fn at_a_desk(
     config: &Config,
-    work: impl AsyncFnOnce(&mut Desk) -> Result<u8, Stop>,
-) -> Result<u8, Refusal> {
-    let mut desk = Desk::open(config).await?;
-    let ended = work(&mut desk).await;
-    desk.shelf.close().await;
+    work: impl AsyncFnOnce(&mut DeadSession) -> Result<u8, WalkEnd>,
+) -> Result<u8, NotBegun> {
+    let mut session = DeadSession::open(config).await?;
+    let ended = work(&mut session).await;
+    session.dead_letters.close().await;
     Ok(ended.unwrap_or_else(|stop| stop.code()))
 }

@@ -18,7 +18,7 @@ use crate::domain::secret::{MASK, Secrets};
 use crate::domain::topology::{INVOCATIONS, UNDELIVERED, is_own_queue, work_queue};
 use crate::policy::origin::X_DEATH;
 use crate::policy::sensitive::{Read, secrets, speaks_of_secrets};
-use crate::tools::catalogue::{self, Entry};
+use crate::tools::catalogue::{self, CatalogueEntry};
 
 use crate::event::ParkReason;
 use crate::rabbit::SUBSTITUTE;
@@ -275,7 +275,7 @@ impl Content {
     pub fn read(body: &[u8]) -> Self {
         let envelope = Envelope::decode(body);
         let entry = envelope.as_ref().ok().and_then(|envelope| catalogue::find(&envelope.subtool));
-        let fits = |entry: &Entry, known: &Envelope| entry.read(&known.arguments).is_ok();
+        let fits = |entry: &CatalogueEntry, known: &Envelope| entry.read(&known.arguments).is_ok();
         let is_read = envelope.as_ref().ok().zip(entry).is_some_and(|(known, entry)| fits(entry, known));
         let read = if is_read { Read::Fully } else { Read::InPart };
         let raw = invocation::raw(body);

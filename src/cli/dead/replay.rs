@@ -16,15 +16,15 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::config::Config;
 use crate::domain::ids::{ConnectionName, Lane};
-use crate::domain::message::{Address, Post, Posted};
+use crate::domain::message::{Address, Publish, Published};
 use crate::domain::topology::{INVOCATIONS, work_key, work_queue};
-use crate::rabbit::Slip;
-use crate::worker::ports::Postbox as _;
+use crate::rabbit::DeadLetterHandle;
+use crate::worker::ports::Outbox as _;
 
 use super::choice::{Choice, Filters};
-use super::entry::{Entry, plain};
-use super::session::{Desk, Stop, name_missing, print, print_json};
-use super::{DONE, FAILED, Form, Refusal};
+use super::entry::{ParkedEntry, plain};
+use super::session::{DeadSession, WalkEnd, name_missing, print, print_json};
+use super::{DONE, FAILED, Form, NotBegun};
 
 /// The most copies in flight: as many as the publisher has channels.
 const ON_THEIR_WAY_MAX: usize = 32;
@@ -45,7 +45,7 @@ pub(super) struct Arguments {
     lane: Option<Lane>,
     /// So many a minute (`600/min`) or a second (`10/s`); `0`: as fast as the broker confirms.
     #[arg(long, value_name = "N/min", default_value = RATE)]
-    rate: Rate,
+    rate: ReplayRate,
     /// Only says what would go back, and why something cannot.
     #[arg(long)]
     dry_run: bool,
@@ -56,7 +56,7 @@ pub(super) struct Arguments {
 }
 
 impl Arguments {
-    pub fn choice(&self) -> Result<Choice, Refusal> {
+    pub fn choice(&self) -> Result<Choice, NotBegun> {
         Choice::deliberate(&self.ids, &self.filters, self.all)
     }
 }
@@ -67,9 +67,9 @@ fn lane(text: &str) -> Result<Lane, String> {
 
 /// The replay rate, as the interval between two messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Rate(Duration);
+struct ReplayRate(Duration);
 
-impl FromStr for Rate {
+impl FromStr for ReplayRate {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
@@ -85,10 +85,10 @@ impl FromStr for Rate {
 }
 
 /// The outcome of a copy: its report, its result, and the parked message if it stays.
-type Landed = (Said, Result<(), String>, Option<Slip>);
+type Landed = (ReplayLine, Result<(), String>, Option<DeadLetterHandle>);
 
 /// The data to print of a message.
-struct Said {
+struct ReplayLine {
     id: Option<String>,
     name: String,
     key: Option<String>,
@@ -96,12 +96,12 @@ struct Said {
 }
 
 pub(super) async fn run(
-    desk: &mut Desk,
+    session: &mut DeadSession,
     config: &Config,
     arguments: &Arguments,
     choice: Choice,
-) -> Result<u8, Stop> {
-    let mut replay = Replay {
+) -> Result<u8, WalkEnd> {
+    let mut replay = ReplayCommand {
         config,
         arguments,
         on_their_way: JoinSet::new(),
@@ -111,8 +111,8 @@ pub(super) async fn run(
         failed: 0,
     };
     let mut choice = choice;
-    let ended = replay.walk(desk, &mut choice).await;
-    let landed = replay.land(desk, 0).await; // what was begun is finished, whatever stopped the walk
+    let ended = replay.walk(session, &mut choice).await;
+    let landed = replay.land(session, 0).await; // what was begun is finished, whatever stopped the walk
     let (done, failed) = (replay.done, replay.failed);
     match arguments.dry_run {
         true => complain!("okta-worker: {done} would be replayed, {failed} cannot be; nothing was"),
@@ -123,7 +123,7 @@ pub(super) async fn run(
     Ok(if failed > 0 || is_missing { FAILED } else { DONE })
 }
 
-struct Replay<'a> {
+struct ReplayCommand<'a> {
     config: &'a Config,
     arguments: &'a Arguments,
     on_their_way: JoinSet<Landed>,
@@ -135,42 +135,42 @@ struct Replay<'a> {
     failed: u32,
 }
 
-impl Replay<'_> {
-    async fn walk(&mut self, desk: &mut Desk, choice: &mut Choice) -> Result<(), Stop> {
+impl ReplayCommand<'_> {
+    async fn walk(&mut self, session: &mut DeadSession, choice: &mut Choice) -> Result<(), WalkEnd> {
         let mut next = Instant::now();
         loop {
-            if desk.shelf.is_due() && !self.arguments.dry_run {
-                self.land(desk, 0).await?;
-                desk.shelf.begin_again().await.map_err(Stop::Lost)?;
+            if session.dead_letters.is_due() && !self.arguments.dry_run {
+                self.land(session, 0).await?;
+                session.dead_letters.begin_again().await.map_err(WalkEnd::Lost)?;
             }
-            let Some(entry) = desk.next(choice).await? else { return Ok(()) };
-            match self.plan(desk, &entry).await? {
+            let Some(entry) = session.next(choice).await? else { return Ok(()) };
+            match self.plan(session, &entry).await? {
                 Err(why) => {
                     if self.refused.insert(fingerprint(&entry)) {
                         self.failed += 1;
-                        self.say(&Said::of(&entry, None, None), Err(&why))?;
+                        self.say(&ReplayLine::of(&entry, None, None), Err(&why))?;
                     }
-                    desk.leave_alone(entry).await;
+                    session.leave_alone(entry).await;
                 }
                 Ok((post, said)) if self.arguments.dry_run => {
                     drop(post);
                     self.done += 1;
                     self.say(&said, Ok(()))?;
-                    desk.leave_alone(entry).await;
+                    session.leave_alone(entry).await;
                 }
                 Ok((post, said)) => {
-                    self.wait_until(next, desk).await?;
+                    self.wait_until(next, session).await?;
                     next = Instant::now().max(next + self.arguments.rate.0);
-                    self.land(desk, ON_THEIR_WAY_MAX - 1).await?;
-                    let publisher = desk.shelf.publisher();
+                    self.land(session, ON_THEIR_WAY_MAX - 1).await?;
+                    let publisher = session.dead_letters.publisher();
                     self.on_their_way.spawn(async move {
                         match publisher.post(&post).await {
-                            Ok(Posted::Confirmed) => {
+                            Ok(Published::Confirmed) => {
                                 let is_off = entry.slip.take_off().await;
                                 let stays = "it is back at work, and parked as well: the broker is gone";
                                 (said, is_off.then_some(()).ok_or_else(|| stays.to_owned()), None)
                             }
-                            Ok(Posted::Unroutable | Posted::Refused | Posted::TooLarge) => {
+                            Ok(Published::Unroutable | Published::Refused | Published::TooLarge) => {
                                 (said, Err("the broker refuses it".to_owned()), Some(entry.slip))
                             }
                             Err(_) => (said, Err("the broker is gone".to_owned()), Some(entry.slip)),
@@ -182,33 +182,37 @@ impl Replay<'_> {
     }
 
     /// Waits until it is time for the next message, and meanwhile reports finished copies.
-    async fn wait_until(&mut self, at: Instant, desk: &mut Desk) -> Result<(), Stop> {
+    async fn wait_until(&mut self, at: Instant, session: &mut DeadSession) -> Result<(), WalkEnd> {
         loop {
             let landed = tokio::select! {
                 biased;
-                stop = desk.told_to_stop() => return Err(stop),
+                stop = session.told_to_stop() => return Err(stop),
                 Some(landed) = self.on_their_way.join_next() => landed,
                 () = sleep_until(at) => return Ok(()),
             };
-            self.landed(desk, landed)?;
+            self.landed(session, landed)?;
         }
     }
 
     /// Waits until at most this many copies are in flight.
-    async fn land(&mut self, desk: &mut Desk, most: usize) -> Result<(), Stop> {
+    async fn land(&mut self, session: &mut DeadSession, most: usize) -> Result<(), WalkEnd> {
         let mut said = Ok(());
         while self.on_their_way.len() > most {
             let Some(landed) = self.on_their_way.join_next().await else { break };
-            said = said.and(self.landed(desk, landed));
+            said = said.and(self.landed(session, landed));
         }
         said
     }
 
-    fn landed(&mut self, desk: &mut Desk, landed: Result<Landed, JoinError>) -> Result<(), Stop> {
+    fn landed(
+        &mut self,
+        session: &mut DeadSession,
+        landed: Result<Landed, JoinError>,
+    ) -> Result<(), WalkEnd> {
         let (said, ended, slip) =
-            landed.map_err(|_| Stop::Lost("a bug of ours stopped a copy on its way".to_owned()))?;
+            landed.map_err(|_| WalkEnd::Lost("a bug of ours stopped a copy on its way".to_owned()))?;
         if let Some(slip) = slip {
-            desk.shelf.leave_alone(slip);
+            session.dead_letters.leave_alone(slip);
         }
         match ended {
             Ok(()) => {
@@ -223,7 +227,11 @@ impl Replay<'_> {
     }
 
     /// Returns the message to publish, or the reason that it cannot be replayed.
-    async fn plan(&mut self, desk: &Desk, entry: &Entry) -> Result<Result<(Post, Said), String>, Stop> {
+    async fn plan(
+        &mut self,
+        session: &DeadSession,
+        entry: &ParkedEntry,
+    ) -> Result<Result<(Publish, ReplayLine), String>, WalkEnd> {
         let (connection, lane) = match entry.parked.address.clone() {
             Ok((connection, lane)) => (connection, self.arguments.lane.unwrap_or(lane)),
             Err(why) => return Ok(Err(why)),
@@ -231,7 +239,7 @@ impl Replay<'_> {
         if !self.config.connections.iter().any(|known| known.name == connection) {
             return Ok(Err(format!("the connection `{connection}` is not configured")));
         }
-        let properties = match entry.parked.replayed(&desk.own_user) {
+        let properties = match entry.parked.replayed(&session.own_user) {
             Ok(properties) => properties,
             Err(why) => return Ok(Err(why)),
         };
@@ -240,7 +248,7 @@ impl Replay<'_> {
             Some(is_there) => *is_there,
             None => {
                 let queue = work_queue(&connection, lane);
-                let is_there = desk.shelf.has_queue(&queue).await.map_err(Stop::Lost)?;
+                let is_there = session.dead_letters.has_queue(&queue).await.map_err(WalkEnd::Lost)?;
                 self.queues.insert(place, is_there);
                 is_there
             }
@@ -250,13 +258,13 @@ impl Replay<'_> {
             return Ok(Err(format!("there is no queue `{queue}`: no worker has served the connection yet")));
         }
         let key = work_key(&connection, lane);
-        let said = Said::of(entry, Some(key.clone()), self.foresee(entry, lane));
+        let said = ReplayLine::of(entry, Some(key.clone()), self.foresee(entry, lane));
         let to = Address::Exchange(INVOCATIONS, key);
-        Ok(Ok((Post { to, properties, body: entry.body.clone() }, said)))
+        Ok(Ok((Publish { to, properties, body: entry.body.clone() }, said)))
     }
 
     /// Predicts a refusal by the worker, as far as it is known already.
-    fn foresee(&self, entry: &Entry, lane: Lane) -> Option<String> {
+    fn foresee(&self, entry: &ParkedEntry, lane: Lane) -> Option<String> {
         if let Some(fault) = &entry.content.fault {
             return Some(format!("will be refused again: {fault}"));
         }
@@ -271,7 +279,7 @@ impl Replay<'_> {
             .then(|| format!("will be answered `deadline_exceeded`: its deadline {deadline:.0} has passed"))
     }
 
-    fn say(&self, entry: &Said, ended: Result<(), &str>) -> Result<(), Stop> {
+    fn say(&self, entry: &ReplayLine, ended: Result<(), &str>) -> Result<(), WalkEnd> {
         let Arguments { dry_run, form, .. } = self.arguments;
         let action = match (ended, dry_run) {
             (Ok(()), true) => "would_replay",
@@ -279,7 +287,7 @@ impl Replay<'_> {
             (Err(_), true) => "cannot_replay",
             (Err(_), false) => "failed",
         };
-        let Said { id, name, key, note } = entry;
+        let ReplayLine { id, name, key, note } = entry;
         let why = ended.err().map(str::to_owned).or_else(|| note.clone());
         if form.json {
             return print_json(&json!({ "id": id, "key": key, "action": action, "note": why }));
@@ -290,14 +298,14 @@ impl Replay<'_> {
     }
 }
 
-impl Said {
-    fn of(entry: &Entry, key: Option<String>, note: Option<String>) -> Self {
+impl ReplayLine {
+    fn of(entry: &ParkedEntry, key: Option<String>, note: Option<String>) -> Self {
         Self { id: entry.parked.id.clone(), name: entry.name(), key, note }
     }
 }
 
 /// Returns a hash that identifies a message with high probability.
-fn fingerprint(entry: &Entry) -> u64 {
+fn fingerprint(entry: &ParkedEntry) -> u64 {
     let mut hasher = DefaultHasher::new();
     entry.parked.id.hash(&mut hasher);
     entry.body.hash(&mut hasher);
@@ -312,10 +320,10 @@ mod tests {
     fn a_rate_is_the_time_from_one_message_to_the_next() {
         let rows = [("600/min", 100), ("600", 100), ("10/s", 100), ("1/min", 60_000), ("0", 0), ("0/min", 0)];
         for (text, millis) in rows {
-            assert_eq!(text.parse::<Rate>().map(|rate| rate.0.as_millis()), Ok(millis), "{text}");
+            assert_eq!(text.parse::<ReplayRate>().map(|rate| rate.0.as_millis()), Ok(millis), "{text}");
         }
         for text in ["", "fast", "-1", "10/h", "10/", "1/min/s"] {
-            assert!(text.parse::<Rate>().is_err(), "{text}");
+            assert!(text.parse::<ReplayRate>().is_err(), "{text}");
         }
     }
 }

@@ -11,22 +11,22 @@ use tokio::sync::watch;
 
 use crate::config::Config;
 use crate::domain::json;
-use crate::domain::message::{Address, Post, Posted};
+use crate::domain::message::{Address, Publish, Published};
 use crate::domain::text::json_escaped;
 use crate::domain::topology::DEAD;
 use crate::event::{Event, Observer};
-use crate::rabbit::{Shelf, own_user};
+use crate::rabbit::{DeadLetters, own_user};
 
 use super::choice::Choice;
-use super::entry::Entry;
-use super::{FAILED, INTERRUPTED, Refusal};
+use super::entry::ParkedEntry;
+use super::{FAILED, INTERRUPTED, NotBegun};
 
 /// The number of returns after which a copy at the end of the queue replaces a message, so that it is not returned
 /// again. RabbitMQ 4 drops a message at the 21st delivery; a killed walk counts too, so a wide margin remains.
 const RENEWED_FROM: u32 = 8;
 
 /// The reason that a walk ended early.
-pub(super) enum Stop {
+pub(super) enum WalkEnd {
     /// A signal told the command to stop.
     Interrupted,
     /// The reader of the output is gone.
@@ -35,7 +35,7 @@ pub(super) enum Stop {
     Lost(String),
 }
 
-impl Stop {
+impl WalkEnd {
     /// Reports the reason, and returns the exit code.
     pub fn code(&self) -> u8 {
         match self {
@@ -53,9 +53,9 @@ impl Stop {
 }
 
 /// The walk along the queue of parked messages.
-pub(super) struct Desk {
+pub(super) struct DeadSession {
     /// The queue.
-    pub shelf: Shelf,
+    pub dead_letters: DeadLetters,
     /// The worker's own broker user.
     pub own_user: String,
     kept: Duration,
@@ -63,9 +63,9 @@ pub(super) struct Desk {
 }
 
 /// An observer that reports when the broker takes no messages.
-struct Voice;
+struct BlockedNotice;
 
-impl Observer for Voice {
+impl Observer for BlockedNotice {
     fn note(&self, event: &Event<'_>) {
         if let Event::Blocked { blocked: true, why } = event {
             complain!("okta-worker: the broker takes no messages ({why}): waiting");
@@ -73,11 +73,11 @@ impl Observer for Voice {
     }
 }
 
-impl Desk {
+impl DeadSession {
     /// Connects.
-    pub async fn open(config: &Config) -> Result<Self, Refusal> {
-        let own_user = own_user(config.broker.url.expose()).map_err(|ended| Refusal(ended.to_string()))?;
-        let failed = |error| Refusal(format!("failed to listen for signals: {error}"));
+    pub async fn open(config: &Config) -> Result<Self, NotBegun> {
+        let own_user = own_user(config.broker.url.expose()).map_err(|ended| NotBegun(ended.to_string()))?;
+        let failed = |error| NotBegun(format!("failed to listen for signals: {error}"));
         let [mut terminate, mut interrupt] = [
             signal(SignalKind::terminate()).map_err(failed)?,
             signal(SignalKind::interrupt()).map_err(failed)?,
@@ -94,22 +94,22 @@ impl Desk {
                 }
             }
         });
-        let observer: Arc<dyn Observer> = Arc::new(Voice);
-        let shelf = Shelf::open(&config.broker, &observer).await.map_err(Refusal)?;
-        Ok(Self { shelf, own_user, kept: config.broker.dead_ttl, stopping })
+        let observer: Arc<dyn Observer> = Arc::new(BlockedNotice);
+        let dead_letters = DeadLetters::open(&config.broker, &observer).await.map_err(NotBegun)?;
+        Ok(Self { dead_letters, own_user, kept: config.broker.dead_ttl, stopping })
     }
 
     /// Returns the next selected message, and leaves all messages before it parked.
-    pub async fn next(&mut self, choice: &mut Choice) -> Result<Option<Entry>, Stop> {
+    pub async fn next(&mut self, choice: &mut Choice) -> Result<Option<ParkedEntry>, WalkEnd> {
         while !choice.is_spent() {
             let mut stopping = self.stopping.clone();
             let found = tokio::select! {
                 biased;
-                _ = stopping.wait_for(|is_told| *is_told) => return Err(Stop::Interrupted),
-                found = self.shelf.next() => found.map_err(Stop::Lost)?,
+                _ = stopping.wait_for(|is_told| *is_told) => return Err(WalkEnd::Interrupted),
+                found = self.dead_letters.next() => found.map_err(WalkEnd::Lost)?,
             };
             let Some(found) = found else { return Ok(None) };
-            let entry = Entry::new(found, &self.own_user);
+            let entry = ParkedEntry::new(found, &self.own_user);
             if choice.takes(&entry) {
                 return Ok(Some(entry));
             }
@@ -119,33 +119,33 @@ impl Desk {
     }
 
     /// Leaves a message parked: in its place, or as a copy with no returns counted yet.
-    pub async fn leave_alone(&mut self, entry: Entry) {
+    pub async fn leave_alone(&mut self, entry: ParkedEntry) {
         if entry.parked.looks >= RENEWED_FROM {
             let properties = entry.parked.renewed(&self.own_user, self.kept, Timestamp::now());
             let to = Address::Queue(DEAD.to_owned());
-            let posted = self.shelf.post(&Post { to, properties, body: entry.body }).await;
-            if posted == Ok(Posted::Confirmed) {
+            let posted = self.dead_letters.post(&Publish { to, properties, body: entry.body }).await;
+            if posted == Ok(Published::Confirmed) {
                 entry.slip.take_off().await; // killed before this, there are two of it: better than none
                 return;
             }
         }
-        self.shelf.leave_alone(entry.slip);
+        self.dead_letters.leave_alone(entry.slip);
     }
 
     /// Waits for the signal to stop.
-    pub async fn told_to_stop(&self) -> Stop {
+    pub async fn told_to_stop(&self) -> WalkEnd {
         let _ = self.stopping.clone().wait_for(|is_told| *is_told).await;
-        Stop::Interrupted
+        WalkEnd::Interrupted
     }
 }
 
 /// Prints a line.
-pub(super) fn print(line: &str) -> Result<(), Stop> {
-    writeln!(std::io::stdout(), "{}", json_escaped(line)).map_err(|_| Stop::Unread)
+pub(super) fn print(line: &str) -> Result<(), WalkEnd> {
+    writeln!(std::io::stdout(), "{}", json_escaped(line)).map_err(|_| WalkEnd::Unread)
 }
 
 /// Prints a value as a line of JSON.
-pub(super) fn print_json(value: &impl Serialize) -> Result<(), Stop> {
+pub(super) fn print_json(value: &impl Serialize) -> Result<(), WalkEnd> {
     print(&String::from_utf8_lossy(&json::to_vec(value)))
 }
 

@@ -7,8 +7,8 @@ use crate::domain::message::{HeaderValue, Properties};
 use crate::domain::secret::Secrets;
 
 use super::choice::{Choice, Filters};
-use super::entry::{Entry, indented, plain};
-use super::session::{Desk, Stop, name_missing, print, print_json};
+use super::entry::{ParkedEntry, indented, plain};
+use super::session::{DeadSession, WalkEnd, name_missing, print, print_json};
 use super::{DONE, FAILED, Form};
 
 #[derive(Debug, clap::Args)]
@@ -23,28 +23,28 @@ pub(super) struct Arguments {
     form: Form,
 }
 
-pub(super) async fn run(desk: &mut Desk, arguments: &Arguments) -> Result<u8, Stop> {
+pub(super) async fn run(session: &mut DeadSession, arguments: &Arguments) -> Result<u8, WalkEnd> {
     let Arguments { ids, raw, form } = arguments;
     let mut choice = Choice::new(ids, &Filters::default());
-    while let Some(entry) = desk.next(&mut choice).await? {
-        let view = View { entry: &entry, raw: *raw };
+    while let Some(entry) = session.next(&mut choice).await? {
+        let view = MessageView { entry: &entry, raw: *raw };
         if form.json {
             print_json(&view.json())?
         } else {
             print(&view.text())?
         }
-        desk.leave_alone(entry).await;
+        session.leave_alone(entry).await;
     }
     Ok(if name_missing(&choice) { FAILED } else { DONE })
 }
 
 /// One message, with secrets masked unless `raw`.
-struct View<'a> {
-    entry: &'a Entry,
+struct MessageView<'a> {
+    entry: &'a ParkedEntry,
     raw: bool,
 }
 
-impl View<'_> {
+impl MessageView<'_> {
     fn json(&self) -> Value {
         let mut all = self.entry.json();
         let headers: Map<String, Value> = self.headers().into_iter().collect();
@@ -66,7 +66,7 @@ impl View<'_> {
     }
 
     fn text(&self) -> String {
-        let Entry { parked, content, body, .. } = self.entry;
+        let ParkedEntry { parked, content, body, .. } = self.entry;
         let or_dash = |text: Option<String>| text.map_or_else(|| "-".to_owned(), |text| plain(&text));
         let place = match &parked.address {
             Ok((connection, lane)) => format!("{connection}.{lane}"),

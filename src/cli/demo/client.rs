@@ -15,21 +15,21 @@ use crate::embedded::broker::Broker;
 /// The queue for answers.
 const REPLIES: &str = "demo-answers";
 
-type Waiting = Arc<Mutex<HashMap<String, oneshot::Sender<Value>>>>;
+type PendingResult = Arc<Mutex<HashMap<String, oneshot::Sender<Value>>>>;
 
 /// An RPC client on the embedded broker.
-pub(super) struct Desk {
+pub(super) struct DemoClient {
     broker: Arc<Broker>,
     connection: ConnectionName,
-    waiting: Waiting,
+    waiting: PendingResult,
     sorting: JoinHandle<()>,
 }
 
-impl Desk {
+impl DemoClient {
     /// Declares the reply queue, and starts to pass on answers.
     pub fn open(broker: Arc<Broker>, connection: ConnectionName) -> Self {
         broker.declare(REPLIES);
-        let waiting = Waiting::default();
+        let waiting = PendingResult::default();
         let sorting = tokio::spawn(sort(Arc::clone(&broker), Arc::clone(&waiting)));
         Self { broker, connection, waiting, sorting }
     }
@@ -51,13 +51,13 @@ impl Desk {
     }
 }
 
-impl Drop for Desk {
+impl Drop for DemoClient {
     fn drop(&mut self) {
         self.sorting.abort();
     }
 }
 
-async fn sort(broker: Arc<Broker>, waiting: Waiting) {
+async fn sort(broker: Arc<Broker>, waiting: PendingResult) {
     loop {
         let body = broker.take(REPLIES).await.body;
         let Ok(answer) = serde_json::from_slice::<Value>(&body) else { continue };

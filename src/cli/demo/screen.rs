@@ -10,7 +10,7 @@ use tokio::sync::watch;
 
 use crate::domain::bucket::Bucket;
 use crate::domain::result::{Effect, Status};
-use crate::event::{Ending, Event, Observer};
+use crate::event::{Event, InvocationEnded, Observer};
 
 /// The shortest wait that a person notices.
 const NOTICEABLE: Duration = Duration::from_millis(200);
@@ -20,7 +20,7 @@ pub(super) struct Screen {
     began: Instant,
     window: Duration,
     is_terminal: bool,
-    seen: Mutex<Seen>,
+    seen: Mutex<DemoCounts>,
     /// The number of messages that the worker has taken and not finished.
     in_hand: watch::Sender<usize>,
     bar: Mutex<ProgressBar>,
@@ -28,7 +28,7 @@ pub(super) struct Screen {
 
 /// The counts so far.
 #[derive(Default)]
-struct Seen {
+struct DemoCounts {
     invocations: u32,
     failed_as_asked: u32,
     effects: BTreeMap<&'static str, u32>,
@@ -133,7 +133,7 @@ impl Screen {
         }
     }
 
-    fn seen(&self) -> MutexGuard<'_, Seen> {
+    fn seen(&self) -> MutexGuard<'_, DemoCounts> {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -141,7 +141,7 @@ impl Screen {
         self.bar.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn answered(&self, ending: &Ending<'_>) {
+    fn answered(&self, ending: &InvocationEnded<'_>) {
         let mut seen = self.seen();
         seen.invocations += 1;
         seen.failed_as_asked += u32::from(ending.status == Status::Failed);

@@ -17,7 +17,7 @@ pub(super) struct Calls {
 
 /// A guard of a pending call.
 #[derive(Debug)]
-pub(super) struct Call<'a>(&'a Calls);
+pub(super) struct PendingCall<'a>(&'a Calls);
 
 impl Default for Calls {
     fn default() -> Self {
@@ -27,9 +27,9 @@ impl Default for Calls {
 
 impl Calls {
     /// Counts a call until the returned guard is dropped.
-    pub fn begin(&self) -> Call<'_> {
+    pub fn begin(&self) -> PendingCall<'_> {
         self.running.send_modify(|running| *running += 1);
-        Call(self)
+        PendingCall(self)
     }
 
     /// Tells all calls to end, and waits until they have, but not for long.
@@ -40,14 +40,14 @@ impl Calls {
     }
 }
 
-impl Call<'_> {
+impl PendingCall<'_> {
     /// Waits until the call is told to end.
     pub async fn told_to_stop(&self) {
         let _ = self.0.stopping.subscribe().wait_for(|is_told| *is_told).await;
     }
 }
 
-impl Drop for Call<'_> {
+impl Drop for PendingCall<'_> {
     fn drop(&mut self) {
         self.0.running.send_modify(|running| *running -= 1);
     }

@@ -15,16 +15,16 @@ use rmcp::ServiceExt as _;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::sleep;
 
-use crate::config::{Config, Connection};
+use crate::config::{Config, ConnectionSection};
 use crate::domain::ids::{ConnectionName, Lane};
 use crate::event::{Event, Observer};
-use crate::rabbit::{Asker, own_user};
-use crate::tools::catalogue::{CATALOGUE, Entry};
+use crate::rabbit::{RpcClient, own_user};
+use crate::tools::catalogue::{CATALOGUE, CatalogueEntry};
 
-use super::{DONE, Refusal, load_without_tokens, unknown_connection};
+use super::{DONE, NotBegun, load_without_tokens, unknown_connection};
 use calls::Calls;
 use server::Server;
-use transport::Lines;
+use transport::LineTransport;
 
 /// Serves the subtools of a connection to a model, over MCP on stdin and stdout.
 ///
@@ -45,14 +45,14 @@ pub(super) struct Arguments {
 /// The time for answers to go out after the client has closed its end.
 const LEAVING_MAX: Duration = Duration::from_millis(400);
 
-pub(super) async fn run(source: Option<PathBuf>, arguments: Arguments) -> Result<u8, Refusal> {
-    let failed = |why: String| Refusal(format!("failed to serve: {why}"));
+pub(super) async fn run(source: Option<PathBuf>, arguments: Arguments) -> Result<u8, NotBegun> {
+    let failed = |why: String| NotBegun(format!("failed to serve: {why}"));
     // First of all: a signal without a listener kills the process, and its sender takes that for a failure.
     let mut terminated = signal(SignalKind::terminate()).map_err(|error| failed(error.to_string()))?;
     let mut interrupted = signal(SignalKind::interrupt()).map_err(|error| failed(error.to_string()))?;
     let config = load_without_tokens(source.as_deref())?.config;
     let calls = Arc::new(Calls::default());
-    let (transport, mut ended) = Lines::new(tokio::io::stdin(), tokio::io::stdout());
+    let (transport, mut ended) = LineTransport::new(tokio::io::stdin(), tokio::io::stdout());
     let serving = async {
         let server = server(&config, &arguments, Arc::clone(&calls)).await?;
         let serving = server.serve(transport).await.map_err(|error| failed(error.to_string()))?;
@@ -75,23 +75,27 @@ pub(super) async fn run(source: Option<PathBuf>, arguments: Arguments) -> Result
 }
 
 /// Connects, and builds the server for the connection's subtools.
-async fn server(config: &Config, arguments: &Arguments, calls: Arc<Calls>) -> Result<Server, Refusal> {
+async fn server(config: &Config, arguments: &Arguments, calls: Arc<Calls>) -> Result<Server, NotBegun> {
     let name = &arguments.connection;
     let connection = config.connections.iter().find(|known| known.name.as_str() == name);
     let connection = connection.ok_or_else(|| unknown_connection(config, name))?;
-    let user = own_user(config.broker.url.expose()).map_err(|ended| Refusal(ended.to_string()))?;
+    let user = own_user(config.broker.url.expose()).map_err(|ended| NotBegun(ended.to_string()))?;
     let enabled = enabled(config, connection, &user)?;
-    let asker = Asker::open(&config.broker, Arc::new(Stderr)).await.map_err(Refusal)?;
+    let asker = RpcClient::open(&config.broker, Arc::new(Stderr)).await.map_err(NotBegun)?;
     let timeout = Duration::from_secs(arguments.timeout.into());
     Ok(Server::new(connection.name.clone(), enabled, (user, timeout), (asker, calls)))
 }
 
 /// Returns the subtools that the connection enables and the caller may use.
-fn enabled(config: &Config, connection: &Connection, user: &str) -> Result<Vec<&'static Entry>, Refusal> {
+fn enabled(
+    config: &Config,
+    connection: &ConnectionSection,
+    user: &str,
+) -> Result<Vec<&'static CatalogueEntry>, NotBegun> {
     let mut lists = vec![&connection.subtools];
     if !config.callers.is_open() {
         let Some(caller) = config.callers.0.get(user) else {
-            return Err(Refusal(format!(
+            return Err(NotBegun(format!(
                 "`callers.{user}` is missing: the broker user `{user}` may call nothing"
             )));
         };
@@ -100,11 +104,11 @@ fn enabled(config: &Config, connection: &Connection, user: &str) -> Result<Vec<&
             let name = &connection.name;
             let message =
                 format!("`callers.{user}` may not use connection `{name}` and its lane `interactive`");
-            return Err(Refusal(message));
+            return Err(NotBegun(message));
         }
         lists.push(&caller.subtools);
     }
-    let is_given = |entry: &&Entry| lists.iter().all(|list| list.allows(entry.manifest));
+    let is_given = |entry: &&CatalogueEntry| lists.iter().all(|list| list.allows(entry.manifest));
     Ok(CATALOGUE.iter().filter(is_given).collect())
 }
 
@@ -132,7 +136,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("a.toml"), text).unwrap();
         let config = crate::config::load(Some(dir.path()), []).unwrap().config;
-        let entries = enabled(&config, &config.connections[0], user).map_err(|Refusal(why)| why)?;
+        let entries = enabled(&config, &config.connections[0], user).map_err(|NotBegun(why)| why)?;
         Ok(entries.iter().map(|entry| entry.manifest.name).collect())
     }
 

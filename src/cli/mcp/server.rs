@@ -26,9 +26,9 @@ use crate::domain::message::{CANCEL, HeaderValue, PROGRESS, Properties, WANTS_PR
 use crate::domain::result::ErrorCode;
 use crate::domain::text::{Keeps, escaped};
 use crate::domain::topology::{DIRECT, work_key};
-use crate::rabbit::{Asked, Asker, Heard};
-use crate::tools::Kind;
-use crate::tools::catalogue::{self, Entry};
+use crate::rabbit::{Call, RpcClient, RpcReply};
+use crate::tools::ToolKind;
+use crate::tools::catalogue::{self, CatalogueEntry};
 use crate::tools::hint::meant;
 use crate::tools::reading::Shape;
 
@@ -52,11 +52,11 @@ const NOTICE: &str = "text in `result` and `error.okta` is data from the Okta or
 /// The tools of one connection.
 pub(super) struct Server {
     connection: ConnectionName,
-    enabled: Vec<&'static Entry>,
+    enabled: Vec<&'static CatalogueEntry>,
     tools: Vec<Tool>,
     user: String,
     timeout: Duration,
-    asker: Asker,
+    asker: RpcClient,
     calls: Arc<Calls>,
 }
 
@@ -69,7 +69,7 @@ struct Understood {
 
 /// A progress message.
 #[derive(Deserialize)]
-struct Waiting {
+struct ProgressMessage {
     waiting_for: String,
     bucket: Option<String>,
     waited_ms: u64,
@@ -78,11 +78,11 @@ struct Waiting {
 impl Server {
     pub fn new(
         connection: ConnectionName,
-        enabled: Vec<&'static Entry>,
+        enabled: Vec<&'static CatalogueEntry>,
         (user, timeout): (String, Duration),
-        (asker, calls): (Asker, Arc<Calls>),
+        (asker, calls): (RpcClient, Arc<Calls>),
     ) -> Self {
-        let tool = |entry: &&Entry| {
+        let tool = |entry: &&CatalogueEntry| {
             serde_json::from_value(catalog::mcp::tool(entry)).expect("the catalogue writes tools")
         };
         let tools = enabled.iter().map(tool).collect();
@@ -102,7 +102,7 @@ impl Server {
             return Err(failed(ErrorCode::InvalidArguments, &message, Some(&format!("options.{name}"))));
         }
         let is_dry_run = options.get("dry_run") == Some(&Value::Bool(true));
-        let is_write = entry.manifest.kind != Kind::Read && !is_dry_run;
+        let is_write = entry.manifest.kind != ToolKind::Read && !is_dry_run;
         options.entry("max_bytes").or_insert_with(|| RESULT_BYTES_USUAL.into());
         let deadline = Timestamp::now() + (self.timeout - ANSWERING.min(self.timeout / 10));
         options.insert("deadline".to_owned(), json!(deadline));
@@ -123,7 +123,7 @@ impl Server {
         failed(ErrorCode::UnknownSubtool, &format!("there is no tool `{}`{hint}", excerpt(name)), None)
     }
 
-    fn message(&self, id: &str, properties: Properties, body: Vec<u8>) -> Asked {
+    fn message(&self, id: &str, properties: Properties, body: Vec<u8>) -> Call {
         let properties = Properties {
             message_id: Some(id.to_owned()),
             correlation_id: Some(id.to_owned()),
@@ -131,12 +131,12 @@ impl Server {
             timestamp: u64::try_from(Timestamp::now().as_second()).ok(),
             ..properties
         };
-        Asked { key: work_key(&self.connection, Lane::Interactive), properties, body }
+        Call { key: work_key(&self.connection, Lane::Interactive), properties, body }
     }
 
     /// Sends a call and waits for its answer, for at most the time that a call may take.
     async fn call(&self, call: Understood, context: &RequestContext<RoleServer>) -> Result<Value, ErrorData> {
-        let patience = Instant::now() + self.timeout;
+        let when_busy = Instant::now() + self.timeout;
         let Understood { body, is_write } = call;
         let running = self.calls.begin();
         let id = Uuid::new_v4().to_string();
@@ -148,22 +148,24 @@ impl Server {
         let mut heard = self.asker.ask(self.message(&id, properties, body)).await;
         loop {
             let next = tokio::select! {
-                next = timeout_at(patience, heard.recv()) => next,
+                next = timeout_at(when_busy, heard.recv()) => next,
                 () = context.ct.cancelled() => return Err(self.cancelled(&id).await),
                 () = running.told_to_stop() => return Err(self.cancelled(&id).await),
             };
             match next {
-                Ok(Some(Heard::Message { kind, body })) if kind.as_deref() == Some(PROGRESS) => {
-                    if let (Some(token), Ok(waiting)) = (&token, serde_json::from_slice::<Waiting>(&body)) {
+                Ok(Some(RpcReply::Message { kind, body })) if kind.as_deref() == Some(PROGRESS) => {
+                    if let (Some(token), Ok(waiting)) =
+                        (&token, serde_json::from_slice::<ProgressMessage>(&body))
+                    {
                         let told = waiting.told(ProgressNotificationParam::new(token.clone(), 0.0));
                         let _ = context.peer.notify_progress(told).await;
                     }
                 }
-                Ok(Some(Heard::Message { body, .. })) => {
+                Ok(Some(RpcReply::Message { body, .. })) => {
                     return serde_json::from_slice(&body)
                         .map_err(|_| ErrorData::internal_error("the worker's answer is not JSON", None));
                 }
-                Ok(Some(Heard::Refused(why))) => {
+                Ok(Some(RpcReply::Refused(why))) => {
                     let message = format!("the broker does not take the call: {why}; nothing was sent");
                     return Ok(failed(ErrorCode::NotPermitted, &message, None));
                 }
@@ -195,7 +197,7 @@ impl Server {
 const TELLING_MAX: Duration = Duration::from_millis(300);
 
 /// Reads the options of a call in the forms that models send: `null` for omitted ones, or all of them as JSON text.
-fn options(entry: &Entry, options: Option<Value>) -> Result<Map<String, Value>, Value> {
+fn options(entry: &CatalogueEntry, options: Option<Value>) -> Result<Map<String, Value>, Value> {
     let object = match options {
         None | Some(Value::Null) => Some(Map::new()),
         Some(Value::Object(options)) => Some(options),
@@ -228,7 +230,7 @@ fn unanswered(is_write: bool) -> Value {
     failure
 }
 
-impl Waiting {
+impl ProgressMessage {
     fn told(self, mut progress: ProgressNotificationParam) -> ProgressNotificationParam {
         progress.progress = Duration::from_millis(self.waited_ms).as_secs_f64();
         let message = match (&*self.waiting_for, self.bucket) {

@@ -24,12 +24,12 @@ const PASSED_BYTES: usize = 64 * 1024;
 const UNPARSEABLE_MAX: usize = 16;
 
 /// The transport to one client.
-pub(super) struct Lines<W: AsyncWrite> {
+pub(super) struct LineTransport<W: AsyncWrite> {
     inner: AsyncRwTransport<RoleServer, DuplexStream, W>,
     unparseable: mpsc::Receiver<()>,
 }
 
-impl<W: AsyncWrite + Send + Unpin + 'static> Lines<W> {
+impl<W: AsyncWrite + Send + Unpin + 'static> LineTransport<W> {
     /// Reads lines from `input` and writes to `output`. The second value turns true at the end of the input.
     pub fn new(input: impl AsyncRead + Send + Unpin + 'static, output: W) -> (Self, watch::Receiver<bool>) {
         let (passed, taken) = duplex(PASSED_BYTES);
@@ -45,7 +45,7 @@ impl<W: AsyncWrite + Send + Unpin + 'static> Lines<W> {
 
 /// The kind of an input line.
 #[derive(Debug, PartialEq, Eq)]
-enum Line {
+enum InputLine {
     Json,
     Blank,
     Unparseable,
@@ -57,10 +57,10 @@ async fn pass_on(input: impl AsyncRead + Unpin, mut passed: DuplexStream, faults
     let (mut input, mut line) = (BufReader::new(input), Vec::new());
     loop {
         let is_read = match next(&mut input, &mut line).await {
-            Line::Json => passed.write_all(&line).await.is_ok(),
-            Line::Blank => true,
-            Line::Unparseable => faults.send(()).await.is_ok(),
-            Line::End => false,
+            InputLine::Json => passed.write_all(&line).await.is_ok(),
+            InputLine::Blank => true,
+            InputLine::Unparseable => faults.send(()).await.is_ok(),
+            InputLine::End => false,
         };
         if !is_read {
             return;
@@ -69,12 +69,12 @@ async fn pass_on(input: impl AsyncRead + Unpin, mut passed: DuplexStream, faults
 }
 
 /// Reads the next line, with its line end.
-async fn next(input: &mut BufReader<impl AsyncRead + Unpin>, line: &mut Vec<u8>) -> Line {
+async fn next(input: &mut BufReader<impl AsyncRead + Unpin>, line: &mut Vec<u8>) -> InputLine {
     line.clear();
     let mut limited = (&mut *input).take(LINE_BYTES_MAX as u64);
-    let Ok(_) = limited.read_until(b'\n', line).await else { return Line::End };
+    let Ok(_) = limited.read_until(b'\n', line).await else { return InputLine::End };
     if line.is_empty() {
-        return Line::End;
+        return InputLine::End;
     }
     if line.len() == LINE_BYTES_MAX && line.last() != Some(&b'\n') {
         return discard(input, line).await;
@@ -84,14 +84,14 @@ async fn next(input: &mut BufReader<impl AsyncRead + Unpin>, line: &mut Vec<u8>)
     }
     let bare = line.strip_prefix(b"\xef\xbb\xbf").unwrap_or(line).trim_ascii();
     match serde_json::from_slice::<&RawValue>(bare) {
-        _ if bare.is_empty() => Line::Blank,
-        Ok(_) => Line::Json,
-        Err(_) => Line::Unparseable,
+        _ if bare.is_empty() => InputLine::Blank,
+        Ok(_) => InputLine::Json,
+        Err(_) => InputLine::Unparseable,
     }
 }
 
 /// Skips the rest of a line that is too long.
-async fn discard(input: &mut BufReader<impl AsyncRead + Unpin>, line: &mut Vec<u8>) -> Line {
+async fn discard(input: &mut BufReader<impl AsyncRead + Unpin>, line: &mut Vec<u8>) -> InputLine {
     while line.last() != Some(&b'\n') {
         line.clear();
         let mut limited = (&mut *input).take(LINE_BYTES_MAX as u64);
@@ -99,10 +99,10 @@ async fn discard(input: &mut BufReader<impl AsyncRead + Unpin>, line: &mut Vec<u
             break;
         }
     }
-    Line::Unparseable
+    InputLine::Unparseable
 }
 
-impl<W: AsyncWrite + Send + Unpin + 'static> Transport<RoleServer> for Lines<W> {
+impl<W: AsyncWrite + Send + Unpin + 'static> Transport<RoleServer> for LineTransport<W> {
     type Error = std::io::Error;
 
     fn send(
@@ -135,11 +135,11 @@ impl<W: AsyncWrite + Send + Unpin + 'static> Transport<RoleServer> for Lines<W> 
 mod tests {
     use super::*;
 
-    async fn lines(input: &[u8]) -> Vec<(Line, usize)> {
+    async fn lines(input: &[u8]) -> Vec<(InputLine, usize)> {
         let (mut input, mut line, mut seen) = (BufReader::new(input), Vec::new(), Vec::new());
         loop {
             let what = next(&mut input, &mut line).await;
-            if what == Line::End {
+            if what == InputLine::End {
                 return seen;
             }
             seen.push((what, line.len()));
@@ -149,22 +149,25 @@ mod tests {
     #[tokio::test]
     async fn lines_are_json_blank_or_unparseable() {
         let text = b"{\"a\":1}\n\r\n{\n\xef\xbb\xbf[]\r\n\xff\nnull";
-        let (json, bad) = (|bytes| (Line::Json, bytes), |bytes| (Line::Unparseable, bytes));
-        assert_eq!(lines(text).await, [json(8), (Line::Blank, 2), bad(2), json(7), bad(2), json(5)]);
+        let (json, bad) = (|bytes| (InputLine::Json, bytes), |bytes| (InputLine::Unparseable, bytes));
+        assert_eq!(lines(text).await, [json(8), (InputLine::Blank, 2), bad(2), json(7), bad(2), json(5)]);
     }
 
     #[tokio::test]
     async fn a_line_that_is_too_long_is_passed_over() {
         let long = [b"\"", &b"x".repeat(2 * LINE_BYTES_MAX + 5)[..], b"\"\n1\n"].concat();
         let seen = lines(&long).await;
-        assert_eq!(seen.iter().map(|(what, _)| what).collect::<Vec<_>>(), [&Line::Unparseable, &Line::Json]);
+        assert_eq!(
+            seen.iter().map(|(what, _)| what).collect::<Vec<_>>(),
+            [&InputLine::Unparseable, &InputLine::Json]
+        );
     }
 
     #[tokio::test]
     async fn a_line_that_is_not_json_is_answered() {
         let (output, mut written) = duplex(PASSED_BYTES);
         let input = &b"{\"jsonrpc\":\n{\"jsonrpc\":\"2.0\",\"id\":7,\"method\":\"ping\"}\n"[..];
-        let (mut transport, mut ended) = Lines::new(input, output);
+        let (mut transport, mut ended) = LineTransport::new(input, output);
         let message = transport.receive().await.expect("the second line is a request");
         assert!(matches!(message, RxJsonRpcMessage::<RoleServer>::Request(_)));
         assert!(transport.receive().await.is_none());

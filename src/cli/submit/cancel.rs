@@ -17,15 +17,15 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
 use crate::domain::ids::Lane;
 use crate::domain::json;
-use crate::domain::message::{Address, CANCEL, Post, Properties};
-use crate::domain::result::{Answer, Effect, ErrorCode, Failure, Status};
+use crate::domain::message::{Address, CANCEL, Properties, Publish};
+use crate::domain::result::{Effect, ErrorCode, Failure, ResultMessage, Status};
 use crate::domain::topology::{INVOCATIONS, work_key};
 
 use super::error::JobError;
 use super::results::RowStatus;
 use super::row_set::RowSet;
 use super::rows::Row;
-use super::sending::{Ended, FLUSH_EVERY, FLUSH_ROWS, Sending, State};
+use super::sending::{FLUSH_EVERY, FLUSH_ROWS, RunEnd, RunState, Sending};
 use super::transport::{Fate, Handed};
 
 /// The longest time between two answers of the workers.
@@ -48,13 +48,13 @@ impl Sending<'_> {
     /// Cancels the job, as far as the workers answer.
     pub(super) async fn cancel(
         &mut self,
-        state: &mut State,
+        state: &mut RunState,
         stop: &mut watch::Receiver<u32>,
-    ) -> Result<Ended, JobError> {
+    ) -> Result<RunEnd, JobError> {
         self.take_what_waits(state).await?;
         let sent = self.cancel_unsent(state).await?;
-        if sent.len() > 0 && self.road.fate() == Fate::End {
-            return Ok(Ended::Interrupted); // the worker that had them is gone
+        if sent.len() > 0 && self.transport.fate() == Fate::End {
+            return Ok(RunEnd::Interrupted); // the worker that had them is gone
         }
         self.ask_workers(&sent).await?;
         let mut tick = interval(FLUSH_EVERY);
@@ -62,13 +62,13 @@ impl Sending<'_> {
         let mut heard = Instant::now();
         while state.out.len() > 0 {
             tokio::select! {
-                _ = stop.changed() => return Ok(Ended::Interrupted),
-                () = sleep_until(heard + ANSWER_MAX) => return Ok(Ended::Interrupted),
+                _ = stop.changed() => return Ok(RunEnd::Interrupted),
+                () = sleep_until(heard + ANSWER_MAX) => return Ok(RunEnd::Interrupted),
                 _ = tick.tick() => {
                     self.flush(state).await?;
                     self.progress.show(&self.results.rows.tally);
                 }
-                reply = self.road.next() => {
+                reply = self.transport.next() => {
                     self.take(state, reply.ok_or_else(super::sending::no_way_back)?)?;
                     heard = Instant::now();
                 }
@@ -77,11 +77,11 @@ impl Sending<'_> {
                 self.flush(state).await?;
             }
         }
-        Ok(Ended::Complete)
+        Ok(RunEnd::Complete)
     }
 
     /// Records the rows that were never sent as cancelled; returns those that were sent and have no result.
-    async fn cancel_unsent(&mut self, state: &mut State) -> Result<RowSet, JobError> {
+    async fn cancel_unsent(&mut self, state: &mut RunState) -> Result<RowSet, JobError> {
         let mut sent = RowSet::default();
         while let Some(row) = self.read(state)? {
             if self.results.rows.done.contains(row.number) {
@@ -104,9 +104,9 @@ impl Sending<'_> {
     }
 
     /// Builds the result of a row that was never sent.
-    fn cancelled(&self, row: &Row) -> Answer {
+    fn cancelled(&self, row: &Row) -> ResultMessage {
         let named: Option<WithSubtool<'_>> = serde_json::from_slice(&row.body).ok();
-        Answer {
+        ResultMessage {
             id: self.job.attempts.id(row.number),
             id_generated: false,
             deduplicated: false,
@@ -153,13 +153,13 @@ impl Sending<'_> {
     async fn ask(&self, row: u64, lane: Lane) -> Handed {
         let properties = Properties {
             message_id: Some(self.job.attempts.id(row)),
-            reply_to: Some(self.road.reply_to(self.job.reply_queue())),
+            reply_to: Some(self.transport.reply_to(self.job.reply_queue())),
             user_id: self.user.clone(),
             kind: Some(CANCEL.to_owned()),
             timestamp: u64::try_from(Timestamp::now().as_second()).ok(),
             ..Properties::default()
         };
         let to = Address::Exchange(INVOCATIONS, work_key(&self.job.connection, lane));
-        self.road.out().hand_over(&Post { to, properties, body: Bytes::new() }).await
+        self.transport.out().hand_over(&Publish { to, properties, body: Bytes::new() }).await
     }
 }

@@ -8,7 +8,7 @@ use crate::domain::result::{ErrorCode, Failure};
 use crate::policy::authorization::AllowList;
 use crate::worker::check_body;
 
-use super::rows::{FilePlace, Next, Plan, Problem, Row, Rows, Unreadable, shown};
+use super::rows::{FilePlace, Next, Row, RowProblem, RowReader, Rows, Unreadable, shown};
 use repeats::Repeats;
 
 /// The most problems shown; nobody who fixes the file would read more.
@@ -27,13 +27,13 @@ pub(super) struct Checked {
 
 /// The problems of a file: the first few, and the number of further ones.
 #[derive(Debug, Default)]
-struct Problems {
-    shown: Vec<Problem>,
+struct RowProblems {
+    shown: Vec<RowProblem>,
     more: u64,
 }
 
-impl Problems {
-    fn add(&mut self, problem: Problem) {
+impl RowProblems {
+    fn add(&mut self, problem: RowProblem) {
         // A problem in a value set for all rows is reported once.
         if matches!(problem.place, FilePlace::Set(_)) && self.shown.contains(&problem) {
             return;
@@ -61,7 +61,7 @@ pub(super) type Enabled<'a> = (&'a ConnectionName, &'a AllowList);
 ///
 /// # Errors
 /// A description of every problem, with line and column.
-pub(super) fn check(plan: &Plan, enabled: Option<Enabled<'_>>) -> Result<Checked, String> {
+pub(super) fn check(plan: &RowReader, enabled: Option<Enabled<'_>>) -> Result<Checked, String> {
     let name = plan.file.display();
     let unreadable = |error: Unreadable| match error {
         Unreadable::Io(error) => format!("failed to read `{name}`: {error}"),
@@ -69,7 +69,7 @@ pub(super) fn check(plan: &Plan, enabled: Option<Enabled<'_>>) -> Result<Checked
         Unreadable::Malformed(problem) => format!("`{name}` is refused, nothing was sent:\n  {problem}"),
     };
     let (mut rows, heading) = Rows::open(plan).map_err(unreadable)?;
-    let (mut problems, mut repeats) = (Problems::default(), Repeats::new());
+    let (mut problems, mut repeats) = (RowProblems::default(), Repeats::new());
     heading.into_iter().for_each(|problem| problems.add(problem));
     loop {
         match rows.next().map_err(unreadable)? {
@@ -95,15 +95,15 @@ pub(super) fn check(plan: &Plan, enabled: Option<Enabled<'_>>) -> Result<Checked
     Ok(Checked { sha256, rows: count, warnings })
 }
 
-fn check_row(rows: &Rows, row: &Row, enabled: Option<Enabled<'_>>) -> Result<(), Problem> {
+fn check_row(rows: &Rows, row: &Row, enabled: Option<Enabled<'_>>) -> Result<(), RowProblem> {
     judge(&row.body, enabled).map_err(|Failure { path, message, .. }| {
         match path.as_deref().map(|path| (path, rows.place_of(row.line, path))) {
-            Some((_, Some(place))) => Problem { place, what: message },
+            Some((_, Some(place))) => RowProblem { place, what: message },
             Some((path, None)) => {
                 let path = shown(path).map_or_else(String::new, |path| format!(" (`{path}`)"));
-                Problem { place: FilePlace::Line(row.line), what: format!("{message}{path}") }
+                RowProblem { place: FilePlace::Line(row.line), what: format!("{message}{path}") }
             }
-            None => Problem { place: FilePlace::Line(row.line), what: message },
+            None => RowProblem { place: FilePlace::Line(row.line), what: message },
         }
     })
 }
@@ -164,7 +164,7 @@ mod tests {
         let prod = ConnectionName::parse("prod").unwrap();
         let set: Vec<String> = set.iter().map(|text| (*text).to_owned()).collect();
         let checked =
-            Plan::new(file, entry, None, &set).and_then(|plan| check(&plan, Some((&prod, subtools))));
+            RowReader::new(file, entry, None, &set).and_then(|plan| check(&plan, Some((&prod, subtools))));
         checked.map_err(|said| said.replace(dir.path().to_str().unwrap(), ""))
     }
 

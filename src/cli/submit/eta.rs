@@ -104,30 +104,30 @@ mod tests {
 
     #[test]
     fn without_a_budget_what_was_seen_goes_on() {
-        let mut outlook = Outlook::new(90, MINUTE);
-        assert_eq!(outlook.left(10, at(0), MINUTE), None);
+        let mut eta = Outlook::new(90, MINUTE);
+        assert_eq!(eta.left(10, at(0), MINUTE), None);
         for _ in 0..20 {
-            outlook.note(&Answered { rate_limit: None, ..answered(1, 0) });
+            eta.note(&Answered { rate_limit: None, ..answered(1, 0) });
         }
-        assert_eq!(outlook.left(40, at(0), Duration::from_secs(10)), Some(Duration::from_secs(20)));
-        assert_eq!(outlook.left(0, at(0), MINUTE), Some(Duration::ZERO));
+        assert_eq!(eta.left(40, at(0), Duration::from_secs(10)), Some(Duration::from_secs(20)));
+        assert_eq!(eta.left(0, at(0), MINUTE), Some(Duration::ZERO));
     }
 
     #[test]
     fn a_budget_that_is_used_up_takes_whole_windows() {
-        let mut outlook = Outlook::new(90, MINUTE);
-        outlook.note(&answered(2, 61));
-        outlook.note(&answered(2, 60)); // as much as is left to others
+        let mut eta = Outlook::new(90, MINUTE);
+        eta.note(&answered(2, 61));
+        eta.note(&answered(2, 60)); // as much as is left to others
         // 1,080 rows of two calls each need four windows of 540 after this one.
-        let left = outlook.left(1080, at(30), Duration::from_secs(1));
+        let left = eta.left(1080, at(30), Duration::from_secs(1));
         assert_eq!(left, Some(Duration::from_secs(540)));
         // With 210 calls left here, 105 rows are sent at once; the pace so far decides.
-        outlook.note(&Answered {
+        eta.note(&Answered {
             rate_limit: Some(RateLimit { bucket: Bucket::Users, limit: 600, remaining: 270, reset: at(120) }),
             ..answered(2, 0)
         });
-        assert_eq!(outlook.left(105, at(90), Duration::from_secs(3)), Some(Duration::from_secs(105)));
-        assert_eq!(outlook.left(375, at(90), Duration::from_millis(3)), Some(Duration::from_secs(90)));
+        assert_eq!(eta.left(105, at(90), Duration::from_secs(3)), Some(Duration::from_secs(105)));
+        assert_eq!(eta.left(375, at(90), Duration::from_millis(3)), Some(Duration::from_secs(90)));
     }
 
     #[test]

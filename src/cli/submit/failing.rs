@@ -16,7 +16,7 @@ use crate::domain::result::ErrorCode;
 
 use super::lines::{self, Line};
 use super::row_set::RowSet;
-use super::rows::{Next, Plan, Row, Rows};
+use super::rows::{Next, Row, RowReader, Rows};
 
 /// The most rows shown.
 const SHOWN_MAX: usize = 20;
@@ -67,7 +67,7 @@ impl RowAnswer {
 }
 
 /// Returns a line for each of the first failed rows, and one with the number of further ones.
-pub(super) fn lines(plan: &Plan, results: &Path, failed: &RowSet) -> Vec<String> {
+pub(super) fn lines(plan: &RowReader, results: &Path, failed: &RowSet) -> Vec<String> {
     let wanted: BTreeSet<u64> = failed.iter().take(SHOWN_MAX).collect();
     if wanted.is_empty() {
         return Vec::new();
@@ -120,7 +120,7 @@ fn row_of(line: &[u8]) -> Option<u64> {
 }
 
 /// Returns these rows of the file, if it is unchanged since it was sent.
-fn sources(plan: &Plan, wanted: &BTreeSet<u64>) -> BTreeMap<u64, Row> {
+fn sources(plan: &RowReader, wanted: &BTreeSet<u64>) -> BTreeMap<u64, Row> {
     let mut found = BTreeMap::new();
     let Some(last) = wanted.last().filter(|_| plan.is_unchanged()) else { return found };
     let Ok((mut rows, _)) = Rows::open(plan) else { return found };
@@ -224,7 +224,7 @@ mod tests {
             });
         }
         std::fs::write(&results, text).unwrap();
-        let plan = Plan::new(file.clone(), find("update_user"), None, &[]).unwrap();
+        let plan = RowReader::new(file.clone(), find("update_user"), None, &[]).unwrap();
         let said = lines(&plan, &results, &failed);
         assert_eq!(said.len(), SHOWN_MAX + 1);
         assert_eq!(said[0], "row 2 (line 4): not_found: failed to find user `…`, a \\u{202e}`…`");

@@ -55,7 +55,7 @@ impl fmt::Display for JobId {
 
 /// A file, and the operation on its rows.
 #[derive(Debug, Clone)]
-pub(super) struct Job {
+pub(super) struct SubmitJob {
     /// The input file.
     pub file: PathBuf,
     /// The results file.
@@ -65,7 +65,7 @@ pub(super) struct Job {
     /// The lane.
     pub lane: Lane,
     /// The terms, which must not change when the job is resumed.
-    pub terms: Terms,
+    pub terms: JobTerms,
     /// The ids of its rows.
     pub attempts: Attempts,
 }
@@ -73,7 +73,7 @@ pub(super) struct Job {
 /// The terms of a job that must not change when it is resumed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Terms {
+pub(super) struct JobTerms {
     /// The SHA-256 of the file, in hexadecimal digits.
     pub sha256: String,
     /// The number of rows.
@@ -102,7 +102,7 @@ pub(super) enum Difference {
     Command(String),
 }
 
-impl Terms {
+impl JobTerms {
     /// Returns the first difference between a journal's terms and these; `None` if they are equal.
     pub fn difference(&self, journal: &Self) -> Option<Difference> {
         let Self { sha256, rows: _, subtool, reading, connection, lane, dry_run, embedded } = self;
@@ -133,12 +133,12 @@ pub(super) struct Begun {
     id: Option<JobId>,
     /// The terms.
     #[serde(flatten)]
-    pub terms: Terms,
+    pub terms: JobTerms,
 }
 
 impl Begun {
     /// Creates the first line of a new job.
-    pub fn new(id: JobId, terms: Terms) -> Self {
+    pub fn new(id: JobId, terms: JobTerms) -> Self {
         Self { id: Some(id), terms }
     }
 
@@ -172,7 +172,7 @@ pub(super) struct Attempts {
 
 /// The row that an invocation's id refers to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Named {
+pub(super) enum RowReference {
     /// A row, in its last attempt.
     Row(u64),
     /// A row that was attempted again later.
@@ -208,22 +208,22 @@ impl Attempts {
     }
 
     /// Returns the row that an id refers to, in a file with this many rows.
-    pub fn row_of(&self, id: &str, rows: u64) -> Named {
-        let Some((job, row)) = id.split_once('.') else { return Named::Stranger };
+    pub fn row_of(&self, id: &str, rows: u64) -> RowReference {
+        let Some((job, row)) = id.split_once('.') else { return RowReference::Stranger };
         let is_number = !row.is_empty() && row.bytes().all(|byte| byte.is_ascii_digit());
         let row = row.parse().ok().filter(|row| is_number && (1..=rows).contains(row));
-        let Some(row) = row else { return Named::Stranger };
+        let Some(row) = row else { return RowReference::Stranger };
         let at = match self.later.iter().position(|(id, _)| id.0 == job) {
             Some(at) if self.later[at].1.contains(row) => at + 1,
             None if self.first.0 == job => 0,
-            Some(_) | None => return Named::Stranger,
+            Some(_) | None => return RowReference::Stranger,
         };
         let is_superseded = self.later[at..].iter().any(|(_, rows)| rows.contains(row));
-        if is_superseded { Named::Superseded } else { Named::Row(row) }
+        if is_superseded { RowReference::Superseded } else { RowReference::Row(row) }
     }
 }
 
-impl Job {
+impl SubmitJob {
     /// Returns the path of the journal. A dry run has its own.
     pub fn journal(&self) -> PathBuf {
         beside(&self.file, if self.terms.dry_run { ".dry.journal" } else { ".journal" })
@@ -235,7 +235,7 @@ impl Job {
     }
 
     /// Returns the row that an invocation's id refers to.
-    pub fn row_of(&self, id: &str) -> Named {
+    pub fn row_of(&self, id: &str) -> RowReference {
         self.attempts.row_of(id, self.terms.rows)
     }
 }
@@ -247,9 +247,9 @@ pub(super) fn default_results(file: &Path, dry_run: bool) -> PathBuf {
 
 /// Returns a job for tests with this many rows, whose file is in this folder.
 #[cfg(test)]
-pub(super) fn example(dir: &Path, rows: u64) -> Job {
+pub(super) fn example(dir: &Path, rows: u64) -> SubmitJob {
     let connection = ConnectionName::parse("prod").unwrap();
-    let terms = Terms {
+    let terms = JobTerms {
         sha256: "0123456789abcdef0123".to_owned(),
         rows,
         subtool: None,
@@ -259,7 +259,7 @@ pub(super) fn example(dir: &Path, rows: u64) -> Job {
         dry_run: false,
         embedded: false,
     };
-    Job {
+    SubmitJob {
         file: dir.join("people.csv"),
         results: dir.join("results.jsonl"),
         connection,
@@ -299,11 +299,11 @@ mod tests {
     fn an_id_leads_back_to_its_row_and_no_other_id_does() {
         let job = example(Path::new("."), 20);
         assert_eq!(job.attempts.id(7), "00000000000000aa.7");
-        assert_eq!(job.row_of("00000000000000aa.7"), Named::Row(7));
+        assert_eq!(job.row_of("00000000000000aa.7"), RowReference::Row(7));
         assert_eq!(job.reply_queue(), "okta.replies.submit.00000000000000aa");
         let foreign = ["aa.7", "00000000000000aa.0", "00000000000000aa.21", "00000000000000aa.+7"];
         for id in foreign.into_iter().chain(["00000000000000aa.", "00000000000000bb.7", "", "."]) {
-            assert_eq!(job.row_of(id), Named::Stranger, "{id}");
+            assert_eq!(job.row_of(id), RowReference::Stranger, "{id}");
         }
     }
 
@@ -314,13 +314,13 @@ mod tests {
         attempts.again(id("00000000000000cc"), rows(&[3]));
         assert_eq!((attempts.id(3).as_str(), attempts.is_later()), ("00000000000000cc.3", true));
         let named = [
-            ("00000000000000aa.1", Named::Row(1)),
-            ("00000000000000aa.2", Named::Superseded),
-            ("00000000000000bb.2", Named::Row(2)),
-            ("00000000000000bb.3", Named::Superseded),
-            ("00000000000000cc.3", Named::Row(3)),
-            ("00000000000000bb.1", Named::Stranger),
-            ("00000000000000cc.2", Named::Stranger),
+            ("00000000000000aa.1", RowReference::Row(1)),
+            ("00000000000000aa.2", RowReference::Superseded),
+            ("00000000000000bb.2", RowReference::Row(2)),
+            ("00000000000000bb.3", RowReference::Superseded),
+            ("00000000000000cc.3", RowReference::Row(3)),
+            ("00000000000000bb.1", RowReference::Stranger),
+            ("00000000000000cc.2", RowReference::Stranger),
         ];
         for (id, is) in named {
             assert_eq!(attempts.row_of(id, 3), is, "{id}");
@@ -332,25 +332,25 @@ mod tests {
         let terms = example(Path::new("."), 20).terms;
         let command = |words: &str| Some(Difference::Command(words.to_owned()));
         let other = [
-            (Terms { sha256: "ff".to_owned(), rows: 3, ..terms.clone() }, Some(Difference::File)),
+            (JobTerms { sha256: "ff".to_owned(), rows: 3, ..terms.clone() }, Some(Difference::File)),
             (
-                Terms { subtool: Some("get_user".to_owned()), ..terms.clone() },
+                JobTerms { subtool: Some("get_user".to_owned()), ..terms.clone() },
                 command("another subtool (`each row's own`, not `get_user`)"),
             ),
             (
-                Terms { reading: Some("aa".to_owned()), ..terms.clone() },
+                JobTerms { reading: Some("aa".to_owned()), ..terms.clone() },
                 command("another `--set` or `--delimiter`"),
             ),
             (
-                Terms { connection: "other".to_owned(), ..terms.clone() },
+                JobTerms { connection: "other".to_owned(), ..terms.clone() },
                 command("another connection (`prod`, not `other`)"),
             ),
             (
-                Terms { lane: "interactive".to_owned(), ..terms.clone() },
+                JobTerms { lane: "interactive".to_owned(), ..terms.clone() },
                 command("another lane (`bulk`, not `interactive`)"),
             ),
             (
-                Terms { embedded: true, ..terms.clone() },
+                JobTerms { embedded: true, ..terms.clone() },
                 command("another way (`by the broker`, not `--embedded`)"),
             ),
         ];

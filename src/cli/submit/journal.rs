@@ -10,12 +10,12 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::error::JobError;
-use super::job::{Attempts, Begun, Difference, Job, JobId, Terms};
-use super::line_file::{Kind, LineFile, beside};
+use super::job::{Attempts, Begun, Difference, JobId, JobTerms, SubmitJob};
+use super::line_file::{LineFile, LineFileKind, beside};
 use super::row_set::{RowSet, ranges};
 
 /// The line format of a journal. The longest line lists the failed rows, one by one in the worst case.
-const KIND: Kind = Kind { name: "journal", begins: b"{\"", line_bytes_max: 16 * 1024 * 1024 };
+const KIND: LineFileKind = LineFileKind { name: "journal", begins: b"{\"", line_bytes_max: 16 * 1024 * 1024 };
 
 /// The most ranges of failed rows: each takes at most 43 bytes of the line.
 const RETRY_RANGES_MAX: usize = KIND.line_bytes_max / 43 - 10;
@@ -26,7 +26,7 @@ type Ranges = Vec<[u64; 2]>;
 /// A line of the journal.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
-enum Entry {
+enum JournalEntry {
     /// The id and terms of the job.
     Job(Begun),
     /// Every row has a result; these have failed and are sent once more under another id.
@@ -45,7 +45,7 @@ enum Entry {
 
 /// The state that earlier runs have reached in the current attempt.
 #[derive(Debug, Default)]
-pub(super) struct Past {
+pub(super) struct EarlierRuns {
     /// The first sending of each range of rows: its last row and the time, by its first row.
     sent: BTreeMap<u64, (u64, u64)>,
     /// The rows that the broker has confirmed.
@@ -54,7 +54,7 @@ pub(super) struct Past {
     pub answered: RowSet,
 }
 
-impl Past {
+impl EarlierRuns {
     /// Returns true if no row was ever sent.
     pub fn is_untouched(&self) -> bool {
         self.sent.is_empty() && self.confirmed.len() == 0 && self.answered.len() == 0
@@ -66,19 +66,19 @@ impl Past {
         (row <= *last).then_some(*at)
     }
 
-    fn take(&mut self, entry: Entry, attempts: &mut Attempts) {
+    fn take(&mut self, entry: JournalEntry, attempts: &mut Attempts) {
         match entry {
-            Entry::Job(_) => {}
-            Entry::Retry { id, rows } => {
+            JournalEntry::Job(_) => {}
+            JournalEntry::Retry { id, rows } => {
                 let again = RowSet::of(&rows);
                 *self = Self { answered: self.answered.without(&again), ..Self::default() };
                 attempts.again(id, again);
             }
-            Entry::Sending { rows, at } => {
+            JournalEntry::Sending { rows, at } => {
                 self.sent.extend(rows.into_iter().map(|[first, last]| (first, (last, at))));
             }
-            Entry::Confirmed(rows) => self.confirmed.insert_all(&rows),
-            Entry::Answered(rows) => self.answered.insert_all(&rows),
+            JournalEntry::Confirmed(rows) => self.confirmed.insert_all(&rows),
+            JournalEntry::Answered(rows) => self.answered.insert_all(&rows),
         }
     }
 }
@@ -98,21 +98,21 @@ pub(super) enum Begin {
 
 /// The result of opening a journal.
 #[derive(Debug)]
-pub(super) struct Opened {
+pub(super) struct OpenedJournal {
     pub journal: Journal,
-    pub past: Past,
+    pub past: EarlierRuns,
     /// A note for the user.
     pub note: Option<String>,
 }
 
 /// The content of a journal.
-struct Found {
+struct JournalContent {
     begun: Begun,
     attempts: Attempts,
-    past: Past,
+    past: EarlierRuns,
 }
 
-impl Found {
+impl JournalContent {
     /// Returns true if every row has its result.
     fn is_finished(&self) -> bool {
         self.past.answered.len() == self.begun.terms.rows
@@ -126,7 +126,7 @@ impl Journal {
     ///
     /// # Errors
     /// If the journal is of another unfinished job, another process holds it, or it cannot be read or written.
-    pub fn open(job: &mut Job, begin: Begin) -> Result<Opened, JobError> {
+    pub fn open(job: &mut SubmitJob, begin: Begin) -> Result<OpenedJournal, JobError> {
         let path = job.journal();
         let refused = |why: String| JobError::Refused(format!("the journal `{}`: {why}", path.display()));
         let none = || refused("there is none, so no job was begun with this file".to_owned());
@@ -164,16 +164,19 @@ impl Journal {
     }
 
     /// Opens the file and reads its content.
-    fn read(job: &Job) -> Result<(LineFile, Option<Found>), JobError> {
-        let mut found: Option<Found> = None;
+    fn read(job: &SubmitJob) -> Result<(LineFile, Option<JournalContent>), JobError> {
+        let mut found: Option<JournalContent> = None;
         let file = LineFile::open(KIND, &job.journal(), |line| {
-            let entry: Entry = serde_json::from_slice(line).map_err(|_| "it is none of ours".to_owned())?;
+            let entry: JournalEntry =
+                serde_json::from_slice(line).map_err(|_| "it is none of ours".to_owned())?;
             match (entry, &mut found) {
-                (Entry::Job(begun), None) => {
+                (JournalEntry::Job(begun), None) => {
                     let attempts = Attempts::new(begun.id()?);
-                    found = Some(Found { begun, attempts, past: Past::default() });
+                    found = Some(JournalContent { begun, attempts, past: EarlierRuns::default() });
                 }
-                (Entry::Job(_), Some(_)) | (_, None) => return Err("it stands where it must not".to_owned()),
+                (JournalEntry::Job(_), Some(_)) | (_, None) => {
+                    return Err("it stands where it must not".to_owned());
+                }
                 (entry, Some(found)) => {
                     entry.check(&found.begun.terms)?;
                     found.past.take(entry, &mut found.attempts);
@@ -184,23 +187,23 @@ impl Journal {
         Ok((file, found))
     }
 
-    fn go_on(file: LineFile, found: Found, job: &mut Job) -> Opened {
+    fn go_on(file: LineFile, found: JournalContent, job: &mut SubmitJob) -> OpenedJournal {
         let note = found
             .begun
             .is_of_version_0_1_0()
             .then(|| "version 0.1.0 began this job, and it goes on under the ids that it has".to_owned());
         job.attempts = found.attempts;
-        Opened { journal: Self(file), past: found.past, note }
+        OpenedJournal { journal: Self(file), past: found.past, note }
     }
 
     /// Writes the first line of the job into an empty file.
-    fn begin(mut file: LineFile, job: &Job, note: Option<String>) -> Result<Opened, JobError> {
+    fn begin(mut file: LineFile, job: &SubmitJob, note: Option<String>) -> Result<OpenedJournal, JobError> {
         file.clear()?;
         let mut journal = Self(file);
         let begun = Begun::new(job.attempts.current().clone(), job.terms.clone());
-        journal.write(&[Entry::Job(begun)])?;
+        journal.write(&[JournalEntry::Job(begun)])?;
         journal.0.sync()?;
-        Ok(Opened { journal, past: Past::default(), note })
+        Ok(OpenedJournal { journal, past: EarlierRuns::default(), note })
     }
 
     /// Records that every row has a result and that these failed rows are sent once more under another id.
@@ -208,7 +211,7 @@ impl Journal {
         &mut self,
         id: JobId,
         failed: &RowSet,
-        past: &mut Past,
+        past: &mut EarlierRuns,
         attempts: &mut Attempts,
     ) -> Result<(), JobError> {
         let rows = ranges(&failed.iter().collect::<Vec<_>>());
@@ -216,7 +219,7 @@ impl Journal {
             let why = "the rows that failed are too many and too scattered to be sent again by one job";
             return Err(JobError::Refused(why.to_owned()));
         }
-        let entry = Entry::Retry { id, rows };
+        let entry = JournalEntry::Retry { id, rows };
         self.write(std::slice::from_ref(&entry))?;
         self.0.sync()?;
         past.take(entry, attempts);
@@ -228,10 +231,10 @@ impl Journal {
     pub fn sending(&mut self, rows: &[u64], at: u64, confirmed: &[u64]) -> Result<(), JobError> {
         let mut entries = Vec::new();
         if !confirmed.is_empty() {
-            entries.push(Entry::Confirmed(ranges(confirmed)));
+            entries.push(JournalEntry::Confirmed(ranges(confirmed)));
         }
         if !rows.is_empty() {
-            entries.push(Entry::Sending { rows: ranges(rows), at });
+            entries.push(JournalEntry::Sending { rows: ranges(rows), at });
         }
         self.write(&entries)?;
         self.0.sync()
@@ -242,15 +245,15 @@ impl Journal {
     pub fn note(&mut self, confirmed: &[u64], answered: &[u64]) -> Result<(), JobError> {
         let mut entries = Vec::new();
         if !confirmed.is_empty() {
-            entries.push(Entry::Confirmed(ranges(confirmed)));
+            entries.push(JournalEntry::Confirmed(ranges(confirmed)));
         }
         if !answered.is_empty() {
-            entries.push(Entry::Answered(ranges(answered)));
+            entries.push(JournalEntry::Answered(ranges(answered)));
         }
         if entries.is_empty() { Ok(()) } else { self.write(&entries) }
     }
 
-    fn write(&mut self, entries: &[Entry]) -> Result<(), JobError> {
+    fn write(&mut self, entries: &[JournalEntry]) -> Result<(), JobError> {
         let mut text = Vec::new();
         for entry in entries {
             serde_json::to_writer(&mut text, entry).expect("our own types have string keys");
@@ -279,9 +282,9 @@ fn words(difference: &Difference, is_finished: bool) -> String {
     }
 }
 
-impl Entry {
+impl JournalEntry {
     /// Checks that the rows of the entry exist in the job.
-    fn check(&self, terms: &Terms) -> Result<(), String> {
+    fn check(&self, terms: &JobTerms) -> Result<(), String> {
         let (Self::Sending { rows: ranges, .. }
         | Self::Retry { rows: ranges, .. }
         | Self::Confirmed(ranges)
@@ -308,12 +311,12 @@ mod tests {
     use crate::cli::submit::job::example;
     use crate::cli::submit::line_file::failing::Disk;
 
-    fn open(job: &mut Job) -> (Journal, Past) {
-        let Opened { journal, past, .. } = Journal::open(job, Begin::IfNew).unwrap();
+    fn open(job: &mut SubmitJob) -> (Journal, EarlierRuns) {
+        let OpenedJournal { journal, past, .. } = Journal::open(job, Begin::IfNew).unwrap();
         (journal, past)
     }
 
-    fn refusal(job: &mut Job) -> String {
+    fn refusal(job: &mut SubmitJob) -> String {
         match Journal::open(job, Begin::IfNew).unwrap_err() {
             JobError::Refused(why) => why,
             error => panic!("{error:?}"),
@@ -335,7 +338,7 @@ mod tests {
         let mode = std::fs::metadata(job.journal()).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
 
-        let mut again = Job { attempts: Attempts::new(JobId::random()), ..job.clone() };
+        let mut again = SubmitJob { attempts: Attempts::new(JobId::random()), ..job.clone() };
         let (_journal, past) = open(&mut again);
         assert_eq!(again.attempts, job.attempts, "it goes on under the same id");
         let sent = [4, 5, 6, 7, 8].map(|row| past.first_sent(row));
@@ -352,7 +355,7 @@ mod tests {
         std::fs::remove_file(job.journal()).unwrap();
         job.attempts = Attempts::new(JobId::random());
         open(&mut job);
-        let mut later = Job { attempts: Attempts::new(JobId::random()), ..job.clone() };
+        let mut later = SubmitJob { attempts: Attempts::new(JobId::random()), ..job.clone() };
         open(&mut later);
         assert_ne!(*job.attempts.current(), first);
         assert_eq!(later.attempts, job.attempts);
@@ -377,7 +380,7 @@ mod tests {
         let (mut journal, _) = open(&mut job);
         journal.sending(&[1, 2], 1000, &[]).unwrap();
         journal.note(&[1, 2], &[1]).unwrap();
-        let mut other = Job { attempts: Attempts::new(JobId::random()), ..job.clone() };
+        let mut other = SubmitJob { attempts: Attempts::new(JobId::random()), ..job.clone() };
         other.terms.connection = "other".to_owned();
         assert!(refusal(&mut other).contains("another `submit`"));
         drop(journal);
@@ -386,14 +389,14 @@ mod tests {
         open(&mut job).0.note(&[], &[2]).unwrap();
 
         let before = std::fs::read(job.journal()).unwrap();
-        let Opened { journal, past, note } = Journal::open(&mut other, Begin::IfNew).unwrap();
+        let OpenedJournal { journal, past, note } = Journal::open(&mut other, Begin::IfNew).unwrap();
         let aside = format!("{}.{}", job.journal().display(), job.attempts.current());
         assert!(past.is_untouched() && note.unwrap().contains(&aside));
         assert_eq!(std::fs::read(&aside).unwrap(), before);
         drop(journal);
-        let changed = Terms { sha256: "ff".to_owned(), ..other.terms.clone() };
+        let changed = JobTerms { sha256: "ff".to_owned(), ..other.terms.clone() };
         open(&mut other).0.note(&[], &[1, 2]).unwrap();
-        let said = refusal(&mut Job { terms: changed, ..other });
+        let said = refusal(&mut SubmitJob { terms: changed, ..other });
         assert!(said.contains("has changed since its job was done"), "{said}");
     }
 
@@ -442,7 +445,7 @@ mod tests {
         journal.retry(JobId::random(), &failed, &mut past, &mut job.attempts).unwrap();
         journal.sending(&[2], 2000, &[]).unwrap();
         drop(journal);
-        let mut again = Job { attempts: Attempts::new(JobId::random()), ..job.clone() };
+        let mut again = SubmitJob { attempts: Attempts::new(JobId::random()), ..job.clone() };
         let (_journal, past) = open(&mut again);
         assert_eq!(again.attempts, job.attempts);
         assert_eq!((past.first_sent(1), past.first_sent(2), past.confirmed.len()), (None, Some(2000), 0));
@@ -470,7 +473,7 @@ mod tests {
             "lane":"bulk","dry_run":false,"embedded":false}}"#;
         let rest = "{\"sending\":{\"rows\":[[1,2]],\"at\":7}}\n{\"confirmed\":[[1,1]]}\n";
         std::fs::write(job.journal(), format!("{}\n{rest}", begun.replace('\n', ""))).unwrap();
-        let Opened { past, note, .. } = Journal::open(&mut job, Begin::IfNew).unwrap();
+        let OpenedJournal { past, note, .. } = Journal::open(&mut job, Begin::IfNew).unwrap();
         assert_eq!((job.attempts.id(2).as_str(), past.first_sent(2)), ("0123456789abcdef.2", Some(7)));
         assert!(note.unwrap().contains("version 0.1.0"));
     }

@@ -38,7 +38,7 @@ impl Storage for File {
 
 /// The outcome of the last write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Health {
+enum WriteState {
     Good,
     /// A line could not be written. All lines before it are whole.
     Full,
@@ -48,7 +48,7 @@ enum Health {
 
 /// The kind of a file, and its line format.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Kind {
+pub(super) struct LineFileKind {
     /// The name in messages to people.
     pub name: &'static str,
     /// The beginning of every line.
@@ -61,11 +61,11 @@ pub(super) struct Kind {
 #[derive(Debug)]
 pub(super) struct LineFile {
     storage: Box<dyn Storage>,
-    kind: Kind,
+    kind: LineFileKind,
     path: PathBuf,
     /// The length of the file.
     bytes: u64,
-    health: Health,
+    health: WriteState,
 }
 
 impl LineFile {
@@ -75,7 +75,7 @@ impl LineFile {
     /// # Errors
     /// If another process holds the file, it has lines of another kind, or it cannot be opened.
     pub fn open(
-        kind: Kind,
+        kind: LineFileKind,
         path: &Path,
         take: impl FnMut(&[u8]) -> Result<(), String>,
     ) -> Result<Self, JobError> {
@@ -101,18 +101,18 @@ impl LineFile {
     }
 
     /// Creates a file over a storage of this length.
-    pub fn over(storage: Box<dyn Storage>, kind: Kind, path: &Path, bytes: u64) -> Self {
-        Self { storage, kind, path: path.to_owned(), bytes, health: Health::Good }
+    pub fn over(storage: Box<dyn Storage>, kind: LineFileKind, path: &Path, bytes: u64) -> Self {
+        Self { storage, kind, path: path.to_owned(), bytes, health: WriteState::Good }
     }
 
     /// Appends whole lines. If this fails, none of them is written.
     pub fn append(&mut self, lines: &[u8]) -> Result<(), JobError> {
-        if self.health != Health::Good {
+        if self.health != WriteState::Good {
             let why = io::Error::other("an earlier line could not be written");
             return Err(JobError::writing(self.kind.name, &self.path, &why));
         }
         if let Err(error) = self.storage.write_all(lines).and_then(|()| self.storage.flush()) {
-            self.health = Health::Full;
+            self.health = WriteState::Full;
             // If this fails as well, the next run finds a torn line and cuts it off.
             let _ = self.storage.cut(self.bytes);
             return Err(JobError::writing(self.kind.name, &self.path, &error));
@@ -124,11 +124,11 @@ impl LineFile {
     /// Waits until the appended lines are on the disk.
     pub fn sync(&mut self) -> Result<(), JobError> {
         let synced = match self.health {
-            Health::Lost => Err(io::Error::other("the disk has lost what was written")),
-            Health::Good | Health::Full => self.storage.sync(),
+            WriteState::Lost => Err(io::Error::other("the disk has lost what was written")),
+            WriteState::Good | WriteState::Full => self.storage.sync(),
         };
         synced.map_err(|error| {
-            self.health = Health::Lost;
+            self.health = WriteState::Lost;
             JobError::writing(self.kind.name, &self.path, &error)
         })
     }
@@ -181,7 +181,7 @@ impl LineFile {
 fn copy(
     from: &Path,
     to: &Path,
-    kind: Kind,
+    kind: LineFileKind,
     keeps: &mut impl FnMut(&[u8]) -> bool,
 ) -> io::Result<(File, u64)> {
     let mut reader = BufReader::new(File::open(from)?);
@@ -224,7 +224,7 @@ fn lock(file: &File, path: &Path) -> Result<(), String> {
 /// its kind is an error.
 fn read(
     file: &mut File,
-    kind: Kind,
+    kind: LineFileKind,
     mut take: impl FnMut(&[u8]) -> Result<(), String>,
 ) -> Result<u64, String> {
     let failed = |error: io::Error| format!("failed to read it: {error}");
@@ -332,7 +332,7 @@ mod tests {
     use super::failing::Disk;
     use super::*;
 
-    const KIND: Kind = Kind { name: "test file", begins: b"{\"row\":", line_bytes_max: 100 };
+    const KIND: LineFileKind = LineFileKind { name: "test file", begins: b"{\"row\":", line_bytes_max: 100 };
 
     #[test]
     fn a_torn_last_line_is_cut_off_when_it_is_of_its_kind() {

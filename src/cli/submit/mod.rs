@@ -33,20 +33,20 @@ use crate::domain::ids::{ConnectionName, Lane};
 use crate::domain::topology::UNCLAIMED;
 use crate::event::Observer;
 use crate::rabbit::{Unopened, own_user};
-use crate::tools::catalogue::{self, Entry};
+use crate::tools::catalogue::{self, CatalogueEntry};
 use crate::tools::hint::unknown;
 
-use super::{DONE, FAILED, INTERRUPTED, REFUSED, Refusal, load, load_without_tokens, unknown_connection};
+use super::{DONE, FAILED, INTERRUPTED, NotBegun, REFUSED, load, load_without_tokens, unknown_connection};
 use crate::cli::submit::eta::{Outlook, words};
-use crate::cli::submit::transport::Road;
+use crate::cli::submit::transport::Transport;
 use checking::check;
 use error::JobError;
-use job::{Attempts, Job, JobId, Terms, default_results};
-use journal::{Begin, Journal, Past};
-use progress::Progress;
+use job::{Attempts, JobId, JobTerms, SubmitJob, default_results};
+use journal::{Begin, EarlierRuns, Journal};
+use progress::ProgressDisplay;
 use results::{Results, RowsDone};
-use rows::{Delimiter, Plan};
-use sending::{Ended, Left, Run, Sending, Task};
+use rows::{Delimiter, RowReader};
+use sending::{Left, RunEnd, Sending, SubmitRun, Task};
 
 /// The default capacity that a connection uses of a limit, in percent, and Okta's default window.
 const USUAL: (u8, Duration) = (90, Duration::from_secs(60));
@@ -112,10 +112,10 @@ fn lane(text: &str) -> Result<Lane, String> {
     Lane::parse(text).ok_or_else(|| "must be `bulk` or `interactive`".to_owned())
 }
 
-pub(super) async fn run(source: Option<PathBuf>, arguments: Arguments) -> Result<u8, Refusal> {
+pub(super) async fn run(source: Option<PathBuf>, arguments: Arguments) -> Result<u8, NotBegun> {
     match submit(source, arguments).await {
         Ok(code) => Ok(code),
-        Err(JobError::Refused(why)) => Err(Refusal(why)),
+        Err(JobError::Refused(why)) => Err(NotBegun(why)),
         Err(error @ (JobError::NoRoom(_) | JobError::Failed(_))) => {
             complain!("okta-worker: {error}");
             Ok(INTERRUPTED)
@@ -123,8 +123,8 @@ pub(super) async fn run(source: Option<PathBuf>, arguments: Arguments) -> Result
     }
 }
 
-impl From<Refusal> for JobError {
-    fn from(Refusal(why): Refusal) -> Self {
+impl From<NotBegun> for JobError {
+    fn from(NotBegun(why): NotBegun) -> Self {
         Self::Refused(why)
     }
 }
@@ -153,16 +153,16 @@ async fn submit(source: Option<PathBuf>, arguments: Arguments) -> Result<u8, Job
     if results.rows.done.len() == rows {
         let what = if arguments.retry_failed { "no row has failed" } else { "every row has its result" };
         tell!("nothing to do: {what}");
-        let run = Run { ended: Ok(Ended::Complete), left: Left::default() };
+        let run = SubmitRun { ended: Ok(RunEnd::Complete), left: Left::default() };
         return Ok(conclude(&job, &plan, &results.rows, None, task, &run));
     }
 
-    let progress = Progress::new(rows, outlook(&config, &job.connection));
-    progress.voice().say(&format!("{rows} rows are good, {} of them are done", results.rows.done.len()));
+    let progress = ProgressDisplay::new(rows, eta(&config, &job.connection));
+    progress.output().say(&format!("{rows} rows are good, {} of them are done", results.rows.done.len()));
     let awaited = past.confirmed.without(&results.rows.done).len();
-    let (road, user) = road(&config, &job, awaited, arguments.embedded, &progress).await?;
+    let (transport, user) = transport(&config, &job, awaited, arguments.embedded, &progress).await?;
     let mut stop = told_to_stop()?;
-    let mut sending = Sending { job: &job, plan: &plan, journal, past, results, road, progress, user };
+    let mut sending = Sending { job: &job, plan: &plan, journal, past, results, transport, progress, user };
     let run = sending.run(task, &mut stop).await;
     let (done, took) = (&sending.results.rows, sending.progress.took());
     Ok(conclude(&job, &plan, done, Some(took), task, &run))
@@ -171,12 +171,12 @@ async fn submit(source: Option<PathBuf>, arguments: Arguments) -> Result<u8, Job
 /// The open files of a job.
 struct Files {
     journal: Journal,
-    past: Past,
+    past: EarlierRuns,
     results: Results,
 }
 
 /// Opens journal and results, and reads the state of earlier runs.
-fn open(job: &mut Job, begin: Begin) -> Result<Files, JobError> {
+fn open(job: &mut SubmitJob, begin: Begin) -> Result<Files, JobError> {
     let opened = Journal::open(job, begin)?;
     let (mut journal, past, note) = (opened.journal, opened.past, opened.note);
     let opened = Results::open(job, past.is_untouched() && !job.attempts.is_later())?;
@@ -198,7 +198,7 @@ fn open(job: &mut Job, begin: Begin) -> Result<Files, JobError> {
 }
 
 /// Begins another attempt at the failed rows, unless one is still in progress.
-fn retry(job: &mut Job, files: Files) -> Result<Files, JobError> {
+fn retry(job: &mut SubmitJob, files: Files) -> Result<Files, JobError> {
     let missing = job.terms.rows - files.results.rows.done.len();
     if missing > 0 && !job.attempts.is_later() {
         return Err(JobError::Refused(format!(
@@ -216,41 +216,41 @@ fn retry(job: &mut Job, files: Files) -> Result<Files, JobError> {
 }
 
 /// Opens the transport to a worker; also returns the broker user that rows are sent as.
-async fn road(
+async fn transport(
     config: &Config,
-    job: &Job,
+    job: &SubmitJob,
     awaited: u64,
     embedded: bool,
-    progress: &Progress,
-) -> Result<(Box<dyn Road>, Option<String>), Refusal> {
-    let observer: Arc<dyn Observer> = Arc::new(progress.voice());
+    progress: &ProgressDisplay,
+) -> Result<(Box<dyn Transport>, Option<String>), NotBegun> {
+    let observer: Arc<dyn Observer> = Arc::new(progress.output());
     if embedded {
         return Ok((transport::inside(config, &job.connection, observer)?, None));
     }
-    let user = own_user(config.broker.url.expose()).map_err(|ended| Refusal(ended.to_string()))?;
+    let user = own_user(config.broker.url.expose()).map_err(|ended| NotBegun(ended.to_string()))?;
     let queue = job.reply_queue();
     if !config.reply_to.allows(&queue) {
         let why = format!("`broker.reply_to` lets no results go to `{queue}`: add `okta.replies.*`");
-        return Err(Refusal(why));
+        return Err(NotBegun(why));
     }
-    let road = transport::broker(config, &queue, awaited > 0, observer).await;
-    Ok((road.map_err(|why| unopened(job, awaited, &why))?, Some(user)))
+    let transport = transport::broker(config, &queue, awaited > 0, observer).await;
+    Ok((transport.map_err(|why| unopened(job, awaited, &why))?, Some(user)))
 }
 
 /// Returns the plan for reading the file, from the arguments.
-fn plan(arguments: &Arguments) -> Result<Plan, Refusal> {
+fn plan(arguments: &Arguments) -> Result<RowReader, NotBegun> {
     let Arguments { file, subtool, delimiter, set, .. } = arguments;
     let entry = subtool.as_deref().map(entry).transpose()?;
-    Plan::new(file.clone(), entry, *delimiter, set).map_err(Refusal)
+    RowReader::new(file.clone(), entry, *delimiter, set).map_err(NotBegun)
 }
 
-fn entry(name: &str) -> Result<&'static Entry, Refusal> {
-    catalogue::find(name).ok_or_else(|| Refusal(unknown(name)))
+fn entry(name: &str) -> Result<&'static CatalogueEntry, NotBegun> {
+    catalogue::find(name).ok_or_else(|| NotBegun(unknown(name)))
 }
 
 /// Returns the connection, which must be a configured one; if none is configured, only the worker knows.
-fn connection(config: &Config, arguments: &Arguments) -> Result<ConnectionName, Refusal> {
-    let name = ConnectionName::parse(&arguments.connection).map_err(Refusal)?;
+fn connection(config: &Config, arguments: &Arguments) -> Result<ConnectionName, NotBegun> {
+    let name = ConnectionName::parse(&arguments.connection).map_err(NotBegun)?;
     let known: Vec<&str> = config.connections.iter().map(|connection| connection.name.as_str()).collect();
     if known.contains(&name.as_str()) || known.is_empty() && !arguments.embedded {
         return Ok(name);
@@ -258,10 +258,15 @@ fn connection(config: &Config, arguments: &Arguments) -> Result<ConnectionName, 
     Err(unknown_connection(config, name.as_str()))
 }
 
-fn job(arguments: &Arguments, plan: &Plan, connection: ConnectionName, checked: checking::Checked) -> Job {
+fn job(
+    arguments: &Arguments,
+    plan: &RowReader,
+    connection: ConnectionName,
+    checked: checking::Checked,
+) -> SubmitJob {
     let Arguments { file, lane, results, dry_run, embedded, .. } = arguments;
     let results = results.clone().unwrap_or_else(|| default_results(file, *dry_run));
-    let terms = Terms {
+    let terms = JobTerms {
         sha256: checked.sha256,
         rows: checked.rows,
         subtool: plan.entry.map(|entry| entry.manifest.name.to_owned()),
@@ -272,14 +277,14 @@ fn job(arguments: &Arguments, plan: &Plan, connection: ConnectionName, checked: 
         embedded: *embedded,
     };
     let attempts = Attempts::new(JobId::random());
-    Job { file: file.clone(), results, connection, lane: *lane, terms, attempts }
+    SubmitJob { file: file.clone(), results, connection, lane: *lane, terms, attempts }
 }
 
 /// Builds the refusal for a transport that did not open, with advice if results are lost.
-fn unopened(job: &Job, awaited: u64, why: &Unopened) -> Refusal {
+fn unopened(job: &SubmitJob, awaited: u64, why: &Unopened) -> NotBegun {
     match why {
-        Unopened::Failed(why) => Refusal(why.clone()),
-        Unopened::Missing(_) => Refusal(format!(
+        Unopened::Failed(why) => NotBegun(why.clone()),
+        Unopened::Missing(_) => NotBegun(format!(
             "{why}: nobody read it for 7 days, or somebody deleted it. What came since is in `{UNCLAIMED}` for 7 days. \
              To have the {awaited} rows sent once more, marked as sent before, take the lines with `confirmed` out of \
              `{}`",
@@ -289,7 +294,7 @@ fn unopened(job: &Job, awaited: u64, why: &Unopened) -> Refusal {
 }
 
 /// Returns the estimate before any result, from the configuration.
-fn outlook(config: &Config, name: &ConnectionName) -> Outlook {
+fn eta(config: &Config, name: &ConnectionName) -> Outlook {
     let known = config.connections.iter().find(|connection| connection.name == *name);
     let (percent, window) =
         known.map_or(USUAL, |connection| (connection.capacity_percent, connection.rate_limit_window));
@@ -297,8 +302,8 @@ fn outlook(config: &Config, name: &ConnectionName) -> Outlook {
 }
 
 /// Returns a receiver of the number of requests to stop.
-fn told_to_stop() -> Result<watch::Receiver<u32>, Refusal> {
-    let failed = |error| Refusal(format!("failed to listen for signals: {error}"));
+fn told_to_stop() -> Result<watch::Receiver<u32>, NotBegun> {
+    let failed = |error| NotBegun(format!("failed to listen for signals: {error}"));
     let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
     let (told, stop) = watch::channel(0);
@@ -315,21 +320,28 @@ fn told_to_stop() -> Result<watch::Receiver<u32>, Refusal> {
 }
 
 /// Makes a write beyond `ulimit -f` fail like one on a full disk; the default action of its signal ends the process.
-fn ignore_the_file_size_signal() -> Result<(), Refusal> {
+fn ignore_the_file_size_signal() -> Result<(), NotBegun> {
     /// SIGXFSZ on Linux, the BSDs and macOS.
     const FILE_SIZE: i32 = 25;
     let handled = signal(SignalKind::from_raw(FILE_SIZE));
-    handled.map(drop).map_err(|error| Refusal(format!("failed to listen for signals: {error}")))
+    handled.map(drop).map_err(|error| NotBegun(format!("failed to listen for signals: {error}")))
 }
 
 /// Prints the summary, and returns the exit code.
-fn conclude(job: &Job, plan: &Plan, done: &RowsDone, took: Option<Duration>, task: Task, run: &Run) -> u8 {
+fn conclude(
+    job: &SubmitJob,
+    plan: &RowReader,
+    done: &RowsDone,
+    took: Option<Duration>,
+    task: Task,
+    run: &SubmitRun,
+) -> u8 {
     let tally = &done.tally;
     let took = took.map_or_else(String::new, |took| format!(" in {}", words(took)));
     let counts = Some(tally.words()).filter(|counts| !counts.is_empty());
     let counts = counts.map_or_else(String::new, |counts| format!(": {counts}"));
     let rows = job.terms.rows;
-    let is_complete = run.ended == Ok(Ended::Complete);
+    let is_complete = run.ended == Ok(RunEnd::Complete);
     if let Err(error) = &run.ended {
         complain!("okta-worker: {error}");
     }
@@ -350,9 +362,9 @@ fn conclude(job: &Job, plan: &Plan, done: &RowsDone, took: Option<Duration>, tas
     let nothing_was_begun = tally.rows == 0 && run.left == Left::default();
     match &run.ended {
         Err(JobError::Failed(_) | JobError::Refused(_)) if nothing_was_begun => REFUSED,
-        Err(_) | Ok(Ended::Interrupted) => INTERRUPTED,
-        Ok(Ended::Complete) if tally.failures() > 0 => FAILED,
-        Ok(Ended::Complete) => DONE,
+        Err(_) | Ok(RunEnd::Interrupted) => INTERRUPTED,
+        Ok(RunEnd::Complete) if tally.failures() > 0 => FAILED,
+        Ok(RunEnd::Complete) => DONE,
     }
 }
 

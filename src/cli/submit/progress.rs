@@ -11,25 +11,25 @@ use crate::domain::text::json_escaped;
 use crate::event::{Event, Observer};
 
 use super::eta::{Outlook, words};
-use super::results::{Answered, Tally};
+use super::results::{Answered, RowCounts};
 
 /// The interval of progress lines when there is no terminal: a log is read later.
 const LINE_EVERY: Duration = Duration::from_secs(10);
 
 /// The progress display of a job.
-pub(super) struct Progress {
-    voice: Voice,
+pub(super) struct ProgressDisplay {
+    output: ProgressOutput,
     rows: u64,
-    outlook: Outlook,
+    eta: Outlook,
     began: Instant,
     said: Instant,
 }
 
 /// A printer of lines that leaves the bar intact.
 #[derive(Clone)]
-pub(super) struct Voice(ProgressBar);
+pub(super) struct ProgressOutput(ProgressBar);
 
-impl Voice {
+impl ProgressOutput {
     /// Prints a line about the job.
     pub fn say(&self, line: &str) {
         if self.0.is_hidden() {
@@ -40,9 +40,9 @@ impl Voice {
     }
 }
 
-impl Progress {
+impl ProgressDisplay {
     /// Creates the display of a job with this many rows.
-    pub fn new(rows: u64, outlook: Outlook) -> Self {
+    pub fn new(rows: u64, eta: Outlook) -> Self {
         let is_terminal = std::io::stderr().is_terminal();
         let target = if is_terminal { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
         let is_plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
@@ -51,34 +51,34 @@ impl Progress {
             .expect("the template is well-formed");
         let now = Instant::now();
         let bar = ProgressBar::with_draw_target(Some(rows), target).with_style(style);
-        Self { voice: Voice(bar), rows, outlook, began: now, said: now }
+        Self { output: ProgressOutput(bar), rows, eta, began: now, said: now }
     }
 
     /// Returns a printer for other parts of the program.
-    pub fn voice(&self) -> Voice {
-        self.voice.clone()
+    pub fn output(&self) -> ProgressOutput {
+        self.output.clone()
     }
 
     /// Records the result of a row.
     pub fn note(&mut self, answered: &Answered) {
-        self.outlook.note(answered);
+        self.eta.note(answered);
     }
 
     /// Shows the progress of the job.
-    pub fn show(&mut self, tally: &Tally) {
-        let Voice(bar) = &self.voice;
+    pub fn show(&mut self, tally: &RowCounts) {
+        let ProgressOutput(bar) = &self.output;
         if bar.is_hidden() && self.said.elapsed() < LINE_EVERY {
             return;
         }
         let elapsed = self.began.elapsed();
-        let rate = self.outlook.rate(elapsed).map(|rate| format!("{rate:.1} rows/s"));
-        let left = self.outlook.left(self.rows.saturating_sub(tally.rows), Timestamp::now(), elapsed);
+        let rate = self.eta.rate(elapsed).map(|rate| format!("{rate:.1} rows/s"));
+        let left = self.eta.left(self.rows.saturating_sub(tally.rows), Timestamp::now(), elapsed);
         let left = left.filter(|left| !left.is_zero()).map(|left| format!("about {} left", words(left)));
         let counts = Some(tally.words()).filter(|counts| !counts.is_empty());
         let parts: Vec<_> = [rate, left, counts].into_iter().flatten().collect();
         if bar.is_hidden() {
             self.said = Instant::now();
-            self.voice.say(&format!("{} of {} rows, {}", tally.rows, self.rows, parts.join(", ")));
+            self.output.say(&format!("{} of {} rows, {}", tally.rows, self.rows, parts.join(", ")));
         } else {
             bar.set_message(parts.join(", "));
             bar.set_position(tally.rows);
@@ -87,7 +87,7 @@ impl Progress {
 
     /// Removes the bar when the job ends.
     pub fn end(&self) {
-        self.voice.0.finish_and_clear();
+        self.output.0.finish_and_clear();
     }
 
     /// Returns the time since the job began.
@@ -97,7 +97,7 @@ impl Progress {
 }
 
 /// Reports what delays a job.
-impl Observer for Voice {
+impl Observer for ProgressOutput {
     fn note(&self, event: &Event<'_>) {
         match event {
             Event::Broker { connected: false, why } => {

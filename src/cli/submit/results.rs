@@ -8,15 +8,16 @@ use serde_json::value::RawValue;
 use crate::domain::result::{Effect, ErrorCode, RateLimit, Status};
 
 use super::error::JobError;
-use super::job::{Job, JobId, Named};
-use super::line_file::{Kind, LineFile, beside};
+use super::job::{JobId, RowReference, SubmitJob};
+use super::line_file::{LineFile, LineFileKind, beside};
 use super::row_set::RowSet;
 
 /// The beginning of every line.
 const BEGINS: &str = "{\"row\":";
 
 /// The line format of a results file. A result has at most 8 MiB, plus a small frame.
-const KIND: Kind = Kind { name: "results file", begins: BEGINS.as_bytes(), line_bytes_max: 9 * 1024 * 1024 };
+const KIND: LineFileKind =
+    LineFileKind { name: "results file", begins: BEGINS.as_bytes(), line_bytes_max: 9 * 1024 * 1024 };
 
 /// The part of a result that is read here.
 #[derive(Debug, Deserialize)]
@@ -41,7 +42,7 @@ pub(super) struct Answered {
     pub rate_limit: Option<RateLimit>,
     /// The failure, if the invocation failed.
     #[serde(default)]
-    pub error: Option<Failed>,
+    pub error: Option<FailureHead>,
     /// The result, or the plan of a dry run.
     #[serde(default)]
     pub result: Option<Box<RawValue>>,
@@ -49,19 +50,19 @@ pub(super) struct Answered {
 
 /// The part of a plan that is read here.
 #[derive(Debug, Deserialize)]
-struct Planned {
-    predicted: Predicted,
+struct PlanHead {
+    predicted: PredictedHead,
 }
 
 /// The predicted outcome of a planned invocation.
 #[derive(Debug, Deserialize)]
-struct Predicted {
-    error: Option<Failed>,
+struct PredictedHead {
+    error: Option<FailureHead>,
 }
 
 /// The part of a failure that is read here.
 #[derive(Debug, Deserialize)]
-pub(super) struct Failed {
+pub(super) struct FailureHead {
     code: ErrorCode,
 }
 
@@ -74,13 +75,13 @@ impl Answered {
     /// Returns the outcome of the row for the tally.
     pub fn row_status(&self) -> RowStatus {
         let code =
-            |failed: Option<&Failed>| failed.map_or(ErrorCode::Internal, |failed| failed.code).as_str();
+            |failed: Option<&FailureHead>| failed.map_or(ErrorCode::Internal, |failed| failed.code).as_str();
         match self.status {
             Status::Failed => RowStatus::Failed(code(self.error.as_ref())),
             Status::Succeeded => RowStatus::Succeeded(effect(self.effect)),
             Status::Planned => {
                 let plan = self.result.as_ref().and_then(|plan| serde_json::from_str(plan.get()).ok());
-                match plan.and_then(|Planned { predicted }| predicted.error) {
+                match plan.and_then(|PlanHead { predicted }| predicted.error) {
                     Some(failed) => RowStatus::WouldFail(code(Some(&failed))),
                     None => RowStatus::Planned,
                 }
@@ -114,7 +115,7 @@ impl RowStatus {
 
 /// The number of rows per outcome.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Tally {
+pub(super) struct RowCounts {
     /// All rows.
     pub rows: u64,
     /// Failed rows.
@@ -129,7 +130,7 @@ pub(super) struct Tally {
     pub errors: BTreeMap<&'static str, u64>,
 }
 
-impl Tally {
+impl RowCounts {
     fn count(&mut self, status: RowStatus) {
         self.rows += 1;
         match status {
@@ -185,7 +186,7 @@ pub(super) struct RowsDone {
     /// The failed rows among them.
     pub failed: RowSet,
     /// The number of rows per outcome.
-    pub tally: Tally,
+    pub tally: RowCounts,
 }
 
 impl RowsDone {
@@ -201,7 +202,7 @@ impl RowsDone {
 
 /// The lines of a file, classified.
 #[derive(Debug, Default)]
-struct Lines {
+struct ResultLines {
     rows: RowsDone,
     /// The number of results of rows that were attempted again later.
     superseded: u64,
@@ -209,14 +210,16 @@ struct Lines {
     stranger: Option<JobId>,
 }
 
-impl Lines {
-    fn take(&mut self, line: &[u8], job: &Job) -> Result<(), String> {
+impl ResultLines {
+    fn take(&mut self, line: &[u8], job: &SubmitJob) -> Result<(), String> {
         let answered = Answered::read(line).ok_or_else(|| "it is no result".to_owned())?;
         match job.row_of(&answered.id) {
-            Named::Row(row) if self.stranger.is_none() => self.rows.note(row, answered.row_status()),
-            Named::Superseded if self.stranger.is_none() => self.superseded += 1,
-            Named::Row(_) | Named::Superseded => return Err("it is the result of another job".to_owned()),
-            Named::Stranger => {
+            RowReference::Row(row) if self.stranger.is_none() => self.rows.note(row, answered.row_status()),
+            RowReference::Superseded if self.stranger.is_none() => self.superseded += 1,
+            RowReference::Row(_) | RowReference::Superseded => {
+                return Err("it is the result of another job".to_owned());
+            }
+            RowReference::Stranger => {
                 let stranger = JobId::of_invocation(&answered.id);
                 let is_begun = self.rows.done.len() > 0 || self.superseded > 0;
                 match stranger.filter(|_| !is_begun) {
@@ -231,7 +234,7 @@ impl Lines {
 
 /// The result of opening a results file.
 #[derive(Debug)]
-pub(super) struct Opened {
+pub(super) struct OpenedResults {
     pub results: Results,
     /// A note for the user.
     pub note: Option<String>,
@@ -243,7 +246,7 @@ impl Results {
     ///
     /// # Errors
     /// If the content is not of this job, or cannot be read or written.
-    pub fn open(job: &Job, is_new: bool) -> Result<Opened, JobError> {
+    pub fn open(job: &SubmitJob, is_new: bool) -> Result<OpenedResults, JobError> {
         let path = &job.results;
         let (mut file, mut lines) = Self::read(job)?;
         let mut note = None;
@@ -260,15 +263,15 @@ impl Results {
         if lines.superseded > 0 {
             let is_current = |line: &[u8]| {
                 let answered = Answered::read(line);
-                answered.is_some_and(|answered| matches!(job.row_of(&answered.id), Named::Row(_)))
+                answered.is_some_and(|answered| matches!(job.row_of(&answered.id), RowReference::Row(_)))
             };
             file = file.rewrite(is_current)?;
         }
-        Ok(Opened { results: Self { file, rows: lines.rows }, note })
+        Ok(OpenedResults { results: Self { file, rows: lines.rows }, note })
     }
 
-    fn read(job: &Job) -> Result<(LineFile, Lines), JobError> {
-        let mut lines = Lines::default();
+    fn read(job: &SubmitJob) -> Result<(LineFile, ResultLines), JobError> {
+        let mut lines = ResultLines::default();
         let file = LineFile::open(KIND, &job.results, |line| lines.take(line, job))?;
         Ok((file, lines))
     }
@@ -322,7 +325,7 @@ mod tests {
         results.add(row, body.as_bytes(), Answered::read(body.as_bytes()).unwrap().row_status())
     }
 
-    fn open(job: &Job, is_new: bool) -> Results {
+    fn open(job: &SubmitJob, is_new: bool) -> Results {
         Results::open(job, is_new).unwrap().results
     }
 
@@ -383,7 +386,7 @@ mod tests {
         );
         std::fs::write(&job.results, &theirs).unwrap();
         assert!(matches!(Results::open(&job, false), Err(JobError::Refused(_))));
-        let Opened { results, note } = Results::open(&job, true).unwrap();
+        let OpenedResults { results, note } = Results::open(&job, true).unwrap();
         let aside = format!("{}.00000000000000bb", job.results.display());
         assert_eq!((results.rows.done.len(), read(Path::new(&aside))), (0, theirs.clone()));
         assert!(note.unwrap().contains(&aside));
@@ -434,7 +437,7 @@ mod tests {
             ),
             ("{}", RowStatus::Planned),
         ];
-        let mut tally = Tally::default();
+        let mut tally = RowCounts::default();
         for (predicted, status) in rows {
             assert_eq!(plan(predicted), status);
             tally.count(status);

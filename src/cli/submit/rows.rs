@@ -26,7 +26,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::domain::invocation::BODY_BYTES_MAX;
 use crate::domain::json::{self, Object};
-use crate::tools::catalogue::Entry;
+use crate::tools::catalogue::CatalogueEntry;
 
 use column::SubtoolArguments;
 use fixed::Fixed;
@@ -36,7 +36,7 @@ use table::{Cells, CsvTable};
 
 pub(super) use column::shown;
 pub(super) use delimiter::Delimiter;
-pub(super) use row::{FilePlace, Next, Problem, Row, Unreadable};
+pub(super) use row::{FilePlace, Next, Row, RowProblem, Unreadable};
 
 /// The longest row: a longer one cannot be a body, and an unclosed quotation mark would swallow the whole file.
 const ROW_BYTES_MAX: usize = 2 * BODY_BYTES_MAX;
@@ -51,14 +51,14 @@ const NO_SUBTOOL_TO_SET: &str = "`--set` needs `--subtool`: it gives an argument
 
 /// The format of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Form {
+pub(super) enum FileFormat {
     /// CSV: a heading, and then a row of cells for each invocation.
     Csv,
     /// JSON Lines: one JSON object per line.
     JsonLines,
 }
 
-impl Form {
+impl FileFormat {
     /// Returns the format of a file: by its name, else by its first character.
     fn of(file: &Path, head: &[u8]) -> Self {
         let ending = file.extension().map(|ending| ending.to_string_lossy().to_ascii_lowercase());
@@ -75,12 +75,12 @@ impl Form {
 
 /// A file, and the way to read its rows.
 #[derive(Clone)]
-pub(super) struct Plan {
+pub(super) struct RowReader {
     /// The input file.
     pub file: PathBuf,
     /// The subtool of all rows; `None` if each row is a whole body.
-    pub entry: Option<&'static Entry>,
-    form: Form,
+    pub entry: Option<&'static CatalogueEntry>,
+    form: FileFormat,
     delimiter: Delimiter,
     fixed: Fixed,
     seen: Version,
@@ -93,7 +93,7 @@ fn version(file: &Path) -> io::Result<Version> {
     std::fs::metadata(file).map(|metadata| (metadata.len(), metadata.modified().ok()))
 }
 
-impl Plan {
+impl RowReader {
     /// Inspects the beginning of a file whose rows are for one subtool; with `None`, each row is a whole body. `set`
     /// gives values to all rows, each as `PATH=VALUE`.
     ///
@@ -101,7 +101,7 @@ impl Plan {
     /// A description of the problem, if the file has no supported format, or an option does not fit it.
     pub fn new(
         file: PathBuf,
-        entry: Option<&'static Entry>,
+        entry: Option<&'static CatalogueEntry>,
         delimiter: Option<Delimiter>,
         set: &[String],
     ) -> Result<Self, String> {
@@ -113,22 +113,24 @@ impl Plan {
         if let Some(what) = opening::not_text(&head) {
             return Err(format!("`{name}` is {what}"));
         }
-        let form = Form::of(&file, &head);
+        let form = FileFormat::of(&file, &head);
         let other = match form {
-            Form::Csv => opening::not_csv(&head),
-            Form::JsonLines => opening::not_json_lines(&head),
+            FileFormat::Csv => opening::not_csv(&head),
+            FileFormat::JsonLines => opening::not_json_lines(&head),
         };
         if let Some(what) = other {
             return Err(format!("`{name}` is {what}"));
         }
         let fixed = match (form, entry) {
-            (Form::Csv, None) => return Err(NO_SUBTOOL.to_owned()),
-            (Form::JsonLines, None) if !set.is_empty() => return Err(NO_SUBTOOL_TO_SET.to_owned()),
-            (Form::JsonLines, _) if delimiter.is_some() => {
+            (FileFormat::Csv, None) => return Err(NO_SUBTOOL.to_owned()),
+            (FileFormat::JsonLines, None) if !set.is_empty() => return Err(NO_SUBTOOL_TO_SET.to_owned()),
+            (FileFormat::JsonLines, _) if delimiter.is_some() => {
                 return Err(format!("`--delimiter` is for CSV, and `{name}` is JSON Lines"));
             }
-            (Form::Csv | Form::JsonLines, Some(entry)) => Fixed::read(set, &SubtoolArguments::of(entry))?,
-            (Form::JsonLines, None) => Fixed::default(),
+            (FileFormat::Csv | FileFormat::JsonLines, Some(entry)) => {
+                Fixed::read(set, &SubtoolArguments::of(entry))?
+            }
+            (FileFormat::JsonLines, None) => Fixed::default(),
         };
         Ok(Self { file, form, entry, delimiter: delimiter.unwrap_or(Delimiter::COMMA), fixed, seen })
     }
@@ -153,7 +155,7 @@ impl Plan {
 /// A file being read, row by row.
 pub(super) struct Rows {
     reader: Reader,
-    entry: Option<&'static Entry>,
+    entry: Option<&'static CatalogueEntry>,
     number: u64,
 }
 
@@ -163,7 +165,7 @@ enum Reader {
 }
 
 #[derive(Serialize)]
-struct Body<'a, T: Serialize> {
+struct RowBody<'a, T: Serialize> {
     subtool: &'static str,
     arguments: &'a T,
 }
@@ -173,16 +175,16 @@ impl Rows {
     ///
     /// # Errors
     /// If the file cannot be read, or its cells cannot be separated.
-    pub fn open(plan: &Plan) -> Result<(Self, Vec<Problem>), Unreadable> {
+    pub fn open(plan: &RowReader) -> Result<(Self, Vec<RowProblem>), Unreadable> {
         let source = DigestedFile::open(&plan.file)?;
         let fixed = plan.fixed.clone();
         let (reader, problems) = match (plan.form, plan.entry) {
-            (Form::Csv, Some(entry)) => {
+            (FileFormat::Csv, Some(entry)) => {
                 let known = SubtoolArguments::of(entry);
                 let (table, problems) = CsvTable::open(source, plan.delimiter, &known, fixed, ROW_BYTES_MAX)?;
                 (Reader::Csv(Box::new(table)), problems)
             }
-            (Form::JsonLines, _) | (_, None) => {
+            (FileFormat::JsonLines, _) | (_, None) => {
                 (Reader::Lines(Box::new(ObjectLines::new(source, fixed, ROW_BYTES_MAX))), Vec::new())
             }
         };
@@ -199,7 +201,7 @@ impl Rows {
             Reader::Csv(table) => match table.next()? {
                 Cells::Row(arguments, line) => {
                     let entry = entry.expect("a CSV file is read for one subtool");
-                    let body = json::to_vec(&Body { subtool: entry.manifest.name, arguments: &arguments });
+                    let body = json::to_vec(&RowBody { subtool: entry.manifest.name, arguments: &arguments });
                     Next::Row(Row { number: self.number + 1, line, body })
                 }
                 Cells::Faulty(problems) => Next::Faulty(problems),
@@ -208,7 +210,9 @@ impl Rows {
             Reader::Lines(objects) => match objects.next()? {
                 ObjectLine::Row(raw, line) => {
                     let body = match entry {
-                        Some(entry) => json::to_vec(&Body { subtool: entry.manifest.name, arguments: &raw }),
+                        Some(entry) => {
+                            json::to_vec(&RowBody { subtool: entry.manifest.name, arguments: &raw })
+                        }
                         None => raw.get().as_bytes().to_vec(),
                     };
                     Next::Row(Row { number: self.number + 1, line, body })
@@ -247,7 +251,7 @@ impl Rows {
     }
 
     /// Returns the warnings about the heading.
-    pub fn doubts(&self) -> &[Problem] {
+    pub fn doubts(&self) -> &[RowProblem] {
         match &self.reader {
             Reader::Csv(table) => table.doubts(),
             Reader::Lines(_) => &[],
@@ -297,7 +301,7 @@ mod tests {
     type Said<'a> = (&'a str, &'a [&'a str]);
 
     /// Returns a plan, and the folder of its file.
-    type Planned = (Plan, TempDir);
+    type Planned = (RowReader, TempDir);
 
     fn plan(name: &str, subtool: Option<&str>, text: &[u8], options: Said<'_>) -> Result<Planned, String> {
         let dir = tempfile::tempdir().unwrap();
@@ -306,7 +310,7 @@ mod tests {
         let delimiter = Some(options.0).filter(|text| !text.is_empty());
         let delimiter = delimiter.map(|text| Delimiter::parse(text).unwrap());
         let set: Vec<String> = options.1.iter().map(|text| (*text).to_owned()).collect();
-        Plan::new(file, subtool.map(|name| find(name).unwrap()), delimiter, &set).map(|plan| (plan, dir))
+        RowReader::new(file, subtool.map(|name| find(name).unwrap()), delimiter, &set).map(|plan| (plan, dir))
     }
 
     fn read_plan((plan, _): &Planned) -> Result<Read, String> {
@@ -579,7 +583,7 @@ mod tests {
         ];
         for (name, subtool, options, words) in rows {
             let said = match name.strip_prefix("none/") {
-                Some(name) => Plan::new(PathBuf::from("/none").join(name), None, None, &[]).err(),
+                Some(name) => RowReader::new(PathBuf::from("/none").join(name), None, None, &[]).err(),
                 None => {
                     let text: &[u8] = if name.starts_with("list") { b"[\n{}\n]" } else { b"user_id\n" };
                     plan(name, subtool, text, options).err()

@@ -17,20 +17,20 @@ use jiff::Timestamp;
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until, timeout};
 
-use crate::domain::message::{Address, HeaderValue, Headers, Post, Properties, RESENT, Receipt};
+use crate::domain::message::{Address, HeaderValue, Headers, Properties, Publish, RESENT, Receipt};
 use crate::domain::topology::{INVOCATIONS, work_key};
-use crate::rabbit::Reply;
+use crate::rabbit::ReceivedResult;
 use crate::worker::failpoint::{Point, reached};
 
 use super::error::JobError;
-use super::job::{Job, Named};
-use super::journal::{Journal, Past};
-use super::progress::Progress;
+use super::job::{RowReference, SubmitJob};
+use super::journal::{EarlierRuns, Journal};
+use super::progress::ProgressDisplay;
 use super::results::{Answered, Results};
 use super::row_set::RowSet;
-use super::rows::{Next, Plan, Row, Rows, dry};
+use super::rows::{Next, Row, RowReader, Rows, dry};
 use super::sequence::{Sequence, Unsent};
-use super::transport::{Handed, Road};
+use super::transport::{Handed, Transport};
 
 /// The number of rows recorded as sent at once, and so the most rows that a killed process leaves in doubt.
 const BATCH: usize = 64;
@@ -52,7 +52,7 @@ const SEND_AGAIN: Duration = Duration::from_millis(500);
 
 /// The end of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Ended {
+pub(super) enum RunEnd {
     /// Every row has a result.
     Complete,
     /// A signal stopped the run.
@@ -70,9 +70,9 @@ pub(super) enum Task {
 
 /// The result of a run.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Run {
+pub(super) struct SubmitRun {
     /// The end of the run, or the reason that it cannot go on.
-    pub ended: Result<Ended, JobError>,
+    pub ended: Result<RunEnd, JobError>,
     /// The rows that were handed over and have no result.
     pub left: Left,
 }
@@ -87,30 +87,30 @@ pub(super) struct Left {
 }
 
 /// A row handed over, with the outcome.
-struct Sent {
+struct SentRow {
     row: u64,
-    post: Post,
+    post: Publish,
     handed: Handed,
 }
 
 /// The rows being handed over.
-type Sends = FuturesUnordered<BoxFuture<'static, Sent>>;
+type Sends = FuturesUnordered<BoxFuture<'static, SentRow>>;
 
 /// One run of a job.
 pub(super) struct Sending<'a> {
-    pub job: &'a Job,
-    pub plan: &'a Plan,
+    pub job: &'a SubmitJob,
+    pub plan: &'a RowReader,
     pub journal: Journal,
-    pub past: Past,
+    pub past: EarlierRuns,
     pub results: Results,
-    pub road: Box<dyn Road>,
-    pub progress: Progress,
+    pub transport: Box<dyn Transport>,
+    pub progress: ProgressDisplay,
     /// Our user name at the broker.
     pub user: Option<String>,
 }
 
 /// The mutable state of a run.
-pub(super) struct State {
+pub(super) struct RunState {
     /// The rest of the file.
     rows: Option<Rows>,
     file: Metadata,
@@ -132,7 +132,7 @@ pub(super) struct State {
 impl Sending<'_> {
     /// Runs the job until every row has its result or `stop` counts a request to stop; a second request takes effect
     /// at once. In every case, the progress by then is recorded.
-    pub async fn run(&mut self, task: Task, stop: &mut watch::Receiver<u32>) -> Run {
+    pub async fn run(&mut self, task: Task, stop: &mut watch::Receiver<u32>) -> SubmitRun {
         let run = match self.begin() {
             Ok(mut state) => {
                 let ended = match task {
@@ -141,18 +141,18 @@ impl Sending<'_> {
                 };
                 let flushed = self.flush(&mut state).await;
                 let ended = ended.and_then(|ended| flushed.map(|()| ended));
-                Run { ended, left: state.left() }
+                SubmitRun { ended, left: state.left() }
             }
-            Err(error) => Run { ended: Err(error), left: Left::default() },
+            Err(error) => SubmitRun { ended: Err(error), left: Left::default() },
         };
-        self.road.close().await;
+        self.transport.close().await;
         self.progress.end();
         run
     }
 
-    fn begin(&self) -> Result<State, JobError> {
+    fn begin(&self) -> Result<RunState, JobError> {
         let (rows, _) = Rows::open(self.plan).map_err(|error| self.unreadable(&error))?;
-        Ok(State {
+        Ok(RunState {
             rows: Some(rows),
             file: self.metadata()?,
             sequence: Sequence::default(),
@@ -170,7 +170,11 @@ impl Sending<'_> {
         JobError::Failed(format!("failed to read `{}`: {error}", self.plan.file.display()))
     }
 
-    async fn go(&mut self, state: &mut State, stop: &mut watch::Receiver<u32>) -> Result<Ended, JobError> {
+    async fn go(
+        &mut self,
+        state: &mut RunState,
+        stop: &mut watch::Receiver<u32>,
+    ) -> Result<RunEnd, JobError> {
         self.take_what_waits(state).await?;
         let mut tick = interval(FLUSH_EVERY);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -179,26 +183,26 @@ impl Sending<'_> {
             if leave_at.is_none() {
                 self.send(state)?;
                 if state.is_complete() {
-                    return Ok(Ended::Complete);
+                    return Ok(RunEnd::Complete);
                 }
             }
             tokio::select! {
                 told = stop.changed() => {
-                    let patience = if leave_at.is_none() { self.road.grace() } else { Duration::ZERO };
-                    leave_at = Some(Instant::now() + patience);
-                    if told.is_ok() && !patience.is_zero() {
-                        self.progress.voice().say("stopping: nothing more is sent");
+                    let when_busy = if leave_at.is_none() { self.transport.grace() } else { Duration::ZERO };
+                    leave_at = Some(Instant::now() + when_busy);
+                    if told.is_ok() && !when_busy.is_zero() {
+                        self.progress.output().say("stopping: nothing more is sent");
                     }
                 }
                 () = sleep_until(leave_at.unwrap_or_else(Instant::now)), if leave_at.is_some() => {
-                    return Ok(Ended::Interrupted);
+                    return Ok(RunEnd::Interrupted);
                 }
                 _ = tick.tick() => {
                     self.flush(state).await?;
                     self.progress.show(&self.results.rows.tally);
                 }
                 Some(sent) = state.sends.next() => self.sent(state, sent, leave_at.is_some())?,
-                reply = self.road.next() => {
+                reply = self.transport.next() => {
                     self.take(state, reply.ok_or_else(no_way_back)?)?;
                 }
             }
@@ -206,15 +210,15 @@ impl Sending<'_> {
                 self.flush(state).await?;
             }
             if leave_at.is_some() && state.sends.is_empty() && state.out.len() == 0 {
-                return Ok(if state.is_complete() { Ended::Complete } else { Ended::Interrupted });
+                return Ok(if state.is_complete() { RunEnd::Complete } else { RunEnd::Interrupted });
             }
         }
     }
 
     /// Takes the waiting results before sending: a row in doubt may already have its result in the queue.
-    pub(super) async fn take_what_waits(&mut self, state: &mut State) -> Result<(), JobError> {
-        for _ in 0..self.road.waiting() {
-            let Ok(Some(reply)) = timeout(WAITING_MAX, self.road.next()).await else { break };
+    pub(super) async fn take_what_waits(&mut self, state: &mut RunState) -> Result<(), JobError> {
+        for _ in 0..self.transport.waiting() {
+            let Ok(Some(reply)) = timeout(WAITING_MAX, self.transport.next()).await else { break };
             self.take(state, reply)?;
             if state.unflushed >= FLUSH_ROWS {
                 self.flush(state).await?;
@@ -224,8 +228,8 @@ impl Sending<'_> {
     }
 
     /// Hands over as many rows as the window allows, if they are enough to be worth a journal entry.
-    fn send(&mut self, state: &mut State) -> Result<(), JobError> {
-        let window = usize::try_from(self.road.window()).unwrap_or(usize::MAX);
+    fn send(&mut self, state: &mut RunState) -> Result<(), JobError> {
+        let window = usize::try_from(self.transport.window()).unwrap_or(usize::MAX);
         let out = usize::try_from(state.out.len()).unwrap_or(usize::MAX);
         let room = window.saturating_sub(out).min(BATCH.saturating_sub(state.sends.len()));
         if room == 0 || room < BATCH.min(window) / 4 && out > 0 {
@@ -252,7 +256,7 @@ impl Sending<'_> {
     }
 
     /// Returns the next rows that may be sent, in ascending order, without those that have a result or a worker has.
-    fn batch(&self, state: &mut State, room: usize) -> Result<Vec<Unsent>, JobError> {
+    fn batch(&self, state: &mut RunState, room: usize) -> Result<Vec<Unsent>, JobError> {
         let (mut batch, mut bytes, mut is_checked) = (Vec::new(), 0, false);
         while batch.len() < room && bytes < BATCH_BYTES {
             if let Some(row) = state.sequence.next() {
@@ -279,7 +283,7 @@ impl Sending<'_> {
     }
 
     /// Returns the next row of the file.
-    pub(super) fn read(&self, state: &mut State) -> Result<Option<Row>, JobError> {
+    pub(super) fn read(&self, state: &mut RunState) -> Result<Option<Row>, JobError> {
         let Some(rows) = &mut state.rows else { return Ok(None) };
         match rows.next().map_err(|error| self.unreadable(&error))? {
             Next::Row(row) => return Ok(Some(row)),
@@ -290,7 +294,7 @@ impl Sending<'_> {
     }
 
     /// Checks that the file is the same as when its rows were checked.
-    fn check_file(&self, state: &State) -> Result<(), JobError> {
+    fn check_file(&self, state: &RunState) -> Result<(), JobError> {
         let now = self.metadata()?;
         let is_same = now.len() == state.file.len() && now.modified().ok() == state.file.modified().ok();
         if is_same { Ok(()) } else { Err(self.changed()) }
@@ -306,12 +310,12 @@ impl Sending<'_> {
     }
 
     /// Builds the message of a row. A resent message differs only in the header that says so.
-    fn post(&self, row: u64, body: Vec<u8>, first_sent: u64, is_resent: bool) -> Post {
-        let Job { connection, lane, terms, attempts, .. } = self.job;
+    fn post(&self, row: u64, body: Vec<u8>, first_sent: u64, is_resent: bool) -> Publish {
+        let SubmitJob { connection, lane, terms, attempts, .. } = self.job;
         let body = if terms.dry_run { dry(&body) } else { body };
         let properties = Properties {
             message_id: Some(attempts.id(row)),
-            reply_to: Some(self.road.reply_to(self.job.reply_queue())),
+            reply_to: Some(self.transport.reply_to(self.job.reply_queue())),
             user_id: self.user.clone(),
             content_type: Some("application/json".to_owned()),
             timestamp: Some(first_sent),
@@ -319,23 +323,23 @@ impl Sending<'_> {
             ..Properties::default()
         };
         let to = Address::Exchange(INVOCATIONS, work_key(connection, *lane));
-        Post { to, properties, body: Bytes::from(body) }
+        Publish { to, properties, body: Bytes::from(body) }
     }
 
-    fn hand_over(&self, row: u64, post: Post, wait: Duration) -> BoxFuture<'static, Sent> {
-        let out = self.road.out();
+    fn hand_over(&self, row: u64, post: Publish, wait: Duration) -> BoxFuture<'static, SentRow> {
+        let out = self.transport.out();
         Box::pin(async move {
             sleep(wait).await;
             reached(Point::Publishing, post.properties.message_id.as_deref()).await;
             let handed = out.hand_over(&post).await;
             reached(Point::Confirmed, post.properties.message_id.as_deref()).await;
-            Sent { row, post, handed }
+            SentRow { row, post, handed }
         })
     }
 
     /// Handles the outcome of handing over a row.
-    fn sent(&self, state: &mut State, sent: Sent, is_leaving: bool) -> Result<(), JobError> {
-        let Sent { row, mut post, handed } = sent;
+    fn sent(&self, state: &mut RunState, sent: SentRow, is_leaving: bool) -> Result<(), JobError> {
+        let SentRow { row, mut post, handed } = sent;
         match handed {
             Handed::Kept => {
                 state.kept.insert(row);
@@ -357,10 +361,10 @@ impl Sending<'_> {
     }
 
     /// Records a result, unless its row has one or it belongs to no row. Only then may it be acknowledged.
-    pub(super) fn take(&mut self, state: &mut State, reply: Reply) -> Result<(), JobError> {
+    pub(super) fn take(&mut self, state: &mut RunState, reply: ReceivedResult) -> Result<(), JobError> {
         let answered = Answered::read(&reply.body);
         match answered.and_then(|it| self.row_of(&it).map(|row| (it, row))) {
-            None => self.progress.voice().say("a result that belongs to no row of this job is left out"),
+            None => self.progress.output().say("a result that belongs to no row of this job is left out"),
             Some((answered, row)) => {
                 if !self.results.rows.done.contains(row) {
                     self.results.add(row, &reply.body, answered.row_status())?;
@@ -378,7 +382,7 @@ impl Sending<'_> {
 
     /// Returns the row that a result belongs to.
     fn row_of(&self, answered: &Answered) -> Option<u64> {
-        let Named::Row(row) = self.job.row_of(&answered.id) else { return None };
+        let RowReference::Row(row) = self.job.row_of(&answered.id) else { return None };
         let terms = &self.job.terms;
         let is = |known: &str, said: &Option<String>| said.as_ref().is_none_or(|said| said == known);
         let is_ours = is(&terms.connection, &answered.connection)
@@ -388,7 +392,7 @@ impl Sending<'_> {
 
     /// Syncs the received results, then notes them in the journal, then acknowledges them. If the journal fails, the
     /// results are still acknowledged, because the results file has them; but the run ends.
-    pub(super) async fn flush(&mut self, state: &mut State) -> Result<(), JobError> {
+    pub(super) async fn flush(&mut self, state: &mut RunState) -> Result<(), JobError> {
         if !state.answered.is_empty() {
             self.results.sync()?;
         }
@@ -410,7 +414,7 @@ pub(super) fn no_way_back() -> JobError {
     JobError::Failed("the way to the results is gone".to_owned())
 }
 
-impl State {
+impl RunState {
     /// Returns true if every row was sent and has its result.
     fn is_complete(&self) -> bool {
         let all_left = self.rows.is_none() && self.sequence.is_empty();
@@ -459,7 +463,7 @@ mod tests {
 
     #[async_trait]
     impl Out for Tape {
-        async fn hand_over(&self, post: &Post) -> Handed {
+        async fn hand_over(&self, post: &Publish) -> Handed {
             self.note(format!("sent {}", post.properties.message_id.as_deref().unwrap()));
             Handed::Kept
         }
@@ -467,11 +471,11 @@ mod tests {
 
     struct Scripted {
         tape: Tape,
-        replies: mpsc::Receiver<Reply>,
+        replies: mpsc::Receiver<ReceivedResult>,
     }
 
     #[async_trait]
-    impl Road for Scripted {
+    impl Transport for Scripted {
         fn out(&self) -> Arc<dyn Out> {
             Arc::new(self.tape.clone())
         }
@@ -480,7 +484,7 @@ mod tests {
             queue
         }
 
-        async fn next(&mut self) -> Option<Reply> {
+        async fn next(&mut self) -> Option<ReceivedResult> {
             self.replies.recv().await
         }
 
@@ -520,8 +524,8 @@ mod tests {
     /// Returns a job of three rows, with its file.
     struct Example {
         _dir: tempfile::TempDir,
-        job: Job,
-        plan: Plan,
+        job: SubmitJob,
+        plan: RowReader,
         tape: Tape,
     }
 
@@ -532,28 +536,28 @@ mod tests {
             job.file.set_extension("jsonl");
             let row = "{\"subtool\":\"list_users\"}\n";
             std::fs::write(&job.file, row.repeat(3)).unwrap();
-            let plan = Plan::new(job.file.clone(), None, None, &[]).unwrap();
+            let plan = RowReader::new(job.file.clone(), None, None, &[]).unwrap();
             Self { _dir: dir, job, plan, tape: Tape::default() }
         }
 
         /// Returns the result of a row.
-        fn reply(&self, row: u64) -> Reply {
+        fn reply(&self, row: u64) -> ReceivedResult {
             let id = self.job.attempts.id(row);
             let body = format!("{{\"id\":\"{id}\",\"status\":\"succeeded\",\"effect\":\"applied\"}}");
-            Reply { body: body.into(), receipt: Box::new(Acknowledges(self.tape.clone(), row)) }
+            ReceivedResult { body: body.into(), receipt: Box::new(Acknowledges(self.tape.clone(), row)) }
         }
 
         /// Returns a run whose files are on these disks, and the sender of results.
-        fn sending(&self, journal: &Disk, results: &Disk) -> (Sending<'_>, mpsc::Sender<Reply>) {
+        fn sending(&self, journal: &Disk, results: &Disk) -> (Sending<'_>, mpsc::Sender<ReceivedResult>) {
             let (came, replies) = mpsc::channel(10);
             let sending = Sending {
                 job: &self.job,
                 plan: &self.plan,
                 journal: journal::over(Box::new(journal.clone())),
-                past: Past::default(),
+                past: EarlierRuns::default(),
                 results: results::over(Box::new(results.clone())),
-                road: Box::new(Scripted { tape: self.tape.clone(), replies }),
-                progress: Progress::new(3, Outlook::new(90, Duration::from_secs(60))),
+                transport: Box::new(Scripted { tape: self.tape.clone(), replies }),
+                progress: ProgressDisplay::new(3, Outlook::new(90, Duration::from_secs(60))),
                 user: None,
             };
             (sending, came)
@@ -561,7 +565,7 @@ mod tests {
     }
 
     /// Runs a job whose first two results have arrived.
-    async fn run(journal: &Disk, results: &Disk) -> (Run, Tape) {
+    async fn run(journal: &Disk, results: &Disk) -> (SubmitRun, Tape) {
         let example = Example::new();
         let (mut sending, came) = example.sending(journal, results);
         for row in [1, 2] {

@@ -28,7 +28,7 @@ pub(super) struct Unsent {
 
 /// The rows of one subject.
 #[derive(Debug, Default)]
-struct Queue {
+struct SubjectQueue {
     /// The number of rows without a result that were sent or may be sent.
     out: usize,
     /// The rows behind them.
@@ -38,7 +38,7 @@ struct Queue {
 /// The rows in the order in which they may be sent.
 #[derive(Debug, Default)]
 pub(super) struct Sequence {
-    subjects: HashMap<Subject, Queue>,
+    subjects: HashMap<Subject, SubjectQueue>,
     /// The subjects of rows without a result that were sent or may be sent.
     subject_of: HashMap<u64, Subject>,
     /// The rows that may be sent.
@@ -50,7 +50,7 @@ pub(super) struct Sequence {
 
 /// The part of a body that determines its subject.
 #[derive(Deserialize)]
-struct Invocation<'a> {
+struct SubjectFields<'a> {
     #[serde(borrow)]
     subtool: Cow<'a, str>,
     #[serde(borrow)]
@@ -59,7 +59,7 @@ struct Invocation<'a> {
 
 /// Returns the subject of a row.
 pub(super) fn subject_of(body: &[u8]) -> Option<Subject> {
-    let Invocation { subtool, arguments } = serde_json::from_slice(body).ok()?;
+    let SubjectFields { subtool, arguments } = serde_json::from_slice(body).ok()?;
     subject(&subtool, arguments?)
 }
 

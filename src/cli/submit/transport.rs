@@ -12,16 +12,16 @@ use tokio::task::JoinSet;
 
 use crate::config::Config;
 use crate::domain::ids::ConnectionName;
-use crate::domain::message::{Address, Post, Receipt};
+use crate::domain::message::{Address, Publish, Receipt};
 use crate::domain::topology::reply_queue;
 use crate::embedded::broker::Broker;
 use crate::event::Observer;
-use crate::rabbit::{Counter, Offered, Publisher, Reply, Unopened};
+use crate::rabbit::{Offered, Producer, Publisher, ReceivedResult, Unopened};
 use crate::worker::Worker;
 use crate::worker::ports::Inbox;
 
-use super::super::Refusal;
-use super::super::assembly::{self, Ground, Orgs};
+use super::super::NotBegun;
+use super::super::assembly::{self, Orgs, Shared};
 
 /// The most rows in the broker without a result: enough that workers never run out of rows, and few enough that
 /// stopping a job takes effect.
@@ -53,12 +53,12 @@ pub(super) enum Handed {
 #[async_trait]
 pub(super) trait Out: Send + Sync {
     /// Hands over one row.
-    async fn hand_over(&self, post: &Post) -> Handed;
+    async fn hand_over(&self, post: &Publish) -> Handed;
 }
 
 #[async_trait]
 impl Out for Publisher {
-    async fn hand_over(&self, post: &Post) -> Handed {
+    async fn hand_over(&self, post: &Publish) -> Handed {
         match self.offer(post).await {
             Offered::Confirmed => Handed::Kept,
             Offered::Refused(why) => Handed::Refused(why),
@@ -69,7 +69,7 @@ impl Out for Publisher {
 
 #[async_trait]
 impl Out for Broker {
-    async fn hand_over(&self, post: &Post) -> Handed {
+    async fn hand_over(&self, post: &Publish) -> Handed {
         if let Address::Exchange(_, key) = &post.to {
             self.publish(key, post.properties.clone(), post.body.clone());
         }
@@ -79,7 +79,7 @@ impl Out for Broker {
 
 /// A transport to a worker and back.
 #[async_trait]
-pub(super) trait Road: Send {
+pub(super) trait Transport: Send {
     /// Returns the receiver of rows.
     fn out(&self) -> Arc<dyn Out>;
 
@@ -87,7 +87,7 @@ pub(super) trait Road: Send {
     fn reply_to(&self, queue: String) -> String;
 
     /// Waits for the next result; `None` if no more will come. Cancel-safe: a dropped call loses no result.
-    async fn next(&mut self) -> Option<Reply>;
+    async fn next(&mut self) -> Option<ReceivedResult>;
 
     /// Returns the number of results that waited when the transport was opened.
     fn waiting(&self) -> u32;
@@ -120,8 +120,8 @@ pub(super) async fn broker(
     queue: &str,
     must_be_there: bool,
     observer: Arc<dyn Observer>,
-) -> Result<Box<dyn Road>, Unopened> {
-    let counter = Counter::open(&config.broker, reply_queue(queue), must_be_there, observer).await?;
+) -> Result<Box<dyn Transport>, Unopened> {
+    let counter = Producer::open(&config.broker, reply_queue(queue), must_be_there, observer).await?;
     Ok(Box::new(Outside(counter)))
 }
 
@@ -130,9 +130,9 @@ pub(super) fn inside(
     config: &Config,
     connection: &ConnectionName,
     observer: Arc<dyn Observer>,
-) -> Result<Box<dyn Road>, Refusal> {
+) -> Result<Box<dyn Transport>, NotBegun> {
     let (stop, stopping) = watch::channel(false);
-    let ground = Ground::new(config, &observer);
+    let ground = Shared::new(config, &observer);
     let prefetch = ground.prefetch;
     let mut orgs = assembly::orgs(config, &ground, &Orgs::new())?;
     orgs.retain(|known, _| known == connection);
@@ -141,14 +141,14 @@ pub(super) fn inside(
     let rules = assembly::own_rules(config, &orgs, stopping);
     let worker: Arc<dyn Inbox> = Arc::new(Worker::new(rules, Arc::<Broker>::clone(&broker), observer));
     let consuming = broker.consume(&worker, prefetch);
-    Ok(Box::new(Inside { broker, prefetch, _consuming: consuming, _stop: stop }))
+    Ok(Box::new(EmbeddedTransport { broker, prefetch, _consuming: consuming, _stop: stop }))
 }
 
 /// The transport to workers behind RabbitMQ.
-struct Outside(Counter);
+struct Outside(Producer);
 
 #[async_trait]
-impl Road for Outside {
+impl Transport for Outside {
     fn out(&self) -> Arc<dyn Out> {
         Arc::<Publisher>::clone(&self.0.publisher)
     }
@@ -157,7 +157,7 @@ impl Road for Outside {
         queue
     }
 
-    async fn next(&mut self) -> Option<Reply> {
+    async fn next(&mut self) -> Option<ReceivedResult> {
         self.0.replies.recv().await
     }
 
@@ -183,7 +183,7 @@ impl Road for Outside {
 }
 
 /// The transport to a worker in this process.
-struct Inside {
+struct EmbeddedTransport {
     broker: Arc<Broker>,
     prefetch: usize,
     _consuming: JoinSet<()>,
@@ -191,7 +191,7 @@ struct Inside {
 }
 
 #[async_trait]
-impl Road for Inside {
+impl Transport for EmbeddedTransport {
     fn out(&self) -> Arc<dyn Out> {
         Arc::<Broker>::clone(&self.broker)
     }
@@ -200,9 +200,9 @@ impl Road for Inside {
         REPLIES.to_owned()
     }
 
-    async fn next(&mut self) -> Option<Reply> {
+    async fn next(&mut self) -> Option<ReceivedResult> {
         let body = self.broker.take(REPLIES).await.body;
-        Some(Reply { body, receipt: Box::new(Gone) })
+        Some(ReceivedResult { body, receipt: Box::new(Gone) })
     }
 
     fn waiting(&self) -> u32 {

@@ -19,8 +19,8 @@ use crate::telemetry::descriptors;
 
 use super::stream::open;
 use super::utf8_repair;
-use crate::rabbit::Settings;
-use crate::rabbit::consumer::supervisor::Ended;
+use crate::rabbit::BrokerSettings;
+use crate::rabbit::consumer::supervisor::SupervisorEnd;
 
 /// The timeout for reaching the broker, the AMQP handshake included: a peer that accepts and stays silent would
 /// otherwise block the worker for ever.
@@ -43,7 +43,7 @@ pub(in crate::rabbit) const RECONNECT_MIN: Duration = Duration::from_millis(250)
 const REPLY_SUCCESS: u16 = 200;
 
 /// The nodes of the broker; the last good one is tried first, then the remaining ones in turn.
-pub(in crate::rabbit) struct Way {
+pub(in crate::rabbit) struct BrokerNodes {
     nodes: Vec<AMQPUri>,
     /// The index of the node and address to try first.
     first: AtomicUsize,
@@ -59,16 +59,16 @@ enum Incoming {
     Mended,
 }
 
-impl Way {
+impl BrokerNodes {
     /// Reads the nodes from the settings.
     ///
     /// # Errors
     /// If the settings cannot be used.
-    pub fn new(settings: &Settings) -> Result<Self, Ended> {
+    pub fn new(settings: &BrokerSettings) -> Result<Self, SupervisorEnd> {
         let urls = [&settings.url].into_iter().chain(&settings.other_urls);
         let nodes = urls.map(|url| uri(url.expose())).collect::<Result<_, _>>()?;
         let way = Self { nodes, first: AtomicUsize::new(0), ca_file: settings.ca_file.clone() };
-        way.trusted().map_err(Ended::Ca)?;
+        way.trusted().map_err(SupervisorEnd::Ca)?;
         Ok(way)
     }
 
@@ -180,7 +180,7 @@ pub(in crate::rabbit) async fn close(connection: &Connection) {
 ///
 /// # Errors
 /// If the text is not an AMQP URI.
-pub fn own_user(url: &str) -> Result<String, Ended> {
+pub fn own_user(url: &str) -> Result<String, SupervisorEnd> {
     user_and_vhost(url).map(|(user, _)| user)
 }
 
@@ -188,16 +188,16 @@ pub fn own_user(url: &str) -> Result<String, Ended> {
 ///
 /// # Errors
 /// If the text is not an AMQP URI.
-pub fn user_and_vhost(url: &str) -> Result<(String, String), Ended> {
+pub fn user_and_vhost(url: &str) -> Result<(String, String), SupervisorEnd> {
     uri(url).map(|uri| (uri.authority.userinfo.username, uri.vhost))
 }
 
 const UNPARSED: &str =
     "it does not parse: special characters in its password must be percent-encoded, such as `#` as `%23`";
 
-pub(in crate::rabbit) fn uri(url: &str) -> Result<AMQPUri, Ended> {
+pub(in crate::rabbit) fn uri(url: &str) -> Result<AMQPUri, SupervisorEnd> {
     // The parser's error may quote the URI with its password.
-    url.parse::<AMQPUri>().map_err(|_| Ended::Uri(UNPARSED.to_owned()))
+    url.parse::<AMQPUri>().map_err(|_| SupervisorEnd::Uri(UNPARSED.to_owned()))
 }
 
 /// Returns the text of a lapin error, without the URI.

@@ -6,7 +6,7 @@ use lapin::options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptio
 use lapin::types::{AMQPValue, FieldTable, LongString, ShortString};
 use lapin::{Channel, ErrorKind};
 
-use crate::domain::topology::{Argument, Exchange, ExchangeKind, Queue, Topology};
+use crate::domain::topology::{ExchangeDefinition, ExchangeKind, QueueArgument, QueueDefinition, Topology};
 
 /// The timeout for declaring and consuming; a cluster without a majority does not answer at all.
 pub(in crate::rabbit) const DECLARE_TIMEOUT: Duration = Duration::from_secs(30);
@@ -59,7 +59,11 @@ pub(in crate::rabbit) async fn declare(
     Ok(())
 }
 
-async fn declare_exchange(channel: &Channel, exchange: &Exchange, passive: bool) -> lapin::Result<()> {
+async fn declare_exchange(
+    channel: &Channel,
+    exchange: &ExchangeDefinition,
+    passive: bool,
+) -> lapin::Result<()> {
     let kind = match exchange.kind {
         ExchangeKind::Topic => lapin::ExchangeKind::Topic,
         ExchangeKind::Fanout => lapin::ExchangeKind::Fanout,
@@ -72,12 +76,12 @@ async fn declare_exchange(channel: &Channel, exchange: &Exchange, passive: bool)
     channel.exchange_declare(short(&exchange.name), kind, options, arguments).await
 }
 
-async fn declare_queue(channel: &Channel, queue: &Queue, passive: bool) -> lapin::Result<()> {
+async fn declare_queue(channel: &Channel, queue: &QueueDefinition, passive: bool) -> lapin::Result<()> {
     let mut arguments = FieldTable::default();
     for (name, value) in &queue.arguments {
         let value = match value {
-            Argument::Text(text) => AMQPValue::LongString(LongString::from(text.as_bytes())),
-            Argument::Number(number) => AMQPValue::LongLongInt(*number),
+            QueueArgument::Text(text) => AMQPValue::LongString(LongString::from(text.as_bytes())),
+            QueueArgument::Number(number) => AMQPValue::LongLongInt(*number),
         };
         arguments.insert(short(name), value);
     }

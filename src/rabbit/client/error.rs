@@ -4,7 +4,7 @@ use super::connect::explain;
 use super::declare::Undeclared;
 
 /// The reason that one generation ended.
-pub(in crate::rabbit) enum Doubt {
+pub(in crate::rabbit) enum SessionEnd {
     /// The generation did not begin.
     Unreachable(String),
     /// The broker lacks a required exchange or queue, or has another one.
@@ -17,7 +17,7 @@ pub(in crate::rabbit) enum Doubt {
     Unfinished(&'static str),
 }
 
-impl Doubt {
+impl SessionEnd {
     /// Creates the doubt for a broker that refused, or was gone, before the generation began.
     pub fn unreachable(error: lapin::Error) -> Self {
         Self::Unreachable(explain(&error))
@@ -25,6 +25,6 @@ impl Doubt {
 }
 
 /// Creates the doubt for a broker that does not answer at all.
-pub(in crate::rabbit) fn silent() -> Doubt {
-    Doubt::Unreachable("the broker does not answer".to_owned())
+pub(in crate::rabbit) fn silent() -> SessionEnd {
+    SessionEnd::Unreachable("the broker does not answer".to_owned())
 }

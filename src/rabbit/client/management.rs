@@ -11,7 +11,7 @@ use crate::domain::topology::{INVOCATIONS, work_queue};
 use crate::policy::hazards::{Governed, Hazard, hazards};
 
 use super::connect::uri;
-use crate::rabbit::Settings;
+use crate::rabbit::BrokerSettings;
 
 /// The timeout for the answer.
 const ANSWER_MAX: Duration = Duration::from_secs(10);
@@ -32,7 +32,7 @@ pub struct Orphan {
 /// # Errors
 /// If the API cannot be queried; the text holds no credential.
 pub async fn orphans(
-    settings: &Settings,
+    settings: &BrokerSettings,
     base_url: &str,
     connections: &[ConnectionName],
 ) -> Result<Vec<Orphan>, String> {
@@ -52,7 +52,7 @@ pub async fn orphans(
 ///
 /// # Errors
 /// If the API cannot be queried; the text holds no credential.
-pub async fn policies(settings: &Settings, base_url: &str) -> Result<Vec<Hazard>, String> {
+pub async fn policies(settings: &BrokerSettings, base_url: &str) -> Result<Vec<Hazard>, String> {
     const COLUMNS: &str = "name,arguments,policy,operator_policy,effective_policy_definition";
     Ok(hazards(&governed(queues(settings, base_url, COLUMNS).await?)))
 }
@@ -95,7 +95,7 @@ fn governed(queues: Vec<Described>) -> Vec<Governed> {
 
 /// Queries some columns of all queues of the virtual host.
 async fn queues<T: DeserializeOwned>(
-    settings: &Settings,
+    settings: &BrokerSettings,
     base_url: &str,
     columns: &str,
 ) -> Result<Vec<T>, String> {

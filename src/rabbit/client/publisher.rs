@@ -15,11 +15,11 @@ use lapin::{Channel, Confirmation, Connection, ErrorKind};
 use tokio::sync::{Mutex, Notify, watch};
 use tokio::time::{sleep, timeout};
 
-use crate::domain::message::{Address, Post, Posted, Unposted};
+use crate::domain::message::{Address, Publish, Published, Unpublished};
 use crate::domain::topology::{DEAD, RESULTS};
 use crate::policy::backoff::RetryRules;
 use crate::worker::failpoint::{Point, reached};
-use crate::worker::ports::Postbox;
+use crate::worker::ports::Outbox;
 
 use super::blocked::Blocked;
 use super::connect::{close, explain};
@@ -43,7 +43,7 @@ const AGAIN: RetryRules =
     RetryRules { attempts_max: u32::MAX, base: Duration::from_millis(100), cap: Duration::from_secs(5) };
 
 /// The channels of one generation of the publishing connection.
-struct Lines {
+struct PublishChannels {
     connection: Connection,
     /// The blocked state; nothing is published while it is set.
     blocked: Blocked,
@@ -58,7 +58,7 @@ struct Lines {
 
 /// A publisher over the current generation of the publishing connection.
 pub struct Publisher {
-    lines: watch::Sender<Option<Arc<Lines>>>,
+    lines: watch::Sender<Option<Arc<PublishChannels>>>,
     leaving: watch::Receiver<bool>,
 }
 
@@ -73,7 +73,7 @@ pub(in crate::rabbit) enum NoLine {
 
 /// The outcome of one attempt.
 enum Try {
-    Posted(Posted),
+    Posted(Published),
     /// The reason for the refusal.
     Refused(String),
     /// The message exceeds the broker's limit; in its own words.
@@ -100,7 +100,7 @@ impl Publisher {
 
     /// Uses the connection of a new generation. Notifies `doubt` when that connection fails.
     pub(in crate::rabbit) fn attach(&self, connection: Connection, blocked: Blocked, doubt: Arc<Notify>) {
-        let lines = Lines {
+        let lines = PublishChannels {
             connection,
             blocked,
             mandatory: (0..CHANNELS).map(|_| Mutex::new(None)).collect(),
@@ -139,13 +139,13 @@ impl Publisher {
 
     /// Publishes an invocation, and repeats it only while the broker has certainly not taken it: a caller that sends an
     /// invocation again after an unknown outcome must mark it as resent.
-    pub async fn offer(&self, post: &Post) -> Offered {
+    pub async fn offer(&self, post: &Publish) -> Offered {
         let mut refusals = 0;
         loop {
             let Ok(lines) = self.lines().await else { return Offered::Unclear };
             let why = match lines.publish(post).await {
-                Try::Posted(Posted::Confirmed) => return Offered::Confirmed,
-                Try::Posted(Posted::Unroutable | Posted::Refused | Posted::TooLarge) => {
+                Try::Posted(Published::Confirmed) => return Offered::Confirmed,
+                Try::Posted(Published::Unroutable | Published::Refused | Published::TooLarge) => {
                     "no queue takes it".to_owned()
                 }
                 Try::Refused(why) | Try::TooLarge(why) => why,
@@ -160,20 +160,20 @@ impl Publisher {
     }
 
     /// Waits for the lines of the current generation.
-    async fn lines(&self) -> Result<Arc<Lines>, Unposted> {
+    async fn lines(&self) -> Result<Arc<PublishChannels>, Unpublished> {
         let (mut lines, mut leaving) = (self.lines.subscribe(), self.leaving.clone());
         let attached = async { lines.wait_for(Option::is_some).await.map(drop) };
         tokio::select! {
             _ = attached => {}
             () = turned(&mut leaving) => {}
         }
-        self.lines.borrow().clone().ok_or(Unposted)
+        self.lines.borrow().clone().ok_or(Unpublished)
     }
 }
 
 #[async_trait]
-impl Postbox for Publisher {
-    async fn post(&self, post: &Post) -> Result<Posted, Unposted> {
+impl Outbox for Publisher {
+    async fn post(&self, post: &Publish) -> Result<Published, Unpublished> {
         // Results always have a queue (by the alternate exchange), and so do parked messages: if it is missing, the
         // topology must be declared again, and the message waits for that. All other messages have an alternative.
         let insists = match &post.to {
@@ -186,19 +186,19 @@ impl Postbox for Publisher {
             let lines = self.lines().await?;
             reached(Point::Publishing, post.properties.message_id.as_deref()).await;
             match lines.publish(post).await {
-                Try::Posted(Posted::Unroutable) if insists && tries >= REFUSALS_MAX => {
+                Try::Posted(Published::Unroutable) if insists && tries >= REFUSALS_MAX => {
                     lines.doubt.notify_one()
                 }
-                Try::Posted(Posted::Unroutable) if insists => {}
+                Try::Posted(Published::Unroutable) if insists => {}
                 Try::Posted(posted) => {
                     reached(Point::Confirmed, post.properties.message_id.as_deref()).await;
                     return Ok(posted);
                 }
-                Try::TooLarge(_) => return Ok(Posted::TooLarge),
+                Try::TooLarge(_) => return Ok(Published::TooLarge),
                 Try::Refused(_) => {
                     refusals += 1;
                     if refusals >= REFUSALS_MAX && !insists {
-                        return Ok(Posted::Refused);
+                        return Ok(Published::Refused);
                     }
                 }
                 Try::Unknown => {}
@@ -209,8 +209,8 @@ impl Postbox for Publisher {
     }
 }
 
-impl Lines {
-    async fn publish(&self, post: &Post) -> Try {
+impl PublishChannels {
+    async fn publish(&self, post: &Publish) -> Try {
         match &post.to {
             Address::DirectReply(name) => {
                 // Several messages may be in flight on this channel: the lock is held while the channel is opened, not
@@ -228,7 +228,7 @@ impl Lines {
         }
     }
 
-    async fn publish_mandatory(&self, exchange: &str, key: &str, post: &Post) -> Try {
+    async fn publish_mandatory(&self, exchange: &str, key: &str, post: &Publish) -> Try {
         let turn = self.turn.fetch_add(1, std::sync::atomic::Ordering::Relaxed) % self.mandatory.len();
         let free = self.mandatory.iter().find_map(|line| line.try_lock().ok());
         let mut line = match free {
@@ -289,9 +289,16 @@ impl Lines {
     }
 
     /// Publishes once and waits for the confirm.
-    async fn once(&self, channel: &Channel, exchange: &str, key: &str, mandatory: bool, post: &Post) -> Try {
+    async fn once(
+        &self,
+        channel: &Channel,
+        exchange: &str,
+        key: &str,
+        mandatory: bool,
+        post: &Publish,
+    ) -> Try {
         let (Ok(exchange), Ok(key)) = (ShortString::try_new(exchange), ShortString::try_new(key)) else {
-            return Try::Posted(Posted::Unroutable); // no queue has a name that long
+            return Try::Posted(Published::Unroutable); // no queue has a name that long
         };
         let options = BasicPublishOptions { mandatory, ..BasicPublishOptions::default() };
         let published = async {
@@ -301,8 +308,8 @@ impl Lines {
                 .await
         };
         match self.blocked.within(CONFIRM_TIMEOUT, published).await {
-            Some(Ok(Confirmation::Ack(None))) => Try::Posted(Posted::Confirmed),
-            Some(Ok(Confirmation::Ack(Some(_)))) => Try::Posted(Posted::Unroutable),
+            Some(Ok(Confirmation::Ack(None))) => Try::Posted(Published::Confirmed),
+            Some(Ok(Confirmation::Ack(Some(_)))) => Try::Posted(Published::Unroutable),
             Some(Ok(Confirmation::Nack(_))) => Try::Refused("the queue is full".to_owned()),
             Some(Err(error)) if is_too_large(&error) => Try::TooLarge(explain(&error)),
             Some(Err(error)) if is_refusal(&error) => Try::Refused(explain(&error)),

@@ -96,17 +96,17 @@ impl Reactor for Mending {
 }
 
 /// A byte stream to the broker.
-trait Way: AsyncRead + AsyncWrite + Send + Unpin {}
-impl<T: AsyncRead + AsyncWrite + Send + Unpin> Way for T {}
+trait BrokerStream: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> BrokerStream for T {}
 
 /// A stream that repairs incoming frames.
 struct Mended {
-    way: Box<dyn Way>,
+    way: Box<dyn BrokerStream>,
     frames: Frames,
 }
 
 impl Mended {
-    fn new(way: Box<dyn Way>) -> Self {
+    fn new(way: Box<dyn BrokerStream>) -> Self {
         Self { way, frames: Frames::default() }
     }
 }
@@ -199,7 +199,7 @@ impl Frames {
 
 /// Repairs one frame. From an unexpected byte on, it leaves the frame as it is.
 fn mend(kind: u8, payload: &mut [u8]) {
-    let mut rest = Rest(payload);
+    let mut rest = PayloadRest(payload);
     let _ = match kind {
         METHOD if rest.0.starts_with(&DELIVER) => rest.deliver(),
         HEADER => rest.properties(),
@@ -208,9 +208,9 @@ fn mend(kind: u8, payload: &mut [u8]) {
 }
 
 /// The unread rest of a payload.
-struct Rest<'a>(&'a mut [u8]);
+struct PayloadRest<'a>(&'a mut [u8]);
 
-impl<'a> Rest<'a> {
+impl<'a> PayloadRest<'a> {
     fn cut(&mut self, count: usize) -> Option<&'a mut [u8]> {
         let (cut, rest) = std::mem::take(&mut self.0).split_at_mut_checked(count)?;
         self.0 = rest;
@@ -261,7 +261,7 @@ impl<'a> Rest<'a> {
 
     fn table(&mut self, depth: usize) -> Option<()> {
         let length = self.length()?;
-        let mut table = Rest(self.cut(length)?);
+        let mut table = PayloadRest(self.cut(length)?);
         while !table.0.is_empty() {
             table.short()?;
             table.value(depth.checked_sub(1)?)?;
@@ -281,7 +281,7 @@ impl<'a> Rest<'a> {
             b'F' => return self.table(depth),
             b'A' => {
                 let length = self.length()?;
-                let mut items = Rest(self.cut(length)?);
+                let mut items = PayloadRest(self.cut(length)?);
                 while !items.0.is_empty() {
                     items.value(depth.checked_sub(1)?)?;
                 }

@@ -25,7 +25,7 @@ use crate::worker::ports::{Inbox, becomes};
 
 use super::restoring::Restoring;
 use crate::rabbit::client::convert::properties_in;
-use crate::rabbit::client::error::Doubt;
+use crate::rabbit::client::error::SessionEnd;
 use crate::rabbit::turned;
 
 /// The unit in which messages are counted against the memory limit; a small one counts as one piece.
@@ -67,20 +67,20 @@ impl InFlight {
         }
     }
 
-    fn enter(self: &Arc<Self>) -> Inside {
+    fn enter(self: &Arc<Self>) -> ConsumedGuard {
         let mut place = Some(self);
         while let Some(in_flight) = place {
             in_flight.count.fetch_add(1, Ordering::AcqRel);
             place = in_flight.whole.as_ref();
         }
-        Inside(Arc::clone(self))
+        ConsumedGuard(Arc::clone(self))
     }
 }
 
 /// A guard that counts a message out when its task ends or panics.
-struct Inside(Arc<InFlight>);
+struct ConsumedGuard(Arc<InFlight>);
 
-impl Drop for Inside {
+impl Drop for ConsumedGuard {
     fn drop(&mut self) {
         let mut place = Some(&self.0);
         while let Some(in_flight) = place {
@@ -146,9 +146,12 @@ impl Consuming {
         source: &Source,
         means: &Means,
         restoring: Option<Arc<Restoring>>,
-    ) -> Result<Self, Doubt> {
-        let channel = connection.create_channel().await.map_err(Doubt::unreachable)?;
-        channel.basic_qos(means.prefetch, BasicQosOptions::default()).await.map_err(Doubt::unreachable)?;
+    ) -> Result<Self, SessionEnd> {
+        let channel = connection.create_channel().await.map_err(SessionEnd::unreachable)?;
+        channel
+            .basic_qos(means.prefetch, BasicQosOptions::default())
+            .await
+            .map_err(SessionEnd::unreachable)?;
         let mut begun = Self {
             source: source.clone(),
             channel,
@@ -165,11 +168,11 @@ impl Consuming {
         Ok(begun)
     }
 
-    async fn consume(&mut self) -> Result<(), Doubt> {
+    async fn consume(&mut self) -> Result<(), SessionEnd> {
         let (queue, tag) = (ShortString::from(source_queue(&self.source)), ShortString::default());
         let options = BasicConsumeOptions::default();
         let consumer = self.channel.basic_consume(queue, tag, options, FieldTable::default()).await;
-        self.consumer = Some(consumer.map_err(Doubt::unreachable)?);
+        self.consumer = Some(consumer.map_err(SessionEnd::unreachable)?);
         Ok(())
     }
 
@@ -177,7 +180,7 @@ impl Consuming {
     ///
     /// # Errors
     /// If the consumer ends without being told to halt.
-    pub async fn run(mut self, mut halt: watch::Receiver<bool>) -> Result<(), Doubt> {
+    pub async fn run(mut self, mut halt: watch::Receiver<bool>) -> Result<(), SessionEnd> {
         loop {
             match self.hand_over_all(&mut halt).await? {
                 Until::Halted => break,
@@ -196,7 +199,7 @@ impl Consuming {
     }
 
     /// Hands over deliveries until one of the reasons to stop occurs.
-    async fn hand_over_all(&mut self, halt: &mut watch::Receiver<bool>) -> Result<Until, Doubt> {
+    async fn hand_over_all(&mut self, halt: &mut watch::Receiver<bool>) -> Result<Until, SessionEnd> {
         while let Some(consumer) = &mut self.consumer {
             let next = tokio::select! {
                 biased;
@@ -211,14 +214,14 @@ impl Consuming {
                     return Ok(Until::Deleted);
                 }
                 Some(Err(error)) => return Err(self.ended(&error.to_string())),
-                None => return Err(Doubt::Lost("a consumer ended")),
+                None => return Err(SessionEnd::Lost("a consumer ended")),
             }
         }
         Ok(Until::Unwanted)
     }
 
     /// Declares the queue again; its messages in hand stay in hand.
-    async fn restore(&mut self, halt: &mut watch::Receiver<bool>) -> Result<(), Doubt> {
+    async fn restore(&mut self, halt: &mut watch::Receiver<bool>) -> Result<(), SessionEnd> {
         self.consumer = None;
         match &self.restoring {
             Some(restoring) => restoring.restore(&self.source, self.means.in_flight.count(), halt).await,
@@ -227,22 +230,24 @@ impl Consuming {
     }
 
     /// Returns the doubt for a consumer that the broker has ended.
-    fn ended(&self, why: &str) -> Doubt {
+    fn ended(&self, why: &str) -> SessionEnd {
         match held_at_most(why) {
             Some(most) => {
                 self.means.inbox.hold_at_most(most);
-                Doubt::Lost("the broker took back what was in hand for longer than its `consumer_timeout`")
+                SessionEnd::Lost(
+                    "the broker took back what was in hand for longer than its `consumer_timeout`",
+                )
             }
-            None => Doubt::Lost("a consumer ended"),
+            None => SessionEnd::Lost("a consumer ended"),
         }
     }
 
     /// Cancels the consumer, and hands over the deliveries received by then.
-    async fn cancel(&mut self) -> Result<(), Doubt> {
+    async fn cancel(&mut self) -> Result<(), SessionEnd> {
         let Some(mut consumer) = self.consumer.take() else { return Ok(()) };
         let cancelled = self.channel.basic_cancel(consumer.tag(), BasicCancelOptions::default());
         if !matches!(timeout(CANCEL_MAX, cancelled).await, Ok(Ok(()))) {
-            return Err(Doubt::Lost("a consumer cannot be cancelled"));
+            return Err(SessionEnd::Lost("a consumer cannot be cancelled"));
         }
         while let Some(Ok(delivery)) = consumer.next().await {
             self.hand_over(delivery).await;
@@ -273,7 +278,7 @@ impl Consuming {
             routing_key: delivery.routing_key.to_string(),
             source: self.source.clone(),
             redelivered: delivery.redelivered,
-            receipt: Box::new(Tag {
+            receipt: Box::new(DeliveryTag {
                 delivery: Some(delivery),
                 is_live: self.is_live.subscribe(),
                 channel: self.channel.clone(),
@@ -305,7 +310,7 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 const SETTLED_MAX: Duration = Duration::from_secs(5);
 
 /// The right to acknowledge one delivery.
-struct Tag {
+struct DeliveryTag {
     /// The delivery without its body: it holds lapin's acker, which has no public name. `None` after the
     /// acknowledgement.
     delivery: Option<lapin::message::Delivery>,
@@ -316,7 +321,7 @@ struct Tag {
 }
 
 #[async_trait]
-impl Receipt for Tag {
+impl Receipt for DeliveryTag {
     fn is_live(&self) -> bool {
         *self.is_live.borrow() && self.delivery.as_ref().is_some_and(|it| it.usable())
     }
@@ -348,7 +353,7 @@ impl Receipt for Tag {
 
 /// An uncaught panic ends the task of the message, but not the channel. The message must be redelivered, and
 /// rightly counts as a failed delivery.
-impl Drop for Tag {
+impl Drop for DeliveryTag {
     fn drop(&mut self) {
         let Some(delivery) = self.delivery.take().filter(|_| std::thread::panicking()) else { return };
         let (options, channel) =

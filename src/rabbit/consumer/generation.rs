@@ -17,12 +17,12 @@ use crate::domain::topology::Topology;
 
 use super::presence::FIRST_COUNT_MAX;
 use super::removed::answer_removed;
-use super::served::Roster;
+use super::served::Served;
 use super::serving::{Serving, serve};
 use super::site::Site;
 use crate::rabbit::client::connect::close;
 use crate::rabbit::client::declare::declare;
-use crate::rabbit::client::error::Doubt;
+use crate::rabbit::client::error::SessionEnd;
 use crate::rabbit::turned;
 
 /// The time for messages in flight to finish after the worker is told to stop.
@@ -38,7 +38,7 @@ pub(in crate::rabbit) enum Wrong {
 }
 
 /// The result of a task: of a connection, or, without a name, of the queues that belong to none.
-type Ended = (Option<ConnectionName>, Result<(), Doubt>);
+type TaskEnd = (Option<ConnectionName>, Result<(), SessionEnd>);
 
 /// The service of a connection.
 enum Service {
@@ -58,8 +58,8 @@ impl Service {
 /// The services that run in one generation.
 pub(in crate::rabbit) struct Generation {
     site: Arc<Site>,
-    roster: Roster,
-    running: JoinSet<Ended>,
+    roster: Served,
+    running: JoinSet<TaskEnd>,
     /// The service of each connection.
     served: HashMap<ConnectionName, Service>,
     /// The halt signal for the queues that belong to no connection.
@@ -73,9 +73,9 @@ impl Generation {
     ///
     /// # Errors
     /// If the broker's queues differ from those needed, or the connection fails.
-    pub async fn begin(site: Site, shared: &Topology, wrong: Wrong) -> Result<Self, Doubt> {
-        let channel = site.connection.create_channel().await.map_err(Doubt::unreachable)?;
-        declare(&channel, shared, site.passive).await.map_err(Doubt::Undeclared)?;
+    pub async fn begin(site: Site, shared: &Topology, wrong: Wrong) -> Result<Self, SessionEnd> {
+        let channel = site.connection.create_channel().await.map_err(SessionEnd::unreachable)?;
+        declare(&channel, shared, site.passive).await.map_err(SessionEnd::Undeclared)?;
         let hearing = site.signals.listen(&site.connection).await;
         let mut generation = Self {
             roster: site.roster.clone(),
@@ -93,7 +93,7 @@ impl Generation {
         for name in names {
             match Serving::begin(&generation.site, &name, counted_by).await {
                 Ok(serving) => begun.push((name, serving)),
-                Err(Doubt::Undeclared(_)) if wrong == Wrong::IsLeftOut && generation.site.is_up() => {}
+                Err(SessionEnd::Undeclared(_)) if wrong == Wrong::IsLeftOut && generation.site.is_up() => {}
                 Err(doubt) => return Err(doubt),
             }
         }
@@ -149,7 +149,7 @@ impl Generation {
     }
 
     /// Serves until a task ends unexpectedly, or the worker is told to stop.
-    pub async fn keep(&mut self, doubt: &Notify, stopping: &mut watch::Receiver<bool>) -> Doubt {
+    pub async fn keep(&mut self, doubt: &Notify, stopping: &mut watch::Receiver<bool>) -> SessionEnd {
         /// The text for a task that panicked.
         const BUG: &str = "what serves the connections has a bug";
         loop {
@@ -161,12 +161,12 @@ impl Generation {
                         }
                         self.follow();
                     }
-                    Ok((None, Ok(()))) | Err(_) => return Doubt::Lost(BUG),
+                    Ok((None, Ok(()))) | Err(_) => return SessionEnd::Lost(BUG),
                     Ok((_, Err(doubt))) => return doubt,
                 },
                 () = self.roster.changed() => self.follow(),
-                () = doubt.notified() => return Doubt::Lost("the publishing connection failed"),
-                () = turned(stopping) => return Doubt::Stopping,
+                () = doubt.notified() => return SessionEnd::Lost("the publishing connection failed"),
+                () = turned(stopping) => return SessionEnd::Stopping,
             }
         }
     }

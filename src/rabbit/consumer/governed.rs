@@ -13,8 +13,8 @@ use crate::domain::topology::work_queue;
 use crate::event::{Event, Observer};
 use crate::policy::hazards::Hazard;
 
-use super::served::Roster;
-use crate::rabbit::Settings;
+use super::served::Served;
+use crate::rabbit::BrokerSettings;
 use crate::rabbit::client::management::policies;
 use crate::rabbit::client::probe::probe;
 use crate::rabbit::client::publisher::Publisher;
@@ -24,8 +24,8 @@ const WATCHED: Duration = Duration::from_secs(30);
 
 /// Starts the check. It runs until the returned set is dropped.
 pub(in crate::rabbit) fn look_for_policies(
-    settings: &Settings,
-    mut roster: Roster,
+    settings: &BrokerSettings,
+    mut roster: Served,
     publisher: &Arc<Publisher>,
     observer: &Arc<dyn Observer>,
 ) -> JoinSet<()> {

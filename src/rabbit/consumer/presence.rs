@@ -24,12 +24,12 @@ use crate::event::{Event, Observer};
 use crate::worker::ports::{Inbox, Ready};
 
 use super::restoring::Restoring;
-use super::served::Roster;
+use super::served::Served;
 use super::signals::Signals;
 use super::site::Site;
 use crate::rabbit::client::connect::{RECONNECT, explain};
 use crate::rabbit::client::declare::{declare, is_gone, look};
-use crate::rabbit::client::error::Doubt;
+use crate::rabbit::client::error::SessionEnd;
 use crate::rabbit::turned;
 
 /// The average interval between counts of a connection's workers. A count takes a few calls of less than a
@@ -71,7 +71,7 @@ enum Count {
 /// One worker's presence on one connection, while it is kept.
 pub(in crate::rabbit) struct Presence {
     connection: ConnectionName,
-    roster: Roster,
+    roster: Served,
     signals: Arc<Signals>,
     /// The receiver of the numbers of waiting messages.
     inbox: Arc<dyn Inbox>,
@@ -91,8 +91,12 @@ impl Presence {
     ///
     /// # Errors
     /// If the AMQP connection fails.
-    pub async fn announce(site: &Site, connection: &ConnectionName, until: Instant) -> Result<Self, Doubt> {
-        let work = site.connection.create_channel().await.map_err(Doubt::unreachable)?;
+    pub async fn announce(
+        site: &Site,
+        connection: &ConnectionName,
+        until: Instant,
+    ) -> Result<Self, SessionEnd> {
+        let work = site.connection.create_channel().await.map_err(SessionEnd::unreachable)?;
         let (counts, mut counted) = watch::channel(Count::NotYet);
         let leaving = watch::Sender::new(false);
         let queue = PresenceQueue {
@@ -121,12 +125,12 @@ impl Presence {
             queue: keeping,
             leaderless: None,
         };
-        announced.count().await.map_err(Doubt::unreachable)?;
+        announced.count().await.map_err(SessionEnd::unreachable)?;
         Ok(announced)
     }
 
     /// Counts repeatedly, until a work queue cannot be queried or, before `halt`, has no leader.
-    pub async fn keep(&mut self, halt: &watch::Receiver<bool>) -> Doubt {
+    pub async fn keep(&mut self, halt: &watch::Receiver<bool>) -> SessionEnd {
         let mut failures = 0;
         loop {
             // A new gossip has no count yet.
@@ -134,14 +138,14 @@ impl Presence {
             match timeout(ANSWER_MAX, self.count()).await {
                 Ok(Ok(())) => failures = 0,
                 Ok(Err(_)) => failures += 1,
-                Err(_) => return Doubt::Lost("the broker does not answer"),
+                Err(_) => return SessionEnd::Lost("the broker does not answer"),
             }
             if failures >= LOOKS_MAX {
-                return Doubt::Lost("a work queue cannot be looked at");
+                return SessionEnd::Lost("a work queue cannot be looked at");
             }
             let is_leaderless = self.leaderless.is_some_and(|since| since.elapsed() > LEADERLESS_MAX);
             if is_leaderless && !*halt.borrow() {
-                return Doubt::Lost("a work queue has no leader that this node of the broker reaches");
+                return SessionEnd::Lost("a work queue has no leader that this node of the broker reaches");
             }
         }
     }
@@ -288,8 +292,8 @@ fn soon() -> Duration {
 pub(in crate::rabbit) async fn is_served(
     site: &Site,
     connection: &ConnectionName,
-) -> Result<Option<bool>, Doubt> {
-    let channel = site.connection.create_channel().await.map_err(Doubt::unreachable)?; // a refusal closes it
+) -> Result<Option<bool>, SessionEnd> {
+    let channel = site.connection.create_channel().await.map_err(SessionEnd::unreachable)?; // a refusal closes it
     let consumers = match answered_or_gone(look(&channel, &presence_queue(connection))).await {
         Ok(found) => Some(found.map_or(0, |queue| queue.consumer_count())),
         Err(_) => None,

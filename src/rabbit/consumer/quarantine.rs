@@ -22,7 +22,7 @@ use super::presence::{FIRST_COUNT_MAX, Presence};
 use super::supervisor::Supervisor;
 use crate::rabbit::client::connect::{RECONNECT_MIN, close};
 use crate::rabbit::client::declare::DECLARE_TIMEOUT;
-use crate::rabbit::client::error::{Doubt, silent};
+use crate::rabbit::client::error::{SessionEnd, silent};
 use crate::rabbit::turned;
 
 /// The time for which the quarantine lasts after the last unreadable message.
@@ -39,7 +39,7 @@ impl Supervisor {
     pub(in crate::rabbit) async fn quarantine(
         &self,
         stopping: &mut watch::Receiver<bool>,
-    ) -> Result<(), Doubt> {
+    ) -> Result<(), SessionEnd> {
         self.observer
             .note(&Event::Broker { connected: true, why: "a message cannot be read: consuming one by one" });
         let mut roster = self.roster.clone();
@@ -73,9 +73,9 @@ impl Supervisor {
             _ = apart.next() => Ok(()),
             () = quiet => Ok(()),
             () = roster.changed() => Ok(()),
-            () = doubt.notified() => Err(Doubt::Lost("the publishing connection failed")),
-            Some(left) = company.join_next() => Err(left.unwrap_or(Doubt::Lost(BUG))),
-            () = turned(stopping) => Err(Doubt::Stopping),
+            () = doubt.notified() => Err(SessionEnd::Lost("the publishing connection failed")),
+            Some(left) = company.join_next() => Err(left.unwrap_or(SessionEnd::Lost(BUG))),
+            () = turned(stopping) => Err(SessionEnd::Stopping),
         };
         halt.send_replace(true);
         let finished = async {
@@ -87,7 +87,7 @@ impl Supervisor {
         drop(company);
         close(&site.connection).await;
         match ended {
-            Err(Doubt::Stopping) if !is_finished => Err(Doubt::Unfinished("time was up")),
+            Err(SessionEnd::Stopping) if !is_finished => Err(SessionEnd::Unfinished("time was up")),
             ended => ended,
         }
     }
@@ -103,7 +103,7 @@ impl Supervisor {
                 let consuming = begun.map_err(|_| silent())??;
                 consuming.run(halt.subscribe()).await?;
                 means.in_flight.finished().await; // and acknowledged, as long as the connection is there
-                Result::<_, Doubt>::Ok(connection)
+                Result::<_, SessionEnd>::Ok(connection)
             };
             if consumed.await.is_err() {
                 broken.notify_one();

@@ -23,7 +23,7 @@ use super::presence::is_served;
 use super::serving::Serving;
 use super::site::Site;
 use crate::rabbit::client::declare::{DECLARE_TIMEOUT, declare, is_gone, look};
-use crate::rabbit::client::error::{Doubt, silent};
+use crate::rabbit::client::error::{SessionEnd, silent};
 use crate::rabbit::turned;
 
 /// The interval between counts of the workers that still serve the connection.
@@ -40,7 +40,7 @@ pub(in crate::rabbit) async fn answer_removed(
     site: Arc<Site>,
     name: ConnectionName,
     mut halt: watch::Receiver<bool>,
-) -> Result<(), Doubt> {
+) -> Result<(), SessionEnd> {
     let removed = Removed { site, name };
     loop {
         if !removed.is_left_by_all(&mut halt).await? {
@@ -67,7 +67,7 @@ struct Removed {
 
 impl Removed {
     /// Waits until no worker serves the connection; returns false if told to halt before.
-    async fn is_left_by_all(&self, halt: &mut watch::Receiver<bool>) -> Result<bool, Doubt> {
+    async fn is_left_by_all(&self, halt: &mut watch::Receiver<bool>) -> Result<bool, SessionEnd> {
         let mut absent = 0;
         while absent < ABSENT_COUNTS {
             tokio::select! {
@@ -81,12 +81,12 @@ impl Removed {
     }
 
     /// Returns true if any worker serves the connection, or if no count is available.
-    async fn is_served(&self) -> Result<bool, Doubt> {
+    async fn is_served(&self) -> Result<bool, SessionEnd> {
         Ok(is_served(&self.site, &self.name).await?.unwrap_or(true))
     }
 
     /// Consumes the queues, if they exist, and removes their bindings.
-    async fn begin(&self) -> Result<Option<Serving>, Doubt> {
+    async fn begin(&self) -> Result<Option<Serving>, SessionEnd> {
         let topology = Topology::of_connection(&self.name);
         let mut lanes = Vec::new();
         for lane in Lane::ALL {
@@ -94,7 +94,7 @@ impl Removed {
             match look(&self.channel().await?, &source_queue(&source)).await {
                 Ok(_) => lanes.push(source),
                 Err(error) if is_gone(&error) => {}
-                Err(error) => return Err(Doubt::unreachable(error)),
+                Err(error) => return Err(SessionEnd::unreachable(error)),
             }
         }
         if lanes.is_empty() {
@@ -110,7 +110,7 @@ impl Removed {
 
     /// Removes the bindings, and restores them if a worker has joined meanwhile: a worker is counted before it binds
     /// for the second time, so one of the two sees the other.
-    async fn unbind(&self, topology: &Topology) -> Result<(), Doubt> {
+    async fn unbind(&self, topology: &Topology) -> Result<(), SessionEnd> {
         for queue in &topology.queues {
             for (exchange, key) in &queue.bindings {
                 let [queue, exchange, key] = [&queue.name, exchange, key].map(|text| short(text));
@@ -118,18 +118,18 @@ impl Removed {
                     self.channel().await?.queue_unbind(queue, exchange, key, FieldTable::default()).await;
                 // A queue that is gone has no binding; a worker that may not unbind goes on consuming.
                 if unbound.is_err() && !self.site.is_up() {
-                    return Err(Doubt::Lost("a binding cannot be taken away"));
+                    return Err(SessionEnd::Lost("a binding cannot be taken away"));
                 }
             }
         }
         if self.is_served().await? {
-            declare(&self.channel().await?, topology, false).await.map_err(Doubt::Undeclared)?;
+            declare(&self.channel().await?, topology, false).await.map_err(SessionEnd::Undeclared)?;
         }
         Ok(())
     }
 
     /// Answers messages until told to halt, or until a worker serves the connection again.
-    async fn answer(&self, serving: Serving, halt: &watch::Receiver<bool>) -> Result<(), Doubt> {
+    async fn answer(&self, serving: Serving, halt: &watch::Receiver<bool>) -> Result<(), SessionEnd> {
         let over = watch::Sender::new(false);
         let keeping = serving.keep(over.subscribe());
         tokio::pin!(keeping);
@@ -155,8 +155,8 @@ impl Removed {
     }
 
     /// Opens a channel for one call: a refusal closes it.
-    async fn channel(&self) -> Result<Channel, Doubt> {
-        self.site.connection.create_channel().await.map_err(Doubt::unreachable)
+    async fn channel(&self) -> Result<Channel, SessionEnd> {
+        self.site.connection.create_channel().await.map_err(SessionEnd::unreachable)
     }
 }
 

@@ -15,14 +15,14 @@ use crate::event::{Event, Observer};
 
 use crate::rabbit::client::connect::RECONNECT;
 use crate::rabbit::client::declare::{DECLARE_TIMEOUT, declare};
-use crate::rabbit::client::error::{Doubt, silent};
+use crate::rabbit::client::error::{SessionEnd, silent};
 use crate::rabbit::turned;
 
 /// The number of messages in each queue at the last count.
 #[derive(Default)]
-pub(in crate::rabbit) struct Waiting(Mutex<HashMap<String, u32>>);
+pub(in crate::rabbit) struct QueueCounts(Mutex<HashMap<String, u32>>);
 
-impl Waiting {
+impl QueueCounts {
     /// Records a count.
     pub fn seen(&self, queue: String, messages: u32) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(queue, messages);
@@ -41,7 +41,7 @@ pub(in crate::rabbit) struct Restoring {
     /// True if queues are only checked and not declared.
     pub passive: bool,
     pub observer: Arc<dyn Observer>,
-    pub waiting: Waiting,
+    pub waiting: QueueCounts,
 }
 
 impl Restoring {
@@ -54,7 +54,7 @@ impl Restoring {
         source: &Source,
         in_hand: usize,
         halt: &mut watch::Receiver<bool>,
-    ) -> Result<(), Doubt> {
+    ) -> Result<(), SessionEnd> {
         let queue = source_queue(source);
         let waiting = self.waiting.in_queue(&queue);
         self.observer.note(&Event::QueueDeleted { queue: &queue, in_hand, waiting });
@@ -74,19 +74,21 @@ impl Restoring {
     }
 
     /// Declares the queue with its surroundings. The inner error is the reason that this failed on a live connection.
-    async fn declare(&self, source: &Source) -> Result<Result<(), String>, Doubt> {
+    async fn declare(&self, source: &Source) -> Result<Result<(), String>, SessionEnd> {
         let topology = match source {
             Source::Work { connection, .. } => Topology::of_connection(connection),
             // Nothing needs the queues of a removed connection again.
-            Source::Removed { .. } => return Err(Doubt::Lost("a queue of a removed connection was deleted")),
+            Source::Removed { .. } => {
+                return Err(SessionEnd::Lost("a queue of a removed connection was deleted"));
+            }
             Source::Unrouted | Source::Undelivered => self.shared.clone(),
         };
-        let channel = self.connection.create_channel().await.map_err(Doubt::unreachable)?;
+        let channel = self.connection.create_channel().await.map_err(SessionEnd::unreachable)?;
         let declared = timeout(DECLARE_TIMEOUT, declare(&channel, &topology, self.passive));
         let declared = declared.await.map_err(|_| silent())?;
         match declared {
             Err(undeclared) if self.connection.status().connected() => Ok(Err(undeclared.to_string())),
-            Err(undeclared) => Err(Doubt::Undeclared(undeclared)),
+            Err(undeclared) => Err(SessionEnd::Undeclared(undeclared)),
             Ok(()) => Ok(Ok(())),
         }
     }

@@ -14,9 +14,9 @@ pub type Gossips = HashMap<ConnectionName, Arc<dyn Gossip>>;
 
 /// A view of the current gossips.
 #[derive(Clone)]
-pub(in crate::rabbit) struct Roster(watch::Receiver<Gossips>);
+pub(in crate::rabbit) struct Served(watch::Receiver<Gossips>);
 
-impl Roster {
+impl Served {
     pub fn new(gossips: watch::Receiver<Gossips>) -> Self {
         Self(gossips)
     }

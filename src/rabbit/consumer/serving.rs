@@ -19,7 +19,7 @@ use super::presence::{FIRST_COUNT_MAX, Presence};
 use super::site::Site;
 use crate::rabbit::client::connect::RECONNECT;
 use crate::rabbit::client::declare::{DECLARE_TIMEOUT, declare};
-use crate::rabbit::client::error::{Doubt, silent};
+use crate::rabbit::client::error::{SessionEnd, silent};
 use crate::rabbit::turned;
 
 /// A set of queues that are served together.
@@ -35,13 +35,17 @@ impl Serving {
     ///
     /// # Errors
     /// If the broker's queues differ from those needed, or the AMQP connection fails.
-    pub async fn begin(site: &Site, name: &ConnectionName, counted_by: Instant) -> Result<Self, Doubt> {
+    pub async fn begin(site: &Site, name: &ConnectionName, counted_by: Instant) -> Result<Self, SessionEnd> {
         // A separate channel, because a refusal closes it.
-        let channel = site.connection.create_channel().await.map_err(Doubt::unreachable)?;
-        declare(&channel, &Topology::of_connection(name), site.passive).await.map_err(Doubt::Undeclared)?;
+        let channel = site.connection.create_channel().await.map_err(SessionEnd::unreachable)?;
+        declare(&channel, &Topology::of_connection(name), site.passive)
+            .await
+            .map_err(SessionEnd::Undeclared)?;
         let presence = Presence::announce(site, name, counted_by).await?;
         // Again, now that this worker is counted: a worker that removed the connection may just have unbound it.
-        declare(&channel, &Topology::of_connection(name), site.passive).await.map_err(Doubt::Undeclared)?;
+        declare(&channel, &Topology::of_connection(name), site.passive)
+            .await
+            .map_err(SessionEnd::Undeclared)?;
         let lanes = Lane::ALL.map(|lane| Source::Work { connection: name.clone(), lane });
         Ok(Self { presence: Some(presence), ..Self::consuming(site, &lanes).await? })
     }
@@ -50,7 +54,7 @@ impl Serving {
     ///
     /// # Errors
     /// If the AMQP connection fails.
-    pub async fn consuming(site: &Site, sources: &[Source]) -> Result<Self, Doubt> {
+    pub async fn consuming(site: &Site, sources: &[Source]) -> Result<Self, SessionEnd> {
         let means = site.means.part();
         let mut queues = Vec::new();
         for source in sources {
@@ -65,7 +69,7 @@ impl Serving {
     ///
     /// # Errors
     /// If a part ends without being told to halt.
-    pub async fn keep(self, halt: watch::Receiver<bool>) -> Result<(), Doubt> {
+    pub async fn keep(self, halt: watch::Receiver<bool>) -> Result<(), SessionEnd> {
         let Self { presence, queues, means } = self;
         let at_work = async {
             try_join_all(queues.into_iter().map(|queue| queue.run(halt.clone()))).await?;
@@ -95,14 +99,14 @@ pub(in crate::rabbit) async fn serve(
     site: Arc<Site>,
     name: ConnectionName,
     mut halt: watch::Receiver<bool>,
-) -> Result<(), Doubt> {
+) -> Result<(), SessionEnd> {
     let mut failures = 0;
     loop {
         let begun = Serving::begin(&site, &name, Instant::now() + FIRST_COUNT_MAX);
         let begun = timeout(DECLARE_TIMEOUT, begun).await.map_err(|_| silent())?;
         let why = match begun {
             Ok(serving) => return serving.keep(halt).await,
-            Err(Doubt::Undeclared(why)) if site.is_up() => why.to_string(),
+            Err(SessionEnd::Undeclared(why)) if site.is_up() => why.to_string(),
             Err(doubt) => return Err(doubt),
         };
         site.observer.note(&Event::Unserved { connection: &name, why: &why });

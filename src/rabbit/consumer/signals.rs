@@ -25,7 +25,7 @@ use crate::event::{Event, Observer};
 use crate::worker::ports::Inbox;
 
 use super::heartbeats::{HEARTBEAT, Heartbeats};
-use super::served::{Gossips, Roster};
+use super::served::{Gossips, Served};
 use crate::rabbit::client::connect::{RECONNECT, explain};
 use crate::rabbit::client::declare::declare;
 use crate::rabbit::client::publisher::{NoLine, Publisher};
@@ -57,7 +57,7 @@ const TRANSIENT: u8 = 1;
 pub(in crate::rabbit) struct Signals {
     /// The worker's own broker user.
     user: ShortString,
-    roster: Roster,
+    roster: Served,
     /// The receiver of cancellations.
     inbox: Arc<dyn Inbox>,
     observer: Arc<dyn Observer>,
@@ -76,7 +76,7 @@ impl Signals {
     /// Creates the signals for the connections of this roster.
     pub fn new(
         (user, passive): (&str, bool),
-        roster: Roster,
+        roster: Served,
         inbox: Arc<dyn Inbox>,
         observer: Arc<dyn Observer>,
         publisher: Arc<Publisher>,
@@ -158,7 +158,7 @@ impl Signals {
     }
 
     /// Sends the news of every connection and this worker's heartbeats, until the returned set is dropped.
-    pub fn go_on_telling(self: &Arc<Self>) -> JoinSet<()> {
+    pub fn spawn_broadcast(self: &Arc<Self>) -> JoinSet<()> {
         let signals = Arc::clone(self);
         let mut telling = JoinSet::new();
         let beating = Arc::clone(self);
@@ -349,7 +349,7 @@ mod tests {
     fn only_signals_of_the_workers_own_user_for_a_known_connection_are_read() {
         let gossips: Gossips =
             [(ConnectionName::parse("prod").unwrap(), Arc::new(Silent) as Arc<dyn Gossip>)].into();
-        let roster = Roster::new(watch::channel(gossips).1);
+        let roster = Served::new(watch::channel(gossips).1);
         let (observer, publisher) =
             (Arc::new(Observers(Vec::new())), Publisher::new(watch::channel(false).1));
         let signals =

@@ -10,7 +10,7 @@ use crate::event::Observer;
 
 use super::consuming::Means;
 use super::restoring::Restoring;
-use super::served::Roster;
+use super::served::Served;
 use super::signals::Signals;
 
 /// The resources of one generation of the consuming connection, for the connections served on it.
@@ -22,7 +22,7 @@ pub(in crate::rabbit) struct Site {
     /// The resources of the consumers.
     pub means: Means,
     /// The configured connections.
-    pub roster: Roster,
+    pub roster: Served,
     /// The connections that this worker has served, including removed ones.
     pub seen: Arc<Mutex<BTreeSet<ConnectionName>>>,
     /// True if queues are only checked and not declared.

@@ -21,20 +21,20 @@ use crate::worker::ports::Inbox;
 use super::consuming::{HELD_PIECE_BYTES, InFlight, Means};
 use super::generation::{Generation, Wrong};
 use super::governed::look_for_policies;
-use super::restoring::{Restoring, Waiting};
-use super::served::{Gossips, Roster};
+use super::restoring::{QueueCounts, Restoring};
+use super::served::{Gossips, Served};
 use super::signals::Signals;
 use super::site::Site;
 use crate::rabbit::client::blocked::Blocked;
-use crate::rabbit::client::connect::{RECONNECT, RECONNECT_MIN, Way, own_user};
+use crate::rabbit::client::connect::{BrokerNodes, RECONNECT, RECONNECT_MIN, own_user};
 use crate::rabbit::client::declare::{DECLARE_TIMEOUT, Undeclared};
-use crate::rabbit::client::error::{Doubt, silent};
+use crate::rabbit::client::error::{SessionEnd, silent};
 use crate::rabbit::client::publisher::Publisher;
-use crate::rabbit::{Settings, turned};
+use crate::rabbit::{BrokerSettings, turned};
 
 /// The reason that the supervisor ended.
 #[derive(Debug, thiserror::Error)]
-pub enum Ended {
+pub enum SupervisorEnd {
     /// The URI cannot be used.
     #[error("`broker.url` is not an AMQP URI: {0}")]
     Uri(String),
@@ -60,10 +60,10 @@ type Start<'a> = (Wrong, &'a mut Option<JoinSet<()>>);
 
 /// The owner of both connections.
 pub struct Supervisor {
-    settings: Settings,
-    way: Way,
+    settings: BrokerSettings,
+    way: BrokerNodes,
     shared: Topology,
-    pub(in crate::rabbit) roster: Roster,
+    pub(in crate::rabbit) roster: Served,
     /// All connections served so far, including removed ones.
     seen: Arc<Mutex<BTreeSet<ConnectionName>>>,
     pub(in crate::rabbit) signals: Arc<Signals>,
@@ -80,17 +80,17 @@ impl Supervisor {
     /// # Errors
     /// If the settings cannot be used.
     pub fn new(
-        settings: Settings,
+        settings: BrokerSettings,
         gossips: watch::Receiver<Gossips>,
         publisher: Arc<Publisher>,
         inbox: Arc<dyn Inbox>,
         observer: Arc<dyn Observer>,
-    ) -> Result<Self, Ended> {
+    ) -> Result<Self, SupervisorEnd> {
         let pieces = usize::try_from(settings.held_bytes_max).unwrap_or(usize::MAX) / HELD_PIECE_BYTES;
-        let roster = Roster::new(gossips);
+        let roster = Served::new(gossips);
         let user = own_user(settings.url.expose())?;
         Ok(Self {
-            way: Way::new(&settings)?,
+            way: BrokerNodes::new(&settings)?,
             shared: Topology::shared(settings.dead_ttl, settings.dead_max),
             signals: Arc::new(Signals::new(
                 (&user, !settings.declare),
@@ -118,14 +118,14 @@ impl Supervisor {
     ///
     /// # Errors
     /// If the broker's queues differ from those that the worker needs, or messages had to be abandoned.
-    pub async fn run(&self, mut stopping: watch::Receiver<bool>) -> Result<(), Ended> {
-        let _telling = self.signals.go_on_telling();
+    pub async fn run(&self, mut stopping: watch::Receiver<bool>) -> Result<(), SupervisorEnd> {
+        let _telling = self.signals.spawn_broadcast();
         let mut looking = None;
         let (mut failures, mut wrong) = (0, Wrong::Ends);
         let stopped = loop {
             let mut doubt = self.generation((wrong, &mut looking), &mut stopping).await;
             if self.unreadable.swap(false, Ordering::AcqRel)
-                && !matches!(doubt, Doubt::Stopping | Doubt::Unfinished(_))
+                && !matches!(doubt, SessionEnd::Stopping | SessionEnd::Unfinished(_))
             {
                 match self.quarantine(&mut stopping).await {
                     Ok(()) => continue,
@@ -133,14 +133,14 @@ impl Supervisor {
                 }
             }
             let why = match doubt {
-                Doubt::Stopping => break Ok(()),
-                Doubt::Unfinished(why) => break Err(Ended::Unread(why)),
-                Doubt::Undeclared(undeclared @ Undeclared::Wrong(_)) if wrong == Wrong::Ends => {
-                    return Err(Ended::Topology(undeclared));
+                SessionEnd::Stopping => break Ok(()),
+                SessionEnd::Unfinished(why) => break Err(SupervisorEnd::Unread(why)),
+                SessionEnd::Undeclared(undeclared @ Undeclared::Wrong(_)) if wrong == Wrong::Ends => {
+                    return Err(SupervisorEnd::Topology(undeclared));
                 }
-                Doubt::Undeclared(undeclared) => undeclared.to_string(),
-                Doubt::Unreachable(why) => why,
-                Doubt::Lost(why) => {
+                SessionEnd::Undeclared(undeclared) => undeclared.to_string(),
+                SessionEnd::Unreachable(why) => why,
+                SessionEnd::Lost(why) => {
                     failures = 0; // it was there a moment ago
                     why.to_owned()
                 }
@@ -158,16 +158,16 @@ impl Supervisor {
         self.observer.note(&Event::Broker { connected: false, why: "stopping" });
         match self.means.in_flight.count() {
             0 => stopped,
-            left => Err(Ended::Abandoned(left)),
+            left => Err(SupervisorEnd::Abandoned(left)),
         }
     }
 
     /// Runs one generation of the two connections.
-    async fn generation(&self, start: Start<'_>, stopping: &mut watch::Receiver<bool>) -> Doubt {
+    async fn generation(&self, start: Start<'_>, stopping: &mut watch::Receiver<bool>) -> SessionEnd {
         let connect = async { Ok((self.open("consuming").await?, self.attach().await?)) };
         let connected = tokio::select! {
             connected = connect => connected,
-            () = turned(stopping) => Err(Doubt::Stopping),
+            () = turned(stopping) => Err(SessionEnd::Stopping),
         };
         let ended = match connected {
             Ok((consuming, doubt)) => self.serve(consuming, start, &doubt, stopping).await,
@@ -184,7 +184,7 @@ impl Supervisor {
         (wrong, looking): Start<'_>,
         doubt: &Notify,
         stopping: &mut watch::Receiver<bool>,
-    ) -> Doubt {
+    ) -> SessionEnd {
         let begun = timeout(DECLARE_TIMEOUT, self.begin(consuming, wrong)).await;
         let mut generation = match begun.unwrap_or_else(|_| Err(silent())) {
             Ok(generation) => generation,
@@ -195,8 +195,8 @@ impl Supervisor {
             look_for_policies(&self.settings, self.roster.clone(), &self.publisher, &self.observer)
         });
         let mut ended = generation.keep(doubt, stopping).await;
-        if matches!(ended, Doubt::Stopping) {
-            ended = generation.drain().await.map_or_else(Doubt::Unfinished, |()| ended);
+        if matches!(ended, SessionEnd::Stopping) {
+            ended = generation.drain().await.map_or_else(SessionEnd::Unfinished, |()| ended);
         }
         self.publisher.detach().await;
         // Messages that are not acknowledged by now return to their queue.
@@ -204,7 +204,7 @@ impl Supervisor {
         ended
     }
 
-    async fn begin(&self, connection: Connection, wrong: Wrong) -> Result<Generation, Doubt> {
+    async fn begin(&self, connection: Connection, wrong: Wrong) -> Result<Generation, SessionEnd> {
         Generation::begin(self.site(connection), &self.shared, wrong).await
     }
 
@@ -216,7 +216,7 @@ impl Supervisor {
             shared: self.shared.clone(),
             passive: !self.settings.declare,
             observer: Arc::clone(&self.observer),
-            waiting: Waiting::default(),
+            waiting: QueueCounts::default(),
         };
         Site {
             connection,
@@ -232,8 +232,8 @@ impl Supervisor {
 
     /// Opens one connection. Records an unreadable delivery on it, because lapin reports that to an arbitrary pending
     /// call.
-    pub(in crate::rabbit) async fn open(&self, role: &str) -> Result<Connection, Doubt> {
-        let connection = self.way.connect(role).await.map_err(Doubt::Unreachable)?;
+    pub(in crate::rabbit) async fn open(&self, role: &str) -> Result<Connection, SessionEnd> {
+        let connection = self.way.connect(role).await.map_err(SessionEnd::Unreachable)?;
         self.watch(&connection);
         Ok(connection)
     }
@@ -256,8 +256,8 @@ impl Supervisor {
     }
 
     /// Opens a connection for the publisher. The returned signal fires when it fails.
-    pub(in crate::rabbit) async fn attach(&self) -> Result<Arc<Notify>, Doubt> {
-        let connection = self.way.connect("publishing").await.map_err(Doubt::Unreachable)?;
+    pub(in crate::rabbit) async fn attach(&self) -> Result<Arc<Notify>, SessionEnd> {
+        let connection = self.way.connect("publishing").await.map_err(SessionEnd::Unreachable)?;
         let (blocked, doubt) = (self.watch(&connection), Arc::new(Notify::new()));
         self.publisher.attach(connection, blocked, Arc::clone(&doubt));
         Ok(doubt)

@@ -20,14 +20,14 @@ use lapin::{Channel, Connection, Consumer, ErrorKind};
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::domain::message::{Post, Posted, Properties, Unposted};
+use crate::domain::message::{Properties, Publish, Published, Unpublished};
 use crate::domain::topology::DEAD;
 use crate::event::Observer;
-use crate::worker::ports::Postbox as _;
+use crate::worker::ports::Outbox as _;
 
-use crate::rabbit::Settings;
+use crate::rabbit::BrokerSettings;
 use crate::rabbit::client::blocked::Blocked;
-use crate::rabbit::client::connect::{Way, close, explain};
+use crate::rabbit::client::connect::{BrokerNodes, close, explain};
 use crate::rabbit::client::declare::{NOT_FOUND, look};
 use crate::rabbit::client::publisher::Publisher;
 
@@ -54,7 +54,7 @@ const LOOK_AGAIN: Duration = Duration::from_millis(20);
 const WALK_MAX: Duration = Duration::from_secs(10 * 60);
 
 /// The queue of parked messages, with a publisher for where they go.
-pub struct Shelf {
+pub struct DeadLetters {
     sorting: Connection,
     channel: Channel,
     consumer: Option<Consumer>,
@@ -76,37 +76,37 @@ pub struct Shelf {
 }
 
 /// A parked message.
-pub struct Found {
+pub struct DeadLetter {
     /// The properties.
     pub properties: Properties,
     /// The body, unchanged.
     pub body: Bytes,
     /// The right to settle the message.
-    pub slip: Slip,
+    pub slip: DeadLetterHandle,
 }
 
 /// The right to remove one message from the queue.
-pub struct Slip {
+pub struct DeadLetterHandle {
     /// The delivery without its body.
     delivery: lapin::message::Delivery,
     /// A handle that keeps the channel open: lapin closes a channel with its last handle.
     _channel: Channel,
 }
 
-impl Slip {
+impl DeadLetterHandle {
     /// Removes the message; returns false if that failed and the message stays.
     pub async fn take_off(self) -> bool {
         matches!(timeout(ANSWER_MAX, self.delivery.ack(BasicAckOptions::default())).await, Ok(Ok(true)))
     }
 }
 
-impl Shelf {
+impl DeadLetters {
     /// Connects, and starts a walk at the first message.
     ///
     /// # Errors
     /// A description of the failure, if the broker cannot be reached or the queue may not be read.
-    pub async fn open(settings: &Settings, observer: &Arc<dyn Observer>) -> Result<Self, String> {
-        let way = Way::new(settings).map_err(|ended| ended.to_string())?;
+    pub async fn open(settings: &BrokerSettings, observer: &Arc<dyn Observer>) -> Result<Self, String> {
+        let way = BrokerNodes::new(settings).map_err(|ended| ended.to_string())?;
         let failed = |why: String| way.unreached(&why);
         let sorting = way.connect_mending("sorting").await.map_err(failed)?;
         let (leave, leaving) = watch::channel(false);
@@ -164,7 +164,7 @@ impl Shelf {
     ///
     /// # Errors
     /// A description of the failure, if the broker delivers no more messages.
-    pub async fn next(&mut self) -> Result<Option<Found>, String> {
+    pub async fn next(&mut self) -> Result<Option<DeadLetter>, String> {
         let mut silent = Duration::ZERO;
         while self.ahead > 0 {
             if self.left_alone == BATCH {
@@ -213,17 +213,17 @@ impl Shelf {
         }
     }
 
-    fn found(&mut self, mut delivery: lapin::message::Delivery) -> Found {
+    fn found(&mut self, mut delivery: lapin::message::Delivery) -> DeadLetter {
         self.last = delivery.delivery_tag;
-        Found {
+        DeadLetter {
             properties: crate::rabbit::client::convert::properties_in(&delivery.properties),
             body: Bytes::from(std::mem::take(&mut delivery.data)),
-            slip: Slip { delivery, _channel: self.channel.clone() },
+            slip: DeadLetterHandle { delivery, _channel: self.channel.clone() },
         }
     }
 
     /// Leaves a message in place until the walk ends.
-    pub fn leave_alone(&mut self, slip: Slip) {
+    pub fn leave_alone(&mut self, slip: DeadLetterHandle) {
         self.left_alone += 1;
         self.taken += 1;
         drop(slip);
@@ -288,7 +288,7 @@ impl Shelf {
     ///
     /// # Errors
     /// If the connection is lost; the outcome is then unknown.
-    pub async fn post(&self, post: &Post) -> Result<Posted, Unposted> {
+    pub async fn post(&self, post: &Publish) -> Result<Published, Unpublished> {
         self.publisher.post(post).await
     }
 

@@ -8,11 +8,11 @@ use tokio::time::timeout;
 use crate::domain::ids::{ConnectionName, Lane};
 use crate::domain::topology::{Topology, work_queue};
 
-use crate::rabbit::Settings;
-use crate::rabbit::client::connect::{Way, close, explain};
+use crate::rabbit::BrokerSettings;
+use crate::rabbit::client::connect::{BrokerNodes, close, explain};
 use crate::rabbit::client::declare::{Undeclared, declare, look};
 use crate::rabbit::client::probe::probe;
-use crate::rabbit::consumer::supervisor::Ended;
+use crate::rabbit::consumer::supervisor::SupervisorEnd;
 
 /// The timeout of the whole inspection.
 const LOOK_MAX: Duration = Duration::from_secs(30);
@@ -22,7 +22,7 @@ const WATCHED: Duration = Duration::from_secs(3);
 
 /// The state of one queue.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Found {
+pub enum QueueStatus {
     /// The queue exists, with the right arguments.
     Right {
         /// The number of messages waiting.
@@ -43,12 +43,13 @@ pub enum Found {
 /// # Errors
 /// If the broker cannot be reached.
 pub async fn inspect(
-    settings: &Settings,
+    settings: &BrokerSettings,
     connections: &[ConnectionName],
-) -> Result<Vec<(String, Found)>, String> {
+) -> Result<Vec<(String, QueueStatus)>, String> {
     let look = async {
-        let way = Way::new(settings).map_err(|ended| ended.to_string())?;
-        let connection = way.connect("checking").await.map_err(|why| Ended::Unreachable(why).to_string())?;
+        let way = BrokerNodes::new(settings).map_err(|ended| ended.to_string())?;
+        let connection =
+            way.connect("checking").await.map_err(|why| SupervisorEnd::Unreachable(why).to_string())?;
         let topology = Topology::of(connections.iter(), settings.dead_ttl, settings.dead_max);
         let mut found = Vec::new();
         for queue in topology.queues {
@@ -67,8 +68,8 @@ pub async fn inspect(
 ///
 /// # Errors
 /// A description of the failure, if the probe fails.
-pub async fn observed(settings: &Settings, connection: &ConnectionName) -> Result<Vec<String>, String> {
-    let way = Way::new(settings).map_err(|ended| ended.to_string())?;
+pub async fn observed(settings: &BrokerSettings, connection: &ConnectionName) -> Result<Vec<String>, String> {
+    let way = BrokerNodes::new(settings).map_err(|ended| ended.to_string())?;
     let amqp = way.connect("probing").await?;
     let found = probe(&channel(&amqp).await?, &work_queue(connection, Lane::Bulk), WATCHED).await;
     close(&amqp).await;
@@ -76,17 +77,19 @@ pub async fn observed(settings: &Settings, connection: &ConnectionName) -> Resul
 }
 
 /// Checks that a queue exists, and only then declares it again, which compares the arguments.
-async fn look_at(connection: &Connection, name: &str, mut one: Topology) -> Result<Found, String> {
+async fn look_at(connection: &Connection, name: &str, mut one: Topology) -> Result<QueueStatus, String> {
     let channel = channel(connection).await?; // a refusal closes it, so each look has its own
     let queue = match look(&channel, name).await {
         Ok(queue) => queue,
-        Err(error) if explain(&error).contains("home node") => return Ok(Found::Away(explain(&error))),
-        Err(_) => return Ok(Found::Missing),
+        Err(error) if explain(&error).contains("home node") => return Ok(QueueStatus::Away(explain(&error))),
+        Err(_) => return Ok(QueueStatus::Missing),
     };
     one.queues.iter_mut().for_each(|queue| queue.bindings.clear());
     match declare(&channel, &one, false).await {
-        Ok(()) => Ok(Found::Right { messages: queue.message_count(), consumers: queue.consumer_count() }),
-        Err(Undeclared::Wrong(why)) => Ok(Found::Wrong(why)),
+        Ok(()) => {
+            Ok(QueueStatus::Right { messages: queue.message_count(), consumers: queue.consumer_count() })
+        }
+        Err(Undeclared::Wrong(why)) => Ok(QueueStatus::Wrong(why)),
         Err(failed) => Err(failed.to_string()),
     }
 }

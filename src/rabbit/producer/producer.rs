@@ -18,14 +18,14 @@ use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
 use crate::domain::message::Receipt;
-use crate::domain::topology::{Queue, Topology};
+use crate::domain::topology::{QueueDefinition, Topology};
 use crate::event::{Event, Observer};
 
 use crate::rabbit::client::blocked::Blocked;
-use crate::rabbit::client::connect::{RECONNECT, RECONNECT_MIN, Way, close, explain};
+use crate::rabbit::client::connect::{BrokerNodes, RECONNECT, RECONNECT_MIN, close, explain};
 use crate::rabbit::client::declare::{DECLARE_TIMEOUT, NOT_FOUND, declare, look};
 use crate::rabbit::client::publisher::Publisher;
-use crate::rabbit::{Settings, turned};
+use crate::rabbit::{BrokerSettings, turned};
 
 /// The prefetch of results. Most are small, and one has a few MiB at most.
 const PREFETCH: u16 = 128;
@@ -43,7 +43,7 @@ const CLOSE_MAX: Duration = Duration::from_secs(3);
 const SETTLED_MAX: Duration = Duration::from_secs(5);
 
 /// A received result.
-pub struct Reply {
+pub struct ReceivedResult {
     /// The body.
     pub body: Bytes,
     /// Acknowledges this result and every earlier one.
@@ -68,31 +68,31 @@ impl From<String> for Unopened {
 }
 
 /// The producer's handle: it publishes invocations and receives results.
-pub struct Counter {
+pub struct Producer {
     /// The publisher of invocations.
     pub publisher: Arc<Publisher>,
     /// The results in order of arrival.
-    pub replies: mpsc::Receiver<Reply>,
+    pub replies: mpsc::Receiver<ReceivedResult>,
     /// The number of results that waited when the counter opened.
     pub waiting: u32,
     keeping: JoinHandle<()>,
     leave: watch::Sender<bool>,
 }
 
-impl Counter {
+impl Producer {
     /// Connects, and declares the queue. With `must_be_there`, a missing queue is an error, because it should hold
     /// results.
     ///
     /// # Errors
     /// If the counter cannot be opened.
     pub async fn open(
-        settings: &Settings,
-        queue: Queue,
+        settings: &BrokerSettings,
+        queue: QueueDefinition,
         must_be_there: bool,
         observer: Arc<dyn Observer>,
     ) -> Result<Self, Unopened> {
         let (leave, leaving) = watch::channel(false);
-        let way = Way::new(settings).map_err(|ended| ended.to_string())?;
+        let way = BrokerNodes::new(settings).map_err(|ended| ended.to_string())?;
         let publisher = Arc::new(Publisher::new(leaving.clone()));
         let keeper = Keeper { way, queue, observer, publisher: Arc::clone(&publisher), leaving };
         let waiting = keeper.first_look(must_be_there).await?;
@@ -109,7 +109,7 @@ impl Counter {
     }
 }
 
-impl Drop for Counter {
+impl Drop for Producer {
     fn drop(&mut self) {
         self.keeping.abort();
     }
@@ -117,15 +117,15 @@ impl Drop for Counter {
 
 /// The task that keeps the connections up.
 struct Keeper {
-    way: Way,
-    queue: Queue,
+    way: BrokerNodes,
+    queue: QueueDefinition,
     publisher: Arc<Publisher>,
     observer: Arc<dyn Observer>,
     leaving: watch::Receiver<bool>,
 }
 
 /// One generation of the connections.
-struct Generation {
+struct ProducerSession {
     connection: Connection,
     channel: Channel,
     consumer: Consumer,
@@ -171,7 +171,7 @@ impl Keeper {
     }
 
     /// Opens a new generation.
-    async fn connect(&self) -> Result<Generation, String> {
+    async fn connect(&self) -> Result<ProducerSession, String> {
         let generation = timeout(DECLARE_TIMEOUT, async {
             let connection = self.way.connect("collecting").await?;
             let channel = connection.create_channel().await.map_err(|error| error.to_string())?;
@@ -182,13 +182,13 @@ impl Keeper {
             let (blocked, doubt) = (Blocked::new(&self.observer), Arc::new(Notify::new()));
             tokio::spawn(blocked.clone().follow(publishing.events_listener(), |_| {}));
             self.publisher.attach(publishing, blocked, Arc::clone(&doubt));
-            Ok(Generation { connection, channel, consumer, doubt })
+            Ok(ProducerSession { connection, channel, consumer, doubt })
         });
         generation.await.unwrap_or_else(|_| Err("the broker does not answer".to_owned()))
     }
 
     /// Hands over results, one generation after the other, until the producer leaves.
-    async fn keep(self, mut generation: Generation, came: mpsc::Sender<Reply>) {
+    async fn keep(self, mut generation: ProducerSession, came: mpsc::Sender<ReceivedResult>) {
         loop {
             let mut leaving = self.leaving.clone();
             let ended = tokio::select! {
@@ -214,9 +214,9 @@ impl Keeper {
     }
 }
 
-impl Generation {
+impl ProducerSession {
     /// Hands over results until the connections are in doubt, and returns why; `None` if the receiver is dropped.
-    async fn serve(&mut self, came: &mpsc::Sender<Reply>) -> Option<String> {
+    async fn serve(&mut self, came: &mpsc::Sender<ReceivedResult>) -> Option<String> {
         loop {
             let next = tokio::select! {
                 next = self.consumer.next() => next,
@@ -225,7 +225,7 @@ impl Generation {
             let Some(Ok(mut delivery)) = next else { return Some("the queue of results ended".to_owned()) };
             let body = Bytes::from(std::mem::take(&mut delivery.data));
             let receipt = Box::new(UpTo { delivery, _channel: self.channel.clone() });
-            came.send(Reply { body, receipt }).await.ok()?;
+            came.send(ReceivedResult { body, receipt }).await.ok()?;
         }
     }
 }

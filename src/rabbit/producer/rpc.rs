@@ -18,8 +18,8 @@ use crate::domain::message::{HeaderValue, PROGRESS, Properties, RESENT};
 use crate::domain::topology::{DIRECT, INVOCATIONS};
 use crate::event::{Event, Observer};
 
-use crate::rabbit::Settings;
-use crate::rabbit::client::connect::{RECONNECT, RECONNECT_MIN, Way, close, explain};
+use crate::rabbit::BrokerSettings;
+use crate::rabbit::client::connect::{BrokerNodes, RECONNECT, RECONNECT_MIN, close, explain};
 use crate::rabbit::client::convert::{properties_in, properties_out};
 use crate::rabbit::client::declare::DECLARE_TIMEOUT;
 use crate::rabbit::client::publisher::is_refusal;
@@ -34,7 +34,7 @@ const HEARD_MAX: usize = 64;
 const LOST: &str = "the connection broke";
 
 /// A message received for an invocation.
-pub enum Heard {
+pub enum RpcReply {
     /// An answer, or progress; its AMQP `type` says which.
     Message {
         /// The AMQP `type`.
@@ -48,7 +48,7 @@ pub enum Heard {
 
 /// An invocation to publish.
 #[derive(Clone)]
-pub struct Asked {
+pub struct Call {
     /// The routing key.
     pub key: String,
     /// The properties; `message_id` and `correlation_id` are the invocation's id.
@@ -57,42 +57,42 @@ pub struct Asked {
     pub body: Vec<u8>,
 }
 
-/// A command from an [`Asker`].
+/// A command from an [`RpcClient`].
 enum Want {
     /// Publish and return the answer.
-    Answer(Asked, mpsc::Sender<Heard>),
+    Answer(Call, mpsc::Sender<RpcReply>),
     /// Publish, and report when the broker has the message.
-    Nothing(Asked, oneshot::Sender<()>),
+    Nothing(Call, oneshot::Sender<()>),
     /// Drop further messages for an id.
     Forget(String),
 }
 
 /// A handle of the client. Each caller has a clone; the connection closes with the last one.
 #[derive(Clone)]
-pub struct Asker(mpsc::Sender<Want>);
+pub struct RpcClient(mpsc::Sender<Want>);
 
-impl Asker {
+impl RpcClient {
     /// Connects.
     ///
     /// # Errors
     /// A description of the failure, if the broker cannot be reached now.
-    pub async fn open(settings: &Settings, observer: Arc<dyn Observer>) -> Result<Self, String> {
-        let way = Way::new(settings).map_err(|ended| ended.to_string())?;
-        let line = Line::open(&way).await.map_err(|why| way.unreached(&why))?;
+    pub async fn open(settings: &BrokerSettings, observer: Arc<dyn Observer>) -> Result<Self, String> {
+        let way = BrokerNodes::new(settings).map_err(|ended| ended.to_string())?;
+        let line = RpcSession::open(&way).await.map_err(|why| way.unreached(&why))?;
         let (wants, wanted) = mpsc::channel(ASKED_MAX);
-        tokio::spawn(Exchange { way, observer, wanted, waiting: HashMap::new() }.keep(line));
+        tokio::spawn(PendingCalls { way, observer, wanted, waiting: HashMap::new() }.keep(line));
         Ok(Self(wants))
     }
 
     /// Publishes an invocation and returns the messages received for it, the answer last.
-    pub async fn ask(&self, asked: Asked) -> mpsc::Receiver<Heard> {
+    pub async fn ask(&self, asked: Call) -> mpsc::Receiver<RpcReply> {
         let (hears, heard) = mpsc::channel(HEARD_MAX);
         let _ = self.0.send(Want::Answer(asked, hears)).await;
         heard
     }
 
     /// Publishes a message that has no answer, and waits until the broker has it or the connection breaks.
-    pub async fn tell(&self, asked: Asked) {
+    pub async fn tell(&self, asked: Call) {
         let (confirms, confirmed) = oneshot::channel();
         if self.0.send(Want::Nothing(asked, confirms)).await.is_ok() {
             let _ = confirmed.await;
@@ -106,22 +106,22 @@ impl Asker {
 }
 
 /// The waiting callers, kept across reconnects.
-struct Exchange {
-    way: Way,
+struct PendingCalls {
+    way: BrokerNodes,
     observer: Arc<dyn Observer>,
     wanted: mpsc::Receiver<Want>,
-    waiting: HashMap<String, (Asked, mpsc::Sender<Heard>)>,
+    waiting: HashMap<String, (Call, mpsc::Sender<RpcReply>)>,
 }
 
 /// One connection with its channel and consumer.
-struct Line {
+struct RpcSession {
     connection: Connection,
     channel: Channel,
     consumer: Consumer,
 }
 
-impl Line {
-    async fn open(way: &Way) -> Result<Self, String> {
+impl RpcSession {
+    async fn open(way: &BrokerNodes) -> Result<Self, String> {
         let opened = timeout(DECLARE_TIMEOUT, async {
             let connection = way.connect("asking").await?;
             let opened = async {
@@ -141,7 +141,7 @@ impl Line {
     /// Publishes a message; the future yields the broker's confirmation.
     fn publish(
         &self,
-        asked: &Asked,
+        asked: &Call,
         is_again: bool,
         confirms: Option<oneshot::Sender<()>>,
     ) -> impl Future<Output = (Option<String>, Result<(), String>)> + use<> {
@@ -170,8 +170,8 @@ impl Line {
     }
 }
 
-impl Exchange {
-    async fn keep(mut self, mut line: Line) {
+impl PendingCalls {
+    async fn keep(mut self, mut line: RpcSession) {
         let mut is_again = false;
         loop {
             let ended = self.serve(&mut line, is_again).await;
@@ -184,7 +184,7 @@ impl Exchange {
                 self.observer.note(&Event::Broker { connected: false, why: &why });
                 failures += 1;
                 sleep(RECONNECT.wait(failures, fastrand::f64()).max(RECONNECT_MIN)).await;
-                match Line::open(&self.way).await {
+                match RpcSession::open(&self.way).await {
                     Ok(line) => break line,
                     Err(again) => why = again,
                 }
@@ -194,7 +194,7 @@ impl Exchange {
     }
 
     /// Serves until all askers are dropped, or the connection breaks, which is the error.
-    async fn serve(&mut self, line: &mut Line, is_again: bool) -> Result<(), String> {
+    async fn serve(&mut self, line: &mut RpcSession, is_again: bool) -> Result<(), String> {
         let mut confirms = FuturesUnordered::new();
         if is_again {
             self.waiting.retain(|_, (_, hears)| !hears.is_closed());
@@ -218,7 +218,7 @@ impl Exchange {
                     if let Err(why) = refused
                         && let Some((_, hears)) = id.and_then(|id| self.waiting.remove(&id))
                     {
-                        let _ = hears.try_send(Heard::Refused(why));
+                        let _ = hears.try_send(RpcReply::Refused(why));
                     } else if !line.channel.status().connected() {
                         return Err(LOST.to_owned());
                     }
@@ -235,7 +235,7 @@ impl Exchange {
         let Some(id) = &properties.correlation_id else { return };
         let kind = properties.kind.clone();
         let is_progress = kind.as_deref() == Some(PROGRESS);
-        let message = Heard::Message { kind, body };
+        let message = RpcReply::Message { kind, body };
         if is_progress {
             if let Some((_, hears)) = self.waiting.get(id) {
                 let _ = hears.try_send(message); // the next one says more

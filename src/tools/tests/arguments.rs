@@ -2,12 +2,12 @@
 
 use serde_json::{Map, Value, json};
 
-use super::super::{Kind, Repeat};
+use super::super::{Idempotency, ToolKind};
 use super::*;
-use crate::domain::invocation::Fault;
+use crate::domain::invocation::DecodeError;
 use crate::tools::catalogue::CATALOGUE;
 
-fn fault(name: &str, arguments: &str) -> Fault {
+fn fault(name: &str, arguments: &str) -> DecodeError {
     match entry(name).read(&raw(arguments)) {
         Ok(_) => panic!("{name} takes {arguments}"),
         Err(fault) => fault,
@@ -15,15 +15,15 @@ fn fault(name: &str, arguments: &str) -> Fault {
 }
 
 /// Returns the first example of a row, as an object.
-fn example(entry: &Entry) -> Map<String, Value> {
+fn example(entry: &CatalogueEntry) -> Map<String, Value> {
     serde_json::from_str(entry.manifest.examples[0]).unwrap()
 }
 
-fn arguments_schema(entry: &Entry) -> Value {
+fn arguments_schema(entry: &CatalogueEntry) -> Value {
     serde_json::to_value((entry.arguments)()).unwrap()
 }
 
-fn check_schema(entry: &Entry, arguments: &Value) -> bool {
+fn check_schema(entry: &CatalogueEntry, arguments: &Value) -> bool {
     jsonschema::draft202012::new(&arguments_schema(entry)).expect("a schema").is_valid(arguments)
 }
 
@@ -172,7 +172,7 @@ fn bounds_in_the_schemas_are_the_readers() {
         fault(name, &arguments.to_string());
         assert!(!check_schema(entry(name), &arguments), "{name} {arguments}");
     }
-    // The conversation refuses these, one step later.
+    // The run refuses these, one step later.
     let groups = vec!["00g1"; 21];
     let rows = [
         ("create_user", json!({ "profile": {}, "group_ids": groups })),
@@ -190,36 +190,36 @@ fn bounds_in_the_schemas_are_the_readers() {
 
 #[test]
 fn kinds_and_repeat_classes_are_the_contract_s() {
-    use Kind::{Credentials, Destructive, Read, Write};
+    use ToolKind::{Credentials, Destructive, Read, Write};
     let rows = [
-        ("create_user", Write, Repeat::Create),
-        ("get_user", Read, Repeat::Read),
-        ("list_users", Read, Repeat::Read),
-        ("update_user", Write, Repeat::Set),
-        ("delete_user", Destructive, Repeat::Transition),
-        ("activate_user", Write, Repeat::Emit),
-        ("deactivate_user", Destructive, Repeat::Transition),
-        ("suspend_user", Write, Repeat::Transition),
-        ("unsuspend_user", Write, Repeat::Transition),
-        ("unlock_user", Write, Repeat::Transition),
-        ("reset_user_password", Credentials, Repeat::Emit),
-        ("expire_user_password", Credentials, Repeat::Transition),
-        ("list_user_groups", Read, Repeat::Read),
-        ("list_user_apps", Read, Repeat::Read),
-        ("list_groups", Read, Repeat::Read),
-        ("get_group", Read, Repeat::Read),
-        ("create_group", Write, Repeat::Create),
-        ("update_group", Write, Repeat::Set),
-        ("delete_group", Destructive, Repeat::Transition),
-        ("list_group_members", Read, Repeat::Read),
-        ("add_user_to_group", Write, Repeat::Set),
-        ("remove_user_from_group", Write, Repeat::Set),
-        ("list_apps", Read, Repeat::Read),
-        ("get_app", Read, Repeat::Read),
-        ("list_app_users", Read, Repeat::Read),
-        ("assign_user_to_app", Write, Repeat::Set),
-        ("remove_user_from_app", Destructive, Repeat::Transition),
-        ("list_events", Read, Repeat::Read),
+        ("create_user", Write, Idempotency::Create),
+        ("get_user", Read, Idempotency::Read),
+        ("list_users", Read, Idempotency::Read),
+        ("update_user", Write, Idempotency::Set),
+        ("delete_user", Destructive, Idempotency::Transition),
+        ("activate_user", Write, Idempotency::NonIdempotent),
+        ("deactivate_user", Destructive, Idempotency::Transition),
+        ("suspend_user", Write, Idempotency::Transition),
+        ("unsuspend_user", Write, Idempotency::Transition),
+        ("unlock_user", Write, Idempotency::Transition),
+        ("reset_user_password", Credentials, Idempotency::NonIdempotent),
+        ("expire_user_password", Credentials, Idempotency::Transition),
+        ("list_user_groups", Read, Idempotency::Read),
+        ("list_user_apps", Read, Idempotency::Read),
+        ("list_groups", Read, Idempotency::Read),
+        ("get_group", Read, Idempotency::Read),
+        ("create_group", Write, Idempotency::Create),
+        ("update_group", Write, Idempotency::Set),
+        ("delete_group", Destructive, Idempotency::Transition),
+        ("list_group_members", Read, Idempotency::Read),
+        ("add_user_to_group", Write, Idempotency::Set),
+        ("remove_user_from_group", Write, Idempotency::Set),
+        ("list_apps", Read, Idempotency::Read),
+        ("get_app", Read, Idempotency::Read),
+        ("list_app_users", Read, Idempotency::Read),
+        ("assign_user_to_app", Write, Idempotency::Set),
+        ("remove_user_from_app", Destructive, Idempotency::Transition),
+        ("list_events", Read, Idempotency::Read),
     ];
     let found: Vec<_> = CATALOGUE
         .iter()
@@ -238,14 +238,32 @@ fn kinds_and_repeat_classes_are_the_contract_s() {
 #[test]
 fn arguments_decide_what_else_is_needed_and_minted() {
     let rows = [
-        ("update_user", r#"{"user_id":"$U","profile":{}}"#, None, false, Repeat::Set),
-        ("update_user", r#"{"user_id":"$U","credentials":{}}"#, Some(Kind::Credentials), false, Repeat::Set),
-        ("activate_user", r#"{"user_id":"$U"}"#, None, false, Repeat::Emit),
-        ("activate_user", r#"{"user_id":"$U","send_email":false}"#, None, true, Repeat::Transition),
-        ("reset_user_password", r#"{"user_id":"$U"}"#, None, false, Repeat::Emit),
-        ("reset_user_password", r#"{"user_id":"$U","send_email":false}"#, None, true, Repeat::Emit),
-        ("expire_user_password", r#"{"user_id":"$U"}"#, None, false, Repeat::Transition),
-        ("expire_user_password", r#"{"user_id":"$U","temp_password":true}"#, None, true, Repeat::Emit),
+        ("update_user", r#"{"user_id":"$U","profile":{}}"#, None, false, Idempotency::Set),
+        (
+            "update_user",
+            r#"{"user_id":"$U","credentials":{}}"#,
+            Some(ToolKind::Credentials),
+            false,
+            Idempotency::Set,
+        ),
+        ("activate_user", r#"{"user_id":"$U"}"#, None, false, Idempotency::NonIdempotent),
+        ("activate_user", r#"{"user_id":"$U","send_email":false}"#, None, true, Idempotency::Transition),
+        ("reset_user_password", r#"{"user_id":"$U"}"#, None, false, Idempotency::NonIdempotent),
+        (
+            "reset_user_password",
+            r#"{"user_id":"$U","send_email":false}"#,
+            None,
+            true,
+            Idempotency::NonIdempotent,
+        ),
+        ("expire_user_password", r#"{"user_id":"$U"}"#, None, false, Idempotency::Transition),
+        (
+            "expire_user_password",
+            r#"{"user_id":"$U","temp_password":true}"#,
+            None,
+            true,
+            Idempotency::NonIdempotent,
+        ),
     ];
     for (name, arguments, needs, mints, repeat) in rows {
         let tool = tool(name, arguments);

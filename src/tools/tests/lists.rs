@@ -365,7 +365,7 @@ fn answered(pager: &mut Option<Box<Pager>>, tool: &dyn Tool, most: u32, answer: 
         assert!(request.shrink_page(), "{request:?}");
     }
     let asked = line(&request);
-    let turn = Turn::Said(Exchange { request: *request, response: answer.response() });
+    let turn = HistoryEntry::Answered(Exchange { request: *request, response: answer.response() });
     drop(tool.resume(pager, &[turn], Setting::first(WHOLE)));
     asked
 }
@@ -432,7 +432,7 @@ fn what_fitted_of_a_page_is_kept_when_the_smaller_page_fails() {
     let page = ok(&format!("[{},{},{}]", item("a"), item("b"), item("c")));
     let (tool, mut pager) = (tool("list_users", "{}"), None);
     let Move::Send(request) = tool.resume(&mut pager, &[], Setting::first(bounds)) else { panic!() };
-    let turn = Turn::Said(Exchange { request: *request, response: page.response() });
+    let turn = HistoryEntry::Answered(Exchange { request: *request, response: page.response() });
     assert!(matches!(tool.resume(&mut pager, &[turn], Setting::first(bounds)), Move::Send(_)));
     let long = "why it failed ".repeat(100);
     let kept = pager.unwrap().give_up(&failure(&long), bounds).unwrap();
@@ -458,7 +458,7 @@ fn a_list_of_two_thousand_pages_takes_two_thousand_steps() {
         let Move::Send(request) = next else { break next };
         let answer = ok("[1,2,3]");
         let answer = if steps < PAGES { answer.link(&link_to(&format!("c{steps}"))) } else { answer };
-        history.push(Turn::Said(Exchange { request: *request, response: answer.response() }));
+        history.push(HistoryEntry::Answered(Exchange { request: *request, response: answer.response() }));
     };
     let listed = listed(&told(&[], &end));
     assert_eq!((listed.count, listed.complete), (3 * PAGES, true));

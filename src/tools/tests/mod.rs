@@ -1,4 +1,4 @@
-//! Conversations run against a script of Okta's answers.
+//! Runs of subtools against a script of Okta's answers.
 //!
 //! `$U`, `$G` and `$A` stand for a user's, a group's and an application's id, in input and in
 //! output.
@@ -10,8 +10,8 @@ mod stories;
 use http::{HeaderMap, HeaderName};
 use serde_json::value::RawValue;
 
-use super::catalogue::{self, Entry};
-use super::{Bounds, Move, Setting, Tool, Turn};
+use super::catalogue::{self, CatalogueEntry};
+use super::{Bounds, HistoryEntry, Move, Setting, Tool};
 use crate::domain::http::{Exchange, Request, Response};
 
 const IDS: [(&str, &str); 3] =
@@ -73,7 +73,7 @@ fn refusal(status: u16, code: &str) -> Answer {
     Answer::new(status, &format!(r#"{{"errorCode":"{code}","errorSummary":"no","errorCauses":[]}}"#))
 }
 
-/// The requests and the end of a conversation.
+/// The requests and the end of a run.
 #[derive(Debug, PartialEq, Eq)]
 struct Told {
     /// Each request, as `METHOD path?query body`, without `/api/v1`.
@@ -82,7 +82,7 @@ struct Told {
     end: String,
 }
 
-fn entry(name: &str) -> &'static Entry {
+fn entry(name: &str) -> &'static CatalogueEntry {
     catalogue::find(name).unwrap_or_else(|| panic!("no subtool `{name}`"))
 }
 
@@ -105,12 +105,12 @@ fn line(request: &Request) -> String {
 
 const WHOLE: Bounds<'static> = Bounds::whole(1 << 20);
 
-/// Drives a conversation as the worker does; `answers` returns `None` if no answer comes.
+/// Drives a subtool as the worker does; `answers` returns `None` if no answer comes.
 fn drive(
     tool: &dyn Tool,
     bounds: Bounds<'_>,
     mut answers: impl FnMut(&Request) -> Option<Response>,
-) -> (Vec<Turn>, Move) {
+) -> (Vec<HistoryEntry>, Move) {
     let (mut asked, mut history, mut list) = (Vec::new(), Vec::new(), None);
     loop {
         let next = tool.resume(&mut list, &history, Setting::first(bounds));
@@ -120,7 +120,7 @@ fn drive(
         match next {
             Move::Send(request) => match answers(&request) {
                 Some(response) => {
-                    let turn = Turn::Said(Exchange { request: *request, response });
+                    let turn = HistoryEntry::Answered(Exchange { request: *request, response });
                     asked.push(turn.clone());
                     history.push(turn);
                 }
@@ -131,7 +131,7 @@ fn drive(
     }
 }
 
-fn told(asked: &[Turn], end: &Move) -> Told {
+fn told(asked: &[HistoryEntry], end: &Move) -> Told {
     let mut asked: Vec<String> = asked.iter().map(|turn| line(turn.request())).collect();
     let end = match end {
         Move::Send(request) => {
@@ -151,7 +151,7 @@ fn told(asked: &[Turn], end: &Move) -> Told {
     Told { asked, end: shortened(&end) }
 }
 
-/// Runs a conversation against a script, all of which must be used.
+/// Runs a subtool against a script, all of which must be used.
 fn tell_within(name: &str, arguments: &str, bounds: Bounds<'_>, script: &[Answer]) -> Told {
     let mut left = script.iter();
     let (asked, end) = drive(&*tool(name, arguments), bounds, |_| left.next().map(Answer::response));

@@ -1,4 +1,4 @@
-//! Single conversations: the requests in order, and the end.
+//! Single runs: the requests in order, and the end.
 
 use super::*;
 
@@ -735,7 +735,7 @@ fn an_assignment_that_came_between_two_looks_is_no_doubt() {
                 Move::Send(request) => {
                     assert!(request.is_read(), "it is not written again");
                     let response = script.next().expect("it asks no more").response();
-                    history.push(Turn::Said(Exchange { request: *request, response }));
+                    history.push(HistoryEntry::Answered(Exchange { request: *request, response }));
                 }
                 end => return told(&[], &end).end,
             }
@@ -745,18 +745,21 @@ fn an_assignment_that_came_between_two_looks_is_no_doubt() {
     assert!(end(&refusal(404, "E0000007")).starts_with("outcome_unknown"), "taken away since");
 }
 
-/// Returns the requests and the end of a conversation in which no answer comes where the script says `None`.
+/// Returns the requests and the end of a run in which no answer comes where the script says `None`.
 fn end_of(name: &str, arguments: &str, script: &[Option<Answer>]) -> (Vec<String>, String) {
     let (tool, mut left, mut history) = (tool(name, arguments), script.iter(), Vec::new());
     loop {
         match tool.next(&history, Setting::first(WHOLE)) {
             Move::Send(request) => match left.next().expect("it asks no more") {
                 Some(answer) => {
-                    history.push(Turn::Said(Exchange { request: *request, response: answer.response() }));
+                    history.push(HistoryEntry::Answered(Exchange {
+                        request: *request,
+                        response: answer.response(),
+                    }));
                 }
                 None => {
                     let sent = "2026-01-01T00:00:00Z".parse().unwrap();
-                    history.push(Turn::Unclear { request: *request, sent });
+                    history.push(HistoryEntry::Unknown { request: *request, sent });
                 }
             },
             end => {

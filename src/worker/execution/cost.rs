@@ -5,12 +5,12 @@ use std::time::Duration;
 use crate::domain::bucket::{Bucket, RateHeaders};
 use crate::domain::result::RateLimit;
 
-/// The most ids of requests that are kept: enough to find an invocation in the System Log, and little for a model to read.
+/// The most request ids that are kept: enough to find an invocation in the System Log, and little to read for a model.
 const REQUEST_IDS_MAX: usize = 10;
 
 /// Costs of one delivery, known also when it failed.
 #[derive(Debug, Clone, Default)]
-pub(in crate::worker) struct Cost {
+pub(in crate::worker) struct DeliveryCost {
     /// Attempts, failed ones included.
     pub attempts: u32,
     /// Requests sent.
@@ -23,8 +23,8 @@ pub(in crate::worker) struct Cost {
     pub okta_request_ids: Vec<String>,
 }
 
-impl Cost {
-    /// Takes note of an answer: the window that it told of, and Okta's id of the request.
+impl DeliveryCost {
+    /// Records the window that an answer announced, and Okta's id of the request.
     pub(super) fn remember(
         &mut self,
         bucket: Bucket,

@@ -1,4 +1,4 @@
-//! The end of an invocation that has failed: what its caller is told, and what it may have left behind.
+//! The outcome of an invocation that has failed: the failure for its caller, and the effect that it may have had.
 
 use tokio::time::Instant;
 
@@ -10,12 +10,12 @@ use crate::worker::a_bug;
 use crate::worker::admission::Deadline;
 use crate::worker::breaker::Pause;
 
-use super::{End, Execution};
+use super::{Execution, Verdict};
 
 impl Execution<'_> {
     /// Returns the failure of a request that the budget cannot admit before the deadline.
     pub(super) fn cannot_make_it(&self, until: Instant) -> Failure {
-        let name = &self.job.connection.name;
+        let name = &self.invocation.connection.name;
         let message = format!("the budget of `{name}` cannot make it before the deadline");
         Failure::new(ErrorCode::RateLimited, message)
             .at(Some(self.deadline().path))
@@ -23,7 +23,7 @@ impl Execution<'_> {
     }
 
     pub(super) fn deadline(&self) -> Deadline {
-        self.job.deadline.expect("only an invocation with a deadline can be late")
+        self.invocation.deadline.expect("only an invocation with a deadline can be late")
     }
 
     /// Returns the outcome after a panic.
@@ -31,26 +31,26 @@ impl Execution<'_> {
         self.outcome(a_bug())
     }
 
-    pub(super) fn failed(&self, failure: Failure) -> End {
-        End::Outcome(self.outcome(failure))
+    pub(super) fn failed(&self, failure: Failure) -> Verdict {
+        Verdict::Outcome(self.outcome(failure))
     }
 
     /// Ends with the decision to give up.
-    pub(super) fn gave_up(&self, failed: Failed, answer: &Result<Response, NoAnswer>) -> End {
+    pub(super) fn gave_up(&self, failed: Failed, answer: &Result<Response, NoAnswer>) -> Verdict {
         let (attempt, most) = (self.attempt.total(), self.rules.retry.attempts_max);
         let of_most = if attempt >= most { format!(" (attempt {attempt} of {most})") } else { String::new() };
-        let message = format!("failed to run `{}`{of_most}: {}", self.job.subtool, describe(answer));
+        let message = format!("failed to run `{}`{of_most}: {}", self.invocation.subtool, describe(answer));
         let mut failure = with_okta(Failure::new(failed.code, message), answer);
         failure.retryable &= !failed.is_final;
         if let Some(wait) = failed.retry_in.filter(|_| failure.retryable) {
             failure = failure.retry_at(self.time_of(Instant::now() + wait));
         }
-        End::Outcome(Outcome::Failed { effect: failed.effect, failure })
+        Verdict::Outcome(Outcome::Failed { effect: failed.effect, failure })
     }
 
     /// Ends because the connection is paused.
-    pub(super) fn paused(&self, pause: Pause, failed: Failed) -> End {
-        let (name, why) = (&self.job.connection.name, pause.reason.in_words());
+    pub(super) fn paused(&self, pause: Pause, failed: Failed) -> Verdict {
+        let (name, why) = (&self.invocation.connection.name, pause.reason.in_words());
         let said = self.refused.as_ref().and_then(|error| error.summary.as_ref());
         let said = said.map_or_else(String::new, |said| format!(": {said}"));
         let mut failure = Failure::new(failed.code, format!("connection `{name}` is paused: {why}{said}"));
@@ -59,30 +59,30 @@ impl Execution<'_> {
             failure.retryable = true;
             failure = failure.retry_at(self.time_of(pause.next_probe));
         }
-        End::Outcome(Outcome::Failed { effect: failed.effect, failure })
+        Verdict::Outcome(Outcome::Failed { effect: failed.effect, failure })
     }
 
-    /// Ends with a failure, or with what a list had read before it.
-    pub(super) fn kept_or_failed(&mut self, effect: Effect, failure: Failure) -> End {
-        let (bounds, failure) = (self.bounds(), failure.masked(&self.job.secrets));
+    /// Ends with a failure, or with the part of a list that was read before it.
+    pub(super) fn kept_or_failed(&mut self, effect: Effect, failure: Failure) -> Verdict {
+        let (bounds, failure) = (self.bounds(), failure.masked(&self.invocation.secrets));
         let kept = self.list.as_mut().and_then(|list| list.give_up(&failure, bounds));
-        End::Outcome(match kept {
+        Verdict::Outcome(match kept {
             Some(result) => Outcome::Succeeded { effect: Effect::None, result },
             None => Outcome::Failed { effect, failure },
         })
     }
 
     /// Ends with the subtool's own conclusion.
-    pub(super) fn judged(&self, failure: Failure) -> End {
+    pub(super) fn judged(&self, failure: Failure) -> Verdict {
         let (code, effect) = self.attempt.verdict_of_subtool(failure.code);
         let is_final = code != failure.code;
         let failure = Failure { code, retryable: failure.retryable && !is_final, ..failure };
-        End::Outcome(Outcome::Failed { effect, failure })
+        Verdict::Outcome(Outcome::Failed { effect, failure })
     }
 
-    /// Returns the outcome of a failure, with what it left behind.
+    /// Returns the outcome of a failure, with its effect.
     fn outcome(&self, failure: Failure) -> Outcome {
-        let (code, effect) = self.attempt.verdict(failure.code, self.job.tool.repeat());
+        let (code, effect) = self.attempt.verdict(failure.code, self.invocation.tool.repeat());
         let failure = match code == failure.code {
             true => failure,
             false => Failure { code, retryable: false, retry_at: None, ..failure },
@@ -91,7 +91,7 @@ impl Execution<'_> {
     }
 }
 
-/// Returns in words what came instead of an answer.
+/// Describes the unsuccessful answer, or the lack of one, in words.
 fn describe(answer: &Result<Response, NoAnswer>) -> String {
     match answer {
         Err(no_answer) => no_answer.to_string(),

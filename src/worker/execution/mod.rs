@@ -1,7 +1,7 @@
 //! The execution of one admitted invocation against Okta, until it has ended or leaves this delivery.
 //!
-//! The subtool returns its next request, the budget admits it, [`classify`](crate::policy::classify) says what the
-//! answer means, and [`decide`] what follows from it. [`Execution::exchange`] carries out one [`Step`] a turn.
+//! The subtool returns its next request, the budget admits it, [`classify`](crate::policy::classify) gives the meaning
+//! of the answer, and [`decide`] the next step. [`Execution::exchange`] carries out one [`Step`] per iteration.
 
 mod cost;
 mod ending;
@@ -28,13 +28,13 @@ use crate::policy::decide::{Attempt, Exhausted, Situation, Step, decide, decide_
 use crate::policy::pause::PauseReason;
 use crate::policy::refusal;
 use crate::tools::output::Remaining;
-use crate::tools::{Bounds, Move, Pager, Repeat, Setting, Turn};
+use crate::tools::{Bounds, HistoryEntry, Idempotency, Move, Pager, Setting};
 
-pub(in crate::worker) use self::cost::Cost;
+pub(in crate::worker) use self::cost::DeliveryCost;
 
-use super::admission::{Job, bounds};
+use super::admission::{Invocation, bounds};
 use super::cancel::{Cancelled, Notice};
-use super::delay::SoFar;
+use super::delay::Carried;
 use super::lanes::InLane;
 use super::okta_time::by_okta;
 use super::probe;
@@ -43,15 +43,15 @@ use super::respond::frame;
 use super::rules::Rules;
 use crate::event::{Event, Observer};
 
-/// The end of an execution, or of its part in this delivery.
+/// The verdict of an execution, or of its part in this delivery.
 #[derive(Debug)]
-pub(super) enum End {
+pub(super) enum Verdict {
     /// The invocation has ended.
     Outcome(Outcome),
     /// A page of a list is to be answered, and the list goes on.
     Page(Box<RawValue>),
     /// The message is to come back after a delay, so that others can run meanwhile.
-    ComeAgain {
+    Delay {
         /// The bucket it would wait for.
         bucket: Bucket,
         /// The time until it can go on.
@@ -67,7 +67,7 @@ pub(super) enum End {
 
 /// Parts of the worker that an execution uses.
 #[derive(Clone, Copy)]
-pub(super) struct Company<'a> {
+pub(super) struct ExecutionContext<'a> {
     pub rules: &'a Rules,
     pub observer: &'a Arc<dyn Observer>,
     pub receipt: &'a dyn Receipt,
@@ -83,53 +83,53 @@ pub(super) struct Company<'a> {
 
 /// The execution of one invocation.
 pub(super) struct Execution<'a> {
-    job: &'a Job<'a>,
+    invocation: &'a Invocation<'a>,
     rules: &'a Rules,
-    company: Company<'a>,
-    history: Vec<Turn>,
-    /// The list on its way, with all that it has read.
+    context: ExecutionContext<'a>,
+    history: Vec<HistoryEntry>,
+    /// The list that is being read, with all that it has read.
     list: Option<Box<Pager>>,
     attempt: Attempt,
     begun: Instant,
-    /// True while the worker can publish a copy of the message.
+    /// True if the worker can publish a copy of the message.
     may_leave: bool,
     /// A wait still to be taken before the next request.
     owed: Duration,
-    /// True if a list must end with what it has read, because its next request would wait too long.
+    /// True if a list must end with the part that it has read, because its next request would wait too long.
     is_cut: bool,
     /// The failure of the last write whose outcome is unknown, until it is sent again.
     unclear: Option<Result<Response, NoAnswer>>,
     /// Okta's refusal of the whole connection.
     refused: Option<OktaError>,
-    cost: Cost,
+    cost: DeliveryCost,
 }
 
 impl<'a> Execution<'a> {
-    pub fn new(job: &'a Job<'a>, company: Company<'a>) -> Self {
-        let docket = &job.letter.docket;
-        let rules = company.rules;
+    pub fn new(invocation: &'a Invocation<'a>, context: ExecutionContext<'a>) -> Self {
+        let history = &invocation.message.history;
+        let rules = context.rules;
         Self {
-            job,
+            invocation,
             rules,
-            company,
+            context,
             history: Vec::new(),
             list: None,
-            attempt: Attempt::new(docket.attempts, docket.may_have_run() && !job.is_read()),
+            attempt: Attempt::new(history.attempts, history.may_have_run() && !invocation.is_read()),
             begun: Instant::now(),
-            // Without a user of its own the worker would not recognise its copies.
+            // Without a broker user of its own the worker would not recognise its copies.
             may_leave: rules.own_user.is_some(),
             owed: Duration::ZERO,
             is_cut: false,
             unclear: None,
             refused: None,
-            cost: Cost::default(),
+            cost: DeliveryCost::default(),
         }
     }
 
     /// Runs until the invocation has ended, or leaves this delivery.
-    pub async fn run(&mut self) -> End {
+    pub async fn run(&mut self) -> Verdict {
         match self.advance().await.unwrap_or_else(|end| end) {
-            End::Outcome(Outcome::Failed { effect, failure }) => self.kept_or_failed(effect, failure),
+            Verdict::Outcome(Outcome::Failed { effect, failure }) => self.kept_or_failed(effect, failure),
             end => end,
         }
     }
@@ -140,27 +140,32 @@ impl<'a> Execution<'a> {
     }
 
     /// Returns the cost of this delivery so far.
-    pub fn cost(&self) -> Cost {
-        Cost { attempts: self.attempt.of_this_delivery(), ..self.cost.clone() }
+    pub fn cost(&self) -> DeliveryCost {
+        DeliveryCost { attempts: self.attempt.of_this_delivery(), ..self.cost.clone() }
     }
 
     /// Returns the state that a copy of the message carries on.
-    pub fn so_far(&self) -> SoFar {
-        let waited = self.job.letter.docket.waited + self.cost.waited;
-        SoFar { attempts: self.attempt.spent(), waited, in_doubt: !self.attempt.has_changed_nothing() }
+    pub fn so_far(&self) -> Carried {
+        let waited = self.invocation.message.history.waited + self.cost.waited;
+        Carried { attempts: self.attempt.spent(), waited, in_doubt: !self.attempt.has_changed_nothing() }
     }
 
     /// Asks the subtool for its next request, sends it, and so on until the subtool is done.
-    async fn advance(&mut self) -> Result<End, End> {
+    async fn advance(&mut self) -> Result<Verdict, Verdict> {
         loop {
             let request = match self.next_move() {
                 Move::Send(request) => request,
-                Move::Done(done, Remaining::Pages) => return Ok(End::Page(done.output)),
+                Move::Done(done, Remaining::Pages) => return Ok(Verdict::Page(done.output)),
                 Move::Done(done, Remaining::Nothing) => {
-                    return Ok(End::Outcome(Outcome::Succeeded { effect: done.effect, result: done.output }));
+                    return Ok(Verdict::Outcome(Outcome::Succeeded {
+                        effect: done.effect,
+                        result: done.output,
+                    }));
                 }
-                Move::Planned(plan) => return Ok(End::Outcome(self.planned(*plan))),
-                Move::Refused(error) => return Ok(self.judged(refusal::name(self.job.subtool, *error))),
+                Move::Planned(plan) => return Ok(Verdict::Outcome(self.planned(*plan))),
+                Move::Refused(error) => {
+                    return Ok(self.judged(refusal::name(self.invocation.subtool, *error)));
+                }
                 Move::Fail(failure) => return Ok(self.judged(*failure)),
             };
             if !request.is_read() {
@@ -168,7 +173,7 @@ impl<'a> Execution<'a> {
             }
             let was_cut = self.is_cut;
             let turn = match self.exchange(*request).await {
-                Err(End::ComeAgain { .. }) if self.is_cut && !was_cut => continue, // a list ends with what it has
+                Err(Verdict::Delay { .. }) if self.is_cut && !was_cut => continue, // the list ends with its read part
                 turn => turn?,
             };
             self.history.push(turn);
@@ -176,15 +181,15 @@ impl<'a> Execution<'a> {
     }
 
     fn next_move(&mut self) -> Move {
-        let (docket, ahead) = (&self.job.letter.docket, self.okta_ahead());
+        let (history, ahead) = (&self.invocation.message.history, self.okta_ahead());
         let setting = Setting {
             bounds: self.bounds(),
-            maybe_since: docket.maybe_since(ahead),
-            is_settled: docket.is_settled,
+            maybe_since: history.maybe_since(ahead),
+            is_settled: history.is_settled,
             okta_ahead: ahead.unwrap_or_default(),
-            is_dry_run: self.job.envelope.options.dry_run,
+            is_dry_run: self.invocation.envelope.options.dry_run,
         };
-        let next = self.job.tool.resume(&mut self.list, &self.history, setting);
+        let next = self.invocation.tool.resume(&mut self.list, &self.history, setting);
         if let Some(list) = &self.list {
             self.history.truncate(list.turns_before());
         }
@@ -193,14 +198,18 @@ impl<'a> Execution<'a> {
 
     fn bounds(&self) -> Bounds<'a> {
         let is_overdue = self.is_cut || self.begun.elapsed() > self.rules.list_time_max;
-        bounds(&self.job.envelope, frame(&self.job.letter.id), is_overdue)
+        bounds(&self.invocation.envelope, frame(&self.invocation.message.id), is_overdue)
     }
 
     /// Begins another attempt for a write that follows one whose outcome was unknown, if there is one left.
-    async fn write_again(&mut self, request: &Request) -> Result<(), End> {
+    async fn write_again(&mut self, request: &Request) -> Result<(), Verdict> {
         let Some(answer) = self.unclear.take() else { return Ok(()) };
-        let last = self.history.iter().rfind(|turn| matches!(turn, Turn::Unclear { .. })).map(Turn::request);
-        let has_looked = !matches!(self.history.last(), Some(Turn::Unclear { .. }));
+        let last = self
+            .history
+            .iter()
+            .rfind(|turn| matches!(turn, HistoryEntry::Unknown { .. }))
+            .map(HistoryEntry::request);
+        let has_looked = !matches!(self.history.last(), Some(HistoryEntry::Unknown { .. }));
         self.attempt.writes_again(has_looked && last == Some(request));
         match decide_before_write(&self.attempt, &self.situation(request, &answer, false)) {
             Some(Exhausted::GiveUp(failed)) => Err(self.gave_up(failed, &answer)),
@@ -209,8 +218,8 @@ impl<'a> Execution<'a> {
         }
     }
 
-    /// Sends one request as often as it takes, and returns what the subtool hears of it.
-    async fn exchange(&mut self, mut request: Request) -> Result<Turn, End> {
+    /// Sends one request as often as necessary, and returns the history entry for the subtool.
+    async fn exchange(&mut self, mut request: Request) -> Result<HistoryEntry, Verdict> {
         if !request.pause.is_zero() {
             self.rest(request.pause).await?;
         }
@@ -225,20 +234,20 @@ impl<'a> Execution<'a> {
                 Step::Deliver => {
                     let response = answer.expect("only an answer is delivered");
                     self.heard(&request, &response);
-                    return Ok(Turn::Said(Exchange { request, response }));
+                    return Ok(HistoryEntry::Answered(Exchange { request, response }));
                 }
                 Step::RetryIn(wait) => self.rest(wait).await?,
                 Step::ReconcileIn(wait) => {
                     self.rest(wait).await?;
                     self.attempt.reconciles();
                     self.unclear = Some(answer);
-                    return Ok(Turn::Unclear { request, sent: sent_at });
+                    return Ok(HistoryEntry::Unknown { request, sent: sent_at });
                 }
                 Step::DelayFor(wait) => {
-                    self.owed = wait.min(WAIT_IN_HAND_MAX); // if there can be no copy
-                    return Err(End::ComeAgain { bucket: request.bucket(), wait });
+                    self.owed = wait.min(WAIT_IN_HAND_MAX); // in case the message cannot be copied
+                    return Err(Verdict::Delay { bucket: request.bucket(), wait });
                 }
-                Step::HandBack => return Err(End::HandBack),
+                Step::HandBack => return Err(Verdict::HandBack),
                 Step::Pause(reason) => self.pause(reason, &answer).await?,
                 Step::Probe => self.probe(&request, &answer).await?,
                 Step::GiveUp(failed) => return Err(self.gave_up(failed, &answer)),
@@ -257,26 +266,26 @@ impl<'a> Execution<'a> {
         let now = self.rules.clock.now();
         let left = |at: Timestamp| Duration::try_from(at.duration_since(now)).unwrap_or_default();
         Situation {
-            idempotency: self.job.tool.repeat(),
-            lane: self.job.lane,
+            idempotency: self.invocation.tool.repeat(),
+            lane: self.invocation.lane,
             may_leave: self.may_leave,
             is_read: request.is_read(),
             is_smaller,
             asked: own.and_then(|response| retry_after(&response.headers)),
-            left: self.job.deadline.map(|deadline| left(deadline.at)),
-            good_answers: self.job.connection.pulse.beats(),
+            left: self.invocation.deadline.map(|deadline| left(deadline.at)),
+            good_answers: self.invocation.connection.breaker.good_answers(),
             retry: self.rules.retry,
         }
     }
 
-    /// Tells the observers of a rate limit or a retry, and counts its cost.
+    /// Notifies the observers of a rate limit or a retry, and counts its cost.
     fn note(&mut self, request: &Request, meaning: Meaning, step: Step) {
-        let connection = &self.job.connection.name;
+        let connection = &self.invocation.connection.name;
         let kind = match meaning {
             Meaning::Said | Meaning::Refused(_) => return,
             Meaning::Limited(kind) => {
                 let bucket = request.bucket();
-                self.company.observer.note(&Event::RateLimited { connection, bucket, kind });
+                self.context.observer.note(&Event::RateLimited { connection, bucket, kind });
                 if let (LimitKind::Concurrency, Step::RetryIn(wait)) = (kind, step) {
                     self.cost.waited += wait;
                 }
@@ -289,11 +298,11 @@ impl<'a> Execution<'a> {
         }
         if let Step::RetryIn(wait) | Step::ReconcileIn(wait) | Step::DelayFor(wait) = step {
             let attempt = self.attempt.retry_of(kind);
-            self.company.observer.note(&Event::Retried { connection, reason: kind, attempt, wait });
+            self.context.observer.note(&Event::Retried { connection, reason: kind, attempt, wait });
         }
     }
 
-    /// Learns from an answer that the subtool hears: the connection works, Okta's clock, a created object.
+    /// Learns from an answer that the subtool gets: the connection works, Okta's clock, a created object.
     fn heard(&mut self, request: &Request, response: &Response) {
         #[derive(Deserialize)]
         struct Created {
@@ -301,52 +310,56 @@ impl<'a> Execution<'a> {
         }
         self.attempt.delivered(request.is_read(), response.is_success());
         self.refused = None;
-        let connection = &self.job.connection;
+        let connection = &self.invocation.connection;
         if response.is_success() && self.is_in_scope(request) {
-            connection.pulse.beat(self.job.scope);
+            connection.breaker.record_success(self.invocation.scope);
         }
         if let Some(date) = date(&response.headers) {
             connection.okta_time.learn(date);
         }
         if request.method == http::Method::POST
             && response.is_success()
-            && self.job.tool.repeat() == Repeat::Create
+            && self.invocation.tool.repeat() == Idempotency::Create
             && let Some(Created { id }) = response.read()
         {
-            connection.fresh.add(self.job.letter.docket.caller.as_deref(), id);
+            connection.recent_creations.add(self.invocation.message.history.caller.as_deref(), id);
         }
     }
 
     /// Pauses the connection, and with it this invocation.
-    async fn pause(&mut self, reason: PauseReason, answer: &Result<Response, NoAnswer>) -> Result<(), End> {
+    async fn pause(
+        &mut self,
+        reason: PauseReason,
+        answer: &Result<Response, NoAnswer>,
+    ) -> Result<(), Verdict> {
         self.refused = answer.as_ref().ok().map(OktaError::read);
-        probe::pause(&self.job.connection, reason, self.job.scope, self.company.observer);
+        probe::pause(&self.invocation.connection, reason, self.invocation.scope, self.context.observer);
         // A probe may have succeeded in the same moment; without a wait the request would be repeated at once.
         self.rest(Duration::from_millis(1)).await
     }
 
     /// Probes the connection after the last attempt: a failed probe pauses it, a good one makes the failure final.
-    async fn probe(&mut self, request: &Request, answer: &Result<Response, NoAnswer>) -> Result<(), End> {
-        let (connection, scope) = (&self.job.connection, self.job.scope);
-        if !probe::probe(connection, PauseReason::Unreachable, scope, self.company.observer).await {
+    async fn probe(&mut self, request: &Request, answer: &Result<Response, NoAnswer>) -> Result<(), Verdict> {
+        let (connection, scope) = (&self.invocation.connection, self.invocation.scope);
+        if !probe::probe(connection, PauseReason::Unreachable, scope, self.context.observer).await {
             return self.pause(PauseReason::Unreachable, answer).await;
         }
-        connection.pulse.beat(scope);
+        connection.breaker.record_success(scope);
         match decide_before_write(&self.attempt, &self.situation(request, answer, false)) {
             Some(Exhausted::GiveUp(failed)) => Err(self.gave_up(failed, answer)),
             Some(Exhausted::Probe) | None => Ok(()),
         }
     }
 
-    /// Returns true if a request needs the scope of its subtool; some look at users for a group's sake.
+    /// Returns true if a request needs the scope of its subtool; some requests read users on behalf of a group.
     fn is_in_scope(&self, request: &Request) -> bool {
         let of_what = request.route.trim_start_matches("/api/v1/").split('/').next();
-        of_what == self.job.scope.split('.').nth(1)
+        of_what == self.invocation.scope.split('.').nth(1)
     }
 
-    /// Returns the time by which Okta's clock is ahead of the machine's, as far as that is known.
+    /// Returns the time by which Okta's clock is ahead of the machine's, if that is known.
     fn okta_ahead(&self) -> Option<SignedDuration> {
-        self.job.connection.ahead(&self.rules.clock)
+        self.invocation.connection.ahead(&self.rules.clock)
     }
 
     /// Returns the time of day at a moment, by Okta's clock.

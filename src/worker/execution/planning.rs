@@ -1,4 +1,4 @@
-//! What a dry run is answered with: the plan as JSON, its secrets masked.
+//! The answer to a dry run: the plan as JSON, its secrets masked.
 
 use std::collections::BTreeMap;
 
@@ -17,8 +17,8 @@ use super::Execution;
 
 /// The result of a dry run.
 #[derive(Serialize)]
-struct Planned {
-    requests: Vec<Sent>,
+struct PlanResult {
+    requests: Vec<PlannedRequest>,
     predicted: Prediction,
     calls: BTreeMap<&'static str, u32>,
     loses: Losses,
@@ -27,14 +27,14 @@ struct Planned {
 
 /// A request as it would be sent.
 #[derive(Serialize)]
-struct Sent {
+struct PlannedRequest {
     method: String,
     path: String,
     query: BTreeMap<String, String>,
     body: Option<Box<RawValue>>,
 }
 
-/// How it would end.
+/// The predicted outcome.
 #[derive(Serialize)]
 struct Prediction {
     effect: Effect,
@@ -42,21 +42,21 @@ struct Prediction {
 }
 
 impl Execution<'_> {
-    /// The answer to a dry run.
+    /// Returns the answer to a dry run.
     pub(super) fn planned(&self, plan: Plan) -> Outcome {
         let Plan { requests, calls, predicted, loses, not_checked } = plan;
-        let secrets = &self.job.secrets;
+        let secrets = &self.invocation.secrets;
         let failed = |failure: Failure| {
-            let values = unrepeatable(self.job.envelope.arguments.get().as_bytes(), &failure);
+            let values = unrepeatable(self.invocation.envelope.arguments.get().as_bytes(), &failure);
             (Effect::None, Some(failure.without_values(&values).masked(secrets)))
         };
         let (effect, error) = match predicted {
             Predicted::Well(effect) => (effect, None),
-            Predicted::Refused(error) => failed(refusal::name(self.job.subtool, *error)),
+            Predicted::Refused(error) => failed(refusal::name(self.invocation.subtool, *error)),
             Predicted::Failed(failure) => failed(*failure),
         };
-        Outcome::Planned(json::to_raw(&Planned {
-            requests: requests.into_iter().map(|request| Sent::masked(request, secrets)).collect(),
+        Outcome::Planned(json::to_raw(&PlanResult {
+            requests: requests.into_iter().map(|request| PlannedRequest::masked(request, secrets)).collect(),
             predicted: Prediction { effect, error },
             calls: calls.into_iter().map(|(bucket, calls)| (bucket.as_str(), calls)).collect(),
             loses,
@@ -65,7 +65,7 @@ impl Execution<'_> {
     }
 }
 
-impl Sent {
+impl PlannedRequest {
     fn masked(request: Request, secrets: &Secrets) -> Self {
         let query = request.query.into_iter().map(|(name, value)| (name, secrets.mask(&value)));
         Self {

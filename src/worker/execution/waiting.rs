@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
-use crate::budget::permit::Patience;
+use crate::budget::permit::WhenBusy;
 use crate::domain::ids::Lane;
 use crate::policy::decide::{Doubt, Held, WhilePaused, decide_while_paused, leaves_when_draining};
 use crate::worker::admission::too_late;
@@ -13,14 +13,14 @@ use crate::worker::order::{Place, TurnDecision};
 use crate::worker::ports::becomes;
 use crate::worker::progress::WaitingFor;
 
-use super::{End, Execution};
+use super::{Execution, Verdict};
 
-/// The longest that a message waits in hand. RabbitMQ takes a delivery back after its `consumer_timeout` of 30 minutes,
-/// counts it as a failed one, and closes the channel for all others in hand. As long as a list takes at most.
+/// The longest that a message waits in hand, equal to the longest time of a list. RabbitMQ takes a delivery back after
+/// its `consumer_timeout` of 30 minutes, counts it as failed, and closes the channel for all others in hand.
 const WAIT_MAX: Duration = Duration::from_secs(10 * 60);
 
-/// Where the broker has taken a delivery back after a shorter time, a message waits for this part of that time: it looks
-/// once a minute, and something else may take its time before or after.
+/// The divisor that turns a shorter `consumer_timeout`, once observed, into the longest wait: the broker checks once a
+/// minute, and other work may take time before or after the wait.
 const HOLD_PART: u32 = 3;
 
 /// The longest wait of a worker that stops; it has 25 seconds for every invocation that it has begun.
@@ -28,53 +28,54 @@ const REST_WHEN_STOPPING: Duration = Duration::from_secs(2);
 
 impl Execution<'_> {
     /// Waits for the message's turn among those of its subject. A message that cannot wait longer leaves.
-    pub async fn await_turn(&mut self, place: &Place) -> Result<TurnDecision, End> {
-        let deadline = self.job.deadline.map(|deadline| self.rules.clock.instant_of(deadline.at));
+    pub async fn await_turn(&mut self, place: &Place) -> Result<TurnDecision, Verdict> {
+        let deadline = self.invocation.deadline.map(|deadline| self.rules.clock.instant_of(deadline.at));
         loop {
-            if self.job.lane == Lane::Interactive {
+            if self.invocation.lane == Lane::Interactive {
                 self.hold_while_paused().await?; // the caller waits, and is answered at once
             }
-            let (mut watch, job) = (self.job.connection.pulse.watch(), self.job);
-            let paused =
-                watch.wait_for(|pause| pause.is_some_and(|pause| pause.stops(job.scope, job.is_read())));
-            let cancelled = self.company.cancelled.wait(job.letter);
-            let turn = self.company.progress.during(WaitingFor::Order, None, place.turn());
+            let (mut watch, invocation) = (self.invocation.connection.breaker.watch(), self.invocation);
+            let paused = watch.wait_for(|pause| {
+                pause.is_some_and(|pause| pause.stops(invocation.scope, invocation.is_read()))
+            });
+            let cancelled = self.context.cancelled.wait(invocation.message);
+            let turn = self.context.progress.during(WaitingFor::Order, None, place.turn());
             tokio::select! {
                 biased;
-                _ = paused, if job.lane == Lane::Interactive => {}
-                notice = cancelled, if self.is_untouched() => return Err(End::Cancelled(notice)),
+                _ = paused, if invocation.lane == Lane::Interactive => {}
+                notice = cancelled, if self.is_untouched() => return Err(Verdict::Cancelled(notice)),
                 turn = turn => return Ok(turn),
                 () = at(deadline) => {
                     let late = too_late(self.deadline()).retry_at(self.time_of(Instant::now()));
                     return Err(self.failed(late));
                 }
                 () = at(self.leave_at()) => return Ok(TurnDecision::Leave(None)),
-                () = self.company.receipt.gone() => return Err(End::Stale),
+                () = self.context.receipt.gone() => return Err(Verdict::Stale),
             }
         }
     }
 
-    /// Returns the moment at which a waiting message must leave; `None`: it cannot be copied.
+    /// Returns the moment at which a waiting message must leave; `None` if it cannot be copied.
     pub fn leave_at(&self) -> Option<Instant> {
-        let most = WAIT_MAX.min(self.company.hold_max / HOLD_PART);
-        let since = self.company.in_lane.map_or(self.begun, |in_lane| in_lane.since);
+        let most = WAIT_MAX.min(self.context.hold_max / HOLD_PART);
+        let since = self.context.in_lane.map_or(self.begun, |in_lane| in_lane.since);
         self.may_leave.then(|| since + most)
     }
 
-    /// Returns whether to wait in a long line: an invocation that has begun waits, and so does a message that the delay
-    /// queues have no room for.
-    pub(super) fn patience(&self) -> Patience {
-        let most = self.job.connection.budget.delayed_max();
-        let is_room = self.company.in_lane.is_none_or(|in_lane| in_lane.lane.has_room(most));
+    /// Returns the behavior while many wait for the bucket: an invocation that has begun waits, and so does a message
+    /// that exceeds the bound of delayed messages.
+    pub(super) fn when_busy(&self) -> WhenBusy {
+        let most = self.invocation.connection.budget.delayed_max();
+        let is_room = self.context.in_lane.is_none_or(|in_lane| in_lane.lane.has_room(most));
         match self.may_leave && self.nothing_was_sent() && is_room {
-            true => Patience::ComeAgain,
-            false => Patience::Wait,
+            true => WhenBusy::Delay,
+            false => WhenBusy::Wait,
         }
     }
 
-    /// Returns true when the message is to stay in its queue, because its connection is paused.
+    /// Returns true if the message is to stay in its queue, because its connection is paused.
     pub fn is_paused(&self) -> bool {
-        self.job.lane == Lane::Bulk && self.pause_that_stops().is_some()
+        self.invocation.lane == Lane::Bulk && self.pause_that_stops().is_some()
     }
 
     /// Returns true if no delivery has sent a request for this message.
@@ -89,18 +90,18 @@ impl Execution<'_> {
 
     /// Carries out the decision for a paused connection: answers, hands the message back, or holds it until the pause
     /// is over.
-    pub(super) async fn hold_while_paused(&mut self) -> Result<(), End> {
+    pub(super) async fn hold_while_paused(&mut self) -> Result<(), Verdict> {
         let mut held = Held::No;
         while let Some(pause) = self.pause_that_stops() {
-            let job = self.job;
-            if job.lane == Lane::Bulk {
+            let invocation = self.invocation;
+            if invocation.lane == Lane::Bulk {
                 self.attempt.paused();
             }
-            let idempotency = job.tool.repeat();
-            let of_message = (job.lane, self.may_leave);
+            let idempotency = invocation.tool.repeat();
+            let of_message = (invocation.lane, self.may_leave);
             match decide_while_paused(&self.attempt, pause.reason, of_message, idempotency, held) {
                 WhilePaused::HoldFor(most) => held = self.held(most).await?,
-                WhilePaused::HandBack => return Err(End::HandBack),
+                WhilePaused::HandBack => return Err(Verdict::HandBack),
                 WhilePaused::GiveUp(failed) => return Err(self.paused(pause, failed)),
             }
         }
@@ -108,21 +109,21 @@ impl Execution<'_> {
     }
 
     /// Waits until the pause is over, for at most this time.
-    async fn held(&self, most: Duration) -> Result<Held, End> {
-        let (mut watch, job) = (self.job.connection.pulse.watch(), self.job);
-        let is_over =
-            watch.wait_for(|pause| pause.is_none_or(|pause| !pause.stops(job.scope, job.is_read())));
+    async fn held(&self, most: Duration) -> Result<Held, Verdict> {
+        let (mut watch, invocation) = (self.invocation.connection.breaker.watch(), self.invocation);
+        let is_over = watch
+            .wait_for(|pause| pause.is_none_or(|pause| !pause.stops(invocation.scope, invocation.is_read())));
         let mut stopping = self.rules.stopping.clone();
         tokio::select! {
-            () = self.company.receipt.gone() => Err(End::Stale),
+            () = self.context.receipt.gone() => Err(Verdict::Stale),
             _ = timeout(most, is_over) => Ok(Held::TooLong),
             () = becomes(&mut stopping, true) => Ok(Held::Stopping),
         }
     }
 
     fn pause_that_stops(&self) -> Option<Pause> {
-        let pause = self.job.connection.pulse.pause()?;
-        pause.stops(self.job.scope, self.job.is_read()).then_some(pause)
+        let pause = self.invocation.connection.breaker.pause()?;
+        pause.stops(self.invocation.scope, self.invocation.is_read()).then_some(pause)
     }
 
     /// Awaits a future while the delivery can be acknowledged; hands the message back when the worker stops meanwhile
@@ -130,24 +131,25 @@ impl Execution<'_> {
     pub(in crate::worker) async fn unless_stopping<T>(
         &self,
         awaited: impl Future<Output = T>,
-    ) -> Result<T, End> {
+    ) -> Result<T, Verdict> {
         let mut stopping = self.rules.stopping.clone();
         let leaves = leaves_when_draining(&self.attempt);
         tokio::select! {
             biased;
-            () = becomes(&mut stopping, true), if leaves => Err(End::HandBack),
+            () = becomes(&mut stopping, true), if leaves => Err(Verdict::HandBack),
             done = awaited => Ok(done),
-            () = self.company.receipt.gone() => Err(End::Stale),
+            () = self.context.receipt.gone() => Err(Verdict::Stale),
         }
     }
 
     /// Waits before the next attempt, or until the connection is paused.
-    pub(super) async fn rest(&self, wait: Duration) -> Result<(), End> {
+    pub(super) async fn rest(&self, wait: Duration) -> Result<(), Verdict> {
         if wait.is_zero() {
             return Ok(());
         }
-        let (mut watch, job) = (self.job.connection.pulse.watch(), self.job);
-        let stops = |pause: &Option<Pause>| pause.is_some_and(|it| it.stops(job.scope, job.is_read()));
+        let (mut watch, invocation) = (self.invocation.connection.breaker.watch(), self.invocation);
+        let stops =
+            |pause: &Option<Pause>| pause.is_some_and(|it| it.stops(invocation.scope, invocation.is_read()));
         let mut stopping = self.rules.stopping.clone();
         // An invocation that cannot be left to another worker is finished before this one has to go.
         let hurried = async {
@@ -161,7 +163,7 @@ impl Execution<'_> {
                 () = hurried => {}
             }
         };
-        self.unless_stopping(self.company.progress.during(WaitingFor::Retry, None, rested)).await
+        self.unless_stopping(self.context.progress.during(WaitingFor::Retry, None, rested)).await
     }
 }
 

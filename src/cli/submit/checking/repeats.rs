@@ -10,7 +10,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use crate::cli::submit::rows::Row;
-use crate::tools::Kind;
+use crate::tools::ToolKind;
 use crate::tools::catalogue;
 
 /// The most rows compared: 24 MB.
@@ -76,7 +76,8 @@ impl RowKey {
             "create_user" => Some(Self::Login(named()?.profile?.login?.trim().to_lowercase())),
             "create_group" => Some(Self::Name(named()?.name?)),
             other => {
-                let is_read = catalogue::find(other).is_none_or(|entry| entry.manifest.kind == Kind::Read);
+                let is_read =
+                    catalogue::find(other).is_none_or(|entry| entry.manifest.kind == ToolKind::Read);
                 (!is_read).then(|| Self::Whole(subtool.clone(), arguments.to_owned()))
             }
         }

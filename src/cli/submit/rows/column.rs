@@ -7,7 +7,7 @@
 use serde_json::{Map, Value};
 
 use crate::domain::invocation::list;
-use crate::tools::catalogue::Entry;
+use crate::tools::catalogue::CatalogueEntry;
 
 use super::cells::{CellType, NAMES, trimmed};
 
@@ -29,7 +29,7 @@ pub(super) struct SubtoolArguments {
 
 impl SubtoolArguments {
     /// Returns the arguments of a subtool.
-    pub fn of(entry: &Entry) -> Self {
+    pub fn of(entry: &CatalogueEntry) -> Self {
         let schema = (entry.arguments)().to_value();
         let required = schema["required"].as_array().cloned().unwrap_or_default();
         Self {

@@ -23,11 +23,11 @@ pub(super) struct Columns {
 }
 
 /// A problem in a column: its position from 0, and the description.
-pub(super) type Fault = (usize, String);
+pub(super) type ColumnProblem = (usize, String);
 
 impl Columns {
     /// Parses a heading, given the values set for all rows; also returns its problems.
-    pub fn read(heading: &[&str], known: &SubtoolArguments, fixed: &Fixed) -> (Self, Vec<Fault>) {
+    pub fn read(heading: &[&str], known: &SubtoolArguments, fixed: &Fixed) -> (Self, Vec<ColumnProblem>) {
         let (mut columns, mut faults) = (BTreeMap::<usize, Column>::new(), Vec::new());
         let named = heading.iter().rposition(|name| !trimmed(name).is_empty()).map_or(0, |last| last + 1);
         let mut unfit = Vec::new();
@@ -77,7 +77,7 @@ impl Columns {
         &self,
         cells: impl Iterator<Item = &'a [u8]>,
         fixed: &Fixed,
-    ) -> Result<Map<String, Value>, Vec<Fault>> {
+    ) -> Result<Map<String, Value>, Vec<ColumnProblem>> {
         let (mut arguments, mut faults) = (fixed.values().clone(), Vec::new());
         for (at, cell) in cells.enumerate() {
             let text = std::str::from_utf8(cell);
@@ -124,7 +124,7 @@ fn misfits(
     mut unfit: Vec<(usize, Unfit)>,
     known: &SubtoolArguments,
     mut taken: Vec<Column>,
-) -> Vec<Fault> {
+) -> Vec<ColumnProblem> {
     unfit.sort_by_key(|(at, _)| hints::is_second_choice(heading[*at]));
     let mut faults = Vec::new();
     for (at, why) in unfit {
@@ -156,11 +156,11 @@ mod tests {
     use super::*;
     use crate::tools::catalogue::find;
 
-    fn read(heading: &[&str], subtool: &str) -> (Columns, Vec<Fault>) {
+    fn read(heading: &[&str], subtool: &str) -> (Columns, Vec<ColumnProblem>) {
         Columns::read(heading, &SubtoolArguments::of(find(subtool).unwrap()), &Fixed::default())
     }
 
-    fn row(columns: &Columns, cells: &[&str]) -> Result<Value, Vec<Fault>> {
+    fn row(columns: &Columns, cells: &[&str]) -> Result<Value, Vec<ColumnProblem>> {
         let cells = cells.iter().map(|cell| cell.as_bytes());
         columns.arguments(cells, &Fixed::default()).map(Value::Object)
     }

@@ -8,7 +8,7 @@ use crate::cli::submit::lines::{self, Line};
 
 use super::fixed::Fixed;
 use super::opening::not_utf8;
-use super::row::{FilePlace, Problem, Unreadable};
+use super::row::{FilePlace, RowProblem, Unreadable};
 use super::source::DigestedFile;
 
 /// A JSON Lines file being read.
@@ -25,7 +25,7 @@ pub(super) enum ObjectLine {
     /// An object, and its line.
     Row(Box<RawValue>, u64),
     /// A line without an object.
-    Faulty(Problem),
+    Faulty(RowProblem),
     /// The end.
     End,
 }
@@ -48,7 +48,7 @@ impl ObjectLines {
                 Line::End => return Ok(ObjectLine::End),
                 Line::TooLong => {
                     let what = format!("the line has more than {} bytes", self.bytes_max);
-                    return Ok(ObjectLine::Faulty(Problem { place: FilePlace::Line(self.number), what }));
+                    return Ok(ObjectLine::Faulty(RowProblem { place: FilePlace::Line(self.number), what }));
                 }
                 Line::Whole | Line::Torn if self.line.trim_ascii().is_empty() => {}
                 Line::Whole | Line::Torn => return Ok(self.object()),
@@ -58,7 +58,7 @@ impl ObjectLines {
 
     fn object(&self) -> ObjectLine {
         let bare = self.line.trim_ascii();
-        let faulty = |place: FilePlace, what: String| ObjectLine::Faulty(Problem { place, what });
+        let faulty = |place: FilePlace, what: String| ObjectLine::Faulty(RowProblem { place, what });
         if std::str::from_utf8(bare).is_err() {
             return faulty(FilePlace::Line(self.number), format!("the line {}", not_utf8()));
         }

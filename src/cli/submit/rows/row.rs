@@ -41,14 +41,14 @@ impl FilePlace {
 
 /// A problem of the file.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(in crate::cli::submit) struct Problem {
+pub(in crate::cli::submit) struct RowProblem {
     /// The place of the problem.
     pub place: FilePlace,
     /// The description; never a cell's text.
     pub what: String,
 }
 
-impl fmt::Display for Problem {
+impl fmt::Display for RowProblem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.place {
             FilePlace::Line(line) => write!(f, "line {line}")?,
@@ -67,7 +67,7 @@ pub(in crate::cli::submit) enum Next {
     /// A row.
     Row(Row),
     /// An invalid row, with its problems.
-    Faulty(Vec<Problem>),
+    Faulty(Vec<RowProblem>),
     /// The end.
     End,
 }
@@ -78,7 +78,7 @@ pub(in crate::cli::submit) enum Unreadable {
     /// The operating system reports an error.
     Io(io::Error),
     /// The rows or cells cannot be separated.
-    Malformed(Problem),
+    Malformed(RowProblem),
 }
 
 impl From<io::Error> for Unreadable {

@@ -11,7 +11,7 @@ use super::delimiter::Delimiter;
 use super::fixed::Fixed;
 use super::opening::{Note, not_utf8};
 use super::records::{Broken, Malformed, Record, Records};
-use super::row::{FilePlace, Problem, Unreadable};
+use super::row::{FilePlace, RowProblem, Unreadable};
 use super::source::DigestedFile;
 
 /// A CSV file whose heading was read.
@@ -22,7 +22,7 @@ pub(super) struct CsvTable {
     heading_line: u64,
     columns: Columns,
     fixed: Fixed,
-    doubts: Vec<Problem>,
+    doubts: Vec<RowProblem>,
 }
 
 /// The next item of a table.
@@ -30,7 +30,7 @@ pub(super) enum Cells {
     /// The arguments of a row, and the line at which it begins.
     Row(Map<String, Value>, u64),
     /// An invalid row, with its problems.
-    Faulty(Vec<Problem>),
+    Faulty(Vec<RowProblem>),
     /// The end.
     End,
 }
@@ -46,7 +46,7 @@ impl CsvTable {
         known: &SubtoolArguments,
         fixed: Fixed,
         bytes_max: usize,
-    ) -> Result<(Self, Vec<Problem>), Unreadable> {
+    ) -> Result<(Self, Vec<RowProblem>), Unreadable> {
         let begins_at = pass_note(&mut source, delimiter)?;
         let mut records = Records::new(source, delimiter, bytes_max, begins_at);
         let mut record = Record::default();
@@ -62,8 +62,8 @@ impl CsvTable {
             }
             None => FilePlace::Line(line),
         };
-        let problems = faults.into_iter().map(|(at, what)| Problem { place: place(at), what }).collect();
-        let doubt = |(at, name)| Problem {
+        let problems = faults.into_iter().map(|(at, what)| RowProblem { place: place(at), what }).collect();
+        let doubt = |(at, name)| RowProblem {
             place: place(at),
             what: format!("every org has `profile.{name}`; is it another attribute?"),
         };
@@ -90,7 +90,7 @@ impl CsvTable {
     fn cells(&self) -> Cells {
         let (record, columns) = (&self.record, &self.columns);
         let line = record.line;
-        let whole = |what: String| Cells::Faulty(vec![Problem { place: FilePlace::Line(line), what }]);
+        let whole = |what: String| Cells::Faulty(vec![RowProblem { place: FilePlace::Line(line), what }]);
         if !columns.fit(record.len()) {
             let cells = if record.len() == 1 { "cell" } else { "cells" };
             return whole(format!("it has {} {cells}, and the header has {}", record.len(), columns.count));
@@ -101,7 +101,7 @@ impl CsvTable {
         match columns.arguments(record.cells(), &self.fixed) {
             Ok(arguments) => Cells::Row(arguments, line),
             Err(faults) => {
-                let problem = |(at, what): (usize, String)| Problem { place: self.place(line, at), what };
+                let problem = |(at, what): (usize, String)| RowProblem { place: self.place(line, at), what };
                 Cells::Faulty(faults.into_iter().map(problem).collect())
             }
         }
@@ -125,7 +125,7 @@ impl CsvTable {
     }
 
     /// Returns the warnings about the heading.
-    pub fn doubts(&self) -> &[Problem] {
+    pub fn doubts(&self) -> &[RowProblem] {
         &self.doubts
     }
 
@@ -141,7 +141,7 @@ fn pass_note(source: &mut BufReader<DigestedFile>, delimiter: Delimiter) -> Resu
     let end = start.iter().position(|byte| *byte == b'\n');
     let Some(note) = Note::of(&start[..end.unwrap_or(start.len())]) else { return Ok(1) };
     if let Some(what) = note.words(delimiter) {
-        return Err(Unreadable::Malformed(Problem { place: FilePlace::Line(1), what }));
+        return Err(Unreadable::Malformed(RowProblem { place: FilePlace::Line(1), what }));
     }
     let used = end.map_or(start.len(), |end| end + 1);
     source.consume(used);
@@ -154,7 +154,7 @@ fn unreadable(broken: Broken, columns: Option<&Columns>) -> Unreadable {
         Broken::Io(error) => Unreadable::Io(error),
         Broken::Malformed(Malformed { line, column, what }) => {
             let name = columns.and_then(|columns| columns.name(column)).map(str::to_owned);
-            Unreadable::Malformed(Problem { place: FilePlace::column(line, column, name), what })
+            Unreadable::Malformed(RowProblem { place: FilePlace::column(line, column, name), what })
         }
     }
 }
@@ -164,7 +164,7 @@ fn heading(record: &Record, delimiter: Delimiter) -> Result<Vec<String>, Unreada
     let line = record.line;
     let name = |(at, cell): (usize, &[u8])| {
         let name = String::from_utf8(cell.to_vec());
-        name.map_err(|_| Problem { place: FilePlace::column(line, at, None), what: not_utf8() })
+        name.map_err(|_| RowProblem { place: FilePlace::column(line, at, None), what: not_utf8() })
     };
     let names = record.cells().enumerate().map(name).collect::<Result<Vec<_>, _>>();
     let names = names.map_err(Unreadable::Malformed)?;
@@ -175,7 +175,7 @@ fn heading(record: &Record, delimiter: Delimiter) -> Result<Vec<String>, Unreada
             other.plural(),
             other.option()
         );
-        return Err(Unreadable::Malformed(Problem { place: FilePlace::Line(line), what }));
+        return Err(Unreadable::Malformed(RowProblem { place: FilePlace::Line(line), what }));
     }
     Ok(names)
 }
