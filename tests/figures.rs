@@ -13,9 +13,9 @@ use syn::visit::{self, Visit};
 
 const RENAMES_MAX: usize = 0;
 const NAMES_TWICE_PERCENT_MAX: f64 = 1.0;
-const QUESTIONS_PERCENT_MAX: f64 = 5.4;
+const QUESTIONS_PERCENT_MAX: f64 = 3.0;
 const LONG_FUNCTIONS_PERCENT_MAX: f64 = 2.0;
-const CYCLES_MAX: usize = 14;
+const CYCLES_MAX: usize = 0;
 
 /// The most lines of a function, from its signature to its closing brace.
 const FUNCTION_LINES_MAX: usize = 40;

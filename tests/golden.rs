@@ -1,5 +1,7 @@
-//! Golden pages: the first requests of the 28 subtools, and the table of retries.
+//! Golden pages: the first requests of the 28 subtools, the tables of events and retries.
 
+#[path = "golden/events.rs"]
+mod events;
 #[path = "golden/retries.rs"]
 mod retries;
 

@@ -51,7 +51,7 @@ const CONFINED: [(&str, &[&str]); 23] = [
     ("clap_mangen", &["src/cli/man.rs"]),
     ("indicatif", &["src/cli/demo/screen.rs", "src/cli/submit/progress.rs"]),
     ("secrecy", &["src/domain/secret.rs"]),
-    ("rustls", &["src/cli/mod.rs"]),
+    ("rustls", &["src/cli/command.rs"]),
     ("toml", &["src/config/"]),
 ];
 

@@ -10,14 +10,14 @@ use std::time::Duration;
 use tokio::sync::{Notify, Semaphore};
 use tokio::time::Instant;
 
-use super::pure::bucket_map::{LINES_MAX, RateAnswer};
+use super::pure::bucket_map::LINES_MAX;
 use super::pure::ledger::{Backlog, Ledger};
+use super::pure::observation::RateAnswer;
 use super::pure::signal::Signal;
 use super::pure::window::{NotUntil, Observed, QuotaShare};
 use crate::domain::bucket::Bucket;
 use crate::domain::ids::Lane;
 
-use super::bucket_gates::has_moved;
 use super::ceiling::{Ceiling, PerMinute};
 use super::timetable::Timetable;
 
@@ -290,6 +290,11 @@ impl BucketGate {
     pub fn expected_back(&self) -> u64 {
         self.state().timetable.expected(Instant::now())
     }
+}
+
+/// Returns true if a route has another bucket gate than this one by now.
+pub(super) fn has_moved(place: &AtomicUsize, line: &BucketGate) -> bool {
+    place.load(Ordering::Acquire) != line.number
 }
 
 impl BucketState {

@@ -9,9 +9,8 @@ use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use http::Method;
 
-use super::pure::bucket_map::{
-    BUCKETS, BucketMap, LINES_MAX, MapChange, MapChangeKind, ROUTES_MAX, RateAnswer, Route,
-};
+use super::pure::bucket_map::{BUCKETS, BucketMap, LINES_MAX, MapChange, MapChangeKind, ROUTES_MAX, Route};
+use super::pure::observation::RateAnswer;
 use super::pure::window::{Observation, Observed, QuotaShare};
 use crate::domain::bucket::Bucket;
 
@@ -154,9 +153,4 @@ impl BucketGates {
             }
         }
     }
-}
-
-/// Returns true if a route has another bucket gate than this one by now.
-pub(super) fn has_moved(place: &AtomicUsize, line: &BucketGate) -> bool {
-    place.load(Ordering::Acquire) != line.number
 }

@@ -5,7 +5,7 @@
 //! moment, so a waiting request holds nothing. Invariant: the requests that one worker admits, plus those in the
 //! signals of others, never exceed the announced limit, and at most half of the prefetch waits for one bucket.
 
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -27,10 +27,10 @@ use crate::event::{Event, Observer};
 
 pub use super::callers::CallerCeilings;
 
-use super::bucket_gate::{Admission, BucketGate};
-use super::bucket_gates::{BucketGates, SettledAnswer, has_moved};
+use super::bucket_gate::{Admission, BucketGate, has_moved};
+use super::bucket_gates::{BucketGates, SettledAnswer};
 use super::callers::{Leaving, WaitingGuard, fail_if_too_late};
-use super::ceiling::PerMinute;
+use super::connection_queue::ConnectionQueue;
 use super::non_idempotent::NonIdempotentSlots;
 
 /// The longest that the head of a lane sleeps before it asks again without a notification.
@@ -84,9 +84,7 @@ pub struct Gate {
     slots: Mutex<Slots>,
     /// A notification that a slot is free again.
     freed: Notify,
-    own: Option<Mutex<PerMinute>>,
-    /// The bulk requests that wait at any bucket gate.
-    pub(super) bulk_waiting: AtomicUsize,
+    queue: ConnectionQueue,
     /// Slots in each lane for requests that send e-mail or create one-time secrets.
     emitting: [NonIdempotentSlots; Lane::ALL.len()],
     backlog: Mutex<Counted>,
@@ -129,8 +127,7 @@ impl Gate {
             lines: BucketGates::new(terms.share, worker),
             slots: Mutex::new(Slots::new(terms.concurrent_max)),
             freed: Notify::new(),
-            own: terms.max_per_minute.map(|most| Mutex::new(PerMinute::new(most))),
-            bulk_waiting: AtomicUsize::new(0),
+            queue: ConnectionQueue::new(terms.prefetch, terms.max_per_minute),
             emitting: Default::default(),
             backlog: Mutex::new(Counted {
                 census: Census { workers: 1, queued: 0 },
@@ -155,11 +152,6 @@ impl Gate {
         self.slots.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Returns the most requests that wait at one bucket gate before further messages are delayed.
-    pub(super) fn line_max(&self) -> usize {
-        (self.terms.prefetch / 2).max(1)
-    }
-
     /// Waits for the caller's ceiling, for a non-idempotent slot if necessary, at the bucket gate, and for a slot.
     async fn acquire(&self, ask: &Ask<'_>) -> Result<Ticket, NotNow> {
         let route = self.lines.route(ask.method, ask.route);
@@ -167,11 +159,13 @@ impl Gate {
             // A request that will be refused must not count against its caller's ceiling.
             let line = self.lines.of(route);
             self.check_length(line, ask)?;
-            fail_if_too_late(Some(self.not_before(line)), ask.not_after)?;
-            caller.admit(ask, self.line_max()).await?;
+            fail_if_too_late(Some(self.queue.not_before(line)), ask.not_after)?;
+            caller.admit(ask, self.queue.line_max).await?;
         }
         let emitting = match ask.emits {
-            true => Some(self.emitting[ask.lane as usize].enter(ask, self.lines.of(route), self).await?),
+            true => {
+                Some(self.emitting[ask.lane as usize].enter(ask, self.lines.of(route), &self.queue).await?)
+            }
             false => None,
         };
         while !self.stand(route, ask).await? {} // an answer may have moved the route meanwhile
@@ -193,7 +187,7 @@ impl Gate {
     /// Refuses a request, so that its message is delayed, if enough requests wait at the bucket gate.
     fn check_length(&self, line: &BucketGate, ask: &Ask<'_>) -> Result<(), NotNow> {
         if ask.when_busy == WhenBusy::Delay
-            && line.waiting(ask.lane).load(Ordering::Relaxed) >= self.line_max()
+            && line.waiting(ask.lane).load(Ordering::Relaxed) >= self.queue.line_max
             && let Some(wait) = line.aside(ask.lane)
         {
             return Err(NotNow::Delay(wait));
@@ -216,7 +210,7 @@ impl Gate {
     async fn wait(&self, line: &BucketGate, route: usize, ask: &Ask<'_>) -> Result<bool, NotNow> {
         let _leaving = Leaving(&line.changed);
         let _standing = WaitingGuard::new(line.waiting(ask.lane));
-        let _counted = (ask.lane == Lane::Bulk).then(|| WaitingGuard::new(&self.bulk_waiting));
+        let _counted = (ask.lane == Lane::Bulk).then(|| WaitingGuard::new(&self.queue.bulk_waiting));
         let turn = line.turn(ask.lane).acquire();
         tokio::pin!(turn);
         let _turn = loop {
@@ -224,7 +218,7 @@ impl Gate {
             if has_moved(self.lines.place(route), line) {
                 return Ok(false);
             }
-            fail_if_too_late(Some(self.not_before(line)), ask.not_after)?;
+            fail_if_too_late(Some(self.queue.not_before(line)), ask.not_after)?;
             tokio::select! {
                 biased;
                 turn = &mut turn => break turn.expect("the line is never closed"),
@@ -238,7 +232,7 @@ impl Gate {
                 Err(HeadBlocked::Moved) => return Ok(false),
                 Err(held) => held,
             };
-            fail_if_too_late(Some(self.not_before(line)), ask.not_after)?;
+            fail_if_too_late(Some(self.queue.not_before(line)), ask.not_after)?;
             let (until, is_slot) = match held {
                 HeadBlocked::Slots(until) => (until, true),
                 HeadBlocked::Bucket(until) => (until, false),
@@ -257,12 +251,6 @@ impl Gate {
         }
     }
 
-    /// Returns the first moment at which bucket and ceiling have room, as far as is known.
-    pub(super) fn not_before(&self, line: &BucketGate) -> Instant {
-        let own = self.own.as_ref().map(|own| own.lock().unwrap_or_else(PoisonError::into_inner));
-        own.and_then(|own| own.full_until()).map_or(line.not_before(), |full| full.max(line.not_before()))
-    }
-
     /// Asks for the head of a lane; bulk requests yield to waiting interactive ones.
     fn head_asks(&self, line: &BucketGate, route: usize, lane: Lane) -> Result<(), HeadBlocked> {
         if lane == Lane::Bulk && line.waiting(Lane::Interactive).load(Ordering::Relaxed) > 0 {
@@ -278,7 +266,7 @@ impl Gate {
         let mut slots = self.slots();
         slots.check(now.into_std(), lane).map_err(HeadBlocked::Slots)?;
         let backlog = self.backlog(line, &slots, now);
-        let mut own = self.own.as_ref().map(|own| own.lock().unwrap_or_else(PoisonError::into_inner));
+        let mut own = self.queue.own();
         let was_full = own.as_ref().and_then(|own| own.full_until());
         let place = (route, self.lines.place(route));
         let asked = line.ask(place, lane, backlog, own.as_deref_mut());
@@ -323,8 +311,8 @@ impl Gate {
         let workers = u64::from(counted.census.workers);
         let standing = line.waiting(Lane::Bulk).load(Ordering::Relaxed) as u64 + 1;
         let here = standing + line.expected_back();
-        let in_hand = self.bulk_waiting.load(Ordering::Relaxed) + slots.busy(Lane::Bulk) as usize;
-        let queued = if in_hand < self.line_max() {
+        let in_hand = self.queue.bulk_waiting.load(Ordering::Relaxed) + slots.busy(Lane::Bulk) as usize;
+        let queued = if in_hand < self.queue.line_max {
             counted.full_since = None;
             0
         } else {
@@ -438,8 +426,8 @@ impl Gossip for Gate {
         self.slots().count(workers);
         self.terms.callers.count(workers);
         self.lines.count(workers);
-        if let Some(own) = &self.own {
-            own.lock().unwrap_or_else(PoisonError::into_inner).count(workers);
+        if let Some(mut own) = self.queue.own() {
+            own.count(workers);
         }
     }
 }

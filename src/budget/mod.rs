@@ -6,6 +6,7 @@ mod bucket_gate;
 mod bucket_gates;
 mod callers;
 mod ceiling;
+mod connection_queue;
 pub mod gate;
 pub mod gossip;
 mod non_idempotent;

@@ -14,7 +14,7 @@ use crate::domain::ids::Lane;
 
 use super::bucket_gate::BucketGate;
 use super::callers::{WaitingGuard, fail_if_too_late};
-use super::gate::Gate;
+use super::connection_queue::ConnectionQueue;
 
 /// The most such requests of a lane in flight.
 const EMITTING_MAX: usize = 2;
@@ -40,18 +40,18 @@ impl NonIdempotentSlots {
         &self,
         ask: &Ask<'_>,
         line: &BucketGate,
-        gate: &Gate,
+        queue: &ConnectionQueue,
     ) -> Result<SemaphorePermit<'_>, NotNow> {
         let _standing = WaitingGuard::new(&self.waiting);
-        if ask.when_busy == WhenBusy::Delay && self.waiting.load(Ordering::Relaxed) > gate.line_max() {
+        if ask.when_busy == WhenBusy::Delay && self.waiting.load(Ordering::Relaxed) > queue.line_max {
             return Err(NotNow::Delay(COME_AGAIN));
         }
-        let _counted = (ask.lane == Lane::Bulk).then(|| WaitingGuard::new(&gate.bulk_waiting));
+        let _counted = (ask.lane == Lane::Bulk).then(|| WaitingGuard::new(&queue.bulk_waiting));
         let room = self.room.acquire();
         tokio::pin!(room);
         loop {
             let exhausted = line.exhausted.notified();
-            fail_if_too_late(Some(gate.not_before(line)), ask.not_after)?;
+            fail_if_too_late(Some(queue.not_before(line)), ask.not_after)?;
             tokio::select! {
                 biased;
                 room = &mut room => return Ok(room.expect("the room is never closed")),

@@ -54,7 +54,7 @@ fn input(entry: &CatalogueEntry) -> Value {
 
 /// Returns the schema of the options that a caller of the tool may choose.
 pub fn options(entry: &CatalogueEntry) -> Value {
-    plain(options::of_a_tool(entry))
+    plain(options::of_a_tool(entry, RESULT_BYTES_USUAL))
 }
 
 /// Returns true if a call may destroy something for good. That includes a password that is reset, expired or

@@ -2,7 +2,6 @@
 
 use serde_json::{Map, Value, json};
 
-use super::mcp;
 use crate::domain::invocation::{FIELDS_MAX, REASON_CHARS_MAX, RESULT_BYTES_MAX, RESULT_BYTES_USUAL};
 use crate::tools::ToolKind;
 use crate::tools::catalogue::CatalogueEntry;
@@ -18,8 +17,8 @@ pub(super) fn all() -> Value {
 }
 
 /// Returns the schema of the options of a subtool that a caller of the tool may choose. The server decides on
-/// the rest.
-pub(super) fn of_a_tool(entry: &CatalogueEntry) -> Value {
+/// the rest. `bytes_usual` is the default size limit of a result.
+pub(super) fn of_a_tool(entry: &CatalogueEntry, bytes_usual: u32) -> Value {
     let mut names = vec!["fields"];
     if entry.is_list {
         names.push("count_only");
@@ -30,7 +29,7 @@ pub(super) fn of_a_tool(entry: &CatalogueEntry) -> Value {
     }
     names.push("reason");
     let mut options = object(&names);
-    options["properties"]["max_bytes"]["default"] = mcp::RESULT_BYTES_USUAL.into();
+    options["properties"]["max_bytes"]["default"] = bytes_usual.into();
     options
 }
 

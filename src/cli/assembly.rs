@@ -23,7 +23,7 @@ use crate::worker::clock::Clock;
 use crate::worker::ports::Okta;
 use crate::worker::{Connection, Rules};
 
-use super::NotBegun;
+use super::exit::NotBegun;
 
 /// The resources that all gates share.
 pub(super) struct Shared {

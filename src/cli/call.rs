@@ -17,7 +17,8 @@ use crate::worker::Worker;
 use crate::worker::ports::Inbox;
 
 use super::assembly::{self, Orgs, Shared};
-use super::{DONE, FAILED, NotBegun, REFUSED, load, unknown_connection};
+use super::configuration::{load, unknown_connection};
+use super::exit::{DONE, FAILED, NotBegun, REFUSED};
 
 /// The queue for the answer.
 const REPLIES: &str = "stdout";

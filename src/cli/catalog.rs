@@ -5,7 +5,8 @@ use clap::ValueEnum;
 use crate::catalog;
 use crate::tools::catalogue::CATALOGUE;
 
-use super::{DONE, NotBegun, say};
+use super::exit::{DONE, NotBegun};
+use super::output::say;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {

@@ -24,8 +24,9 @@ use crate::telemetry::descriptors;
 use crate::tools::catalogue::CATALOGUE;
 use crate::worker::ports::Okta as _;
 
+use super::configuration::load;
+use super::exit::{DONE, FAILED, NotBegun};
 use super::run::needed_files;
-use super::{DONE, FAILED, NotBegun, load};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {

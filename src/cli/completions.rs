@@ -1,9 +1,9 @@
 //! `okta-worker completions`: the completion script of a shell.
 
-use clap::CommandFactory as _;
 use clap_complete::Shell;
 
-use super::{Cli, DONE, NAME, NotBegun, say};
+use super::exit::{DONE, NotBegun};
+use super::output::say;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -12,9 +12,11 @@ pub(super) struct Arguments {
     shell: Shell,
 }
 
-pub(super) fn run(arguments: &Arguments) -> Result<u8, NotBegun> {
+/// Prints the script for the command line `root`.
+pub(super) fn run(arguments: &Arguments, mut root: clap::Command) -> Result<u8, NotBegun> {
     let mut script = Vec::new();
-    clap_complete::generate(arguments.shell, &mut Cli::command(), NAME, &mut script);
+    let name = root.get_name().to_owned();
+    clap_complete::generate(arguments.shell, &mut root, name, &mut script);
     say(&script);
     Ok(DONE)
 }

@@ -28,7 +28,7 @@ use crate::worker::clock::Clock;
 use crate::worker::ports::Inbox;
 
 use super::assembly::{self, Orgs, Shared};
-use super::{DONE, FAILED, NotBegun};
+use super::exit::{DONE, FAILED, NotBegun};
 use crate::cli::demo::client::DemoClient;
 use screen::Screen;
 

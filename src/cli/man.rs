@@ -1,9 +1,9 @@
 //! `okta-worker man`: manual pages, from the same text as `--help`.
 
-use clap::CommandFactory as _;
 use clap_mangen::Man;
 
-use super::{Cli, DONE, NAME, NotBegun, say};
+use super::exit::{DONE, NotBegun};
+use super::output::say;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -12,8 +12,8 @@ pub(super) struct Arguments {
     command: Vec<String>,
 }
 
-pub(super) fn run(arguments: &Arguments) -> Result<u8, NotBegun> {
-    let mut root = Cli::command().name(NAME);
+/// Prints a page of the command line `root`.
+pub(super) fn run(arguments: &Arguments, mut root: clap::Command) -> Result<u8, NotBegun> {
     root.build(); // so that each command knows its whole name
     let mut command = &root;
     for word in &arguments.command {

@@ -18,7 +18,7 @@ use crate::telemetry::metrics::Metrics;
 use crate::worker::Worker;
 
 use super::assembly::{self, Orgs, Shared};
-use super::read;
+use super::configuration::read;
 
 /// The interval of reading the configuration. Files of a few kilobytes cost nothing, and an operator who replaces a
 /// token keeps the old one valid for some minutes.

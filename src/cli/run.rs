@@ -20,8 +20,9 @@ use crate::telemetry::metrics::Metrics;
 use crate::worker::Worker;
 
 use super::assembly::{self, Orgs, Shared};
+use super::configuration::{read, refused};
+use super::exit::{DONE, FAILED, NotBegun};
 use super::reload::{Reloadable, Reloading};
-use super::{DONE, FAILED, NotBegun, read, refused};
 
 pub(super) async fn run(source: Option<PathBuf>) -> Result<u8, NotBegun> {
     let loaded = read(source.as_deref()).map_err(refused)?;

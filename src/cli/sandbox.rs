@@ -12,7 +12,7 @@ use crate::domain::bucket::Bucket;
 use crate::domain::secret::Secret;
 use crate::sandbox::{Client, Org, OrgSettings, PublicKey, serve};
 
-use super::{DONE, FAILED, NotBegun};
+use super::exit::{DONE, FAILED, NotBegun};
 
 /// The name of all buckets in `--limit`.
 const EVERY_BUCKET: &str = "all";

@@ -10,7 +10,7 @@ use super::entry::{ConfigValue, parse_words};
 use super::layers::Variables;
 use super::secret::{self, Written};
 use super::section::Section;
-use super::tree::{Origin, Spot};
+use super::spot::{Origin, Spot};
 use crate::domain::invocation::BODY_BYTES_MAX;
 use crate::domain::secret::Secret;
 use crate::policy::reply_to::ReplyPolicy;

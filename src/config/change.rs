@@ -2,7 +2,9 @@
 //!
 //! Names keys but never values, since some are secrets.
 
-use super::{Config, ConnectionSection, Telemetry};
+use super::connection::ConnectionSection;
+use super::settings::Config;
+use super::telemetry::Telemetry;
 use crate::domain::ids::ConnectionName;
 use crate::okta::{Credential, Endpoint, ServiceApp};
 use crate::rabbit::BrokerSettings;

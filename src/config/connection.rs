@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use super::SecretLookup;
 use super::credential;
 use super::entry::{ConfigValue, parse_words};
 use super::host::{self, Reach};
 use super::layers::Variables;
+use super::secret::SecretLookup;
 use super::section::Section;
 use crate::budget::pure::constants::CONCURRENT_MAX;
 use crate::domain::ids::ConnectionName;

@@ -1,12 +1,11 @@
 //! A connection's credential: an API token, an access token or a service app, and exactly one of them.
 
-use super::SecretLookup;
 use super::entry::{ConfigValue, Word};
 use super::host::Reach;
 use super::layers::Variables;
-use super::secret::{self, SecretSource, Written};
+use super::secret::{self, SecretLookup, SecretSource, Written};
 use super::section::Section;
-use super::tree::Spot;
+use super::spot::Spot;
 use crate::domain::secret::Secret;
 use crate::okta::{Credential, ServiceApp, SigningKey, TokenType};
 

@@ -10,8 +10,8 @@ use bytesize::ByteSize;
 
 use super::duration;
 use super::problem::Findings;
-use super::section::Section;
-use super::tree::{self, Node, Origin, Spot, Value};
+use super::spot::{Origin, Spot};
+use super::tree::{self, Node, Value};
 
 /// The value of a key.
 pub(super) struct ConfigValue<'f> {
@@ -39,7 +39,7 @@ impl<'f> ConfigValue<'f> {
     }
 
     /// Reports the expected type; always returns `None`.
-    fn expected<T>(&self, what: &str) -> Option<T> {
+    pub(super) fn expected<T>(&self, what: &str) -> Option<T> {
         self.fault(match self.value {
             Value::Other(kind) => format!("must be {what}, not {kind}"),
             Value::Table(_) => format!("must be {what}, not a table"),
@@ -67,16 +67,6 @@ impl<'f> ConfigValue<'f> {
         match (&self.value, &self.spot.origin) {
             (Value::Text(text), Origin::Variable(_)) => Some(text.trim()),
             _ => None,
-        }
-    }
-
-    /// Returns the keys below.
-    pub(super) fn section(self) -> Option<Section<'f>> {
-        match self.value {
-            Value::Table(table) => Some(Section::at(self.spot, table, self.findings)),
-            Value::List(_) | Value::Text(_) | Value::Integer(_) | Value::Flag(_) | Value::Other(_) => {
-                self.expected("a table of keys")
-            }
         }
     }
 

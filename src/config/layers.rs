@@ -5,7 +5,11 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use super::problem::{ConfigProblem, Findings};
-use super::tree::{self, Node, Origin, Table, Value};
+use super::spot::Origin;
+use super::tree::{self, Node, Table, Value};
+
+/// Every key with its default and its meaning; also the lowest layer.
+pub const DEFAULT: &str = include_str!("../../config/worker.toml");
 
 /// The largest file that is read, for settings and secrets. Both have a few kilobytes; a limit keeps a
 /// wrong path (a log, a device) from filling the memory.
@@ -19,7 +23,7 @@ pub(super) type Variables = BTreeMap<String, String>;
 
 /// Returns all layers merged.
 pub(super) fn merged(source: Option<&Path>, variables: &Variables, findings: &Findings) -> Table {
-    let mut settings = tree::parse(super::DEFAULT, None, findings);
+    let mut settings = tree::parse(DEFAULT, None, findings);
     for file in source.map_or_else(Vec::new, |source| files(source, findings)) {
         match read_text(&file) {
             Ok(text) => tree::overlay(&mut settings, tree::parse(&text, Some(&file), findings)),

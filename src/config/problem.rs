@@ -6,7 +6,7 @@ use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::path::PathBuf;
 
-use super::tree::{Origin, Spot};
+use super::spot::{Origin, Spot};
 
 /// One fault.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -5,8 +5,16 @@ use std::path::Path;
 use super::entry::ConfigValue;
 use super::layers::{self, Variables};
 use super::section::Section;
-use super::tree::{Origin, Spot, Value};
+use super::spot::{Origin, Spot};
+use super::tree::Value;
 use crate::domain::secret::Secret;
+
+/// Treatment of Okta's tokens and keys: looked up, or left alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum SecretLookup {
+    Read,
+    Leave,
+}
 
 /// A secret and its source.
 pub(super) struct SecretSource {

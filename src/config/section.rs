@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 
 use super::entry::ConfigValue;
 use super::problem::Findings;
-use super::tree::{Node, Origin, Spot, Table, Value};
+use super::spot::{Origin, Spot};
+use super::tree::{Node, Table, Value};
 use crate::domain::invocation::nearest;
 use crate::domain::secret::MASK;
 use crate::domain::text::is_repeatable;
@@ -107,6 +108,18 @@ impl<'f> Section<'f> {
                 };
                 let origin = Origin::Variable(variable.to_owned());
                 self.findings.fault(&Spot { path: String::new(), origin }, format!("fits no key{hint}"));
+            }
+        }
+    }
+}
+
+impl<'f> ConfigValue<'f> {
+    /// Returns the keys below.
+    pub(super) fn section(self) -> Option<Section<'f>> {
+        match self.value {
+            Value::Table(table) => Some(Section::at(self.spot, table, self.findings)),
+            Value::List(_) | Value::Text(_) | Value::Integer(_) | Value::Flag(_) | Value::Other(_) => {
+                self.expected("a table of keys")
             }
         }
     }

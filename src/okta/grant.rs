@@ -10,7 +10,7 @@ use bytes::Bytes;
 use http::header::{HeaderMap, HeaderValue, WWW_AUTHENTICATE};
 use serde::Deserialize;
 
-use super::{Granted, TokenType, authorization};
+use super::credential::{TokenType, authorization};
 use crate::domain::bucket::RateHeaders;
 use crate::domain::http::{NoAnswer, Response};
 use crate::domain::okta_error::OktaError;
@@ -39,6 +39,15 @@ const RESET_MAX: Duration = Duration::from_secs(120);
 /// The error text for an app that requires more than a signature.
 const DPOP: &str = "Okta wants DPoP, which this worker does not speak: untick `Require Demonstrating Proof of \
                     Possession (DPoP) header in token requests` in the app's general settings";
+
+/// The scopes and token lifetime that Okta grants a service app.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Granted {
+    /// The scopes of the token, which may be fewer than requested.
+    pub scopes: Vec<String>,
+    /// The lifetime of a token.
+    pub lifetime: Duration,
+}
 
 /// An access token.
 #[derive(Debug)]

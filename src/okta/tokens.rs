@@ -15,16 +15,20 @@ use tracing::{debug, info, warn};
 use uuid::Uuid;
 
 use super::assertion::{Claim, assertion};
+use super::credential::ServiceApp;
 use super::echoes::Echoes;
-use super::grant::{self, NoToken};
+use super::grant::{self, Granted, NoToken};
 use super::key::SigningKey;
-use super::{Granted, OktaTransport, ServiceApp, TOKEN_PATH};
+use super::transport::OktaTransport;
 use crate::domain::bucket::date;
 use crate::domain::http::{NoAnswer, Request, Response};
 use crate::domain::secret::Secret;
 use crate::policy::classify::{ConnectionFacts, Meaning, classify};
 use crate::policy::pause::PauseReason;
 use crate::worker::clock::Clock;
+
+/// The token endpoint of the org's own authorization server.
+pub const TOKEN_PATH: &str = "/oauth2/v1/token";
 
 /// The clock difference above which a refused assertion is blamed on it: the `Date` of an answer has whole seconds,
 /// and the answer takes time to arrive.

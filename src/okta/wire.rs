@@ -14,8 +14,8 @@ use http::header::{ACCEPT, AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HeaderMa
 use reqwest::{RequestBuilder, Url};
 use tokio::time::{Instant, timeout};
 
-use super::OktaTransport;
 use super::room::{AnswerRoom, ConnectionRoom, HeldRoom, NoRoom};
+use super::transport::OktaTransport;
 use crate::domain::http::{NoAnswer, Request, Response};
 use crate::domain::secret::Secret;
 use crate::telemetry::descriptors;

@@ -14,12 +14,13 @@ pub use client::connect::{own_user, user_and_vhost};
 pub use client::declare::Undeclared;
 pub use client::management::{Orphan, orphans, policies};
 pub use client::publisher::{Offered, Publisher};
+pub use client::supervisor_end::SupervisorEnd;
 pub use client::utf8_repair::SUBSTITUTE;
 pub use consumer::served::Gossips;
-pub use consumer::supervisor::{Supervisor, SupervisorEnd};
+pub use consumer::supervisor::Supervisor;
 pub use operator::dead_letters::{DeadLetter, DeadLetterHandle, DeadLetters};
 pub use operator::inspection::{QueueStatus, inspect, observed};
-pub use producer::producer::{Producer, ReceivedResult, Unopened};
+pub use producer::handle::{Producer, ReceivedResult, Unopened};
 pub use producer::rpc::{Call, RpcClient, RpcReply};
 
 /// The settings for reaching and using the broker.

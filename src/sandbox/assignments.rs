@@ -8,7 +8,8 @@ use std::collections::BTreeSet;
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
-use super::apps::{App, logo};
+use super::app::{App, logo};
+use super::assignment::{DirectAssignment, GroupAssignment};
 use super::call::RequestContext;
 use super::effects::ChangeKind;
 use super::ids::Id;
@@ -20,22 +21,6 @@ use super::reply::{OrgReply, Stamp};
 use super::users::{User, UserForm, UserStatus};
 
 const APP_USERS: Sizes = Sizes { default: 50, max: 500 };
-
-/// The assignment of a group to an app.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct GroupAssignment {
-    pub(super) since: Stamp,
-}
-
-/// The direct assignment of a user to an app.
-#[derive(Debug, Clone)]
-pub(super) struct DirectAssignment {
-    pub(super) created: Stamp,
-    pub(super) last_updated: Stamp,
-    pub(super) user_name: String,
-    pub(super) has_password: bool,
-    pub(super) profile: Map<String, Value>,
-}
 
 /// A user's access to an app.
 #[derive(Debug)]

@@ -78,6 +78,20 @@ pub(super) enum Operation {
     Org,
 }
 
+/// The treatment of omitted attributes: kept or removed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Update {
+    Merge,
+    Replace,
+}
+
+/// The kind of password expiry: without or with a temporary password.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum PasswordExpiry {
+    Plain,
+    Temporary,
+}
+
 /// The method, route template and operation of each route. `me` precedes the template that would match it too.
 const ROUTES: &[(Method, &str, Operation)] = {
     use Operation as O;

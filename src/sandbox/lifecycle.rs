@@ -5,19 +5,12 @@
 
 use serde_json::json;
 
-use super::call::{RequestContext, Switch};
+use super::call::{PasswordExpiry, RequestContext, Switch};
 use super::effects::ChangeKind;
 use super::org::Org;
 use super::refusal::OktaRefusal;
 use super::reply::{OrgReply, Stamp};
 use super::users::{User, UserStatus};
-
-/// The kind of password expiry: without or with a temporary password.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum PasswordExpiry {
-    Plain,
-    Temporary,
-}
 
 impl Org {
     pub(super) fn activate_user(&mut self, asked: &RequestContext<'_>) -> Result<OrgReply, OktaRefusal> {

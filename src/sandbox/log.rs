@@ -1,23 +1,21 @@
-//! The System Log: its events and queries.
+//! The queries of the System Log.
 //!
 //! A query without `until` and ascending polls: it always has a `next`, even on an empty page. A query with `until`,
 //! or descending, is bounded: the last page has none. A cursor is the number of the next event to read (descending: of
 //! the last one read), so no event is skipped or seen twice.
 
-use std::collections::VecDeque;
 use std::time::Duration;
 
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::call::RequestContext;
-use super::effects::ChangeKind;
 use super::expression::{CaseSensitivity, Expression, Field, Item, Operator};
-use super::ids::Id;
 use super::org::Org;
 use super::pages::{self, Links, NextPage};
 use super::refusal::OktaRefusal;
 use super::reply::{OrgReply, Stamp};
+use super::system_log::{LogEvent, Target};
 
 const LIMIT_DEFAULT: usize = 100;
 const LIMIT_MAX: usize = 1000;
@@ -28,75 +26,8 @@ const SINCE_DEFAULT: Duration = Duration::from_secs(7 * 24 * 3600);
 /// The greatest age of `since`.
 const SINCE_MAX: Duration = Duration::from_secs(180 * 24 * 3600);
 
-/// The most events kept; Okta keeps 90 days, a simulation about this many changes.
-const EVENTS_MAX: usize = 500_000;
-
 const KEYWORDS_MAX: usize = 10;
 const KEYWORD_CHARS_MAX: usize = 40;
-
-/// The subject of an event.
-#[derive(Debug, Clone)]
-pub(super) struct Target {
-    id: Id,
-    kind: &'static str,
-    alternate: String,
-    name: String,
-}
-
-impl Target {
-    pub(super) fn new(id: Id, kind: &'static str, alternate: &str, name: &str) -> Self {
-        Self { id, kind, alternate: alternate.to_owned(), name: name.to_owned() }
-    }
-
-    fn view(&self) -> Value {
-        json!({
-            "id": self.id,
-            "type": self.kind,
-            "alternateId": self.alternate,
-            "displayName": self.name,
-            "detailEntry": null,
-        })
-    }
-}
-
-/// A log event.
-#[derive(Debug)]
-pub(super) struct LogEvent {
-    pub(super) uuid: uuid::Uuid,
-    pub(super) published: Timestamp,
-    pub(super) change: ChangeKind,
-    pub(super) request_id: String,
-    pub(super) path: String,
-    pub(super) targets: Vec<Target>,
-}
-
-/// All events, oldest first.
-#[derive(Debug, Default)]
-pub(super) struct SystemLog {
-    events: VecDeque<LogEvent>,
-    /// The number of the first event kept.
-    first: u64,
-}
-
-impl SystemLog {
-    pub(super) fn add(&mut self, event: LogEvent) {
-        if self.events.len() == EVENTS_MAX {
-            self.events.pop_front();
-            self.first += 1;
-        }
-        self.events.push_back(event);
-    }
-
-    /// Returns the number that the next event will have.
-    fn end(&self) -> u64 {
-        self.first + self.events.len() as u64
-    }
-
-    /// Returns the events with their numbers.
-    fn numbered(&self) -> impl DoubleEndedIterator<Item = (u64, &LogEvent)> {
-        self.events.iter().enumerate().map(|(at, event)| (self.first + at as u64, event))
-    }
-}
 
 /// The direction of a query, and its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -8,6 +8,8 @@
 //! effects   the effects, in order           clients   the callers, as numbers
 //! faults    fault injection                 history   the last windows, by client
 //! oauth     tokens for service apps         public_key  verification of their assertions
+//! service_app  authorizations               (the apps, and the tokens issued to them)
+//! app  assignment  group  system_log        (objects and their JSON, without the operations on them)
 //!
 //! users  profile  lifecycle  people         groups    apps  assignments    log
 //! expression  search  pages                 (the query language, lists, cursors and links)
@@ -19,12 +21,16 @@
 //! Only `server` performs IO or reads a clock: [`Org::answer`] takes a call and the time and returns the answer. Any
 //! difference from Okta is a bug.
 
+mod app;
 mod apps;
+mod assignment;
 mod assignments;
+mod authorizations;
 mod call;
 mod clients;
 mod expression;
 mod faults;
+mod group;
 mod groups;
 mod history;
 mod ids;
@@ -43,21 +49,23 @@ mod reply;
 mod search;
 mod seed;
 mod server;
+mod service_app;
 mod settings;
+mod system_log;
 mod lagging_index;
 mod users;
 mod world;
 
 pub use crate::sandbox::effects::RecordedEffect;
-pub use apps::NewApp;
+pub use app::NewApp;
 pub use call::{Handled, HttpCall};
 pub use faults::{InjectedFault, Trouble, When};
 pub use history::{ClientRequests, PastWindow};
 pub use ids::Id;
 pub use limits::BucketCounter;
-pub use oauth::Client;
 pub use org::Org;
 pub use public_key::PublicKey;
 pub use server::serve;
+pub use service_app::Client;
 pub use settings::{Attribute, AttributeKind, OrgSettings};
 pub use users::UserStatus;

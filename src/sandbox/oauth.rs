@@ -3,8 +3,6 @@
 //! Uses Okta's own texts as far as they were seen. Only `client_credentials` with `private_key_jwt` is supported, the
 //! only way to `okta.*` scopes.
 
-use std::collections::HashMap;
-
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::{HeaderMap, Method, header};
@@ -13,18 +11,14 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::json;
 
-use crate::domain::secret::Secret;
-
+use super::authorizations::{IssuedToken, TOKEN_PATH};
 use super::call::{HttpCall, RequestContext};
 use super::faults::When;
 use super::limits::RateValues;
 use super::org::Org;
-use super::public_key::PublicKey;
 use super::refusal::OktaRefusal;
 use super::reply::OrgReply;
-
-/// The path of the token endpoint.
-pub(super) const TOKEN_PATH: &str = "/oauth2/v1/token";
+use super::service_app::Client;
 
 const ASSERTION_TYPE: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
 
@@ -33,44 +27,6 @@ const AHEAD_MAX: i64 = 3600;
 
 /// The largest accepted lead of an assertion issuer's clock over ours, in seconds.
 const CLOCK_OFF_MAX: i64 = 60;
-
-/// The most tokens kept, and the most assertions: a caller that requests ever new ones must not fill the memory.
-const REMEMBERED_MAX: usize = 1000;
-
-/// A service app created by an administrator.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Client {
-    /// The client id: `0oa…`.
-    pub id: String,
-    /// The public key that verifies its assertions.
-    pub key: PublicKey,
-    /// The scopes granted to the app; `None` means all of Okta's.
-    pub scopes: Option<Vec<String>>,
-}
-
-/// The tokens issued, and the assertions used.
-#[derive(Debug, Default)]
-pub(super) struct Authorizations {
-    tokens: Vec<(Secret, IssuedToken)>,
-    /// The used assertions, by client and `jti`, until each expires.
-    shown: HashMap<(String, String), i64>,
-}
-
-#[derive(Debug)]
-struct IssuedToken {
-    scopes: Vec<String>,
-    ends: Timestamp,
-}
-
-/// The state of a token.
-pub(super) enum TokenState<'a> {
-    /// The token was not issued here.
-    Unknown,
-    /// The token has expired, or was revoked.
-    Ended,
-    /// The token is valid for these scopes.
-    Good(&'a [String]),
-}
 
 /// The reason that a token request is denied.
 enum Denied {
@@ -102,48 +58,6 @@ struct JwtClaims {
 /// Decodes a part of a JWT.
 fn part<T: DeserializeOwned>(text: &str) -> Option<T> {
     serde_json::from_slice(&URL_SAFE_NO_PAD.decode(text).ok()?).ok()
-}
-
-impl Authorizations {
-    /// Returns the current state of a token.
-    pub(super) fn standing(&self, token: &str, now: Timestamp) -> TokenState<'_> {
-        match self.tokens.iter().find(|(known, _)| known.expose() == token) {
-            None => TokenState::Unknown,
-            Some((_, token)) if now >= token.ends => TokenState::Ended,
-            Some((_, token)) => TokenState::Good(&token.scopes),
-        }
-    }
-
-    /// Revokes every token, as an administrator does.
-    pub(super) fn revoke(&mut self, now: Timestamp) {
-        for (_, token) in &mut self.tokens {
-            token.ends = token.ends.min(now);
-        }
-    }
-
-    /// Records an assertion, and returns true if it is new.
-    fn is_new(&mut self, client: &str, jti: String, exp: i64, now: Timestamp) -> bool {
-        self.shown.retain(|_, exp| *exp > now.as_second());
-        self.shown.len() < REMEMBERED_MAX && self.shown.insert((client.to_owned(), jti), exp).is_none()
-    }
-
-    fn remember(&mut self, secret: &str, token: IssuedToken) {
-        if self.tokens.len() == REMEMBERED_MAX {
-            self.tokens.remove(0);
-        }
-        self.tokens.push((Secret::new(secret), token));
-    }
-}
-
-/// Returns the scope that an operation needs, and the wider one that also suffices.
-pub(super) fn needed(method: &Method, route: &str) -> [String; 2] {
-    let of_what = match route.trim_start_matches("/api/v1/").split('/').next() {
-        Some("org") => "orgs",
-        of_what => of_what.unwrap_or_default(),
-    };
-    let manage = format!("okta.{of_what}.manage");
-    let least = if *method == Method::GET { format!("okta.{of_what}.read") } else { manage.clone() };
-    [least, manage]
 }
 
 impl Org {
@@ -299,7 +213,7 @@ impl Org {
 mod tests {
     use super::*;
     use crate::domain::http::Response;
-    use crate::sandbox::{Handled, OrgSettings};
+    use crate::sandbox::{Handled, OrgSettings, PublicKey};
     use http::HeaderValue;
     use ring::rand::SystemRandom;
     use ring::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair};
@@ -444,20 +358,5 @@ mod tests {
         let spent = (0..151).map(|_| ask(&mut org, "x", "okta.users.read").0).collect::<Vec<_>>();
         assert_eq!((spent[149], spent[150]), (401, 429));
         assert_eq!(org.counters().iter().map(|counter| counter.accepted).sum::<u64>(), 0);
-    }
-
-    #[test]
-    fn neither_tokens_nor_assertions_are_remembered_without_end() {
-        let mut authorizations = Authorizations::default();
-        for number in 0..2 * REMEMBERED_MAX {
-            let token = IssuedToken { scopes: Vec::new(), ends: Timestamp::MAX };
-            authorizations.remember(&number.to_string(), token);
-            authorizations.is_new("0oa1", number.to_string(), i64::MAX, Timestamp::UNIX_EPOCH);
-        }
-        assert_eq!(
-            (authorizations.tokens.len(), authorizations.shown.len()),
-            (REMEMBERED_MAX, REMEMBERED_MAX)
-        );
-        assert!(!format!("{authorizations:?}").contains("1999"), "a token is not printed");
     }
 }

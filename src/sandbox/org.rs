@@ -11,24 +11,21 @@ use serde_json::json;
 
 use crate::domain::bucket::Bucket;
 
-use super::apps::App;
-use super::assignments::DirectAssignment;
-use super::call::{Cause, Handled, HttpCall, Operation, RequestContext, Routed};
+use super::app::App;
+use super::assignment::DirectAssignment;
+use super::authorizations::{self, Authorizations, TokenState};
+use super::call::{Cause, Handled, HttpCall, Operation, PasswordExpiry, RequestContext, Routed, Update};
 use super::clients::Clients;
 use super::effects::{ChangeKind, RecordedEffect};
 use super::faults::{Faults, InjectedFault, Trouble, When};
-use super::groups::Group;
+use super::group::Group;
 use super::ids::{Id, Ids};
 use super::lagging_index::LaggingIndex;
-use super::lifecycle::PasswordExpiry;
 use super::limits::{BucketCounter, Limits, RateValues};
-use super::log::{LogEvent, SystemLog, Target};
-use super::oauth::{self, Authorizations, TokenState};
-use super::people::Update;
 use super::refusal::OktaRefusal;
 use super::reply::OrgReply;
-use super::seed;
 use super::settings::OrgSettings;
+use super::system_log::{LogEvent, SystemLog, Target};
 use super::users::{User, Users};
 
 /// A simulated Okta org.
@@ -83,7 +80,7 @@ impl Org {
             faults: Faults::default(),
             effects: Vec::new(),
         };
-        seed::fill(&mut org);
+        org.fill();
         // The directory existed before the first request, so it is no effect of a request.
         org.effects.clear();
         org.log = SystemLog::default();
@@ -102,7 +99,7 @@ impl Org {
         let (path, query) = call.target.split_once('?').unwrap_or((&call.target, ""));
         let said =
             |reply: OrgReply, rate: Option<RateValues>| Handled::Said(reply.finish(now, &request_id, rate));
-        if path == oauth::TOKEN_PATH {
+        if path == authorizations::TOKEN_PATH {
             let (reply, rate) = self.token_request(call, now, in_flight);
             return reply.map_or(Handled::Lost, |reply| said(reply, Some(rate)));
         }
@@ -162,7 +159,7 @@ impl Org {
         let fits = self.settings.token.as_ref().map_or(takes_any, |wanted| wanted.expose() == token);
         match self.authorizations.standing(token, self.now) {
             TokenState::Good(scopes) => {
-                let [least, wider] = oauth::needed(&call.method, route);
+                let [least, wider] = authorizations::needed(&call.method, route);
                 if !scopes.contains(&least) && !scopes.contains(&wider) {
                     return Err(OrgReply::insufficient_scope(&self.settings.host, &least, path));
                 }

@@ -3,10 +3,10 @@
 use http::header::{ETAG, IF_MATCH};
 use serde_json::{Map, Value};
 
-use super::call::{RequestContext, Switch};
+use super::call::{RequestContext, Switch, Update};
 use super::effects::ChangeKind;
 use super::expression::Operator;
-use super::groups::{GroupKind, GroupView};
+use super::group::{GroupKind, GroupView};
 use super::ids::Id;
 use super::org::Org;
 use super::pages::{self, Links, NextPage, Sizes};
@@ -26,13 +26,6 @@ const PASSWORD_CHARS_MIN: usize = 8;
 const USERS: Sizes = Sizes { default: 200, max: 200 };
 const USERS_BY_Q: Sizes = Sizes { default: 10, max: 200 };
 const GROUPS_OF_USER: Sizes = Sizes { default: 200, max: 200 };
-
-/// The treatment of omitted attributes: kept or removed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Update {
-    Merge,
-    Replace,
-}
 
 /// The password of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -5,8 +5,9 @@
 
 use serde_json::Value;
 
+use super::assignment::DirectAssignment;
 use super::call::Cause;
-use super::groups::{Group, GroupKind};
+use super::group::{Group, GroupKind};
 use super::ids::{Id, fold};
 use super::org::Org;
 use super::profile::Profile;
@@ -94,40 +95,42 @@ const INACTIVE_EVERY: usize = 16;
 /// One user in this many has a direct assignment of Payroll.
 const PAYROLL_EVERY: usize = 4;
 
-/// Fills a new org.
-pub(super) fn fill(org: &mut Org) {
-    let cause = Cause { now: org.now, request_id: "00000000000000000000000000000000", path: "/seed" };
-    let now = Stamp::seconds(org.now);
-    let everyone = Group {
-        id: org.everyone,
-        kind: GroupKind::BuiltIn,
-        created: now,
-        last_updated: now,
-        last_membership_updated: now,
-        profile: group_profile("Everyone", "All users in your organization"),
-    };
-    org.groups.put(org.everyone, everyone, org.now);
-    let names = DEPARTMENTS.iter().map(|(name, _)| *name).chain(CIRCLES.iter().map(|(name, _)| *name));
-    let groups: Vec<Id> = names
-        .map(|name| {
-            let profile = group_profile(name, &format!("Everybody in {name}"));
-            org.found_group(cause, GroupKind::Okta, profile)
-        })
-        .collect();
-    let apps: Vec<Id> = APPS
-        .iter()
-        .map(|(label, group)| {
-            let app = org.create_app(label);
-            if let Some(group) = group.and_then(|name| org.group_id(name)) {
-                org.assign_group_to_app(app, group);
-            }
-            app
-        })
-        .collect();
-    let admin = person(org, org.admin, "Sam", "Admin", "sam.admin@example.com", UserStatus::Active);
-    org.users.add(admin, org.now);
-    for at in 0..org.settings.users {
-        add_person(org, cause, at, &groups, apps[0]);
+impl Org {
+    /// Fills a new org with its initial directory.
+    pub(super) fn fill(&mut self) {
+        let cause = Cause { now: self.now, request_id: "00000000000000000000000000000000", path: "/seed" };
+        let now = Stamp::seconds(self.now);
+        let everyone = Group {
+            id: self.everyone,
+            kind: GroupKind::BuiltIn,
+            created: now,
+            last_updated: now,
+            last_membership_updated: now,
+            profile: group_profile("Everyone", "All users in your organization"),
+        };
+        self.groups.put(self.everyone, everyone, self.now);
+        let names = DEPARTMENTS.iter().map(|(name, _)| *name).chain(CIRCLES.iter().map(|(name, _)| *name));
+        let groups: Vec<Id> = names
+            .map(|name| {
+                let profile = group_profile(name, &format!("Everybody in {name}"));
+                self.found_group(cause, GroupKind::Okta, profile)
+            })
+            .collect();
+        let apps: Vec<Id> = APPS
+            .iter()
+            .map(|(label, group)| {
+                let app = self.create_app(label);
+                if let Some(group) = group.and_then(|name| self.group_id(name)) {
+                    self.assign_group_to_app(app, group);
+                }
+                app
+            })
+            .collect();
+        let admin = person(self, self.admin, "Sam", "Admin", "sam.admin@example.com", UserStatus::Active);
+        self.users.add(admin, self.now);
+        for at in 0..self.settings.users {
+            add_person(self, cause, at, &groups, apps[0]);
+        }
     }
 }
 
@@ -174,7 +177,7 @@ fn add_person(org: &mut Org, cause: Cause<'_>, at: usize, groups: &[Id], payroll
     }
     if at.is_multiple_of(PAYROLL_EVERY) {
         let now = Stamp::seconds(cause.now);
-        let assignment = super::assignments::DirectAssignment {
+        let assignment = DirectAssignment {
             created: now,
             last_updated: now,
             user_name: login,

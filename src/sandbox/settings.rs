@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use crate::domain::bucket::Bucket;
 use crate::domain::secret::Secret;
 
-use super::oauth::Client;
+use super::service_app::Client;
 
 /// The default host in links and URLs.
 const HOST: &str = "https://sandbox.okta.example";

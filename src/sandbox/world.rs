@@ -5,11 +5,11 @@
 
 use serde_json::{Map, Value};
 
-use super::apps::{App, NewApp};
-use super::assignments::GroupAssignment;
+use super::app::{App, NewApp};
+use super::assignment::GroupAssignment;
 use super::call::Cause;
 use super::effects::ChangeKind;
-use super::groups::GroupKind;
+use super::group::{Group, GroupKind};
 use super::ids::Id;
 use super::org::Org;
 use super::profile::Profile;
@@ -83,7 +83,7 @@ impl Org {
 
     fn grant(&mut self, app: Id, group: Id, change: ChangeKind) -> bool {
         let now = self.now;
-        let Some(group_target) = self.groups.get(group).map(super::groups::Group::target) else {
+        let Some(group_target) = self.groups.get(group).map(Group::target) else {
             return false;
         };
         let Some(granted) = self.apps.edit(app, now) else { return false };

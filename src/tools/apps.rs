@@ -10,16 +10,20 @@ use crate::domain::ids::{AppId, UserKey};
 use crate::domain::json::Object;
 use crate::domain::result::{Effect, ErrorCode};
 
+use super::absence::or_default;
 use super::converge::{Converged, has_all, is_since, logged, look_for, moment, settle, unknown};
-use super::cost::A_LOGIN;
+use super::cost::{A_LOGIN, Cost};
+use super::history::OktaReply;
 use super::list::{Limit, follow};
 use super::list_rules::ListRules;
+use super::manifest::{Idempotency, Manifest, ToolKind};
 use super::output::{App, AppUser, Empty, List};
 use super::plan::{ATTRIBUTES, DEACTIVATED, Forecast, Losses, Lost};
-use super::{
-    Cost, Done, Idempotency, Manifest, OktaReply, Replay, Run, Stop, Subtool, ToolKind, UserState,
-    or_default, resolve,
-};
+use super::replay::Replay;
+use super::resolve;
+use super::run::{Done, Run, Stop};
+use super::subtool::Subtool;
+use super::user_state::UserState;
 
 /// The largest page of applications ("List applications").
 const APPS_PAGE: u32 = 200;

@@ -11,12 +11,12 @@ use serde_json::{Map, Value};
 use crate::domain::invocation;
 use crate::domain::invocation::DecodeError;
 
+use super::manifest::{Idempotency, Manifest, ToolKind};
 use super::output::Output as _;
 use super::reading::Shape;
-use super::{
-    Idempotency, Manifest, Subtool, Tool, ToolKind, apps, create_user, events, group_reads, groups,
-    lifecycle, members, passwords, users,
-};
+use super::subtool::Subtool;
+use super::tool::Tool;
+use super::{apps, create_user, events, group_reads, groups, lifecycle, members, passwords, users};
 
 /// One row: a subtool without its arguments.
 pub struct CatalogueEntry {

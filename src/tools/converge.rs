@@ -19,7 +19,9 @@ use crate::domain::link;
 use crate::domain::okta_error::OktaError;
 use crate::domain::result::{Effect, ErrorCode, Failure};
 
-use super::{OktaReply, Replay, Stop};
+use super::history::OktaReply;
+use super::replay::Replay;
+use super::run::Stop;
 
 /// The outcome of a write.
 pub(super) enum Converged<'a, T> {

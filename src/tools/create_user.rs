@@ -11,13 +11,17 @@ use crate::domain::ids::{GroupId, UserId, UserKey, excerpt};
 use crate::domain::json::Object;
 use crate::domain::result::ErrorCode;
 
+use super::absence::{or_default, or_yes, yes};
 use super::converge::{groups_of, has_all, is_since, is_taken, look_for, moment, unknown};
+use super::cost::Cost;
+use super::history::OktaReply;
+use super::manifest::{Idempotency, Manifest, ToolKind};
 use super::output::User;
 use super::plan::{ATTRIBUTES, Forecast, GROUP_TYPE, PASSWORD_POLICY, UNIQUE};
-use super::{
-    Cost, Done, Idempotency, LAG_PAUSE, Manifest, OktaReply, Replay, Run, Stop, Subtool, ToolKind, groups,
-    or_default, or_yes, resolve, yes,
-};
+use super::replay::{LAG_PAUSE, Replay};
+use super::run::{Done, Run, Stop};
+use super::subtool::Subtool;
+use super::{groups, resolve};
 
 /// What may happen at the next sign-in of a user created with a password.
 #[derive(Debug, Clone, Copy, Deserialize, Serialize, JsonSchema)]

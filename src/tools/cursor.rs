@@ -7,7 +7,7 @@ use sha2::{Digest, Sha256};
 
 use crate::domain::http::Request;
 
-use super::Stop;
+use super::run::Stop;
 
 /// The place where an earlier list stopped: opaque to callers, valid only with the same arguments.
 #[derive(Debug, Serialize, Deserialize)]

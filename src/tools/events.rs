@@ -6,10 +6,14 @@ use serde::{Deserialize, Serialize};
 use crate::domain::bucket::Bucket;
 use crate::domain::http::Request;
 
+use super::cost::Cost;
 use super::list::{Limit, follow};
 use super::list_rules::ListRules;
+use super::manifest::{Idempotency, Manifest, ToolKind};
 use super::output::{List, LogEvent};
-use super::{Cost, Idempotency, Manifest, Replay, Run, Subtool, ToolKind};
+use super::replay::Replay;
+use super::run::Run;
+use super::subtool::Subtool;
 
 /// The largest page of events ("System Log", `limit`).
 const EVENTS_PAGE: u32 = 1000;

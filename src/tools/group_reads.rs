@@ -7,11 +7,15 @@ use crate::domain::bucket::Bucket;
 use crate::domain::http::Request;
 use crate::domain::ids::GroupId;
 
+use super::cost::Cost;
 use super::list::{Limit, follow};
 use super::list_rules::ListRules;
+use super::manifest::{Idempotency, Manifest, ToolKind};
 use super::output::{Group, List};
+use super::replay::Replay;
+use super::run::{Done, Run};
+use super::subtool::Subtool;
 use super::users::{SortOrder, check_choice};
-use super::{Cost, Done, Idempotency, Manifest, Replay, Run, Subtool, ToolKind};
 
 /// The page size that Okta recommends for groups ("List groups": at most 10,000, recommended 200).
 const GROUPS_PAGE: u32 = 200;

@@ -12,9 +12,14 @@ use crate::domain::json::{Object, to_raw};
 use crate::domain::result::ErrorCode;
 
 use super::converge::{has_all, is_since, is_taken, literal, look_for, moment, unknown};
+use super::cost::Cost;
+use super::history::OktaReply;
+use super::manifest::{Idempotency, Manifest, ToolKind};
 use super::output::{Empty, Group};
 use super::plan::{ATTRIBUTES, Forecast, GROUP_TYPE, Losses, lost};
-use super::{Cost, Done, Idempotency, LAG_PAUSE, Manifest, OktaReply, Replay, Run, Stop, Subtool, ToolKind};
+use super::replay::{LAG_PAUSE, Replay};
+use super::run::{Done, Run, Stop};
+use super::subtool::Subtool;
 
 /// The part of a group that decides which operations are possible.
 #[derive(Deserialize)]

@@ -12,14 +12,19 @@ use crate::domain::http::Request;
 use crate::domain::ids::{UserId, UserKey};
 use crate::domain::result::Effect;
 
+use super::absence::{or_default, or_yes, yes};
 use super::converge::{Converged, effect, is_since, logged, settle, unknown};
+use super::cost::Cost;
+use super::history::OktaReply;
+use super::manifest::{Idempotency, Manifest, ToolKind};
 use super::output::{Activation, Empty};
 use super::plan::{DEVICES, Forecast, Losses, Lost, MASTERED, lost};
+use super::replay::Replay;
+use super::resolve;
+use super::run::{Done, Run, Stop};
 use super::steps::{Leading, Led, already, foresee, settled, step};
-use super::{
-    Cost, Done, Idempotency, Manifest, OktaReply, Replay, Run, Stop, Subtool, ToolKind, UserState,
-    or_default, or_yes, resolve, yes,
-};
+use super::subtool::Subtool;
+use super::user_state::UserState;
 
 /// Activates a staged or deactivated user.
 #[derive(Debug, Deserialize, JsonSchema)]

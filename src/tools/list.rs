@@ -8,8 +8,10 @@ use crate::domain::http::Request;
 use super::cursor::{Cursor, fingerprint};
 use super::list_rules::ListRules;
 use super::output::List;
-use super::pager::Pager;
-use super::{Done, Listing, Replay, Run};
+use super::pager::{ListEnd, Pager};
+use super::replay::Replay;
+use super::run::{Done, Run, Stop};
+use super::setting::Listing;
 
 /// The most items of one list.
 const LIMIT_MAX: u32 = 100_000;
@@ -75,8 +77,25 @@ pub(super) fn follow<T: JsonSchema>(
             Box::new(Pager::begin(first, of, at, wanted, rules, okta.asked_so_far()))
         }
     };
-    let ended = pager.follow(okta);
+    let ended = read_pages(&mut pager, okta);
     let list = ended.map(|ending| pager.give(ending, okta.bounds()));
     okta.list = Some(pager);
     Ok(Done::read(list?))
+}
+
+/// Reads page after page until the list ends.
+///
+/// # Errors
+/// If the next page has to be requested, or an answer is not a page.
+fn read_pages(pager: &mut Pager, okta: &mut Replay<'_>) -> Result<ListEnd, Stop> {
+    let bounds = okta.bounds();
+    loop {
+        if pager.has_begun() && bounds.is_overdue && okta.is_caught_up() {
+            return Ok(ListEnd::OutOfTime);
+        }
+        let reply = okta.ask(pager.next_page())?;
+        if let Some(ending) = pager.read(reply, bounds)? {
+            return Ok(ending);
+        }
+    }
 }

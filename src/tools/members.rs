@@ -8,13 +8,18 @@ use crate::domain::http::Request;
 use crate::domain::ids::{GroupId, UserId, UserKey};
 
 use super::converge::{groups_of, logged};
-use super::cost::A_LOGIN;
+use super::cost::{A_LOGIN, Cost};
 use super::groups::foresee_member;
 use super::list::{Limit, follow};
 use super::list_rules::ListRules;
+use super::manifest::{Idempotency, Manifest, ToolKind};
 use super::output::{Empty, List, User};
 use super::plan::{DEACTIVATED, Forecast};
-use super::{Cost, Done, Idempotency, Manifest, Replay, Run, Stop, Subtool, ToolKind, UserState, resolve};
+use super::replay::Replay;
+use super::resolve;
+use super::run::{Done, Run, Stop};
+use super::subtool::Subtool;
+use super::user_state::UserState;
 
 /// Okta's default page size for members ("List member users"): the fewest requests.
 const MEMBERS_PAGE: u32 = 1000;

@@ -17,9 +17,11 @@ use crate::domain::page::{each_item, uuid};
 use crate::domain::result::{ErrorCode, Failure};
 
 use super::cursor::Cursor;
+use super::history::OktaReply;
 use super::list_rules::ListRules;
 use super::output::{List, Remaining, Stopped};
-use super::{Bounds, Listing, OktaReply, Replay, Stop};
+use super::run::Stop;
+use super::setting::{Bounds, Listing};
 
 /// The bytes of a list's result besides its items, its cursor and the message about an early end: names, numbers,
 /// left-out statuses.
@@ -177,21 +179,9 @@ impl Pager {
         self.turns_before
     }
 
-    /// Reads page after page until the list ends.
-    ///
-    /// # Errors
-    /// If the next page has to be requested, or an answer is not a page.
-    pub(super) fn follow(&mut self, okta: &mut Replay<'_>) -> Result<ListEnd, Stop> {
-        let bounds = okta.bounds();
-        loop {
-            if self.pages > 0 && bounds.is_overdue && okta.is_caught_up() {
-                return Ok(ListEnd::OutOfTime);
-            }
-            let reply = okta.ask(self.next_page())?;
-            if let Some(ending) = self.read(reply, bounds)? {
-                return Ok(ending);
-            }
-        }
+    /// Returns true if a page was read.
+    pub(super) fn has_begun(&self) -> bool {
+        self.pages > 0
     }
 
     fn missing(&self) -> usize {
@@ -199,7 +189,7 @@ impl Pager {
     }
 
     /// Returns the request for the page at this place.
-    fn next_page(&self) -> Request {
+    pub(super) fn next_page(&self) -> Request {
         let wanted = match &self.cut {
             Some(cut) => cut.fitting,
             None => self.place.skip + self.missing(),
@@ -212,7 +202,10 @@ impl Pager {
     }
 
     /// Reads one page; returns `None` if the list continues with another.
-    fn read(&mut self, reply: OktaReply<'_>, bounds: Bounds<'_>) -> Result<Option<ListEnd>, Stop> {
+    ///
+    /// # Errors
+    /// If the answer is not a page.
+    pub(super) fn read(&mut self, reply: OktaReply<'_>, bounds: Bounds<'_>) -> Result<Option<ListEnd>, Stop> {
         let response = reply.success()?;
         let asked = reply.request().query_value("limit").and_then(|limit| limit.parse().ok());
         self.note_page_size(asked);

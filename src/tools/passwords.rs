@@ -9,13 +9,17 @@ use crate::domain::bucket::Bucket;
 use crate::domain::http::Request;
 use crate::domain::ids::UserKey;
 
+use super::absence::{or_default, or_yes, yes};
 use super::converge::{Converged, settle, unknown};
+use super::cost::Cost;
+use super::manifest::{Idempotency, Manifest, ToolKind};
 use super::output::{Expiry, PasswordReset};
 use super::plan::{Forecast, HAS_PASSWORD, MASTERED};
+use super::replay::Replay;
+use super::resolve;
+use super::run::{Done, Run, Stop};
 use super::steps::{Emitted, Leading, Led, emitted, foresee, step};
-use super::{
-    Cost, Done, Idempotency, Manifest, Replay, Run, Stop, Subtool, ToolKind, or_default, or_yes, resolve, yes,
-};
+use super::subtool::Subtool;
 
 /// Sends or mints a password reset.
 #[derive(Debug, Deserialize, JsonSchema)]

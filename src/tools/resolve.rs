@@ -4,7 +4,10 @@ use crate::domain::http::Request;
 use crate::domain::ids::{PathSegment, UserId, UserKey, excerpt};
 use crate::domain::result::{ErrorCode, Failure};
 
-use super::{OktaReply, Replay, Stop, UserState};
+use super::history::OktaReply;
+use super::replay::Replay;
+use super::run::Stop;
+use super::user_state::UserState;
 
 /// The name of the argument that names a user, in every subtool that has one.
 const USER_ID: &str = "user_id";

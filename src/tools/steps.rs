@@ -9,8 +9,12 @@ use crate::domain::okta_error::OktaError;
 use crate::domain::result::Effect;
 
 use super::converge::{Converged, effect, is_since, logged, look_for, settle, unknown};
+use super::history::OktaReply;
 use super::plan::{FROM_STATUS, Forecast};
-use super::{LAG_PAUSE, OktaReply, Replay, Stop, UserState, resolve};
+use super::replay::{LAG_PAUSE, Replay};
+use super::resolve;
+use super::run::Stop;
+use super::user_state::UserState;
 
 /// One lifecycle step, as far as reconciliation needs it.
 pub(super) struct Leading<'s> {

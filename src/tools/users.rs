@@ -10,16 +10,20 @@ use crate::domain::ids::{UserId, UserKey, excerpt};
 use crate::domain::json::Object;
 use crate::domain::result::{ErrorCode, Failure};
 
+use super::absence::or_default;
 use super::converge::{has_all, is_since, look_for, moment};
-use super::cursor;
+use super::cost::Cost;
+use super::history::OktaReply;
 use super::list::{Limit, follow};
 use super::list_rules::ListRules;
+use super::manifest::{Idempotency, Manifest, ToolKind};
 use super::output::{AppLink, Empty, Group, List, User};
 use super::plan::{ATTRIBUTES, Forecast, MASTERED, PASSWORD_POLICY, UNIQUE};
-use super::{
-    Cost, Done, Idempotency, LAG_PAUSE, Manifest, OktaReply, Replay, Run, Stop, Subtool, ToolKind, UserState,
-    lifecycle, or_default, resolve,
-};
+use super::replay::{LAG_PAUSE, Replay};
+use super::run::{Done, Run, Stop};
+use super::subtool::Subtool;
+use super::user_state::UserState;
+use super::{cursor, lifecycle, resolve};
 
 /// The largest page of users that Okta gives ("List users": at most 200).
 const USERS_PAGE: u32 = 200;

@@ -457,11 +457,12 @@ mod tests {
     use crate::policy::reply_to::ReplyPolicy;
     use crate::tools::HistoryEntry;
     use crate::worker::clock::Clock;
+    use crate::worker::delivery::DeliveryContext;
     use crate::worker::okta_time::Moment;
     use crate::worker::outcome::{Conclusion, Disposition, InvocationFacts};
     use crate::worker::ports::{Okta, Outbox};
     use crate::worker::respond::Responder;
-    use crate::worker::{DeliveryContext, Worker};
+    use crate::worker::state::Worker;
 
     /// A subtool with a bug: it panics after this many sound moves.
     struct Buggy {

@@ -69,32 +69,25 @@ impl Breaker {
 
     /// Begins a pause; returns false if there is one already.
     pub(super) fn begin(&self, pause: Pause) -> bool {
-        let begins = self.pause.send_if_modified(|there| {
-            let begins = there.is_none();
-            if begins {
-                *there = Some(pause);
-            }
-            begins
-        });
-        if begins {
-            self.wants_bulk.send_replace(false);
-        }
-        begins
+        self.change(|there| there.is_none().then_some(Some(pause)))
     }
 
     /// Replaces a pause, or ends it; returns false if it is no longer the current one.
     pub(super) fn replace(&self, pause: Pause, next: Option<Pause>) -> bool {
-        let is_there = self.pause.send_if_modified(|there| {
-            let is_there = *there == Some(pause);
-            if is_there {
+        self.change(|there| (there == Some(pause)).then_some(next))
+    }
+
+    /// Changes the pause; returns false if there is nothing to change. Both signals change under one lock, so that the
+    /// bulk lane is never wanted during a pause.
+    fn change(&self, next: impl FnOnce(Option<Pause>) -> Option<Option<Pause>>) -> bool {
+        self.pause.send_if_modified(|there| match next(*there) {
+            Some(next) => {
                 *there = next;
+                self.wants_bulk.send_replace(next.is_none());
+                true
             }
-            is_there
-        });
-        if is_there && next.is_none() {
-            self.wants_bulk.send_replace(true);
-        }
-        is_there
+            None => false,
+        })
     }
 
     /// Returns a receiver that changes when a pause begins or ends, or gets another next probe.
@@ -121,7 +114,6 @@ impl Breaker {
     /// Ends any pause: the settings of the connection have changed, so that it may work now, with other scopes.
     pub fn resume(&self) {
         self.scopes.lock().unwrap_or_else(PoisonError::into_inner).clear();
-        self.pause.send_replace(None);
-        self.wants_bulk.send_replace(true);
+        self.change(|_| Some(None));
     }
 }

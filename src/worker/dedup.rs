@@ -15,8 +15,8 @@ use tokio::time::Instant;
 
 use crate::domain::result::{Effect, Outcome};
 
-use super::Conclusion;
 use super::admission::Invocation;
+use super::outcome::Conclusion;
 use super::shares::Shares;
 
 /// The deduplication window (the contract): a broker redelivers within moments after it notices that a
@@ -173,7 +173,7 @@ impl Conclusion {
 mod tests {
     use super::*;
     use crate::domain::json;
-    use crate::worker::execution::DeliveryCost;
+    use crate::worker::cost::DeliveryCost;
 
     fn invocation(caller: &str, number: u32) -> DedupKey {
         let key = Key(Sha256::digest(format!("{caller} {number}")).into());

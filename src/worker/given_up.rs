@@ -9,11 +9,11 @@ use crate::domain::result::{Effect, ErrorCode, Failure};
 use crate::policy::origin;
 use crate::policy::origin::{DropPolicy, GivenUp};
 
-use super::Worker;
 use super::admission::Parsed;
 use super::context::MessageContext;
 use super::okta_time::by_okta;
 use super::outcome::Disposition;
+use super::state::Worker;
 use crate::event::{Event, ParkReason};
 
 impl Worker {

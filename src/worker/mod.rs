@@ -10,11 +10,16 @@ pub(crate) mod delay;
 mod cancel;
 pub mod clock;
 mod connection;
+mod cost;
+mod crash_loop;
+mod delivery;
 mod execution;
+mod frame;
 pub(crate) mod history;
 mod recent_creations;
 mod given_up;
 pub mod failpoint;
+mod inbox;
 mod lanes;
 mod context;
 mod dedup;
@@ -28,106 +33,33 @@ mod progress;
 pub mod breaker;
 mod rules;
 mod shares;
+mod state;
 mod turn;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
-use std::time::Duration;
 
-use arc_swap::ArcSwap;
-use bytes::Bytes;
 use futures_util::FutureExt as _;
-use futures_util::future::BoxFuture;
-use tokio::sync::{SemaphorePermit, watch};
 use tokio::time::Instant;
 
-use crate::domain::ids::{ConnectionName, Lane};
-use crate::domain::message::{CANCEL, Delivery, Receipt, Source};
+use crate::domain::message::{CANCEL, Delivery, Source};
 
-use crate::event::{Event, Observer, ParkReason};
-use crate::worker::cancel::{Cancelled, Mark, Notice};
-use crate::worker::context::MessageContext;
-use crate::worker::dedup::{Dedup, DedupKey};
-use crate::worker::delay::{Carried, Delay, Delayed};
-use crate::worker::failpoint::{Point, reached};
-use crate::worker::respond::Responder;
+use crate::event::{Event, ParkReason};
 pub use admission::check_body;
 use admission::{Invocation, Parsed};
+use cancel::{Mark, Notice};
 pub use connection::Connection;
-use execution::{Execution, ExecutionContext, Verdict};
-use lanes::{InLane, LaneBacklog, Lanes};
+use context::MessageContext;
+use dedup::DedupKey;
+use delivery::{DeliveryContext, InFlightGuard, Opened};
+use execution::{Execution, Verdict};
+use failpoint::{Point, reached};
 use okta_time::Moment;
-use outcome::{Conclusion, Disposition, InvocationFacts, a_bug, cancelled};
-use parking::Parking;
-use ports::{Inbox, Outbox, Ready};
-use progress::Progress;
+use outcome::{Conclusion, Disposition, InvocationFacts, cancelled};
+use respond::Responder;
 pub use rules::Rules;
-use turn::leaves;
-
-/// A worker that takes messages, executes their invocations and answers them.
-pub struct Worker {
-    rules: ArcSwap<Rules>,
-    outbox: Arc<dyn Outbox>,
-    observer: Arc<dyn Observer>,
-    /// Results of recent invocations, for deduplication.
-    dedup: Dedup,
-    /// Cancelled invocations.
-    cancelled: Cancelled,
-    /// True if the worker has reported that a policy on the broker drops messages.
-    is_drop_told: AtomicBool,
-    /// The number of messages that each caller may still park.
-    parking: Parking,
-    /// The state of each lane.
-    lanes: Lanes,
-}
-
-/// Random delays before a message that must run alone, because it may cause a crash loop. Messages delayed together
-/// would come back together, and one that crashes the worker would cause a redelivery of the others each time.
-const QUARANTINE: [Duration; 2] = [Duration::from_secs(5), Duration::from_secs(15)];
-
-/// A message in processing.
-#[derive(Clone, Copy)]
-struct DeliveryContext<'a> {
-    rules: &'a Rules,
-    body: &'a Bytes,
-    receipt: &'a dyn Receipt,
-    responder: Responder<'a>,
-    in_lane: Option<&'a InLane>,
-}
-
-/// A parsed delivery, with its place in the order of its lane.
-struct Opened {
-    rules: Arc<Rules>,
-    message: MessageContext,
-    body: Bytes,
-    receipt: Box<dyn Receipt>,
-    /// `None` if parsing has panicked, which is a bug of the worker.
-    parsed: Option<(InvocationFacts, Parsed)>,
-    in_lane: Option<InLane>,
-    begun: Instant,
-}
+pub use state::Worker;
 
 impl Worker {
-    /// Creates a worker with these rules that answers through this outbox.
-    pub fn new(rules: Rules, outbox: Arc<dyn Outbox>, observer: Arc<dyn Observer>) -> Self {
-        let rules = ArcSwap::from_pointee(rules);
-        let (dedup, cancelled, lanes) = (Dedup::default(), Cancelled::default(), Lanes::default());
-        let (is_drop_told, parking) = (AtomicBool::new(false), Parking::default());
-        Self { rules, outbox, observer, dedup, cancelled, is_drop_told, parking, lanes }
-    }
-
-    /// Sets the number of messages that `okta.dead` holds, and for how long.
-    #[must_use]
-    pub fn parking_in(self, dead_max: u32, dead_ttl: Duration) -> Self {
-        Self { parking: Parking::in_queue(dead_max, dead_ttl), ..self }
-    }
-
-    /// Replaces the rules from now on. A message that was taken before is finished under the former rules.
-    pub fn replace_rules(&self, rules: Rules) {
-        self.rules.store(Arc::new(rules));
-    }
-
     /// Checks and executes a message, and catches panics.
     async fn run(&self, parsed: Parsed, delivery: DeliveryContext<'_>) -> Disposition {
         let (rules, message) = (delivery.rules, delivery.responder.message);
@@ -244,66 +176,6 @@ impl Worker {
         invocation.connection.budget.concluded(invocation.lane, cost.okta_calls);
         Disposition::Concluded(Conclusion { outcome, cost, park, pages })
     }
-
-    fn progress<'a>(&'a self, invocation: &'a Invocation<'_>) -> Progress<'a> {
-        Progress::new(
-            &self.outbox,
-            invocation.message,
-            invocation.connection.name.as_str(),
-            invocation.subtool,
-        )
-    }
-
-    fn context<'a>(
-        &'a self,
-        delivery: DeliveryContext<'a>,
-        progress: &'a Progress<'a>,
-    ) -> ExecutionContext<'a> {
-        let DeliveryContext { rules, receipt, in_lane, .. } = delivery;
-        let (observer, cancelled, hold_max) = (&self.observer, &self.cancelled, self.lanes.hold_max());
-        ExecutionContext { rules, observer, receipt, progress, cancelled, in_lane, hold_max }
-    }
-
-    fn aside<'a>(&'a self, invocation: &'a Invocation<'a>, delivery: DeliveryContext<'a>) -> Delay<'a> {
-        let DeliveryContext { rules, body, receipt, in_lane, .. } = delivery;
-        let place = in_lane.and_then(InLane::place);
-        let order = place.map(|place| self.lanes.header(place.number()));
-        Delay { invocation, body, receipt, rules, outbox: &*self.outbox, order }
-    }
-
-    /// Waits until no other suspect of a crash loop runs, if this message is one. It waits in a delay queue: every
-    /// message in hand when a worker dies counts one more redelivery.
-    async fn alone<'a>(
-        &self,
-        invocation: &'a Invocation<'_>,
-        aside: &Delay<'_>,
-        in_lane: Option<&InLane>,
-    ) -> Result<Option<SemaphorePermit<'a>>, Disposition> {
-        let Invocation { connection, lane, message: MessageContext { history, id, .. }, .. } = invocation;
-        if !history.is_suspect() {
-            return Ok(None);
-        }
-        let room = &connection.quarantine[*lane as usize];
-        // A message from a delay queue was not in hand while others ran, so it need not wait again.
-        let alone = match room.try_acquire().ok().filter(|_| history.is_settled) {
-            Some(alone) => alone,
-            None => match aside.put(QUARANTINE[fastrand::usize(..2)], None, Carried::of(history)).await {
-                Delayed::Scheduled(time) => {
-                    leaves(invocation, in_lane, time);
-                    self.observer.note(&Event::HandedBack { connection: &connection.name, lane: *lane, id });
-                    return Err(Disposition::PutAside);
-                }
-                Delayed::Impossible => tokio::select! {
-                    alone = room.acquire() => alone.expect("the room is never closed"),
-                    () = aside.receipt.gone() => return Err(Disposition::Stale),
-                },
-                Delayed::Stale => return Err(Disposition::Stale),
-            },
-        };
-        let redeliveries = history.redeliveries;
-        self.observer.note(&Event::Suspected { connection: &connection.name, lane: *lane, id, redeliveries });
-        Ok(Some(alone))
-    }
 }
 
 impl Worker {
@@ -359,70 +231,5 @@ impl Worker {
             self.observer.note(&Event::Stale { id: &message.id });
         }
         reached(Point::Acknowledged, Some(&message.id)).await;
-    }
-}
-
-impl Inbox for Worker {
-    fn take(self: Arc<Self>, delivery: Delivery) -> BoxFuture<'static, ()> {
-        match catch_unwind(AssertUnwindSafe(|| self.open(delivery))) {
-            Ok(opened) => Box::pin(async move { self.settle(opened).await }),
-            Err(_) => Box::pin(async {}), // a bug of the worker; the delivery was given back
-        }
-    }
-
-    fn hold_at_most(&self, most: Duration) {
-        self.lanes.hold_at_most(most);
-    }
-
-    fn counted(&self, connection: &ConnectionName, ready: Ready) {
-        let now = self.rules.load().clock.now();
-        for lane in Lane::ALL {
-            let ready = ready.of(lane);
-            let LaneBacklog { delayed, oldest } = self.lanes.of(connection, lane).waiting(ready, now);
-            let oldest = oldest.map(|sent| Duration::try_from(now.duration_since(sent)).unwrap_or_default());
-            self.observer.note(&Event::Backlog { connection, lane, ready, delayed, oldest });
-        }
-    }
-
-    fn hear(&self, told: &[u8]) {
-        self.cancelled.hear(told, &self.rules.load().callers);
-    }
-
-    /// Returns the breaker's signal for a bulk lane: while the connection is paused, bulk messages stay in their queue.
-    fn wants(&self, source: &Source) -> watch::Receiver<bool> {
-        let rules = self.rules.load();
-        match source {
-            Source::Work { connection, lane: Lane::Bulk } => match rules.connections.get(connection) {
-                Some(connection) => connection.breaker.wants_bulk(),
-                None => watch::channel(true).1,
-            },
-            Source::Work { .. } | Source::Removed { .. } | Source::Unrouted | Source::Undelivered => {
-                watch::channel(true).1
-            }
-        }
-    }
-}
-
-/// A message in processing, counted by the gauge of messages in flight.
-struct InFlightGuard<'a> {
-    message: &'a MessageContext,
-    observer: &'a dyn Observer,
-}
-
-impl<'a> InFlightGuard<'a> {
-    fn new(message: &'a MessageContext, observer: &'a dyn Observer) -> Self {
-        if let Some((connection, lane)) = message.lane() {
-            let redelivered = message.redelivered;
-            observer.note(&Event::Received { connection, lane, redelivered });
-        }
-        Self { message, observer }
-    }
-}
-
-impl Drop for InFlightGuard<'_> {
-    fn drop(&mut self) {
-        if let Some((connection, lane)) = self.message.lane() {
-            self.observer.note(&Event::Left { connection, lane });
-        }
     }
 }

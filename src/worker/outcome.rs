@@ -7,7 +7,7 @@ use crate::domain::secret::Secrets;
 
 use super::admission::Parsed;
 use super::connection::Connection;
-use super::execution::DeliveryCost;
+use super::cost::DeliveryCost;
 use crate::event::ParkReason;
 
 /// The disposition of a delivery: how the worker settles it.

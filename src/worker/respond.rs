@@ -19,13 +19,13 @@ use crate::domain::topology::{DEAD, RESULTS};
 
 use crate::policy::sensitive::unrepeatable;
 
-use super::Worker;
 use super::context::{MessageContext, TRACEPARENT};
-use super::execution::DeliveryCost;
+use super::cost::DeliveryCost;
 use super::failpoint::{Point, reached};
 use super::history::{CALLER, ID_GENERATED};
 use super::okta_time::{Moment, by_okta};
 use super::outcome::{Conclusion, InvocationFacts};
+use super::state::Worker;
 use crate::event::{Event, InvocationEnded, ParkReason};
 
 /// The header that marks a result that could not be delivered to its `reply_to`.
@@ -48,10 +48,6 @@ const SHORT_TEXT_MAX: usize = 255;
 
 /// An upper bound of the bytes around a result: some ids and texts of bounded length.
 const FRAME_BYTES_MAX: usize = 16 * 1024;
-
-/// The bytes around the result of a success, without the invocation's id: names, numbers, the longest
-/// connection and subtool, and one of Okta's request ids, which has 27 characters.
-const FRAME_BYTES: usize = 480;
 
 /// The members of results that hold one-time secrets.
 const ONE_TIME: [&str; 4] = ["activation_url", "activation_token", "reset_password_url", "temp_password"];
@@ -328,11 +324,6 @@ impl Responder<'_> {
             took: self.took(),
         }));
     }
-}
-
-/// Returns the most bytes around the result of this invocation.
-pub(super) fn frame(id: &str) -> usize {
-    FRAME_BYTES + json::to_vec(&id).len()
 }
 
 /// Returns about the length of an answer as JSON.

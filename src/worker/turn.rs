@@ -13,14 +13,15 @@ use crate::domain::message::CANCEL;
 use super::admission::{Invocation, Parsed};
 use super::cancel::Notice;
 use super::context::MessageContext;
+use super::cost::DeliveryCost;
 use super::delay::{Carried, Delay, Delayed};
-use super::execution::DeliveryCost;
+use super::delivery::DeliveryContext;
 use super::execution::{Execution, Verdict};
 use super::lanes::{InLane, ORDER};
 use super::order::{ExpectedReturn, TurnDecision};
 use super::outcome::{Conclusion, Disposition, cancelled};
 use super::rules::Rules;
-use super::{DeliveryContext, Worker};
+use super::state::Worker;
 use crate::event::Event;
 
 /// The longest single delay because of a subject's order: the messages before may be finished at any moment.

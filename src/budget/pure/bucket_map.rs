@@ -15,7 +15,7 @@ use http::Method;
 use crate::domain::bucket::{Bucket, RateHeaders};
 
 use super::constants::{KEYS_APART_PART, MERGE_TURNS, MERGE_WINDOWS, RISE_MIN, SPLIT_CONTRADICTIONS};
-use super::window::tolerance;
+use super::observation::{RateAnswer, tolerance};
 
 /// The number of bucket gates in the table. They have the first numbers.
 pub const BUCKETS: usize = Bucket::ALL.len();
@@ -46,17 +46,6 @@ impl Route {
     pub fn line_name(&self) -> String {
         format!("{} {} {}", self.bucket(), self.method, self.template)
     }
-}
-
-/// The rate-limit headers of an answer, with its times.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct RateAnswer {
-    /// The headers.
-    pub rate: RateHeaders,
-    /// The earliest time at which the request was sent.
-    pub sent: Instant,
-    /// The time of the answer.
-    pub at: Instant,
 }
 
 /// A change of the bucket gate that counts some routes.

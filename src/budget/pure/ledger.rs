@@ -9,12 +9,12 @@ use std::time::{Duration, Instant};
 
 use crate::domain::ids::Lane;
 
-use super::bucket_map::RateAnswer;
 use super::constants::{
     CREDIT_SECONDS, FIT, LEAD_SECONDS, OPENERS_PART, OUTER_GROWTH, OUTER_MIN, OUTER_SHRINK, PACE_MIN_PART,
     PACE_MIN_PART_SILENT, SLACK_GOSSIP, SLACK_PER_SILENT_WORKER, SPREAD_SECONDS_MIN, STALE_GAPS,
     STALE_PART_BULK, STALE_PART_INTERACTIVE, STALE_SECONDS, UNCONFIRMED_SECONDS, Z_BULK, Z_INTERACTIVE,
 };
+use super::observation::RateAnswer;
 use super::pace::Flow;
 use super::replicas::Replicas;
 use super::signal::Signal;

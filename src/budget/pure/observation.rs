@@ -28,6 +28,17 @@ pub struct Observed {
     pub at: Instant,
 }
 
+/// The rate-limit headers of an answer, with its times.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RateAnswer {
+    /// The headers.
+    pub rate: RateHeaders,
+    /// The earliest time at which the request was sent.
+    pub sent: Instant,
+    /// The time of the answer.
+    pub at: Instant,
+}
+
 /// The information about the bucket's window from a finished request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Observation {

@@ -12,11 +12,10 @@ use std::time::Instant;
 
 use crate::domain::bucket::RateHeaders;
 
-use super::bucket_map::RateAnswer;
 use super::constants::{
     DISTRUST, LATE_FLIP_WAIT, LATE_FLIP_WAIT_MAX, PROBE_AGAIN, SILENT_BLOCK, WHOLE_SECOND,
 };
-use super::observation::{floor, whole};
+use super::observation::{RateAnswer, floor, whole};
 use super::okta_clock::OktaClock;
 use super::signal::Signal;
 

@@ -9,8 +9,8 @@ use crate::config;
 use crate::domain::ids::ConnectionName;
 use crate::event::ParkReason;
 
-use super::NotBegun;
 use super::entry::ParkedEntry;
+use crate::cli::exit::NotBegun;
 
 /// Filters: a message must pass all that are given.
 #[derive(Debug, Clone, Default, clap::Args)]

@@ -3,8 +3,9 @@
 use serde_json::json;
 
 use super::choice::{Choice, Filters};
+use super::form::Form;
 use super::session::{DeadSession, WalkEnd, name_missing, print, print_json};
-use super::{DONE, FAILED, Form, NotBegun};
+use crate::cli::exit::{DONE, FAILED, NotBegun};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {

@@ -2,8 +2,9 @@
 
 use super::choice::{Choice, Filters};
 use super::entry::head;
+use super::form::Form;
 use super::session::{DeadSession, WalkEnd, print, print_json};
-use super::{DONE, Form};
+use crate::cli::exit::DONE;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {

@@ -23,8 +23,9 @@ use crate::worker::ports::Outbox as _;
 
 use super::choice::{Choice, Filters};
 use super::entry::{ParkedEntry, plain};
+use super::form::Form;
 use super::session::{DeadSession, WalkEnd, name_missing, print, print_json};
-use super::{DONE, FAILED, Form, NotBegun};
+use crate::cli::exit::{DONE, FAILED, NotBegun};
 
 /// The most copies in flight: as many as the publisher has channels.
 const ON_THEIR_WAY_MAX: usize = 32;

@@ -19,7 +19,7 @@ use crate::rabbit::{DeadLetters, own_user};
 
 use super::choice::Choice;
 use super::entry::ParkedEntry;
-use super::{FAILED, INTERRUPTED, NotBegun};
+use crate::cli::exit::{FAILED, INTERRUPTED, NotBegun};
 
 /// The number of returns after which a copy at the end of the queue replaces a message, so that it is not returned
 /// again. RabbitMQ 4 drops a message at the 21st delivery; a killed walk counts too, so a wide margin remains.

@@ -8,8 +8,9 @@ use crate::domain::secret::Secrets;
 
 use super::choice::{Choice, Filters};
 use super::entry::{ParkedEntry, indented, plain};
+use super::form::Form;
 use super::session::{DeadSession, WalkEnd, name_missing, print, print_json};
-use super::{DONE, FAILED, Form};
+use crate::cli::exit::{DONE, FAILED};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {

@@ -21,7 +21,8 @@ use crate::event::{Event, Observer};
 use crate::rabbit::{RpcClient, own_user};
 use crate::tools::catalogue::{CATALOGUE, CatalogueEntry};
 
-use super::{DONE, NotBegun, load_without_tokens, unknown_connection};
+use super::configuration::{load_without_tokens, unknown_connection};
+use super::exit::{DONE, NotBegun};
 use calls::Calls;
 use server::Server;
 use transport::LineTransport;

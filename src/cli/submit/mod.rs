@@ -36,7 +36,8 @@ use crate::rabbit::{Unopened, own_user};
 use crate::tools::catalogue::{self, CatalogueEntry};
 use crate::tools::hint::unknown;
 
-use super::{DONE, FAILED, INTERRUPTED, NotBegun, REFUSED, load, load_without_tokens, unknown_connection};
+use super::configuration::{load, load_without_tokens, unknown_connection};
+use super::exit::{DONE, FAILED, INTERRUPTED, NotBegun, REFUSED};
 use crate::cli::submit::eta::{Outlook, words};
 use crate::cli::submit::transport::Transport;
 use checking::check;

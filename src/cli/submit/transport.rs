@@ -20,8 +20,8 @@ use crate::rabbit::{Offered, Producer, Publisher, ReceivedResult, Unopened};
 use crate::worker::Worker;
 use crate::worker::ports::Inbox;
 
-use super::super::NotBegun;
 use super::super::assembly::{self, Orgs, Shared};
+use super::super::exit::NotBegun;
 
 /// The most rows in the broker without a result: enough that workers never run out of rows, and few enough that
 /// stopping a job takes effect.

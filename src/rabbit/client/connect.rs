@@ -18,9 +18,9 @@ use crate::policy::backoff::RetryRules;
 use crate::telemetry::descriptors;
 
 use super::stream::open;
+use super::supervisor_end::SupervisorEnd;
 use super::utf8_repair;
 use crate::rabbit::BrokerSettings;
-use crate::rabbit::consumer::supervisor::SupervisorEnd;
 
 /// The timeout for reaching the broker, the AMQP handshake included: a peer that accepts and stays silent would
 /// otherwise block the worker for ever.

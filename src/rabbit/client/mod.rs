@@ -9,4 +9,5 @@ pub(super) mod management;
 pub(super) mod probe;
 pub(super) mod publisher;
 pub(super) mod stream;
+pub(super) mod supervisor_end;
 pub(super) mod utf8_repair;

@@ -12,7 +12,7 @@ use crate::rabbit::BrokerSettings;
 use crate::rabbit::client::connect::{BrokerNodes, close, explain};
 use crate::rabbit::client::declare::{Undeclared, declare, look};
 use crate::rabbit::client::probe::probe;
-use crate::rabbit::consumer::supervisor::SupervisorEnd;
+use crate::rabbit::client::supervisor_end::SupervisorEnd;
 
 /// The timeout of the whole inspection.
 const LOOK_MAX: Duration = Duration::from_secs(30);

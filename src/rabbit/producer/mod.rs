@@ -1,4 +1,4 @@
 //! The producing side of `submit`, `call` and `mcp`: publishes invocations and collects their results.
 
-pub(super) mod producer;
+pub(super) mod handle;
 pub(super) mod rpc;

@@ -6,9 +6,9 @@ use crate::domain::http::{NoAnswer, Response};
 use crate::domain::okta_error::OktaError;
 use crate::domain::result::{Effect, ErrorCode, Failure, Outcome};
 use crate::policy::decide::Failed;
-use crate::worker::a_bug;
 use crate::worker::admission::Deadline;
 use crate::worker::breaker::Pause;
+use crate::worker::outcome::a_bug;
 
 use super::{Execution, Verdict};
 

@@ -3,7 +3,6 @@
 //! The subtool returns its next request, the budget admits it, [`classify`](crate::policy::classify) gives the meaning
 //! of the answer, and [`decide`] the next step. [`Execution::exchange`] carries out one [`Step`] per iteration.
 
-mod cost;
 mod ending;
 mod planning;
 mod sending;
@@ -30,16 +29,15 @@ use crate::policy::refusal;
 use crate::tools::output::Remaining;
 use crate::tools::{Bounds, HistoryEntry, Idempotency, Move, Pager, Setting};
 
-pub(in crate::worker) use self::cost::DeliveryCost;
-
 use super::admission::{Invocation, bounds};
 use super::cancel::{Cancelled, Notice};
+use super::cost::DeliveryCost;
 use super::delay::Carried;
+use super::frame::frame;
 use super::lanes::InLane;
 use super::okta_time::by_okta;
 use super::probe;
 use super::progress::Progress;
-use super::respond::frame;
 use super::rules::Rules;
 use crate::event::{Event, Observer};
 
@@ -272,7 +270,7 @@ impl<'a> Execution<'a> {
             is_read: request.is_read(),
             is_smaller,
             asked: own.and_then(|response| retry_after(&response.headers)),
-            left: self.invocation.deadline.map(|deadline| left(deadline.at)),
+            left: self.invocation.deadline.map(|deadline| left(deadline.ours)),
             good_answers: self.invocation.connection.breaker.good_answers(),
             retry: self.rules.retry,
         }

@@ -29,7 +29,7 @@ const REST_WHEN_STOPPING: Duration = Duration::from_secs(2);
 impl Execution<'_> {
     /// Waits for the message's turn among those of its subject. A message that cannot wait longer leaves.
     pub async fn await_turn(&mut self, place: &Place) -> Result<TurnDecision, Verdict> {
-        let deadline = self.invocation.deadline.map(|deadline| self.rules.clock.instant_of(deadline.at));
+        let deadline = self.invocation.deadline.map(|deadline| self.rules.clock.instant_of(deadline.ours));
         loop {
             if self.invocation.lane == Lane::Interactive {
                 self.hold_while_paused().await?; // the caller waits, and is answered at once

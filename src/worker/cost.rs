@@ -10,7 +10,7 @@ const REQUEST_IDS_MAX: usize = 10;
 
 /// Costs of one delivery, known also when it failed.
 #[derive(Debug, Clone, Default)]
-pub(in crate::worker) struct DeliveryCost {
+pub(super) struct DeliveryCost {
     /// Attempts, failed ones included.
     pub attempts: u32,
     /// Requests sent.
@@ -25,7 +25,7 @@ pub(in crate::worker) struct DeliveryCost {
 
 impl DeliveryCost {
     /// Records the window that an answer announced, and Okta's id of the request.
-    pub(super) fn remember(
+    pub fn remember(
         &mut self,
         bucket: Bucket,
         told: Option<RateHeaders>,

@@ -1,0 +1,133 @@
+//! The command line: the arguments of each command, and the file that runs it.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::builder::Resettable;
+use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
+
+use crate::telemetry::{log, panics};
+
+use super::exit::{FAILED, NotBegun, REFUSED};
+use super::output;
+use super::{call, catalog, check, completions, dead, demo, man, mcp, run, sandbox, submit};
+
+/// The name of the program.
+const NAME: &str = "okta-worker";
+
+/// Runs Okta operations from RabbitMQ, inside Okta's rate limits.
+///
+/// Others put small JSON messages into a queue; okta-worker does what they ask for in an Okta org, and answers each.
+///
+/// New here? `okta-worker demo` needs no broker and no account. Then write a configuration with one connection, see
+/// what `okta-worker check` says of it, try `okta-worker call`, and leave `okta-worker run` running.
+///
+/// Where `NO_COLOR` is set, and wherever no terminal reads it, nothing is coloured.
+#[derive(Debug, Parser)]
+#[command(version, max_term_width = 100)]
+pub struct Cli {
+    /// The configuration: a TOML file, or a directory whose `*.toml` are read by name. Without it the built-in
+    /// defaults hold, which have no connection.
+    #[arg(long, global = true, value_name = "FILE", env = "OKTA_WORKER_CONFIG")]
+    config: Option<PathBuf>,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Consumes invocations until SIGTERM or SIGINT, then finishes what it has begun.
+    ///
+    /// This is the worker itself. It needs RabbitMQ (`broker.url`) and at least one connection, declares its queues,
+    /// and takes up a changed configuration while it runs. Told to stop, it ends within 25 seconds; told twice, at
+    /// once. What it could not finish is delivered again to another worker.
+    Run,
+    /// Onboards and offboards sixty people in a simulated org: no broker, no account, half a minute.
+    ///
+    /// The worker is the real one; only the queue and Okta are inside the process. Nothing is configured or kept.
+    Demo,
+    /// Serves a simulated Okta org over HTTP.
+    ///
+    /// It has the rate limits, the errors and the habits of a real one, so that producers and settings can be tried
+    /// without an account. Point a connection's `base_url` at it: config/sandbox.toml does.
+    Sandbox(sandbox::Arguments),
+    /// Runs one invocation straight against Okta, without a broker, and prints the result message.
+    ///
+    /// For trying a subtool or a credential: `okta-worker call get_user --connection prod --args
+    /// '{"user_id":"jane@example.com"}'`. It really does it; `--dry-run` only plans.
+    ///
+    /// Exit code: 0 succeeded or planned, 1 failed, 2 refused before anything was asked of Okta.
+    Call(call::Arguments),
+    /// Checks configuration, broker and each connection's credential, and says what is wrong.
+    ///
+    /// It changes nothing. Exit code: 0 all is well, 1 something is wrong, 2 the configuration cannot be read.
+    Check(check::Arguments),
+    /// Prints the definitions of the 28 subtools.
+    ///
+    /// What each takes, costs and returns: for people, for models that are to call them, and for code generators.
+    Catalog(catalog::Arguments),
+    Submit(submit::Arguments),
+    Dead(dead::Arguments),
+    Mcp(mcp::Arguments),
+    /// Prints a script that completes commands and options in a shell.
+    ///
+    /// For bash: `okta-worker completions bash > ~/.local/share/bash-completion/completions/okta-worker`. For zsh and
+    /// fish, write it to where they look for completions.
+    Completions(completions::Arguments),
+    /// Prints a manual page.
+    ///
+    /// `okta-worker man | man -l -` shows it; each command has one: `okta-worker man dead replay`.
+    Man(man::Arguments),
+}
+
+/// Returns the command line in which an empty environment variable sets nothing.
+fn without_empty_variables(command: clap::Command) -> clap::Command {
+    let is_empty = |name: &std::ffi::OsStr| std::env::var_os(name).is_some_and(|value| value.is_empty());
+    command
+        .mut_args(|arg| match arg.get_env().is_some_and(is_empty) {
+            true => arg.env(Resettable::Reset),
+            false => arg,
+        })
+        .mut_subcommands(without_empty_variables)
+}
+
+/// Runs the command of this process and returns its exit code.
+pub async fn main() -> ExitCode {
+    panics::report();
+    let matches = without_empty_variables(Cli::command()).get_matches();
+    let Cli { config, command } = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+    // One TLS provider for the process; lapin and reqwest use the installed one.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    // A job's summary may be lost; its results are in their file.
+    let must_say_all = !matches!(command, Command::Submit(_));
+    let ended = match command {
+        Command::Run => run::run(config).await,
+        Command::Demo => demo::run().await,
+        Command::Sandbox(arguments) => sandbox::run(arguments).await,
+        Command::Call(arguments) => call::run(config, arguments).await,
+        Command::Check(arguments) => check::run(config, &arguments).await,
+        Command::Catalog(arguments) => catalog::run(&arguments),
+        Command::Submit(arguments) => submit::run(config, arguments).await,
+        Command::Completions(arguments) => completions::run(&arguments, Cli::command().name(NAME)),
+        Command::Man(arguments) => man::run(&arguments, Cli::command().name(NAME)),
+        Command::Dead(arguments) => dead::run(config, arguments).await,
+        Command::Mcp(arguments) => mcp::run(config, arguments).await,
+    };
+    match ended {
+        Ok(code) => ExitCode::from(if has_said_all() || !must_say_all { code } else { code.max(FAILED) }),
+        Err(NotBegun(why)) => {
+            log::flush();
+            output::last_words(format!("okta-worker: {why}\n"));
+            ExitCode::from(REFUSED)
+        }
+    }
+}
+
+/// Returns true if all output was printed, and reports it otherwise: the output of a command is its purpose.
+fn has_said_all() -> bool {
+    let unsaid = output::unsaid();
+    if let Some(why) = &unsaid {
+        complain!("okta-worker: failed to write to standard output: {why}");
+    }
+    unsaid.is_none()
+}

@@ -1,0 +1,9 @@
+//! The form in which a command prints: text for people, or JSON Lines for programs.
+
+/// How a command prints.
+#[derive(Debug, Clone, Copy, clap::Args)]
+pub(super) struct Form {
+    /// Prints JSON Lines for programs.
+    #[arg(long)]
+    pub(super) json: bool,
+}

@@ -1,0 +1,55 @@
+//! Suspects of a crash loop: a message that was redelivered often runs while no other suspect does.
+
+use std::time::Duration;
+
+use tokio::sync::SemaphorePermit;
+
+use crate::event::Event;
+
+use super::admission::Invocation;
+use super::context::MessageContext;
+use super::delay::{Carried, Delay, Delayed};
+use super::lanes::InLane;
+use super::outcome::Disposition;
+use super::state::Worker;
+use super::turn::leaves;
+
+/// Random delays before a message that must run alone, because it may cause a crash loop. Messages delayed together
+/// would come back together, and one that crashes the worker would cause a redelivery of the others each time.
+const QUARANTINE: [Duration; 2] = [Duration::from_secs(5), Duration::from_secs(15)];
+
+impl Worker {
+    /// Waits until no other suspect of a crash loop runs, if this message is one. It waits in a delay queue: every
+    /// message in hand when a worker dies counts one more redelivery.
+    pub(super) async fn alone<'a>(
+        &self,
+        invocation: &'a Invocation<'_>,
+        aside: &Delay<'_>,
+        in_lane: Option<&InLane>,
+    ) -> Result<Option<SemaphorePermit<'a>>, Disposition> {
+        let Invocation { connection, lane, message: MessageContext { history, id, .. }, .. } = invocation;
+        if !history.is_suspect() {
+            return Ok(None);
+        }
+        let room = &connection.quarantine[*lane as usize];
+        // A message from a delay queue was not in hand while others ran, so it need not wait again.
+        let alone = match room.try_acquire().ok().filter(|_| history.is_settled) {
+            Some(alone) => alone,
+            None => match aside.put(QUARANTINE[fastrand::usize(..2)], None, Carried::of(history)).await {
+                Delayed::Scheduled(time) => {
+                    leaves(invocation, in_lane, time);
+                    self.observer.note(&Event::HandedBack { connection: &connection.name, lane: *lane, id });
+                    return Err(Disposition::PutAside);
+                }
+                Delayed::Impossible => tokio::select! {
+                    alone = room.acquire() => alone.expect("the room is never closed"),
+                    () = aside.receipt.gone() => return Err(Disposition::Stale),
+                },
+                Delayed::Stale => return Err(Disposition::Stale),
+            },
+        };
+        let redeliveries = history.redeliveries;
+        self.observer.note(&Event::Suspected { connection: &connection.name, lane: *lane, id, redeliveries });
+        Ok(Some(alone))
+    }
+}

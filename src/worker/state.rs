@@ -1,0 +1,54 @@
+//! The state of a worker: its rules and ports, and what its messages share.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+
+use crate::event::Observer;
+
+use super::cancel::Cancelled;
+use super::dedup::Dedup;
+use super::lanes::Lanes;
+use super::parking::Parking;
+use super::ports::Outbox;
+use super::rules::Rules;
+
+/// A worker that takes messages, executes their invocations and answers them.
+pub struct Worker {
+    pub(super) rules: ArcSwap<Rules>,
+    pub(super) outbox: Arc<dyn Outbox>,
+    pub(super) observer: Arc<dyn Observer>,
+    /// Results of recent invocations, for deduplication.
+    pub(super) dedup: Dedup,
+    /// Cancelled invocations.
+    pub(super) cancelled: Cancelled,
+    /// True if the worker has reported that a policy on the broker drops messages.
+    pub(super) is_drop_told: AtomicBool,
+    /// The number of messages that each caller may still park.
+    pub(super) parking: Parking,
+    /// The state of each lane.
+    pub(super) lanes: Lanes,
+}
+
+impl Worker {
+    /// Creates a worker with these rules that answers through this outbox.
+    pub fn new(rules: Rules, outbox: Arc<dyn Outbox>, observer: Arc<dyn Observer>) -> Self {
+        let rules = ArcSwap::from_pointee(rules);
+        let (dedup, cancelled, lanes) = (Dedup::default(), Cancelled::default(), Lanes::default());
+        let (is_drop_told, parking) = (AtomicBool::new(false), Parking::default());
+        Self { rules, outbox, observer, dedup, cancelled, is_drop_told, parking, lanes }
+    }
+
+    /// Sets the number of messages that `okta.dead` holds, and for how long.
+    #[must_use]
+    pub fn parking_in(self, dead_max: u32, dead_ttl: Duration) -> Self {
+        Self { parking: Parking::in_queue(dead_max, dead_ttl), ..self }
+    }
+
+    /// Replaces the rules from now on. A message that was taken before is finished under the former rules.
+    pub fn replace_rules(&self, rules: Rules) {
+        self.rules.store(Arc::new(rules));
+    }
+}
