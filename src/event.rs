@@ -224,7 +224,8 @@ pub enum Event<'a> {
         /// The invocation's id.
         id: &'a str,
     },
-    /// A message that was redelivered so often that it may be in a crash loop runs alone in its lane.
+    /// A message that was redelivered so often that it may be in a crash loop runs while no other such message of its
+    /// lane does.
     Suspected {
         /// The connection.
         connection: &'a ConnectionName,

@@ -1,5 +1,7 @@
 //! Golden pages: the first requests of the 28 subtools, the tables of events and retries.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on says so by panicking")]
+
 #[path = "golden/events.rs"]
 mod events;
 #[path = "golden/retries.rs"]

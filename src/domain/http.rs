@@ -22,7 +22,7 @@ const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b
 /// The capacity that fits most filled paths: two ids of twenty characters and the words between them.
 const PATH_BYTES_USUAL: usize = 96;
 
-/// One request, without host and credential, which belong to the edge layer.
+/// One request, without host and credential, which belong to the adapter of Okta.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Request {
     /// The HTTP method.

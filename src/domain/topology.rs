@@ -1,7 +1,7 @@
 //! Exchanges, queues and bindings: names and arguments, as data.
 //!
 //! RabbitMQ cannot change a queue's arguments, so every queue is declared with its final ones from the
-//! first version on. The edge layer declares this topology; nothing else names a queue.
+//! first version on. The adapter of RabbitMQ declares this topology; nothing else names a queue.
 
 use std::time::Duration;
 
