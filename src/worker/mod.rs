@@ -1,6 +1,7 @@
 //! The worker: processes one message, from its queue to its answer.
 //!
-//! [`Worker::take`] does all of it: it parses the message, checks it, executes it against Okta, answers, acknowledges.
+//! [`Inbox::take`](ports::Inbox::take) does all of it: it parses the message, checks it, executes it against Okta,
+//! answers, acknowledges.
 //! Invariant (at-least-once): at every moment the invocation, a copy of it or its answer is in the broker, because
 //! copy and answer are confirmed before the delivery is acknowledged.
 
