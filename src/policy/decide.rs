@@ -54,6 +54,8 @@ pub struct Attempt {
     has_written: bool,
     /// True if Okta has accepted a write of this delivery.
     has_changed: bool,
+    /// Refusals of the whole connection in a row.
+    refused: u32,
     /// Concurrency 429s in a row.
     throttled: u32,
     /// Lookups of a just created object that Okta did not find.
@@ -79,6 +81,7 @@ impl Attempt {
             has_reached: false,
             has_written: false,
             has_changed: false,
+            refused: 0,
             throttled: 0,
             lags: 0,
             local: 0,
@@ -160,7 +163,8 @@ impl Attempt {
         self.doubt = if may_have_happened && !is_read { Doubt::Now } else { self.doubt_before };
         self.has_written |= may_have_happened && !is_read;
         match meaning {
-            Meaning::Said | Meaning::Refused(_) | Meaning::Limited(LimitKind::Window) => self.throttled = 0,
+            Meaning::Refused(_) => self.refused += 1,
+            Meaning::Said | Meaning::Limited(LimitKind::Window) => self.throttled = 0,
             Meaning::Limited(LimitKind::Concurrency) => self.throttled += 1,
             Meaning::Failed(FailureKind::Lag) => self.lags += 1,
             Meaning::Failed(FailureKind::Local) => self.local += 1,
@@ -184,6 +188,7 @@ impl Attempt {
     pub fn delivered(&mut self, is_read: bool, is_success: bool) {
         self.has_reached = true;
         self.local = 0;
+        self.refused = 0;
         self.good_answers_before = None;
         self.failed += std::mem::take(&mut self.suspected);
         self.has_written |= !is_read;
@@ -323,6 +328,11 @@ pub struct Failed {
 pub fn decide(attempt: &Attempt, meaning: Meaning, situation: &Situation, jitter: f64) -> Step {
     match meaning {
         Meaning::Said => Step::Deliver,
+        // A connection has one pause at a time: one that does not stop this invocation leaves it to fail by itself.
+        Meaning::Refused(reason) if attempt.refused > situation.retry.attempts_max => {
+            let (code, effect) = attempt.verdict(reason.code(), situation.idempotency);
+            Step::GiveUp(Failed { code, effect, is_final: false, retry_in: None })
+        }
         Meaning::Refused(reason) => Step::Pause(reason),
         // The budget has observed the 429, and admits no request before the window's end.
         Meaning::Limited(LimitKind::Window) => Step::RetryIn(Duration::ZERO),

@@ -152,8 +152,12 @@ impl Observer for Health {
             Event::Paused { connection, reason } => {
                 self.lock().paused.insert(connection.clone(), reason);
             }
-            Event::Resumed { connection, .. } => {
-                self.lock().paused.remove(connection);
+            // A wider pause may have taken the place of the one that is over.
+            Event::Resumed { connection, reason } => {
+                let mut state = self.lock();
+                if state.paused.get(connection) == Some(&reason) {
+                    state.paused.remove(connection);
+                }
             }
             _ => {}
         }

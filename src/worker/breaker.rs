@@ -24,6 +24,15 @@ pub(super) struct Pause {
 }
 
 impl Pause {
+    /// Returns true if the pause stops every invocation and the other one does not.
+    fn is_wider_than(&self, other: Self) -> bool {
+        let stops_all = |reason| match reason {
+            PauseReason::Unauthorized | PauseReason::Unreachable => true,
+            PauseReason::Forbidden | PauseReason::ReadOnly => false,
+        };
+        stops_all(self.reason) && !stops_all(other.reason)
+    }
+
     /// Returns true if the pause stops an invocation of a tool with this scope that only reads, or writes.
     pub fn stops(&self, scope: &str, is_read: bool) -> bool {
         match self.reason {
@@ -67,9 +76,9 @@ impl Breaker {
         *self.pause.borrow()
     }
 
-    /// Begins a pause; returns false if there is one already.
+    /// Begins a pause, in place of a narrower one; returns false if there is another one already.
     pub(super) fn begin(&self, pause: Pause) -> bool {
-        self.change(|there| there.is_none().then_some(Some(pause)))
+        self.change(|there| there.is_none_or(|there| pause.is_wider_than(there)).then_some(Some(pause)))
     }
 
     /// Replaces a pause, or ends it; returns false if it is no longer the current one.

@@ -237,6 +237,41 @@ async fn a_scope_that_is_taken_away_pauses_and_one_that_never_worked_does_not() 
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_second_lost_scope_fails_by_itself_and_a_lost_credential_takes_the_place_of_a_lost_scope() {
+    let mut world = Setup::default().open();
+    let lost = |scope: &str| always(Trouble::InsufficientScope(scope.to_owned()));
+    let group = |name: &str| json!({ "subtool": "create_group", "arguments": { "name": name } });
+    let suspend = || json!({ "subtool": "suspend_user", "arguments": { "user_id": SAM } });
+    world.send("prod.bulk", group("One"));
+    world.send("prod", suspend());
+    world.rest().await;
+    assert_eq!(world.answers(2).len(), 2);
+    world.fault(lost("okta.groups.manage").on("POST", "/api/v1/groups"));
+    world.fault(lost("okta.groups.manage").on("DELETE", "/api/v1/groups/{groupId}/users/{userId}"));
+    world.send("prod.bulk", group("Two"));
+    world.run_for(Duration::from_secs(5)).await;
+    assert!(world.tape().contains("paused: forbidden"));
+    // The pause is about groups, and does not stop what is done to users.
+    world.fault(lost("okta.users.manage").on("POST", "/api/v1/users/{userId}/lifecycle/suspend"));
+    world.send("prod", suspend());
+    world.run_for(Duration::from_secs(5)).await;
+    let answer = world.answer();
+    assert!(brief(&answer).starts_with("m4 failed forbidden"), "{answer}");
+    assert!(answer["okta_calls"].as_u64().unwrap() < 20, "{answer}");
+    world.tape();
+    world.fault(always(Trouble::Code { status: 401, code: "E0000011".to_owned() }));
+    world.send("prod", read());
+    world.run_for(Duration::from_secs(5)).await;
+    assert_eq!(world.answers(1), ["m5 failed unauthorized none"]);
+    assert!(world.tape().contains("paused: unauthorized"));
+    world.org().clear_faults();
+    world.rest().await;
+    assert_eq!(world.answers(1), ["m3 succeeded applied"]);
+    world.tape();
+    world.close();
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_cannot_go_back_to_its_queue_is_answered_before_the_broker_takes_it_back() {
     let mut world = Setup::default().open();
     world.fault(always(Trouble::Code { status: 401, code: "E0000011".to_owned() }));

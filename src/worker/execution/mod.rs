@@ -222,8 +222,7 @@ impl<'a> Execution<'a> {
             self.rest(request.pause).await?;
         }
         loop {
-            let sent_at = self.rules.clock.now();
-            let (answer, meaning) = self.send(&request).await?;
+            let (sent_at, answer, meaning) = self.send(&request).await?;
             let is_smaller = meaning.may_be_its_size() && request.is_read() && request.shrink_page();
             let situation = self.situation(&request, &answer, is_smaller);
             let step = decide(&self.attempt, meaning, &situation, fastrand::f64());

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use jiff::Timestamp;
 use tokio::time::Instant;
 
 use crate::budget::permit::{Ask, NotNow, Permit};
@@ -18,11 +19,11 @@ use crate::worker::progress::WaitingFor;
 use super::{Execution, Verdict};
 
 impl Execution<'_> {
-    /// Waits for the budget, sends the request once, and returns the answer with its meaning.
+    /// Waits for the budget, sends the request once, and returns the time of sending and the answer with its meaning.
     pub(super) async fn send(
         &mut self,
         request: &Request,
-    ) -> Result<(Result<Response, NoAnswer>, Meaning), Verdict> {
+    ) -> Result<(Timestamp, Result<Response, NoAnswer>, Meaning), Verdict> {
         if !self.owed.is_zero() {
             let owed = std::mem::take(&mut self.owed);
             self.rest(owed).await?;
@@ -36,6 +37,7 @@ impl Execution<'_> {
         let (invocation, sent) = (self.invocation, Instant::now());
         self.cost.okta_calls += 1;
         self.attempt.sent(request.is_read());
+        let sent_at = self.rules.clock.now();
         reached(Point::Admitted, Some(&invocation.message.id)).await;
         let answer = invocation.connection.okta.send(request).await;
         reached(Point::Answered, Some(&invocation.message.id)).await;
@@ -61,7 +63,7 @@ impl Execution<'_> {
             took: sent.elapsed(),
             rate,
         });
-        Ok((answer, meaning))
+        Ok((sent_at, answer, meaning))
     }
 
     /// Waits until the connection is not paused and the budget admits the request.

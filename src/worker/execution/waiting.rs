@@ -116,7 +116,7 @@ impl Execution<'_> {
         let mut stopping = self.rules.stopping.clone();
         tokio::select! {
             () = self.context.receipt.gone() => Err(Verdict::Stale),
-            _ = timeout(most, is_over) => Ok(Held::TooLong),
+            over = timeout(most, is_over) => Ok(if over.is_ok() { Held::No } else { Held::TooLong }),
             () = becomes(&mut stopping, true) => Ok(Held::Stopping),
         }
     }
