@@ -22,7 +22,7 @@ const NAME: &str = "okta-worker";
 /// New here? `okta-worker demo` needs no broker and no account. Then write a configuration with one connection, see
 /// what `okta-worker check` says of it, try `okta-worker call`, and leave `okta-worker run` running.
 ///
-/// Where `NO_COLOR` is set, and wherever no terminal reads it, nothing is coloured.
+/// Output is coloured on a terminal alone, and never if `NO_COLOR` is set.
 #[derive(Debug, Parser)]
 #[command(version, max_term_width = 100)]
 pub struct Cli {
@@ -64,7 +64,7 @@ enum Command {
     Check(check::Arguments),
     /// Prints the definitions of the 28 subtools.
     ///
-    /// What each takes, costs and returns: for people, for models that are to call them, and for code generators.
+    /// Arguments, cost and result of each: for people, for models that are to call them, and for code generators.
     Catalog(catalog::Arguments),
     Submit(submit::Arguments),
     Dead(dead::Arguments),

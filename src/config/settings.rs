@@ -94,7 +94,7 @@ fn read(source: Option<&Path>, variables: Variables, tokens: SecretLookup) -> Re
     let settings = layers::merged(source, &variables, &findings);
     let config = assemble(settings, &variables, tokens, &findings);
     let warnings = findings.conclude()?;
-    let config = config.expect("a setting that could not be read is a problem, and there is none");
+    let config = config.expect("every setting was read, or `conclude` would have failed");
     Ok(Loaded { config, warnings })
 }
 

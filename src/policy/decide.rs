@@ -163,7 +163,10 @@ impl Attempt {
         self.doubt = if may_have_happened && !is_read { Doubt::Now } else { self.doubt_before };
         self.has_written |= may_have_happened && !is_read;
         match meaning {
-            Meaning::Refused(_) => self.refused += 1,
+            Meaning::Refused(_) => {
+                self.throttled = 0;
+                self.refused += 1;
+            }
             Meaning::Said | Meaning::Limited(LimitKind::Window) => self.throttled = 0,
             Meaning::Limited(LimitKind::Concurrency) => self.throttled += 1,
             Meaning::Failed(FailureKind::Lag) => self.lags += 1,

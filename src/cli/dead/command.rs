@@ -40,7 +40,7 @@ enum DeadCommand {
     /// With `--json`, each line is the object that `list` has, and `properties`, `headers`, `address_fault`,
     /// `body_fault` and `body` with it; `--raw` has `body_text` or `body_base64` instead of `body`.
     Show(show::Arguments),
-    /// Sends parked messages back to work: they are tried again, in the name of whoever asked.
+    /// Publishes parked messages again: a worker executes them, in the name of their original caller.
     ///
     /// Each goes to the lane it was for, with its id and where its answer goes, and counts as delivered before: a
     /// write that may have begun is looked for first. Its caller gets an answer, perhaps for the second time. A

@@ -1,6 +1,6 @@
 //! The form in which a command prints: text for people, or JSON Lines for programs.
 
-/// How a command prints.
+/// The output format of a command.
 #[derive(Debug, Clone, Copy, clap::Args)]
 pub(super) struct Form {
     /// Prints JSON Lines for programs.

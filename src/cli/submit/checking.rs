@@ -11,7 +11,7 @@ use crate::worker::check_body;
 use super::rows::{FilePlace, Next, Row, RowProblem, RowReader, Rows, Unreadable, shown};
 use repeats::Repeats;
 
-/// The most problems shown; nobody who fixes the file would read more.
+/// The most problems shown: enough to correct a file and check it again.
 const PROBLEMS_MAX: usize = 25;
 
 /// A file whose rows are all valid.

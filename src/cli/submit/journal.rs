@@ -167,8 +167,8 @@ impl Journal {
     fn read(job: &SubmitJob) -> Result<(LineFile, Option<JournalContent>), JobError> {
         let mut found: Option<JournalContent> = None;
         let file = LineFile::open(KIND, &job.journal(), |line| {
-            let entry: JournalEntry =
-                serde_json::from_slice(line).map_err(|_| "it is none of ours".to_owned())?;
+            let entry: JournalEntry = serde_json::from_slice(line)
+                .map_err(|_| "it is not a line that this program writes".to_owned())?;
             match (entry, &mut found) {
                 (JournalEntry::Job(begun), None) => {
                     let attempts = Attempts::new(begun.id()?);

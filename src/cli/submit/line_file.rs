@@ -244,7 +244,7 @@ fn read(
             Line::Torn => {
                 let common = line.len().min(kind.begins.len());
                 if line[..common] != kind.begins[..common] {
-                    return Err(at("it is none of ours".to_owned()));
+                    return Err(at("it is not a line that this program writes".to_owned()));
                 }
                 return Ok(whole_bytes);
             }
@@ -356,7 +356,7 @@ mod tests {
         }
         std::fs::write(&path, "dear diary").unwrap();
         let error = LineFile::open(KIND, &path, |_| Ok(())).unwrap_err().to_string();
-        assert!(error.ends_with("line 1: it is none of ours"), "{error}");
+        assert!(error.ends_with("line 1: it is not a line that this program writes"), "{error}");
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "dear diary");
     }
 

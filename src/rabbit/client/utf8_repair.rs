@@ -23,7 +23,7 @@ use lapin::{Connection, ConnectionProperties};
 
 use super::stream::stream;
 
-/// What stands where a property had a byte that is not UTF-8: ASCII's own sign for that.
+/// The replacement for each byte of a property that is not UTF-8: ASCII's SUBSTITUTE.
 pub const SUBSTITUTE: char = '\u{1a}';
 
 /// The replacement of an invalid byte.

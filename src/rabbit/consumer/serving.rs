@@ -1,6 +1,6 @@
 //! The service of one connection: this worker is counted there, and consumes both lanes.
 //!
-//! When told to halt, it ends in order: consumers first, then messages in hand, presence last.
+//! It ends in order when it is told to halt: consumers first, then messages in hand, presence last.
 //! Invariant: every count of the workers includes this one as long as it may send.
 
 use std::sync::Arc;
