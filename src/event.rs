@@ -10,7 +10,8 @@ pub use crate::policy::classify::{FailureKind, LimitKind};
 pub use crate::policy::pause::PauseReason;
 
 /// The reason that a message was parked in `okta.dead`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, strum::IntoStaticStr, strum::EnumCount)]
+#[strum(serialize_all = "snake_case")]
 pub enum ParkReason {
     /// The message cannot be parsed and names no `reply_to`.
     Unreadable,
@@ -24,16 +25,12 @@ pub enum ParkReason {
 
 impl ParkReason {
     /// Every reason.
-    pub const ALL: [Self; 4] = [Self::Unreadable, Self::CrashLoop, Self::Internal, Self::Dropped];
+    pub const ALL: [Self; <Self as strum::EnumCount>::COUNT] =
+        [Self::Unreadable, Self::CrashLoop, Self::Internal, Self::Dropped];
 
     /// Returns the reason as written in the header `okta-reason` and in labels.
     pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Unreadable => "unreadable",
-            Self::CrashLoop => "crash_loop",
-            Self::Internal => "internal",
-            Self::Dropped => "dropped",
-        }
+        self.into()
     }
 }
 
@@ -171,7 +168,7 @@ pub enum Event<'a> {
         wait: Duration,
     },
     /// A message was delayed because of its bucket: a copy of it waits in a delay queue and comes back.
-    PutAside {
+    Delayed {
         /// The connection.
         connection: &'a ConnectionName,
         /// The lane that the message leaves and comes back to.
@@ -182,7 +179,7 @@ pub enum Event<'a> {
         wait: Duration,
     },
     /// A message was delayed because an earlier one of its subject is delayed, or because enough of them wait.
-    Behind {
+    DelayedForOrder {
         /// The connection.
         connection: &'a ConnectionName,
         /// The lane that the message leaves and comes back to.

@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::sync::{Notify, Semaphore};
 use tokio::time::Instant;
 
-use super::pure::bucket_map::LINES_MAX;
+use super::pure::bucket_map::GATES_MAX;
 use super::pure::ledger::{Backlog, Ledger};
 use super::pure::observation::RateAnswer;
 use super::pure::signal::Signal;
@@ -47,7 +47,7 @@ pub(super) struct BucketGate {
 struct BucketState {
     ledger: Ledger,
     /// Requests in flight, by route.
-    on_the_way: [u32; LINES_MAX],
+    on_the_way: [u32; GATES_MAX],
     workers: u32,
     ceiling: Ceiling,
     /// The limit that the ceiling enforces: the announced one, or a share of the default among this many workers.
@@ -96,7 +96,7 @@ impl BucketGate {
             share,
             state: Mutex::new(BucketState {
                 ledger: Ledger::new(share, worker),
-                on_the_way: [0; LINES_MAX],
+                on_the_way: [0; GATES_MAX],
                 workers: 1,
                 ceiling: Ceiling::unannounced(share, 1),
                 enforced: Enforced::Unannounced { workers: 1 },
@@ -211,9 +211,9 @@ impl BucketGate {
 
     /// Wakes the requests at both bucket gates, which look up the gate of their route.
     fn wake(&self, to: &Self) {
-        for line in [self, to] {
-            line.exhausted.notify_waiters();
-            line.changed.notify_waiters();
+        for gate in [self, to] {
+            gate.exhausted.notify_waiters();
+            gate.changed.notify_waiters();
         }
     }
 
@@ -277,7 +277,7 @@ impl BucketGate {
 
     /// Returns the delay for one more message; `None` if its turn comes soon, or no limit is
     /// known yet.
-    pub fn aside(&self, lane: Lane) -> Option<Duration> {
+    pub fn delay(&self, lane: Lane) -> Option<Duration> {
         let now = Instant::now();
         let mut state = self.state();
         let pace = state.even_pace(self.share)?;
@@ -293,8 +293,8 @@ impl BucketGate {
 }
 
 /// Returns true if a route has another bucket gate than this one by now.
-pub(super) fn has_moved(place: &AtomicUsize, line: &BucketGate) -> bool {
-    place.load(Ordering::Acquire) != line.number
+pub(super) fn has_moved(place: &AtomicUsize, gate: &BucketGate) -> bool {
+    place.load(Ordering::Acquire) != gate.number
 }
 
 impl BucketState {

@@ -9,7 +9,7 @@ use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use http::Method;
 
-use super::pure::bucket_map::{BUCKETS, BucketMap, LINES_MAX, MapChange, MapChangeKind, ROUTES_MAX, Route};
+use super::pure::bucket_map::{BUCKETS, BucketMap, GATES_MAX, MapChange, MapChangeKind, ROUTES_MAX, Route};
 use super::pure::observation::RateAnswer;
 use super::pure::window::{Observation, Observed, QuotaShare};
 use crate::domain::bucket::Bucket;
@@ -22,10 +22,10 @@ pub(super) struct BucketGates {
     worker: u32,
     workers: AtomicU32,
     /// The gates of the buckets, and those of routes that were split off, once they are.
-    lines: [OnceLock<BucketGate>; LINES_MAX],
+    gates: [OnceLock<BucketGate>; GATES_MAX],
     routes: [OnceLock<Route>; ROUTES_MAX],
     /// The bucket gate of each route.
-    places: [AtomicUsize; LINES_MAX],
+    places: [AtomicUsize; GATES_MAX],
     keys: Mutex<BucketMap>,
 }
 
@@ -42,19 +42,19 @@ pub(super) struct SettledAnswer {
 impl BucketGates {
     /// Creates the bucket gates of the table.
     pub fn new(share: QuotaShare, worker: u32) -> Self {
-        let lines = Self {
+        let gates = Self {
             share,
             worker,
             workers: AtomicU32::new(1),
-            lines: [const { OnceLock::new() }; LINES_MAX],
+            gates: [const { OnceLock::new() }; GATES_MAX],
             routes: [const { OnceLock::new() }; ROUTES_MAX],
             places: std::array::from_fn(AtomicUsize::new),
             keys: Mutex::new(BucketMap::new(share.length)),
         };
         for bucket in Bucket::ALL {
-            lines.open(bucket as usize);
+            gates.open(bucket as usize);
         }
-        lines
+        gates
     }
 
     fn keys(&self) -> MutexGuard<'_, BucketMap> {
@@ -78,7 +78,7 @@ impl BucketGates {
         let mut keys = self.keys();
         let number = keys.number(route);
         if let Some(slot) = number.checked_sub(BUCKETS).and_then(|at| self.routes.get(at)) {
-            self.places[number].store(keys.line(number), Ordering::Release);
+            self.places[number].store(keys.gate(number), Ordering::Release);
             slot.get_or_init(|| route.clone());
         }
         number
@@ -90,30 +90,30 @@ impl BucketGates {
     }
 
     fn open(&self, number: usize) -> &BucketGate {
-        self.lines[number].get_or_init(|| {
+        self.gates[number].get_or_init(|| {
             let route = number.checked_sub(BUCKETS).and_then(|at| self.routes[at].get());
             let (bucket, name) = match route {
-                Some(route) => (route.bucket(), route.line_name()),
+                Some(route) => (route.bucket(), route.gate_name()),
                 None => (Bucket::ALL[number], Bucket::ALL[number].to_string()),
             };
-            let line = BucketGate::new(number, bucket, name, self.share, self.worker);
-            line.count(self.workers.load(Ordering::Relaxed));
-            line
+            let gate = BucketGate::new(number, bucket, name, self.share, self.worker);
+            gate.count(self.workers.load(Ordering::Relaxed));
+            gate
         })
     }
 
     /// Returns the bucket gates that count some route.
     pub fn in_use(&self) -> impl Iterator<Item = &BucketGate> {
         let is_used =
-            |line: &&BucketGate| self.places.iter().any(|at| at.load(Ordering::Acquire) == line.number);
-        self.lines.iter().filter_map(OnceLock::get).filter(is_used)
+            |gate: &&BucketGate| self.places.iter().any(|at| at.load(Ordering::Acquire) == gate.number);
+        self.gates.iter().filter_map(OnceLock::get).filter(is_used)
     }
 
     /// Sets the number of workers that the broker counted.
     pub fn count(&self, workers: u32) {
         self.workers.store(workers, Ordering::Relaxed);
-        for line in self.lines.iter().filter_map(OnceLock::get) {
-            line.count(workers);
+        for gate in self.gates.iter().filter_map(OnceLock::get) {
+            gate.count(workers);
         }
     }
 
@@ -126,9 +126,9 @@ impl BucketGates {
     pub fn settle(&self, route: usize, heard: Observed) -> SettledAnswer {
         let gone = self.learn(route, heard);
         loop {
-            let line = self.of(route);
-            if let Some(lowered) = line.settle(route, &self.places[route], heard) {
-                return SettledAnswer { bucket: line.bucket, lowered, gone };
+            let gate = self.of(route);
+            if let Some(lowered) = gate.settle(route, &self.places[route], heard) {
+                return SettledAnswer { bucket: gate.bucket, lowered, gone };
             }
         }
     }

@@ -93,12 +93,12 @@ impl CallerCeiling {
     ///
     /// # Errors
     /// If that is too late, or too many requests wait.
-    pub async fn admit(&self, ask: &Ask<'_>, line_max: usize) -> Result<(), NotNow> {
+    pub async fn admit(&self, ask: &Ask<'_>, waiting_max: usize) -> Result<(), NotNow> {
         let waiting = &self.waiting[ask.lane as usize];
         let _leaving = Leaving(&self.left);
         let _standing = WaitingGuard::new(waiting);
         let ahead = waiting.load(Ordering::Relaxed) - 1;
-        if ahead >= line_max && ask.when_busy == WhenBusy::Delay {
+        if ahead >= waiting_max && ask.when_busy == WhenBusy::Delay {
             let ahead = u32::try_from(ahead).unwrap_or(u32::MAX);
             return Err(NotNow::Delay(self.ceiling().each().saturating_mul(ahead)));
         }

@@ -14,7 +14,7 @@ pub(super) struct ConnectionQueue {
     /// The bulk requests that wait at any bucket gate.
     pub bulk_waiting: AtomicUsize,
     /// The most requests that wait at one bucket gate before further messages are delayed.
-    pub line_max: usize,
+    pub waiting_max: usize,
 }
 
 impl ConnectionQueue {
@@ -24,7 +24,7 @@ impl ConnectionQueue {
         Self {
             own: max_per_minute.map(|most| Mutex::new(PerMinute::new(most))),
             bulk_waiting: AtomicUsize::new(0),
-            line_max: (prefetch / 2).max(1),
+            waiting_max: (prefetch / 2).max(1),
         }
     }
 
@@ -34,8 +34,8 @@ impl ConnectionQueue {
     }
 
     /// Returns the first moment at which bucket and ceiling have room, as far as is known.
-    pub fn not_before(&self, line: &BucketGate) -> Instant {
+    pub fn not_before(&self, gate: &BucketGate) -> Instant {
         let own = self.own();
-        own.and_then(|own| own.full_until()).map_or(line.not_before(), |full| full.max(line.not_before()))
+        own.and_then(|own| own.full_until()).map_or(gate.not_before(), |full| full.max(gate.not_before()))
     }
 }

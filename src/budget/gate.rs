@@ -79,8 +79,8 @@ impl GateSettings {
 
 /// The rate-limit gate of one connection.
 pub struct Gate {
-    terms: GateSettings,
-    lines: BucketGates,
+    settings: GateSettings,
+    gates: BucketGates,
     slots: Mutex<Slots>,
     /// A notification that a slot is free again.
     freed: Notify,
@@ -121,13 +121,13 @@ enum HeadBlocked {
 
 impl Gate {
     /// Creates the gate of a connection with these settings, without any knowledge of replicas.
-    pub fn new(terms: GateSettings, observer: Arc<dyn Observer>) -> Arc<Self> {
+    pub fn new(settings: GateSettings, observer: Arc<dyn Observer>) -> Arc<Self> {
         let worker = fastrand::u32(..);
         Arc::new(Self {
-            lines: BucketGates::new(terms.share, worker),
-            slots: Mutex::new(Slots::new(terms.concurrent_max)),
+            gates: BucketGates::new(settings.share, worker),
+            slots: Mutex::new(Slots::new(settings.concurrent_max)),
             freed: Notify::new(),
-            queue: ConnectionQueue::new(terms.prefetch, terms.max_per_minute),
+            queue: ConnectionQueue::new(settings.prefetch, settings.max_per_minute),
             emitting: Default::default(),
             backlog: Mutex::new(Counted {
                 census: Census { workers: 1, queued: 0 },
@@ -138,7 +138,7 @@ impl Gate {
             }),
             admitted: AtomicU64::new(0),
             news: Notify::new(),
-            terms,
+            settings,
             observer,
         })
     }
@@ -154,21 +154,21 @@ impl Gate {
 
     /// Waits for the caller's ceiling, for a non-idempotent slot if necessary, at the bucket gate, and for a slot.
     async fn acquire(&self, ask: &Ask<'_>) -> Result<Ticket, NotNow> {
-        let route = self.lines.route(ask.method, ask.route);
-        if let Some(caller) = ask.caller.and_then(|name| self.terms.callers.of(name)) {
+        let route = self.gates.route(ask.method, ask.route);
+        if let Some(caller) = ask.caller.and_then(|name| self.settings.callers.of(name)) {
             // A request that will be refused must not count against its caller's ceiling.
-            let line = self.lines.of(route);
-            self.check_length(line, ask)?;
-            fail_if_too_late(Some(self.queue.not_before(line)), ask.not_after)?;
-            caller.admit(ask, self.queue.line_max).await?;
+            let gate = self.gates.of(route);
+            self.check_length(gate, ask)?;
+            fail_if_too_late(Some(self.queue.not_before(gate)), ask.not_after)?;
+            caller.admit(ask, self.queue.waiting_max).await?;
         }
         let emitting = match ask.emits {
             true => {
-                Some(self.emitting[ask.lane as usize].enter(ask, self.lines.of(route), &self.queue).await?)
+                Some(self.emitting[ask.lane as usize].enter(ask, self.gates.of(route), &self.queue).await?)
             }
             false => None,
         };
-        while !self.stand(route, ask).await? {} // an answer may have moved the route meanwhile
+        while !self.pass(route, ask).await? {} // an answer may have moved the route meanwhile
         if let Some(room) = emitting {
             room.forget(); // until it is settled
         }
@@ -180,15 +180,15 @@ impl Gate {
         if ask.not_after.is_some_and(|not_after| ask.leave_at.is_none_or(|leave_at| not_after <= leave_at)) {
             return NotNow::Passed;
         }
-        let line = self.lines.of(self.lines.route(ask.method, ask.route));
-        NotNow::Delay(line.aside(ask.lane).unwrap_or_default())
+        let gate = self.gates.of(self.gates.route(ask.method, ask.route));
+        NotNow::Delay(gate.delay(ask.lane).unwrap_or_default())
     }
 
     /// Refuses a request, so that its message is delayed, if enough requests wait at the bucket gate.
-    fn check_length(&self, line: &BucketGate, ask: &Ask<'_>) -> Result<(), NotNow> {
+    fn check_length(&self, gate: &BucketGate, ask: &Ask<'_>) -> Result<(), NotNow> {
         if ask.when_busy == WhenBusy::Delay
-            && line.waiting(ask.lane).load(Ordering::Relaxed) >= self.queue.line_max
-            && let Some(wait) = line.aside(ask.lane)
+            && gate.waiting(ask.lane).load(Ordering::Relaxed) >= self.queue.waiting_max
+            && let Some(wait) = gate.delay(ask.lane)
         {
             return Err(NotNow::Delay(wait));
         }
@@ -196,29 +196,29 @@ impl Gate {
     }
 
     /// Waits at the route's current bucket gate; returns false if the route moves to another one before its turn.
-    async fn stand(&self, route: usize, ask: &Ask<'_>) -> Result<bool, NotNow> {
-        let line = self.lines.of(route);
-        if !line.is_waited_for() && self.ask(line, route, ask.lane).is_ok() {
+    async fn pass(&self, route: usize, ask: &Ask<'_>) -> Result<bool, NotNow> {
+        let gate = self.gates.of(route);
+        if !gate.is_waited_for() && self.ask(gate, route, ask.lane).is_ok() {
             return Ok(true);
         }
-        self.check_length(line, ask)?;
-        self.wait(line, route, ask).await
+        self.check_length(gate, ask)?;
+        self.wait(gate, route, ask).await
     }
 
     /// Waits for the turn in the lane and then for the budget, unless that is too late; returns false if the route
     /// has another bucket gate by now.
-    async fn wait(&self, line: &BucketGate, route: usize, ask: &Ask<'_>) -> Result<bool, NotNow> {
-        let _leaving = Leaving(&line.changed);
-        let _standing = WaitingGuard::new(line.waiting(ask.lane));
+    async fn wait(&self, gate: &BucketGate, route: usize, ask: &Ask<'_>) -> Result<bool, NotNow> {
+        let _leaving = Leaving(&gate.changed);
+        let _standing = WaitingGuard::new(gate.waiting(ask.lane));
         let _counted = (ask.lane == Lane::Bulk).then(|| WaitingGuard::new(&self.queue.bulk_waiting));
-        let turn = line.turn(ask.lane).acquire();
+        let turn = gate.turn(ask.lane).acquire();
         tokio::pin!(turn);
         let _turn = loop {
-            let exhausted = line.exhausted.notified();
-            if has_moved(self.lines.place(route), line) {
+            let exhausted = gate.exhausted.notified();
+            if has_moved(self.gates.place(route), gate) {
                 return Ok(false);
             }
-            fail_if_too_late(Some(self.queue.not_before(line)), ask.not_after)?;
+            fail_if_too_late(Some(self.queue.not_before(gate)), ask.not_after)?;
             tokio::select! {
                 biased;
                 turn = &mut turn => break turn.expect("the line is never closed"),
@@ -226,13 +226,13 @@ impl Gate {
             }
         };
         loop {
-            let (changed, freed) = (line.changed.notified(), self.freed.notified());
-            let held = match self.head_asks(line, route, ask.lane) {
+            let (changed, freed) = (gate.changed.notified(), self.freed.notified());
+            let held = match self.head_asks(gate, route, ask.lane) {
                 Ok(()) => return Ok(true),
                 Err(HeadBlocked::Moved) => return Ok(false),
                 Err(held) => held,
             };
-            fail_if_too_late(Some(self.queue.not_before(line)), ask.not_after)?;
+            fail_if_too_late(Some(self.queue.not_before(gate)), ask.not_after)?;
             let (until, is_slot) = match held {
                 HeadBlocked::Slots(until) => (until, true),
                 HeadBlocked::Bucket(until) => (until, false),
@@ -252,28 +252,28 @@ impl Gate {
     }
 
     /// Asks for the head of a lane; bulk requests yield to waiting interactive ones.
-    fn head_asks(&self, line: &BucketGate, route: usize, lane: Lane) -> Result<(), HeadBlocked> {
-        if lane == Lane::Bulk && line.waiting(Lane::Interactive).load(Ordering::Relaxed) > 0 {
-            let moved = has_moved(self.lines.place(route), line);
+    fn head_asks(&self, gate: &BucketGate, route: usize, lane: Lane) -> Result<(), HeadBlocked> {
+        if lane == Lane::Bulk && gate.waiting(Lane::Interactive).load(Ordering::Relaxed) > 0 {
+            let moved = has_moved(self.gates.place(route), gate);
             return Err(if moved { HeadBlocked::Moved } else { HeadBlocked::Yields });
         }
-        self.ask(line, route, lane)
+        self.ask(gate, route, lane)
     }
 
     /// Asks for a slot, the ledger and the ceilings once.
-    fn ask(&self, line: &BucketGate, route: usize, lane: Lane) -> Result<(), HeadBlocked> {
+    fn ask(&self, gate: &BucketGate, route: usize, lane: Lane) -> Result<(), HeadBlocked> {
         let now = Instant::now();
         let mut slots = self.slots();
         slots.check(now.into_std(), lane).map_err(HeadBlocked::Slots)?;
-        let backlog = self.backlog(line, &slots, now);
+        let backlog = self.backlog(gate, &slots, now);
         let mut own = self.queue.own();
         let was_full = own.as_ref().and_then(|own| own.full_until());
-        let place = (route, self.lines.place(route));
-        let asked = line.ask(place, lane, backlog, own.as_deref_mut());
+        let place = (route, self.gates.place(route));
+        let asked = gate.ask(place, lane, backlog, own.as_deref_mut());
         let is_full = own.as_ref().and_then(|own| own.full_until());
         drop(own);
         if is_full > was_full {
-            line.exhausted.notify_waiters();
+            gate.exhausted.notify_waiters();
         }
         let Some((asked, turn)) = asked else { return Err(HeadBlocked::Moved) };
         if asked.is_ok() {
@@ -283,15 +283,15 @@ impl Gate {
         match turn {
             Admission::Unchanged => {}
             Admission::Exhausted(until) => {
-                line.exhausted.notify_waiters();
+                gate.exhausted.notify_waiters();
                 let wait = until.saturating_duration_since(now);
                 self.note(&Event::BucketExhausted {
-                    connection: &self.terms.connection,
-                    bucket: line.bucket,
+                    connection: &self.settings.connection,
+                    bucket: gate.bucket,
                     wait,
                 });
             }
-            Admission::Recovered => self.note_recovered(line.bucket),
+            Admission::Recovered => self.note_recovered(gate.bucket),
         }
         if asked.is_ok() {
             self.news.notify_one();
@@ -306,13 +306,13 @@ impl Gate {
     ///
     /// With few messages in hand the queue is empty. With many in hand only the broker's count shows the
     /// queue, if it was taken since then and has not been used up.
-    fn backlog(&self, line: &BucketGate, slots: &Slots, now: Instant) -> Backlog {
+    fn backlog(&self, gate: &BucketGate, slots: &Slots, now: Instant) -> Backlog {
         let mut counted = self.backlog.lock().unwrap_or_else(PoisonError::into_inner);
         let workers = u64::from(counted.census.workers);
-        let standing = line.waiting(Lane::Bulk).load(Ordering::Relaxed) as u64 + 1;
-        let here = standing + line.expected_back();
+        let waiting = gate.waiting(Lane::Bulk).load(Ordering::Relaxed) as u64 + 1;
+        let here = waiting + gate.expected_back();
         let in_hand = self.queue.bulk_waiting.load(Ordering::Relaxed) + slots.busy(Lane::Bulk) as usize;
-        let queued = if in_hand < self.queue.line_max {
+        let queued = if in_hand < self.queue.waiting_max {
             counted.full_since = None;
             0
         } else {
@@ -329,7 +329,7 @@ impl Gate {
     }
 
     fn note_recovered(&self, bucket: Bucket) {
-        self.note(&Event::BucketRecovered { connection: &self.terms.connection, bucket });
+        self.note(&Event::BucketRecovered { connection: &self.settings.connection, bucket });
     }
 
     fn note(&self, event: &Event<'_>) {
@@ -356,7 +356,7 @@ impl Budget for Arc<Gate> {
     }
 
     fn delayed_max(&self) -> usize {
-        self.terms.prefetch.saturating_mul(DELAYED_PER_PREFETCH)
+        self.settings.prefetch.saturating_mul(DELAYED_PER_PREFETCH)
     }
 
     fn concluded(&self, lane: Lane, requests: u32) {
@@ -371,7 +371,7 @@ impl Budget for Arc<Gate> {
 
 impl Account for Gate {
     fn settle(&self, ticket: Ticket, heard: Observed) {
-        let SettledAnswer { bucket, lowered, gone } = self.lines.settle(ticket.route, heard);
+        let SettledAnswer { bucket, lowered, gone } = self.gates.settle(ticket.route, heard);
         {
             let mut slots = self.slots();
             slots.release(ticket.lane);
@@ -388,7 +388,7 @@ impl Account for Gate {
             self.note_recovered(gone);
         }
         if let Some(lowered) = lowered {
-            let connection = &self.terms.connection;
+            let connection = &self.settings.connection;
             let (from, to) = (lowered.from, lowered.to);
             self.note(&Event::LimitLowered { connection, bucket, from, to });
         }
@@ -405,12 +405,12 @@ impl Gossip for Gate {
     }
 
     fn tell(&self) -> Vec<Signal> {
-        self.lines.in_use().filter_map(BucketGate::tell).collect()
+        self.gates.in_use().filter_map(BucketGate::tell).collect()
     }
 
     fn hear(&self, signal: &Signal) {
-        if let Some(line) = self.lines.in_use().find(|line| line.name() == signal.ledger) {
-            line.hear(signal);
+        if let Some(gate) = self.gates.in_use().find(|gate| gate.name() == signal.ledger) {
+            gate.hear(signal);
         }
     }
 
@@ -424,8 +424,8 @@ impl Gossip for Gate {
         }
         let workers = census.workers;
         self.slots().count(workers);
-        self.terms.callers.count(workers);
-        self.lines.count(workers);
+        self.settings.callers.count(workers);
+        self.gates.count(workers);
         if let Some(mut own) = self.queue.own() {
             own.count(workers);
         }

@@ -39,19 +39,19 @@ impl NonIdempotentSlots {
     pub async fn enter(
         &self,
         ask: &Ask<'_>,
-        line: &BucketGate,
+        gate: &BucketGate,
         queue: &ConnectionQueue,
     ) -> Result<SemaphorePermit<'_>, NotNow> {
         let _standing = WaitingGuard::new(&self.waiting);
-        if ask.when_busy == WhenBusy::Delay && self.waiting.load(Ordering::Relaxed) > queue.line_max {
+        if ask.when_busy == WhenBusy::Delay && self.waiting.load(Ordering::Relaxed) > queue.waiting_max {
             return Err(NotNow::Delay(COME_AGAIN));
         }
         let _counted = (ask.lane == Lane::Bulk).then(|| WaitingGuard::new(&queue.bulk_waiting));
         let room = self.room.acquire();
         tokio::pin!(room);
         loop {
-            let exhausted = line.exhausted.notified();
-            fail_if_too_late(Some(queue.not_before(line)), ask.not_after)?;
+            let exhausted = gate.exhausted.notified();
+            fail_if_too_late(Some(queue.not_before(gate)), ask.not_after)?;
             tokio::select! {
                 biased;
                 room = &mut room => return Ok(room.expect("the room is never closed")),

@@ -3,18 +3,15 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use arc_swap::ArcSwap;
-use async_trait::async_trait;
-use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 use crate::budget::gate::{CallerCeilings, Gate, GateSettings};
 use crate::budget::gossip::Gossip;
 use crate::budget::pure::window::QuotaShare;
 use crate::config::{Config, ConnectionSection};
-use crate::domain::http::{NoAnswer, Request, Response};
 use crate::domain::ids::ConnectionName;
 use crate::event::Observer;
-use crate::okta::{AnswerRoom, OktaClient};
+use crate::okta::{AnswerRoom, OktaClient, SwitchableClient};
 use crate::policy::authorization::{CallerPermissions, Callers};
 use crate::policy::reply_to::ReplyPolicy;
 use crate::rabbit::Gossips;
@@ -55,16 +52,6 @@ pub(super) fn ceilings(callers: &Callers) -> impl Iterator<Item = (String, u32)>
     callers.0.iter().filter_map(most)
 }
 
-/// The client of an org, whose credential can be replaced between two requests, also for messages in hand.
-struct SwitchableClient(ArcSwap<Arc<dyn Okta>>);
-
-#[async_trait]
-impl Okta for SwitchableClient {
-    async fn send(&self, request: &Request) -> Result<Response, NoAnswer> {
-        self.0.load_full().send(request).await
-    }
-}
-
 /// One org behind its gate, with the settings it was made from.
 #[derive(Clone)]
 pub(super) struct ServedOrg {
@@ -96,7 +83,7 @@ pub(super) fn orgs(config: &Config, ground: &Shared, before: &Orgs) -> Result<Or
 impl ServedOrg {
     /// Creates an org with this client.
     pub fn new(settings: &ConnectionSection, okta: Arc<dyn Okta>, gate: Arc<Gate>) -> Self {
-        let way = Arc::new(SwitchableClient(ArcSwap::from_pointee(Arc::clone(&okta))));
+        let way = Arc::new(SwitchableClient::new(Arc::clone(&okta)));
         Self::with(settings, gate, (way, okta), Arc::default())
     }
 
@@ -122,7 +109,7 @@ impl ServedOrg {
         // Messages in hand stay with the org that they began with.
         let way = match settings.endpoint.base_url == self.settings.endpoint.base_url {
             true => Arc::clone(&self.way),
-            false => Arc::new(SwitchableClient(ArcSwap::from_pointee(Arc::clone(&okta)))),
+            false => Arc::new(SwitchableClient::new(Arc::clone(&okta))),
         };
         let gate = match settings.has_budget_of(&self.settings) {
             true => Arc::clone(&self.gate),
@@ -137,7 +124,7 @@ impl ServedOrg {
 
     /// Puts the settings into effect. Resumes a paused connection, because new settings may have fixed the cause.
     pub fn take_effect(&self, before: Option<&Self>) {
-        self.way.0.store(Arc::new(Arc::clone(&self.okta)));
+        self.way.switch_to(Arc::clone(&self.okta));
         if before.is_some_and(|before| !Arc::ptr_eq(&before.connection, &self.connection)) {
             self.connection.breaker.resume();
         }
@@ -175,7 +162,7 @@ pub(super) fn rules(
     config: &Config,
     orgs: &Orgs,
     own_user: Option<String>,
-    stopping: watch::Receiver<bool>,
+    stopping: CancellationToken,
 ) -> Rules {
     let connections = orgs.iter().map(|(name, org)| (name.clone(), Arc::clone(&org.connection)));
     Rules {
@@ -192,7 +179,7 @@ pub(super) fn rules(
 }
 
 /// Builds the rules for invocations by the user of the command: the caller need not be configured.
-pub(super) fn own_rules(config: &Config, orgs: &Orgs, stopping: watch::Receiver<bool>) -> Rules {
+pub(super) fn own_rules(config: &Config, orgs: &Orgs, stopping: CancellationToken) -> Rules {
     Rules {
         callers: Callers::default(),
         reply_to: ReplyPolicy::default(),

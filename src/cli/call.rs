@@ -5,20 +5,16 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use serde_json::value::RawValue;
-use tokio::sync::watch;
 
 use crate::domain::ids::ConnectionName;
 use crate::domain::json;
 use crate::domain::message::Properties;
 use crate::domain::result::ErrorCode;
-use crate::embedded::broker::Broker;
 use crate::event::{Observer, Observers};
-use crate::worker::Worker;
-use crate::worker::ports::Inbox;
 
-use super::assembly::{self, Orgs, Shared};
-use super::configuration::{load, unknown_connection};
+use super::configuration::load;
 use super::exit::{DONE, FAILED, NotBegun, REFUSED};
+use super::in_process::InProcessWorker;
 
 /// The queue for the answer.
 const REPLIES: &str = "stdout";
@@ -71,23 +67,13 @@ pub(super) async fn run(source: Option<PathBuf>, arguments: Arguments) -> Result
     let name = ConnectionName::parse(&arguments.connection).map_err(NotBegun)?;
 
     let observer: Arc<dyn Observer> = Arc::new(Observers(Vec::new()));
-    let (_stop, stopping) = watch::channel(false);
-    let mut orgs = assembly::orgs(&config, &Shared::new(&config, &observer), &Orgs::new())?;
-    orgs.retain(|known, _| *known == name);
-    if orgs.is_empty() {
-        return Err(unknown_connection(&config, name.as_str()));
-    }
-    let broker = Broker::new([&name]);
-    broker.declare(REPLIES);
-    let rules = assembly::own_rules(&config, &orgs, stopping);
-    let worker: Arc<dyn Inbox> = Arc::new(Worker::new(rules, Arc::<Broker>::clone(&broker), observer));
-    let _consuming = broker.consume(&worker, 1);
+    let worker = InProcessWorker::of_connection(&config, &name, REPLIES, observer)?;
 
     let options = CallOptions { dry_run: arguments.dry_run };
     let body = json::to_vec(&CallBody { subtool: &arguments.subtool, arguments: raw, options });
     let properties = Properties { reply_to: Some(REPLIES.to_owned()), ..Properties::default() };
-    broker.publish(name.as_str(), properties, body);
-    let answer = broker.take(REPLIES).await.body;
+    worker.broker.publish(name.as_str(), properties, body);
+    let answer = worker.broker.take(REPLIES).await.body;
     tell!("{}", String::from_utf8_lossy(&answer));
     Ok(exit_code(&answer))
 }

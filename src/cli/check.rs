@@ -297,7 +297,7 @@ async fn ask(client: &OktaClient, request: &Request) -> Result<Response, String>
             let what = OktaError::read(&response).summary.unwrap_or_default();
             Err(format!("no answer of Okta's, but {}: {what}", response.status))
         }
-        Meaning::Said | Meaning::Refused(_) | Meaning::Limited(_) | Meaning::Failed(_) => Ok(response),
+        Meaning::Answered | Meaning::Refused(_) | Meaning::Limited(_) | Meaning::Failed(_) => Ok(response),
     }
 }
 

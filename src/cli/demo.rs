@@ -10,26 +10,23 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use serde_json::{Value, json};
-use tokio::sync::watch;
 
 use crate::budget::gate::CallerCeilings;
 use crate::budget::pure::constants::CONCURRENT_MAX;
 use crate::config;
 use crate::domain::ids::{ConnectionName, Lane};
 use crate::domain::secret::Secret;
-use crate::embedded::broker::Broker;
 use crate::embedded::okta::SimulatedOkta;
 use crate::event::Observer;
 use crate::okta::{AnswerRoom, Credential, Endpoint, ROOM_BYTES_MIN, TokenType};
 use crate::policy::authorization::AllowList;
 use crate::sandbox::{Org, OrgSettings};
-use crate::worker::Worker;
 use crate::worker::clock::Clock;
-use crate::worker::ports::Inbox;
 
 use super::assembly::{self, Orgs, Shared};
 use super::exit::{DONE, FAILED, NotBegun};
-use crate::cli::demo::client::DemoClient;
+use super::in_process::InProcessWorker;
+use crate::cli::demo::client::{DemoClient, REPLIES};
 use screen::Screen;
 
 /// The rate-limit window of the simulated org, in place of Okta's 60 s.
@@ -69,7 +66,6 @@ pub(super) async fn run() -> Result<u8, NotBegun> {
         concurrent_max: CONCURRENT_MAX,
     };
     let config = config::load(None, []).map_err(|problems| NotBegun(problems.to_string()))?.config;
-    let (_stop, stopping) = watch::channel(false);
     let name = connection.name.clone();
     let ground = Shared {
         prefetch: PREFETCH,
@@ -78,12 +74,10 @@ pub(super) async fn run() -> Result<u8, NotBegun> {
         observer: Arc::clone(&observer),
     };
     let org = assembly::ServedOrg::new(&connection, Arc::new(okta), assembly::gate(&connection, &ground));
-    let rules = assembly::own_rules(&config, &Orgs::from([(name.clone(), org)]), stopping);
-    let broker = Broker::new([&name]);
-    let worker: Arc<dyn Inbox> = Arc::new(Worker::new(rules, Arc::<Broker>::clone(&broker), observer));
-    let _consuming = broker.consume(&worker, PREFETCH);
+    let orgs = Orgs::from([(name.clone(), org)]);
+    let worker = InProcessWorker::start(&config, &orgs, (PREFETCH, REPLIES), observer);
 
-    let client = DemoClient::open(broker, name);
+    let client = DemoClient::open(Arc::clone(&worker.broker), name);
     screen.welcome();
     match story(&client, &screen).await {
         Ok(()) => {

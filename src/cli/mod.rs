@@ -13,11 +13,13 @@ mod configuration;
 mod dead;
 mod demo;
 mod exit;
+mod in_process;
 mod mcp;
 mod man;
 mod reload;
 mod run;
 mod sandbox;
+mod signals;
 mod submit;
 
 pub use command::{Cli, main};

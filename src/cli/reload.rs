@@ -11,6 +11,7 @@ use std::time::Duration;
 use tokio::signal::unix::Signal;
 use tokio::sync::watch;
 use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
 
 use crate::config::{Config, ConfigChange, ConfigProblems, Loaded};
 use crate::rabbit::Gossips;
@@ -36,8 +37,8 @@ pub(super) struct Reloadable {
     pub ground: Shared,
     /// The worker's own broker user.
     pub own_user: String,
-    /// Turns true when the worker is to stop.
-    pub stopping: watch::Receiver<bool>,
+    /// Cancelled when the worker is to stop.
+    pub stopping: CancellationToken,
     /// The metrics.
     pub metrics: Arc<Metrics>,
 }

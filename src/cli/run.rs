@@ -4,8 +4,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use tokio::net::TcpListener;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
 use crate::domain::ids::Lane;
@@ -23,6 +23,7 @@ use super::assembly::{self, Orgs, Shared};
 use super::configuration::{read, refused};
 use super::exit::{DONE, FAILED, NotBegun};
 use super::reload::{Reloadable, Reloading};
+use super::signals::{StopRequests, hangup};
 
 pub(super) async fn run(source: Option<PathBuf>) -> Result<u8, NotBegun> {
     let loaded = read(source.as_deref()).map_err(refused)?;
@@ -47,7 +48,7 @@ pub(super) async fn run(source: Option<PathBuf>) -> Result<u8, NotBegun> {
     tokio::spawn(Arc::clone(&health).keep_beating());
     tokio::spawn(health::serve(listener, Arc::clone(&metrics), Arc::clone(&health), std::future::pending()));
 
-    let (stop, stopping) = watch::channel(false);
+    let stopping = CancellationToken::new();
     let publisher = Arc::new(Publisher::new(stopping.clone()));
     let own_user = own_user(config.broker.url.expose()).map_err(|ended| NotBegun(ended.to_string()))?;
     let ground = Shared::new(config, &observer);
@@ -61,13 +62,10 @@ pub(super) async fn run(source: Option<PathBuf>) -> Result<u8, NotBegun> {
         .map_err(|ended| NotBegun(ended.to_string()))?;
 
     tracing::info!(version = env!("CARGO_PKG_VERSION"), "starting");
-    let failed = |error| NotBegun(format!("failed to listen for signals: {error}"));
-    let [terminate, interrupt, hangup] =
-        [SignalKind::terminate(), SignalKind::interrupt(), SignalKind::hangup()].map(signal);
-    tokio::spawn(drain_when_told(terminate.map_err(failed)?, interrupt.map_err(failed)?, stop, health));
-    let stopping_too = stopping.clone();
-    let running = Reloadable { worker, gossips, orgs, ground, own_user, stopping: stopping_too, metrics };
-    tokio::spawn(Reloading::new(source, loaded, running).keep(hangup.map_err(failed)?));
+    tokio::spawn(drain_when_told(StopRequests::listen()?, stopping.clone(), health));
+    let hangup = hangup()?;
+    let running = Reloadable { worker, gossips, orgs, ground, own_user, stopping: stopping.clone(), metrics };
+    tokio::spawn(Reloading::new(source, loaded, running).keep(hangup));
     let code = match supervisor.run(stopping).await {
         Ok(()) => {
             tracing::info!("stopped with nothing in flight");
@@ -98,25 +96,13 @@ pub(super) fn needed_files(config: &Config) -> u64 {
 }
 
 /// Begins the drain on the first SIGTERM or SIGINT, and ends the process on the second.
-async fn drain_when_told(
-    mut terminate: Signal,
-    mut interrupt: Signal,
-    stop: watch::Sender<bool>,
-    health: Arc<Health>,
-) {
-    loop {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
-        if stop.send_replace(true) {
-            tracing::warn!(
-                "told to stop again: leaving now, the broker will deliver again what was in flight"
-            );
-            log::flush();
-            std::process::exit(i32::from(FAILED));
-        }
-        tracing::info!("draining: finishing what has begun");
-        health.set_ready(false, "draining");
-    }
+async fn drain_when_told(mut requests: StopRequests, stopping: CancellationToken, health: Arc<Health>) {
+    requests.reach(1).await;
+    tracing::info!("draining: finishing what has begun");
+    health.set_ready(false, "draining");
+    stopping.cancel();
+    requests.reach(2).await;
+    tracing::warn!("told to stop again: leaving now, the broker will deliver again what was in flight");
+    log::flush();
+    std::process::exit(i32::from(FAILED));
 }

@@ -6,13 +6,13 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
 
 use crate::domain::bucket::Bucket;
 use crate::domain::secret::Secret;
 use crate::sandbox::{Client, Org, OrgSettings, PublicKey, serve};
 
 use super::exit::{DONE, FAILED, NotBegun};
+use super::signals::StopRequests;
 
 /// The name of all buckets in `--limit`.
 const EVERY_BUCKET: &str = "all";
@@ -72,6 +72,7 @@ fn limit(text: &str) -> Result<(Vec<Bucket>, u32), String> {
 }
 
 pub(super) async fn run(arguments: Arguments) -> Result<u8, NotBegun> {
+    let mut stop = StopRequests::listen()?;
     let listen = arguments.listen;
     let listener = TcpListener::bind(listen)
         .await
@@ -96,23 +97,11 @@ pub(super) async fn run(arguments: Arguments) -> Result<u8, NotBegun> {
     let org = Arc::new(Mutex::new(Org::new(settings)));
     tell!("sandbox: a simulated Okta org on http://{address}");
     let latency = Duration::from_millis(arguments.latency);
-    match serve(listener, org, latency, told_to_stop()).await {
+    match serve(listener, org, latency, async move { stop.next().await }).await {
         Ok(()) => Ok(DONE),
         Err(error) => {
             complain!("okta-worker: failed to serve: {error}");
             Ok(FAILED)
         }
-    }
-}
-
-async fn told_to_stop() {
-    let (Ok(mut terminate), Ok(mut interrupt)) =
-        (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
-    else {
-        return std::future::pending().await;
-    };
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
     }
 }

@@ -10,7 +10,10 @@ use jiff::Timestamp;
 /// The table is Okta's last published one ("Rate limits", before 2025-12-16), confirmed by shared reset
 /// times and falling `remaining` values in recordings. Method and route template decide, not the filled
 /// path: a login in the path must not create a bucket of its own.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, strum::IntoStaticStr, strum::EnumCount,
+)]
+#[strum(serialize_all = "snake_case")]
 pub enum Bucket {
     /// `/api/v1/users` and everything under `/api/v1/users/{id}/`.
     Users,
@@ -34,7 +37,7 @@ pub enum Bucket {
 
 impl Bucket {
     /// Every bucket, in the order of the tables.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; <Self as strum::EnumCount>::COUNT] = [
         Self::Users,
         Self::UserRead,
         Self::UserWrite,
@@ -65,17 +68,7 @@ impl Bucket {
 
     /// Returns the name of the bucket in labels, results and `sandbox --limit`.
     pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Users => "users",
-            Self::UserRead => "user_read",
-            Self::UserWrite => "user_write",
-            Self::Groups => "groups",
-            Self::Group => "group",
-            Self::Apps => "apps",
-            Self::App => "app",
-            Self::Logs => "logs",
-            Self::Other => "other",
-        }
+        self.into()
     }
 
     /// Returns the bucket with this name, if there is one.

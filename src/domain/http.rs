@@ -279,6 +279,16 @@ pub enum NoAnswer {
     Local(String),
 }
 
+impl NoAnswer {
+    /// Returns true if Okta surely has not received the request.
+    pub fn was_not_sent(&self) -> bool {
+        match self {
+            Self::NotSent(_) | Self::Local(_) => true,
+            Self::MaybeSent(_) | Self::TooLarge(_) => false,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

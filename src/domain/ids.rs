@@ -56,7 +56,10 @@ impl fmt::Display for ConnectionName {
 }
 
 /// The priority of an invocation: somebody waits for it (`interactive`) or nobody does (`bulk`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, strum::IntoStaticStr, strum::EnumCount,
+)]
+#[strum(serialize_all = "snake_case")]
 pub enum Lane {
     /// Somebody waits for the answer; served first.
     Interactive,
@@ -66,14 +69,11 @@ pub enum Lane {
 
 impl Lane {
     /// Both lanes, in order of priority.
-    pub const ALL: [Self; 2] = [Self::Interactive, Self::Bulk];
+    pub const ALL: [Self; <Self as strum::EnumCount>::COUNT] = [Self::Interactive, Self::Bulk];
 
     /// Returns the name of the lane in routing keys, queue names and labels.
     pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Interactive => "interactive",
-            Self::Bulk => "bulk",
-        }
+        self.into()
     }
 
     /// Returns the lane with this name, if there is one.

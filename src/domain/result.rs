@@ -10,8 +10,11 @@ use super::okta_error::OktaError;
 use super::secret::{ErrorTexts, Secrets};
 
 /// How an invocation ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema, strum::IntoStaticStr,
+)]
 #[serde(rename_all = "snake_case")]
+#[strum(serialize_all = "snake_case")]
 pub enum Status {
     /// Done; `result` holds the answer.
     Succeeded,
@@ -24,17 +27,16 @@ pub enum Status {
 impl Status {
     /// Returns the name of the status in results, routing keys and labels.
     pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Succeeded => "succeeded",
-            Self::Failed => "failed",
-            Self::Planned => "planned",
-        }
+        self.into()
     }
 }
 
 /// What an invocation changed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema, strum::IntoStaticStr,
+)]
 #[serde(rename_all = "snake_case")]
+#[strum(serialize_all = "snake_case")]
 pub enum Effect {
     /// Nothing: a read, a plan, or refused before anything changed.
     None,
@@ -49,12 +51,7 @@ pub enum Effect {
 impl Effect {
     /// Returns the name of the effect in results and labels.
     pub fn as_str(self) -> &'static str {
-        match self {
-            Self::None => "none",
-            Self::Applied => "applied",
-            Self::Unchanged => "unchanged",
-            Self::Unknown => "unknown",
-        }
+        self.into()
     }
 }
 

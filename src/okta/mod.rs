@@ -9,6 +9,7 @@
 //! grant      the meaning of Okta's answer to a token request
 //! assertion  the client assertion that authenticates an app
 //! key        the private key that signs it
+//! switch     a client that can be replaced between two requests
 //! room       the memory budget for answers, shared by all orgs
 //! ```
 
@@ -19,6 +20,7 @@ mod echoes;
 mod grant;
 mod key;
 mod room;
+mod switch;
 mod tokens;
 mod transport;
 mod wire;
@@ -28,5 +30,6 @@ pub use credential::{Credential, Endpoint, ServiceApp, TokenType};
 pub use grant::Granted;
 pub use key::SigningKey;
 pub use room::{AnswerRoom, ROOM_BYTES_MIN};
+pub use switch::SwitchableClient;
 pub use tokens::TOKEN_PATH;
 pub use transport::OktaTransport;

@@ -110,7 +110,7 @@ impl ServiceAppTokens {
             let Ok(response) = &answer else { return answer };
             let meaning = classify(request, Ok(response), ConnectionFacts::NOTHING);
             if meaning != Meaning::Refused(PauseReason::Unauthorized) {
-                if response.status != 401 && meaning == Meaning::Said {
+                if response.status != 401 && meaning == Meaning::Answered {
                     token.is_proven.store(true, Ordering::Relaxed);
                 }
                 return answer;

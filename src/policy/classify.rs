@@ -14,7 +14,7 @@ use super::pause::PauseReason;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Meaning {
     /// Okta's answer for the subtool: a success, or a refusal that will not change by itself.
-    Said,
+    Answered,
     /// A refusal of every request like this one on the connection.
     Refused(PauseReason),
     /// Not executed: a limit was reached. Always repeated, and no attempt is spent.
@@ -24,7 +24,8 @@ pub enum Meaning {
 }
 
 /// The limit that a 429 was about.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, strum::IntoStaticStr, strum::EnumCount)]
+#[strum(serialize_all = "snake_case")]
 pub enum LimitKind {
     /// The window of the bucket is spent.
     Window,
@@ -34,29 +35,27 @@ pub enum LimitKind {
 
 impl Meaning {
     /// Returns true if a smaller page may be answered.
-    pub fn may_be_its_size(self) -> bool {
+    pub fn may_be_page_size(self) -> bool {
         match self {
-            Self::Failed(kind) => kind.may_be_its_size(),
-            Self::Said | Self::Refused(_) | Self::Limited(_) => false,
+            Self::Failed(kind) => kind.may_be_page_size(),
+            Self::Answered | Self::Refused(_) | Self::Limited(_) => false,
         }
     }
 }
 
 impl LimitKind {
     /// Both kinds.
-    pub const ALL: [Self; 2] = [Self::Window, Self::Concurrency];
+    pub const ALL: [Self; <Self as strum::EnumCount>::COUNT] = [Self::Window, Self::Concurrency];
 
     /// Returns the kind as a metric label.
     pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Window => "window",
-            Self::Concurrency => "concurrency",
-        }
+        self.into()
     }
 }
 
 /// The kind of a failure that may pass.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, strum::IntoStaticStr, strum::EnumCount)]
+#[strum(serialize_all = "snake_case")]
 pub enum FailureKind {
     /// The request did not reach Okta.
     NotSent,
@@ -84,7 +83,7 @@ pub enum FailureKind {
 
 impl FailureKind {
     /// Every kind.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; <Self as strum::EnumCount>::COUNT] = [
         Self::NotSent,
         Self::NoAnswer,
         Self::ServerError,
@@ -100,19 +99,7 @@ impl FailureKind {
 
     /// Returns the kind as a metric label.
     pub fn as_str(self) -> &'static str {
-        match self {
-            Self::NotSent => "not_sent",
-            Self::NoAnswer => "no_answer",
-            Self::ServerError => "server_error",
-            Self::Gateway => "gateway",
-            Self::NotOkta => "not_okta",
-            Self::Unavailable => "unavailable",
-            Self::ReadOnly => "read_only",
-            Self::Busy => "busy",
-            Self::Lag => "lag",
-            Self::TooLarge => "too_large",
-            Self::Local => "local",
-        }
+        self.into()
     }
 
     /// Returns true if Okta may have executed the request. Okta refuses a write in read-only mode
@@ -131,7 +118,7 @@ impl FailureKind {
 
     /// Returns true if a smaller page may help: pages of 1,000 members of very large groups have been answered 500
     /// and 504 (Okta's release notes of 2026.05).
-    pub fn may_be_its_size(self) -> bool {
+    pub fn may_be_page_size(self) -> bool {
         match self {
             Self::ServerError | Self::Gateway | Self::TooLarge => true,
             Self::NotSent
@@ -146,7 +133,7 @@ impl FailureKind {
     }
 
     /// Returns true if the whole connection may fail, and not only this request: a probe decides.
-    pub fn may_be_everywhere(self) -> bool {
+    pub fn may_affect_connection(self) -> bool {
         match self {
             Self::Busy | Self::Lag | Self::TooLarge | Self::Local => false,
             Self::NotSent
@@ -189,7 +176,7 @@ pub fn classify(
     };
     if response.is_success() {
         return match request.expected.fits(response.status, &response.body) {
-            true => Meaning::Said,
+            true => Meaning::Answered,
             false => Meaning::Failed(FailureKind::NotOkta),
         };
     }
@@ -205,7 +192,7 @@ fn refused(response: &Response, known: ConnectionFacts<'_>) -> Meaning {
         503 if OktaError::read(response).is("E0000010") => Meaning::Failed(FailureKind::ReadOnly),
         503 => Meaning::Failed(FailureKind::Unavailable),
         // "Unsupported operation" about the built-in group: once 501, now 403 (release 2026.04.0).
-        501 if is_own => Meaning::Said,
+        501 if is_own => Meaning::Answered,
         // Read by status: the System Log's own 500 has the code of a 400 ("System Log", timeouts).
         500..=599 => Meaning::Failed(FailureKind::ServerError),
         409 | 423 if is_busy(&OktaError::read(response)) => Meaning::Failed(FailureKind::Busy),
@@ -217,7 +204,7 @@ fn refused(response: &Response, known: ConnectionFacts<'_>) -> Meaning {
             Meaning::Refused(PauseReason::Forbidden)
         }
         404 if is_own && is_lag(response, known) => Meaning::Failed(FailureKind::Lag),
-        400..=499 if is_own => Meaning::Said,
+        400..=499 if is_own => Meaning::Answered,
         // A redirect, or the page of a proxy, of a captive portal, of an org that is gone: it says nothing
         // about the requested user or group.
         _ => Meaning::Failed(FailureKind::NotOkta),
@@ -282,11 +269,11 @@ mod tests {
 
     #[test]
     fn status_code_and_headers_decide() {
-        use Meaning::{Failed, Limited, Refused, Said};
+        use Meaning::{Answered, Failed, Limited, Refused};
         let rows = [
-            (404, "E0000007", None, Said),
+            (404, "E0000007", None, Answered),
             (401, "E0000011", None, Refused(PauseReason::Unauthorized)),
-            (401, "E0000015", None, Said),
+            (401, "E0000015", None, Answered),
             (429, "E0000047", Some("600"), Limited(LimitKind::Window)),
             (429, "E0000047", Some("0"), Limited(LimitKind::Concurrency)),
             (429, "E0000047", None, Limited(LimitKind::Window)),
@@ -304,14 +291,14 @@ mod tests {
             (204, "", None, Failed(FailureKind::NotOkta)),
             (500, "E0000009", None, Failed(FailureKind::ServerError)),
             (500, "E0000053", None, Failed(FailureKind::ServerError)),
-            (501, "E0000060", None, Said),
+            (501, "E0000060", None, Answered),
             (501, "", None, Failed(FailureKind::ServerError)),
             (502, "", None, Failed(FailureKind::Gateway)),
             (503, "E0000010", None, Failed(FailureKind::ReadOnly)),
             (503, "", None, Failed(FailureKind::Unavailable)),
             (504, "", None, Failed(FailureKind::Gateway)),
             (409, "E0000112", None, Failed(FailureKind::Busy)),
-            (409, "E0000062", None, Said),
+            (409, "E0000062", None, Answered),
             (423, "E0000239", None, Failed(FailureKind::Busy)),
         ];
         let read = Request::get("/api/v1/groups", &[]);
@@ -323,7 +310,7 @@ mod tests {
             );
         }
         let good = Response::new(200, HeaderMap::new(), "[]");
-        assert_eq!(classify(&read, Ok(&good), ConnectionFacts::NOTHING), Said);
+        assert_eq!(classify(&read, Ok(&good), ConnectionFacts::NOTHING), Answered);
         let lost = NoAnswer::MaybeSent("timeout".into());
         assert_eq!(classify(&read, Err(&lost), ConnectionFacts::NOTHING), Failed(FailureKind::NoAnswer));
     }

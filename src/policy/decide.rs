@@ -1,4 +1,4 @@
-//! The next step after each answer: deliver it, retry, delay, reconcile, hand back, pause the connection, or give up.
+//! The next step after each answer: continue, retry, delay, reconcile, hand back, pause the connection, or give up.
 //!
 //! [`classify`](super::classify) gives the meaning, [`backoff`](super::backoff) the wait, and [`decide`] the next
 //! step. All three are pure: jitter is an argument, and so is every fact about the message and its connection.
@@ -21,7 +21,7 @@ use super::pause::PauseReason;
 /// 30 minutes (`consumer_timeout`).
 pub const HELD_MAX: Duration = Duration::from_secs(10 * 60);
 
-/// The delivery that may have had a write executed without the worker knowing its outcome.
+/// A write whose outcome is unknown, by the delivery that sent it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Doubt {
     /// None.
@@ -46,8 +46,8 @@ pub struct Attempt {
     /// True if the next request begins another attempt, also where it only looks at the outcome of an earlier one.
     begins_another: bool,
     doubt: Doubt,
-    /// The doubt before the request on its way.
-    doubt_before: Doubt,
+    /// The state before the request on its way.
+    before: BeforeRequest,
     /// True if Okta has answered, or may have executed, a request: the invocation is finished also past its deadline.
     has_reached: bool,
     /// True if this delivery has sent a write that Okta has answered or whose outcome is unknown.
@@ -66,6 +66,14 @@ pub struct Attempt {
     good_answers_before: Option<u64>,
 }
 
+/// The part of an [`Attempt`] that an unsent request leaves as it was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct BeforeRequest {
+    doubt: Doubt,
+    is_open: bool,
+    begins_another: bool,
+}
+
 impl Attempt {
     /// Creates the state of a delivery before its first request.
     pub fn new(earlier: u32, may_have_written: bool) -> Self {
@@ -77,7 +85,7 @@ impl Attempt {
             is_open: false,
             begins_another: false,
             doubt,
-            doubt_before: doubt,
+            before: BeforeRequest { doubt, is_open: false, begins_another: false },
             has_reached: false,
             has_written: false,
             has_changed: false,
@@ -115,7 +123,7 @@ impl Attempt {
     }
 
     /// Returns true if this delivery has only read, so that another one may begin anew.
-    pub fn has_changed_nothing(&self) -> bool {
+    pub fn has_written_nothing(&self) -> bool {
         self.doubt != Doubt::Now && !self.has_written
     }
 
@@ -145,9 +153,10 @@ impl Attempt {
                 Doubt::Before => self.earlier > 0,
                 Doubt::Now => true,
             };
+        let Self { doubt, is_open, begins_another, .. } = *self;
+        self.before = BeforeRequest { doubt, is_open, begins_another };
         let begins_another = std::mem::take(&mut self.begins_another);
         self.is_open |= begins_another || !looks_back;
-        self.doubt_before = self.doubt;
         if !is_read {
             self.doubt = Doubt::Now; // until the answer says otherwise
         }
@@ -157,20 +166,24 @@ impl Attempt {
     pub fn answered(&mut self, meaning: Meaning, is_read: bool, good_answers: u64) {
         let may_have_happened = match meaning {
             Meaning::Failed(kind) => kind.may_have_happened(),
-            Meaning::Said | Meaning::Refused(_) | Meaning::Limited(_) => false,
+            Meaning::Answered | Meaning::Refused(_) | Meaning::Limited(_) => false,
         };
         self.has_reached |= may_have_happened;
-        self.doubt = if may_have_happened && !is_read { Doubt::Now } else { self.doubt_before };
+        self.doubt = if may_have_happened && !is_read { Doubt::Now } else { self.before.doubt };
         self.has_written |= may_have_happened && !is_read;
         match meaning {
             Meaning::Refused(_) => {
                 self.throttled = 0;
                 self.refused += 1;
             }
-            Meaning::Said | Meaning::Limited(LimitKind::Window) => self.throttled = 0,
+            Meaning::Answered | Meaning::Limited(LimitKind::Window) => self.throttled = 0,
             Meaning::Limited(LimitKind::Concurrency) => self.throttled += 1,
             Meaning::Failed(FailureKind::Lag) => self.lags += 1,
-            Meaning::Failed(FailureKind::Local) => self.local += 1,
+            Meaning::Failed(FailureKind::Local) => {
+                self.local += 1;
+                self.is_open = self.before.is_open;
+                self.begins_another = self.before.begins_another;
+            }
             Meaning::Failed(FailureKind::ReadOnly) => {}
             Meaning::Failed(kind) => self.failed(kind, good_answers),
         }
@@ -179,7 +192,7 @@ impl Attempt {
     fn failed(&mut self, kind: FailureKind, good_answers: u64) {
         let counted = u32::from(std::mem::take(&mut self.is_open));
         self.begins_another = true;
-        if kind.may_be_everywhere() {
+        if kind.may_affect_connection() {
             self.suspected += counted;
             self.good_answers_before.get_or_insert(good_answers);
         } else {
@@ -222,7 +235,7 @@ impl Attempt {
     }
 
     /// Returns the code and effect of an invocation that ends with a failure of this code.
-    pub fn verdict(&self, code: ErrorCode, idempotency: Idempotency) -> (ErrorCode, Effect) {
+    pub fn code_and_effect(&self, code: ErrorCode, idempotency: Idempotency) -> (ErrorCode, Effect) {
         let must_not_repeat = self.doubt == Doubt::Now && !idempotency.is_safe();
         let code = match code {
             // Okta has executed, or may have executed, a write; only the reads that would prove it have failed.
@@ -234,7 +247,7 @@ impl Attempt {
     }
 
     /// Returns the same for a failure that the subtool itself has concluded: it has looked at every earlier write.
-    pub fn verdict_of_subtool(&self, code: ErrorCode) -> (ErrorCode, Effect) {
+    pub fn code_and_effect_of_subtool(&self, code: ErrorCode) -> (ErrorCode, Effect) {
         let code = match code {
             // The subtool could not read the outcome.
             ErrorCode::OktaUnavailable if self.has_changed || self.doubt == Doubt::Now => {
@@ -276,7 +289,7 @@ pub struct Situation {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Step {
     /// The subtool gets the answer.
-    Deliver,
+    Continue,
     /// The worker sends the same request again after this time, with the message in hand.
     RetryIn(Duration),
     /// A copy of the message comes back from a delay queue after this time.
@@ -330,10 +343,10 @@ pub struct Failed {
 /// Decides on the next step after an answer. `jitter` is between 0 and 1.
 pub fn decide(attempt: &Attempt, meaning: Meaning, situation: &Situation, jitter: f64) -> Step {
     match meaning {
-        Meaning::Said => Step::Deliver,
+        Meaning::Answered => Step::Continue,
         // A connection has one pause at a time: one that does not stop this invocation leaves it to fail by itself.
         Meaning::Refused(reason) if attempt.refused > situation.retry.attempts_max => {
-            let (code, effect) = attempt.verdict(reason.code(), situation.idempotency);
+            let (code, effect) = attempt.code_and_effect(reason.code(), situation.idempotency);
             Step::GiveUp(Failed { code, effect, is_final: false, retry_in: None })
         }
         Meaning::Refused(reason) => Step::Pause(reason),
@@ -350,7 +363,7 @@ fn after_failure(attempt: &Attempt, kind: FailureKind, situation: &Situation, ji
     let is_unclear = kind.may_have_happened() && !situation.is_read;
     match kind {
         FailureKind::ReadOnly => Step::Pause(PauseReason::ReadOnly),
-        FailureKind::Lag if attempt.lags > LAG.attempts_max => Step::Deliver,
+        FailureKind::Lag if attempt.lags > LAG.attempts_max => Step::Continue,
         FailureKind::Lag => Step::RetryIn(LAG.wait(attempt.lags, 1.0)),
         FailureKind::Local => after_local_failure(attempt, situation, jitter),
         _ if is_unclear && !situation.idempotency.is_safe() => {
@@ -380,7 +393,7 @@ fn after_attempt(attempt: &Attempt, kind: FailureKind, situation: &Situation, ji
         };
     }
     let wait = wait_after(attempt, kind, situation, jitter);
-    if wait > WAIT_IN_HAND_MAX && attempt.has_changed_nothing() {
+    if wait > WAIT_IN_HAND_MAX && attempt.has_written_nothing() {
         if situation.left.is_some_and(|left| wait > left) {
             return Step::GiveUp(Failed { retry_in: Some(wait), ..failed(attempt, situation) });
         }
@@ -397,7 +410,7 @@ fn after_local_failure(attempt: &Attempt, situation: &Situation, jitter: f64) ->
         return Step::RetryIn(LOCAL.wait(attempt.local, 0.5 + jitter / 2.0).min(WAIT_IN_HAND_MAX));
     }
     match situation.lane {
-        Lane::Bulk if situation.may_leave && attempt.has_changed_nothing() => Step::HandBack,
+        Lane::Bulk if situation.may_leave && attempt.has_written_nothing() => Step::HandBack,
         Lane::Bulk | Lane::Interactive => Step::GiveUp(failed(attempt, situation)),
     }
 }
@@ -415,7 +428,7 @@ fn exhausted(attempt: &Attempt, situation: &Situation) -> Exhausted {
 }
 
 fn failed(attempt: &Attempt, situation: &Situation) -> Failed {
-    let (code, effect) = attempt.verdict(ErrorCode::OktaUnavailable, situation.idempotency);
+    let (code, effect) = attempt.code_and_effect(ErrorCode::OktaUnavailable, situation.idempotency);
     Failed { code, effect, is_final: false, retry_in: None }
 }
 
@@ -438,21 +451,21 @@ pub fn decide_while_paused(
     idempotency: Idempotency,
     held: Held,
 ) -> WhilePaused {
-    let (code, effect) = attempt.verdict(reason.code(), idempotency);
+    let (code, effect) = attempt.code_and_effect(reason.code(), idempotency);
     let failed = WhilePaused::GiveUp(Failed { code, effect, is_final: false, retry_in: None });
     match (lane, held) {
         (Lane::Interactive, _) => failed,
         (Lane::Bulk, Held::Stopping) => WhilePaused::HandBack,
         (Lane::Bulk, Held::TooLong) if may_leave => WhilePaused::HandBack,
         (Lane::Bulk, Held::TooLong) => failed, // there is no copy, and RabbitMQ waits no longer
-        (Lane::Bulk, Held::No) if may_leave && attempt.has_changed_nothing() => WhilePaused::HandBack,
+        (Lane::Bulk, Held::No) if may_leave && attempt.has_written_nothing() => WhilePaused::HandBack,
         (Lane::Bulk, Held::No) => WhilePaused::HoldFor(HELD_MAX),
     }
 }
 
 /// Decides when the worker stops while the message waits: true hands it back, false finishes the invocation.
 pub fn leaves_when_draining(attempt: &Attempt) -> bool {
-    attempt.has_changed_nothing()
+    attempt.has_written_nothing()
 }
 
 /// Returns the wait after a failed attempt.

@@ -3,7 +3,8 @@
 use crate::domain::result::ErrorCode;
 
 /// A reason to pause a connection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, strum::IntoStaticStr, strum::EnumCount)]
+#[strum(serialize_all = "snake_case")]
 pub enum PauseReason {
     /// Okta refuses the credential.
     Unauthorized,
@@ -17,16 +18,12 @@ pub enum PauseReason {
 
 impl PauseReason {
     /// Every reason.
-    pub const ALL: [Self; 4] = [Self::Unauthorized, Self::Forbidden, Self::Unreachable, Self::ReadOnly];
+    pub const ALL: [Self; <Self as strum::EnumCount>::COUNT] =
+        [Self::Unauthorized, Self::Forbidden, Self::Unreachable, Self::ReadOnly];
 
     /// Returns the reason as a metric label.
     pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Unauthorized => "unauthorized",
-            Self::Forbidden => "forbidden",
-            Self::Unreachable => "unreachable",
-            Self::ReadOnly => "read_only",
-        }
+        self.into()
     }
 
     /// Returns the error code of an interactive invocation that the pause stops.

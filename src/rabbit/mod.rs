@@ -45,8 +45,3 @@ pub struct BrokerSettings {
     /// The most parked messages kept.
     pub dead_max: u32,
 }
-
-/// Waits until a signal turns true, or its sender is dropped.
-async fn turned(signal: &mut tokio::sync::watch::Receiver<bool>) {
-    let _ = signal.wait_for(|is_on| *is_on).await;
-}

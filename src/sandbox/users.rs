@@ -16,8 +16,9 @@ use super::profile::{Profile, SHOWN_EMPTY};
 use super::reply::{Href, Stamp, Url};
 
 /// The lifecycle status of a user.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, strum::IntoStaticStr, strum::EnumCount)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+#[strum(serialize_all = "SCREAMING_SNAKE_CASE")]
 pub enum UserStatus {
     /// Created and not activated.
     Staged,
@@ -39,7 +40,7 @@ pub enum UserStatus {
 
 impl UserStatus {
     /// Every status.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; <Self as strum::EnumCount>::COUNT] = [
         Self::Staged,
         Self::Provisioned,
         Self::Active,
@@ -52,16 +53,7 @@ impl UserStatus {
 
     /// Returns the status in Okta's spelling.
     pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Staged => "STAGED",
-            Self::Provisioned => "PROVISIONED",
-            Self::Active => "ACTIVE",
-            Self::Recovery => "RECOVERY",
-            Self::PasswordExpired => "PASSWORD_EXPIRED",
-            Self::LockedOut => "LOCKED_OUT",
-            Self::Suspended => "SUSPENDED",
-            Self::Deprovisioned => "DEPROVISIONED",
-        }
+        self.into()
     }
 }
 

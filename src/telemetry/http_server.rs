@@ -12,9 +12,9 @@ use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::watch;
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
 
 use super::descriptors;
 
@@ -45,8 +45,13 @@ pub(super) async fn serve(
     router: Router,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) {
-    let (stop, stopping) = watch::channel(false);
-    let mut open = OpenConnections { router, stopping, tasks: JoinSet::new(), by_age: VecDeque::new() };
+    let stopping = CancellationToken::new();
+    let mut open = OpenConnections {
+        router,
+        stopping: stopping.clone(),
+        tasks: JoinSet::new(),
+        by_age: VecDeque::new(),
+    };
     let mut has_failed = false;
     tokio::pin!(shutdown);
     loop {
@@ -73,7 +78,7 @@ pub(super) async fn serve(
         }
     }
     drop(listener);
-    stop.send_replace(true);
+    stopping.cancel();
     while open.tasks.join_next().await.is_some() {}
 }
 
@@ -85,7 +90,7 @@ fn is_of_one_connection(kind: ErrorKind) -> bool {
 /// The open connections.
 struct OpenConnections {
     router: Router,
-    stopping: watch::Receiver<bool>,
+    stopping: CancellationToken,
     tasks: JoinSet<()>,
     /// The tasks of the connections, oldest first.
     by_age: VecDeque<AbortHandle>,
@@ -105,7 +110,7 @@ impl OpenConnections {
 }
 
 /// Serves the requests of one connection, until it closes or reaches its maximum lifetime.
-async fn serve_one(stream: TcpStream, router: Router, mut stopping: watch::Receiver<bool>) {
+async fn serve_one(stream: TcpStream, router: Router, stopping: CancellationToken) {
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_MAX)
@@ -113,11 +118,10 @@ async fn serve_one(stream: TcpStream, router: Router, mut stopping: watch::Recei
         .max_headers(HEADERS_MAX)
         .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
     tokio::pin!(connection);
-    let stopped = async { drop(stopping.wait_for(|stopping| *stopping).await) };
     tokio::select! {
         _ = &mut connection => return,
         () = sleep(CONNECTION_MAX) => {}
-        () = stopped => {}
+        () = stopping.cancelled() => {}
     }
     connection.as_mut().graceful_shutdown();
     let _ = timeout(LAST_ANSWER_MAX, connection).await;

@@ -349,7 +349,7 @@ impl Log {
                 took_ms = millis(took),
                 "asked `{bucket}` on `{connection}`"
             ),
-            Event::PutAside { connection, lane, bucket, wait } => debug!(
+            Event::Delayed { connection, lane, bucket, wait } => debug!(
                 connection = connection.as_str(),
                 lane = lane.as_str(),
                 bucket = bucket.as_str(),
@@ -357,7 +357,7 @@ impl Log {
                 "put a message for `{bucket}` on `{connection}` aside for {} ms",
                 millis(wait)
             ),
-            Event::Behind { connection, lane, id, wait } => debug!(
+            Event::DelayedForOrder { connection, lane, id, wait } => debug!(
                 connection = connection.as_str(),
                 lane = lane.as_str(),
                 id = &*name(id),
@@ -739,8 +739,8 @@ mod tests {
             Event::RateLimited { connection, bucket, kind: LimitKind::Concurrency },
             Event::RateLimited { connection, bucket, kind: LimitKind::Window },
             Event::Retried { connection, reason, attempt: 2, wait: Duration::from_secs(1) },
-            Event::PutAside { connection, lane: Lane::Bulk, bucket, wait: Duration::from_secs(15) },
-            Event::Behind { connection, lane: Lane::Bulk, id: "7d0c", wait: Duration::from_secs(1) },
+            Event::Delayed { connection, lane: Lane::Bulk, bucket, wait: Duration::from_secs(15) },
+            Event::DelayedForOrder { connection, lane: Lane::Bulk, id: "7d0c", wait: Duration::from_secs(1) },
             Event::Backlog { connection, lane: Lane::Bulk, ready: 5, delayed: 2, oldest: None },
             Event::Answered(bare("7d0c")),
             Event::Undeliverable { id: "7d0c", connection: None },

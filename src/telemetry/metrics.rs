@@ -333,7 +333,7 @@ impl Metrics {
             Event::Retried { connection, reason, .. } => {
                 self.retries.with_label_values(&[connection.as_str(), reason.as_str()]).inc();
             }
-            Event::PutAside { connection, bucket, .. } => {
+            Event::Delayed { connection, bucket, .. } => {
                 self.put_aside.with_label_values(&[connection.as_str(), bucket.as_str()]).inc();
             }
             Event::Paused { connection, reason } => {
@@ -363,7 +363,7 @@ impl Metrics {
                 self.tell_oldest(labels, oldest, now);
             }
             Event::BucketExhausted { .. }
-            | Event::Behind { .. }
+            | Event::DelayedForOrder { .. }
             | Event::BucketRecovered { .. }
             | Event::LimitLowered { .. }
             | Event::HandedBack { .. }
@@ -510,8 +510,8 @@ mod tests {
             Event::RateLimited { connection, bucket, kind: LimitKind::Window },
             Event::BucketExhausted { connection, bucket, wait: Duration::from_secs(9) },
             Event::Retried { connection, reason: FailureKind::Busy, attempt: 1, wait: Duration::ZERO },
-            Event::PutAside { connection, lane, bucket, wait: Duration::from_secs(15) },
-            Event::Behind { connection, lane, id, wait: Duration::from_secs(1) },
+            Event::Delayed { connection, lane, bucket, wait: Duration::from_secs(15) },
+            Event::DelayedForOrder { connection, lane, id, wait: Duration::from_secs(1) },
             Event::Backlog { connection, lane, ready: 5, delayed: 2, oldest: None },
             Event::Answered(ending(some, Some("add_user_to_group"))),
             Event::Undeliverable { id, connection: some },

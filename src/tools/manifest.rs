@@ -4,7 +4,8 @@
 use super::cost::Cost;
 
 /// The kind of power that a subtool needs; allow-lists name kinds or subtools.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, strum::IntoStaticStr, strum::EnumCount)]
+#[strum(serialize_all = "snake_case")]
 pub enum ToolKind {
     /// Changes nothing.
     Read,
@@ -18,16 +19,12 @@ pub enum ToolKind {
 
 impl ToolKind {
     /// Every kind.
-    pub const ALL: [Self; 4] = [Self::Read, Self::Write, Self::Destructive, Self::Credentials];
+    pub const ALL: [Self; <Self as strum::EnumCount>::COUNT] =
+        [Self::Read, Self::Write, Self::Destructive, Self::Credentials];
 
     /// Returns the name of the kind in allow-lists.
     pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Read => "read",
-            Self::Write => "write",
-            Self::Destructive => "destructive",
-            Self::Credentials => "credentials",
-        }
+        self.into()
     }
 }
 

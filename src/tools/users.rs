@@ -65,8 +65,9 @@ impl Subtool for GetUser {
 }
 
 /// The order of a sorted list.
-#[derive(Debug, Clone, Copy, Deserialize, Serialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, Deserialize, Serialize, JsonSchema, strum::IntoStaticStr)]
 #[serde(rename_all = "lowercase")]
+#[strum(serialize_all = "snake_case")]
 pub enum SortOrder {
     /// Smallest first.
     Asc,
@@ -76,10 +77,7 @@ pub enum SortOrder {
 
 impl SortOrder {
     pub(super) fn as_str(self) -> &'static str {
-        match self {
-            Self::Asc => "asc",
-            Self::Desc => "desc",
-        }
+        self.into()
     }
 }
 

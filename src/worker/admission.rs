@@ -313,7 +313,7 @@ impl Parsed {
 
     /// Returns the connection to ask for Okta's time before the message is checked: the message would be too late by a
     /// default deadline, but the machine's clock may be wrong.
-    pub fn hangs_on_the_clock(&self, message: &MessageContext, rules: &Rules) -> Option<Arc<Connection>> {
+    pub fn depends_on_clock(&self, message: &MessageContext, rules: &Rules) -> Option<Arc<Connection>> {
         let connection = self.connection.as_ref()?;
         let envelope = self.envelope.as_ref().ok()?;
         let is_known = connection.ahead(&rules.clock).is_some();
@@ -529,7 +529,7 @@ mod tests {
             list_time_max: Duration::from_secs(600),
             retry: RetryRules::default(),
             clock: Clock::Machine,
-            stopping: tokio::sync::watch::channel(false).1,
+            stopping: Default::default(),
         };
         let source = Source::Work { connection: prod, lane: Lane::Interactive };
         let address = (source, "okta.invocations".to_owned(), "prod".to_owned());
@@ -554,7 +554,7 @@ mod tests {
         match worker.run(parsed, delivery).await {
             Disposition::Concluded(conclusion) => conclusion,
             Disposition::Deduplicated(_)
-            | Disposition::PutAside
+            | Disposition::Republished
             | Disposition::Dropped
             | Disposition::Stale => {
                 panic!("nobody stops the worker")

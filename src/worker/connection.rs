@@ -32,7 +32,7 @@ pub struct Connection {
     /// The difference between the machine's clock and Okta's.
     pub(super) okta_time: OktaTime,
     /// The permit of each lane to run one suspect of a crash loop.
-    pub(super) quarantine: [Semaphore; Lane::ALL.len()],
+    pub(super) crash_loop_slots: [Semaphore; Lane::ALL.len()],
 }
 
 impl Connection {
@@ -43,10 +43,10 @@ impl Connection {
         budget: Arc<dyn Budget>,
         subtools: AllowList,
     ) -> Self {
-        let quarantine = [Semaphore::new(1), Semaphore::new(1)];
+        let crash_loop_slots = [Semaphore::new(1), Semaphore::new(1)];
         let (breaker, recent_creations, okta_time) =
             (Arc::default(), RecentCreations::default(), OktaTime::default());
-        Self { name, okta, budget, subtools, breaker, recent_creations, okta_time, quarantine }
+        Self { name, okta, budget, subtools, breaker, recent_creations, okta_time, crash_loop_slots }
     }
 
     /// Returns the time by which Okta's clock is ahead of the machine's; `None` if that is not known.

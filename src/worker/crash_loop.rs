@@ -24,26 +24,26 @@ impl Worker {
     pub(super) async fn alone<'a>(
         &self,
         invocation: &'a Invocation<'_>,
-        aside: &Delay<'_>,
+        delay: &Delay<'_>,
         in_lane: Option<&InLane>,
     ) -> Result<Option<SemaphorePermit<'a>>, Disposition> {
         let Invocation { connection, lane, message: MessageContext { history, id, .. }, .. } = invocation;
         if !history.is_suspect() {
             return Ok(None);
         }
-        let room = &connection.quarantine[*lane as usize];
+        let room = &connection.crash_loop_slots[*lane as usize];
         // A message from a delay queue was not in hand while others ran, so it need not wait again.
         let alone = match room.try_acquire().ok().filter(|_| history.is_settled) {
             Some(alone) => alone,
-            None => match aside.put(QUARANTINE[fastrand::usize(..2)], None, Carried::of(history)).await {
+            None => match delay.put(QUARANTINE[fastrand::usize(..2)], None, Carried::of(history)).await {
                 Delayed::Scheduled(time) => {
                     leaves(invocation, in_lane, time);
                     self.observer.note(&Event::HandedBack { connection: &connection.name, lane: *lane, id });
-                    return Err(Disposition::PutAside);
+                    return Err(Disposition::Republished);
                 }
                 Delayed::Impossible => tokio::select! {
                     alone = room.acquire() => alone.expect("the room is never closed"),
-                    () = aside.receipt.gone() => return Err(Disposition::Stale),
+                    () = delay.receipt.gone() => return Err(Disposition::Stale),
                 },
                 Delayed::Stale => return Err(Disposition::Stale),
             },

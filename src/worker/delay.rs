@@ -267,7 +267,7 @@ mod tests {
             list_time_max: Duration::from_secs(600),
             retry: RetryRules::default(),
             clock: Clock::Machine,
-            stopping: tokio::sync::watch::channel(false).1,
+            stopping: Default::default(),
         };
         let source = Source::Work { connection: prod.clone(), lane: Lane::Bulk };
         let address = (source, "okta.invocations".to_owned(), "prod.bulk".to_owned());
@@ -291,9 +291,9 @@ mod tests {
         let world = World { answer, is_live, posted: Mutex::default() };
         let body = Bytes::from_static(b"{}");
         let (receipt, outbox) = (&world, &world);
-        let aside =
+        let delay =
             Delay { invocation: &invocation, body: &body, receipt, rules: &rules, outbox, order: None };
-        let put = aside.put(Duration::from_secs(60), None, Carried::of(&message.history)).await;
+        let put = delay.put(Duration::from_secs(60), None, Carried::of(&message.history)).await;
         let posted = world.posted.lock().unwrap().len();
         (put, posted)
     }

@@ -61,7 +61,7 @@ impl Worker {
         ExecutionContext { rules, observer, receipt, progress, cancelled, in_lane, hold_max }
     }
 
-    pub(super) fn aside<'a>(
+    pub(super) fn delay<'a>(
         &'a self,
         invocation: &'a Invocation<'a>,
         delivery: DeliveryContext<'a>,

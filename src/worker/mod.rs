@@ -89,7 +89,7 @@ impl Worker {
             }
             Source::Work { .. } | Source::Removed { .. } | Source::Unrouted | Source::Undelivered => {}
         }
-        if let Some(connection) = parsed.hangs_on_the_clock(message, rules) {
+        if let Some(connection) = parsed.depends_on_clock(message, rules) {
             probe::learn_time(&connection, &rules.clock, &self.observer).await;
         }
         // A message that cannot be parsed and names no `reply_to` is parked for inspection.
@@ -134,8 +134,8 @@ impl Worker {
     async fn execute(&self, invocation: &Invocation<'_>, delivery: DeliveryContext<'_>) -> Disposition {
         let progress = self.progress(invocation);
         let context = self.context(delivery, &progress);
-        let aside = self.aside(invocation, delivery);
-        let _alone = match self.alone(invocation, &aside, delivery.in_lane).await {
+        let delay = self.delay(invocation, delivery);
+        let _alone = match self.alone(invocation, &delay, delivery.in_lane).await {
             Ok(alone) => alone,
             Err(ended) => return ended,
         };
@@ -160,13 +160,13 @@ impl Worker {
                     }
                     pages += 1;
                 }
-                Ok(Verdict::HandBack) => match self.hand_back(&aside, &mut execution, delivery).await {
+                Ok(Verdict::HandBack) => match self.hand_back(&delay, &mut execution, delivery).await {
                     Some(ended) => return ended,
                     None => execution.stay(),
                 },
                 Ok(Verdict::Delay { bucket, wait }) => {
                     if let Some(ended) =
-                        self.delay_for_budget(&aside, &mut execution, delivery, (bucket, wait)).await
+                        self.delay_for_budget(&delay, &mut execution, delivery, (bucket, wait)).await
                     {
                         return ended;
                     }
@@ -224,7 +224,7 @@ impl Worker {
                 reached(Point::Concluded, Some(&message.id)).await;
                 responder.answer_again(conclusion).await.is_ok()
             }
-            Disposition::PutAside | Disposition::Dropped => true,
+            Disposition::Republished | Disposition::Dropped => true,
             Disposition::Stale => false,
         };
         reached(Point::Done, Some(&message.id)).await;

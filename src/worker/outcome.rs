@@ -17,7 +17,7 @@ pub(super) enum Disposition {
     /// The same invocation has ended like this within the deduplication window, so nothing was executed.
     Deduplicated(Conclusion),
     /// A copy of the message is in the broker and comes back later.
-    PutAside,
+    Republished,
     /// The message needs no answer.
     Dropped,
     /// The broker delivers the message again, perhaps to another worker.

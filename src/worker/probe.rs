@@ -106,13 +106,13 @@ pub(super) async fn probe(
         took: sent.elapsed(),
         rate,
     });
-    if let (Meaning::Said | Meaning::Refused(_), Ok(response)) = (meaning, &answer)
+    if let (Meaning::Answered | Meaning::Refused(_), Ok(response)) = (meaning, &answer)
         && let Some(date) = date(&response.headers)
     {
         connection.okta_time.learn(date);
     }
     match meaning {
-        Meaning::Said => true,
+        Meaning::Answered => true,
         // Okta answers, or the state is unknown because this machine could not ask.
         Meaning::Limited(_) | Meaning::Failed(FailureKind::Local) => reason == PauseReason::Unreachable,
         Meaning::Refused(_) => matches!(reason, PauseReason::Unreachable | PauseReason::ReadOnly),

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 use crate::domain::ids::ConnectionName;
 use crate::domain::message::Source;
@@ -33,8 +33,8 @@ pub struct Rules {
     pub retry: RetryRules,
     /// The clock that tells the time of day.
     pub clock: Clock,
-    /// A signal that turns true when the worker is to stop: it leaves messages that have not begun to its replicas.
-    pub stopping: watch::Receiver<bool>,
+    /// Cancelled when the worker is to stop: it leaves messages that have not begun to its replicas.
+    pub stopping: CancellationToken,
 }
 
 impl Rules {

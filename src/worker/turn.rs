@@ -67,12 +67,12 @@ impl Worker {
         }
         let progress = self.progress(invocation);
         let mut execution = Execution::new(invocation, self.context(delivery, &progress));
-        let aside = self.aside(invocation, delivery);
+        let delay = self.delay(invocation, delivery);
         loop {
             let end = match execution.await_turn(place).await {
                 Ok(TurnDecision::Run) => return Ok(()),
                 Ok(TurnDecision::Leave(behind)) => {
-                    let left = self.leave_behind(&aside, &execution, in_lane, behind).await;
+                    let left = self.leave_behind(&delay, &execution, in_lane, behind).await;
                     if let Some(ended) = left {
                         return Err(ended);
                     }
@@ -102,7 +102,7 @@ impl Worker {
                     });
                 }
                 Verdict::HandBack => {
-                    if let Some(ended) = self.hand_back(&aside, &mut execution, delivery).await {
+                    if let Some(ended) = self.hand_back(&delay, &mut execution, delivery).await {
                         return Err(ended);
                     }
                     execution.stay();
@@ -117,16 +117,16 @@ impl Worker {
     /// Delays a message because of its order; returns `None` if it cannot be copied.
     async fn leave_behind(
         &self,
-        aside: &Delay<'_>,
+        delay: &Delay<'_>,
         execution: &Execution<'_>,
         in_lane: &InLane,
         behind: Option<ExpectedReturn>,
     ) -> Option<Disposition> {
-        let invocation = aside.invocation;
+        let invocation = delay.invocation;
         let leave_at = execution.leave_at()?;
         let so_far = Carried::of(&invocation.message.history);
-        if *aside.rules.stopping.borrow() || execution.is_paused() {
-            return self.handed_back(aside, Some(in_lane), aside.hand_back(so_far).await);
+        if delay.rules.stopping.is_cancelled() || execution.is_paused() {
+            return self.handed_back(delay, Some(in_lane), delay.hand_back(so_far).await);
         }
         // The delay is as long as the time that the message has waited so far.
         let wait = so_far.waited.min(BEHIND_MAX);
@@ -138,15 +138,15 @@ impl Worker {
             Err(_) => return Some(Disposition::Stale),
         };
         if room.is_none() {
-            return self.handed_back(aside, Some(in_lane), aside.hand_back(so_far).await);
+            return self.handed_back(delay, Some(in_lane), delay.hand_back(so_far).await);
         }
-        match aside.put(wait, behind, so_far).await {
+        match delay.put(wait, behind, so_far).await {
             Delayed::Scheduled(wait) => {
                 leaves(invocation, Some(in_lane), wait);
                 let (connection, lane, id) =
                     (&invocation.connection.name, invocation.lane, &*invocation.message.id);
-                self.observer.note(&Event::Behind { connection, lane, id, wait });
-                Some(Disposition::PutAside)
+                self.observer.note(&Event::DelayedForOrder { connection, lane, id, wait });
+                Some(Disposition::Republished)
             }
             Delayed::Impossible => None,
             Delayed::Stale => Some(Disposition::Stale),
@@ -156,28 +156,28 @@ impl Worker {
     /// Delays a message until its bucket has room; returns `None` if it continues to wait in hand.
     pub(super) async fn delay_for_budget(
         &self,
-        aside: &Delay<'_>,
+        delay: &Delay<'_>,
         execution: &mut Execution<'_>,
         delivery: DeliveryContext<'_>,
         (bucket, wait): (Bucket, Duration),
     ) -> Option<Disposition> {
-        let (invocation, most) = (aside.invocation, aside.invocation.connection.budget.delayed_max());
+        let (invocation, most) = (delay.invocation, delay.invocation.connection.budget.delayed_max());
         let so_far = execution.so_far();
         let reserved = delivery.in_lane.and_then(|in_lane| in_lane.lane.reserve(most));
         if delivery.in_lane.is_some() && reserved.is_none() {
             // Enough messages are delayed: this one stays in hand for a bounded time, later ones stay in their queue.
             let is_over = execution.leave_at().is_none_or(|at| at <= Instant::now());
             return match is_over {
-                true => self.hand_back(aside, execution, delivery).await,
+                true => self.hand_back(delay, execution, delivery).await,
                 false => None,
             };
         }
-        match aside.put(wait, None, so_far).await {
+        match delay.put(wait, None, so_far).await {
             Delayed::Scheduled(wait) => {
                 leaves(invocation, delivery.in_lane, wait);
                 let (connection, lane) = (&invocation.connection.name, invocation.lane);
-                self.observer.note(&Event::PutAside { connection, lane, bucket, wait });
-                Some(Disposition::PutAside)
+                self.observer.note(&Event::Delayed { connection, lane, bucket, wait });
+                Some(Disposition::Republished)
             }
             Delayed::Impossible => {
                 execution.stay();
@@ -190,29 +190,29 @@ impl Worker {
     /// Hands a message back to the end of its queue; returns `None` if it continues to wait in hand.
     pub(super) async fn hand_back(
         &self,
-        aside: &Delay<'_>,
+        delay: &Delay<'_>,
         execution: &mut Execution<'_>,
         delivery: DeliveryContext<'_>,
     ) -> Option<Disposition> {
-        let put = aside.hand_back(execution.so_far()).await;
-        let ended = self.handed_back(aside, delivery.in_lane, put);
+        let put = delay.hand_back(execution.so_far()).await;
+        let ended = self.handed_back(delay, delivery.in_lane, put);
         if ended.is_none() {
             execution.stay();
         }
         ended
     }
 
-    fn handed_back(&self, aside: &Delay<'_>, in_lane: Option<&InLane>, put: Delayed) -> Option<Disposition> {
-        let invocation = aside.invocation;
+    fn handed_back(&self, delay: &Delay<'_>, in_lane: Option<&InLane>, put: Delayed) -> Option<Disposition> {
+        let invocation = delay.invocation;
         match put {
             Delayed::Scheduled(time) => {
                 leaves(invocation, in_lane, time);
                 let (connection, lane, id) =
                     (&invocation.connection.name, invocation.lane, &*invocation.message.id);
                 self.observer.note(&Event::HandedBack { connection, lane, id });
-                Some(Disposition::PutAside)
+                Some(Disposition::Republished)
             }
-            Delayed::Impossible if !*aside.rules.stopping.borrow() => None,
+            Delayed::Impossible if !delay.rules.stopping.is_cancelled() => None,
             Delayed::Impossible | Delayed::Stale => Some(Disposition::Stale),
         }
     }

@@ -35,6 +35,7 @@ use okta_worker::worker::{Connection, Rules, Worker};
 use serde_json::json;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
 
 use super::caller::{Caller, Message, text, texts};
 use super::child::LOOK_AGAIN;
@@ -93,7 +94,7 @@ impl Observer for Ready {
 struct Running {
     seen: Arc<Seen>,
     ready: watch::Receiver<bool>,
-    stop: watch::Sender<bool>,
+    stop: CancellationToken,
     ended: JoinHandle<()>,
 }
 
@@ -111,7 +112,7 @@ impl Running {
         let okta = Arc::new(SimulatedOkta::new(org, "token", Clock::Machine, Duration::ZERO));
         let budget = Arc::new(Crowded { left: AtomicUsize::new(turns_away), gate });
         let connection = Connection::new(prod.clone(), okta, budget, AllowList::all());
-        let (stop, stopping) = watch::channel(false);
+        let stopping = CancellationToken::new();
         let rules = Rules {
             connections: HashMap::from([(prod.clone(), Arc::new(connection))]),
             callers: Callers::default(),
@@ -140,6 +141,7 @@ impl Running {
         let inbox: Arc<dyn Inbox> = Arc::<Seen>::clone(&seen);
         let supervisor =
             Supervisor::new(settings, watch::channel(gossips).1, publisher, inbox, observer).unwrap();
+        let stop = stopping.clone();
         let ended = tokio::spawn(async move { supervisor.run(stopping).await.unwrap() });
         Self { seen, ready: is_ready, stop, ended }
     }
@@ -157,7 +159,7 @@ impl Running {
     }
 
     async fn stop(self) {
-        self.stop.send_replace(true);
+        self.stop.cancel();
         self.ended.await.unwrap();
     }
 }

@@ -16,6 +16,7 @@ use okta_worker::rabbit::{BrokerSettings, Gossips, Publisher, Supervisor, Superv
 use okta_worker::worker::ports::{Inbox, Outbox as _};
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
 
 /// The connections of every fellow, as those of every worker process.
 pub const CONNECTIONS: [&str; 2] = ["prod", "other"];
@@ -47,7 +48,7 @@ pub struct Fellow {
     telling: [Arc<Telling>; 2],
     gossips: watch::Sender<Gossips>,
     publisher: Arc<Publisher>,
-    stop: watch::Sender<bool>,
+    stop: CancellationToken,
     running: JoinHandle<Result<(), SupervisorEnd>>,
 }
 
@@ -173,13 +174,14 @@ impl Fellow {
                 (name, Arc::clone(telling) as Arc<dyn Gossip>)
             })
             .collect();
-        let (stop, stopping) = watch::channel(false);
-        let publisher = Arc::new(Publisher::new(stopping.clone()));
+        let stop = CancellationToken::new();
+        let publisher = Arc::new(Publisher::new(stop.clone()));
         let (inbox, observer) = (Arc::new(notes.clone()), Arc::new(notes.clone()));
         let gossips = watch::Sender::new(gossips);
         let supervisor =
             Supervisor::new(settings, gossips.subscribe(), Arc::clone(&publisher), inbox, observer);
         let supervisor = supervisor.expect("the settings are good");
+        let stopping = stop.clone();
         let running = tokio::spawn(async move { supervisor.run(stopping).await });
         Self { notes, telling, gossips, publisher, stop, running }
     }
@@ -267,7 +269,7 @@ impl Fellow {
 
     /// Tells it to stop.
     pub fn tell_to_stop(&self) {
-        self.stop.send_replace(true);
+        self.stop.cancel();
     }
 
     /// Tells it to stop and waits until it has.

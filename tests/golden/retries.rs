@@ -6,7 +6,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use okta_worker::domain::ids::Lane;
-use okta_worker::policy::backoff::{RetryRules, WAIT_IN_HAND_MAX};
+use okta_worker::policy::backoff::{LAG, LOCAL, RetryRules, WAIT_IN_HAND_MAX};
 use okta_worker::policy::classify::{FailureKind, LimitKind, Meaning};
 use okta_worker::policy::decide::{
     Attempt, Failed, HELD_MAX, Held, Situation, Step, WhilePaused, decide, decide_while_paused,
@@ -44,12 +44,14 @@ impl Case {
         if self.is_last { RetryRules::default().attempts_max - 1 } else { 0 }
     }
 
-    /// The state after the answer to a request of this class.
-    fn attempt(self, meaning: Meaning) -> Attempt {
+    /// The state after so many of the same answer to a request of this class.
+    fn attempt(self, meaning: Meaning, times: u32) -> Attempt {
         let is_read = self.class == Idempotency::Read;
         let mut attempt = Attempt::new(self.earlier(), self.is_redelivered && !is_read);
-        attempt.sent(is_read);
-        attempt.answered(meaning, is_read, 0);
+        for _ in 0..times {
+            attempt.sent(is_read);
+            attempt.answered(meaning, is_read, 0);
+        }
         attempt
     }
 }
@@ -66,19 +68,25 @@ fn cases() -> impl Iterator<Item = Case> {
 }
 
 /// An answer in words, its meaning, Okta's `Retry-After` and the time until the deadline.
+#[derive(Clone, Copy)]
 struct Answer {
     name: &'static str,
     meaning: Meaning,
+    /// How many of them came in a row.
+    times: u32,
+    /// True if the same request can ask for a smaller page.
+    is_smaller: bool,
     asked: Option<Duration>,
     left: Option<Duration>,
 }
 
 fn answers() -> Vec<Answer> {
     let minute = Duration::from_secs(60);
-    let plain = |name, meaning| Answer { name, meaning, asked: None, left: None };
+    let plain =
+        |name, meaning| Answer { name, meaning, times: 1, is_smaller: false, asked: None, left: None };
     let failed = |name, kind| plain(name, Meaning::Failed(kind));
     vec![
-        plain("a success, or a refusal that will not change by itself", Meaning::Said),
+        plain("a success, or a refusal that will not change by itself", Meaning::Answered),
         plain("401 about the credential", Meaning::Refused(PauseReason::Unauthorized)),
         plain("403 that revokes a scope that worked", Meaning::Refused(PauseReason::Forbidden)),
         plain("429, the window is spent", Meaning::Limited(LimitKind::Window)),
@@ -96,13 +104,22 @@ fn answers() -> Vec<Answer> {
         Answer {
             asked: Some(minute),
             left: Some(minute / 2),
-            ..failed("the same, 30 s before the deadline", FailureKind::Unavailable)
+            ..failed("503 of Okta's, `Retry-After: 60`, 30 s before the deadline", FailureKind::Unavailable)
         },
         failed("503 E0000010, read-only mode", FailureKind::ReadOnly),
         failed("409 or 423, still being set up", FailureKind::Busy),
         failed("404 about an object created moments ago", FailureKind::Lag),
+        Answer { times: LAG.attempts_max + 1, ..failed("404 about such an object after its last retry", FailureKind::Lag) },
         failed("a body beyond the size limit", FailureKind::TooLarge),
+        Answer {
+            is_smaller: true,
+            ..failed("a body beyond the size limit where a smaller page can be asked for", FailureKind::TooLarge)
+        },
         failed("this machine lacks a resource", FailureKind::Local),
+        Answer {
+            times: LOCAL.attempts_max,
+            ..failed("this machine lacks a resource, after the last retry", FailureKind::Local)
+        },
     ]
 }
 
@@ -128,13 +145,13 @@ fn failure(Failed { code, effect, is_final, retry_in }: Failed) -> String {
 
 /// The decision for one case in words; waits are those of the largest jitter.
 fn decision(answer: &Answer, case: Case) -> String {
-    let attempt = case.attempt(answer.meaning);
+    let attempt = case.attempt(answer.meaning, answer.times);
     let situation = Situation {
         idempotency: case.class,
         lane: case.lane(),
         may_leave: true,
         is_read: case.class == Idempotency::Read,
-        is_smaller: false,
+        is_smaller: answer.is_smaller && case.class == Idempotency::Read,
         asked: answer.asked,
         left: answer.left,
         good_answers: 0,
@@ -142,11 +159,11 @@ fn decision(answer: &Answer, case: Case) -> String {
     };
     let step = decide(&attempt, answer.meaning, &situation, 1.0);
     let text = match step {
-        Step::Deliver => "the subtool hears it".to_owned(),
+        Step::Continue => "the subtool goes on with the answer".to_owned(),
         Step::RetryIn(Duration::ZERO) => "wait for the next window".to_owned(),
         Step::RetryIn(wait) => format!("retry within {}", in_words(wait)),
         Step::DelayFor(wait) => format!("delay queue, about {}", in_words(wait)),
-        Step::ReconcileIn(wait) => format!("look for the outcome within {}", in_words(wait)),
+        Step::ReconcileIn(wait) => format!("reconcile within {}", in_words(wait)),
         Step::HandBack => "back to the queue".to_owned(),
         Step::Pause(reason) => format!("pause the connection: `{}`", reason.as_str()),
         Step::Probe => {
@@ -208,7 +225,7 @@ fn paused() -> String {
     let said = |is_read| {
         let mut attempt = Attempt::new(0, false);
         attempt.sent(is_read);
-        attempt.answered(Meaning::Said, is_read, 0);
+        attempt.answered(Meaning::Answered, is_read, 0);
         attempt.delivered(is_read, true);
         attempt
     };
@@ -241,7 +258,7 @@ fn paused() -> String {
 }
 
 fn draining() -> String {
-    let mut text = String::from("| the message waits, and | next step | attempts spent |\n|---|---|---|\n");
+    let mut text = String::from("| the message waits, and | next step | attempts used |\n|---|---|---|\n");
     let none = Attempt::new(0, false);
     let after = |is_read, meaning| {
         let mut attempt = none;
@@ -249,11 +266,11 @@ fn draining() -> String {
         attempt.answered(meaning, is_read, 0);
         attempt
     };
-    let mut written = after(false, Meaning::Said);
+    let mut written = after(false, Meaning::Answered);
     written.delivered(false, true);
     let states = [
         ("nothing was sent", none),
-        ("a read was answered", after(true, Meaning::Said)),
+        ("a read was answered", after(true, Meaning::Answered)),
         ("a read failed", after(true, Meaning::Failed(FailureKind::Gateway))),
         ("a request met a rate limit", after(false, Meaning::Limited(LimitKind::Window))),
         ("a write was accepted", written),
@@ -274,17 +291,17 @@ fn page() -> String {
     let mut text = format!(
         "# Retries\n\nWritten by `UPDATE_DOCS=1 cargo test --test golden`: every decision of `src/policy/decide.rs`, with the \
          default settings ({attempts_max} attempts; full-jitter exponential backoff from {} to {}). A wait is the longest that \
-         jitter can make it. Waits of more than {} go through a delay queue.\n\n\
+         jitter can make it after a first attempt; each further attempt doubles it. Waits of more than {} go through a delay queue.\n\n\
          *Class* is the idempotency class of the subtool (docs/subtools.md). *Attempt*: the one that failed is an earlier one \
          or the last. *Delivery*: RabbitMQ has delivered the message for the first time or again, so that an earlier delivery \
-         may have run it. *Spent*: attempts that the answer adds to those that a copy of the message carries. A delay, a \
-         rate limit, a hand-back and a stopping worker spend none.\n\n## After an answer\n\n",
+         may have run it. *Attempts used*: those that the answer \
+         adds to the count that a copy of the message carries. A delay, a rate limit, a hand-back and a stopping worker \
+         use none.\n\n## After an answer\n\n",
         in_words(base),
         in_words(cap),
         in_words(WAIT_IN_HAND_MAX),
     );
-    text +=
-        "| answer | class | lane | attempt | delivery | next step | spent |\n|---|---|---|---|---|---|---|\n";
+    text += "| answer | class | lane | attempt | delivery | next step | attempts used |\n|---|---|---|---|---|---|---|\n";
     let mut tables: Vec<(Vec<&str>, Vec<String>)> = Vec::new();
     for answer in answers() {
         let of_answer = rows(&answer);
@@ -300,7 +317,8 @@ fn page() -> String {
     }
     write!(
         text,
-        "\nA look for the outcome decides whether a write is sent again, which is another attempt.\n\n\
+        "\nReconciliation looks for the outcome by reads, and decides whether the write is sent again, which is another \
+         attempt.\n\n\
          ## While the connection is paused\n\nA pause stops the invocations that it is about; `read_only` stops no reads, \
          `forbidden` only subtools of the scope. Failed attempts that the pause explains are not counted. A message that the \
          worker cannot copy stays in hand for at most {}.\n\n{}\n## While the worker stops\n\n{}",
@@ -326,7 +344,7 @@ fn the_page_of_retries_is_what_the_worker_decides() {
 fn neither_a_rate_limit_nor_a_delay_nor_a_drain_spends_an_attempt() {
     for meaning in [Meaning::Limited(LimitKind::Window), Meaning::Limited(LimitKind::Concurrency)] {
         for case in cases() {
-            assert_eq!(case.attempt(meaning).spent(), case.earlier(), "{case:?}");
+            assert_eq!(case.attempt(meaning, 1).spent(), case.earlier(), "{case:?}");
         }
     }
     for case in cases() {
@@ -351,7 +369,7 @@ fn failures_that_a_pause_explains_are_no_attempts() {
     attempt.sent(true);
     attempt.answered(Meaning::Failed(FailureKind::NotSent), true, 7);
     attempt.sent(true);
-    attempt.answered(Meaning::Said, true, 7);
+    attempt.answered(Meaning::Answered, true, 7);
     attempt.delivered(true, true);
     attempt.paused();
     assert_eq!((attempt.spent(), attempt.total()), (2, 3));

@@ -20,8 +20,8 @@ use okta_worker::worker::clock::Clock;
 use okta_worker::worker::ports::Inbox;
 use okta_worker::worker::{Connection, Rules, Worker};
 use serde_json::{Value, json};
-use tokio::sync::watch;
 use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
 
 use crate::server::Server;
 
@@ -69,7 +69,6 @@ pub struct World {
     pub server: Server,
     broker: Arc<Broker>,
     seen: Arc<Seen>,
-    _stop: watch::Sender<bool>,
     _consuming: JoinSet<()>,
 }
 
@@ -91,7 +90,6 @@ impl World {
         let connection = Connection::new(name.clone(), Arc::new(client), budget, AllowList::all());
         let broker = Broker::new([&name]);
         broker.declare(REPLIES);
-        let (stop, stopping) = watch::channel(false);
         let rules = Rules {
             connections: HashMap::from([(name, Arc::new(connection))]),
             callers: Callers::default(),
@@ -105,12 +103,12 @@ impl World {
                 cap: Duration::from_millis(1),
             },
             clock: Clock::Machine,
-            stopping,
+            stopping: CancellationToken::new(),
         };
         let worker = Worker::new(rules, Arc::<Broker>::clone(&broker), observer);
         let inbox: Arc<dyn Inbox> = Arc::new(worker);
         let consuming = broker.consume(&inbox, 8);
-        Self { server, broker, seen, _stop: stop, _consuming: consuming }
+        Self { server, broker, seen, _consuming: consuming }
     }
 
     /// Asks and waits for the answer.

@@ -313,7 +313,7 @@ fn every_recorded_answer_is_known_as_okta_s_own() {
             let expected = match (is_gateway, is_unauthorized) {
                 (true, _) => not_okta,
                 (false, true) => Meaning::Refused(PauseReason::Unauthorized),
-                (false, false) => Meaning::Said,
+                (false, false) => Meaning::Answered,
             };
             assert_eq!(classify(&request, Ok(&answer), ConnectionFacts::NOTHING), expected, "{what}");
             *(if is_gateway { &mut unknown } else { &mut known }) += 1;

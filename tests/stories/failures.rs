@@ -168,7 +168,7 @@ async fn what_surely_was_not_sent_is_always_repeated() {
     +0.000s prod users asked POST: no answer
     +0.000s prod attempt 2 failed: not_sent, next in 0.000s
     +0.100s prod users asked POST: 200
-    +0.100s m1 create_user succeeded, effect applied, attempts 3, calls 3
+    +0.100s m1 create_user succeeded, effect applied, attempts 3, calls 1
     ");
     assert_eq!(world.answers(1), ["m1 succeeded applied"]);
     world.close();

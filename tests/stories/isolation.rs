@@ -23,9 +23,9 @@ use okta_worker::worker::clock::Clock;
 use okta_worker::worker::ports::Inbox;
 use okta_worker::worker::{Connection, Rules, Worker};
 use serde_json::{Value, json};
-use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until};
+use tokio_util::sync::CancellationToken;
 
 use crate::world::{BEGIN, REPLIES, SAM, WORKER, body};
 
@@ -39,7 +39,6 @@ const CENSUS_EVERY: Duration = Duration::from_secs(5);
 struct House {
     broker: Arc<Broker>,
     begun: Instant,
-    _stop: watch::Sender<bool>,
     _tasks: JoinSet<()>,
     _consuming: JoinSet<()>,
 }
@@ -69,7 +68,6 @@ impl House {
             let connection = Connection::new(org.clone(), okta, budget, AllowList::all());
             connections.insert(org, Arc::new(connection));
         }
-        let (stop, stopping) = watch::channel(false);
         let rules = Rules {
             connections,
             callers: Callers::default(),
@@ -79,11 +77,11 @@ impl House {
             list_time_max: Duration::from_secs(600),
             retry: RetryRules::default(),
             clock,
-            stopping,
+            stopping: CancellationToken::new(),
         };
         let worker: Arc<dyn Inbox> = Arc::new(Worker::new(rules, Arc::<Broker>::clone(&broker), observer));
         let consuming = broker.consume(&worker, 32);
-        Self { broker, begun: Instant::now(), _stop: stop, _tasks: tasks, _consuming: consuming }
+        Self { broker, begun: Instant::now(), _tasks: tasks, _consuming: consuming }
     }
 
     fn send(&self, key: &str, id: &str, subtool: &str, arguments: &Value) {

@@ -26,6 +26,7 @@ use serde_json::json;
 use std::sync::Mutex;
 use tokio::sync::watch;
 use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
 
 use crate::world::{BEGIN, SAM, Setup, WORKER, prod};
 
@@ -156,7 +157,7 @@ impl Alone {
             list_time_max: Duration::from_secs(600),
             retry: RetryRules::default(),
             clock,
-            stopping: watch::channel(false).1,
+            stopping: CancellationToken::new(),
         };
         let broker = Broker::new([&prod()]);
         let worker = Arc::new(Worker::new(rules, Arc::<Broker>::clone(&broker), observer));

@@ -23,8 +23,8 @@ use okta_worker::worker::clock::Clock;
 use okta_worker::worker::ports::Inbox;
 use okta_worker::worker::{Connection, Rules, Worker};
 use serde_json::json;
-use tokio::sync::watch;
 use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
 
 use crate::world::{BEGIN, SAM, WORKER, body};
 
@@ -49,7 +49,7 @@ fn rules(okta: &Arc<SimulatedOkta>, clock: Clock, attempts_max: u32) -> Rules {
         list_time_max: Duration::from_secs(600),
         retry: RetryRules { attempts_max, base: Duration::from_secs(1), cap: Duration::from_secs(1) },
         clock,
-        stopping: watch::channel(false).1,
+        stopping: CancellationToken::new(),
     }
 }
 

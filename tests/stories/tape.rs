@@ -63,10 +63,10 @@ fn line(event: &Event<'_>) -> Option<String> {
             let (reason, wait) = (reason.as_str(), wait.as_secs_f64());
             format!("{connection} attempt {attempt} failed: {reason}, next in {wait:.3}s")
         }
-        Event::Behind { connection, lane, id, wait } => {
+        Event::DelayedForOrder { connection, lane, id, wait } => {
             format!("{connection} {lane} {id} put behind others for {}s", wait.as_secs())
         }
-        Event::PutAside { connection, lane, bucket, wait } => {
+        Event::Delayed { connection, lane, bucket, wait } => {
             format!("{connection} {bucket} {lane} put aside for {}s", wait.as_secs())
         }
         Event::Answered(ending) => ended(ending),

@@ -34,6 +34,7 @@ use okta_worker::worker::{Connection, Rules, Worker};
 use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
 
 use crate::app::{OrgWire, TestApp};
 use crate::crowd::Crowd;
@@ -232,7 +233,7 @@ pub struct World {
     /// The worker's.
     machine: Clock,
     set: &'static AtomicI64,
-    stop: watch::Sender<bool>,
+    stop: CancellationToken,
     sent: u32,
     closed: bool,
     _consuming: JoinSet<()>,
@@ -271,7 +272,7 @@ impl World {
             clock,
             machine: Clock::set_by(begin, set),
             set,
-            stop: watch::channel(false).0,
+            stop: CancellationToken::new(),
             sent: 0,
             closed: false,
             _consuming: consuming,
@@ -282,8 +283,7 @@ impl World {
 
     /// A worker that has just started takes the messages from now on.
     fn start_worker(&mut self) {
-        let (stop, stopping) = watch::channel(false);
-        self.stop = stop;
+        self.stop = CancellationToken::new();
         let observer: Arc<dyn Observer> = Arc::<Tape>::clone(&self.tape);
         let share =
             QuotaShare { capacity_percent: self.setup.capacity_percent, length: self.setup.org.window };
@@ -304,7 +304,7 @@ impl World {
             list_time_max: Duration::from_secs(600),
             retry: self.setup.retry,
             clock: self.machine,
-            stopping,
+            stopping: self.stop.clone(),
         };
         let worker = Worker::new(rules, Arc::<Broker>::clone(&self.broker), observer);
         self.door.workers.lock().unwrap().push(Arc::new(worker));
@@ -314,7 +314,7 @@ impl World {
     pub fn replace_worker(&mut self) {
         let old = self.stop.clone();
         self.start_worker();
-        old.send_replace(true);
+        old.cancel();
     }
 
     /// The same, and the clock of the new one's machine is so many seconds ahead.

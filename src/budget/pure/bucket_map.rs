@@ -25,7 +25,7 @@ pub const ROUTES_MAX: usize = 32;
 
 /// The most bucket gates: one per bucket, and one per split-off route. A route has the number of the gate that it
 /// would have alone; the first numbers stand for all routes without a number of their own.
-pub const LINES_MAX: usize = BUCKETS + ROUTES_MAX;
+pub const GATES_MAX: usize = BUCKETS + ROUTES_MAX;
 
 /// A method and a route template.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,7 +43,7 @@ impl Route {
     }
 
     /// Returns the name of the bucket gate that the route has alone.
-    pub fn line_name(&self) -> String {
+    pub fn gate_name(&self) -> String {
         format!("{} {} {}", self.bucket(), self.method, self.template)
     }
 }
@@ -78,14 +78,14 @@ pub enum MapChangeKind {
 pub struct BucketMap {
     length: Duration,
     routes: Vec<Option<KnownWindow>>,
-    merged_into: [Option<usize>; LINES_MAX],
+    merged_into: [Option<usize>; GATES_MAX],
     /// Bucket gates that were merged and split again: they are never merged again.
     barred: BTreeSet<usize>,
     /// Pairs of bucket gates of which one was split off the other.
     apart: BTreeSet<(usize, usize)>,
-    latest: [Option<(usize, RateAnswer)>; LINES_MAX],
+    latest: [Option<(usize, RateAnswer)>; GATES_MAX],
     /// The answers of each bucket gate in its latest window.
-    heard: [WindowUse; LINES_MAX],
+    heard: [WindowUse; GATES_MAX],
     /// Pairs of routes of one bucket gate with contradicting answers.
     doubts: BTreeMap<(usize, usize), SplitEvidence>,
     /// Pairs of bucket gates with equal windows.
@@ -163,14 +163,14 @@ impl BucketMap {
         let known = |home| Some(KnownWindow { route: None, home, latest: None });
         Self {
             length,
-            routes: (0..LINES_MAX)
+            routes: (0..GATES_MAX)
                 .map(|number| if number < BUCKETS { known(number) } else { None })
                 .collect(),
-            merged_into: [None; LINES_MAX],
+            merged_into: [None; GATES_MAX],
             barred: BTreeSet::new(),
             apart: BTreeSet::new(),
-            latest: [None; LINES_MAX],
-            heard: [WindowUse::default(); LINES_MAX],
+            latest: [None; GATES_MAX],
+            heard: [WindowUse::default(); GATES_MAX],
             doubts: BTreeMap::new(),
             likes: BTreeMap::new(),
         }
@@ -181,7 +181,7 @@ impl BucketMap {
         let bucket = route.bucket() as usize;
         let is_it =
             |known: &Option<KnownWindow>| known.as_ref().is_none_or(|it| it.route.as_ref() == Some(route));
-        let Some(number) = (BUCKETS..LINES_MAX).find(|number| is_it(&self.routes[*number])) else {
+        let Some(number) = (BUCKETS..GATES_MAX).find(|number| is_it(&self.routes[*number])) else {
             return bucket;
         };
         self.routes[number].get_or_insert_with(|| KnownWindow {
@@ -193,24 +193,24 @@ impl BucketMap {
     }
 
     /// Returns the bucket gate that counts a route.
-    pub fn line(&self, route: usize) -> usize {
-        let mut line = self.known(route).map_or(route, |known| known.home);
-        while let Some(into) = self.merged_into[line] {
-            line = into;
+    pub fn gate(&self, route: usize) -> usize {
+        let mut gate = self.known(route).map_or(route, |known| known.home);
+        while let Some(into) = self.merged_into[gate] {
+            gate = into;
         }
-        line
+        gate
     }
 
     /// Takes in an answer with rate-limit headers that is not a 429.
     pub fn learn(&mut self, route: usize, answer: RateAnswer) -> Option<MapChange> {
-        let line = self.line(route);
-        self.heard[line].learn(answer.rate);
-        let change = self.doubt(route, line, &answer).or_else(|| self.liken(line, &answer));
+        let gate = self.gate(route);
+        self.heard[gate].learn(answer.rate);
+        let change = self.doubt(route, gate, &answer).or_else(|| self.liken(gate, &answer));
         if let Some(known) = &mut self.routes[route] {
             known.latest = Some(answer);
         }
-        let line = self.line(route);
-        self.latest[line] = Some((route, answer));
+        let gate = self.gate(route);
+        self.latest[gate] = Some((route, answer));
         change
     }
 
@@ -223,8 +223,8 @@ impl BucketMap {
     }
 
     /// Returns all routes of a bucket gate.
-    fn of_line(&self, line: usize) -> Vec<usize> {
-        (0..LINES_MAX).filter(|route| self.known(*route).is_some() && self.line(*route) == line).collect()
+    fn of_gate(&self, gate: usize) -> Vec<usize> {
+        (0..GATES_MAX).filter(|route| self.known(*route).is_some() && self.gate(*route) == gate).collect()
     }
 
     /// Returns the shortest time between two proofs: servers of one org may lag, but not that long.
@@ -238,18 +238,18 @@ impl BucketMap {
     }
 
     /// Looks for proof that the route is counted apart from others of its bucket gate.
-    fn doubt(&mut self, route: usize, line: usize, answer: &RateAnswer) -> Option<MapChange> {
-        let (_, latest) = self.latest[line]?;
+    fn doubt(&mut self, route: usize, gate: usize, answer: &RateAnswer) -> Option<MapChange> {
+        let (_, latest) = self.latest[gate]?;
         if self.doubts.is_empty() && self.agree(&latest.rate, &answer.rate) && !rises(&latest, answer) {
             return None;
         }
         // A route that was idle for two windows will not continue where it was.
         let old = 2 * self.length;
         self.doubts.retain(|_, doubt| answer.at.saturating_duration_since(doubt.last_at) < old);
-        for other in self.of_line(line) {
+        for other in self.of_gate(gate) {
             let Some(latest) = self.known(other).and_then(|known| known.latest) else { continue };
             if other != route && self.contradicts(route, other, answer, &latest) {
-                return self.split(route, other, line, (*answer, latest));
+                return self.split(route, other, gate, (*answer, latest));
             }
         }
         None
@@ -300,12 +300,12 @@ impl BucketMap {
         &mut self,
         route: usize,
         other: usize,
-        line: usize,
+        gate: usize,
         told: (RateAnswer, RateAnswer),
     ) -> Option<MapChange> {
         let (mine, its) = (self.home(route), self.home(other));
         // All workers must decide alike, because a ledger's name states the routes that it counts.
-        let route_goes = if mine == its { self.rank(route) > self.rank(other) } else { mine != line };
+        let route_goes = if mine == its { self.rank(route) > self.rank(other) } else { mine != gate };
         let (goes, rest) = if route_goes { (route, told.1) } else { (other, told.0) };
         let to = if mine == its { goes } else { self.home(goes) };
         if mine == its && goes < BUCKETS {
@@ -313,15 +313,15 @@ impl BucketMap {
         }
         if mine == its {
             self.routes[goes].as_mut()?.home = to;
-            self.apart.insert(pair(line, to));
+            self.apart.insert(pair(gate, to));
         } else {
             self.merged_into[to] = None;
             self.barred.insert(to);
         }
         let stays = if goes == route { other } else { route };
-        self.latest[line] = Some((stays, rest));
-        self.forget(line, to);
-        Some(MapChange { routes: self.of_line(to), from: line, to, kind: MapChangeKind::Split { rest } })
+        self.latest[gate] = Some((stays, rest));
+        self.forget(gate, to);
+        Some(MapChange { routes: self.of_gate(to), from: gate, to, kind: MapChangeKind::Split { rest } })
     }
 
     /// Returns the sort key that decides which gate keeps its ledger: the table's first, then the shortest template.
@@ -340,13 +340,13 @@ impl BucketMap {
     }
 
     /// Looks for proof that the bucket gate is one with another.
-    fn liken(&mut self, line: usize, answer: &RateAnswer) -> Option<MapChange> {
-        for other in 0..LINES_MAX {
+    fn liken(&mut self, gate: usize, answer: &RateAnswer) -> Option<MapChange> {
+        for other in 0..GATES_MAX {
             let Some((_, latest)) = self.latest[other] else { continue };
-            if other == line || self.merged_into[other].is_some() {
+            if other == gate || self.merged_into[other].is_some() {
                 continue;
             }
-            let pair = pair(line, other);
+            let pair = pair(gate, other);
             if (latest.rate.limit, latest.rate.reset) != (answer.rate.limit, answer.rate.reset) {
                 // One of them has a new window, or they are two: then the older window appears again.
                 if latest.at <= answer.sent && answer.rate.reset < latest.rate.reset {
@@ -354,11 +354,11 @@ impl BucketMap {
                 }
                 continue;
             }
-            let may = self.may_have_counted(line, other, answer)
+            let may = self.may_have_counted(gate, other, answer)
                 && !self.apart.contains(&pair)
-                && !self.barred.contains(&line)
+                && !self.barred.contains(&gate)
                 && !self.barred.contains(&other);
-            if may && self.fell_together(pair, line, answer, &latest) {
+            if may && self.fell_together(pair, gate, answer, &latest) {
                 return Some(self.merge(pair));
             }
         }
@@ -367,9 +367,9 @@ impl BucketMap {
 
     /// Returns true if one counter can have counted the answers of two bucket gates: two counters that fall in step
     /// look like one, but then only half of it is used.
-    fn may_have_counted(&self, line: usize, other: usize, answer: &RateAnswer) -> bool {
-        let [its, others] = [line, other].map(|line| {
-            let heard = self.heard[line];
+    fn may_have_counted(&self, gate: usize, other: usize, answer: &RateAnswer) -> bool {
+        let [its, others] = [gate, other].map(|gate| {
+            let heard = self.heard[gate];
             if heard.reset == answer.rate.reset { heard } else { WindowUse::default() }
         });
         its.used.max(others.used) + RISE_MIN > its.answers + others.answers
@@ -379,12 +379,12 @@ impl BucketMap {
     fn fell_together(
         &mut self,
         pair: (usize, usize),
-        line: usize,
+        gate: usize,
         answer: &RateAnswer,
         latest: &RateAnswer,
     ) -> bool {
         let apart_min = self.apart_min();
-        let other = if pair.0 == line { pair.1 } else { pair.0 };
+        let other = if pair.0 == gate { pair.1 } else { pair.0 };
         let begin = MergeEvidence {
             reset: answer.rate.reset,
             last: other,
@@ -409,13 +409,13 @@ impl BucketMap {
             (like.verdict, like.windows) = (EvidenceVerdict::Disproved, 0);
             return false;
         }
-        let follower = usize::from(pair.1 == line);
+        let follower = usize::from(pair.1 == gate);
         let is_due = like.turned_at[follower].is_none_or(|at| answer.at.duration_since(at) >= apart_min);
-        if like.last != line && is_due {
+        if like.last != gate && is_due {
             like.turns[follower] += 1;
             like.turned_at[follower] = Some(answer.at);
         }
-        (like.last, like.last_at, like.remaining) = (line, answer.at, answer.rate.remaining);
+        (like.last, like.last_at, like.remaining) = (gate, answer.at, answer.rate.remaining);
         if like.verdict == EvidenceVerdict::Open && like.turns.iter().all(|turns| *turns >= MERGE_TURNS) {
             like.verdict = EvidenceVerdict::Proven;
             like.windows += 1;
@@ -428,7 +428,7 @@ impl BucketMap {
     fn merge(&mut self, (one, other): (usize, usize)) -> MapChange {
         let is_first = self.rank(one) < self.rank(other);
         let (to, from) = if is_first { (one, other) } else { (other, one) };
-        let routes = self.of_line(from);
+        let routes = self.of_gate(from);
         self.merged_into[from] = Some(to);
         self.latest[from] = None;
         self.forget(from, to);
@@ -638,7 +638,7 @@ mod tests {
         }
         assert_eq!(changes, [true, false]);
         assert_eq!(
-            (keys.line(list), keys.line(update)),
+            (keys.gate(list), keys.gate(update)),
             (Bucket::Users as usize, Bucket::UserWrite as usize)
         );
     }
@@ -650,7 +650,7 @@ mod tests {
             let template: &'static str = Box::leak(format!("/api/v1/users/{{userId}}/{at}").into_boxed_str());
             keys.number(&Route { method: Method::GET, template })
         };
-        assert_eq!((0..ROUTES_MAX).map(&mut number).max(), Some(LINES_MAX - 1));
+        assert_eq!((0..ROUTES_MAX).map(&mut number).max(), Some(GATES_MAX - 1));
         assert_eq!(number(ROUTES_MAX), Bucket::Users as usize);
         assert_eq!(number(3), BUCKETS + 3);
     }

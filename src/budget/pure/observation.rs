@@ -81,7 +81,7 @@ pub fn told(rate: Option<RateHeaders>, meaning: Meaning) -> Observation {
         (Meaning::Limited(LimitKind::Concurrency), _) => Observation::Crowded,
         (Meaning::Failed(FailureKind::NotSent | FailureKind::Local), _) => Observation::Uncounted,
         (_, Some(window)) => Observation::Rate(window),
-        (Meaning::Said | Meaning::Refused(_) | Meaning::Failed(FailureKind::Lag), None) => {
+        (Meaning::Answered | Meaning::Refused(_) | Meaning::Failed(FailureKind::Lag), None) => {
             Observation::Nothing
         }
         // An intermediary's page says nothing about the headers of Okta's own answers.
@@ -93,7 +93,7 @@ pub fn told(rate: Option<RateHeaders>, meaning: Meaning) -> Observation {
 pub fn rate_of(answer: &Result<Response, NoAnswer>, meaning: Meaning) -> Option<RateHeaders> {
     match meaning {
         Meaning::Failed(FailureKind::NotOkta) => None,
-        Meaning::Said | Meaning::Refused(_) | Meaning::Limited(_) | Meaning::Failed(_) => {
+        Meaning::Answered | Meaning::Refused(_) | Meaning::Limited(_) | Meaning::Failed(_) => {
             RateHeaders::read(&answer.as_ref().ok()?.headers)
         }
     }

@@ -6,8 +6,6 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use serde::Serialize;
-use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::watch;
 
 use crate::config::Config;
 use crate::domain::json;
@@ -20,6 +18,7 @@ use crate::rabbit::{DeadLetters, own_user};
 use super::choice::Choice;
 use super::entry::ParkedEntry;
 use crate::cli::exit::{FAILED, INTERRUPTED, NotBegun};
+use crate::cli::signals::StopRequests;
 
 /// The number of returns after which a copy at the end of the queue replaces a message, so that it is not returned
 /// again. RabbitMQ 4 drops a message at the 21st delivery; a killed walk counts too, so a wide margin remains.
@@ -59,7 +58,7 @@ pub(super) struct DeadSession {
     /// The worker's own broker user.
     pub own_user: String,
     kept: Duration,
-    stopping: watch::Receiver<bool>,
+    stop: StopRequests,
 }
 
 /// An observer that reports when the broker takes no messages.
@@ -77,35 +76,23 @@ impl DeadSession {
     /// Connects.
     pub async fn open(config: &Config) -> Result<Self, NotBegun> {
         let own_user = own_user(config.broker.url.expose()).map_err(|ended| NotBegun(ended.to_string()))?;
-        let failed = |error| NotBegun(format!("failed to listen for signals: {error}"));
-        let [mut terminate, mut interrupt] = [
-            signal(SignalKind::terminate()).map_err(failed)?,
-            signal(SignalKind::interrupt()).map_err(failed)?,
-        ];
-        let (stop, stopping) = watch::channel(false);
+        let stop = StopRequests::listen()?;
+        let mut again = stop.clone();
         tokio::spawn(async move {
-            loop {
-                tokio::select! {
-                    _ = terminate.recv() => {}
-                    _ = interrupt.recv() => {}
-                }
-                if stop.send_replace(true) {
-                    std::process::exit(INTERRUPTED.into()); // told twice: the broker returns what was taken
-                }
-            }
+            again.reach(2).await;
+            std::process::exit(INTERRUPTED.into()); // the broker returns what was taken
         });
         let observer: Arc<dyn Observer> = Arc::new(BlockedNotice);
         let dead_letters = DeadLetters::open(&config.broker, &observer).await.map_err(NotBegun)?;
-        Ok(Self { dead_letters, own_user, kept: config.broker.dead_ttl, stopping })
+        Ok(Self { dead_letters, own_user, kept: config.broker.dead_ttl, stop })
     }
 
     /// Returns the next selected message, and leaves all messages before it parked.
     pub async fn next(&mut self, choice: &mut Choice) -> Result<Option<ParkedEntry>, WalkEnd> {
         while !choice.is_spent() {
-            let mut stopping = self.stopping.clone();
             let found = tokio::select! {
                 biased;
-                _ = stopping.wait_for(|is_told| *is_told) => return Err(WalkEnd::Interrupted),
+                () = self.stop.reach(1) => return Err(WalkEnd::Interrupted),
                 found = self.dead_letters.next() => found.map_err(WalkEnd::Lost)?,
             };
             let Some(found) = found else { return Ok(None) };
@@ -134,7 +121,7 @@ impl DeadSession {
 
     /// Waits for the signal to stop.
     pub async fn told_to_stop(&self) -> WalkEnd {
-        let _ = self.stopping.clone().wait_for(|is_told| *is_told).await;
+        self.stop.clone().reach(1).await;
         WalkEnd::Interrupted
     }
 }

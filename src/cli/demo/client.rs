@@ -13,7 +13,7 @@ use crate::domain::topology::work_key;
 use crate::embedded::broker::Broker;
 
 /// The queue for answers.
-const REPLIES: &str = "demo-answers";
+pub(super) const REPLIES: &str = "demo-answers";
 
 type PendingResult = Arc<Mutex<HashMap<String, oneshot::Sender<Value>>>>;
 
@@ -26,9 +26,8 @@ pub(super) struct DemoClient {
 }
 
 impl DemoClient {
-    /// Declares the reply queue, and starts to pass on answers.
+    /// Starts to pass on answers.
     pub fn open(broker: Arc<Broker>, connection: ConnectionName) -> Self {
-        broker.declare(REPLIES);
         let waiting = PendingResult::default();
         let sorting = tokio::spawn(sort(Arc::clone(&broker), Arc::clone(&waiting)));
         Self { broker, connection, waiting, sorting }

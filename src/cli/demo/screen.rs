@@ -187,8 +187,8 @@ impl Observer for Screen {
             | Event::BucketRecovered { .. }
             | Event::LimitLowered { .. }
             | Event::Retried { .. }
-            | Event::PutAside { .. }
-            | Event::Behind { .. }
+            | Event::Delayed { .. }
+            | Event::DelayedForOrder { .. }
             | Event::Backlog { .. }
             | Event::HandedBack { .. }
             | Event::Cancelled { .. }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
 
 /// The time that the server waits for its calls to be cancelled.
 const CANCELLING_MAX: Duration = Duration::from_millis(400);
@@ -11,7 +12,7 @@ const CANCELLING_MAX: Duration = Duration::from_millis(400);
 /// The pending calls of one server.
 #[derive(Debug)]
 pub(super) struct Calls {
-    stopping: watch::Sender<bool>,
+    stopping: CancellationToken,
     running: watch::Sender<usize>,
 }
 
@@ -21,7 +22,7 @@ pub(super) struct PendingCall<'a>(&'a Calls);
 
 impl Default for Calls {
     fn default() -> Self {
-        Self { stopping: watch::Sender::new(false), running: watch::Sender::new(0) }
+        Self { stopping: CancellationToken::new(), running: watch::Sender::new(0) }
     }
 }
 
@@ -34,7 +35,7 @@ impl Calls {
 
     /// Tells all calls to end, and waits until they have, but not for long.
     pub async fn stop(&self) {
-        self.stopping.send_replace(true);
+        self.stopping.cancel();
         let mut running = self.running.subscribe();
         let _ = timeout(CANCELLING_MAX, running.wait_for(|running| *running == 0)).await;
     }
@@ -43,7 +44,7 @@ impl Calls {
 impl PendingCall<'_> {
     /// Waits until the call is told to end.
     pub async fn told_to_stop(&self) {
-        let _ = self.0.stopping.subscribe().wait_for(|is_told| *is_told).await;
+        self.0.stopping.cancelled().await;
     }
 }
 

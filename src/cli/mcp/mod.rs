@@ -12,7 +12,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rmcp::ServiceExt as _;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::sleep;
 
 use crate::config::{Config, ConnectionSection};
@@ -23,6 +22,7 @@ use crate::tools::catalogue::{CATALOGUE, CatalogueEntry};
 
 use super::configuration::{load_without_tokens, unknown_connection};
 use super::exit::{DONE, NotBegun};
+use super::signals::StopRequests;
 use calls::Calls;
 use server::Server;
 use transport::LineTransport;
@@ -49,8 +49,7 @@ const LEAVING_MAX: Duration = Duration::from_millis(400);
 pub(super) async fn run(source: Option<PathBuf>, arguments: Arguments) -> Result<u8, NotBegun> {
     let failed = |why: String| NotBegun(format!("failed to serve: {why}"));
     // First of all: a signal without a listener kills the process, and its sender takes that for a failure.
-    let mut terminated = signal(SignalKind::terminate()).map_err(|error| failed(error.to_string()))?;
-    let mut interrupted = signal(SignalKind::interrupt()).map_err(|error| failed(error.to_string()))?;
+    let mut stop = StopRequests::listen()?;
     let config = load_without_tokens(source.as_deref())?.config;
     let calls = Arc::new(Calls::default());
     let (transport, mut ended) = LineTransport::new(tokio::io::stdin(), tokio::io::stdout());
@@ -67,8 +66,7 @@ pub(super) async fn run(source: Option<PathBuf>, arguments: Arguments) -> Result
     tokio::select! {
         biased;
         served = &mut serving => served?,
-        _ = terminated.recv() => {}
-        _ = interrupted.recv() => {}
+        () = stop.next() => {}
         () = left => {}
     }
     calls.stop().await;

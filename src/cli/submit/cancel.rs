@@ -12,7 +12,6 @@ use futures_util::StreamExt as _;
 use futures_util::stream;
 use jiff::Timestamp;
 use serde::Deserialize;
-use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
 use crate::domain::ids::Lane;
@@ -20,6 +19,8 @@ use crate::domain::json;
 use crate::domain::message::{Address, CANCEL, Properties, Publish};
 use crate::domain::result::{Effect, ErrorCode, Failure, ResultMessage, Status};
 use crate::domain::topology::{INVOCATIONS, work_key};
+
+use crate::cli::signals::StopRequests;
 
 use super::error::JobError;
 use super::results::RowStatus;
@@ -49,7 +50,7 @@ impl Sending<'_> {
     pub(super) async fn cancel(
         &mut self,
         state: &mut RunState,
-        stop: &mut watch::Receiver<u32>,
+        stop: &mut StopRequests,
     ) -> Result<RunEnd, JobError> {
         self.take_what_waits(state).await?;
         let sent = self.cancel_unsent(state).await?;
@@ -62,7 +63,7 @@ impl Sending<'_> {
         let mut heard = Instant::now();
         while state.out.len() > 0 {
             tokio::select! {
-                _ = stop.changed() => return Ok(RunEnd::Interrupted),
+                () = stop.next() => return Ok(RunEnd::Interrupted),
                 () = sleep_until(heard + ANSWER_MAX) => return Ok(RunEnd::Interrupted),
                 _ = tick.tick() => {
                     self.flush(state).await?;

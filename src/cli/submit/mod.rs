@@ -25,8 +25,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::watch;
+use tokio::signal::unix::SignalKind;
 
 use crate::config::Config;
 use crate::domain::ids::{ConnectionName, Lane};
@@ -38,6 +37,7 @@ use crate::tools::hint::unknown;
 
 use super::configuration::{load, load_without_tokens, unknown_connection};
 use super::exit::{DONE, FAILED, INTERRUPTED, NotBegun, REFUSED};
+use super::signals::{StopRequests, listen};
 use crate::cli::submit::eta::{Outlook, words};
 use crate::cli::submit::transport::Transport;
 use checking::check;
@@ -162,7 +162,7 @@ async fn submit(source: Option<PathBuf>, arguments: Arguments) -> Result<u8, Job
     progress.output().say(&format!("{rows} rows are good, {} of them are done", results.rows.done.len()));
     let awaited = past.confirmed.without(&results.rows.done).len();
     let (transport, user) = transport(&config, &job, awaited, arguments.embedded, &progress).await?;
-    let mut stop = told_to_stop()?;
+    let mut stop = StopRequests::listen()?;
     let mut sending = Sending { job: &job, plan: &plan, journal, past, results, transport, progress, user };
     let run = sending.run(task, &mut stop).await;
     let (done, took) = (&sending.results.rows, sending.progress.took());
@@ -302,30 +302,11 @@ fn eta(config: &Config, name: &ConnectionName) -> Outlook {
     Outlook::new(percent, window)
 }
 
-/// Returns a receiver of the number of requests to stop.
-fn told_to_stop() -> Result<watch::Receiver<u32>, NotBegun> {
-    let failed = |error| NotBegun(format!("failed to listen for signals: {error}"));
-    let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
-    let (told, stop) = watch::channel(0);
-    tokio::spawn(async move {
-        loop {
-            tokio::select! {
-                _ = terminate.recv() => {}
-                _ = interrupt.recv() => {}
-            }
-            told.send_modify(|count| *count += 1);
-        }
-    });
-    Ok(stop)
-}
-
 /// Makes a write beyond `ulimit -f` fail like one on a full disk; the default action of its signal ends the process.
 fn ignore_the_file_size_signal() -> Result<(), NotBegun> {
     /// SIGXFSZ on Linux, the BSDs and macOS.
     const FILE_SIZE: i32 = 25;
-    let handled = signal(SignalKind::from_raw(FILE_SIZE));
-    handled.map(drop).map_err(|error| NotBegun(format!("failed to listen for signals: {error}")))
+    listen(SignalKind::from_raw(FILE_SIZE)).map(drop)
 }
 
 /// Prints the summary, and returns the exit code.

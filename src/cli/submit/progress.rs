@@ -121,8 +121,8 @@ impl Observer for ProgressOutput {
             | Event::BucketRecovered { .. }
             | Event::LimitLowered { .. }
             | Event::Retried { .. }
-            | Event::PutAside { .. }
-            | Event::Behind { .. }
+            | Event::Delayed { .. }
+            | Event::DelayedForOrder { .. }
             | Event::Backlog { .. }
             | Event::HandedBack { .. }
             | Event::Cancelled { .. }

@@ -14,9 +14,9 @@ use futures_util::StreamExt as _;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
 use jiff::Timestamp;
-use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until, timeout};
 
+use crate::cli::signals::StopRequests;
 use crate::domain::message::{Address, HeaderValue, Headers, Properties, Publish, RESENT, Receipt};
 use crate::domain::topology::{INVOCATIONS, work_key};
 use crate::rabbit::ReceivedResult;
@@ -132,7 +132,7 @@ pub(super) struct RunState {
 impl Sending<'_> {
     /// Runs the job until every row has its result or `stop` counts a request to stop; a second request takes effect
     /// at once. In every case, the progress by then is recorded.
-    pub async fn run(&mut self, task: Task, stop: &mut watch::Receiver<u32>) -> SubmitRun {
+    pub async fn run(&mut self, task: Task, stop: &mut StopRequests) -> SubmitRun {
         let run = match self.begin() {
             Ok(mut state) => {
                 let ended = match task {
@@ -170,11 +170,7 @@ impl Sending<'_> {
         JobError::Failed(format!("failed to read `{}`: {error}", self.plan.file.display()))
     }
 
-    async fn go(
-        &mut self,
-        state: &mut RunState,
-        stop: &mut watch::Receiver<u32>,
-    ) -> Result<RunEnd, JobError> {
+    async fn go(&mut self, state: &mut RunState, stop: &mut StopRequests) -> Result<RunEnd, JobError> {
         self.take_what_waits(state).await?;
         let mut tick = interval(FLUSH_EVERY);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -187,10 +183,10 @@ impl Sending<'_> {
                 }
             }
             tokio::select! {
-                told = stop.changed() => {
+                () = stop.next() => {
                     let when_busy = if leave_at.is_none() { self.transport.grace() } else { Duration::ZERO };
                     leave_at = Some(Instant::now() + when_busy);
-                    if told.is_ok() && !when_busy.is_zero() {
+                    if !when_busy.is_zero() {
                         self.progress.output().say("stopping: nothing more is sent");
                     }
                 }
@@ -571,8 +567,8 @@ mod tests {
         for row in [1, 2] {
             came.try_send(example.reply(row)).ok().unwrap();
         }
-        let (_stop, mut told) = watch::channel(0);
-        let run = sending.run(Task::Send, &mut told).await;
+        let (_count, mut stop) = StopRequests::counted_by();
+        let run = sending.run(Task::Send, &mut stop).await;
         (run, example.tape.clone())
     }
 

@@ -7,8 +7,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use tokio::sync::watch;
-use tokio::task::JoinSet;
 
 use crate::config::Config;
 use crate::domain::ids::ConnectionName;
@@ -17,11 +15,9 @@ use crate::domain::topology::reply_queue;
 use crate::embedded::broker::Broker;
 use crate::event::Observer;
 use crate::rabbit::{Offered, Producer, Publisher, ReceivedResult, Unopened};
-use crate::worker::Worker;
-use crate::worker::ports::Inbox;
 
-use super::super::assembly::{self, Orgs, Shared};
-use super::super::exit::NotBegun;
+use crate::cli::exit::NotBegun;
+use crate::cli::in_process::InProcessWorker;
 
 /// The most rows in the broker without a result: enough that workers never run out of rows, and few enough that
 /// stopping a job takes effect.
@@ -131,17 +127,8 @@ pub(super) fn inside(
     connection: &ConnectionName,
     observer: Arc<dyn Observer>,
 ) -> Result<Box<dyn Transport>, NotBegun> {
-    let (stop, stopping) = watch::channel(false);
-    let ground = Shared::new(config, &observer);
-    let prefetch = ground.prefetch;
-    let mut orgs = assembly::orgs(config, &ground, &Orgs::new())?;
-    orgs.retain(|known, _| known == connection);
-    let broker = Broker::new([connection]);
-    broker.declare(REPLIES);
-    let rules = assembly::own_rules(config, &orgs, stopping);
-    let worker: Arc<dyn Inbox> = Arc::new(Worker::new(rules, Arc::<Broker>::clone(&broker), observer));
-    let consuming = broker.consume(&worker, prefetch);
-    Ok(Box::new(EmbeddedTransport { broker, prefetch, _consuming: consuming, _stop: stop }))
+    let worker = InProcessWorker::of_connection(config, connection, REPLIES, observer)?;
+    Ok(Box::new(EmbeddedTransport { worker, prefetch: usize::from(config.broker.prefetch) }))
 }
 
 /// The transport to workers behind RabbitMQ.
@@ -184,16 +171,14 @@ impl Transport for Outside {
 
 /// The transport to a worker in this process.
 struct EmbeddedTransport {
-    broker: Arc<Broker>,
+    worker: InProcessWorker,
     prefetch: usize,
-    _consuming: JoinSet<()>,
-    _stop: watch::Sender<bool>,
 }
 
 #[async_trait]
 impl Transport for EmbeddedTransport {
     fn out(&self) -> Arc<dyn Out> {
-        Arc::<Broker>::clone(&self.broker)
+        Arc::<Broker>::clone(&self.worker.broker)
     }
 
     fn reply_to(&self, _: String) -> String {
@@ -201,7 +186,7 @@ impl Transport for EmbeddedTransport {
     }
 
     async fn next(&mut self) -> Option<ReceivedResult> {
-        let body = self.broker.take(REPLIES).await.body;
+        let body = self.worker.broker.take(REPLIES).await.body;
         Some(ReceivedResult { body, receipt: Box::new(Gone) })
     }
 

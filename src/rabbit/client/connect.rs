@@ -5,6 +5,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
@@ -12,8 +13,9 @@ use lapin::tcp::OwnedTLSConfig;
 use lapin::uri::AMQPUri;
 use lapin::{Connection, ConnectionProperties, ErrorKind};
 use tokio::net::lookup_host;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
+use crate::event::{Event, Observer};
 use crate::policy::backoff::RetryRules;
 use crate::telemetry::descriptors;
 
@@ -86,8 +88,39 @@ impl BrokerNodes {
         Ok(OwnedTLSConfig { cert_chain: certificates, identity: None })
     }
 
+    /// Notes that the connections are lost, and waits before the next attempt, at the next node or address.
+    /// `failures` is the number of attempts in a row that have failed.
+    pub async fn wait_to_reconnect(&self, failures: u32, why: &str, observer: &Arc<dyn Observer>) {
+        self.turn();
+        observer.note(&Event::Broker { connected: false, why });
+        sleep(RECONNECT.wait(failures, fastrand::f64()).max(RECONNECT_MIN)).await;
+    }
+
+    /// Connects again, however often it takes.
+    pub async fn reconnect<S, Opening>(
+        &self,
+        mut why: String,
+        observer: &Arc<dyn Observer>,
+        open: impl Fn() -> Opening,
+    ) -> S
+    where
+        Opening: Future<Output = Result<S, String>>,
+    {
+        let mut failures = 0;
+        let session = loop {
+            failures += 1;
+            self.wait_to_reconnect(failures, &why, observer).await;
+            match open().await {
+                Ok(session) => break session,
+                Err(again) => why = again,
+            }
+        };
+        observer.note(&Event::Broker { connected: true, why: "connected again" });
+        session
+    }
+
     /// Moves on to the next node or address, because the current one has failed.
-    pub fn turn(&self) {
+    fn turn(&self) {
         self.first.fetch_add(1, Ordering::Relaxed);
     }
 

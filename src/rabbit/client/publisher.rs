@@ -14,6 +14,7 @@ use lapin::types::ShortString;
 use lapin::{Channel, Confirmation, Connection, ErrorKind};
 use tokio::sync::{Mutex, Notify, watch};
 use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
 
 use crate::domain::message::{Address, Publish, Published, Unpublished};
 use crate::domain::topology::{DEAD, RESULTS};
@@ -25,7 +26,6 @@ use super::blocked::Blocked;
 use super::connect::{close, explain};
 use super::convert::properties_out;
 use super::declare::{ACCESS_REFUSED, NOT_FOUND, PRECONDITION_FAILED};
-use crate::rabbit::turned;
 
 /// The number of channels for mandatory messages, one message at a time each. It equals the default number of
 /// messages in work per lane, so that answers do not wait for each other when the broker confirms slowly.
@@ -53,13 +53,13 @@ struct PublishChannels {
     aside: Mutex<Option<Channel>>,
     turn: std::sync::atomic::AtomicUsize,
     /// Notified when a channel cannot be opened, which means that the connection has failed.
-    doubt: Arc<Notify>,
+    fault: Arc<Notify>,
 }
 
 /// A publisher over the current generation of the publishing connection.
 pub struct Publisher {
     lines: watch::Sender<Option<Arc<PublishChannels>>>,
-    leaving: watch::Receiver<bool>,
+    leaving: CancellationToken,
 }
 
 /// The reason that there is no channel for messages that may be lost.
@@ -93,13 +93,13 @@ pub enum Offered {
 }
 
 impl Publisher {
-    /// Creates a publisher without a connection. When `leaving` turns true, it no longer waits for one.
-    pub fn new(leaving: watch::Receiver<bool>) -> Self {
+    /// Creates a publisher without a connection. When `leaving` is cancelled, it no longer waits for one.
+    pub fn new(leaving: CancellationToken) -> Self {
         Self { lines: watch::Sender::new(None), leaving }
     }
 
-    /// Uses the connection of a new generation. Notifies `doubt` when that connection fails.
-    pub(in crate::rabbit) fn attach(&self, connection: Connection, blocked: Blocked, doubt: Arc<Notify>) {
+    /// Uses the connection of a new generation. Notifies `fault` when that connection fails.
+    pub(in crate::rabbit) fn attach(&self, connection: Connection, blocked: Blocked, fault: Arc<Notify>) {
         let lines = PublishChannels {
             connection,
             blocked,
@@ -107,7 +107,7 @@ impl Publisher {
             direct: Mutex::new(None),
             aside: Mutex::new(None),
             turn: std::sync::atomic::AtomicUsize::new(0),
-            doubt,
+            fault,
         };
         self.lines.send_replace(Some(Arc::new(lines)));
     }
@@ -161,11 +161,11 @@ impl Publisher {
 
     /// Waits for the lines of the current generation.
     async fn lines(&self) -> Result<Arc<PublishChannels>, Unpublished> {
-        let (mut lines, mut leaving) = (self.lines.subscribe(), self.leaving.clone());
+        let mut lines = self.lines.subscribe();
         let attached = async { lines.wait_for(Option::is_some).await.map(drop) };
         tokio::select! {
             _ = attached => {}
-            () = turned(&mut leaving) => {}
+            () = self.leaving.cancelled() => {}
         }
         self.lines.borrow().clone().ok_or(Unpublished)
     }
@@ -187,7 +187,7 @@ impl Outbox for Publisher {
             reached(Point::Publishing, post.properties.message_id.as_deref()).await;
             match lines.publish(post).await {
                 Try::Posted(Published::Unroutable) if insists && tries >= REFUSALS_MAX => {
-                    lines.doubt.notify_one()
+                    lines.fault.notify_one()
                 }
                 Try::Posted(Published::Unroutable) if insists => {}
                 Try::Posted(posted) => {
@@ -259,7 +259,7 @@ impl PublishChannels {
             None => match timeout(CONFIRM_TIMEOUT, self.connection.create_channel()).await {
                 Ok(Ok(channel)) => channel,
                 Ok(Err(_)) | Err(_) => {
-                    self.doubt.notify_one();
+                    self.fault.notify_one();
                     return Err(NoLine::Now);
                 }
             },
@@ -270,7 +270,7 @@ impl PublishChannels {
             true => Ok(channel),
             false if status.connected() => Err(NoLine::Refused),
             false => {
-                self.doubt.notify_one();
+                self.fault.notify_one();
                 Err(NoLine::Now)
             }
         }
@@ -283,7 +283,7 @@ impl PublishChannels {
             *line = self.opened().await;
         }
         if line.is_none() {
-            self.doubt.notify_one();
+            self.fault.notify_one();
         }
         line.as_ref()
     }

@@ -18,6 +18,7 @@ use lapin::types::{FieldTable, ShortString};
 use lapin::{Channel, Connection, Consumer};
 use tokio::sync::{Notify, Semaphore, watch};
 use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
 
 use crate::domain::message::{Delivery, Receipt, Source};
 use crate::domain::topology::source_queue;
@@ -26,7 +27,6 @@ use crate::worker::ports::{Inbox, becomes};
 use super::restoring::Restoring;
 use crate::rabbit::client::convert::properties_in;
 use crate::rabbit::client::error::SessionEnd;
-use crate::rabbit::turned;
 
 /// The unit in which messages are counted against the memory limit; a small one counts as one piece.
 pub(in crate::rabbit) const HELD_PIECE_BYTES: usize = 1024;
@@ -180,16 +180,16 @@ impl Consuming {
     ///
     /// # Errors
     /// If the consumer ends without being told to halt.
-    pub async fn run(mut self, mut halt: watch::Receiver<bool>) -> Result<(), SessionEnd> {
+    pub async fn run(mut self, halt: CancellationToken) -> Result<(), SessionEnd> {
         loop {
-            match self.hand_over_all(&mut halt).await? {
+            match self.hand_over_all(&halt).await? {
                 Until::Halted => break,
-                Until::Deleted => self.restore(&mut halt).await?,
+                Until::Deleted => self.restore(&halt).await?,
                 Until::Unwanted => self.cancel().await?,
             }
             tokio::select! {
                 biased;
-                () = turned(&mut halt) => break,
+                () = halt.cancelled() => break,
                 () = becomes(&mut self.wanted, true) => self.consume().await?,
             }
         }
@@ -199,11 +199,11 @@ impl Consuming {
     }
 
     /// Hands over deliveries until one of the reasons to stop occurs.
-    async fn hand_over_all(&mut self, halt: &mut watch::Receiver<bool>) -> Result<Until, SessionEnd> {
+    async fn hand_over_all(&mut self, halt: &CancellationToken) -> Result<Until, SessionEnd> {
         while let Some(consumer) = &mut self.consumer {
             let next = tokio::select! {
                 biased;
-                () = turned(halt) => return Ok(Until::Halted),
+                () = halt.cancelled() => return Ok(Until::Halted),
                 () = becomes(&mut self.wanted, false) => return Ok(Until::Unwanted),
                 next = consumer.next() => next,
             };
@@ -221,7 +221,7 @@ impl Consuming {
     }
 
     /// Declares the queue again; its messages in hand stay in hand.
-    async fn restore(&mut self, halt: &mut watch::Receiver<bool>) -> Result<(), SessionEnd> {
+    async fn restore(&mut self, halt: &CancellationToken) -> Result<(), SessionEnd> {
         self.consumer = None;
         match &self.restoring {
             Some(restoring) => restoring.restore(&self.source, self.means.in_flight.count(), halt).await,

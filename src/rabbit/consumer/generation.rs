@@ -7,9 +7,10 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{Notify, watch};
+use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
+use tokio_util::sync::CancellationToken;
 
 use crate::domain::ids::ConnectionName;
 use crate::domain::message::Source;
@@ -23,7 +24,6 @@ use super::site::Site;
 use crate::rabbit::client::connect::close;
 use crate::rabbit::client::declare::declare;
 use crate::rabbit::client::error::SessionEnd;
-use crate::rabbit::turned;
 
 /// The time for messages in flight to finish after the worker is told to stop.
 pub(in crate::rabbit) const DRAIN_MAX: Duration = Duration::from_secs(25);
@@ -43,15 +43,15 @@ type TaskEnd = (Option<ConnectionName>, Result<(), SessionEnd>);
 /// The service of a connection.
 enum Service {
     /// It is served, or draining; holds the halt signal.
-    Served(watch::Sender<bool>),
+    Served(CancellationToken),
     /// It was removed, and its remaining messages are answered; holds the halt signal.
-    Removed(watch::Sender<bool>),
+    Removed(CancellationToken),
 }
 
 impl Service {
     fn halt(&self) {
         let (Self::Served(halt) | Self::Removed(halt)) = self;
-        halt.send_replace(true);
+        halt.cancel();
     }
 }
 
@@ -63,7 +63,7 @@ pub(in crate::rabbit) struct Generation {
     /// The service of each connection.
     served: HashMap<ConnectionName, Service>,
     /// The halt signal for the queues that belong to no connection.
-    halt: watch::Sender<bool>,
+    halt: CancellationToken,
     /// Listens to the other workers.
     _hearing: JoinSet<()>,
 }
@@ -82,7 +82,7 @@ impl Generation {
             site: Arc::new(site),
             running: JoinSet::new(),
             served: HashMap::new(),
-            halt: watch::Sender::new(false),
+            halt: CancellationToken::new(),
             _hearing: hearing,
         };
         let sources = [Source::Unrouted, Source::Undelivered];
@@ -94,10 +94,10 @@ impl Generation {
             match Serving::begin(&generation.site, &name, counted_by).await {
                 Ok(serving) => begun.push((name, serving)),
                 Err(SessionEnd::Undeclared(_)) if wrong == Wrong::IsLeftOut && generation.site.is_up() => {}
-                Err(doubt) => return Err(doubt),
+                Err(fault) => return Err(fault),
             }
         }
-        let halt = generation.halt.subscribe();
+        let halt = generation.halt.clone();
         generation.running.spawn(async move { (None, unowned.keep(halt).await) });
         for (name, serving) in begun {
             let halt = generation.halted(&name, Service::Served);
@@ -111,12 +111,11 @@ impl Generation {
     fn halted(
         &mut self,
         name: &ConnectionName,
-        service: fn(watch::Sender<bool>) -> Service,
-    ) -> watch::Receiver<bool> {
-        let halt = watch::Sender::new(false);
-        let halted = halt.subscribe();
-        self.served.insert(name.clone(), service(halt));
-        halted
+        service: fn(CancellationToken) -> Service,
+    ) -> CancellationToken {
+        let halt = CancellationToken::new();
+        self.served.insert(name.clone(), service(halt.clone()));
+        halt
     }
 
     /// Halts connections that have left the roster and begins to serve new ones. A connection that returns while it
@@ -149,7 +148,7 @@ impl Generation {
     }
 
     /// Serves until a task ends unexpectedly, or the worker is told to stop.
-    pub async fn keep(&mut self, doubt: &Notify, stopping: &mut watch::Receiver<bool>) -> SessionEnd {
+    pub async fn keep(&mut self, fault: &Notify, stopping: &CancellationToken) -> SessionEnd {
         /// The text for a task that panicked.
         const BUG: &str = "what serves the connections has a bug";
         loop {
@@ -162,11 +161,11 @@ impl Generation {
                         self.follow();
                     }
                     Ok((None, Ok(()))) | Err(_) => return SessionEnd::Lost(BUG),
-                    Ok((_, Err(doubt))) => return doubt,
+                    Ok((_, Err(fault))) => return fault,
                 },
                 () = self.roster.changed() => self.follow(),
-                () = doubt.notified() => return SessionEnd::Lost("the publishing connection failed"),
-                () = turned(stopping) => return SessionEnd::Stopping,
+                () = fault.notified() => return SessionEnd::Lost("the publishing connection failed"),
+                () = stopping.cancelled() => return SessionEnd::Stopping,
             }
         }
     }
@@ -176,7 +175,7 @@ impl Generation {
     /// # Errors
     /// If draining did not end in order, or not in time.
     pub async fn drain(&mut self) -> Result<(), &'static str> {
-        self.halt.send_replace(true);
+        self.halt.cancel();
         self.served.values().for_each(Service::halt);
         let drained = async {
             let mut drained = Ok(());

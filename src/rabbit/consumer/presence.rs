@@ -16,6 +16,7 @@ use lapin::{Channel, Connection, Consumer};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
+use tokio_util::sync::CancellationToken;
 
 use crate::budget::gossip::Census;
 use crate::domain::ids::{ConnectionName, Lane};
@@ -30,7 +31,6 @@ use super::site::Site;
 use crate::rabbit::client::connect::{RECONNECT, explain};
 use crate::rabbit::client::declare::{declare, is_gone, look};
 use crate::rabbit::client::error::SessionEnd;
-use crate::rabbit::turned;
 
 /// The average interval between counts of a connection's workers. A count takes a few calls of less than a
 /// millisecond; a new worker holds back until it was counted three times.
@@ -80,7 +80,7 @@ pub(in crate::rabbit) struct Presence {
     work: Channel,
     restoring: Arc<Restoring>,
     counted: watch::Receiver<Count>,
-    leaving: watch::Sender<bool>,
+    leaving: CancellationToken,
     queue: JoinSet<()>,
     /// The time since which the interactive queue has had no leader.
     leaderless: Option<Instant>,
@@ -98,14 +98,14 @@ impl Presence {
     ) -> Result<Self, SessionEnd> {
         let work = site.connection.create_channel().await.map_err(SessionEnd::unreachable)?;
         let (counts, mut counted) = watch::channel(Count::NotYet);
-        let leaving = watch::Sender::new(false);
+        let leaving = CancellationToken::new();
         let queue = PresenceQueue {
             amqp: Arc::clone(&site.connection),
             connection: connection.clone(),
             passive: site.passive,
             observer: Arc::clone(&site.observer),
             counts,
-            leaving: leaving.subscribe(),
+            leaving: leaving.clone(),
         };
         let mut keeping = JoinSet::new();
         keeping.spawn(queue.keep());
@@ -130,7 +130,7 @@ impl Presence {
     }
 
     /// Counts repeatedly, until a work queue cannot be queried or, before `halt`, has no leader.
-    pub async fn keep(&mut self, halt: &watch::Receiver<bool>) -> SessionEnd {
+    pub async fn keep(&mut self, halt: &CancellationToken) -> SessionEnd {
         let mut failures = 0;
         loop {
             // A new gossip has no count yet.
@@ -144,7 +144,7 @@ impl Presence {
                 return SessionEnd::Lost("a work queue cannot be looked at");
             }
             let is_leaderless = self.leaderless.is_some_and(|since| since.elapsed() > LEADERLESS_MAX);
-            if is_leaderless && !*halt.borrow() {
+            if is_leaderless && !halt.is_cancelled() {
                 return SessionEnd::Lost("a work queue has no leader that this node of the broker reaches");
             }
         }
@@ -152,7 +152,7 @@ impl Presence {
 
     /// Leaves the counted workers.
     pub async fn leave(mut self) {
-        self.leaving.send_replace(true);
+        self.leaving.cancel();
         self.signals.heartbeats.leave(&self.connection);
         self.signals.beat(false).await;
         let _ = timeout(LEAVE_MAX, self.queue.join_next()).await;
@@ -208,7 +208,7 @@ struct PresenceQueue {
     passive: bool,
     observer: Arc<dyn Observer>,
     counts: watch::Sender<Count>,
-    leaving: watch::Receiver<bool>,
+    leaving: CancellationToken,
 }
 
 impl PresenceQueue {
@@ -229,7 +229,7 @@ impl PresenceQueue {
             failures += 1;
             tokio::select! {
                 () = sleep(RECONNECT.wait(failures, fastrand::f64())) => {}
-                () = turned(&mut self.leaving) => return,
+                () = self.leaving.cancelled() => return,
             }
         }
     }
@@ -260,7 +260,7 @@ impl PresenceQueue {
             tokio::select! {
                 () = &mut gone => return Err(format!("`{queue}` was deleted, or its node is down")),
                 () = sleep(soon()) => {}
-                () = turned(&mut self.leaving) => {
+                () = self.leaving.cancelled() => {
                     let cancelled = channel.basic_cancel(consumer.tag(), BasicCancelOptions::default());
                     return answered(cancelled).await;
                 }

@@ -8,9 +8,10 @@ use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
-use tokio::sync::{Notify, watch};
+use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
+use tokio_util::sync::CancellationToken;
 
 use crate::domain::ids::Lane;
 use crate::domain::message::Source;
@@ -23,7 +24,6 @@ use super::supervisor::Supervisor;
 use crate::rabbit::client::connect::{RECONNECT_MIN, close};
 use crate::rabbit::client::declare::DECLARE_TIMEOUT;
 use crate::rabbit::client::error::{SessionEnd, silent};
-use crate::rabbit::turned;
 
 /// The time for which the quarantine lasts after the last unreadable message.
 const QUARANTINE: Duration = Duration::from_secs(30);
@@ -36,10 +36,7 @@ impl Supervisor {
     ///
     /// # Errors
     /// If the quarantine ends for another reason.
-    pub(in crate::rabbit) async fn quarantine(
-        &self,
-        stopping: &mut watch::Receiver<bool>,
-    ) -> Result<(), SessionEnd> {
+    pub(in crate::rabbit) async fn quarantine(&self, stopping: &CancellationToken) -> Result<(), SessionEnd> {
         self.observer
             .note(&Event::Broker { connected: true, why: "a message cannot be read: consuming one by one" });
         let mut roster = self.roster.clone();
@@ -50,15 +47,15 @@ impl Supervisor {
         let sources: Vec<_> = lanes.chain([Source::Unrouted, Source::Undelivered]).collect();
 
         let site = self.site(self.open("presence").await?);
-        let doubt = self.attach().await?;
+        let fault = self.attach().await?;
         let _hearing = self.signals.listen(&site.connection).await;
-        let halt = watch::Sender::new(false);
+        let halt = CancellationToken::new();
         let mut company = JoinSet::new();
         let join = async {
             let counted_by = Instant::now() + FIRST_COUNT_MAX;
             for name in &names {
                 let (mut announced, halt) =
-                    (Presence::announce(&site, name, counted_by).await?, halt.subscribe());
+                    (Presence::announce(&site, name, counted_by).await?, halt.clone());
                 company.spawn(async move { announced.keep(&halt).await });
             }
             Ok(())
@@ -73,11 +70,11 @@ impl Supervisor {
             _ = apart.next() => Ok(()),
             () = quiet => Ok(()),
             () = roster.changed() => Ok(()),
-            () = doubt.notified() => Err(SessionEnd::Lost("the publishing connection failed")),
+            () = fault.notified() => Err(SessionEnd::Lost("the publishing connection failed")),
             Some(left) = company.join_next() => Err(left.unwrap_or(SessionEnd::Lost(BUG))),
-            () = turned(stopping) => Err(SessionEnd::Stopping),
+            () = stopping.cancelled() => Err(SessionEnd::Stopping),
         };
-        halt.send_replace(true);
+        halt.cancel();
         let finished = async {
             while apart.next().await.is_some() {}
             self.means.in_flight.finished().await;
@@ -93,15 +90,15 @@ impl Supervisor {
     }
 
     /// Consumes one queue over one connection after the other.
-    async fn keep_apart(&self, source: &Source, halt: &watch::Sender<bool>, broken: &Notify) {
-        while !*halt.borrow() {
+    async fn keep_apart(&self, source: &Source, halt: &CancellationToken, broken: &Notify) {
+        while !halt.is_cancelled() {
             let means = Means { prefetch: 1, ..self.means.part() };
             let consumed = async {
                 let connection = self.open("consuming apart").await?;
                 let begun =
                     timeout(DECLARE_TIMEOUT, Consuming::begin(&connection, source, &means, None)).await;
                 let consuming = begun.map_err(|_| silent())??;
-                consuming.run(halt.subscribe()).await?;
+                consuming.run(halt.clone()).await?;
                 means.in_flight.finished().await; // and acknowledged, as long as the connection is there
                 Result::<_, SessionEnd>::Ok(connection)
             };

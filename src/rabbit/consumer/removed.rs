@@ -11,8 +11,8 @@ use std::time::Duration;
 
 use lapin::Channel;
 use lapin::types::{FieldTable, ShortString};
-use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
 
 use crate::domain::ids::{ConnectionName, Lane};
 use crate::domain::message::Source;
@@ -24,7 +24,6 @@ use super::serving::Serving;
 use super::site::Site;
 use crate::rabbit::client::declare::{DECLARE_TIMEOUT, declare, is_gone, look};
 use crate::rabbit::client::error::{SessionEnd, silent};
-use crate::rabbit::turned;
 
 /// The interval between counts of the workers that still serve the connection.
 const COUNT_EVERY: Duration = Duration::from_secs(2);
@@ -39,21 +38,21 @@ const ABSENT_COUNTS: u32 = 3;
 pub(in crate::rabbit) async fn answer_removed(
     site: Arc<Site>,
     name: ConnectionName,
-    mut halt: watch::Receiver<bool>,
+    halt: CancellationToken,
 ) -> Result<(), SessionEnd> {
     let removed = Removed { site, name };
     loop {
-        if !removed.is_left_by_all(&mut halt).await? {
+        if !removed.is_left_by_all(&halt).await? {
             return Ok(());
         }
         let ended = timeout(DECLARE_TIMEOUT, removed.begin()).await.map_err(|_| silent())?;
         let ended = match ended {
             Ok(Some(serving)) => removed.answer(serving, &halt).await,
             Ok(None) => return Ok(()), // its queues are gone
-            Err(doubt) => Err(doubt),
+            Err(fault) => Err(fault),
         };
         match ended {
-            Err(doubt) if !removed.site.is_up() => return Err(doubt),
+            Err(fault) if !removed.site.is_up() => return Err(fault),
             // Somebody deleted the queues, or serves the connection again: that does not affect other connections.
             Ok(()) | Err(_) => {}
         }
@@ -67,12 +66,12 @@ struct Removed {
 
 impl Removed {
     /// Waits until no worker serves the connection; returns false if told to halt before.
-    async fn is_left_by_all(&self, halt: &mut watch::Receiver<bool>) -> Result<bool, SessionEnd> {
+    async fn is_left_by_all(&self, halt: &CancellationToken) -> Result<bool, SessionEnd> {
         let mut absent = 0;
         while absent < ABSENT_COUNTS {
             tokio::select! {
                 biased;
-                () = turned(halt) => return Ok(false),
+                () = halt.cancelled() => return Ok(false),
                 () = sleep(COUNT_EVERY) => {}
             }
             absent = if self.is_served().await? { 0 } else { absent + 1 };
@@ -129,16 +128,15 @@ impl Removed {
     }
 
     /// Answers messages until told to halt, or until a worker serves the connection again.
-    async fn answer(&self, serving: Serving, halt: &watch::Receiver<bool>) -> Result<(), SessionEnd> {
-        let over = watch::Sender::new(false);
-        let keeping = serving.keep(over.subscribe());
+    async fn answer(&self, serving: Serving, halt: &CancellationToken) -> Result<(), SessionEnd> {
+        let over = CancellationToken::new();
+        let keeping = serving.keep(over.clone());
         tokio::pin!(keeping);
-        let mut halted = halt.clone();
         let is_over = async {
             loop {
                 tokio::select! {
                     biased;
-                    () = turned(&mut halted) => return Ok(()),
+                    () = halt.cancelled() => return Ok(()),
                     () = sleep(COUNT_EVERY) => {}
                 }
                 if self.is_served().await? {
@@ -150,7 +148,7 @@ impl Removed {
             ended = &mut keeping => return ended,
             is_over = is_over => is_over?,
         }
-        over.send_replace(true);
+        over.cancel();
         keeping.await
     }
 

@@ -6,8 +6,8 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use lapin::Connection;
-use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
 
 use crate::domain::message::Source;
 use crate::domain::topology::{Topology, source_queue};
@@ -16,7 +16,6 @@ use crate::event::{Event, Observer};
 use crate::rabbit::client::connect::RECONNECT;
 use crate::rabbit::client::declare::{DECLARE_TIMEOUT, declare};
 use crate::rabbit::client::error::{SessionEnd, silent};
-use crate::rabbit::turned;
 
 /// The number of messages in each queue at the last count.
 #[derive(Default)]
@@ -53,7 +52,7 @@ impl Restoring {
         &self,
         source: &Source,
         in_hand: usize,
-        halt: &mut watch::Receiver<bool>,
+        halt: &CancellationToken,
     ) -> Result<(), SessionEnd> {
         let queue = source_queue(source);
         let waiting = self.waiting.in_queue(&queue);
@@ -67,7 +66,7 @@ impl Restoring {
             failures += 1;
             tokio::select! {
                 () = sleep(RECONNECT.wait(failures, fastrand::f64())) => {}
-                () = turned(halt) => break,
+                () = halt.cancelled() => break,
             }
         }
         Ok(())

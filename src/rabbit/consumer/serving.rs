@@ -6,8 +6,8 @@
 use std::sync::Arc;
 
 use futures_util::future::try_join_all;
-use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
+use tokio_util::sync::CancellationToken;
 
 use crate::domain::ids::{ConnectionName, Lane};
 use crate::domain::message::Source;
@@ -20,7 +20,6 @@ use super::site::Site;
 use crate::rabbit::client::connect::RECONNECT;
 use crate::rabbit::client::declare::{DECLARE_TIMEOUT, declare};
 use crate::rabbit::client::error::{SessionEnd, silent};
-use crate::rabbit::turned;
 
 /// A set of queues that are served together.
 pub(in crate::rabbit) struct Serving {
@@ -69,7 +68,7 @@ impl Serving {
     ///
     /// # Errors
     /// If a part ends without being told to halt.
-    pub async fn keep(self, halt: watch::Receiver<bool>) -> Result<(), SessionEnd> {
+    pub async fn keep(self, halt: CancellationToken) -> Result<(), SessionEnd> {
         let Self { presence, queues, means } = self;
         let at_work = async {
             try_join_all(queues.into_iter().map(|queue| queue.run(halt.clone()))).await?;
@@ -81,7 +80,7 @@ impl Serving {
             Some(mut presence) => {
                 let ended = tokio::select! {
                     ended = at_work => ended,
-                    doubt = presence.keep(&halt) => Err(doubt),
+                    fault = presence.keep(&halt) => Err(fault),
                 };
                 presence.leave().await;
                 ended
@@ -98,7 +97,7 @@ impl Serving {
 pub(in crate::rabbit) async fn serve(
     site: Arc<Site>,
     name: ConnectionName,
-    mut halt: watch::Receiver<bool>,
+    halt: CancellationToken,
 ) -> Result<(), SessionEnd> {
     let mut failures = 0;
     loop {
@@ -107,13 +106,13 @@ pub(in crate::rabbit) async fn serve(
         let why = match begun {
             Ok(serving) => return serving.keep(halt).await,
             Err(SessionEnd::Undeclared(why)) if site.is_up() => why.to_string(),
-            Err(doubt) => return Err(doubt),
+            Err(fault) => return Err(fault),
         };
         site.observer.note(&Event::Unserved { connection: &name, why: &why });
         failures += 1;
         tokio::select! {
             () = sleep(RECONNECT.wait(failures, 1.0)) => {}
-            () = turned(&mut halt) => return Ok(()),
+            () = halt.cancelled() => return Ok(()),
         }
     }
 }

@@ -351,7 +351,7 @@ mod tests {
             [(ConnectionName::parse("prod").unwrap(), Arc::new(Silent) as Arc<dyn Gossip>)].into();
         let roster = Served::new(watch::channel(gossips).1);
         let (observer, publisher) =
-            (Arc::new(Observers(Vec::new())), Publisher::new(watch::channel(false).1));
+            (Arc::new(Observers(Vec::new())), Publisher::new(tokio_util::sync::CancellationToken::new()));
         let signals =
             Signals::new(("worker", false), roster, Arc::new(Nobody), observer, Arc::new(publisher));
         let by = |user: &str| BasicProperties::default().with_user_id(user.into()).with_type(KIND.into());

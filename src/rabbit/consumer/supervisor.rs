@@ -11,7 +11,8 @@ use std::sync::{Arc, Mutex};
 use lapin::{Connection, ErrorKind};
 use tokio::sync::{Notify, Semaphore, watch};
 use tokio::task::JoinSet;
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
 
 use crate::domain::ids::ConnectionName;
 use crate::domain::topology::Topology;
@@ -25,13 +26,13 @@ use super::restoring::{QueueCounts, Restoring};
 use super::served::{Gossips, Served};
 use super::signals::Signals;
 use super::site::Site;
+use crate::rabbit::BrokerSettings;
 use crate::rabbit::client::blocked::Blocked;
-use crate::rabbit::client::connect::{BrokerNodes, RECONNECT, RECONNECT_MIN, own_user};
+use crate::rabbit::client::connect::{BrokerNodes, own_user};
 use crate::rabbit::client::declare::{DECLARE_TIMEOUT, Undeclared};
 use crate::rabbit::client::error::{SessionEnd, silent};
 use crate::rabbit::client::publisher::Publisher;
 use crate::rabbit::client::supervisor_end::SupervisorEnd;
-use crate::rabbit::{BrokerSettings, turned};
 
 /// The policy for a wrong topology, and the one-time check for policies.
 type Start<'a> = (Wrong, &'a mut Option<JoinSet<()>>);
@@ -92,25 +93,25 @@ impl Supervisor {
         })
     }
 
-    /// Consumes until `stopping` turns true, then lets messages in flight finish.
+    /// Consumes until `stopping` is cancelled, then lets messages in flight finish.
     ///
     /// # Errors
     /// If the broker's queues differ from those that the worker needs, or messages had to be abandoned.
-    pub async fn run(&self, mut stopping: watch::Receiver<bool>) -> Result<(), SupervisorEnd> {
+    pub async fn run(&self, stopping: CancellationToken) -> Result<(), SupervisorEnd> {
         let _telling = self.signals.spawn_broadcast();
         let mut looking = None;
         let (mut failures, mut wrong) = (0, Wrong::Ends);
         let stopped = loop {
-            let mut doubt = self.generation((wrong, &mut looking), &mut stopping).await;
+            let mut fault = self.generation((wrong, &mut looking), &stopping).await;
             if self.unreadable.swap(false, Ordering::AcqRel)
-                && !matches!(doubt, SessionEnd::Stopping | SessionEnd::Unfinished(_))
+                && !matches!(fault, SessionEnd::Stopping | SessionEnd::Unfinished(_))
             {
-                match self.quarantine(&mut stopping).await {
+                match self.quarantine(&stopping).await {
                     Ok(()) => continue,
-                    Err(ended) => doubt = ended,
+                    Err(ended) => fault = ended,
                 }
             }
-            let why = match doubt {
+            let why = match fault {
                 SessionEnd::Stopping => break Ok(()),
                 SessionEnd::Unfinished(why) => break Err(SupervisorEnd::Unread(why)),
                 SessionEnd::Undeclared(undeclared @ Undeclared::Wrong(_)) if wrong == Wrong::Ends => {
@@ -125,12 +126,9 @@ impl Supervisor {
             };
             failures += 1;
             wrong = Wrong::IsLeftOut;
-            self.way.turn();
-            self.observer.note(&Event::Broker { connected: false, why: &why });
-            let wait = RECONNECT.wait(failures, fastrand::f64()).max(RECONNECT_MIN);
             tokio::select! {
-                () = sleep(wait) => {}
-                () = turned(&mut stopping) => break Ok(()),
+                () = self.way.wait_to_reconnect(failures, &why, &self.observer) => {}
+                () = stopping.cancelled() => break Ok(()),
             }
         };
         self.observer.note(&Event::Broker { connected: false, why: "stopping" });
@@ -141,15 +139,15 @@ impl Supervisor {
     }
 
     /// Runs one generation of the two connections.
-    async fn generation(&self, start: Start<'_>, stopping: &mut watch::Receiver<bool>) -> SessionEnd {
+    async fn generation(&self, start: Start<'_>, stopping: &CancellationToken) -> SessionEnd {
         let connect = async { Ok((self.open("consuming").await?, self.attach().await?)) };
         let connected = tokio::select! {
             connected = connect => connected,
-            () = turned(stopping) => Err(SessionEnd::Stopping),
+            () = stopping.cancelled() => Err(SessionEnd::Stopping),
         };
         let ended = match connected {
-            Ok((consuming, doubt)) => self.serve(consuming, start, &doubt, stopping).await,
-            Err(doubt) => doubt,
+            Ok((consuming, fault)) => self.serve(consuming, start, &fault, stopping).await,
+            Err(fault) => fault,
         };
         self.publisher.detach().await;
         ended
@@ -160,19 +158,19 @@ impl Supervisor {
         &self,
         consuming: Connection,
         (wrong, looking): Start<'_>,
-        doubt: &Notify,
-        stopping: &mut watch::Receiver<bool>,
+        fault: &Notify,
+        stopping: &CancellationToken,
     ) -> SessionEnd {
         let begun = timeout(DECLARE_TIMEOUT, self.begin(consuming, wrong)).await;
         let mut generation = match begun.unwrap_or_else(|_| Err(silent())) {
             Ok(generation) => generation,
-            Err(doubt) => return doubt,
+            Err(fault) => return fault,
         };
         self.observer.note(&Event::Broker { connected: true, why: "declared and consuming" });
         looking.get_or_insert_with(|| {
             look_for_policies(&self.settings, self.roster.clone(), &self.publisher, &self.observer)
         });
-        let mut ended = generation.keep(doubt, stopping).await;
+        let mut ended = generation.keep(fault, stopping).await;
         if matches!(ended, SessionEnd::Stopping) {
             ended = generation.drain().await.map_or_else(SessionEnd::Unfinished, |()| ended);
         }
@@ -236,8 +234,8 @@ impl Supervisor {
     /// Opens a connection for the publisher. The returned signal fires when it fails.
     pub(in crate::rabbit) async fn attach(&self) -> Result<Arc<Notify>, SessionEnd> {
         let connection = self.way.connect("publishing").await.map_err(SessionEnd::Unreachable)?;
-        let (blocked, doubt) = (self.watch(&connection), Arc::new(Notify::new()));
-        self.publisher.attach(connection, blocked, Arc::clone(&doubt));
-        Ok(doubt)
+        let (blocked, fault) = (self.watch(&connection), Arc::new(Notify::new()));
+        self.publisher.attach(connection, blocked, Arc::clone(&fault));
+        Ok(fault)
     }
 }

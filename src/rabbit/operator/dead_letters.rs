@@ -17,8 +17,9 @@ use lapin::options::{
 };
 use lapin::types::{FieldTable, ShortString};
 use lapin::{Channel, Connection, Consumer, ErrorKind};
-use tokio::sync::{Notify, watch};
+use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, timeout};
+use tokio_util::sync::CancellationToken;
 
 use crate::domain::message::{Properties, Publish, Published, Unpublished};
 use crate::domain::topology::DEAD;
@@ -72,7 +73,7 @@ pub struct DeadLetters {
     ahead: u32,
     began: Instant,
     publisher: Arc<Publisher>,
-    leave: watch::Sender<bool>,
+    leave: CancellationToken,
 }
 
 /// A parked message.
@@ -109,16 +110,16 @@ impl DeadLetters {
         let way = BrokerNodes::new(settings).map_err(|ended| ended.to_string())?;
         let failed = |why: String| way.unreached(&why);
         let sorting = way.connect_mending("sorting").await.map_err(failed)?;
-        let (leave, leaving) = watch::channel(false);
-        let publisher = Arc::new(Publisher::new(leaving));
+        let leave = CancellationToken::new();
+        let publisher = Arc::new(Publisher::new(leave.clone()));
         let publishing = way.connect("putting back").await.map_err(failed)?;
-        let (blocked, doubt) = (Blocked::new(observer), Arc::new(Notify::new()));
+        let (blocked, fault) = (Blocked::new(observer), Arc::new(Notify::new()));
         tokio::spawn(blocked.clone().follow(publishing.events_listener(), |_| {}));
-        publisher.attach(publishing, blocked, Arc::clone(&doubt));
+        publisher.attach(publishing, blocked, Arc::clone(&fault));
         let (lost, told) = (Arc::clone(&publisher), leave.clone());
         tokio::spawn(async move {
-            doubt.notified().await;
-            told.send_replace(true);
+            fault.notified().await;
+            told.cancel();
             lost.detach().await;
         });
         let (channel, ahead) = Self::walk(&sorting).await?;
@@ -316,7 +317,7 @@ impl DeadLetters {
     /// Returns the messages left in place to the queue, and disconnects.
     pub async fn close(mut self) {
         self.give_back().await;
-        self.leave.send_replace(true);
+        self.leave.cancel();
         self.publisher.detach().await;
         close(&self.sorting).await;
     }

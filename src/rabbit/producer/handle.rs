@@ -13,19 +13,20 @@ use futures_util::StreamExt as _;
 use lapin::options::{BasicAckOptions, BasicConsumeOptions, BasicQosOptions};
 use lapin::types::{FieldTable, ShortString};
 use lapin::{Channel, Connection, Consumer, ErrorKind};
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
 
 use crate::domain::message::Receipt;
 use crate::domain::topology::{QueueDefinition, Topology};
-use crate::event::{Event, Observer};
+use crate::event::Observer;
 
+use crate::rabbit::BrokerSettings;
 use crate::rabbit::client::blocked::Blocked;
-use crate::rabbit::client::connect::{BrokerNodes, RECONNECT, RECONNECT_MIN, close, explain};
+use crate::rabbit::client::connect::{BrokerNodes, close, explain};
 use crate::rabbit::client::declare::{DECLARE_TIMEOUT, NOT_FOUND, declare, look};
 use crate::rabbit::client::publisher::Publisher;
-use crate::rabbit::{BrokerSettings, turned};
 
 /// The prefetch of results. Most are small, and one has a few MiB at most.
 const PREFETCH: u16 = 128;
@@ -76,7 +77,7 @@ pub struct Producer {
     /// The number of results that waited when the counter opened.
     pub waiting: u32,
     keeping: JoinHandle<()>,
-    leave: watch::Sender<bool>,
+    leave: CancellationToken,
 }
 
 impl Producer {
@@ -91,10 +92,10 @@ impl Producer {
         must_be_there: bool,
         observer: Arc<dyn Observer>,
     ) -> Result<Self, Unopened> {
-        let (leave, leaving) = watch::channel(false);
+        let leave = CancellationToken::new();
         let way = BrokerNodes::new(settings).map_err(|ended| ended.to_string())?;
-        let publisher = Arc::new(Publisher::new(leaving.clone()));
-        let keeper = Keeper { way, queue, observer, publisher: Arc::clone(&publisher), leaving };
+        let publisher = Arc::new(Publisher::new(leave.clone()));
+        let keeper = Keeper { way, queue, observer, publisher: Arc::clone(&publisher), leave: leave.clone() };
         let waiting = keeper.first_look(must_be_there).await?;
         let generation = keeper.connect().await?;
         let (came, replies) = mpsc::channel(1);
@@ -104,7 +105,7 @@ impl Producer {
 
     /// Closes the connections in order, as far as the broker answers.
     pub async fn close(&mut self) {
-        self.leave.send_replace(true);
+        self.leave.cancel();
         let _ = timeout(CLOSE_MAX, &mut self.keeping).await;
     }
 }
@@ -121,7 +122,7 @@ struct Keeper {
     queue: QueueDefinition,
     publisher: Arc<Publisher>,
     observer: Arc<dyn Observer>,
-    leaving: watch::Receiver<bool>,
+    leave: CancellationToken,
 }
 
 /// One generation of the connections.
@@ -129,7 +130,7 @@ struct ProducerSession {
     connection: Connection,
     channel: Channel,
     consumer: Consumer,
-    doubt: Arc<Notify>,
+    fault: Arc<Notify>,
 }
 
 impl Keeper {
@@ -179,10 +180,10 @@ impl Keeper {
             declare(&channel, &topology, false).await.map_err(|undeclared| undeclared.to_string())?;
             let consumer = consume(&channel, &self.queue.name).await.map_err(|error| self.unread(&error))?;
             let publishing = self.way.connect("submitting").await?;
-            let (blocked, doubt) = (Blocked::new(&self.observer), Arc::new(Notify::new()));
+            let (blocked, fault) = (Blocked::new(&self.observer), Arc::new(Notify::new()));
             tokio::spawn(blocked.clone().follow(publishing.events_listener(), |_| {}));
-            self.publisher.attach(publishing, blocked, Arc::clone(&doubt));
-            Ok(ProducerSession { connection, channel, consumer, doubt })
+            self.publisher.attach(publishing, blocked, Arc::clone(&fault));
+            Ok(ProducerSession { connection, channel, consumer, fault })
         });
         generation.await.unwrap_or_else(|_| Err("the broker does not answer".to_owned()))
     }
@@ -190,26 +191,14 @@ impl Keeper {
     /// Hands over results, one generation after the other, until the producer leaves.
     async fn keep(self, mut generation: ProducerSession, came: mpsc::Sender<ReceivedResult>) {
         loop {
-            let mut leaving = self.leaving.clone();
             let ended = tokio::select! {
                 ended = generation.serve(&came) => ended,
-                () = turned(&mut leaving) => None,
+                () = self.leave.cancelled() => None,
             };
             self.publisher.detach().await;
             close(&generation.connection).await;
-            let Some(mut why) = ended else { return };
-            self.way.turn();
-            let mut failures = 0;
-            generation = loop {
-                self.observer.note(&Event::Broker { connected: false, why: &why });
-                failures += 1;
-                sleep(RECONNECT.wait(failures, fastrand::f64()).max(RECONNECT_MIN)).await;
-                match self.connect().await {
-                    Ok(generation) => break generation,
-                    Err(again) => why = again,
-                }
-            };
-            self.observer.note(&Event::Broker { connected: true, why: "connected again" });
+            let Some(why) = ended else { return };
+            generation = self.way.reconnect(why, &self.observer, || self.connect()).await;
         }
     }
 }
@@ -220,7 +209,7 @@ impl ProducerSession {
         loop {
             let next = tokio::select! {
                 next = self.consumer.next() => next,
-                () = self.doubt.notified() => return Some("failed to publish".to_owned()),
+                () = self.fault.notified() => return Some("failed to publish".to_owned()),
             };
             let Some(Ok(mut delivery)) = next else { return Some("the queue of results ended".to_owned()) };
             let body = Bytes::from(std::mem::take(&mut delivery.data));

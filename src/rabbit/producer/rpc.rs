@@ -12,14 +12,14 @@ use lapin::options::{BasicConsumeOptions, BasicPublishOptions, ConfirmSelectOpti
 use lapin::types::{FieldTable, ShortString};
 use lapin::{Channel, Confirmation, Connection, Consumer};
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 
 use crate::domain::message::{HeaderValue, PROGRESS, Properties, RESENT};
 use crate::domain::topology::{DIRECT, INVOCATIONS};
-use crate::event::{Event, Observer};
+use crate::event::Observer;
 
 use crate::rabbit::BrokerSettings;
-use crate::rabbit::client::connect::{BrokerNodes, RECONNECT, RECONNECT_MIN, close, explain};
+use crate::rabbit::client::connect::{BrokerNodes, close, explain};
 use crate::rabbit::client::convert::{properties_in, properties_out};
 use crate::rabbit::client::declare::DECLARE_TIMEOUT;
 use crate::rabbit::client::publisher::is_refusal;
@@ -176,20 +176,9 @@ impl PendingCalls {
         loop {
             let ended = self.serve(&mut line, is_again).await;
             close(&line.connection).await;
-            let Err(mut why) = ended else { return };
-            self.way.turn();
+            let Err(why) = ended else { return };
             is_again = true;
-            let mut failures = 0;
-            line = loop {
-                self.observer.note(&Event::Broker { connected: false, why: &why });
-                failures += 1;
-                sleep(RECONNECT.wait(failures, fastrand::f64()).max(RECONNECT_MIN)).await;
-                match RpcSession::open(&self.way).await {
-                    Ok(line) => break line,
-                    Err(again) => why = again,
-                }
-            };
-            self.observer.note(&Event::Broker { connected: true, why: "connected again" });
+            line = self.way.reconnect(why, &self.observer, || RpcSession::open(&self.way)).await;
         }
     }
 

@@ -74,7 +74,7 @@ impl Execution<'_> {
 
     /// Ends with the subtool's own conclusion.
     pub(super) fn judged(&self, failure: Failure) -> Verdict {
-        let (code, effect) = self.attempt.verdict_of_subtool(failure.code);
+        let (code, effect) = self.attempt.code_and_effect_of_subtool(failure.code);
         let is_final = code != failure.code;
         let failure = Failure { code, retryable: failure.retryable && !is_final, ..failure };
         Verdict::Outcome(Outcome::Failed { effect, failure })
@@ -82,7 +82,7 @@ impl Execution<'_> {
 
     /// Returns the outcome of a failure, with its effect.
     fn outcome(&self, failure: Failure) -> Outcome {
-        let (code, effect) = self.attempt.verdict(failure.code, self.invocation.tool.repeat());
+        let (code, effect) = self.attempt.code_and_effect(failure.code, self.invocation.tool.repeat());
         let failure = match code == failure.code {
             true => failure,
             false => Failure { code, retryable: false, retry_at: None, ..failure },

@@ -22,7 +22,7 @@ use crate::domain::message::Receipt;
 use crate::domain::okta_error::OktaError;
 use crate::domain::result::Outcome;
 use crate::policy::backoff::{WAIT_IN_HAND_MAX, retry_after};
-use crate::policy::classify::{FailureKind, LimitKind, Meaning};
+use crate::policy::classify::{LimitKind, Meaning};
 use crate::policy::decide::{Attempt, Exhausted, Situation, Step, decide, decide_before_write};
 use crate::policy::pause::PauseReason;
 use crate::policy::refusal;
@@ -145,7 +145,7 @@ impl<'a> Execution<'a> {
     /// Returns the state that a copy of the message carries on.
     pub fn so_far(&self) -> Carried {
         let waited = self.invocation.message.history.waited + self.cost.waited;
-        Carried { attempts: self.attempt.spent(), waited, in_doubt: !self.attempt.has_changed_nothing() }
+        Carried { attempts: self.attempt.spent(), waited, in_doubt: !self.attempt.has_written_nothing() }
     }
 
     /// Asks the subtool for its next request, sends it, and so on until the subtool is done.
@@ -223,12 +223,12 @@ impl<'a> Execution<'a> {
         }
         loop {
             let (sent_at, answer, meaning) = self.send(&request).await?;
-            let is_smaller = meaning.may_be_its_size() && request.is_read() && request.shrink_page();
+            let is_smaller = meaning.may_be_page_size() && request.is_read() && request.shrink_page();
             let situation = self.situation(&request, &answer, is_smaller);
             let step = decide(&self.attempt, meaning, &situation, fastrand::f64());
             self.note(&request, meaning, step);
             match step {
-                Step::Deliver => {
+                Step::Continue => {
                     let response = answer.expect("only an answer is delivered");
                     self.heard(&request, &response);
                     return Ok(HistoryEntry::Answered(Exchange { request, response }));
@@ -279,7 +279,7 @@ impl<'a> Execution<'a> {
     fn note(&mut self, request: &Request, meaning: Meaning, step: Step) {
         let connection = &self.invocation.connection.name;
         let kind = match meaning {
-            Meaning::Said | Meaning::Refused(_) => return,
+            Meaning::Answered | Meaning::Refused(_) => return,
             Meaning::Limited(kind) => {
                 let bucket = request.bucket();
                 self.context.observer.note(&Event::RateLimited { connection, bucket, kind });
@@ -290,9 +290,6 @@ impl<'a> Execution<'a> {
             }
             Meaning::Failed(kind) => kind,
         };
-        if kind == FailureKind::Local {
-            self.cost.okta_calls = self.cost.okta_calls.saturating_sub(1); // it was not sent
-        }
         if let Step::RetryIn(wait) | Step::ReconcileIn(wait) | Step::DelayFor(wait) = step {
             let attempt = self.attempt.retry_of(kind);
             self.context.observer.note(&Event::Retried { connection, reason: kind, attempt, wait });

@@ -41,6 +41,9 @@ impl Execution<'_> {
         reached(Point::Admitted, Some(&invocation.message.id)).await;
         let answer = invocation.connection.okta.send(request).await;
         reached(Point::Answered, Some(&invocation.message.id)).await;
+        if answer.as_ref().is_err_and(NoAnswer::was_not_sent) {
+            self.cost.okta_calls -= 1;
+        }
         let known = ConnectionFacts {
             scope_has_worked: self.is_in_scope(request)
                 && invocation.connection.breaker.has_worked(invocation.scope),
@@ -77,11 +80,12 @@ impl Execution<'_> {
             });
             tokio::pin!(stopped);
             let cancelled = self.context.cancelled.wait(invocation.message);
+            let asked = Instant::now();
             // A message that waits for the budget of a paused connection would delay the interactive ones, which are
             // answered at once.
             tokio::select! {
                 biased;
-                _ = &mut stopped => {}
+                _ = &mut stopped => self.cost.waited += asked.elapsed(),
                 notice = cancelled, if self.is_untouched() => return Err(Verdict::Cancelled(notice)),
                 permit = self.admitted(request) => return permit,
             }
@@ -95,10 +99,10 @@ impl Execution<'_> {
         let asked = Instant::now();
         let admitted = connection.budget.admit(self.ask(request));
         let admitted = self.context.progress.during(WaitingFor::RateLimit, Some(bucket), admitted);
-        let admitted = self.unless_stopping(admitted).await?;
+        let admitted = self.unless_stopping(admitted).await;
         let waited = asked.elapsed();
         self.cost.waited += waited;
-        let admitted = admitted.map_err(|not_now| self.not_admitted(not_now, bucket));
+        let admitted = admitted?.map_err(|not_now| self.not_admitted(not_now, bucket));
         if !matches!(admitted, Err(Verdict::Delay { .. })) {
             self.context.observer.note(&Event::Waited {
                 connection: &connection.name,

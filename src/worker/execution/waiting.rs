@@ -10,7 +10,6 @@ use crate::policy::decide::{Doubt, Held, WhilePaused, decide_while_paused, leave
 use crate::worker::admission::too_late;
 use crate::worker::breaker::Pause;
 use crate::worker::order::{Place, TurnDecision};
-use crate::worker::ports::becomes;
 use crate::worker::progress::WaitingFor;
 
 use super::{Execution, Verdict};
@@ -22,6 +21,9 @@ const WAIT_MAX: Duration = Duration::from_secs(10 * 60);
 /// The divisor that turns a shorter `consumer_timeout`, once observed, into the longest wait: the broker checks once a
 /// minute, and other work may take time before or after the wait.
 const HOLD_PART: u32 = 3;
+
+/// The time after which no pause holds a message any longer, as a multiple of the longest wait.
+const HOLDS_MAX: u32 = 2;
 
 /// The longest wait of a worker that stops; it has 25 seconds for every invocation that it has begun.
 const REST_WHEN_STOPPING: Duration = Duration::from_secs(2);
@@ -57,9 +59,22 @@ impl Execution<'_> {
 
     /// Returns the moment at which a waiting message must leave; `None` if it cannot be copied.
     pub fn leave_at(&self) -> Option<Instant> {
-        let most = WAIT_MAX.min(self.context.hold_max / HOLD_PART);
-        let since = self.context.in_lane.map_or(self.begun, |in_lane| in_lane.since);
-        self.may_leave.then(|| since + most)
+        self.may_leave.then(|| self.in_hand_since() + self.wait_max())
+    }
+
+    fn in_hand_since(&self) -> Instant {
+        self.context.in_lane.map_or(self.begun, |in_lane| in_lane.since)
+    }
+
+    fn wait_max(&self) -> Duration {
+        WAIT_MAX.min(self.context.hold_max / HOLD_PART)
+    }
+
+    /// Returns the longest that a pause may still hold the message: several in a row must not come near the broker's
+    /// timeout either.
+    fn hold_left(&self) -> Duration {
+        let last = self.in_hand_since() + HOLDS_MAX * self.wait_max();
+        last.saturating_duration_since(Instant::now())
     }
 
     /// Returns the behavior while many wait for the bucket: an invocation that has begun waits, and so does a message
@@ -100,7 +115,7 @@ impl Execution<'_> {
             let idempotency = invocation.tool.repeat();
             let of_message = (invocation.lane, self.may_leave);
             match decide_while_paused(&self.attempt, pause.reason, of_message, idempotency, held) {
-                WhilePaused::HoldFor(most) => held = self.held(most).await?,
+                WhilePaused::HoldFor(most) => held = self.held(most.min(self.hold_left())).await?,
                 WhilePaused::HandBack => return Err(Verdict::HandBack),
                 WhilePaused::GiveUp(failed) => return Err(self.paused(pause, failed)),
             }
@@ -113,11 +128,10 @@ impl Execution<'_> {
         let (mut watch, invocation) = (self.invocation.connection.breaker.watch(), self.invocation);
         let is_over = watch
             .wait_for(|pause| pause.is_none_or(|pause| !pause.stops(invocation.scope, invocation.is_read())));
-        let mut stopping = self.rules.stopping.clone();
         tokio::select! {
             () = self.context.receipt.gone() => Err(Verdict::Stale),
             over = timeout(most, is_over) => Ok(if over.is_ok() { Held::No } else { Held::TooLong }),
-            () = becomes(&mut stopping, true) => Ok(Held::Stopping),
+            () = self.rules.stopping.cancelled() => Ok(Held::Stopping),
         }
     }
 
@@ -132,11 +146,10 @@ impl Execution<'_> {
         &self,
         awaited: impl Future<Output = T>,
     ) -> Result<T, Verdict> {
-        let mut stopping = self.rules.stopping.clone();
         let leaves = leaves_when_draining(&self.attempt);
         tokio::select! {
             biased;
-            () = becomes(&mut stopping, true), if leaves => Err(Verdict::HandBack),
+            () = self.rules.stopping.cancelled(), if leaves => Err(Verdict::HandBack),
             done = awaited => Ok(done),
             () = self.context.receipt.gone() => Err(Verdict::Stale),
         }
@@ -150,10 +163,9 @@ impl Execution<'_> {
         let (mut watch, invocation) = (self.invocation.connection.breaker.watch(), self.invocation);
         let stops =
             |pause: &Option<Pause>| pause.is_some_and(|it| it.stops(invocation.scope, invocation.is_read()));
-        let mut stopping = self.rules.stopping.clone();
         // An invocation that cannot be left to another worker is finished before this one has to go.
         let hurried = async {
-            becomes(&mut stopping, true).await;
+            self.rules.stopping.cancelled().await;
             sleep(REST_WHEN_STOPPING).await;
         };
         let rested = async {

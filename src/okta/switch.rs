@@ -1,0 +1,31 @@
+//! A client that can be replaced between two requests.
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use async_trait::async_trait;
+
+use crate::domain::http::{NoAnswer, Request, Response};
+use crate::worker::ports::Okta;
+
+/// The client of an org, whose credential can be replaced between two requests, also for messages in hand.
+pub struct SwitchableClient(ArcSwap<Arc<dyn Okta>>);
+
+impl SwitchableClient {
+    /// Creates a client that begins with this one.
+    pub fn new(client: Arc<dyn Okta>) -> Self {
+        Self(ArcSwap::from_pointee(client))
+    }
+
+    /// Sends every later request by another client.
+    pub fn switch_to(&self, client: Arc<dyn Okta>) {
+        self.0.store(Arc::new(client));
+    }
+}
+
+#[async_trait]
+impl Okta for SwitchableClient {
+    async fn send(&self, request: &Request) -> Result<Response, NoAnswer> {
+        self.0.load_full().send(request).await
+    }
+}
