@@ -39,7 +39,7 @@ mod retries;
 mod secrets;
 mod service_app;
 mod signals;
-mod slow;
+mod ack_timeout;
 mod submit;
 mod subtools;
 mod tls;

@@ -142,9 +142,11 @@ impl Node {
     /// How many messages of a queue are delivered and not acknowledged.
     pub fn unacknowledged(&self, place: &Place, queue: &str) -> usize {
         let vhost = place.vhost.as_deref().expect("a node of ours has virtual hosts");
-        let listed = self.run("ctl", &["-q", "list_queues", "-p", vhost, "name", "messages_unacknowledged"]);
-        let count = listed.lines().find_map(|line| line.strip_prefix(queue)?.trim().parse().ok());
-        count.unwrap_or_else(|| panic!("there is no queue `{queue}`: {listed}"))
+        let count = format!(
+            "{{ok, Q}} = rabbit_amqqueue:lookup(rabbit_misc:r(<<\"{vhost}\">>, queue, <<\"{queue}\">>)), \
+             [{{_, N}}] = rabbit_amqqueue:info(Q, [messages_unacknowledged]), N."
+        );
+        self.run("eval", &[&count]).trim().parse().expect("a queue has a number of messages")
     }
 
     /// The port it listens on.
@@ -159,14 +161,18 @@ pub struct Alarm<'a>(&'a Alone);
 impl<'a> Alarm<'a> {
     /// Raises it.
     pub fn raise(node: &'a Alone) -> Self {
-        node.run("ctl", &["-q", "set_vm_memory_high_watermark", "0.000001"]);
+        Self::watermark(node, "0.000001");
         Self(node)
+    }
+
+    fn watermark(node: &Node, fraction: &str) {
+        node.run("eval", &[&format!("vm_memory_monitor:set_vm_memory_high_watermark({fraction}).")]);
     }
 }
 
 impl Drop for Alarm<'_> {
     fn drop(&mut self) {
-        self.0.run("ctl", &["-q", "set_vm_memory_high_watermark", "0.4"]);
+        Self::watermark(self.0, "0.4");
     }
 }
 
@@ -205,8 +211,12 @@ impl Place {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let vhost = self.vhost.as_deref().expect("a node of ours has virtual hosts");
         let user = format!("{vhost}-{}", NEXT.fetch_add(1, Ordering::Relaxed));
-        node.run("ctl", &["-q", "add_user", &user, &user]);
-        node.run("ctl", &["-q", "set_permissions", "-p", vhost, &user, configure, write, read]);
+        let add = format!(
+            "ok = rabbit_auth_backend_internal:add_user(<<\"{user}\">>, <<\"{user}\">>, <<\"test\">>), \
+             rabbit_auth_backend_internal:set_permissions(<<\"{user}\">>, <<\"{vhost}\">>, <<\"{configure}\">>, \
+             <<\"{write}\">>, <<\"{read}\">>, <<\"test\">>)."
+        );
+        node.run("eval", &[&add]);
         self.url.replace("worker:worker@", &format!("{user}:{user}@"))
     }
 

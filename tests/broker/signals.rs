@@ -131,7 +131,7 @@ async fn a_queue_of_signals_that_is_deleted_is_replaced_and_the_work_goes_on() {
          binary:match(element(4, amqqueue:get_name(Q)), <<\"amq.gen\">>) =/= nomatch]."
     );
     let before: Vec<_> = listening(node, &place).iter().map(|queue| queue["name"].to_string()).collect();
-    node.run("ctl", &["-q", "eval", &delete]);
+    node.run("eval", &[&delete]);
     until("both have another", async || {
         let there = listening(node, &place);
         there.len() == 2 && there.iter().all(|queue| !before.contains(&queue["name"].to_string()))

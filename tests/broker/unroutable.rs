@@ -140,7 +140,7 @@ async fn what_must_be_parked_is_not_lost_although_somebody_has_deleted_the_queue
 async fn of_a_result_that_is_too_large_for_the_broker_the_caller_is_told() {
     let Some(node) = alone().await else { return };
     let limit = |bytes: u32| {
-        node.run("ctl", &["-q", "eval", &format!("application:set_env(rabbit, max_message_size, {bytes}).")]);
+        node.run("eval", &[&format!("application:set_env(rabbit, max_message_size, {bytes}).")]);
     };
     let world = World::at(Place::on(&node), &["--users", "100"]);
     limit(20_000); // of channels that are opened from now on

@@ -109,11 +109,17 @@ fn answers() -> Vec<Answer> {
         failed("503 E0000010, read-only mode", FailureKind::ReadOnly),
         failed("409 or 423, still being set up", FailureKind::Busy),
         failed("404 about an object created moments ago", FailureKind::Lag),
-        Answer { times: LAG.attempts_max + 1, ..failed("404 about such an object after its last retry", FailureKind::Lag) },
+        Answer {
+            times: LAG.attempts_max + 1,
+            ..failed("404 about such an object after its last retry", FailureKind::Lag)
+        },
         failed("a body beyond the size limit", FailureKind::TooLarge),
         Answer {
             is_smaller: true,
-            ..failed("a body beyond the size limit where a smaller page can be asked for", FailureKind::TooLarge)
+            ..failed(
+                "a body beyond the size limit where a smaller page can be asked for",
+                FailureKind::TooLarge,
+            )
         },
         failed("this machine lacks a resource", FailureKind::Local),
         Answer {

@@ -22,14 +22,14 @@ impl<'a> Impatience<'a> {
         // How often a channel looks is asked anew each time, and may stay so.
         let settings = "application:set_env(rabbit, channel_tick_interval, 1000), \
                         application:set_env(rabbit, consumer_timeout, 5000).";
-        node.run("ctl", &["-q", "eval", settings]);
+        node.run("eval", &[settings]);
         Self(node)
     }
 }
 
 impl Drop for Impatience<'_> {
     fn drop(&mut self) {
-        self.0.run("ctl", &["-q", "eval", "application:set_env(rabbit, consumer_timeout, 1800000)."]);
+        self.0.run("eval", &["application:set_env(rabbit, consumer_timeout, 1800000)."]);
     }
 }
 
