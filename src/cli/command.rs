@@ -92,7 +92,16 @@ fn without_empty_variables(command: clap::Command) -> clap::Command {
 }
 
 /// Runs the command of this process and returns its exit code.
-pub async fn main() -> ExitCode {
+pub fn main() -> ExitCode {
+    let built = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let runtime = built.expect("the machine has room for a few threads");
+    let code = runtime.block_on(run_command());
+    // A thread that reads standard input cannot be stopped, so the process does not wait for it.
+    runtime.shutdown_background();
+    code
+}
+
+async fn run_command() -> ExitCode {
     panics::report();
     let matches = without_empty_variables(Cli::command()).get_matches();
     let Cli { config, command } = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
