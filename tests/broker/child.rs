@@ -21,6 +21,8 @@ pub struct Process {
     name: &'static str,
     stdout: Written,
     stderr: Written,
+    /// Read until the process closes its streams.
+    readers: Vec<JoinHandle<()>>,
 }
 
 /// What a process has written to one of its streams.
@@ -32,7 +34,7 @@ impl Written {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    fn read(&self, stream: impl std::io::Read + Send + 'static) {
+    fn read(&self, stream: impl std::io::Read + Send + 'static) -> JoinHandle<()> {
         let written = self.clone();
         std::thread::spawn(move || {
             let mut stream = BufReader::new(stream);
@@ -42,7 +44,7 @@ impl Written {
                 text.push_str(&String::from_utf8_lossy(&line));
                 line.clear();
             }
-        });
+        })
     }
 }
 
@@ -68,9 +70,11 @@ impl Process {
         let piped = command.stdin(stdin).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = piped.spawn().expect("the binary under test can be run");
         let (stdout, stderr) = (Written::default(), Written::default());
-        stdout.read(child.stdout.take().expect("it is piped"));
-        stderr.read(child.stderr.take().expect("it is piped"));
-        Self { child, name, stdout, stderr }
+        let readers = vec![
+            stdout.read(child.stdout.take().expect("it is piped")),
+            stderr.read(child.stderr.take().expect("it is piped")),
+        ];
+        Self { child, name, stdout, stderr, readers }
     }
 
     /// What it has written to standard output so far.
@@ -83,9 +87,11 @@ impl Process {
         self.stderr.text()
     }
 
-    /// Its exit status, once it has one.
+    /// Its exit status, once it has one; all that it has written is there then.
     pub fn ended(&mut self) -> Option<ExitStatus> {
-        self.child.try_wait().expect("a child of ours can be waited for")
+        let status = self.child.try_wait().expect("a child of ours can be waited for")?;
+        self.readers.drain(..).for_each(|reader| reader.join().expect("a reader ends with its stream"));
+        Some(status)
     }
 
     /// Waits until it has ended.
