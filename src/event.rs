@@ -9,6 +9,9 @@ pub use crate::policy::classify::{FailureKind, LimitKind};
 
 pub use crate::policy::pause::PauseReason;
 
+/// The reason that a worker told to stop gives for the end of its broker connections.
+pub const STOPPING: &str = "stopping";
+
 /// The reason that a message was parked in `okta.dead`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, strum::IntoStaticStr, strum::EnumCount)]
 #[strum(serialize_all = "snake_case")]
@@ -65,7 +68,7 @@ pub struct InvocationEnded<'a> {
     pub okta_request_ids: &'a [String],
     /// Attempts, failed ones included.
     pub attempts: u32,
-    /// Requests sent to Okta.
+    /// Requests that may have reached Okta.
     pub okta_calls: u32,
     /// Time spent waiting for the budget, in hand or delayed.
     pub waited: Duration,
@@ -239,6 +242,8 @@ pub enum Event<'a> {
         connection: &'a ConnectionName,
         /// The reason of the pause.
         reason: PauseReason,
+        /// The failure that was met, in words.
+        why: &'a str,
     },
     /// A paused connection works again.
     Resumed {

@@ -177,6 +177,15 @@ fn is_read(entry: &CatalogueEntry, arguments: &Map<String, Value>) -> bool {
 }
 
 #[test]
+fn the_list_of_all_mcp_tools_is_small() {
+    /// A model reads the list in every session.
+    const BYTES_MAX: usize = 48 * 1024;
+    let bytes = mcp::tools(&CATALOGUE).to_string().len();
+    println!("{bytes} bytes for {} tools", CATALOGUE.len());
+    assert!(bytes <= BYTES_MAX, "{bytes} bytes");
+}
+
+#[test]
 fn an_mcp_tool_takes_the_arguments_and_some_options() {
     let tools = &mcp::tools(&CATALOGUE)["tools"];
     for entry in &CATALOGUE {

@@ -264,3 +264,79 @@ fn a_worker_whose_log_finds_a_full_disk_goes_on() {
     assert!(Command::new("kill").args(["-s", "TERM", &worker.id().to_string()]).status().unwrap().success());
     assert_eq!(worker.wait().unwrap().code(), Some(0));
 }
+
+/// A simulated org in a process of its own, ended with the test.
+struct Sandbox {
+    process: std::process::Child,
+    url: String,
+}
+
+impl Sandbox {
+    fn start() -> Self {
+        let mut process = command()
+            .args(["sandbox", "--listen", "127.0.0.1:0", "--users", "3"])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("the binary under test can be run");
+        let mut said = String::new();
+        let stdout = process.stdout.take().expect("it is piped");
+        std::io::BufRead::read_line(&mut std::io::BufReader::new(stdout), &mut said)
+            .expect("it says where it is");
+        let url = said.split_whitespace().last().expect("it ends with the URL").to_owned();
+        Self { process, url }
+    }
+}
+
+impl Drop for Sandbox {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// A configuration with this org as the connection `prod`.
+fn configured(dir: &std::path::Path, base_url: &str) -> std::path::PathBuf {
+    let file = dir.join("worker.toml");
+    let text = format!(
+        "[broker]\nurl = \"amqp://guest:guest@127.0.0.1:1/%2f\"\n[connections.prod]\nbase_url = \"{base_url}\"\n\
+         api_token = \"t0k\"\nsubtools = \"all\"\n"
+    );
+    std::fs::write(&file, text).expect("a file can be written");
+    file
+}
+
+#[test]
+fn who_forgets_the_configuration_hears_how_to_name_it() {
+    let rows = [&["run"][..], &["call", "get_user", "--connection", "prod"]];
+    for words in rows {
+        let (code, said) = ran(command().args(words));
+        assert_eq!(code, Some(2), "{words:?}: {said}");
+        assert!(said.contains("`--config FILE`") && said.contains("OKTA_WORKER_CONFIG"), "{words:?}: {said}");
+    }
+}
+
+#[test]
+fn an_org_on_this_machine_is_never_reached_through_a_proxy() {
+    let (dir, org) = (tempfile::tempdir().unwrap(), Sandbox::start());
+    let file = configured(dir.path(), &org.url);
+    let mut command = command();
+    for name in ["http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"] {
+        command.env(name, "http://127.0.0.1:1"); // nobody listens there
+    }
+    let call = ["call", "list_users", "--connection", "prod", "--args", r#"{"limit":1}"#];
+    let (code, said) = ran(command.arg("--config").arg(file).args(call));
+    assert!(code == Some(0) && said.contains("\"count\":1"), "{said}");
+}
+
+#[test]
+fn an_org_that_is_not_reached_is_named_with_the_cause() {
+    let dir = tempfile::tempdir().unwrap();
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let file = configured(dir.path(), &format!("http://{free}"));
+    let call = ["call", "get_user", "--connection", "prod", "--args", r#"{"user_id":"jane@example.com"}"#];
+    let (code, said) = ran(command().arg("--config").arg(file).args(call));
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains(&free.to_string()) && said.to_lowercase().contains("connection refused"), "{said}");
+    assert!(!said.contains("jane"), "{said}");
+}

@@ -10,7 +10,7 @@ use crate::tools::{Idempotency, ToolKind};
 
 use super::message;
 use super::options;
-use super::schema::{bare, plain};
+use super::schema::{bare, brief, plain};
 
 /// The property of a tool's input that holds the invocation's options.
 pub const OPTIONS: &str = "options";
@@ -25,15 +25,12 @@ pub fn tools<'a>(entries: impl IntoIterator<Item = &'a CatalogueEntry>) -> Value
 
 /// Returns one subtool as a tool.
 pub fn tool(entry: &CatalogueEntry) -> Value {
-    let title = title(entry.manifest.name);
     json!({
         "name": entry.manifest.name,
-        "title": title,
         "description": entry.manifest.description(),
         "inputSchema": input(entry),
         "outputSchema": message::of_a_tool(entry),
         "annotations": {
-            "title": title,
             "readOnlyHint": entry.manifest.kind == ToolKind::Read,
             "destructiveHint": is_destructive(entry),
             "idempotentHint": is_idempotent(entry.repeat()),
@@ -44,11 +41,11 @@ pub fn tool(entry: &CatalogueEntry) -> Value {
 }
 
 fn input(entry: &CatalogueEntry) -> Value {
-    let mut input = plain(bare((entry.arguments)()));
+    let mut input = brief(plain(bare((entry.arguments)())));
     let part = input.as_object_mut().expect("arguments are an object");
     part.remove("description"); // the tool's own says more
     let properties = part.entry("properties").or_insert_with(|| json!({}));
-    properties[OPTIONS] = options(entry);
+    properties[OPTIONS] = brief(options::brief_of_a_tool(entry, RESULT_BYTES_USUAL));
     input
 }
 
@@ -75,11 +72,4 @@ fn is_idempotent(repeat: Idempotency) -> bool {
         Idempotency::Read | Idempotency::Set | Idempotency::Create | Idempotency::Transition => true,
         Idempotency::NonIdempotent => false,
     }
-}
-
-/// Returns the name for people: `List user groups`.
-fn title(name: &str) -> String {
-    let words = name.replace('_', " ");
-    let mut letters = words.chars();
-    letters.next().map_or_else(String::new, |first| first.to_uppercase().chain(letters).collect())
 }

@@ -5,11 +5,11 @@ use schemars::{JsonSchema, Schema};
 use serde_json::{Map, Value, json};
 
 use crate::domain::bucket::Bucket;
-use crate::domain::result::{Effect, ErrorCode, Failure, ResultMessage, Status};
+use crate::domain::result::{Effect, Failure, ResultMessage, Status};
 use crate::tools::ToolKind;
 use crate::tools::catalogue::{CATALOGUE, CatalogueEntry};
 
-use super::schema::{bare, plain, silent};
+use super::schema::{bare, plain};
 
 /// Returns the schema of a result message; `at` maps a name to the location of its definition.
 pub(super) fn result(at: impl Fn(&str) -> String) -> Value {
@@ -119,46 +119,24 @@ fn effect() -> Value {
     })
 }
 
-/// Returns the schema of the part of a result message that an agent sees: status, and result or error.
+/// Returns the schema of the part of a result message that an agent sees: status, and result or error. It says no more
+/// of the result than that it is an object: the schemas of all tools are in a model's context for its whole session.
 pub(super) fn of_a_tool(entry: &CatalogueEntry) -> Value {
-    let is_write = entry.manifest.kind != ToolKind::Read;
     let mut statuses = vec![Status::Succeeded, Status::Failed];
-    let mut results = vec![silent_but_first(plain(bare((entry.result)())))];
-    if is_write {
+    if entry.manifest.kind != ToolKind::Read {
         statuses.push(Status::Planned);
-        results.push(silent_but_first(plan_with(&json!({ "type": ["object", "null"] }))));
     }
-    results.push(json!({ "type": "null" }));
     let statuses: Vec<&str> = statuses.into_iter().map(Status::as_str).collect();
-    let mut error = silent(plain(bare(written::<Failure>())));
-    error["properties"]["code"] = json!({ "type": "string", "enum": ErrorCode::ALL.iter().map(|code| code.as_str()).collect::<Vec<_>>() });
-    error["description"] = json!("Why it failed, and whether the same call may succeed later.");
-    let planned = if is_write { ", of a dry run the plan" } else { "" };
     json!({
         "type": "object",
         "properties": {
-            "status": { "type": "string", "enum": statuses },
-            "effect": effect(),
-            "result": {
-                "anyOf": results,
-                "description": format!("Of a success the result{planned}; `null` when it was too large (`result_omitted`)."),
-            },
-            "result_omitted": { "type": "boolean" },
-            "error": error,
-            "notice": { "type": "string" },
+            "status": { "enum": statuses },
+            "effect": { "type": "string" },
+            "result": { "type": ["object", "null"] },
+            "error": { "type": "object", "required": ["code", "message"] },
         },
         "required": ["status", "effect"],
     })
-}
-
-/// Returns a schema with its own description, but without those of its parts.
-fn silent_but_first(schema: Value) -> Value {
-    let said = schema.get("description").cloned();
-    let mut schema = silent(schema);
-    if let Some((said, part)) = said.zip(schema.as_object_mut()) {
-        part.insert("description".into(), said);
-    }
-    schema
 }
 
 /// Returns the schema of a type as the worker serializes it.

@@ -33,6 +33,33 @@ pub(super) fn of_a_tool(entry: &CatalogueEntry, bytes_usual: u32) -> Value {
     options
 }
 
+/// Returns the same with a few words on each option, for the list of all tools.
+pub(super) fn brief_of_a_tool(entry: &CatalogueEntry, bytes_usual: u32) -> Value {
+    let mut options = of_a_tool(entry, bytes_usual);
+    let part = options.as_object_mut().expect("a schema is an object");
+    part.remove("description");
+    for (name, option) in part["properties"].as_object_mut().into_iter().flatten() {
+        let option = option.as_object_mut().expect("a schema is an object");
+        match in_brief(name) {
+            Some(words) => option.insert("description".into(), words.into()),
+            None => option.remove("description"),
+        };
+        for keyword in ["minimum", "maximum", "maxItems"] {
+            option.remove(keyword);
+        }
+    }
+    options
+}
+
+/// Returns the few words on an option whose name does not say enough.
+fn in_brief(name: &str) -> Option<&'static str> {
+    match name {
+        "dry_run" => Some("Only plan it."),
+        "fields" => Some("Paths to keep, as `profile.email`."),
+        _ => None,
+    }
+}
+
 fn object(names: &[&str]) -> Value {
     let properties: Map<String, Value> = names.iter().map(|name| ((*name).to_owned(), one(name))).collect();
     json!({

@@ -29,10 +29,29 @@ pub(super) fn plain(mut schema: Value) -> Value {
     schema
 }
 
-/// Returns the schema without descriptions.
-pub(super) fn silent(mut schema: Value) -> Value {
+/// Returns the schema for a model, in as few bytes as its reader needs: an optional value may be absent, and the server
+/// checks lengths and takes `null` for absent in any case.
+pub(super) fn brief(mut schema: Value) -> Value {
     each(&mut schema, &|part| {
-        part.remove("description");
+        for keyword in ["minLength", "maxLength", "minItems", "minimum"] {
+            part.remove(keyword);
+        }
+        if let Some(Value::Array(kinds)) = part.get_mut("type") {
+            kinds.retain(|kind| kind != "null");
+            if let [only] = &kinds[..] {
+                let only = only.clone();
+                part.insert("type".into(), only);
+            }
+        }
+        if let Some(Value::Array(values)) = part.get_mut("enum") {
+            values.retain(|value| !value.is_null());
+        }
+        if part
+            .get("default")
+            .is_some_and(|value| value == &json!([]) || value == &json!(false) || value.is_null())
+        {
+            part.remove("default");
+        }
     });
     schema
 }

@@ -19,7 +19,7 @@ use crate::domain::topology::{presence_queue, work_queue};
 use crate::okta::{AnswerRoom, Credential, Granted, OktaClient, TokenType};
 use crate::policy::classify::{ConnectionFacts, FailureKind, Meaning, classify};
 use crate::policy::hazards::Hazard;
-use crate::rabbit::{Orphan, QueueStatus, inspect, observed, orphans, policies};
+use crate::rabbit::{Orphan, QueueStatus, inspect, observed, orphans, policies, try_declaring};
 use crate::telemetry::descriptors;
 use crate::tools::catalogue::CATALOGUE;
 use crate::worker::ports::Okta as _;
@@ -116,7 +116,12 @@ async fn check_broker(config: &Config, report: &mut Report) {
     }
     match (missing, config.broker.declare) {
         (0, _) => report.good("queues", "all are there, with the right arguments"),
-        (_, true) => report.good("queues", format!("{missing} are not there yet: `run` declares them")),
+        (_, true) => match try_declaring(&config.broker, missing).await {
+            Ok(()) => report.good("queues", format!("{missing} are not there yet: `run` declares them")),
+            Err(why) => {
+                report.bad("queues", format!("{missing} are not there, and cannot be declared: {why}"))
+            }
+        },
         (_, false) => report.bad("queues", format!("{missing} are not there and `broker.declare` is false")),
     }
 }

@@ -50,7 +50,9 @@ pub(super) fn unknown_connection(config: &Config, name: &str) -> NotBegun {
     let known: Vec<&str> = config.connections.iter().map(|connection| connection.name.as_str()).collect();
     let hint = match nearest(name, known.iter().copied()) {
         Some(near) => format!(", did you mean `{near}`?"),
-        None if known.is_empty() => ": none is configured".to_owned(),
+        None if known.is_empty() => {
+            ": none is configured; name the configuration by `--config FILE` or OKTA_WORKER_CONFIG".to_owned()
+        }
         None => format!(", known are {}", list(&known)),
     };
     NotBegun(format!("unknown connection `{}`{hint}", shortened(name)))

@@ -29,7 +29,7 @@ pub(super) async fn run(source: Option<PathBuf>) -> Result<u8, NotBegun> {
     let loaded = read(source.as_deref()).map_err(refused)?;
     let config = &loaded.config;
     if config.connections.is_empty() {
-        return Err(NotBegun("no connection is configured: add a section `[connections.<name>]`".into()));
+        return Err(no_connection(source.is_some()));
     }
     log::init(config.telemetry.log_format).map_err(NotBegun)?;
     loaded.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
@@ -78,6 +78,17 @@ pub(super) async fn run(source: Option<PathBuf>) -> Result<u8, NotBegun> {
     };
     log::flush();
     Ok(code)
+}
+
+/// Builds the refusal to run without a connection; `has_file`: a configuration was named.
+fn no_connection(has_file: bool) -> NotBegun {
+    NotBegun(match has_file {
+        true => "no connection is configured: add a section `[connections.<name>]`".to_owned(),
+        false => {
+            "no connection is configured: name the configuration by `--config FILE` or OKTA_WORKER_CONFIG"
+                .to_owned()
+        }
+    })
 }
 
 /// Raises the limit of open files as far as the system allows, and warns if that is too low.

@@ -3,7 +3,7 @@
 //! The mistakes refused here are common ones of users of Okta's SDKs, so each has its own message. A
 //! faulty text is never repeated (it may hold a password), only the host that was probably meant.
 
-use std::net::IpAddr;
+use crate::domain::http::is_loopback;
 
 use http::Uri;
 
@@ -144,12 +144,7 @@ pub(super) fn base_url(text: &str) -> Result<BaseUrl, String> {
 }
 
 fn reach(host: &str) -> Reach {
-    let address: Option<IpAddr> = host.trim_matches(['[', ']']).parse().ok();
-    if host == "localhost" || address.is_some_and(|address| address.is_loopback()) {
-        Reach::Loopback
-    } else {
-        Reach::Network
-    }
+    if is_loopback(host) { Reach::Loopback } else { Reach::Network }
 }
 
 #[cfg(test)]

@@ -289,6 +289,12 @@ impl NoAnswer {
     }
 }
 
+/// Returns true if a host of a URL is this machine.
+pub fn is_loopback(host: &str) -> bool {
+    let address = host.trim_matches(['[', ']']); // of an IPv6 address
+    host == "localhost" || address.parse().is_ok_and(|address: std::net::IpAddr| address.is_loopback())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

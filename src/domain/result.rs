@@ -284,7 +284,7 @@ pub struct ResultMessage {
     pub error: Option<Failure>,
     /// Attempts, failed ones included; a wait for the budget is none.
     pub attempts: u32,
-    /// Requests sent to Okta.
+    /// Requests that may have reached Okta.
     pub okta_calls: u32,
     /// Time spent waiting for the budget, in the worker or put aside, in milliseconds.
     pub waited_ms: u64,

@@ -16,7 +16,7 @@ use tokio::time::{Instant, timeout};
 
 use super::room::{AnswerRoom, ConnectionRoom, HeldRoom, NoRoom};
 use super::transport::OktaTransport;
-use crate::domain::http::{NoAnswer, Request, Response};
+use crate::domain::http::{NoAnswer, Request, Response, is_loopback};
 use crate::domain::secret::Secret;
 use crate::telemetry::descriptors;
 
@@ -48,14 +48,18 @@ impl Https {
     /// If TLS cannot be set up.
     pub(super) fn new(base_url: &str, room: &Arc<AnswerRoom>, request_max: Duration) -> Result<Self, String> {
         let json = HeaderValue::from_static("application/json");
-        let http = reqwest::Client::builder()
+        let base_url = Url::parse(base_url).map_err(|error| format!("the base URL: {error}"))?;
+        let mut building = reqwest::Client::builder();
+        if base_url.host_str().is_some_and(is_loopback) {
+            building = building.no_proxy(); // what is on this machine no proxy reaches
+        }
+        let http = building
             .default_headers(HeaderMap::from_iter([(ACCEPT, json)]))
             .user_agent(concat!("okta-worker/", env!("CARGO_PKG_VERSION")))
             .redirect(reqwest::redirect::Policy::none())
             .connect_timeout(CONNECT_TIMEOUT)
             .build()
             .map_err(describe)?;
-        let base_url = Url::parse(base_url).map_err(|error| format!("the base URL: {error}"))?;
         Ok(Self { base_url, http, room: room.share(), request_max })
     }
 
@@ -103,7 +107,8 @@ impl Https {
     /// end; the wait for memory does not count.
     async fn answer_to(&self, request: RequestBuilder, longest: Duration) -> Result<Response, NoAnswer> {
         let late = |_| NoAnswer::MaybeSent(format!("no answer within {} s", longest.as_secs()));
-        let mut answer = timeout(longest, request.send()).await.map_err(late)?.map_err(no_answer)?;
+        let sent = timeout(longest, request.send()).await.map_err(late)?;
+        let mut answer = sent.map_err(|error| no_answer(error, self.base_url.authority()))?;
         let (status, headers) = (answer.status().as_u16(), std::mem::take(answer.headers_mut()));
         let length = answer.content_length();
         let mut held = self.room.reserve(length).await.map_err(no_room)?;
@@ -155,14 +160,14 @@ fn no_room(why: NoRoom) -> NoAnswer {
 }
 
 /// Classifies a transport error: only a request that failed before the connection was up was certainly not executed.
-fn no_answer(error: reqwest::Error) -> NoAnswer {
+fn no_answer(error: reqwest::Error, host: &str) -> NoAnswer {
     if !error.is_connect() && !error.is_builder() {
         return NoAnswer::MaybeSent(describe(error));
     }
     if descriptors::are_exhausted_by(&error) || descriptors::are_exhausted() {
         return NoAnswer::Local(descriptors::EXHAUSTED.to_owned());
     }
-    NoAnswer::NotSent(describe(error))
+    NoAnswer::NotSent(format!("`{host}`: {}", describe(error)))
 }
 
 /// Formats the error and its causes without the URL.

@@ -19,7 +19,7 @@ pub use client::utf8_repair::SUBSTITUTE;
 pub use consumer::served::Gossips;
 pub use consumer::supervisor::Supervisor;
 pub use operator::dead_letters::{DeadLetter, DeadLetterHandle, DeadLetters};
-pub use operator::inspection::{QueueStatus, inspect, observed};
+pub use operator::inspection::{QueueStatus, consumers, inspect, observed, try_declaring};
 pub use producer::handle::{Producer, ReceivedResult, Unopened};
 pub use producer::rpc::{Call, RpcClient, RpcReply};
 

@@ -149,7 +149,7 @@ impl Observer for Health {
             Event::Broker { connected, why } => {
                 self.lock().broker = Fact { holds: connected, why: shortened(why) };
             }
-            Event::Paused { connection, reason } => {
+            Event::Paused { connection, reason, .. } => {
                 self.lock().paused.insert(connection.clone(), reason);
             }
             // A wider pause may have taken the place of the one that is over.

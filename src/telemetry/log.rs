@@ -213,11 +213,12 @@ impl Log {
                 "attempt {attempt} on `{connection}` failed ({}) and will be repeated",
                 reason.as_str()
             ),
-            Event::Paused { connection, reason } => error!(
+            Event::Paused { connection, reason, why } => error!(
                 connection = connection.as_str(),
                 reason = reason.as_str(),
-                "`{connection}` is paused: {}; bulk messages wait in their queue until a probe gets through",
-                reason.in_words()
+                "`{connection}` is paused: {} ({}); bulk messages wait in their queue until a probe gets through",
+                reason.in_words(),
+                text(why, REASON_CHARS_MAX)
             ),
             Event::Resumed { connection, reason } => info!(
                 connection = connection.as_str(),
@@ -300,6 +301,9 @@ impl Log {
             }
             Event::Broker { connected: true, why } => {
                 info!("connected to the broker: {}", text(why, REASON_CHARS_MAX))
+            }
+            Event::Broker { connected: false, why: crate::event::STOPPING } => {
+                info!("left the broker: stopping")
             }
             Event::Broker { connected: false, why } => {
                 warn!("lost the broker: {}", text(why, REASON_CHARS_MAX))

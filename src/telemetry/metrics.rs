@@ -336,7 +336,7 @@ impl Metrics {
             Event::Delayed { connection, bucket, .. } => {
                 self.put_aside.with_label_values(&[connection.as_str(), bucket.as_str()]).inc();
             }
-            Event::Paused { connection, reason } => {
+            Event::Paused { connection, reason, .. } => {
                 self.paused.with_label_values(&[connection.as_str(), reason.as_str()]).set(1);
             }
             Event::Resumed { connection, reason } => {

@@ -53,6 +53,8 @@ pub struct Breaker {
     good_answers: AtomicU64,
     /// Scopes that have worked.
     scopes: Mutex<HashSet<&'static str>>,
+    /// The failure that caused the latest pause, in words.
+    cause: Mutex<String>,
 }
 
 impl Default for Breaker {
@@ -62,6 +64,7 @@ impl Default for Breaker {
             wants_bulk: watch::Sender::new(true),
             good_answers: AtomicU64::new(0),
             scopes: Mutex::default(),
+            cause: Mutex::default(),
         }
     }
 }
@@ -108,6 +111,16 @@ impl Breaker {
     pub(super) fn record_success(&self, scope: &'static str) {
         self.good_answers.fetch_add(1, Ordering::Relaxed);
         self.scopes.lock().unwrap_or_else(PoisonError::into_inner).insert(scope);
+    }
+
+    /// Records the failure that caused a pause.
+    pub(super) fn record_cause(&self, why: &str) {
+        why.clone_into(&mut self.cause.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    /// Returns the failure that caused the latest pause, in words.
+    pub(super) fn cause(&self) -> String {
+        self.cause.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Returns the number of Okta's good answers so far.

@@ -9,8 +9,9 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::budget::pure::observation::{rate_of, told};
 use crate::domain::bucket::date;
-use crate::domain::http::Request;
+use crate::domain::http::{NoAnswer, Request, Response};
 use crate::domain::ids::{ConnectionName, Lane, UserKey};
+use crate::domain::okta_error::OktaError;
 use crate::policy::backoff::PROBE;
 use crate::policy::classify::{ConnectionFacts, FailureKind, Meaning, classify};
 use crate::policy::pause::PauseReason;
@@ -24,7 +25,7 @@ use crate::event::{Event, Observer};
 /// Pauses a connection until a probe succeeds; does nothing if it is paused already.
 pub(super) fn pause(
     connection: &Arc<Connection>,
-    reason: PauseReason,
+    (reason, why): (PauseReason, &str),
     scope: &'static str,
     observer: &Arc<dyn Observer>,
 ) {
@@ -33,9 +34,19 @@ pub(super) fn pause(
     if !breaker.begin(pause) {
         return;
     }
-    observer.note(&Event::Paused { connection: &connection.name, reason });
+    breaker.record_cause(why);
+    observer.note(&Event::Paused { connection: &connection.name, reason, why });
     let of_whom = (connection.name.clone(), Arc::clone(breaker), Arc::downgrade(connection));
     tokio::spawn(try_again(of_whom, pause, Arc::clone(observer)));
+}
+
+/// Describes a failure of the whole connection, for every caller: without what Okta says of one request.
+pub(super) fn cause(answer: &Result<Response, NoAnswer>) -> String {
+    match answer {
+        Err(no_answer) => no_answer.to_string(),
+        Ok(response) if OktaError::is_in(response) => format!("Okta answered {}", response.status),
+        Ok(response) => format!("no answer of Okta's, but {}", response.status),
+    }
 }
 
 /// Probes with growing waits until a probe succeeds, or something else has ended the pause.

@@ -11,9 +11,9 @@ const ANSWERS: &str = "answers";
 
 #[tokio::test]
 async fn a_worker_drops_what_was_cancelled_by_way_of_another() {
-    // One of each in half a minute: what waits for the next one surely has not begun. One bucket alone would not
+    // One of each in two minutes: what waits for the next one surely has not begun. One bucket alone would not
     // be given all the room that there is.
-    let world = World::with(&["--limit", "user_read=1", "--limit", "groups=1", "--window", "30"]).await;
+    let world = World::with(&["--limit", "user_read=1", "--limit", "groups=1", "--window", "120"]).await;
     let few = [("OKTA_WORKER__BROKER__PREFETCH", "2")];
     let start = Start { variables: &few, ..Start::default() };
     let holder = world.worker_with(&start);

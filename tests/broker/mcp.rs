@@ -143,6 +143,21 @@ async fn a_call_ends_with_its_time_although_nobody_answers() {
 }
 
 #[tokio::test]
+async fn that_no_worker_consumes_the_connection_is_said_long_before_the_time_is_up() {
+    let (world, _caller) = unserved().await;
+    let mut server = Server::start(&world, "600");
+    server.initialize().await;
+    server.call(2, "get_user", &json!({ "user_id": "sam.admin@example.com" }));
+    let answer = server.heard(|message| message["id"] == 2).await;
+    let error = &answer["result"]["structuredContent"]["error"];
+    assert_eq!(error["code"], "deadline_exceeded", "{answer}");
+    assert!(
+        error["message"].as_str().is_some_and(|said| said.contains("no worker consumes `prod`")),
+        "{answer}"
+    );
+}
+
+#[tokio::test]
 async fn arguments_are_taken_as_a_model_sends_them() {
     let world = World::new().await;
     let _worker = world.worker();

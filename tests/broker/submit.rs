@@ -110,6 +110,8 @@ async fn what_the_broker_has_is_awaited_and_not_sent_again() {
     let world = World::new().await;
     let caller = world.caller().await;
     drop(world.worker()); // it declares the queues, and is gone
+    let work = "okta.invocations.prod.interactive";
+    until("the broker has noticed", async || caller.consumers(work).await == Some(0)).await;
     let url = world.place.url(User::Operator);
     let rows = (0..20).fold("name\n".to_owned(), |text, row| format!("{text}group {row}\n"));
     let run = || {
@@ -285,6 +287,7 @@ async fn a_stopped_job_says_what_is_queued_and_cancelling_drops_what_has_not_beg
     until("all are in the queue", async || caller.count(lane).await == Some(20)).await;
     first.signal("INT");
     assert_eq!(first.wait().code(), Some(3), "{}", first.stderr());
+    assert!(first.stderr().contains("no worker consumes `prod` now"), "{}", first.stderr());
     for said in ["20 rows are still in the queue", "cancel   the same command with --cancel"] {
         assert!(first.stdout().contains(said), "{}", first.stdout());
     }

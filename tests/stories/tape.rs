@@ -79,7 +79,7 @@ fn line(event: &Event<'_>) -> Option<String> {
         Event::Suspected { id, redeliveries, .. } => {
             format!("{id} runs alone after {redeliveries} redeliveries")
         }
-        Event::Paused { connection, reason } => format!("{connection} paused: {}", reason.as_str()),
+        Event::Paused { connection, reason, .. } => format!("{connection} paused: {}", reason.as_str()),
         Event::Resumed { connection, reason } => format!("{connection} resumed: {}", reason.as_str()),
         Event::Stale { id } => format!("{id} stale"),
         Event::Broker { connected, why } => format!("broker connected={connected}: {why}"),

@@ -82,7 +82,8 @@ async fn server(config: &Config, arguments: &Arguments, calls: Arc<Calls>) -> Re
     let enabled = enabled(config, connection, &user)?;
     let asker = RpcClient::open(&config.broker, Arc::new(Stderr)).await.map_err(NotBegun)?;
     let timeout = Duration::from_secs(arguments.timeout.into());
-    Ok(Server::new(connection.name.clone(), enabled, (user, timeout), (asker, calls)))
+    let broker = config.broker.clone();
+    Ok(Server::new(connection.name.clone(), enabled, (user, timeout), (broker, asker, calls)))
 }
 
 /// Returns the subtools that the connection enables and the caller may use.

@@ -15,7 +15,7 @@ use rmcp::model::{
 use rmcp::service::{RequestContext, RoleServer};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 use uuid::Uuid;
 
 use crate::catalog;
@@ -25,14 +25,17 @@ use crate::domain::json::{to_raw, to_vec};
 use crate::domain::message::{CANCEL, HeaderValue, PROGRESS, Properties, WANTS_PROGRESS};
 use crate::domain::result::ErrorCode;
 use crate::domain::text::{Keeps, escaped};
-use crate::domain::topology::{DIRECT, work_key};
-use crate::rabbit::{Call, RpcClient, RpcReply};
+use crate::domain::topology::{DIRECT, work_key, work_queue};
+use crate::rabbit::{BrokerSettings, Call, RpcClient, RpcReply, consumers};
 use crate::tools::ToolKind;
 use crate::tools::catalogue::{self, CatalogueEntry};
 use crate::tools::hint::meant;
 use crate::tools::reading::Shape;
 
 use super::calls::Calls;
+
+/// The time without an answer after which the server asks whether any worker consumes the connection.
+const SILENCE: Duration = Duration::from_secs(1);
 
 /// The part of a call's time reserved for the worker's own answer that the deadline has passed.
 const ANSWERING: Duration = Duration::from_secs(1);
@@ -56,6 +59,7 @@ pub(super) struct Server {
     tools: Vec<Tool>,
     user: String,
     timeout: Duration,
+    broker: BrokerSettings,
     asker: RpcClient,
     calls: Arc<Calls>,
 }
@@ -80,13 +84,13 @@ impl Server {
         connection: ConnectionName,
         enabled: Vec<&'static CatalogueEntry>,
         (user, timeout): (String, Duration),
-        (asker, calls): (RpcClient, Arc<Calls>),
+        (broker, asker, calls): (BrokerSettings, RpcClient, Arc<Calls>),
     ) -> Self {
         let tool = |entry: &&CatalogueEntry| {
             serde_json::from_value(catalog::mcp::tool(entry)).expect("the catalogue writes tools")
         };
         let tools = enabled.iter().map(tool).collect();
-        Self { connection, enabled, tools, user, timeout, asker, calls }
+        Self { connection, enabled, tools, user, timeout, broker, asker, calls }
     }
 
     /// Returns the body of the invocation, or the failure of an invalid call.
@@ -146,12 +150,20 @@ impl Server {
             properties.headers.insert(WANTS_PROGRESS.to_owned(), HeaderValue::Bool(true));
         }
         let mut heard = self.asker.ask(self.message(&id, properties, body)).await;
+        let mut has_been_heard = false;
+        let nobody_consumes = self.nobody_consumes();
+        tokio::pin!(nobody_consumes);
         loop {
             let next = tokio::select! {
+                () = &mut nobody_consumes, if !has_been_heard => {
+                    self.cancel(&id).await;
+                    return Ok(unanswered(is_write, &self.no_worker()));
+                }
                 next = timeout_at(when_busy, heard.recv()) => next,
                 () = context.ct.cancelled() => return Err(self.cancelled(&id).await),
                 () = running.told_to_stop() => return Err(self.cancelled(&id).await),
             };
+            has_been_heard = true;
             match next {
                 Ok(Some(RpcReply::Message { kind, body })) if kind.as_deref() == Some(PROGRESS) => {
                     if let (Some(token), Ok(waiting)) =
@@ -172,10 +184,32 @@ impl Server {
                 Ok(None) | Err(_) => {
                     // An invocation that has not begun will not begin any more.
                     self.cancel(&id).await;
-                    return Ok(unanswered(is_write));
+                    return Ok(unanswered(is_write, "no worker has answered in time"));
                 }
             }
         }
+    }
+
+    /// Waits until the broker says that no worker consumes the connection; for ever if one does.
+    async fn nobody_consumes(&self) {
+        sleep(SILENCE).await;
+        let queue = work_queue(&self.connection, Lane::Interactive);
+        let is_deserted = async || consumers(&self.broker, &queue).await == Ok(0);
+        // Once more a little later: a worker that restarts is away for a moment.
+        if is_deserted().await {
+            sleep(SILENCE).await;
+            if is_deserted().await {
+                return;
+            }
+        }
+        std::future::pending().await
+    }
+
+    fn no_worker(&self) -> String {
+        format!(
+            "no worker consumes `{}`: is `okta-worker run` running with this connection?",
+            self.connection
+        )
     }
 
     async fn cancelled(&self, id: &str) -> ErrorData {
@@ -216,16 +250,16 @@ fn options(entry: &CatalogueEntry, options: Option<Value>) -> Result<Map<String,
 }
 
 /// Builds the failure of a call that no worker has answered in time.
-fn unanswered(is_write: bool) -> Value {
+fn unanswered(is_write: bool, why: &str) -> Value {
     if is_write {
-        let message = "no worker has answered in time; whether anything was done nobody can tell from here: look \
-                       before you repeat it";
-        let mut failure = failed(ErrorCode::OutcomeUnknown, message, None);
+        let message =
+            format!("{why}; whether anything was done nobody can tell from here: look before you repeat it");
+        let mut failure = failed(ErrorCode::OutcomeUnknown, &message, None);
         failure["effect"] = json!("unknown");
         return failure;
     }
-    let message = "no worker has answered in time; nothing was changed";
-    let mut failure = failed(ErrorCode::DeadlineExceeded, message, None);
+    let message = format!("{why}; nothing was changed");
+    let mut failure = failed(ErrorCode::DeadlineExceeded, &message, None);
     failure["error"]["retryable"] = json!(true);
     failure
 }

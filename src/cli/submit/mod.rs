@@ -29,9 +29,9 @@ use tokio::signal::unix::SignalKind;
 
 use crate::config::Config;
 use crate::domain::ids::{ConnectionName, Lane};
-use crate::domain::topology::UNCLAIMED;
+use crate::domain::topology::{UNCLAIMED, work_queue};
 use crate::event::Observer;
-use crate::rabbit::{Unopened, own_user};
+use crate::rabbit::{Unopened, consumers, own_user};
 use crate::tools::catalogue::{self, CatalogueEntry};
 use crate::tools::hint::unknown;
 
@@ -161,12 +161,25 @@ async fn submit(source: Option<PathBuf>, arguments: Arguments) -> Result<u8, Job
     let progress = ProgressDisplay::new(rows, eta(&config, &job.connection));
     progress.output().say(&format!("{rows} rows are good, {} of them are done", results.rows.done.len()));
     let awaited = past.confirmed.without(&results.rows.done).len();
+    if task == Task::Send && !arguments.embedded {
+        say_if_nobody_consumes(&config, &job, &progress).await;
+    }
     let (transport, user) = transport(&config, &job, awaited, arguments.embedded, &progress).await?;
     let mut stop = StopRequests::listen()?;
     let mut sending = Sending { job: &job, plan: &plan, journal, past, results, transport, progress, user };
     let run = sending.run(task, &mut stop).await;
     let (done, took) = (&sending.results.rows, sending.progress.took());
     Ok(conclude(&job, &plan, done, Some(took), task, &run))
+}
+
+/// Says so if no worker consumes the connection now: its rows would wait in silence. A worker always consumes the
+/// interactive lane.
+async fn say_if_nobody_consumes(config: &Config, job: &SubmitJob, progress: &ProgressDisplay) {
+    let queue = work_queue(&job.connection, Lane::Interactive);
+    if consumers(&config.broker, &queue).await == Ok(0) {
+        let connection = &job.connection;
+        progress.output().say(&format!("no worker consumes `{connection}` now: the rows wait in its queue"));
+    }
 }
 
 /// The open files of a job.

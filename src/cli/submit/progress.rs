@@ -108,8 +108,8 @@ impl Observer for ProgressOutput {
                 self.say(&format!("the broker takes nothing now ({why})"))
             }
             Event::Blocked { blocked: false, .. } => self.say("the broker takes messages again"),
-            Event::Paused { connection, reason } => {
-                self.say(&format!("connection `{connection}` is paused: {}", reason.as_str()));
+            Event::Paused { connection, reason, why } => {
+                self.say(&format!("connection `{connection}` is paused: {} ({why})", reason.in_words()));
             }
             Event::Resumed { connection, .. } => self.say(&format!("connection `{connection}` goes on")),
             Event::Received { .. }

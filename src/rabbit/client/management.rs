@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
+use lapin::uri::AMQPUserInfo;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
+use crate::domain::http::is_loopback;
 use crate::domain::ids::{ConnectionName, Lane};
 use crate::domain::topology::{INVOCATIONS, work_queue};
 use crate::policy::hazards::{Governed, Hazard, hazards};
@@ -26,8 +28,7 @@ pub struct Orphan {
     pub messages: u64,
 }
 
-/// Asks the management API at `base_url` for work queues without a connection, as the user of the AMQP
-/// URI in its virtual host.
+/// Asks the management API at `base_url` for work queues without a connection, in the virtual host of the AMQP URI.
 ///
 /// # Errors
 /// If the API cannot be queried; the text holds no credential.
@@ -93,7 +94,12 @@ fn governed(queues: Vec<Described>) -> Vec<Governed> {
     governed.collect()
 }
 
-/// Queries some columns of all queues of the virtual host.
+/// Returns a part of a URL as it was before it was percent-encoded.
+fn decoded(part: &str) -> String {
+    percent_encoding::percent_decode_str(part).decode_utf8_lossy().into_owned()
+}
+
+/// Queries some columns of all queues of the virtual host, as the user in the URL, or else as that of the AMQP URI.
 async fn queues<T: DeserializeOwned>(
     settings: &BrokerSettings,
     base_url: &str,
@@ -101,10 +107,24 @@ async fn queues<T: DeserializeOwned>(
 ) -> Result<Vec<T>, String> {
     let uri = uri(settings.url.expose()).map_err(|ended| ended.to_string())?;
     let vhost = percent_encoding::utf8_percent_encode(&uri.vhost, percent_encoding::NON_ALPHANUMERIC);
-    let url = format!("{}/api/queues/{vhost}?columns={columns}", base_url.trim_end_matches('/'));
-    let user = uri.authority.userinfo;
+    let mut url = reqwest::Url::parse(base_url).map_err(|error| format!("the URL: {error}"))?;
+    let user = match (url.username(), url.password()) {
+        ("", None) => uri.authority.userinfo,
+        (username, password) => {
+            AMQPUserInfo { username: decoded(username), password: decoded(password.unwrap_or_default()) }
+        }
+    };
+    // The URL has no credentials then: errors and redirects would carry them.
+    let _ = (url.set_username(""), url.set_password(None));
+    let path = format!("{}/api/queues/{vhost}", url.path().trim_end_matches('/'));
+    url.set_path(&path);
+    url.set_query(Some(&format!("columns={columns}")));
     let asked = async {
-        let client = reqwest::Client::builder().timeout(ANSWER_MAX).build()?;
+        let mut building = reqwest::Client::builder().timeout(ANSWER_MAX);
+        if url.host_str().is_some_and(is_loopback) {
+            building = building.no_proxy();
+        }
+        let client = building.build()?;
         let answer = client.get(url).basic_auth(user.username, Some(user.password)).send().await?;
         answer.error_for_status()?.bytes().await
     };

@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::domain::ids::ConnectionName;
 use crate::domain::topology::Topology;
-use crate::event::{Event, Observer};
+use crate::event::{Event, Observer, STOPPING};
 use crate::worker::ports::Inbox;
 
 use super::consuming::{HELD_PIECE_BYTES, InFlight, Means};
@@ -131,7 +131,7 @@ impl Supervisor {
                 () = stopping.cancelled() => break Ok(()),
             }
         };
-        self.observer.note(&Event::Broker { connected: false, why: "stopping" });
+        self.observer.note(&Event::Broker { connected: false, why: STOPPING });
         match self.means.in_flight.count() {
             0 => stopped,
             left => Err(SupervisorEnd::Abandoned(left)),

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use lapin::options::QueueDeclareOptions;
+use lapin::types::{FieldTable, ShortString};
 use lapin::{Channel, Connection};
 use tokio::time::timeout;
 
@@ -10,7 +12,7 @@ use crate::domain::topology::{Topology, work_queue};
 
 use crate::rabbit::BrokerSettings;
 use crate::rabbit::client::connect::{BrokerNodes, close, explain};
-use crate::rabbit::client::declare::{Undeclared, declare, look};
+use crate::rabbit::client::declare::{Undeclared, declare, is_missing, look};
 use crate::rabbit::client::probe::probe;
 use crate::rabbit::client::supervisor_end::SupervisorEnd;
 
@@ -61,6 +63,49 @@ pub async fn inspect(
         Ok(found)
     };
     timeout(LOOK_MAX, look).await.unwrap_or_else(|_| Err("the broker does not answer".to_owned()))
+}
+
+/// Returns the number of consumers of a queue; 0 if it does not exist. Asks passively, which needs no permission.
+///
+/// # Errors
+/// If the broker cannot be reached, or does not tell.
+pub async fn consumers(settings: &BrokerSettings, queue: &str) -> Result<u32, String> {
+    let look = async {
+        let nodes = BrokerNodes::new(settings).map_err(|ended| ended.to_string())?;
+        let connection = nodes.connect("looking").await?;
+        let found = look(&channel(&connection).await?, queue).await;
+        close(&connection).await;
+        match found {
+            Ok(queue) => Ok(queue.consumer_count()),
+            Err(error) if is_missing(&error) => Ok(0),
+            Err(error) => Err(explain(&error)),
+        }
+    };
+    timeout(LOOK_MAX, look).await.unwrap_or_else(|_| Err("the broker does not answer".to_owned()))
+}
+
+/// Declares this many temporary queues, and so finds out whether the broker lets the worker declare its own: a
+/// permission or a limit of the virtual host (`max-queues`) may be in the way.
+///
+/// # Errors
+/// The broker's refusal.
+pub async fn try_declaring(settings: &BrokerSettings, count: usize) -> Result<(), String> {
+    let declare = async {
+        let nodes = BrokerNodes::new(settings).map_err(|ended| ended.to_string())?;
+        let connection = nodes.connect("checking").await?;
+        let channel = channel(&connection).await?;
+        let run = fastrand::u32(..);
+        for number in 0..count {
+            // Deleted with the connection.
+            let options = QueueDeclareOptions { exclusive: true, ..QueueDeclareOptions::default() };
+            let name = ShortString::from(format!("okta.check-{run:08x}-{number}"));
+            let declared = channel.queue_declare(name, options, FieldTable::default()).await;
+            declared.map_err(|error| explain(&error))?;
+        }
+        close(&connection).await;
+        Ok(())
+    };
+    timeout(LOOK_MAX, declare).await.unwrap_or_else(|_| Err("the broker does not answer".to_owned()))
 }
 
 /// Probes a queue named like a work queue of this connection, and returns the effects of policies that show within a

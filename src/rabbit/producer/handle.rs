@@ -12,7 +12,7 @@ use bytes::Bytes;
 use futures_util::StreamExt as _;
 use lapin::options::{BasicAckOptions, BasicConsumeOptions, BasicQosOptions};
 use lapin::types::{FieldTable, ShortString};
-use lapin::{Channel, Connection, Consumer, ErrorKind};
+use lapin::{Channel, Connection, Consumer};
 use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
@@ -25,7 +25,7 @@ use crate::event::Observer;
 use crate::rabbit::BrokerSettings;
 use crate::rabbit::client::blocked::Blocked;
 use crate::rabbit::client::connect::{BrokerNodes, close, explain};
-use crate::rabbit::client::declare::{DECLARE_TIMEOUT, NOT_FOUND, declare, look};
+use crate::rabbit::client::declare::{DECLARE_TIMEOUT, declare, is_missing, look};
 use crate::rabbit::client::publisher::Publisher;
 
 /// The prefetch of results. Most are small, and one has a few MiB at most.
@@ -217,11 +217,6 @@ impl ProducerSession {
             came.send(ReceivedResult { body, receipt }).await.ok()?;
         }
     }
-}
-
-/// Returns true if the broker reports that there is no such queue.
-fn is_missing(error: &lapin::Error) -> bool {
-    matches!(error.kind(), ErrorKind::ProtocolError(refusal) if refusal.get_id() == NOT_FOUND)
 }
 
 async fn consume(channel: &Channel, queue: &str) -> lapin::Result<Consumer> {

@@ -6,6 +6,7 @@ use crate::domain::http::{NoAnswer, Response};
 use crate::domain::okta_error::OktaError;
 use crate::domain::result::{Effect, ErrorCode, Failure, Outcome};
 use crate::policy::decide::Failed;
+use crate::policy::pause::PauseReason;
 use crate::worker::admission::Deadline;
 use crate::worker::breaker::Pause;
 use crate::worker::outcome::a_bug;
@@ -51,8 +52,12 @@ impl Execution<'_> {
     /// Ends because the connection is paused.
     pub(super) fn paused(&self, pause: Pause, failed: Failed) -> Verdict {
         let (name, why) = (&self.invocation.connection.name, pause.reason.in_words());
-        let said = self.refused.as_ref().and_then(|error| error.summary.as_ref());
-        let said = said.map_or_else(String::new, |said| format!(": {said}"));
+        let said = self.refused.as_ref().and_then(|error| error.summary.clone());
+        // Nothing of what Okta has said to another caller.
+        let said = said.or_else(|| {
+            (pause.reason == PauseReason::Unreachable).then(|| self.invocation.connection.breaker.cause())
+        });
+        let said = said.filter(|said| !said.is_empty()).map_or_else(String::new, |said| format!(": {said}"));
         let mut failure = Failure::new(failed.code, format!("connection `{name}` is paused: {why}{said}"));
         failure.okta = self.refused.clone();
         if failed.code != ErrorCode::OutcomeUnknown {

@@ -327,7 +327,8 @@ impl<'a> Execution<'a> {
         answer: &Result<Response, NoAnswer>,
     ) -> Result<(), Verdict> {
         self.refused = answer.as_ref().ok().map(OktaError::read);
-        probe::pause(&self.invocation.connection, reason, self.invocation.scope, self.context.observer);
+        let cause = (reason, &*probe::cause(answer));
+        probe::pause(&self.invocation.connection, cause, self.invocation.scope, self.context.observer);
         // A probe may have succeeded in the same moment; without a wait the request would be repeated at once.
         self.rest(Duration::from_millis(1)).await
     }
