@@ -15,6 +15,7 @@ use rmcp::model::{
 use rmcp::service::{RequestContext, RoleServer};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
+use tokio::sync::Mutex;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 use uuid::Uuid;
 
@@ -60,6 +61,8 @@ pub(super) struct Server {
     user: String,
     timeout: Duration,
     broker: BrokerSettings,
+    /// The last time the broker was asked for consumers, and whether there were none.
+    looked: Mutex<Option<(Instant, bool)>>,
     asker: RpcClient,
     calls: Arc<Calls>,
 }
@@ -90,7 +93,7 @@ impl Server {
             serde_json::from_value(catalog::mcp::tool(entry)).expect("the catalogue writes tools")
         };
         let tools = enabled.iter().map(tool).collect();
-        Self { connection, enabled, tools, user, timeout, broker, asker, calls }
+        Self { connection, enabled, tools, user, timeout, broker, looked: Mutex::default(), asker, calls }
     }
 
     /// Returns the body of the invocation, or the failure of an invalid call.
@@ -193,16 +196,28 @@ impl Server {
     /// Waits until the broker says that no worker consumes the connection; for ever if one does.
     async fn nobody_consumes(&self) {
         sleep(SILENCE).await;
-        let queue = work_queue(&self.connection, Lane::Interactive);
-        let is_deserted = async || consumers(&self.broker, &queue).await == Ok(0);
         // Once more a little later: a worker that restarts is away for a moment.
-        if is_deserted().await {
+        if self.is_deserted().await {
             sleep(SILENCE).await;
-            if is_deserted().await {
+            if self.is_deserted().await {
                 return;
             }
         }
         std::future::pending().await
+    }
+
+    /// Returns true if no worker consumes the connection. However many calls wait, the broker is asked once at a time.
+    async fn is_deserted(&self) -> bool {
+        let mut looked = self.looked.lock().await;
+        match *looked {
+            Some((at, is_deserted)) if at.elapsed() < SILENCE => is_deserted,
+            Some(_) | None => {
+                let queue = work_queue(&self.connection, Lane::Interactive);
+                let is_deserted = consumers(&self.broker, &queue).await == Ok(0);
+                *looked = Some((Instant::now(), is_deserted));
+                is_deserted
+            }
+        }
     }
 
     fn no_worker(&self) -> String {
