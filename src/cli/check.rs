@@ -1,6 +1,6 @@
 //! `okta-worker check`: the configuration, the broker and each org, reported one by one.
 //!
-//! It changes nothing: on the broker it uses a temporary queue of its own. A fact that only a write could show is
+//! It changes nothing: on the broker it uses temporary queues of its own. A fact that only a write could show is
 //! reported as unchecked, not as passed.
 
 use std::collections::BTreeSet;

@@ -72,7 +72,7 @@ fn cases() -> impl Iterator<Item = Case> {
 struct Answer {
     name: &'static str,
     meaning: Meaning,
-    /// How many of them came in a row.
+    /// The number of them in a row.
     times: u32,
     /// True if the same request can ask for a smaller page.
     is_smaller: bool,
@@ -379,4 +379,24 @@ fn failures_that_a_pause_explains_are_no_attempts() {
     attempt.delivered(true, true);
     attempt.paused();
     assert_eq!((attempt.spent(), attempt.total()), (2, 3));
+}
+
+#[test]
+fn a_request_that_this_machine_could_not_send_begins_no_attempt() {
+    for is_read in [true, false] {
+        let untouched = Attempt::new(0, false);
+        let mut attempt = untouched;
+        attempt.sent(is_read);
+        assert_eq!(attempt.total(), 1, "it is on its way");
+        attempt.answered(Meaning::Failed(FailureKind::Local), is_read, 0);
+        assert_eq!((attempt.total(), attempt.doubt()), (0, untouched.doubt()));
+        // A failed attempt stays one, and the next request still begins another.
+        attempt.sent(is_read);
+        attempt.answered(Meaning::Failed(FailureKind::NotSent), is_read, 0);
+        attempt.sent(is_read);
+        attempt.answered(Meaning::Failed(FailureKind::Local), is_read, 0);
+        assert_eq!((attempt.total(), attempt.spent()), (1, 1));
+        attempt.sent(is_read);
+        assert_eq!(attempt.total(), 2);
+    }
 }

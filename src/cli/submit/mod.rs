@@ -161,11 +161,11 @@ async fn submit(source: Option<PathBuf>, arguments: Arguments) -> Result<u8, Job
     let progress = ProgressDisplay::new(rows, eta(&config, &job.connection));
     progress.output().say(&format!("{rows} rows are good, {} of them are done", results.rows.done.len()));
     let awaited = past.confirmed.without(&results.rows.done).len();
+    let (transport, user) = transport(&config, &job, awaited, arguments.embedded, &progress).await?;
+    let mut stop = StopRequests::listen()?;
     if task == Task::Send && !arguments.embedded {
         say_if_nobody_consumes(&config, &job, &progress).await;
     }
-    let (transport, user) = transport(&config, &job, awaited, arguments.embedded, &progress).await?;
-    let mut stop = StopRequests::listen()?;
     let mut sending = Sending { job: &job, plan: &plan, journal, past, results, transport, progress, user };
     let run = sending.run(task, &mut stop).await;
     let (done, took) = (&sending.results.rows, sending.progress.took());

@@ -107,7 +107,8 @@ async fn queues<T: DeserializeOwned>(
 ) -> Result<Vec<T>, String> {
     let uri = uri(settings.url.expose()).map_err(|ended| ended.to_string())?;
     let vhost = percent_encoding::utf8_percent_encode(&uri.vhost, percent_encoding::NON_ALPHANUMERIC);
-    let mut url = reqwest::Url::parse(base_url).map_err(|error| format!("the URL: {error}"))?;
+    let parsed = reqwest::Url::parse(base_url).ok().filter(|url| ["http", "https"].contains(&url.scheme()));
+    let mut url = parsed.ok_or("its address is not a URL such as `http://127.0.0.1:15672`")?;
     let user = match (url.username(), url.password()) {
         ("", None) => uri.authority.userinfo,
         (username, password) => {

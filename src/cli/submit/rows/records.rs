@@ -96,7 +96,7 @@ impl<R: BufRead> Records<R> {
         self.from
     }
 
-    /// Reads the next record; returns false if there is none. An empty line counts as a record with one empty cell.
+    /// Reads the next record; returns false at the end of the file. An empty line counts as a record with one empty cell.
     ///
     /// # Errors
     /// If the file cannot be read, or is not well-formed.
