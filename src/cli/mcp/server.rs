@@ -222,7 +222,7 @@ impl Server {
 
     fn no_worker(&self) -> String {
         format!(
-            "no worker consumes `{}`: is `okta-worker run` running with this connection?",
+            "no worker consumes `{}` (is `okta-worker run` running with this connection?)",
             self.connection
         )
     }
