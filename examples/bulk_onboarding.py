@@ -11,7 +11,10 @@ delay an agent.
 The columns are the arguments of `create_user`, a dot leading inwards; an empty cell is left out. Run it again
 on the same file and every row fails with `already_exists`: nobody is created twice.
 
-Needs `aio-pika` (Debian: python3-aio-pika). Exits 0 when all rows succeeded, 1 when some failed.
+Exits 0 if all rows succeeded, 1 if some failed, 2 for wrong arguments or a missing package, and 3 if results
+are missing (no broker, no result in time, or RabbitMQ refused).
+
+Needs `aio-pika` (Debian: python3-aio-pika).
 """
 
 import argparse
@@ -19,15 +22,30 @@ import asyncio
 import csv
 import hashlib
 import json
+import logging
 import os
 import sys
 from collections import Counter
 from datetime import datetime, timezone
 from pathlib import Path
 
-import aio_pika
-import aiormq
-from yarl import URL
+try:
+    import aio_pika
+    import aiormq
+    import pamqp.exceptions
+    from yarl import URL
+except ModuleNotFoundError:
+    print(
+        "the package `aio-pika` is missing: apt-get install python3-aio-pika, or pip install aio-pika",
+        file=sys.stderr,
+    )
+    sys.exit(2)
+
+CONNECT_MAX = 10  # seconds
+
+
+class NoBroker(Exception):
+    """There is no connection to RabbitMQ; the text says where, why and what to do."""
 
 
 def rows(file):
@@ -48,10 +66,34 @@ def rows(file):
             yield f"{digest}.{number}", arguments
 
 
-async def submit(options):
-    url = os.environ.get("AMQP_URL", "amqp://guest:guest@127.0.0.1:5672/%2f")
-    connection = await aio_pika.connect_robust(url)
-    async with connection:
+def broker(text):
+    """The URL with the port and the user that it leaves out."""
+    url = URL(text)
+    if url.scheme not in ("amqp", "amqps"):
+        raise ValueError("another scheme")
+    port = url.port or (5671 if url.scheme == "amqps" else 5672)
+    if not url.user:
+        url = url.with_user("guest").with_password("guest")
+    return url.with_host(url.host or "localhost").with_port(port)
+
+
+async def connect(url):
+    try:
+        return await aio_pika.connect_robust(url, timeout=CONNECT_MAX)
+    except (
+        aiormq.exceptions.AMQPError,
+        pamqp.exceptions.PAMQPException,  # older versions, for a virtual host that does not exist
+        OSError,
+        asyncio.TimeoutError,
+    ) as error:
+        raise NoBroker(
+            f"failed to connect to RabbitMQ at {url.host}:{url.port} as user `{url.user}`"
+            f" ({str(error) or 'no answer'}): start RabbitMQ there, or correct AMQP_URL"
+        ) from error
+
+
+async def submit(url, options):
+    async with await connect(url) as connection:
         # Channels of aio-pika confirm by default: `publish` returns when RabbitMQ has the message safely.
         channel = await connection.channel()
         if options.declare:
@@ -70,7 +112,7 @@ async def submit(options):
                     correlation_id=invocation_id,
                     reply_to=options.replies,
                     timestamp=datetime.now(timezone.utc),
-                    user_id=URL(url).user,
+                    user_id=url.user,
                     content_type="application/json",
                     delivery_mode=aio_pika.DeliveryMode.PERSISTENT,
                 ),
@@ -112,13 +154,27 @@ def main():
     parser.add_argument("--declare", action="store_true", help="declare that queue, where we may")
     parser.add_argument("--seconds", type=float, default=120, help="how long to wait for the next result")
     options = parser.parse_args()
+    if not options.file.is_file():
+        parser.error(f"there is no file {options.file}")
     try:
-        return asyncio.run(submit(options))
+        url = broker(os.environ.get("AMQP_URL") or "amqp://guest:guest@127.0.0.1:5672/%2f")
+    except ValueError:  # its text may show the password
+        parser.error("AMQP_URL is not a URL such as amqp://user:password@host:5672/vhost")
+    # The library logs a failed connection too; one line of ours is enough.
+    logging.basicConfig(level=logging.CRITICAL)
+    try:
+        return asyncio.run(submit(url, options))
+    except NoBroker as reason:
+        print(reason, file=sys.stderr)
     except asyncio.TimeoutError:
         print(f"no result for {options.seconds:g} s; they will wait in {options.replies}", file=sys.stderr)
-    except aiormq.exceptions.ChannelNotFoundEntity as missing:
-        print(f"{missing}: is a worker running, and was the reply queue declared?", file=sys.stderr)
-    return 1
+    except aiormq.exceptions.ChannelClosed as refusal:
+        print(
+            f"RabbitMQ refused ({refusal}): is a worker running, was the reply queue declared,"
+            f" and may user `{url.user}` publish for connection `{options.connection}`?",
+            file=sys.stderr,
+        )
+    return 3
 
 
 if __name__ == "__main__":

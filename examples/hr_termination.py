@@ -5,11 +5,14 @@
     examples/hr_termination.py send jane@example.com --ticket HR-4711 --connection sandbox
 
 HR systems fire and forget: `send` names no `reply_to`. Results without one go to the exchange `okta.results`
-with the key `<connection>.<subtool>.<status>`, where whoever cares binds a queue of his own: an audit trail,
-a chat room for failures, a dashboard. What nobody is bound for is kept for a week.
+with the routing key `<connection>.<subtool>.<status>`. Programs that need them bind queues of their own: an
+audit trail, a chat room for failures, a dashboard. A result that no queue is bound for is kept for a week.
 
 Both read AMQP_URL. `send` needs what every producer needs; `watch` needs a user that may configure, write
 and read `hr.terminations` (write, to bind it) and read `okta.results`.
+
+Exits 0 if RabbitMQ has the message safely (`send`) or after `--count` results (`watch`), 2 for wrong
+arguments or a missing package, and 3 without a broker or if RabbitMQ refuses.
 
 Needs `pika` (Debian: python3-pika).
 """
@@ -20,7 +23,11 @@ import os
 import sys
 import time
 
-import pika
+try:
+    import pika
+except ModuleNotFoundError:
+    print("the package `pika` is missing: apt-get install python3-pika, or pip install pika", file=sys.stderr)
+    sys.exit(2)
 
 QUEUE = "hr.terminations"
 
@@ -83,17 +90,45 @@ def main():
         part.add_argument("--connection", default="prod", help="the Okta org, as the worker names it")
     options = parser.parse_args()
 
-    parameters = pika.URLParameters(os.environ.get("AMQP_URL", "amqp://guest:guest@127.0.0.1:5672/%2f"))
-    connection = pika.BlockingConnection(parameters)
+    url = os.environ.get("AMQP_URL") or "amqp://guest:guest@127.0.0.1:5672/%2f"
     try:
-        options.part(connection.channel(), parameters.credentials.username, options)
+        if not url.startswith(("amqp://", "amqps://")):
+            raise ValueError("another scheme")
+        parameters = pika.URLParameters(url)
+    except ValueError:  # its text may show the password
+        parser.error("AMQP_URL is not a URL such as amqp://user:password@host:5672/vhost")
+    broker, user = f"{parameters.host}:{parameters.port}", parameters.credentials.username
+    try:
+        connection = pika.BlockingConnection(parameters)
+    except (pika.exceptions.AMQPError, OSError) as error:
+        reason = f" ({error})" if str(error) else ""  # pika does not say why a TCP connection failed
+        print(
+            f"failed to connect to RabbitMQ at {broker} as user `{user}`{reason}:"
+            " start RabbitMQ there, or correct AMQP_URL",
+            file=sys.stderr,
+        )
+        return 3
+    try:
+        options.part(connection.channel(), user, options)
+    except pika.exceptions.AMQPChannelError as refusal:
+        reason = getattr(refusal, "reply_text", refusal)
+        print(
+            f"RabbitMQ refused ({reason}): is a worker running, and may user `{user}` do this?",
+            file=sys.stderr,
+        )
+        return 3
+    except (pika.exceptions.AMQPError, OSError) as error:
+        reason = getattr(error, "reply_text", error)
+        print(f"lost RabbitMQ at {broker} ({reason})", file=sys.stderr)
+        return 3
     finally:
         if connection.is_open:
             connection.close()
+    return 0
 
 
 if __name__ == "__main__":
     try:
-        main()
+        sys.exit(main())
     except KeyboardInterrupt:
         sys.exit(130)

@@ -46,7 +46,7 @@ pub struct InvocationEnded<'a> {
     pub connection: Option<&'a ConnectionName>,
     /// The lane, if the message came through one.
     pub lane: Option<Lane>,
-    /// The subtool, if it is one of the 28.
+    /// The subtool, if there is one of this name.
     pub subtool: Option<&'static str>,
     /// The caller: the verified broker user.
     pub caller: Option<&'a str>,
@@ -262,7 +262,7 @@ pub enum Event<'a> {
         lane: Lane,
         /// The invocation's id.
         id: &'a str,
-        /// The subtool, if it is one of the 28.
+        /// The subtool, if there is one of this name.
         subtool: Option<&'static str>,
         /// The caller: the verified broker user.
         caller: Option<&'a str>,

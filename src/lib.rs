@@ -16,7 +16,7 @@
 
 // The vocabulary: ids, requests and answers, invocations and results. No IO, no clock.
 pub mod domain;
-// The 28 subtools, pure.
+// The subtools, pure.
 pub mod tools;
 // The published catalogue: the subtools as documents.
 pub mod catalog;

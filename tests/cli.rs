@@ -113,16 +113,52 @@ fn an_empty_variable_sets_nothing() {
     assert!(said.contains("'--listen <ADDR>'") && !said.contains("--token"), "{said}");
 }
 
+/// What bash is offered for the last of these words.
+fn completed(words: &[&str]) -> Vec<String> {
+    let index = words.len().to_string();
+    let mut asking = command();
+    asking.env("_OKTA_WORKER_COMPLETE", "bash").env("_CLAP_COMPLETE_INDEX", index).env("_CLAP_IFS", "\n");
+    let (code, said) = ran(asking.args(["--", "okta-worker"]).args(words));
+    assert_eq!(code, Some(0), "{words:?}: {said}");
+    said.lines().map(str::to_owned).collect()
+}
+
 #[test]
-fn completions_of_every_shell_name_every_command() {
+fn commands_options_subtools_and_connections_are_completed() {
+    for words in commands() {
+        let mut words: Vec<&str> = words.iter().map(String::as_str).collect();
+        let name = words.pop().unwrap();
+        words.push("");
+        assert!(completed(&words).iter().any(|offered| offered == name), "{words:?}: {name}");
+    }
+    assert_eq!(completed(&["dead", "list", "--older"]), ["--older-than"]);
+    assert_eq!(
+        completed(&["call", "list_user_"]),
+        ["list_user_groups", "list_user_apps", "list_user_factors"]
+    );
+    assert_eq!(completed(&["catalog", "get_g"]), ["get_group"]);
+    let file = tempfile::NamedTempFile::with_suffix(".toml").unwrap();
+    let connection = |name: &str| {
+        format!("[connections.{name}]\ndomain = \"a.okta.com\"\napi_token = \"x\"\nsubtools = \"read\"\n")
+    };
+    std::fs::write(file.path(), connection("prod") + &connection("preview")).unwrap();
+    let path = file.path().to_str().unwrap();
+    for command in [&["call", "get_user"][..], &["submit", "a.csv"], &["mcp"]] {
+        let line = [&["--config", path], command, &["--connection", "pr"]].concat();
+        assert_eq!(completed(&line), ["preview", "prod"], "{line:?}");
+    }
+    assert_eq!(completed(&["--config", "/nowhere", "mcp", "--connection", ""]), [""; 0]);
+}
+
+#[test]
+fn there_is_a_completion_script_for_every_shell() {
     for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
         let (code, script) = ran(command().args(["completions", shell]));
         assert_eq!(code, Some(0), "{shell}: {script}");
-        for words in commands() {
-            let name = words.last().unwrap();
-            assert!(script.contains(name.as_str()), "{shell} does not name `{}`", words.join(" "));
-        }
-        assert!(script.contains("older-than"), "{shell} does not name options");
+        assert!(
+            script.contains("okta-worker") && script.contains("_OKTA_WORKER_COMPLETE"),
+            "{shell}: {script}"
+        );
     }
     let (code, said) = ran(command().args(["completions", "cmd"]));
     assert!(code == Some(2) && said.contains("bash"), "{said}");
@@ -339,4 +375,22 @@ fn an_org_that_is_not_reached_is_named_with_the_cause() {
     assert_eq!(code, Some(1), "{said}");
     assert!(said.contains(&free.to_string()) && said.to_lowercase().contains("connection refused"), "{said}");
     assert!(!said.contains("jane"), "{said}");
+}
+
+#[test]
+fn the_catalogue_describes_one_subtool_in_each_format() {
+    let (code, page) = ran(command().args(["catalog", "get_user"]));
+    assert!(
+        code == Some(0) && page.starts_with("## get_user\n") && !page.contains("list_groups\n"),
+        "{page}"
+    );
+    for format in ["json-schema", "mcp", "openai"] {
+        let (code, text) = ran(command().args(["catalog", "get_user", "--format", format]));
+        let value: serde_json::Value = serde_json::from_str(&text).unwrap();
+        assert!(code == Some(0) && value.to_string().contains("get_user"), "{text}");
+    }
+    let (code, said) = ran(command().args(["catalog", "get_usr"]));
+    assert!(code == Some(2) && said.contains("did you mean `get_user`?"), "{said}");
+    let (code, said) = ran(command().args(["catalog", "get_user", "--format", "asyncapi"]));
+    assert!(code == Some(2) && said.contains("not one subtool"), "{said}");
 }

@@ -1,4 +1,4 @@
-//! Golden pages: the first requests of the 28 subtools, the tables of events and retries.
+//! Golden pages: the first requests of the subtools, the tables of events and retries.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on says so by panicking")]
 

@@ -622,7 +622,7 @@ fn links_are_two_headers_and_forget_what_okta_forgets() {
         response.headers.get_all("link").iter().map(|value| value.to_str().unwrap()).collect();
     assert_eq!(
         links[0],
-        "<https://sandbox.okta.example/api/v1/users?limit=2&search=profile.lastName+pr&sortBy=profile.lastName>; rel=\"self\""
+        "<https://sandbox.okta.example/api/v1/users?limit=2&search=profile.lastName+pr&sortBy=profile.lastName&sortOrder=desc>; rel=\"self\""
     );
     assert!(
         links[1].starts_with("<https://sandbox.okta.example/api/v1/users?after=")
@@ -1178,4 +1178,81 @@ mod over_http {
         let refused = [&one, &other].into_iter().filter(|said| said.starts_with("HTTP/1.1 429")).count();
         assert_eq!(refused, 1, "{one}\n{other}");
     }
+}
+
+#[test]
+fn apps_are_created_changed_and_deleted_as_okta_does_it() {
+    let mut world = World::wide(OrgSettings::default());
+    let settings = json!({ "app": { "requestIntegration": false, "url": "https://a.example/b" } });
+    let body = json!({ "name": "bookmark", "label": "Rota", "signOnMode": "BOOKMARK", "settings": settings });
+    let made = read(&world.send("POST", "/api/v1/apps", Some(body.clone())));
+    assert_eq!((&made["label"], &made["status"]), (&json!("Rota"), &json!("ACTIVE")));
+    assert_eq!(made["settings"]["app"], settings["app"]);
+    let app = format!("/api/v1/apps/{}", made["id"].as_str().unwrap());
+    let silent = read(&world.send("POST", "/api/v1/apps?activate=false", Some(body)));
+    assert_eq!(silent["status"], "INACTIVE");
+    let nameless = world.send("POST", "/api/v1/apps", Some(json!({ "signOnMode": "BOOKMARK" })));
+    assert_eq!((nameless.status, &read(&nameless)["errorCode"]), (400, &json!("E0000001")));
+
+    let renamed = read(&world.send("PUT", &app, Some(json!({ "label": "New rota" }))));
+    assert_eq!(renamed["label"], "New rota");
+    let refused = world.send("DELETE", &app, None);
+    assert_eq!((refused.status, &read(&refused)["errorCode"]), (403, &json!("E0000056")), "it is active");
+    for _ in 0..2 {
+        assert_eq!(text(&world.send("POST", &format!("{app}/lifecycle/deactivate"), None)), "{}");
+    }
+    assert_eq!(world.send("DELETE", &app, None).status, 204);
+    assert_eq!(world.get(&app).status, 404);
+    let effects: Vec<&str> = world.effects().into_iter().filter(|kind| kind.starts_with("app.")).collect();
+    assert_eq!(effects, ["app.created", "app.created", "app.updated", "app.deactivated", "app.deleted"]);
+}
+
+#[test]
+fn a_user_gets_another_type_by_put_alone_and_custom_attributes_over_http() {
+    let mut world = World::wide(OrgSettings::default());
+    let types = read(&world.get("/api/v1/meta/types/user"));
+    let [first, second] = [&types[0]["id"], &types[1]["id"]];
+    assert_eq!((&types[0]["default"], &types[1]["default"]), (&json!(true), &json!(false)));
+    let id = world.create_user("jane@example.com", "?activate=false", None);
+    let user = format!("/api/v1/users/{id}");
+    let whole = read(&world.get(&user));
+    assert_eq!(&whole["type"]["id"], first);
+    let body = json!({ "type": { "id": second }, "realmId": "guo1", "profile": whole["profile"] });
+    assert_eq!(world.send("POST", &user, Some(body.clone())).status, 400);
+    let moved = read(&world.send("PUT", &user, Some(body)));
+    assert_eq!((&moved["type"]["id"], &moved["realmId"]), (second, &json!("guo1")));
+    assert_eq!(moved["profile"]["login"], "jane@example.com");
+    let unknown =
+        world.send("PUT", &user, Some(json!({ "type": { "id": "oty1" }, "profile": whole["profile"] })));
+    assert_eq!(unknown.status, 404);
+
+    let badge = json!({ "profile": { "badge": "B-1" } });
+    assert_eq!(world.send("POST", &user, Some(badge.clone())).status, 400, "there is no such attribute");
+    let schema = "/api/v1/meta/schemas/user/default";
+    let add = |kind: &str| json!({ "definitions": { "custom": { "properties": { "badge": { "title": "Badge", "type": kind } } } } });
+    assert_eq!(world.send("POST", schema, Some(add("colour"))).status, 400);
+    assert_eq!(world.send("POST", schema, Some(add("string"))).status, 200);
+    assert_eq!(read(&world.get(schema))["definitions"]["custom"]["properties"]["badge"]["type"], "string");
+    assert_eq!(read(&world.send("POST", &user, Some(badge)))["profile"]["badge"], "B-1");
+}
+
+#[test]
+fn the_headers_of_oktas_own_sdks_are_taken() {
+    let settings = OrgSettings { token: Some(Secret::new("right")), ..OrgSettings::default() };
+    let mut world = World::wide(settings);
+    let admin = world.org.admin();
+    for (authorization, status) in
+        [("SSWS right", 200), ("SSWSright", 200), ("SSWSwrong", 401), ("right", 401), ("SSWS", 401)]
+    {
+        let mut call = world.call("POST", &format!("/api/v1/users/{admin}/lifecycle/reset_factors"), None);
+        call.headers.insert("authorization", HeaderValue::from_static(authorization));
+        call.headers.insert("content-type", HeaderValue::from_static("application/octet-stream"));
+        let Handled::Said(response) = world.org.answer(&call, world.now) else { panic!("no answer") };
+        assert_eq!(response.status, status, "{authorization}");
+    }
+    let mut call = world.call("POST", "/api/v1/groups", Some(&json!({ "profile": { "name": "A" } })));
+    call.headers.insert("authorization", HeaderValue::from_static("SSWS right"));
+    call.headers.insert("content-type", HeaderValue::from_static("application/octet-stream"));
+    let Handled::Said(response) = world.org.answer(&call, world.now) else { panic!("no answer") };
+    assert_eq!(response.status, 400, "a body must be JSON");
 }

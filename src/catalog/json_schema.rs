@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use crate::tools::catalogue::{CATALOGUE, CatalogueEntry};
 
 use super::message::definitions;
+use super::schema::bare;
 
 /// Returns the document.
 pub fn json_schema() -> Value {
@@ -19,6 +20,20 @@ pub fn json_schema() -> Value {
         "description": "The body of an invocation. Result messages are `$defs/result`; arguments and result of each subtool are `$defs/<subtool>.arguments` and `$defs/<subtool>.result`.",
         "oneOf": CATALOGUE.iter().map(|entry| invocation(entry, at)).collect::<Vec<_>>(),
         "$defs": definitions(at),
+    })
+}
+
+/// Returns the schemas of one subtool's arguments and result.
+pub fn json_schema_of(entry: &CatalogueEntry) -> Value {
+    json!({
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": entry.manifest.name,
+        "description": entry.manifest.description(),
+        "$defs": { "arguments": bare((entry.arguments)()), "result": bare((entry.result)()) },
+        "properties": {
+            "arguments": { "$ref": "#/$defs/arguments" },
+            "result": { "$ref": "#/$defs/result" },
+        },
     })
 }
 

@@ -1,4 +1,4 @@
-//! The 28 subtools for people, and for models that read documentation: one table to choose by, then each subtool
+//! The subtools for people, and for models that read documentation: one table to choose by, then each subtool
 //! with its arguments and examples.
 
 use std::fmt::Write as _;
@@ -40,6 +40,13 @@ pub fn markdown() -> String {
         subtool(&mut text, entry);
     }
     text
+}
+
+/// Returns the part about one subtool.
+pub fn markdown_of(entry: &CatalogueEntry) -> String {
+    let mut text = String::new();
+    subtool(&mut text, entry);
+    text.trim_start().to_owned()
 }
 
 /// The reason why writing to a string cannot fail.

@@ -1,4 +1,4 @@
-//! The 28 subtools as tools of the Model Context Protocol.
+//! The subtools as tools of the Model Context Protocol.
 //!
 //! A tool's input is the subtool's arguments and one more property, [`OPTIONS`], which is no argument's
 //! name; its output is the part of the result message that an agent needs.
@@ -30,13 +30,21 @@ pub fn tool(entry: &CatalogueEntry) -> Value {
         "description": entry.manifest.description(),
         "inputSchema": input(entry),
         "outputSchema": message::of_a_tool(entry),
-        "annotations": {
-            "readOnlyHint": entry.manifest.kind == ToolKind::Read,
-            "destructiveHint": is_destructive(entry),
-            "idempotentHint": is_idempotent(entry.repeat()),
-            // A tool talks to one org, a closed world of its users, groups and applications.
-            "openWorldHint": false,
-        },
+        "annotations": annotations(entry),
+    })
+}
+
+/// Returns the hints about a tool. Those about writes have no meaning for a tool that only reads.
+fn annotations(entry: &CatalogueEntry) -> Value {
+    // A tool talks to one org, a closed world of its users, groups and applications.
+    if entry.manifest.kind == ToolKind::Read {
+        return json!({ "readOnlyHint": true, "openWorldHint": false });
+    }
+    json!({
+        "readOnlyHint": false,
+        "destructiveHint": is_destructive(entry),
+        "idempotentHint": is_idempotent(entry.repeat()),
+        "openWorldHint": false,
     })
 }
 

@@ -133,7 +133,7 @@ pub(super) fn of_a_tool(entry: &CatalogueEntry) -> Value {
             "status": { "enum": statuses },
             "effect": { "type": "string" },
             "result": { "type": ["object", "null"] },
-            "error": { "type": "object", "required": ["code", "message"] },
+            "error": { "required": ["code", "message"] },
         },
         "required": ["status", "effect"],
     })

@@ -10,5 +10,5 @@ mod options;
 mod schema;
 
 pub use asyncapi::asyncapi;
-pub use json_schema::json_schema;
-pub use markdown::markdown;
+pub use json_schema::{json_schema, json_schema_of};
+pub use markdown::{markdown, markdown_of};

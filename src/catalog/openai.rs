@@ -1,4 +1,4 @@
-//! The 28 subtools as function tools of OpenAI's Responses API.
+//! The subtools as function tools of OpenAI's Responses API.
 //!
 //! A model's call holds an invocation's `arguments`. Strict mode forces a model to follow the schema,
 //! but does not support open objects: it is on exactly if no argument is one, because a profile may hold any
@@ -16,7 +16,8 @@ pub fn tools<'a>(entries: impl IntoIterator<Item = &'a CatalogueEntry>) -> Value
     entries.into_iter().map(tool).collect()
 }
 
-fn tool(entry: &CatalogueEntry) -> Value {
+/// Returns one subtool as a function tool.
+pub fn tool(entry: &CatalogueEntry) -> Value {
     let mut parameters = plain(bare((entry.arguments)()));
     let strict = !has_open_object(&parameters);
     if strict {

@@ -55,7 +55,7 @@ pub(super) fn brief_of_a_tool(entry: &CatalogueEntry, bytes_usual: u32) -> Value
 fn in_brief(name: &str) -> Option<&'static str> {
     match name {
         "dry_run" => Some("Only plan it."),
-        "fields" => Some("Paths to keep, as `profile.email`."),
+        "fields" => Some("Such as `profile.email`."),
         _ => None,
     }
 }

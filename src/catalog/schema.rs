@@ -30,10 +30,10 @@ pub(super) fn plain(mut schema: Value) -> Value {
 }
 
 /// Returns the schema for a model, in as few bytes as its reader needs: an optional value may be absent, and the server
-/// checks lengths and takes `null` for absent in any case.
+/// checks bounds and takes `null` for absent in any case.
 pub(super) fn brief(mut schema: Value) -> Value {
     each(&mut schema, &|part| {
-        for keyword in ["minLength", "maxLength", "minItems", "minimum"] {
+        for keyword in ["minLength", "maxLength", "minItems", "minimum", "maximum"] {
             part.remove(keyword);
         }
         if let Some(Value::Array(kinds)) = part.get_mut("type") {

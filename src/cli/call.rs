@@ -1,17 +1,18 @@
 //! `okta-worker call`: one invocation straight to Okta, through the same worker and an in-process queue.
 
-use std::io::Read as _;
+use std::io::{IsTerminal as _, Read as _};
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use serde_json::value::RawValue;
 
 use crate::domain::ids::ConnectionName;
-use crate::domain::json;
+use crate::domain::json::{self, indented};
 use crate::domain::message::Properties;
 use crate::domain::result::ErrorCode;
 use crate::event::{Observer, Observers};
 
+use super::completions;
 use super::configuration::load;
 use super::exit::{DONE, FAILED, NotBegun, REFUSED};
 use super::in_process::InProcessWorker;
@@ -22,9 +23,10 @@ const REPLIES: &str = "stdout";
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
     /// The subtool, such as `get_user`; `okta-worker catalog` describes all of them.
+    #[arg(add = completions::subtools())]
     subtool: String,
     /// The connection to run it on, by its name in the configuration.
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", add = completions::connections())]
     connection: String,
     /// The arguments as a JSON object; `-` reads it from standard input, `@FILE` from a file.
     #[arg(long, value_name = "JSON|-|@FILE", default_value = "{}")]
@@ -32,6 +34,9 @@ pub(super) struct Arguments {
     /// Shows what a write would do, found out by reads alone.
     #[arg(long)]
     dry_run: bool,
+    /// Prints the result on one line on a terminal too.
+    #[arg(long)]
+    compact: bool,
 }
 
 /// The body of an invocation.
@@ -74,7 +79,11 @@ pub(super) async fn run(source: Option<PathBuf>, arguments: Arguments) -> Result
     let properties = Properties { reply_to: Some(REPLIES.to_owned()), ..Properties::default() };
     worker.broker.publish(name.as_str(), properties, body);
     let answer = worker.broker.take(REPLIES).await.body;
-    tell!("{}", String::from_utf8_lossy(&answer));
+    let text = String::from_utf8_lossy(&answer);
+    match !arguments.compact && std::io::stdout().is_terminal() {
+        true => tell!("{}", indented(&text)),
+        false => tell!("{text}"),
+    }
     Ok(exit_code(&answer))
 }
 

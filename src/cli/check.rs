@@ -16,7 +16,7 @@ use crate::domain::http::{Request, Response};
 use crate::domain::ids::{ConnectionName, Lane};
 use crate::domain::okta_error::OktaError;
 use crate::domain::topology::{presence_queue, work_queue};
-use crate::okta::{AnswerRoom, Credential, Granted, OktaClient, TokenType};
+use crate::okta::{AccessScheme, AnswerRoom, Credential, Granted, OktaClient, TokenType};
 use crate::policy::classify::{ConnectionFacts, FailureKind, Meaning, classify};
 use crate::policy::hazards::Hazard;
 use crate::rabbit::{Orphan, QueueStatus, inspect, observed, orphans, policies, try_declaring};
@@ -202,7 +202,12 @@ async fn check_connection(connection: &ConnectionSection, room: &Arc<AnswerRoom>
         None if check_token(connection, &client, report).await => None,
         Some(Ok(granted)) => {
             let minutes = granted.lifetime.as_secs() / 60;
-            report.good("credential", format!("Okta gives the service app tokens for {minutes} minutes"));
+            let kind = match granted.scheme {
+                AccessScheme::Bearer => "bearer tokens: the app does not demand DPoP",
+                AccessScheme::Dpop => "bound to this worker's key: the app demands DPoP",
+            };
+            let good = format!("Okta gives the service app tokens for {minutes} minutes ({kind})");
+            report.good("credential", good);
             report.unchecked("role", "a token does not show the role of its application");
             Some(granted)
         }

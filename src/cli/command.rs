@@ -42,7 +42,7 @@ enum Command {
     /// and takes up a changed configuration while it runs. Told to stop, it ends within 25 seconds; told twice, at
     /// once. What it could not finish is delivered again to another worker.
     Run,
-    /// Onboards and offboards sixty people in a simulated org: no broker, no account, half a minute.
+    /// Onboards and offboards sixty people in a simulated org: no broker, no account, a quarter of a minute.
     ///
     /// The worker is the real one; only the queue and Okta are inside the process. Nothing is configured or kept.
     Demo,
@@ -62,14 +62,14 @@ enum Command {
     ///
     /// It changes nothing. Exit code: 0 all is well, 1 something is wrong, 2 the configuration cannot be read.
     Check(check::Arguments),
-    /// Prints the definitions of the 28 subtools.
+    /// Prints the definitions of the subtools, or of one.
     ///
     /// Arguments, cost and result of each: for people, for models that are to call them, and for code generators.
     Catalog(catalog::Arguments),
     Submit(submit::Arguments),
     Dead(dead::Arguments),
     Mcp(mcp::Arguments),
-    /// Prints a script that completes commands and options in a shell.
+    /// Prints a script that completes commands, options, subtools and connections in a shell.
     ///
     /// For bash: `okta-worker completions bash > ~/.local/share/bash-completion/completions/okta-worker`. For zsh and
     /// fish, write it to where they look for completions.
@@ -93,6 +93,7 @@ fn without_empty_variables(command: clap::Command) -> clap::Command {
 
 /// Runs the command of this process and returns its exit code.
 pub fn main() -> ExitCode {
+    completions::answer(|| Cli::command().name(NAME));
     let built = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let runtime = built.expect("the machine has room for a few threads");
     let code = runtime.block_on(run_command());
@@ -117,7 +118,7 @@ async fn run_command() -> ExitCode {
         Command::Check(arguments) => check::run(config, &arguments).await,
         Command::Catalog(arguments) => catalog::run(&arguments),
         Command::Submit(arguments) => submit::run(config, arguments).await,
-        Command::Completions(arguments) => completions::run(&arguments, Cli::command().name(NAME)),
+        Command::Completions(arguments) => completions::run(&arguments, NAME),
         Command::Man(arguments) => man::run(&arguments, Cli::command().name(NAME)),
         Command::Dead(arguments) => dead::run(config, arguments).await,
         Command::Mcp(arguments) => mcp::run(config, arguments).await,

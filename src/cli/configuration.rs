@@ -1,6 +1,6 @@
 //! The configuration of a command, read with the environment of this process.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::config::{self, Config, ConfigProblems, Loaded};
 use crate::domain::invocation::{list, nearest};
@@ -31,6 +31,13 @@ pub(super) fn load(source: Option<&Path>) -> Result<Loaded, NotBegun> {
 /// without tokens.
 pub(super) fn load_without_tokens(source: Option<&Path>) -> Result<Loaded, NotBegun> {
     accepted(config::load_without_tokens(source, environment()))
+}
+
+/// Returns the names of the configured connections; none if the configuration is refused.
+pub(super) fn connection_names(source: Option<PathBuf>) -> Vec<String> {
+    let loaded = config::load_without_tokens(source.as_deref(), environment());
+    let connections = loaded.map(|loaded| loaded.config.connections).unwrap_or_default();
+    connections.iter().map(|connection| connection.name.to_string()).collect()
 }
 
 pub(super) fn refused(problems: ConfigProblems) -> NotBegun {

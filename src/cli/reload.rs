@@ -85,13 +85,22 @@ impl Reloading {
         self.judged = read.clone();
         match read {
             Ok(Loaded { config, .. }) if config.connections.is_empty() => {
-                refuse(["no connection is configured".to_owned()]);
+                self.refuse(["no connection is configured".to_owned()]);
             }
             Ok(Loaded { config, warnings }) => {
                 warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
                 self.take_up(config);
             }
-            Err(ConfigProblems(problems)) => refuse(problems.iter().map(ToString::to_string)),
+            Err(ConfigProblems(problems)) => self.refuse(problems.iter().map(ToString::to_string)),
+        }
+    }
+
+    /// Keeps the configuration in force, and says why.
+    fn refuse(&self, problems: impl IntoIterator<Item = String>) {
+        self.running.metrics.configuration_is_refused(true);
+        tracing::error!("the new configuration is refused, the one in force is kept");
+        for problem in problems {
+            tracing::error!("{problem}");
         }
     }
 
@@ -100,7 +109,7 @@ impl Reloading {
         let running = &mut self.running;
         let orgs = match assembly::orgs(&config, &running.ground, &running.orgs) {
             Ok(orgs) => orgs,
-            Err(refusal) => return refuse([refusal.0]),
+            Err(refusal) => return self.refuse([refusal.0]),
         };
         let Reloadable { worker, gossips, ground, own_user, stopping, metrics, .. } = &*running;
         metrics.expect(change.added.iter());
@@ -112,18 +121,16 @@ impl Reloading {
             org.take_effect(running.orgs.get(name));
         }
         gossips.send_replace(assembly::gossips(&orgs));
+        for name in &change.removed {
+            metrics.forget(name);
+        }
+        metrics.configuration_is_refused(false);
+        worker.check_credentials(change.added.iter().chain(change.changed.iter().map(|(name, _)| name)));
         running.orgs = orgs;
         say(&change);
         // Settings that need a restart keep their values.
         let Config { broker, telemetry, answer_bytes_max, .. } = self.in_force.clone();
         self.in_force = Config { broker, telemetry, answer_bytes_max, ..config };
-    }
-}
-
-fn refuse(problems: impl IntoIterator<Item = String>) {
-    tracing::error!("the new configuration is refused, the one in force is kept");
-    for problem in problems {
-        tracing::error!("{problem}");
     }
 }
 

@@ -63,6 +63,7 @@ pub(super) async fn run(source: Option<PathBuf>) -> Result<u8, NotBegun> {
 
     tracing::info!(version = env!("CARGO_PKG_VERSION"), "starting");
     tokio::spawn(drain_when_told(StopRequests::listen()?, stopping.clone(), health));
+    worker.check_credentials(&names);
     let hangup = hangup()?;
     let running = Reloadable { worker, gossips, orgs, ground, own_user, stopping: stopping.clone(), metrics };
     tokio::spawn(Reloading::new(source, loaded, running).keep(hangup));

@@ -9,7 +9,7 @@ use tokio::net::TcpListener;
 
 use crate::domain::bucket::Bucket;
 use crate::domain::secret::Secret;
-use crate::sandbox::{Client, Org, OrgSettings, PublicKey, serve};
+use crate::sandbox::{Attribute, AttributeKind, Client, Org, OrgSettings, ProofDemand, PublicKey, serve};
 
 use super::exit::{DONE, FAILED, NotBegun};
 use super::signals::StopRequests;
@@ -32,6 +32,13 @@ pub(super) struct Arguments {
     /// Seconds that a service app's token lives; Okta's live 3600.
     #[arg(long, value_name = "SECONDS", default_value_t = 3600, value_parser = clap::value_parser!(u64).range(1..=86_400))]
     token_lifetime: u64,
+    /// Service apps must prove possession of a key (DPoP), as new ones at Okta must: tokens are bound to it.
+    #[arg(long)]
+    dpop: bool,
+    /// With `--dpop`: every proof needs the server's nonce, and not those of token requests alone. Okta asks for none
+    /// there today.
+    #[arg(long, requires = "dpop")]
+    dpop_nonce: bool,
     /// Requests per window of a bucket (a group of endpoints that share a rate limit), such as `users=600`; `all=N`
     /// sets every bucket. May be given several times.
     #[arg(long = "limit", value_name = "BUCKET=N", value_parser = limit)]
@@ -42,6 +49,13 @@ pub(super) struct Arguments {
     /// Milliseconds that each answer takes.
     #[arg(long, value_name = "MS", default_value_t = 0, value_parser = clap::value_parser!(u64).range(0..=600_000))]
     latency: u64,
+    /// Seconds by which lists and searches lag behind writes; Okta's by about one. Reads by id never do.
+    #[arg(long, value_name = "SECONDS", default_value_t = 0, value_parser = clap::value_parser!(u64).range(0..=600))]
+    search_lag: u64,
+    /// A custom attribute of users and its type (`string`, `number`, `integer`, `boolean` or `array`), such as
+    /// `badge:string`. May be given several times.
+    #[arg(long = "attribute", value_name = "NAME:TYPE", value_parser = attribute)]
+    attributes: Vec<Attribute>,
     /// People in the directory at the start.
     #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=1_000_000))]
     users: u32,
@@ -55,6 +69,13 @@ fn client(text: &str) -> Result<Client, String> {
     let read = std::fs::read_to_string(file).map_err(|error| format!("failed to read `{file}`: {error}"))?;
     let key = PublicKey::parse(&read).map_err(|why| format!("`{file}` {why}"))?;
     Ok(Client { id: id.to_owned(), key, scopes: None })
+}
+
+fn attribute(text: &str) -> Result<Attribute, String> {
+    let (name, kind) = text.split_once(':').ok_or("must look like `badge:string`")?;
+    let kind = AttributeKind::read(kind)
+        .ok_or("the type must be `string`, `number`, `integer`, `boolean` or `array`")?;
+    Ok(Attribute { name: name.to_owned(), kind })
 }
 
 fn limit(text: &str) -> Result<(Vec<Bucket>, u32), String> {
@@ -83,13 +104,21 @@ pub(super) async fn run(arguments: Arguments) -> Result<u8, NotBegun> {
         .iter()
         .flat_map(|(buckets, number)| buckets.iter().map(move |bucket| (*bucket, *number)))
         .collect();
+    let proof = match (arguments.dpop, arguments.dpop_nonce) {
+        (false, _) => ProofDemand::Nothing,
+        (true, false) => ProofDemand::Proof,
+        (true, true) => ProofDemand::ProofWithNonce,
+    };
     let settings = OrgSettings {
         host: format!("http://{address}"),
         token: arguments.token.as_deref().map(Secret::new),
         clients: arguments.clients,
         token_lifetime: Duration::from_secs(arguments.token_lifetime),
+        proof,
         limits,
         window: Duration::from_secs(arguments.window),
+        search_lag: Duration::from_secs(arguments.search_lag),
+        user_attributes: arguments.attributes,
         users: arguments.users as usize,
         seed: arguments.seed,
         ..OrgSettings::default()

@@ -154,6 +154,52 @@ impl schemars::JsonSchema for Object {
     }
 }
 
+/// Returns a valid JSON text with line breaks and indentation; numbers, strings and the order of names stay as they
+/// are.
+pub fn indented(text: &str) -> String {
+    let (mut out, mut depth, mut in_string, mut is_escaped) = (String::new(), 0_usize, false, false);
+    let mut rest = text.chars().filter(|c| !c.is_ascii_control()).peekable();
+    let line = |out: &mut String, depth: usize| {
+        out.push('\n');
+        out.extend(std::iter::repeat_n("  ", depth));
+    };
+    while let Some(c) = rest.next() {
+        if in_string {
+            out.push(c);
+            in_string = is_escaped || c != '"';
+            is_escaped = c == '\\' && !is_escaped;
+            continue;
+        }
+        match c {
+            '{' | '[' => {
+                out.push(c);
+                if let Some(end) = rest.next_if(|next| matches!(next, '}' | ']')) {
+                    out.push(end);
+                } else {
+                    depth += 1;
+                    line(&mut out, depth);
+                }
+            }
+            '}' | ']' => {
+                depth = depth.saturating_sub(1);
+                line(&mut out, depth);
+                out.push(c);
+            }
+            ',' => {
+                out.push(c);
+                line(&mut out, depth);
+            }
+            ':' => out.push_str(": "),
+            ' ' => {}
+            _ => {
+                in_string = c == '"';
+                out.push(c);
+            }
+        }
+    }
+    out
+}
+
 /// Returns the value with strings and numbers replaced where `change` returns a new text. All other bytes stay, and
 /// so do names. `change` receives the names on the path and the text; for a number, first its text as written and then
 /// its parsed value, if that is written differently.
@@ -449,6 +495,17 @@ mod tests {
     fn arrays_are_cut_item_by_item() {
         let events = raw(r#"{"target":[{"id":"1","type":"User"},{"id":"2"}]}"#);
         assert_eq!(fields(&["target.id"]).project(&events).get(), r#"{"target":[{"id":"1"},{"id":"2"}]}"#);
+    }
+
+    #[test]
+    fn an_indented_text_is_the_same_json() {
+        let text = r#"{"a":[1e3,12345678901234567890,{}],"b":"x, {\"y\": [\\\\]}","c":{"d":[]},"e":null}"#;
+        let shown = "{\n  \"a\": [\n    1e3,\n    12345678901234567890,\n    {}\n  ],\n  \"b\": \"x, {\\\"y\\\": [\\\\\\\\]}\",\n  \
+                     \"c\": {\n    \"d\": []\n  },\n  \"e\": null\n}";
+        assert_eq!(indented(text), shown);
+        assert_eq!(indented(&indented(text)), shown);
+        let read = |text: &str| serde_json::from_str::<serde_json::Value>(text).unwrap();
+        assert_eq!(read(&indented(text)), read(text));
     }
 
     #[test]

@@ -1,12 +1,9 @@
 //! The client assertion of a service app: a JWT signed with its private key (RFC 7523).
 
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jiff::Timestamp;
 use serde::Serialize;
 
 use super::key::SigningKey;
-use crate::domain::json;
 use crate::domain::secret::Secret;
 
 /// The lifetime of an assertion, in seconds: it is used at once and only once. Okta accepts up to an hour.
@@ -54,16 +51,14 @@ pub(super) fn assertion(claim: &Claim<'_>, key: &SigningKey) -> Result<Secret, S
     let iat = at.as_second();
     let exp = iat.saturating_add(GOOD_FOR);
     let claims = AssertionClaims { iss: client_id, sub: client_id, aud: audience, iat, exp, jti: unique };
-    let [header, claims] =
-        [json::to_vec(&header), json::to_vec(&claims)].map(|part| URL_SAFE_NO_PAD.encode(part));
-    let signed = format!("{header}.{claims}");
-    let signature = URL_SAFE_NO_PAD.encode(key.sign(signed.as_bytes())?);
-    Ok(Secret::new(&format!("{signed}.{signature}")))
+    Ok(Secret::new(&key.jwt(&header, &claims)?))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use base64::Engine as _;
+    use base64::engine::general_purpose::URL_SAFE_NO_PAD;
     use serde_json::{Value, json};
 
     #[test]

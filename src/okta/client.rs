@@ -14,8 +14,8 @@ use super::credential::{Credential, Endpoint, authorization};
 use super::echoes::Echoes;
 use super::grant::Granted;
 use super::room::AnswerRoom;
-use super::tokens::{ServiceAppTokens, TOKEN_PATH};
-use super::transport::OktaTransport;
+use super::tokens::ServiceAppTokens;
+use super::transport::{OktaTransport, Presented};
 use super::wire::{self, Https};
 
 /// A client for one org with one credential.
@@ -58,13 +58,13 @@ impl OktaClient {
     pub fn over(wire: Arc<dyn OktaTransport>, endpoint: &Endpoint, clock: Clock) -> Result<Self, String> {
         let opening = match &endpoint.credential {
             Credential::Token { kind, token } => {
-                let authorization = authorization(*kind, token.expose())?;
+                let authorization = authorization(kind.as_str(), token.expose())?;
                 let echoes = Echoes::of_header(&authorization);
                 Opening::Token(authorization, echoes)
             }
             Credential::ServiceApp(app) => {
-                let audience = format!("{}{TOKEN_PATH}", endpoint.base_url);
-                Opening::ServiceApp(Box::new(ServiceAppTokens::new(app, audience, Arc::clone(&wire), clock)?))
+                let tokens = ServiceAppTokens::new(app, &endpoint.base_url, Arc::clone(&wire), clock)?;
+                Opening::ServiceApp(Box::new(tokens))
             }
         };
         Ok(Self { wire, opening })
@@ -87,7 +87,8 @@ impl Okta for OktaClient {
     async fn send(&self, request: &Request) -> Result<Response, NoAnswer> {
         match &self.opening {
             Opening::Token(authorization, echoes) => {
-                echoes.hidden_in(self.wire.send(request, authorization).await)
+                let presented = Presented { authorization, proof: None };
+                echoes.hidden_in(self.wire.send(request, presented).await)
             }
             Opening::ServiceApp(tokens) => tokens.send(request).await,
         }

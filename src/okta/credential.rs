@@ -60,9 +60,9 @@ pub struct ServiceApp {
     pub scopes: Vec<String>,
 }
 
-/// Builds the header that carries a token.
-pub(super) fn authorization(kind: TokenType, token: &str) -> Result<HeaderValue, String> {
-    let mut authorization = HeaderValue::from_str(&format!("{} {token}", kind.as_str()))
+/// Builds the header that carries a token by this scheme.
+pub(super) fn authorization(scheme: &str, token: &str) -> Result<HeaderValue, String> {
+    let mut authorization = HeaderValue::from_str(&format!("{scheme} {token}"))
         .map_err(|_| "the token holds a character that cannot stand in a header".to_owned())?;
     authorization.set_sensitive(true);
     Ok(authorization)

@@ -10,7 +10,8 @@ use bytes::Bytes;
 use http::header::{HeaderMap, HeaderValue, WWW_AUTHENTICATE};
 use serde::Deserialize;
 
-use super::credential::{TokenType, authorization};
+use super::credential::authorization;
+use super::dpop::{INVALID_PROOF, USE_NONCE, nonce, token_hash};
 use crate::domain::bucket::RateHeaders;
 use crate::domain::http::{NoAnswer, Response};
 use crate::domain::okta_error::OktaError;
@@ -36,10 +37,6 @@ const WINDOW: Duration = Duration::from_secs(60);
 /// An upper bound on the reset of any Okta window.
 const RESET_MAX: Duration = Duration::from_secs(120);
 
-/// The error text for an app that requires more than a signature.
-const DPOP: &str = "Okta wants DPoP, which this worker does not speak: untick `Require Demonstrating Proof of \
-                    Possession (DPoP) header in token requests` in the app's general settings";
-
 /// The scopes and token lifetime that Okta grants a service app.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Granted {
@@ -47,6 +44,30 @@ pub struct Granted {
     pub scopes: Vec<String>,
     /// The lifetime of a token.
     pub lifetime: Duration,
+    /// The way in which a request presents a token.
+    pub scheme: AccessScheme,
+}
+
+/// The way in which a request presents an access token of a service app.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, strum::IntoStaticStr)]
+pub enum AccessScheme {
+    /// The token alone: whoever has it may use it.
+    Bearer,
+    /// The token with a proof of the key that it is bound to.
+    #[strum(serialize = "DPoP")]
+    Dpop,
+}
+
+impl AccessScheme {
+    /// Reads a `token_type`, whose case does not matter (RFC 6749, section 5.1).
+    fn read(token_type: &str) -> Option<Self> {
+        [Self::Bearer, Self::Dpop].into_iter().find(|scheme| token_type.eq_ignore_ascii_case(scheme.as_str()))
+    }
+
+    /// Returns the scheme as written in a header.
+    pub fn as_str(self) -> &'static str {
+        self.into()
+    }
 }
 
 /// An access token.
@@ -54,6 +75,8 @@ pub struct Granted {
 pub(super) struct AccessToken {
     /// The `Authorization` header with the token.
     pub authorization: HeaderValue,
+    /// The hash of the token that proofs carry.
+    pub hash: String,
     /// The scopes and lifetime of the token.
     pub granted: Granted,
 }
@@ -121,18 +144,38 @@ pub(super) fn read(
 }
 
 fn granted(token: TokenResponse, scopes: &[String]) -> Result<AccessToken, NoToken> {
-    if !token.token_type.eq_ignore_ascii_case("Bearer") {
-        return Err(NoToken::Unauthorized(DPOP.to_owned()));
-    }
-    let authorization = authorization(TokenType::Bearer, &token.access_token)
-        .map_err(|why| NoToken::NotNow { why, wait: UNREACHED_FOR })?;
+    let not_now = |why: String| NoToken::NotNow { why, wait: UNREACHED_FOR };
+    let scheme = AccessScheme::read(&token.token_type).ok_or_else(|| {
+        not_now("Okta answered a token of a type that is neither Bearer nor DPoP".to_owned())
+    })?;
+    let authorization = authorization(scheme.as_str(), &token.access_token).map_err(not_now)?;
     let lifetime =
         token.expires_in.map_or(LIFETIME, Duration::from_secs).clamp(Duration::from_secs(1), LIFETIME_MAX);
     let scopes = match token.scope {
         Some(scopes) => scopes.split_whitespace().map(str::to_owned).collect(),
         None => scopes.to_vec(), // RFC 6749, section 5.1: then it is what was asked for
     };
-    Ok(AccessToken { authorization, granted: Granted { scopes, lifetime } })
+    let hash = token_hash(&token.access_token);
+    Ok(AccessToken { authorization, hash, granted: Granted { scopes, lifetime, scheme } })
+}
+
+/// The proof of possession that a token request lacked.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum ProofAsked {
+    /// A proof.
+    Any,
+    /// A proof with this nonce.
+    WithNonce(String),
+}
+
+/// Returns the proof that a refusal asks for.
+pub(super) fn proof_asked(response: &Response) -> Option<ProofAsked> {
+    let OAuthError { error, .. } = response.read()?;
+    match (error.as_str(), nonce(&response.headers)) {
+        (USE_NONCE, Some(nonce)) => Some(ProofAsked::WithNonce(nonce.to_owned())),
+        (INVALID_PROOF, _) => Some(ProofAsked::Any),
+        _ => None,
+    }
 }
 
 /// Classifies a refusal; `None` if Okta did not write the answer.
@@ -143,9 +186,6 @@ fn refused(response: &Response) -> Option<NoToken> {
         "invalid_scope" | "consent_required" => NoToken::Forbidden(format!(
             "Okta answered {status} {code}: {said}; grant the app its scopes in Okta's console, under `Okta API Scopes`"
         )),
-        "invalid_dpop_proof" | "use_dpop_nonce" => {
-            NoToken::Unauthorized(format!("Okta answered {status} {code}: {said} {DPOP}"))
-        }
         _ => NoToken::Unauthorized(format!("Okta answered {status} {code}: {said}")),
     })
 }
@@ -255,9 +295,29 @@ mod tests {
         assert_eq!(grant.authorization, "Bearer x.y.z");
         assert!(grant.authorization.is_sensitive() && !format!("{grant:?}").contains("x.y.z"));
         let scopes = vec!["okta.users.manage".to_owned()];
-        assert_eq!(grant.granted, Granted { scopes, lifetime: Duration::from_secs(3600) });
+        let scheme = AccessScheme::Bearer;
+        assert_eq!(grant.granted, Granted { scopes, lifetime: Duration::from_secs(3600), scheme });
         let bare = answered(200, r#"{"token_type":"bearer","access_token":"x"}"#).unwrap().granted;
-        assert_eq!(bare, Granted { scopes: asked(), lifetime: LIFETIME });
+        assert_eq!(bare, Granted { scopes: asked(), lifetime: LIFETIME, scheme });
+        let bound = answered(200, r#"{"token_type":"DPoP","access_token":"x"}"#).unwrap();
+        assert_eq!(
+            (bound.authorization, bound.granted.scheme),
+            ("DPoP x".parse().unwrap(), AccessScheme::Dpop)
+        );
+    }
+
+    #[test]
+    fn a_refusal_says_which_proof_is_missing() {
+        let refusal = |error: &str, nonce: Option<&'static str>| {
+            let headers = nonce
+                .map(|nonce| (http::HeaderName::from_static("dpop-nonce"), HeaderValue::from_static(nonce)));
+            let body = format!(r#"{{"error":"{error}","error_description":"Why."}}"#);
+            proof_asked(&Response::new(400, headers.into_iter().collect(), body))
+        };
+        assert_eq!(refusal("invalid_dpop_proof", None), Some(ProofAsked::Any));
+        assert_eq!(refusal("use_dpop_nonce", Some("n1")), Some(ProofAsked::WithNonce("n1".to_owned())));
+        assert_eq!(refusal("use_dpop_nonce", None), None, "there is nothing to send again with");
+        assert_eq!(refusal("invalid_client", Some("n1")), None);
     }
 
     #[test]
@@ -271,7 +331,7 @@ mod tests {
             (401, unknown, "unauthorized"),
             (403, &oauth("access_denied"), "unauthorized"),
             (400, &oauth("invalid_dpop_proof"), "unauthorized"),
-            (200, r#"{"token_type":"DPoP","access_token":"x"}"#, "unauthorized"),
+            (200, r#"{"token_type":"mac","access_token":"x"}"#, "not now"),
             (400, &oauth("invalid_scope"), "forbidden"),
             // Not Okta's token endpoint, or not now.
             (200, "<html>", "not now"),
@@ -325,8 +385,6 @@ mod tests {
             message.ends_with("under `Okta API Scopes`, needs okta.users.manage okta.groups.manage"),
             "{message}"
         );
-        let (.., message) = told(r#"{"error":"invalid_dpop_proof","error_description":"No header."}"#);
-        assert!(message.contains("untick `Require Demonstrating Proof of Possession (DPoP)"), "{message}");
     }
 
     #[test]

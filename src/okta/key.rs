@@ -7,10 +7,14 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use ring::rand::SystemRandom;
 use ring::rsa::{KeyPairComponents, PublicKeyComponents};
-use ring::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, RSA_PKCS1_SHA256, RsaKeyPair};
+use ring::signature::{
+    ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair as _, RSA_PKCS1_SHA256, RsaKeyPair,
+};
 use rustls_pki_types::PrivateKeyDer;
 use rustls_pki_types::pem::PemObject as _;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
+
+use crate::domain::json;
 
 const SHAPE: &str =
     "must be a private key in PEM (`-----BEGIN PRIVATE KEY-----`) or as a JWK (a JSON object)";
@@ -47,7 +51,44 @@ struct PrivateJwk {
     y: Option<String>,
 }
 
+/// The public half of a key on P-256, as a JWK.
+#[derive(Serialize)]
+pub(super) struct PublicJwk {
+    kty: &'static str,
+    crv: &'static str,
+    x: String,
+    y: String,
+}
+
 impl SigningKey {
+    /// Generates a key on P-256, and returns it with its public half.
+    ///
+    /// # Errors
+    /// If the machine has no randomness.
+    pub(super) fn generate() -> Result<(Self, PublicJwk), String> {
+        let failed = |_| "failed to generate a key: the machine has no randomness".to_owned();
+        let (algorithm, random) = (&ECDSA_P256_SHA256_FIXED_SIGNING, SystemRandom::new());
+        let document = EcdsaKeyPair::generate_pkcs8(algorithm, &random).map_err(failed)?;
+        let pair = EcdsaKeyPair::from_pkcs8(algorithm, document.as_ref(), &random)
+            .map_err(|_| failed(ring::error::Unspecified))?;
+        // SEC 1: an uncompressed point is 4, x, y.
+        let (x, y) = pair.public_key().as_ref()[1..].split_at(32);
+        let [x, y] = [x, y].map(|number| URL_SAFE_NO_PAD.encode(number));
+        Ok((Self { pair: ec(pair), key_id: None }, PublicJwk { kty: "EC", crv: "P-256", x, y }))
+    }
+
+    /// Returns a signed JWT (RFC 7519) with this header and these claims.
+    ///
+    /// # Errors
+    /// If signing fails.
+    pub(super) fn jwt(&self, header: &impl Serialize, claims: &impl Serialize) -> Result<String, String> {
+        let [header, claims] =
+            [json::to_vec(header), json::to_vec(claims)].map(|part| URL_SAFE_NO_PAD.encode(part));
+        let signed = format!("{header}.{claims}");
+        let signature = URL_SAFE_NO_PAD.encode(self.sign(signed.as_bytes())?);
+        Ok(format!("{signed}.{signature}"))
+    }
+
     /// Parses a key: PEM (PKCS#8, or PKCS#1 for RSA) or a JWK.
     ///
     /// # Errors

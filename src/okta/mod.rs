@@ -8,7 +8,8 @@
 //! tokens     the access tokens of a service app: cached, fetched by one task at a time, renewed in time
 //! grant      the meaning of Okta's answer to a token request
 //! assertion  the client assertion that authenticates an app
-//! key        the private key that signs it
+//! dpop       proofs of possession, for an app whose tokens are bound to a key
+//! key        the private keys that sign both
 //! switch     a client that can be replaced between two requests
 //! room       the memory budget for answers, shared by all orgs
 //! ```
@@ -16,6 +17,7 @@
 mod assertion;
 mod client;
 mod credential;
+mod dpop;
 mod echoes;
 mod grant;
 mod key;
@@ -27,9 +29,9 @@ mod wire;
 
 pub use client::OktaClient;
 pub use credential::{Credential, Endpoint, ServiceApp, TokenType};
-pub use grant::Granted;
+pub use grant::{AccessScheme, Granted};
 pub use key::SigningKey;
 pub use room::{AnswerRoom, ROOM_BYTES_MIN};
 pub use switch::SwitchableClient;
 pub use tokens::TOKEN_PATH;
-pub use transport::OktaTransport;
+pub use transport::{OktaTransport, Presented};

@@ -2,6 +2,9 @@
 //!
 //! A token request belongs to no invocation: it is logged at debug and not counted. Invariant: while no token can
 //! be had, one of the waiting tasks asks Okta and all share the result.
+//!
+//! An app that demands proofs of possession (DPoP) is found out by Okta's refusal of a request without one. All
+//! attempts of all invocations share one token, and each attempt has a proof of its own.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -16,10 +19,11 @@ use uuid::Uuid;
 
 use super::assertion::{Claim, assertion};
 use super::credential::ServiceApp;
+use super::dpop::{self, ProofKey, ProvenRequest};
 use super::echoes::Echoes;
-use super::grant::{self, Granted, NoToken};
+use super::grant::{self, AccessScheme, Granted, NoToken, ProofAsked};
 use super::key::SigningKey;
-use super::transport::OktaTransport;
+use super::transport::{OktaTransport, Presented};
 use crate::domain::bucket::date;
 use crate::domain::http::{NoAnswer, Request, Response};
 use crate::domain::secret::Secret;
@@ -34,9 +38,17 @@ pub const TOKEN_PATH: &str = "/oauth2/v1/token";
 /// and the answer takes time to arrive.
 const CLOCK_OFF_MIN: SignedDuration = SignedDuration::from_secs(10);
 
+/// The most token requests that show one after another what the next one needs: Okta's clock, a proof, a nonce, and
+/// another nonce if that one ends meanwhile.
+const LESSONS_MAX: u32 = 4;
+
 /// A cached token.
 struct CachedToken {
     authorization: HeaderValue,
+    /// The hash of the token that proofs carry.
+    hash: String,
+    /// The lead of Okta's clock over ours when the token was fetched.
+    okta_ahead: SignedDuration,
     echoes: Echoes,
     granted: Granted,
     renew_at: Instant,
@@ -57,17 +69,25 @@ struct FetchState {
     failure: Option<TokenFailure>,
     /// The lead of Okta's clock over ours, once a difference has caused a refusal.
     okta_ahead: SignedDuration,
+    /// True once Okta has asked for a proof of possession.
+    needs_proof: bool,
+    /// The nonce for the proofs of token requests, once Okta has handed one out.
+    nonce: Option<String>,
 }
 
 /// The tokens of one service app.
 pub(super) struct ServiceAppTokens {
     app: ServiceApp,
     key: SigningKey,
-    audience: String,
+    /// The key that tokens are bound to, if Okta demands it.
+    proof_key: ProofKey,
+    base_url: String,
     wire: Arc<dyn OktaTransport>,
     clock: Clock,
     kept: Mutex<Option<Arc<CachedToken>>>,
     desk: tokio::sync::Mutex<FetchState>,
+    /// The nonce for the proofs of all other requests, if Okta asks for one.
+    nonce: Mutex<Option<String>>,
 }
 
 /// Returns the part of its lifetime after which a token is renewed: early enough for some failures, and jittered,
@@ -77,20 +97,21 @@ fn renew_after(lifetime: Duration, jitter: f64) -> Duration {
 }
 
 impl ServiceAppTokens {
-    /// Creates the token cache of an app whose assertions have this audience.
+    /// Creates the token cache of an app of the org at this URL.
     ///
     /// # Errors
-    /// If the key cannot be parsed.
+    /// If the key cannot be parsed, or the machine has no randomness.
     pub(super) fn new(
         app: &ServiceApp,
-        audience: String,
+        base_url: &str,
         wire: Arc<dyn OktaTransport>,
         clock: Clock,
     ) -> Result<Self, String> {
         let key =
             SigningKey::parse(app.private_key.expose()).map_err(|why| format!("the private key {why}"))?;
-        let (kept, desk) = (Mutex::default(), tokio::sync::Mutex::default());
-        Ok(Self { app: app.clone(), key, audience, wire, clock, kept, desk })
+        let (app, base_url, proof_key) = (app.clone(), base_url.to_owned(), ProofKey::generate()?);
+        let (kept, desk, nonce) = (Mutex::default(), tokio::sync::Mutex::default(), Mutex::default());
+        Ok(Self { app, key, proof_key, base_url, wire, clock, kept, desk, nonce })
     }
 
     /// Returns the scopes and lifetime of the current token.
@@ -98,16 +119,20 @@ impl ServiceAppTokens {
         self.token().await.map(|token| token.granted.clone()).map_err(|none| none.why().to_owned())
     }
 
-    /// Sends a request with a token, and once more with a new one if Okta no longer accepts the first.
+    /// Sends a request with a token, once more with a new one if Okta no longer accepts the first, and once more if
+    /// Okta has refused it for a nonce.
     pub(super) async fn send(&self, request: &Request) -> Result<Response, NoAnswer> {
-        let mut may_repeat = true;
+        let (mut may_repeat, mut may_take_nonce) = (true, true);
         loop {
             let token = match self.token().await {
                 Ok(token) => token,
                 Err(none) => return none.heard(&self.app.scopes),
             };
-            let answer = token.echoes.hidden_in(self.wire.send(request, &token.authorization).await);
+            let answer = token.echoes.hidden_in(self.present(&token, request).await);
             let Ok(response) = &answer else { return answer };
+            if self.takes_nonce(response) && std::mem::take(&mut may_take_nonce) {
+                continue; // Okta has not executed it
+            }
             let meaning = classify(request, Ok(response), ConnectionFacts::NOTHING);
             if meaning != Meaning::Refused(PauseReason::Unauthorized) {
                 if response.status != 401 && meaning == Meaning::Answered {
@@ -125,6 +150,38 @@ impl ServiceAppTokens {
                 "Okta does not take a token any more that it took: another is fetched"
             );
         }
+    }
+
+    /// Sends a request once with this token, and with a proof of its own if the token is bound to our key.
+    async fn present(&self, token: &CachedToken, request: &Request) -> Result<Response, NoAnswer> {
+        let authorization = &token.authorization;
+        let proof = match token.granted.scheme {
+            AccessScheme::Bearer => None,
+            AccessScheme::Dpop => {
+                let nonce = self.nonce.lock().unwrap_or_else(PoisonError::into_inner).clone();
+                let proof = self.proof_key.proof(&ProvenRequest {
+                    method: request.method.as_str(),
+                    url: &format!("{}{}", self.base_url, request.path),
+                    at: self.okta_time(token.okta_ahead),
+                    nonce: nonce.as_deref(),
+                    token_hash: Some(&token.hash),
+                });
+                Some(proof.map_err(NoAnswer::Local)?)
+            }
+        };
+        self.wire.send(request, Presented { authorization, proof: proof.as_ref() }).await
+    }
+
+    /// Keeps the nonce that an answer hands out, and returns true if Okta has refused the request for want of it.
+    fn takes_nonce(&self, response: &Response) -> bool {
+        let Some(nonce) = dpop::nonce(&response.headers) else { return false };
+        *self.nonce.lock().unwrap_or_else(PoisonError::into_inner) = Some(nonce.to_owned());
+        dpop::asks_for_nonce(response.status, &response.headers)
+    }
+
+    /// Returns the time by Okta's clock, which has this lead over ours.
+    fn okta_time(&self, ahead: SignedDuration) -> Timestamp {
+        self.clock.now().saturating_add(ahead).unwrap_or(Timestamp::MAX)
     }
 
     /// Returns a token that has not expired.
@@ -173,19 +230,19 @@ impl ServiceAppTokens {
         }
     }
 
-    /// Requests a token from Okta; twice if the first answer shows that the machine's clock is off.
+    /// Requests a token from Okta; again if the answer shows what the request lacked.
     async fn fetch(&self, desk: &mut FetchState) -> Result<Arc<CachedToken>, NoToken> {
-        let mut asked = Instant::now();
-        let mut answer = self.ask(desk.okta_ahead).await?;
-        if let Some(ahead) = self.clock_off(&answer, desk.okta_ahead) {
-            let (client_id, seconds) = (&self.app.client_id, ahead.as_secs());
-            info!(client_id, "the clocks differ by {seconds} s: the service app goes by Okta's");
-            desk.okta_ahead = ahead;
-            asked = Instant::now();
-            answer = self.ask(ahead).await?;
-        }
+        let mut lessons = 0;
+        let (asked, answer) = loop {
+            let asked = Instant::now();
+            let answer = self.ask(desk).await?;
+            if lessons == LESSONS_MAX || !self.learns(&answer, desk) {
+                break (asked, answer);
+            }
+            lessons += 1;
+        };
         let grant = grant::read(answer, &self.app.scopes, fastrand::f64())?;
-        let Granted { scopes, lifetime } = &grant.granted;
+        let Granted { scopes, lifetime, .. } = &grant.granted;
         let missing: Vec<_> =
             self.app.scopes.iter().filter(|scope| !scopes.contains(scope)).cloned().collect();
         if !missing.is_empty() {
@@ -197,23 +254,55 @@ impl ServiceAppTokens {
             ends_at: asked + *lifetime,
             echoes: Echoes::of_header(&grant.authorization),
             authorization: grant.authorization,
+            hash: grant.hash,
+            okta_ahead: desk.okta_ahead,
             granted: grant.granted,
             is_proven: AtomicBool::new(false),
         }))
     }
 
-    /// Sends one token request, with a new assertion: Okta accepts each one once.
-    async fn ask(&self, okta_ahead: SignedDuration) -> Result<Result<Response, NoAnswer>, NoToken> {
+    /// Learns from a refusal what the next token request needs; returns false if that is nothing new.
+    fn learns(&self, answer: &Result<Response, NoAnswer>, desk: &mut FetchState) -> bool {
+        let Some(response) = answer.as_ref().ok().filter(|response| matches!(response.status, 400 | 401))
+        else {
+            return false;
+        };
+        let client_id = &self.app.client_id;
+        let ahead = self.clock_off(response, desk.okta_ahead);
+        if let Some(ahead) = ahead {
+            let seconds = ahead.as_secs();
+            info!(client_id, "the clocks differ by {seconds} s: the service app goes by Okta's");
+            desk.okta_ahead = ahead;
+        }
+        let (needed_proof, nonce) = (desk.needs_proof, desk.nonce.clone());
+        match grant::proof_asked(response) {
+            Some(ProofAsked::Any) => desk.needs_proof = true,
+            Some(ProofAsked::WithNonce(nonce)) => (desk.needs_proof, desk.nonce) = (true, Some(nonce)),
+            None => {}
+        }
+        if desk.needs_proof && !needed_proof {
+            debug!(client_id, "Okta demands proof of possession (DPoP) from the service app");
+        }
+        ahead.is_some() || (desk.needs_proof, &desk.nonce) != (needed_proof, &nonce)
+    }
+
+    /// Sends one token request, with a new assertion and a new proof: Okta accepts each one once.
+    async fn ask(&self, desk: &FetchState) -> Result<Result<Response, NoAnswer>, NoToken> {
+        let url = format!("{}{TOKEN_PATH}", self.base_url);
         let client_id = &self.app.client_id;
         let key_id = self.app.key_id.as_deref().or(self.key.key_id());
-        let at = self.clock.now().saturating_add(okta_ahead).unwrap_or(Timestamp::MAX);
+        let at = self.okta_time(desk.okta_ahead);
         let unique = Uuid::new_v4().to_string();
-        let claim = Claim { client_id, key_id, audience: &self.audience, at, unique: &unique };
+        let claim = Claim { client_id, key_id, audience: &url, at, unique: &unique };
         let assertion = assertion(&claim, &self.key).map_err(NoToken::Unauthorized)?;
+        let nonce = desk.nonce.as_deref();
+        let request = ProvenRequest { method: "POST", url: &url, at, nonce, token_hash: None };
+        let proof = desk.needs_proof.then(|| self.proof_key.proof(&request)).transpose();
+        let proof = proof.map_err(NoToken::Unauthorized)?;
         let asked = Instant::now();
         let echoes = Echoes::of_assertion(assertion.expose(), self.app.private_key.expose());
-        let answer =
-            echoes.hidden_in(self.wire.post_form(TOKEN_PATH, form(&self.app.scopes, &assertion)).await);
+        let form = form(&self.app.scopes, &assertion);
+        let answer = echoes.hidden_in(self.wire.post_form(TOKEN_PATH, form, proof.as_ref()).await);
         let (status, took_ms) =
             (answer.as_ref().ok().map(|response| response.status), asked.elapsed().as_millis());
         debug!(client_id, status, took_ms, "a token was asked for: POST {TOKEN_PATH}");
@@ -221,12 +310,7 @@ impl ServiceAppTokens {
     }
 
     /// Returns the lead of Okta's clock over ours if that explains a refused assertion.
-    fn clock_off(
-        &self,
-        answer: &Result<Response, NoAnswer>,
-        assumed: SignedDuration,
-    ) -> Option<SignedDuration> {
-        let response = answer.as_ref().ok().filter(|response| matches!(response.status, 400 | 401))?;
+    fn clock_off(&self, response: &Response, assumed: SignedDuration) -> Option<SignedDuration> {
         let ahead = date(&response.headers)?.duration_since(self.clock.now());
         ((ahead - assumed).abs() > CLOCK_OFF_MIN).then_some(ahead)
     }

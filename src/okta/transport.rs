@@ -6,6 +6,15 @@ use http::header::HeaderValue;
 use crate::domain::http::{NoAnswer, Request, Response};
 use crate::domain::secret::Secret;
 
+/// The credential of one attempt.
+#[derive(Debug, Clone, Copy)]
+pub struct Presented<'a> {
+    /// The `Authorization` header.
+    pub authorization: &'a HeaderValue,
+    /// The `DPoP` header, for a token that is bound to a key.
+    pub proof: Option<&'a HeaderValue>,
+}
+
 /// The transport to one org.
 #[async_trait]
 pub trait OktaTransport: Send + Sync {
@@ -13,11 +22,16 @@ pub trait OktaTransport: Send + Sync {
     ///
     /// # Errors
     /// If there is no answer; the error says if the request may have been executed.
-    async fn send(&self, request: &Request, authorization: &HeaderValue) -> Result<Response, NoAnswer>;
+    async fn send(&self, request: &Request, presented: Presented<'_>) -> Result<Response, NoAnswer>;
 
-    /// Posts a form to a path once, with no credential but those in the form.
+    /// Posts a form to a path once, with no credential but those in the form, and the `DPoP` header if there is one.
     ///
     /// # Errors
     /// If there is no answer.
-    async fn post_form(&self, path: &str, form: Secret) -> Result<Response, NoAnswer>;
+    async fn post_form(
+        &self,
+        path: &str,
+        form: Secret,
+        proof: Option<&HeaderValue>,
+    ) -> Result<Response, NoAnswer>;
 }

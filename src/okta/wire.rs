@@ -14,8 +14,9 @@ use http::header::{ACCEPT, AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HeaderMa
 use reqwest::{RequestBuilder, Url};
 use tokio::time::{Instant, timeout};
 
+use super::dpop::DPOP;
 use super::room::{AnswerRoom, ConnectionRoom, HeldRoom, NoRoom};
-use super::transport::OktaTransport;
+use super::transport::{OktaTransport, Presented};
 use crate::domain::http::{NoAnswer, Request, Response, is_loopback};
 use crate::domain::secret::Secret;
 use crate::telemetry::descriptors;
@@ -73,12 +74,15 @@ impl Https {
 
 #[async_trait]
 impl OktaTransport for Https {
-    async fn send(&self, request: &Request, authorization: &HeaderValue) -> Result<Response, NoAnswer> {
+    async fn send(&self, request: &Request, presented: Presented<'_>) -> Result<Response, NoAnswer> {
         let mut building = self
             .http
             .request(request.method.clone(), self.url(request))
-            .header(AUTHORIZATION, authorization)
+            .header(AUTHORIZATION, presented.authorization)
             .header(CONTENT_TYPE, "application/json");
+        if let Some(proof) = presented.proof {
+            building = building.header(DPOP, proof);
+        }
         building = match &request.body {
             Some(body) => building.body(body.clone()),
             // Without this header Okta answers 411 ("Content-Length").
@@ -90,14 +94,22 @@ impl OktaTransport for Https {
         self.answer_to(building, self.request_max).await
     }
 
-    async fn post_form(&self, path: &str, form: Secret) -> Result<Response, NoAnswer> {
+    async fn post_form(
+        &self,
+        path: &str,
+        form: Secret,
+        proof: Option<&HeaderValue>,
+    ) -> Result<Response, NoAnswer> {
         let mut url = self.base_url.clone();
         url.set_path(path);
-        let building = self
+        let mut building = self
             .http
             .post(url)
             .header(CONTENT_TYPE, "application/x-www-form-urlencoded")
             .body(form.expose().to_owned());
+        if let Some(proof) = proof {
+            building = building.header(DPOP, proof);
+        }
         self.answer_to(building, FORM_TIMEOUT).await
     }
 }
@@ -246,7 +258,9 @@ mod tests {
     }
 
     async fn asked(https: &Https) -> Result<Response, NoAnswer> {
-        https.send(&Request::get("/api/v1/users", &[]), &HeaderValue::from_static("SSWS t")).await
+        let authorization = HeaderValue::from_static("SSWS t");
+        let presented = Presented { authorization: &authorization, proof: None };
+        https.send(&Request::get("/api/v1/users", &[]), presented).await
     }
 
     #[tokio::test]

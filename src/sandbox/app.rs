@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::assignment::GroupAssignment;
 use super::expression::{Field, Item};
@@ -45,9 +45,17 @@ pub(super) struct App {
     pub(super) last_updated: Stamp,
     /// The groups whose members may use the app.
     pub(super) groups: BTreeMap<Id, GroupAssignment>,
+    /// The settings of the application itself, such as the URL of a bookmark.
+    pub(super) settings: Option<Map<String, Value>>,
 }
 
 impl App {
+    /// Creates an active app.
+    pub(super) fn new(id: Id, made_from: NewApp, now: Stamp) -> Self {
+        let groups = BTreeMap::new();
+        Self { id, made_from, is_active: true, created: now, last_updated: now, groups, settings: None }
+    }
+
     pub(super) fn status(&self) -> &'static str {
         if self.is_active { "ACTIVE" } else { "INACTIVE" }
     }
@@ -59,6 +67,8 @@ impl App {
     /// Returns the app as the JSON of an answer.
     pub(super) fn view(&self, host: &str, org: Id) -> Value {
         let Self { id, made_from: NewApp { label, name, sign_on_mode, .. }, .. } = self;
+        let usual = || json!({ "requestIntegration": false, "url": "https://app.example.com" });
+        let app_settings = self.settings.clone().map_or_else(usual, Value::Object);
         let below = |path: &str| json!({ "href": format!("{host}/api/v1/apps/{id}{path}") });
         let (turn, turned) =
             if self.is_active { ("deactivate", "/deactivate") } else { ("activate", "/activate") };
@@ -95,7 +105,7 @@ impl App {
                 "signing": {},
             },
             "settings": {
-                "app": { "requestIntegration": false, "url": "https://app.example.com" },
+                "app": app_settings,
                 "notifications": {
                     "vpn": { "network": { "connection": "DISABLED" }, "message": null, "helpUrl": null },
                 },

@@ -1,7 +1,4 @@
 //! The operations on apps: read and list. `assignments` knows their users.
-//!
-//! Apps cannot be created over the wire here; tests and the seed create them. All look like bookmark apps, the
-//! simplest of Okta's many kinds.
 
 use serde_json::{Value, json};
 

@@ -5,9 +5,13 @@ use serde_json::{Map, Value};
 use super::reply::Stamp;
 
 /// The assignment of a group to an app.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, PartialEq)]
 pub(super) struct GroupAssignment {
+    /// The time of the last change.
     pub(super) since: Stamp,
+    /// The place among the groups of the app: 0 is the first.
+    pub(super) priority: u32,
+    pub(super) profile: Map<String, Value>,
 }
 
 /// The direct assignment of a user to an app.

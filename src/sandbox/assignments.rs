@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
 use super::app::{App, logo};
-use super::assignment::{DirectAssignment, GroupAssignment};
+use super::assignment::DirectAssignment;
 use super::call::RequestContext;
 use super::effects::ChangeKind;
 use super::ids::Id;
@@ -32,7 +32,8 @@ pub(super) struct AppAccess<'a> {
 #[derive(Debug)]
 enum AssignedBy<'a> {
     Own(&'a DirectAssignment),
-    Group(Id, GroupAssignment),
+    /// Through this group, since this time.
+    Group(Id, Stamp),
 }
 
 impl AppAccess<'_> {
@@ -51,9 +52,9 @@ impl AppAccess<'_> {
                 own.user_name.as_str(),
                 Value::Object(own.profile.clone()),
             ),
-            AssignedBy::Group(group, grant) => {
+            AssignedBy::Group(group, since) => {
                 links["group"] = json!({ "href": format!("{host}/api/v1/groups/{group}") });
-                ("GROUP", grant.since, grant.since, self.user.text("login"), json!({}))
+                ("GROUP", *since, *since, self.user.text("login"), json!({}))
             }
         };
         json!({
@@ -93,7 +94,7 @@ impl Org {
                 .groups
                 .iter()
                 .find(|(group, _)| self.is_member(**group, user, now))
-                .map(|(group, grant)| AssignedBy::Group(*group, *grant))?,
+                .map(|(group, grant)| AssignedBy::Group(*group, grant.since))?,
         };
         Some(AppAccess { user: self.users.index().seen_one(user, now)?, way })
     }
@@ -179,7 +180,7 @@ impl Org {
                     **group == self.everyone
                         || self.members.get(group).is_some_and(|members| members.get(user.id).is_some())
                 })
-                .map(|(group, grant)| AssignedBy::Group(*group, *grant))?,
+                .map(|(group, grant)| AssignedBy::Group(*group, grant.since))?,
         };
         Some(AppAccess { user, way })
     }
@@ -281,7 +282,7 @@ impl Org {
     }
 
     /// Returns an app that can be assigned: an inactive one is reported as missing.
-    fn active_app(&self, key: &str) -> Result<Id, OktaRefusal> {
+    pub(super) fn active_app(&self, key: &str) -> Result<Id, OktaRefusal> {
         let app = self.app_at(key)?;
         if app.is_active { Ok(app.id) } else { Err(OktaRefusal::missing(key, "AppInstance")) }
     }

@@ -26,6 +26,8 @@ pub(super) struct Authorizations {
 pub(super) struct IssuedToken {
     pub(super) scopes: Vec<String>,
     pub(super) ends: Timestamp,
+    /// The thumbprint of the key that the token is bound to.
+    pub(super) bound_to: Option<String>,
 }
 
 /// The state of a token.
@@ -34,8 +36,8 @@ pub(super) enum TokenState<'a> {
     Unknown,
     /// The token has expired, or was revoked.
     Ended,
-    /// The token is valid for these scopes.
-    Good(&'a [String]),
+    /// The token is valid.
+    Good(&'a IssuedToken),
 }
 
 impl Authorizations {
@@ -44,7 +46,7 @@ impl Authorizations {
         match self.tokens.iter().find(|(known, _)| known.expose() == token) {
             None => TokenState::Unknown,
             Some((_, token)) if now >= token.ends => TokenState::Ended,
-            Some((_, token)) => TokenState::Good(&token.scopes),
+            Some((_, token)) => TokenState::Good(token),
         }
     }
 
@@ -88,7 +90,7 @@ mod tests {
     fn neither_tokens_nor_assertions_are_remembered_without_end() {
         let mut authorizations = Authorizations::default();
         for number in 0..2 * REMEMBERED_MAX {
-            let token = IssuedToken { scopes: Vec::new(), ends: Timestamp::MAX };
+            let token = IssuedToken { scopes: Vec::new(), ends: Timestamp::MAX, bound_to: None };
             authorizations.remember(&number.to_string(), token);
             authorizations.is_new("0oa1", number.to_string(), i64::MAX, Timestamp::UNIX_EPOCH);
         }

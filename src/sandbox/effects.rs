@@ -46,11 +46,15 @@ pub(super) enum ChangeKind {
     AppAssignmentUpdated,
     AppUnassigned,
     AppCreated,
+    AppUpdated,
     AppActivated,
     AppDeactivated,
     AppDeleted,
     GroupAssigned,
+    GroupAssignmentUpdated,
     GroupUnassigned,
+    FactorsReset,
+    SessionsCleared,
 }
 
 impl ChangeKind {
@@ -119,6 +123,7 @@ impl ChangeKind {
                 "application.user_membership.remove",
                 "Remove user's application membership",
             ),
+            Self::AppUpdated => ("app.updated", "application.lifecycle.update", "Update application"),
             Self::AppCreated => ("app.created", "application.lifecycle.create", "Create application"),
             Self::AppActivated => ("app.activated", "application.lifecycle.activate", "Activate application"),
             Self::AppDeactivated => {
@@ -130,6 +135,15 @@ impl ChangeKind {
                 "group.application_assignment.add",
                 "Add assigned application to group",
             ),
+            Self::GroupAssignmentUpdated => (
+                "app.group_assignment_updated",
+                "group.application_assignment.update",
+                "Update assigned application of group",
+            ),
+            Self::FactorsReset => {
+                ("user.factors_reset", "user.mfa.factor.reset_all", "Reset all factors for user")
+            }
+            Self::SessionsCleared => ("user.sessions_cleared", "user.session.clear", "Clear user session"),
             Self::GroupUnassigned => (
                 "app.group_unassigned",
                 "group.application_assignment.remove",

@@ -9,6 +9,7 @@
 //! faults    fault injection                 history   the last windows, by client
 //! oauth     tokens for service apps         public_key  verification of their assertions
 //! service_app  authorizations               (the apps, and the tokens issued to them)
+//! possession  verification of proofs of possession of a key     proofs  (the proofs and nonces seen)
 //! app  assignment  group  system_log        (objects and their JSON, without the operations on them)
 //!
 //! users  profile  lifecycle  people         groups    apps  assignments    log
@@ -22,6 +23,8 @@
 //! difference from Okta is a bug.
 
 mod app;
+mod app_changes;
+mod app_groups;
 mod apps;
 mod assignment;
 mod assignments;
@@ -29,6 +32,8 @@ mod authorizations;
 mod call;
 mod clients;
 mod expression;
+mod factor;
+mod factors;
 mod faults;
 mod group;
 mod groups;
@@ -42,7 +47,9 @@ mod oauth;
 mod org;
 mod pages;
 mod people;
+mod possession;
 mod profile;
+mod proofs;
 mod public_key;
 mod refusal;
 mod reply;
@@ -53,6 +60,7 @@ mod service_app;
 mod settings;
 mod system_log;
 mod lagging_index;
+mod user_schema;
 mod users;
 mod world;
 
@@ -67,5 +75,5 @@ pub use org::Org;
 pub use public_key::PublicKey;
 pub use server::serve;
 pub use service_app::Client;
-pub use settings::{Attribute, AttributeKind, OrgSettings};
+pub use settings::{Attribute, AttributeKind, OrgSettings, ProofDemand};
 pub use users::UserStatus;

@@ -5,7 +5,7 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use http::{HeaderMap, Method, header};
+use http::{Method, header};
 use jiff::Timestamp;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -16,9 +16,11 @@ use super::call::{HttpCall, RequestContext};
 use super::faults::When;
 use super::limits::RateValues;
 use super::org::Org;
+use super::proofs::{ProofFlaw, ProvenCall};
 use super::refusal::OktaRefusal;
 use super::reply::OrgReply;
 use super::service_app::Client;
+use super::settings::ProofDemand;
 
 const ASSERTION_TYPE: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
 
@@ -31,6 +33,7 @@ const CLOCK_OFF_MAX: i64 = 60;
 /// The reason that a token request is denied.
 enum Denied {
     OAuth(u16, &'static str, &'static str),
+    Proof(ProofFlaw),
     /// An unknown client, which gets Okta's own error object (recorded).
     UnknownClient,
 }
@@ -53,6 +56,13 @@ struct JwtClaims {
     exp: i64,
     iat: Option<i64>,
     jti: Option<String>,
+}
+
+/// What a token request is granted.
+struct Grant {
+    scopes: Vec<String>,
+    /// The thumbprint of the key that the token is bound to.
+    bound_to: Option<String>,
 }
 
 /// Decodes a part of a JWT.
@@ -93,19 +103,21 @@ impl Org {
             return self.refuse(&OktaRefusal::wrong_method());
         }
         match self.judge(call, now) {
-            Ok(scopes) => {
+            Ok(Grant { scopes, bound_to }) => {
                 let token = format!("sandbox-access-token-{}", self.ids.token());
                 let lifetime = self.settings.token_lifetime;
                 let ends = now.saturating_add(lifetime).unwrap_or(Timestamp::MAX);
                 let scope = scopes.join(" ");
-                self.authorizations.remember(&token, IssuedToken { scopes, ends });
+                let kind = if bound_to.is_some() { "DPoP" } else { "Bearer" };
+                self.authorizations.remember(&token, IssuedToken { scopes, ends, bound_to });
                 let seconds = lifetime.as_secs();
                 OrgReply::json(
-                    &json!({"token_type": "Bearer", "expires_in": seconds, "access_token": token, "scope": scope}),
+                    &json!({"token_type": kind, "expires_in": seconds, "access_token": token, "scope": scope}),
                 )
                 .with(header::CACHE_CONTROL, "no-cache, no-store".to_owned())
             }
             Err(Denied::OAuth(status, error, why)) => OrgReply::oauth(status, error, why),
+            Err(Denied::Proof(flaw)) => self.deny_proof(flaw, now),
             Err(Denied::UnknownClient) => {
                 let refusal =
                     OktaRefusal::new(401, "invalid_client", "Invalid value for 'client_id' parameter.");
@@ -114,8 +126,8 @@ impl Org {
         }
     }
 
-    /// Checks a token request and returns the scopes to grant.
-    fn judge(&mut self, call: &HttpCall, now: Timestamp) -> Result<Vec<String>, Denied> {
+    /// Checks a token request and returns what to grant.
+    fn judge(&mut self, call: &HttpCall, now: Timestamp) -> Result<Grant, Denied> {
         let body = std::str::from_utf8(&call.body).unwrap_or_default();
         let form = RequestContext::read_query(body);
         let field =
@@ -130,7 +142,8 @@ impl Org {
         if field("client_assertion_type") != ASSERTION_TYPE {
             return Err(invalid_client("The client_assertion_type is invalid."));
         }
-        let client = self.prove(field("client_assertion"), &self.endpoint(&call.headers), now)?;
+        let client = self.prove(field("client_assertion"), &self.url_of(&call.headers, TOKEN_PATH), now)?;
+        let bound_to = self.bind(call, now).map_err(Denied::Proof)?;
         let asked: Vec<&str> = field("scope").split_whitespace().collect();
         if asked.is_empty() {
             return Err(Denied::OAuth(
@@ -152,7 +165,16 @@ impl Org {
                 "One or more scopes are not configured for the authorization server resource.",
             ));
         }
-        Ok(granted)
+        Ok(Grant { scopes: granted, bound_to })
+    }
+
+    /// Verifies the proof of possession that the settings demand, and returns the thumbprint of its key.
+    fn bind(&mut self, call: &HttpCall, now: Timestamp) -> Result<Option<String>, ProofFlaw> {
+        let proven = ProvenCall { call, path: TOKEN_PATH, token: None, needs_nonce: true };
+        match self.settings.proof {
+            ProofDemand::Nothing => Ok(None),
+            ProofDemand::Proof | ProofDemand::ProofWithNonce => self.verify_proof(&proven, now).map(Some),
+        }
     }
 
     /// Returns the client that has signed an assertion for this endpoint.
@@ -198,15 +220,6 @@ impl Org {
         }
         Ok(client)
     }
-
-    /// Returns the URL that the caller used, from its `Host` header if there is one.
-    fn endpoint(&self, headers: &HeaderMap) -> String {
-        let scheme = self.settings.host.split("://").next().unwrap_or_default();
-        match headers.get(header::HOST).and_then(|host| host.to_str().ok()) {
-            Some(host) => format!("{scheme}://{host}{TOKEN_PATH}"),
-            None => format!("{}{TOKEN_PATH}", self.settings.host),
-        }
-    }
 }
 
 #[cfg(test)]
@@ -214,7 +227,7 @@ mod tests {
     use super::*;
     use crate::domain::http::Response;
     use crate::sandbox::{Handled, OrgSettings, PublicKey};
-    use http::HeaderValue;
+    use http::{HeaderMap, HeaderValue};
     use ring::rand::SystemRandom;
     use ring::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair};
     use rustls_pki_types::PrivateKeyDer;

@@ -3,7 +3,7 @@
 //! A request is counted, admitted, possibly struck by a fault, and answered; that order is Okta's and all operations
 //! share it. The files named after the objects implement the operations.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use http::header::AUTHORIZATION;
 use jiff::Timestamp;
@@ -14,17 +14,21 @@ use crate::domain::bucket::Bucket;
 use super::app::App;
 use super::assignment::DirectAssignment;
 use super::authorizations::{self, Authorizations, TokenState};
-use super::call::{Cause, Handled, HttpCall, Operation, PasswordExpiry, RequestContext, Routed, Update};
+use super::call::{
+    Cause, Handled, HttpCall, Operation, PasswordExpiry, RequestContext, Routed, Switch, Update,
+};
 use super::clients::Clients;
 use super::effects::{ChangeKind, RecordedEffect};
+use super::factor::Factor;
 use super::faults::{Faults, InjectedFault, Trouble, When};
 use super::group::Group;
 use super::ids::{Id, Ids};
 use super::lagging_index::LaggingIndex;
 use super::limits::{BucketCounter, Limits, RateValues};
+use super::proofs::{Proofs, ProvenCall};
 use super::refusal::OktaRefusal;
 use super::reply::OrgReply;
-use super::settings::OrgSettings;
+use super::settings::{OrgSettings, ProofDemand};
 use super::system_log::{LogEvent, SystemLog, Target};
 use super::users::{User, Users};
 
@@ -36,7 +40,10 @@ use super::users::{User, Users};
 pub struct Org {
     pub(super) settings: OrgSettings,
     pub(super) id: Id,
+    /// The default user type.
     pub(super) user_type: Id,
+    /// The other user type.
+    pub(super) second_user_type: Id,
     pub(super) admin: Id,
     pub(super) everyone: Id,
     pub(super) ids: Ids,
@@ -45,11 +52,15 @@ pub struct Org {
     pub(super) members: HashMap<Id, LaggingIndex<()>>,
     pub(super) apps: LaggingIndex<App>,
     pub(super) assignments: HashMap<Id, LaggingIndex<DirectAssignment>>,
+    pub(super) factors: HashMap<Id, Vec<Factor>>,
+    /// Users with a session.
+    pub(super) signed_in: HashSet<Id>,
     pub(super) log: SystemLog,
     /// The latest time of any call.
     pub(super) now: Timestamp,
     clients: Clients,
     pub(super) authorizations: Authorizations,
+    pub(super) proofs: Proofs,
     pub(super) limits: Limits,
     pub(super) faults: Faults,
     effects: Vec<RecordedEffect>,
@@ -63,10 +74,13 @@ impl Org {
         let mut org = Self {
             id: ids.mint("00o"),
             user_type: ids.mint("oty"),
+            // From a generator of its own, so that a seed gives everything else the same ids as ever.
+            second_user_type: Ids::new(!settings.seed).mint("oty"),
             admin: ids.mint("00u"),
             everyone: ids.mint("00g"),
             clients: Clients::default(),
             authorizations: Authorizations::default(),
+            proofs: Proofs::default(),
             limits: Limits::new(&settings),
             now: settings.born,
             settings,
@@ -76,6 +90,8 @@ impl Org {
             members: HashMap::new(),
             apps: LaggingIndex::new(lag),
             assignments: HashMap::new(),
+            factors: HashMap::new(),
+            signed_in: HashSet::new(),
             log: SystemLog::default(),
             faults: Faults::default(),
             effects: Vec::new(),
@@ -152,15 +168,19 @@ impl Org {
     fn admit(&mut self, call: &HttpCall, route: &str, path: &str) -> Result<(), OrgReply> {
         let headers = &call.headers;
         let given = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok()).unwrap_or_default();
-        let (scheme, token) = given.split_once(' ').unwrap_or_default();
+        let (scheme, token) = authorization(given);
         let known = ["SSWS", "Bearer", "DPoP"].iter().any(|known| scheme.eq_ignore_ascii_case(known));
         // An org with service apps accepts only the access tokens that it has issued.
         let takes_any = self.settings.clients.is_empty() || !scheme.eq_ignore_ascii_case("Bearer");
         let fits = self.settings.token.as_ref().map_or(takes_any, |wanted| wanted.expose() == token);
         match self.authorizations.standing(token, self.now) {
-            TokenState::Good(scopes) => {
+            TokenState::Good(issued) => {
                 let [least, wider] = authorizations::needed(&call.method, route);
-                if !scopes.contains(&least) && !scopes.contains(&wider) {
+                let may = issued.scopes.contains(&least) || issued.scopes.contains(&wider);
+                if let Some(bound_to) = issued.bound_to.clone() {
+                    self.check_possession(call, path, (scheme, token), &bound_to)?;
+                }
+                if !may {
                     return Err(OrgReply::insufficient_scope(&self.settings.host, &least, path));
                 }
             }
@@ -170,11 +190,34 @@ impl Org {
             }
             TokenState::Unknown => {}
         }
+        // Without a body any content type is taken: Okta's own Python SDK names `application/octet-stream` then.
         let kind = headers.get(http::header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
-        if kind.is_some_and(|kind| !kind.to_ascii_lowercase().starts_with("application/json")) {
+        if !call.body.is_empty()
+            && kind.is_some_and(|kind| !kind.to_ascii_lowercase().starts_with("application/json"))
+        {
             return Err(self.refuse(&OktaRefusal::unsupported_media()));
         }
         Ok(())
+    }
+
+    /// Checks that a token which is bound to a key comes with a proof of that key.
+    fn check_possession(
+        &mut self,
+        call: &HttpCall,
+        path: &str,
+        (scheme, token): (&str, &str),
+        bound_to: &str,
+    ) -> Result<(), OrgReply> {
+        if !scheme.eq_ignore_ascii_case("DPoP") {
+            return Err(OrgReply::invalid_token(&self.settings.host));
+        }
+        let needs_nonce = self.settings.proof == ProofDemand::ProofWithNonce;
+        let proven = ProvenCall { call, path, token: Some(token), needs_nonce };
+        match self.verify_proof(&proven, self.now) {
+            Ok(thumbprint) if thumbprint == bound_to => Ok(()),
+            Ok(_) => Err(OrgReply::invalid_token(&self.settings.host)),
+            Err(flaw) => Err(self.refuse_proof(flaw, self.now)),
+        }
     }
 
     pub(super) fn refuse(&mut self, refusal: &OktaRefusal) -> OrgReply {
@@ -235,7 +278,24 @@ impl Org {
             Operation::GetAppUser => self.get_app_user(asked),
             Operation::UpdateAppUser => self.update_app_user(asked),
             Operation::Unassign => self.unassign(asked),
+            Operation::AppGroups => self.list_app_groups(asked),
+            Operation::GetAppGroup => self.get_app_group(asked),
+            Operation::AssignGroup => self.assign_group(asked),
+            Operation::UnassignGroup => self.unassign_group(asked),
+            Operation::GroupApps => self.list_group_apps(asked),
+            Operation::Factors => self.list_factors(asked),
+            Operation::ResetFactors => self.reset_factors(asked),
+            Operation::ClearSessions => self.clear_sessions(asked),
             Operation::Logs => self.list_events(asked),
+            Operation::CreateApp => self.create_app_asked(asked),
+            Operation::ReplaceApp => self.replace_app(asked),
+            Operation::DeleteApp => self.delete_app_asked(asked),
+            Operation::ActivateApp => self.turn_app_asked(asked, Switch::On),
+            Operation::DeactivateApp => self.turn_app_asked(asked, Switch::Off),
+            Operation::UserTypes => Ok(self.list_user_types()),
+            Operation::UserType => self.get_user_type(asked),
+            Operation::UserSchema => self.get_user_schema(asked),
+            Operation::UpdateUserSchema => self.update_user_schema(asked),
             Operation::Org => Ok(self.show_org()),
         };
         done.unwrap_or_else(|refusal| self.refuse(&refusal))
@@ -353,5 +413,15 @@ impl Org {
     /// Returns the settings of the org.
     pub fn settings(&self) -> &OrgSettings {
         &self.settings
+    }
+}
+
+/// Splits an `Authorization` header into scheme and token. Okta's Python SDK sends `SSWS` and the token without a blank.
+fn authorization(given: &str) -> (&str, &str) {
+    match given.split_once(' ') {
+        Some(parts) => parts,
+        None => {
+            given.split_at_checked("SSWS".len()).filter(|(scheme, _)| *scheme == "SSWS").unwrap_or_default()
+        }
     }
 }

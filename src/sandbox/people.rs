@@ -68,12 +68,13 @@ impl Org {
             asks || user.status != UserStatus::Deprovisioned
         })?;
         let views: Vec<_> = page.items.iter().map(|user| self.view(user, UserForm::Listed)).collect();
-        let links = Links {
-            host: &self.settings.host,
-            path: "/api/v1/users",
-            limit,
-            kept: &["filter", "search", "sortBy"], // recorded: `sortOrder` is lost
+        // Recorded: a `sortOrder` that is neither is dropped. A link leads to the following page in the same order.
+        let is_order = |order: &str| ["asc", "desc"].iter().any(|known| order.eq_ignore_ascii_case(known));
+        let kept: &[&str] = match asked.query("sortOrder").is_some_and(is_order) {
+            true => &["filter", "search", "sortBy", "sortOrder"],
+            false => &["filter", "search", "sortBy"],
         };
+        let links = Links { host: &self.settings.host, path: "/api/v1/users", limit, kept };
         Ok(links.write(OrgReply::json(&views), asked, page.next.as_deref()))
     }
 
@@ -118,7 +119,7 @@ impl Org {
         profile::check(&profile)?;
         self.check_login(&profile, None)?;
         check_password(given)?;
-        self.check_type(&body)?;
+        let kind = self.type_asked(&body)?.unwrap_or(self.user_type);
         let groups = self.groups_of_body(&body)?;
 
         let mut credentials = Credentials::default();
@@ -138,7 +139,8 @@ impl Org {
         let has_password = password == NewPassword::Given;
         let user = User {
             id: self.ids.mint("00u"),
-            kind: self.user_type,
+            kind,
+            realm: realm(&body),
             status,
             before_suspension: status,
             created: now,
@@ -195,10 +197,20 @@ impl Org {
             self.check_login(&user.profile, Some(user.id))?;
         }
         check_password(given)?;
-        self.check_type(&body)?;
+        let kind = self.type_asked(&body)?;
+        if let Some(kind) = kind.filter(|kind| *kind != user.kind) {
+            if update == Update::Merge {
+                return Err(OktaRefusal::type_kept());
+            }
+            user.kind = kind;
+        }
+        if let Some(realm) = realm(&body) {
+            user.realm = Some(realm);
+        }
         let sets_password = password(given)? == NewPassword::Given;
         apply_credentials(&mut user.credentials, given);
         let changed = user.profile != former.profile
+            || (user.kind, &user.realm) != (former.kind, &former.realm)
             || user.credentials.recovery_question != former.credentials.recovery_question;
         let now = Stamp::seconds(asked.now);
         user.last_updated = now;
@@ -238,12 +250,13 @@ impl Org {
         if self.users.is_free(login, whose) { Ok(()) } else { Err(OktaRefusal::taken("login")) }
     }
 
-    /// Checks the user type of a body, which may only be the existing one.
-    fn check_type(&self, body: &Map<String, Value>) -> Result<(), OktaRefusal> {
-        match body.get("type").and_then(|kind| kind.get("id")).and_then(Value::as_str) {
-            Some(id) if id != self.user_type.as_str() => Err(OktaRefusal::missing(id, "UserType")),
-            Some(_) | None => Ok(()),
-        }
+    /// Returns the user type that a body names, if it names one.
+    fn type_asked(&self, body: &Map<String, Value>) -> Result<Option<Id>, OktaRefusal> {
+        let Some(id) = body.get("type").and_then(|kind| kind.get("id")).and_then(Value::as_str) else {
+            return Ok(None);
+        };
+        let known = [self.user_type, self.second_user_type].into_iter().find(|known| known.as_str() == id);
+        known.map(Some).ok_or_else(|| OktaRefusal::missing(id, "UserType"))
     }
 
     fn groups_of_body(&self, body: &Map<String, Value>) -> Result<Vec<Id>, OktaRefusal> {
@@ -361,4 +374,9 @@ pub(super) fn is_order(operator: Operator) -> bool {
             | Operator::Less
             | Operator::LessOrEqual
     )
+}
+
+/// Returns the realm that a body names. Any id is taken: what Okta answers to an unknown one is not recorded.
+fn realm(body: &Map<String, Value>) -> Option<String> {
+    Some(body.get("realmId")?.as_str()?.to_owned())
 }

@@ -110,6 +110,16 @@ impl OktaRefusal {
         )
     }
 
+    pub(super) fn active_app() -> Self {
+        Self::new(403, "E0000056", "Delete application forbidden.")
+            .because("The application must be deactivated before deletion.")
+    }
+
+    /// Creates the refusal of an app without a label.
+    pub(super) fn no_label() -> Self {
+        Self::invalid("label", vec!["label: The field cannot be left blank".to_owned()])
+    }
+
     pub(super) fn bad_cursor() -> Self {
         Self::new(400, "E0000029", "Invalid paging request.").because("Invalid cursor.")
     }
@@ -157,6 +167,12 @@ impl OktaRefusal {
             "E0000125",
             "Could not create user. To create a user and expire their password immediately, \"activate\" must be true",
         )
+    }
+
+    /// Creates the refusal of another user type in a partial update. That Okta takes one by PUT alone is documented;
+    /// its answer to POST is a guess.
+    pub(super) fn type_kept() -> Self {
+        Self::invalid("type", vec!["type: the user type cannot be changed by a partial update".to_owned()])
     }
 
     pub(super) fn read_only() -> Self {

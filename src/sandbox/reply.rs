@@ -77,6 +77,15 @@ impl OrgReply {
         Self { status: 401, body: Bytes::new(), headers: vec![(header::WWW_AUTHENTICATE, challenge)] }
     }
 
+    /// Creates a 401 without a body: a proof of possession is missing or unsuitable (RFC 9449, section 7.1).
+    pub(super) fn dpop_challenge(host: &str, (error, description): (&str, &str)) -> Self {
+        let challenge = format!(
+            "DPoP authorization_uri=\"{host}/oauth2/v1/authorize\", realm=\"{host}\", error=\"{error}\", \
+             error_description=\"{description}\", algs=\"RS256 ES256\""
+        );
+        Self { status: 401, body: Bytes::new(), headers: vec![(header::WWW_AUTHENTICATE, challenge)] }
+    }
+
     /// Creates an OAuth 2.0 error (RFC 6749, section 5.2).
     pub(super) fn oauth(status: u16, error: &str, description: &str) -> Self {
         let body = serde_json::json!({ "error": error, "error_description": description });

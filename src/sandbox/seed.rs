@@ -199,6 +199,7 @@ fn person(org: &Org, id: Id, first: &str, last: &str, login: &str, status: UserS
     User {
         id,
         kind: org.user_type,
+        realm: None,
         status,
         before_suspension: UserStatus::Active,
         created: now,

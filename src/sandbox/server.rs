@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
-use axum::extract::{Request, State};
+use axum::extract::{Path, Request, State};
 use axum::response::Response;
 use axum::routing::{get, post};
 use bytes::Bytes;
@@ -73,6 +73,7 @@ pub async fn serve(
         .route("/sandbox/effects", get(effects))
         .route("/sandbox/counters", get(counters))
         .route("/sandbox/faults", post(order_fault))
+        .route("/sandbox/lock_out/{user}", post(lock_out))
         .fallback(answer)
         .with_state(skin);
     axum::serve(listener, router).with_graceful_shutdown(shutdown).await
@@ -133,6 +134,15 @@ async fn effects(State(skin): State<Skin>) -> Response {
 
 async fn counters(State(skin): State<Skin>) -> Response {
     json(serde_json::to_vec(&skin.org().counters()).expect("counters are JSON"))
+}
+
+/// Locks a user out, named by id or login, as too many wrong passwords do: Okta has no request for it.
+async fn lock_out(State(skin): State<Skin>, Path(user): Path<String>) -> Response {
+    let mut org = skin.org();
+    match org.user_id(&user) {
+        Some(user) if org.lock_out(user) => bare(StatusCode::NO_CONTENT),
+        Some(_) | None => bare(StatusCode::NOT_FOUND),
+    }
 }
 
 async fn order_fault(State(skin): State<Skin>, body: Bytes) -> Response {

@@ -38,6 +38,18 @@ pub enum AttributeKind {
     List,
 }
 
+/// The proof of possession (DPoP) that service apps must give.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ProofDemand {
+    /// None: tokens are bearer tokens, and a proof is not looked at. What Okta does with a proof that it has not asked
+    /// for is not documented.
+    Nothing,
+    /// A proof for each token request, with the server's nonce, and for each request with the token.
+    Proof,
+    /// The same, and the server's nonce in every proof. Okta asks for none there today.
+    ProofWithNonce,
+}
+
 /// The settings of a simulated org.
 #[derive(Debug, Clone)]
 pub struct OrgSettings {
@@ -49,6 +61,8 @@ pub struct OrgSettings {
     pub clients: Vec<Client>,
     /// The lifetime of these access tokens. Okta's is one hour and cannot be changed.
     pub token_lifetime: Duration,
+    /// The proof of possession that service apps must give.
+    pub proof: ProofDemand,
     /// The requests per window of each bucket; see [`OrgSettings::limit`].
     pub limits: BTreeMap<Bucket, u32>,
     /// The length of a bucket's window, from its first request.
@@ -69,6 +83,28 @@ pub struct OrgSettings {
     pub group_attributes: Vec<Attribute>,
 }
 
+impl AttributeKind {
+    /// Returns the type in Okta's schema.
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Self::Text => "string",
+            Self::Number => "number",
+            Self::Truth => "boolean",
+            Self::List => "array",
+        }
+    }
+
+    /// Reads a type of Okta's schema.
+    pub fn read(text: &str) -> Option<Self> {
+        match text {
+            "integer" => Some(Self::Number),
+            _ => [Self::Text, Self::Number, Self::Truth, Self::List]
+                .into_iter()
+                .find(|kind| kind.as_str() == text),
+        }
+    }
+}
+
 impl Default for OrgSettings {
     fn default() -> Self {
         Self {
@@ -76,6 +112,7 @@ impl Default for OrgSettings {
             token: None,
             clients: Vec::new(),
             token_lifetime: Duration::from_secs(3600),
+            proof: ProofDemand::Nothing,
             limits: BTreeMap::new(),
             window: Duration::from_secs(60),
             concurrency: CONCURRENCY,

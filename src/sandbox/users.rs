@@ -77,8 +77,9 @@ pub(super) struct Credentials {
 #[derive(Debug, Clone)]
 pub(super) struct User {
     pub(super) id: Id,
-    /// The user type; a new org has one.
     pub(super) kind: Id,
+    /// The realm, in an org that has realms.
+    pub(super) realm: Option<String>,
     pub(super) status: UserStatus,
     /// The status to restore when the suspension ends.
     pub(super) before_suspension: UserStatus,
@@ -155,6 +156,9 @@ impl Serialize for UserView<'_> {
         map.serialize_entry("lastUpdated", &user.last_updated)?;
         map.serialize_entry("passwordChanged", &user.password_changed)?;
         map.serialize_entry("type", &json!({ "id": user.kind }))?;
+        if let Some(realm) = &user.realm {
+            map.serialize_entry("realmId", realm)?;
+        }
         map.serialize_entry("profile", &ProfileView(&user.profile))?;
         map.serialize_entry("credentials", &CredentialsView(&user.credentials))?;
         map.serialize_entry("_links", &LinksView(self))?;

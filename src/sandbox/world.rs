@@ -14,6 +14,7 @@ use super::ids::Id;
 use super::org::Org;
 use super::profile::Profile;
 use super::reply::Stamp;
+use super::settings::ProofDemand;
 use super::users::UserStatus;
 
 /// The request id of changes that no request made.
@@ -33,8 +34,7 @@ impl Org {
     pub fn create_app_from(&mut self, new: NewApp) -> Id {
         let id = self.ids.mint("0oa");
         let now = Stamp::seconds(self.now);
-        let groups = std::collections::BTreeMap::new();
-        let app = App { id, made_from: new, is_active: true, created: now, last_updated: now, groups };
+        let app = App::new(id, new, now);
         self.happened(self.by_hand(), ChangeKind::AppCreated, id.to_string(), vec![app.target()]);
         self.apps.put(id, app, self.now);
         id
@@ -42,21 +42,24 @@ impl Org {
 
     /// Activates an app; returns false if it does not exist.
     pub fn activate_app(&mut self, app: Id) -> bool {
-        self.turn_app(app, true, ChangeKind::AppActivated)
+        self.turn_app(app, true, self.by_hand())
     }
 
     /// Deactivates an app; returns false if it does not exist.
     pub fn deactivate_app(&mut self, app: Id) -> bool {
-        self.turn_app(app, false, ChangeKind::AppDeactivated)
+        self.turn_app(app, false, self.by_hand())
     }
 
-    fn turn_app(&mut self, app: Id, is_active: bool, change: ChangeKind) -> bool {
-        let now = self.now;
+    pub(super) fn turn_app(&mut self, app: Id, is_active: bool, cause: Cause<'_>) -> bool {
+        let (now, change) = match is_active {
+            true => (self.now, ChangeKind::AppActivated),
+            false => (self.now, ChangeKind::AppDeactivated),
+        };
         let Some(turned) = self.apps.edit(app, now) else { return false };
         turned.is_active = is_active;
         turned.last_updated = Stamp::seconds(now);
         let target = turned.target();
-        self.happened(self.by_hand(), change, app.to_string(), vec![target]);
+        self.happened(cause, change, app.to_string(), vec![target]);
         true
     }
 
@@ -88,7 +91,9 @@ impl Org {
         };
         let Some(granted) = self.apps.edit(app, now) else { return false };
         if change == ChangeKind::GroupAssigned {
-            granted.groups.insert(group, GroupAssignment { since: Stamp::seconds(now) });
+            let priority = u32::try_from(granted.groups.len()).unwrap_or(u32::MAX);
+            let assignment = GroupAssignment { since: Stamp::seconds(now), priority, profile: Map::new() };
+            granted.groups.insert(group, assignment);
         } else {
             granted.groups.remove(&group);
         }
@@ -128,6 +133,11 @@ impl Org {
     /// Revokes every token of the service apps.
     pub fn revoke_tokens(&mut self) {
         self.authorizations.revoke(self.now);
+    }
+
+    /// Demands another proof of possession from now on, as an administrator does by a tick at the app.
+    pub fn demand_proof(&mut self, proof: ProofDemand) {
+        self.settings.proof = proof;
     }
 
     /// Returns the status of a user.

@@ -4,7 +4,9 @@
 //! the name of a configured connection; an absent one is `-`. No login, e-mail or id is ever a label.
 
 mod families;
+mod series;
 
+use std::collections::HashSet;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -18,12 +20,10 @@ use prometheus::{
 use tokio::time::Instant;
 
 use super::log;
-use crate::domain::bucket::{Bucket, RateHeaders};
+use crate::domain::bucket::RateHeaders;
 use crate::domain::ids::{ConnectionName, Lane};
-use crate::domain::result::{Effect, ErrorCode, Status};
-use crate::event::{Event, FailureKind, InvocationEnded, LimitKind, Observer, ParkReason, PauseReason};
-use crate::tools::ToolKind;
-use crate::tools::catalogue::CATALOGUE;
+use crate::domain::result::ErrorCode;
+use crate::event::{Event, InvocationEnded, Observer};
 
 use families::{
     ABSENT, Families, INVOCATION_SECONDS, REQUEST_SECONDS, THROTTLE_SECONDS, WELL_FORMED, method_label, opts,
@@ -69,6 +69,9 @@ pub struct Metrics {
     paused: IntGaugeVec,
     broker_connected: IntGauge,
     broker_blocked: IntGauge,
+    configuration_refused: IntGauge,
+    /// The connections that were removed: what ends late for them brings no gauge back.
+    removed: Mutex<HashSet<ConnectionName>>,
     /// Lines that the log dropped, as of the last scrape.
     log_lines_dropped: Mutex<IntCounter>,
 }
@@ -215,6 +218,14 @@ impl Metrics {
                 ))
                 .expect(WELL_FORMED),
             ),
+            configuration_refused: families.add(
+                IntGauge::with_opts(opts(
+                    "configuration_refused",
+                    "1 while the configuration on disk is refused and an earlier one is in force.",
+                ))
+                .expect(WELL_FORMED),
+            ),
+            removed: Mutex::default(),
             log_lines_dropped: Mutex::new(
                 families.add(
                     IntCounter::with_opts(opts(
@@ -228,48 +239,9 @@ impl Metrics {
         }
     }
 
-    /// Creates the zero series that alerts need: a series that first appears at 1 never increases.
-    pub fn expect<'a>(&self, connections: impl Iterator<Item = &'a ConnectionName>) {
-        for connection in connections {
-            self.expect_one(connection.as_str());
-        }
-        for reason in ParkReason::ALL {
-            self.parked.with_label_values(&[ABSENT, reason.as_str()]);
-            self.not_parked.with_label_values(&[ABSENT, reason.as_str()]);
-        }
-    }
-
-    fn expect_one(&self, connection: &str) {
-        for (bucket, kind) in Bucket::ALL.iter().flat_map(|b| LimitKind::ALL.map(|kind| (b, kind))) {
-            self.rate_limited.with_label_values(&[connection, bucket.as_str(), kind.as_str()]);
-        }
-        for entry in CATALOGUE.iter().filter(|entry| entry.manifest.kind != ToolKind::Read) {
-            let (status, effect) = (Status::Failed.as_str(), Effect::Unknown.as_str());
-            let error = ErrorCode::OutcomeUnknown.as_str();
-            self.invocations.with_label_values(&[entry.manifest.name, connection, status, effect, error]);
-        }
-        for bucket in Bucket::ALL {
-            self.put_aside.with_label_values(&[connection, bucket.as_str()]);
-        }
-        for reason in FailureKind::ALL {
-            self.retries.with_label_values(&[connection, reason.as_str()]);
-        }
-        for reason in ParkReason::ALL {
-            self.parked.with_label_values(&[connection, reason.as_str()]);
-            self.not_parked.with_label_values(&[connection, reason.as_str()]);
-        }
-        self.deduplicated.with_label_values(&[connection]);
-        for reason in PauseReason::ALL {
-            self.paused.with_label_values(&[connection, reason.as_str()]);
-        }
-        for lane in Lane::ALL {
-            let labels = [connection, lane.as_str()];
-            for gauge in [&self.in_flight, &self.backlog, &self.delayed] {
-                gauge.with_label_values(&labels);
-            }
-            self.tell_oldest(labels, None, self.started);
-        }
-        self.redelivered.with_label_values(&[connection]);
+    /// Shows whether the configuration on disk is refused.
+    pub fn configuration_is_refused(&self, is_refused: bool) {
+        self.configuration_refused.set(i64::from(is_refused));
     }
 
     /// Renders every family in Prometheus' text format 0.0.4.
@@ -322,7 +294,8 @@ impl Metrics {
             Event::Requested { connection, bucket, method, http_status, took, rate } => {
                 let labels = [connection.as_str(), bucket.as_str()];
                 self.count_request(labels, method, http_status, took);
-                if let Some(rate) = rate.filter(|rate| !rate.is_concurrency()) {
+                if let Some(rate) = rate.filter(|rate| !rate.is_concurrency() && !self.is_removed(connection))
+                {
                     self.tell_window(labels, rate, now);
                 }
             }
@@ -336,10 +309,10 @@ impl Metrics {
             Event::Delayed { connection, bucket, .. } => {
                 self.put_aside.with_label_values(&[connection.as_str(), bucket.as_str()]).inc();
             }
-            Event::Paused { connection, reason, .. } => {
+            Event::Paused { connection, reason, .. } if !self.is_removed(connection) => {
                 self.paused.with_label_values(&[connection.as_str(), reason.as_str()]).set(1);
             }
-            Event::Resumed { connection, reason } => {
+            Event::Resumed { connection, reason } if !self.is_removed(connection) => {
                 self.paused.with_label_values(&[connection.as_str(), reason.as_str()]).set(0);
             }
             Event::Answered(ref ending) => self.count_ending(ending),
@@ -354,7 +327,7 @@ impl Metrics {
             }
             Event::Broker { connected, .. } => self.broker_connected.set(i64::from(connected)),
             Event::Blocked { blocked, .. } => self.broker_blocked.set(i64::from(blocked)),
-            Event::Backlog { connection, lane, ready, delayed, oldest } => {
+            Event::Backlog { connection, lane, ready, delayed, oldest } if !self.is_removed(connection) => {
                 let labels = [connection.as_str(), lane.as_str()];
                 let count = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
                 let delayed = delayed as u64;
@@ -362,7 +335,10 @@ impl Metrics {
                 self.delayed.with_label_values(&labels).set(count(delayed));
                 self.tell_oldest(labels, oldest, now);
             }
-            Event::BucketExhausted { .. }
+            Event::Paused { .. }
+            | Event::Resumed { .. }
+            | Event::Backlog { .. }
+            | Event::BucketExhausted { .. }
             | Event::DelayedForOrder { .. }
             | Event::BucketRecovered { .. }
             | Event::LimitLowered { .. }
@@ -448,6 +424,11 @@ mod tests {
 
     use super::families::PREFIX;
     use super::*;
+    use crate::domain::bucket::Bucket;
+    use crate::domain::result::{Effect, Status};
+    use crate::event::{FailureKind, LimitKind, ParkReason, PauseReason};
+    use crate::tools::ToolKind;
+    use crate::tools::catalogue::CATALOGUE;
 
     fn connection(name: &str) -> ConnectionName {
         ConnectionName::parse(name).unwrap()
@@ -570,6 +551,7 @@ mod tests {
                 "broker_blocked gauge",
                 "broker_connected gauge",
                 "build_info gauge version",
+                "configuration_refused gauge",
                 "connection_paused gauge connection reason",
                 "deduplicated_total counter connection",
                 "delayed gauge connection lane",
@@ -763,6 +745,33 @@ mod tests {
         assert_eq!([shown("oldest_seconds{", 0), shown("oldest_seconds{", 60)], [3600.0, 3660.0]);
         metrics.note_at(&counted(None), told);
         assert_eq!(shown("oldest_seconds{", 60), 0.0);
+    }
+
+    #[test]
+    fn a_removed_connection_has_no_gauges_and_gets_them_again_when_it_is_back() {
+        let metrics = Metrics::new();
+        let (prod, other) = (connection("prod"), connection("other"));
+        metrics.expect([&prod, &other].into_iter());
+        let backlog =
+            |connection| Event::Backlog { connection, lane: Lane::Bulk, ready: 7, delayed: 0, oldest: None };
+        let paused = |connection| Event::Paused { connection, reason: PauseReason::Unauthorized, why: "" };
+        let gauges = || {
+            let text = metrics.render();
+            let of = |name: &str| {
+                lines(&text, name).into_iter().filter(|line| line.contains("connection=\"prod\"")).count()
+            };
+            ["backlog{", "delayed{", "oldest_seconds{", "connection_paused{"].map(of)
+        };
+        assert!(gauges().iter().all(|count| *count > 0), "{:?}", gauges());
+        metrics.forget(&prod);
+        for event in [backlog(&prod), paused(&prod)] {
+            metrics.note_at(&event, metrics.started); // what ends late
+        }
+        assert_eq!(gauges(), [0; 4]);
+        assert!(metrics.render().contains("okta_worker_backlog{connection=\"other\""));
+        metrics.expect([&prod].into_iter());
+        metrics.note_at(&backlog(&prod), metrics.started);
+        assert!(gauges().iter().all(|count| *count > 0), "{:?}", gauges());
     }
 
     #[test]

@@ -44,7 +44,7 @@ pub struct ListApps {
     /// The most applications in all.
     #[serde(default)]
     limit: Limit,
-    /// The `next` of an earlier result with the same arguments.
+    /// `next` of an earlier result with the same arguments.
     after: Option<String>,
 }
 
@@ -56,9 +56,9 @@ impl Subtool for ListApps {
         scope: "okta.apps.read",
         summary: "Lists applications by the beginning of their name or label (`q`), or by one expression \
                   (`filter`); without them, all.",
-        not_for: "Not for an application whose id is known (`get_app`), nor for who has it (`list_app_users`).",
-        cost: Cost::one(Bucket::Apps).per(APPS_PAGE, "applications").and("this bucket is among the smallest"),
-        returns: "`items` with applications, `complete`, and `next` to go on with",
+        not_for: "Not for an application whose id is known (`get_app`), nor who has it (`list_app_users`).",
+        cost: Cost::one(Bucket::Apps).per(APPS_PAGE, "applications").and("a small bucket"),
+        returns: "`items` with applications, `complete`, and `next`",
         examples: &[r#"{"q":"Sales"}"#, r#"{"filter":"status eq \"ACTIVE\""}"#, "{}"],
     };
 
@@ -90,7 +90,7 @@ impl Subtool for GetApp {
         kind: ToolKind::Read,
         scope: "okta.apps.read",
         summary: "Reads one application by id, with settings, features and sign-on mode.",
-        not_for: "Not for finding an application by its label (`list_apps`), nor for its users \
+        not_for: "Not for finding an application by its label (`list_apps`), nor its users \
                   (`list_app_users`).",
         cost: Cost::one(Bucket::App),
         returns: "the application as Okta sends it",
@@ -127,7 +127,7 @@ pub struct ListAppUsers {
     /// The most users in all.
     #[serde(default)]
     limit: Limit,
-    /// The `next` of an earlier result with the same arguments.
+    /// `next` of an earlier result with the same arguments.
     after: Option<String>,
 }
 
@@ -140,8 +140,8 @@ impl Subtool for ListAppUsers {
         summary: "Lists who is assigned to an application; `scope` tells a direct assignment (USER) from one \
                   by group (GROUP).",
         not_for: "Not for what one user has: use `list_user_apps`.",
-        cost: Cost::one(Bucket::Apps).per(APP_USERS_PAGE, "users").and("this bucket is among the smallest"),
-        returns: "`items` with assignments, `complete`, and `next` to go on with; the `id` of each is the \
+        cost: Cost::one(Bucket::Apps).per(APP_USERS_PAGE, "users").and("a small bucket"),
+        returns: "`items` with assignments, `complete`, and `next`; the `id` of each is the \
                   user's",
         examples: &[
             r#"{"app_id":"0oa1gjh63g214q0Hq0g4"}"#,
@@ -208,8 +208,7 @@ impl Subtool for AssignUserToApp {
         scope: "okta.apps.manage",
         summary: "Assigns a user to an active application; an assignment that is there is overwritten. The \
                   account in the application is made in the background.",
-        not_for: "Not for many users, whom a group that has the application serves better: use \
-                  `add_user_to_group`.",
+        not_for: "Not for many users: give it to a group (`assign_group_to_app`).",
         cost: Cost::one(Bucket::Apps).and(A_LOGIN),
         returns: "the assignment",
         examples: &[
@@ -342,7 +341,7 @@ impl Subtool for RemoveUserFromApp {
         not_for: "Not for access that a group gives, which is refused: use `remove_user_from_group`; for all \
                   applications at once use `deactivate_user`.",
         cost: Cost::one(Bucket::Apps).and(A_LOGIN),
-        returns: "an empty object; `unchanged` when user and application exist and no assignment does",
+        returns: "an empty object; `unchanged` when nothing was assigned",
         examples: &[r#"{"app_id":"0oa1gjh63g214q0Hq0g4","user_id":"00u1abCdEfGhIjKlMnOp"}"#],
     };
 

@@ -1,4 +1,4 @@
-//! The table of the 28 subtools. A 29th takes one impl and one row.
+//! The table of the subtools. One more takes one impl and one row.
 
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
@@ -16,7 +16,10 @@ use super::output::Output as _;
 use super::reading::Shape;
 use super::subtool::Subtool;
 use super::tool::Tool;
-use super::{apps, create_user, events, group_reads, groups, lifecycle, members, passwords, users};
+use super::{
+    app_groups, apps, create_user, events, factors, group_reads, groups, lifecycle, members, passwords,
+    reactivation, sessions, update_user, users,
+};
 
 /// One row: a subtool without its arguments.
 pub struct CatalogueEntry {
@@ -148,12 +151,12 @@ fn schema<T: JsonSchema>() -> Schema {
     settings.into_generator().into_root_schema_for::<T>()
 }
 
-/// The 28 subtools, in the order of the contract's table.
-const ROWS: [CatalogueEntry; 28] = [
+/// The subtools: the 28 of the first version in their order, and eight more.
+const ROWS: [CatalogueEntry; 36] = [
     CatalogueEntry::of::<create_user::CreateUser>(),
     CatalogueEntry::of::<users::GetUser>(),
     CatalogueEntry::of::<users::ListUsers>(),
-    CatalogueEntry::of::<users::UpdateUser>(),
+    CatalogueEntry::of::<update_user::UpdateUser>(),
     CatalogueEntry::of::<users::DeleteUser>(),
     CatalogueEntry::of::<lifecycle::ActivateUser>(),
     CatalogueEntry::of::<lifecycle::DeactivateUser>(),
@@ -178,10 +181,18 @@ const ROWS: [CatalogueEntry; 28] = [
     CatalogueEntry::of::<apps::AssignUserToApp>(),
     CatalogueEntry::of::<apps::RemoveUserFromApp>(),
     CatalogueEntry::of::<events::ListEvents>(),
+    CatalogueEntry::of::<sessions::ClearUserSessions>(),
+    CatalogueEntry::of::<reactivation::ReactivateUser>(),
+    CatalogueEntry::of::<factors::ResetUserFactors>(),
+    CatalogueEntry::of::<factors::ListUserFactors>(),
+    CatalogueEntry::of::<app_groups::AssignGroupToApp>(),
+    CatalogueEntry::of::<app_groups::RemoveGroupFromApp>(),
+    CatalogueEntry::of::<app_groups::ListAppGroups>(),
+    CatalogueEntry::of::<app_groups::ListGroupApps>(),
 ];
 
-/// The 28 subtools, in static memory.
-pub static CATALOGUE: [CatalogueEntry; 28] = ROWS;
+/// The subtools, in static memory.
+pub static CATALOGUE: [CatalogueEntry; ROWS.len()] = ROWS;
 
 /// Returns the row with this name, if there is one.
 pub fn find(name: &str) -> Option<&'static CatalogueEntry> {

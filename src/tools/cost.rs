@@ -1,6 +1,6 @@
 //! The cost of an invocation: requests to Okta and the buckets that count them, if nothing goes wrong.
 //!
-//! A subtool states its cost next to its name, because callers choose among the 28 by cost too. Tests run each
+//! A subtool states its cost next to its name, because callers choose by cost too. Tests run each
 //! subtool against the simulated org and compare.
 
 use std::fmt;
@@ -8,7 +8,7 @@ use std::fmt;
 use crate::domain::bucket::Bucket;
 
 /// The additional cost of a user given by login if Okta accepts only an id.
-pub(super) const A_LOGIN: &str = "1 more in `user_read` when `user_id` is a login";
+pub(super) const A_LOGIN: &str = "1 more in `user_read` for a login";
 
 /// The cost of one invocation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

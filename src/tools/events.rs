@@ -45,7 +45,7 @@ pub struct ListEvents {
     /// The most events in all.
     #[serde(default)]
     limit: Limit,
-    /// The `next` of an earlier result with the same arguments.
+    /// `next` of an earlier result with the same arguments.
     after: Option<String>,
 }
 
@@ -59,8 +59,8 @@ impl Subtool for ListEvents {
                   on `eventType` or `target.id`.",
         not_for: "Not for how things are now (`get_user`, `get_group`, `get_app`); events may be late, and \
                   Okta keeps them for 90 days.",
-        cost: Cost::one(Bucket::Logs).per(EVENTS_PAGE, "events").and("this bucket is the smallest of all"),
-        returns: "`items` with events, `complete`, and `next` to go on with, each event once",
+        cost: Cost::one(Bucket::Logs).per(EVENTS_PAGE, "events").and("the smallest bucket"),
+        returns: "`items` with events, `complete`, and `next`, each event once",
         examples: &[
             r#"{"since":"2026-11-01T00:00:00Z","until":"2026-11-02T00:00:00Z","filter":"eventType eq \"user.lifecycle.create\""}"#,
             r#"{"q":"suspend","sort_order":"DESCENDING","limit":20}"#,

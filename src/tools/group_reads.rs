@@ -52,7 +52,7 @@ pub struct ListGroups {
     /// The most groups in all.
     #[serde(default)]
     limit: Limit,
-    /// The `next` of an earlier result with the same arguments.
+    /// `next` of an earlier result with the same arguments.
     after: Option<String>,
 }
 
@@ -64,13 +64,14 @@ impl Subtool for ListGroups {
         scope: "okta.groups.read",
         summary: "Lists groups, chosen by `search` (best), `filter` or `q`; without them, all. `expand: \
                   \"stats\"` adds member counts, which is far cheaper than listing the members.",
-        not_for: "Not for a group whose id is known (`get_group`), nor for the groups of a user \
+        not_for: "Not for a group whose id is known (`get_group`), nor the groups of a user \
                   (`list_user_groups`).",
         cost: Cost::one(Bucket::Groups).per(GROUPS_PAGE, "groups"),
-        returns: "`items` with groups, `complete`, and `next` to go on with",
+        returns: "`items` with groups, `complete`, and `next`",
         examples: &[
             r#"{"search":"profile.name sw \"Sales\"","expand":"stats"}"#,
             r#"{"q":"Eng","limit":5}"#,
+            r#"{"q":"Eng","filter":"type eq \"OKTA_GROUP\""}"#,
             r#"{"filter":"type eq \"OKTA_GROUP\""}"#,
             "{}",
         ],
@@ -81,7 +82,9 @@ impl Subtool for ListGroups {
     }
 
     fn run(&self, okta: &mut Replay<'_>) -> Run<List<Group>> {
-        let choice = (self.search.is_some(), self.filter.is_some(), self.q.is_some());
+        // Okta takes `q` together with `filter` (recorded), and `search` with neither.
+        let narrows = self.filter.is_some() && self.q.is_some() && self.search.is_none();
+        let choice = (self.search.is_some(), self.filter.is_some() && !narrows, self.q.is_some());
         check_choice(choice, self.sort_by.is_some(), self.sort_order.is_some())?;
         let expand = self.expand.map(|expand| match expand {
             GroupExpand::Stats => "stats",
@@ -117,7 +120,7 @@ impl Subtool for GetGroup {
         kind: ToolKind::Read,
         scope: "okta.groups.read",
         summary: "Reads one group by id.",
-        not_for: "Not for finding a group by its name (`list_groups` with `search`), nor for its members \
+        not_for: "Not for finding a group by its name (`list_groups` with `search`), nor its members \
                   (`list_group_members`).",
         cost: Cost::one(Bucket::Group),
         returns: "the group with `type` and `profile`",

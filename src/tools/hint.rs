@@ -9,7 +9,7 @@ use crate::domain::opposite::{distance, is_opposite, words};
 use super::catalogue::{CATALOGUE, names};
 
 /// Synonyms from Okta's SDKs and console, other directories and everyday language.
-const SYNONYMS: [(&str, &str); 44] = [
+const SYNONYMS: [(&str, &str); 59] = [
     ("disable_user", "deactivate_user"),
     ("deprovision_user", "deactivate_user"),
     ("offboard_user", "deactivate_user"),
@@ -54,6 +54,21 @@ const SYNONYMS: [(&str, &str); 44] = [
     ("get_logs", "list_events"),
     ("list_logs", "list_events"),
     ("search_logs", "list_events"),
+    ("clear_sessions", "clear_user_sessions"),
+    ("revoke_user_sessions", "clear_user_sessions"),
+    ("sign_out_user", "clear_user_sessions"),
+    ("logout_user", "clear_user_sessions"),
+    ("resend_activation", "reactivate_user"),
+    ("resend_activation_email", "reactivate_user"),
+    ("reset_factors", "reset_user_factors"),
+    ("reset_user_mfa", "reset_user_factors"),
+    ("reset_mfa", "reset_user_factors"),
+    ("list_factors", "list_user_factors"),
+    ("get_user_factors", "list_user_factors"),
+    ("add_group_to_app", "assign_group_to_app"),
+    ("unassign_group_from_app", "remove_group_from_app"),
+    ("get_app_groups", "list_app_groups"),
+    ("get_group_apps", "list_group_apps"),
 ];
 
 /// Words that do not change the meaning of a name.
@@ -139,7 +154,7 @@ mod tests {
             ("disableUser", Some("deactivate_user")),
             ("unassign_user_from_app", Some("remove_user_from_app")),
             // No subtool does this, or the name is ambiguous.
-            ("reactivate_user", None),
+            ("reactivat_user", Some("reactivate_user")),
             ("enable_user", None),
             ("remove_user", None),
             ("add_user", None),

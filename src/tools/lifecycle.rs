@@ -45,12 +45,12 @@ impl Subtool for ActivateUser {
         kind: ToolKind::Write,
         scope: "okta.users.manage",
         summary: "Activates a STAGED or DEPROVISIONED user and has Okta mail the link; a PROVISIONED one gets \
-                  no second mail, which the result's `note` says. With `send_email: false` no mail goes out \
-                  and the result holds the link: a one-time secret, so `reply_to` is required.",
+                  no second mail (use `reactivate_user`). With `send_email: false` the result holds the link \
+                  instead: a one-time secret, for `reply_to` alone.",
         not_for: "Not for a suspended user (`unsuspend_user`) nor a locked-out one (`unlock_user`).",
         cost: Cost::one(Bucket::Users),
-        returns: "an empty object, or `activation_url` and `activation_token` with `send_email: false`; \
-                  `link_missing: true` and a `note` when Okta gave no link",
+        returns: "an empty object, or `activation_url` and `activation_token`; `link_missing: true` when Okta \
+                  gave no link",
         examples: &[
             r#"{"user_id":"jane@example.com"}"#,
             r#"{"user_id":"00u1abCdEfGhIjKlMnOp","send_email":false}"#,
@@ -133,7 +133,7 @@ fn mint_link(okta: &mut Replay<'_>, user: &UserId, write: &Request) -> Run<Activ
 }
 
 /// Returns the link in Okta's answer. Without one the user is activated all the same, but has no link.
-fn activated(reply: OktaReply<'_>) -> Result<Activation, Stop> {
+pub(super) fn activated(reply: OktaReply<'_>) -> Result<Activation, Stop> {
     #[derive(Deserialize)]
     #[serde(rename_all = "camelCase")]
     struct Activated {
@@ -141,22 +141,23 @@ fn activated(reply: OktaReply<'_>) -> Result<Activation, Stop> {
         activation_token: Option<String>,
     }
     let Activated { activation_url, activation_token } = reply.read()?;
-    let link_missing = activation_url.as_deref().is_none_or(str::is_empty);
+    let is_empty = |text: &Option<String>| text.as_deref().is_none_or(str::is_empty);
+    // A token alone is a link to whoever knows the org's address (recorded on `reactivate`).
+    let link_missing = is_empty(&activation_url) && is_empty(&activation_token);
     let note = link_missing.then_some(NO_LINK);
     Ok(Activation { activation_url, activation_token, link_missing, note })
 }
 
 /// The note if the user waits for an activation that was mailed before.
-const NOT_MAILED: &str = "nothing was mailed: the user was PROVISIONED already, and Okta mails the activation \
-                          again only when asked to `reactivate` (`Resend activation email` in its console)";
+const NOT_MAILED: &str = "nothing was mailed: the user was PROVISIONED already; `reactivate_user` has Okta mail the \
+                          activation again";
 
 /// The note if the user waits for an activation, and another client received the link.
-const NO_NEW_LINK: &str = "there is no new link: the user was PROVISIONED already, and Okta gives another link \
-                           only when asked to `reactivate` (`Resend activation email` in its console)";
+const NO_NEW_LINK: &str =
+    "there is no new link: the user was PROVISIONED already; `reactivate_user` gives another link";
 
 /// The note if Okta activated a user and gave no link.
-const NO_LINK: &str = "the user is activated and Okta gave no link: a user without a password gets another one \
-                       when Okta is asked to `reactivate` (`Resend activation email` in its console)";
+const NO_LINK: &str = "the user is activated and Okta gave no link: `reactivate_user` gives another one to a user without a password";
 
 /// Returns effect and status if an activation that sends an e-mail was done: unchanged if the status is older.
 fn mailed(okta: &mut Replay<'_>, user: &UserId, since: Timestamp) -> Result<Option<(Effect, String)>, Stop> {
@@ -357,6 +358,6 @@ plain_step!(
     from: "LOCKED_OUT", already: "E0000032", &["ACTIVE", "PASSWORD_EXPIRED"], done: &["ACTIVE"],
     refused: &[], not_checked: &[MASTERED, DEVICES], "user.account.unlock_by_admin",
     "Unlocks a LOCKED_OUT user; the password stays. Users mastered by Active Directory are unlocked there.",
-    "Not for a suspended user (`unsuspend_user`) nor for a forgotten password (`reset_user_password`).",
+    "Not for a suspended user (`unsuspend_user`) nor a forgotten password (`reset_user_password`).",
     "an empty object; `unchanged` when the user was not locked out"
 );

@@ -5,6 +5,8 @@
 pub(super) struct ListRules {
     /// The best page size, if the route takes `limit`; otherwise Okta decides.
     pub page_max: Option<u32>,
+    /// The smallest page that the route gives.
+    pub page_min: u32,
     /// True if Okta pages at all: `q` on users and groups shows the first page and no more.
     pub is_paged: bool,
     /// True if the first empty page is the end, because Okta always names a next one (System Log).
@@ -22,6 +24,7 @@ impl ListRules {
     pub(super) const fn paged(page_max: u32) -> Self {
         Self {
             page_max: Some(page_max),
+            page_min: 1,
             is_paged: true,
             ends_empty: false,
             is_keyed: false,

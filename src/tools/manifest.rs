@@ -73,7 +73,7 @@ pub struct Manifest {
     pub kind: ToolKind,
     /// The OAuth scope that it needs.
     pub scope: &'static str,
-    /// A summary in one or two sentences, for choosing among the 28.
+    /// A summary in one or two sentences, for choosing among the subtools.
     pub summary: &'static str,
     /// The cases for other subtools, and which ones: a sentence.
     pub not_for: &'static str,
@@ -86,7 +86,7 @@ pub struct Manifest {
 }
 
 impl Manifest {
-    /// Returns a description of three to five sentences, for choosing among the 28.
+    /// Returns a description of three to five sentences, for choosing among the subtools.
     pub fn description(&self) -> String {
         let Self { summary, not_for, cost, returns, .. } = self;
         format!("{summary} {not_for} Costs {cost}. Returns {returns}.")

@@ -33,7 +33,7 @@ pub struct ListGroupMembers {
     /// The most users in all.
     #[serde(default)]
     limit: Limit,
-    /// The `next` of an earlier result with the same arguments.
+    /// `next` of an earlier result with the same arguments.
     after: Option<String>,
 }
 
@@ -44,10 +44,10 @@ impl Subtool for ListGroupMembers {
         kind: ToolKind::Read,
         scope: "okta.groups.read",
         summary: "Lists the users in a group, those not yet active included.",
-        not_for: "Not for the number alone, which `list_groups` tells with `expand: \"stats\"`, nor for the \
+        not_for: "Not for the number alone, which `list_groups` tells with `expand: \"stats\"`, nor the \
                   groups of a user (`list_user_groups`).",
         cost: Cost::one(Bucket::Groups).per(MEMBERS_PAGE, "users"),
-        returns: "`items` with users, `complete`, and `next` to go on with",
+        returns: "`items` with users, `complete`, and `next`",
         examples: &[r#"{"group_id":"00g1emaKYZTWRYYRRTSK"}"#],
     };
 
@@ -105,10 +105,10 @@ impl Subtool for AddUserToGroup {
         scope: "okta.groups.manage",
         summary: "Puts a user into a group managed in Okta; a member already stays one. The user gains what \
                   the group gives.",
-        not_for: "Not for one application alone (`assign_user_to_app`), nor for a new user, whom `create_user` \
+        not_for: "Not for one application alone (`assign_user_to_app`), nor a new user, whom `create_user` \
                   puts into groups itself.",
         cost: Cost::one(Bucket::Groups).and(A_LOGIN),
-        returns: "an empty object, whether or not the user was a member before",
+        returns: "an empty object in either case",
         examples: &[r#"{"group_id":"00g1emaKYZTWRYYRRTSK","user_id":"00u1abCdEfGhIjKlMnOp"}"#],
     };
 
@@ -148,10 +148,10 @@ impl Subtool for RemoveUserFromGroup {
         scope: "okta.groups.manage",
         summary: "Takes a user out of a group managed in Okta; who is not in it stays out. The user loses what \
                   the group gave.",
-        not_for: "Not for an application that was assigned directly (`remove_user_from_app`), nor for somebody \
+        not_for: "Not for an application that was assigned directly (`remove_user_from_app`), nor somebody \
                   who leaves (`deactivate_user`).",
         cost: Cost::one(Bucket::Groups).and(A_LOGIN),
-        returns: "an empty object, whether or not the user was a member before",
+        returns: "an empty object in either case",
         examples: &[r#"{"group_id":"00g1emaKYZTWRYYRRTSK","user_id":"00u1abCdEfGhIjKlMnOp"}"#],
     };
 

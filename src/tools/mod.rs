@@ -1,4 +1,4 @@
-//! The 28 subtools, each a pure value that states its next move.
+//! The subtools, each a pure value that states its next move.
 //!
 //! A subtool has no IO, no clock and no retries. It is parsed from arguments, gets Okta's answers so
 //! far, and returns the next request or its end. Its body is written as a straight sequence of requests
@@ -7,6 +7,7 @@
 //! preconditions and reconciliation need no further mechanism.
 
 mod absence;
+mod app_groups;
 mod apps;
 pub mod catalogue;
 mod converge;
@@ -15,6 +16,7 @@ mod create_user;
 mod cursor;
 mod dry_run;
 mod events;
+mod factors;
 mod group_reads;
 mod groups;
 pub mod hint;
@@ -29,10 +31,12 @@ pub mod output;
 mod pager;
 mod passwords;
 pub mod plan;
+mod reactivation;
 pub mod reading;
 mod replay;
 mod resolve;
 mod run;
+mod sessions;
 mod setting;
 mod steps;
 pub mod subject;
@@ -40,6 +44,7 @@ mod subtool;
 #[cfg(test)]
 mod tests;
 mod tool;
+mod update_user;
 mod user_state;
 mod users;
 

@@ -81,6 +81,14 @@ okta_object!(
     AppLink { "id": { "type": "string" }, "label": { "type": "string" }, "appInstanceId": { "type": "string" } }
 );
 okta_object!(
+    /// A group's assignment to an application; its `id` is the group's.
+    AppGroup { "id": { "type": "string" }, "priority": { "type": "integer" }, "profile": { "type": "object" } }
+);
+okta_object!(
+    /// A factor of a user.
+    Factor { "id": { "type": "string" }, "factorType": { "type": "string" }, "status": { "type": "string" } }
+);
+okta_object!(
     /// An event of the System Log.
     LogEvent { "uuid": { "type": "string" }, "eventType": { "type": "string" }, "published": { "type": "string" } }
 );

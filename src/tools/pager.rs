@@ -194,10 +194,11 @@ impl Pager {
             Some(cut) => cut.fitting,
             None => self.place.skip + self.missing(),
         };
-        let size = self.page_max.map(|max| max.min(u32::try_from(wanted).unwrap_or(max)));
+        let size =
+            self.page_max.map(|max| max.min(u32::try_from(wanted).unwrap_or(max)).max(self.rules.page_min));
         let mut request = sized(&self.request, size);
         // If Okta shows only one page, a smaller one would hide the rest.
-        request.page_min = size.filter(|_| self.rules.is_paged).map(|_| PAGE_MIN);
+        request.page_min = size.filter(|_| self.rules.is_paged).map(|_| PAGE_MIN.max(self.rules.page_min));
         request
     }
 

@@ -44,13 +44,11 @@ impl Subtool for ResetUserPassword {
         kind: ToolKind::Credentials,
         scope: "okta.users.manage",
         summary: "Starts a password reset: the user cannot sign in until it is done, and each call sends \
-                  another mail. With `send_email: false` the result holds the link: a one-time secret, so \
-                  `reply_to` is required.",
+                  another mail. With `send_email: false` the result holds the link: a one-time secret, for `reply_to` alone.",
         not_for: "Not for a user who is only locked out (`unlock_user`), was never activated \
                   (`activate_user`), or may use the old password once more (`expire_user_password`).",
         cost: Cost::one(Bucket::Users),
-        returns: "an empty object, or `reset_password_url` with `send_email: false`; `link_missing: true` and \
-                  a `note` when Okta gave no link",
+        returns: "an empty object, or `reset_password_url`; `link_missing: true` when Okta gave no link",
         examples: &[
             r#"{"user_id":"jane@example.com"}"#,
             r#"{"user_id":"00u1abCdEfGhIjKlMnOp","send_email":false,"revoke_sessions":true}"#,
@@ -140,8 +138,7 @@ impl Subtool for ExpireUserPassword {
         kind: ToolKind::Credentials,
         scope: "okta.users.manage",
         summary: "Makes the user choose a new password at the next sign-in. With `temp_password: true` a \
-                  temporary one replaces it and is in the result: a one-time secret, so `reply_to` is \
-                  required.",
+                  temporary one replaces it and is in the result: a one-time secret, for `reply_to` alone.",
         not_for: "Not for a forgotten password: use `reset_user_password`.",
         cost: Cost::one(Bucket::Users),
         returns: "the user, or only `temp_password` with `temp_password: true`",

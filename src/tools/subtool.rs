@@ -9,7 +9,7 @@ use super::plan::Forecast;
 use super::replay::Replay;
 use super::run::{Run, Stop};
 
-/// One of the 28 subtools, parsed from its arguments.
+/// A subtool, parsed from its arguments.
 pub trait Subtool: DeserializeOwned + JsonSchema + Send + Sync + 'static {
     /// The type of its result.
     type Output: Output;

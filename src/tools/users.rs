@@ -1,24 +1,20 @@
-//! Users: read, list, update, delete.
+//! Users: read, list, delete.
 
-use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::domain::bucket::Bucket;
 use crate::domain::http::Request;
 use crate::domain::ids::{UserId, UserKey, excerpt};
-use crate::domain::json::Object;
 use crate::domain::result::{ErrorCode, Failure};
 
 use super::absence::or_default;
-use super::converge::{has_all, is_since, look_for, moment};
 use super::cost::Cost;
-use super::history::OktaReply;
 use super::list::{Limit, follow};
 use super::list_rules::ListRules;
 use super::manifest::{Idempotency, Manifest, ToolKind};
 use super::output::{AppLink, Empty, Group, List, User};
-use super::plan::{ATTRIBUTES, Forecast, MASTERED, PASSWORD_POLICY, UNIQUE};
+use super::plan::Forecast;
 use super::replay::{LAG_PAUSE, Replay};
 use super::run::{Done, Run, Stop};
 use super::subtool::Subtool;
@@ -121,7 +117,7 @@ pub struct ListUsers {
     /// The most users in all.
     #[serde(default)]
     limit: Limit,
-    /// The `next` of an earlier result with the same arguments.
+    /// `next` of an earlier result with the same arguments.
     after: Option<String>,
 }
 
@@ -140,7 +136,7 @@ impl Subtool for ListUsers {
         not_for: "Not for one user whose id or login is known, nor right after a write, which lists lag by \
                   about a second: use `get_user`; for the members of a group use `list_group_members`.",
         cost: Cost::one(Bucket::Users).per(USERS_PAGE, "users"),
-        returns: "`items` with users, `complete`, and `next` to go on with",
+        returns: "`items` with users, `complete`, and `next`",
         examples: &[
             r#"{"search":"profile.department eq \"Sales\" and status eq \"ACTIVE\"","sort_by":"profile.lastName","sort_order":"asc"}"#,
             r#"{"filter":"status eq \"LOCKED_OUT\"","limit":1000}"#,
@@ -179,123 +175,6 @@ impl Subtool for ListUsers {
     }
 }
 
-/// Changes attributes or credentials of a user.
-#[derive(Debug, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct UpdateUser {
-    /// The user's id or login.
-    user_id: UserKey,
-    /// Attributes to change: what is absent stays, `null` clears, `""` is sent as it is.
-    profile: Option<Object>,
-    /// Okta's credentials object; needs the kind `credentials` too.
-    credentials: Option<Object>,
-}
-
-#[derive(Serialize)]
-struct UserChange<'a> {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    profile: Option<&'a Object>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    credentials: Option<&'a Object>,
-}
-
-impl Subtool for UpdateUser {
-    type Output = User;
-    const MANIFEST: Manifest = Manifest {
-        name: "update_user",
-        kind: ToolKind::Write,
-        scope: "okta.users.manage",
-        summary: "Changes the given attributes of a user and leaves the others alone; `null` clears one. \
-                  Setting a password through `credentials` needs the kind `credentials` too.",
-        not_for: "Not for a deactivated user, nor for a status, which has subtools of its own (`suspend_user`, \
-                  `deactivate_user`, `activate_user`); memberships are `add_user_to_group`'s.",
-        cost: Cost::one(Bucket::UserWrite),
-        returns: "the whole user as it is afterwards",
-        examples: &[
-            r#"{"user_id":"jane@example.com","profile":{"department":"Support","mobilePhone":null}}"#,
-            r#"{"user_id":"00u1abCdEfGhIjKlMnOp","credentials":{"password":{"value":"correct horse battery staple"}}}"#,
-        ],
-    };
-
-    fn repeat(&self) -> Idempotency {
-        Idempotency::Set
-    }
-
-    fn also_needs(&self) -> Option<ToolKind> {
-        self.credentials.as_ref().map(|_| ToolKind::Credentials)
-    }
-
-    fn run(&self, okta: &mut Replay<'_>) -> Run<User> {
-        if self.profile.is_none() && self.credentials.is_none() {
-            return Err(Stop::argument("profile", "give `profile`, `credentials` or both"));
-        }
-        let user = resolve::user(&self.user_id, okta)?;
-        let body = UserChange { profile: self.profile.as_ref(), credentials: self.credentials.as_ref() };
-        if okta.doubt().is_some()
-            && let Some(reply) = look_for(okta, resolve::reading(&user))?
-            && self.is_done(okta.doubt(), &reply)?
-        {
-            return Ok(Done::applied(User(reply.json()?)));
-        }
-        // POST merges; PUT would clear every attribute that is not in the body (recorded).
-        let reply = okta.ask(Request::post("/api/v1/users/{userId}", &[&user]).json(&body))?;
-        if reply.is_success() {
-            return Ok(Done::applied(User(reply.json()?)));
-        }
-        let refusal = reply.error();
-        if refusal.status == 404 {
-            // For a deactivated user Okta also answers "not found" (okta-sdk-java issue 721).
-            let state: UserState = resolve::read(&user, okta)?.read()?;
-            if state.status == "DEPROVISIONED" {
-                let message =
-                    format!("failed to update user `{}`: it is DEPROVISIONED", excerpt(user.as_str()));
-                return Err(Stop::precondition(message, Some(refusal)));
-            }
-        }
-        Err(Stop::Refused(Box::new(refusal)))
-    }
-
-    fn foresee(&self, okta: &mut Replay<'_>) -> Result<Forecast, Stop> {
-        let user = resolve::user(&self.user_id, okta)?;
-        let state: UserState = resolve::read(&user, okta)?.read()?;
-        if state.status == "DEPROVISIONED" {
-            let message = format!("failed to update user `{}`: it is DEPROVISIONED", excerpt(user.as_str()));
-            return Err(Stop::precondition(message, None));
-        }
-        let login = self.profile.as_ref().and_then(|profile| profile.text("login"));
-        if let Some(login) = login.and_then(|login| UserKey::try_from(login).ok())
-            && resolve::is_there(&login, okta)?.is_some_and(|other| other.id != state.id)
-        {
-            let message = format!("failed to update the user: login `{}` is taken", excerpt(login.as_str()));
-            return Err(Stop::fail(ErrorCode::AlreadyExists, message));
-        }
-        Ok(Forecast::applied().without(&[PASSWORD_POLICY, MASTERED, ATTRIBUTES, UNIQUE]))
-    }
-}
-
-/// The part of a user that an update changes.
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Updated {
-    #[serde(default)]
-    profile: Object,
-    #[serde(default, deserialize_with = "moment")]
-    password_changed: Option<Timestamp>,
-}
-
-impl UpdateUser {
-    /// Returns true if a user already has everything requested, so that an update that may have run before
-    /// does not undo another client's later change.
-    fn is_done(&self, since: Option<Timestamp>, reply: &OktaReply<'_>) -> Result<bool, Stop> {
-        let user: Updated = reply.read()?;
-        let profile = self.profile.as_ref().is_none_or(|sent| has_all(Some(&user.profile), sent));
-        // A password is unreadable: it counts as set if one was set since.
-        let credentials =
-            self.credentials.is_none() || since.is_some_and(|since| is_since(user.password_changed, since));
-        Ok(profile && credentials)
-    }
-}
-
 /// Deletes a deactivated user for good.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -315,10 +194,10 @@ impl Subtool for DeleteUser {
         scope: "okta.users.manage",
         summary: "Deletes a user for good; there is no way back. A user that is not DEPROVISIONED is left \
                   alone and answers `precondition_failed`: call `deactivate_user` first.",
-        not_for: "Not for offboarding, which is `deactivate_user`, nor for a pause, which is `suspend_user`.",
+        not_for: "Not for offboarding (`deactivate_user`) nor a pause (`suspend_user`).",
         cost: Cost { calls: &[(Bucket::UserRead, 2), (Bucket::UserWrite, 1)], ..Cost::NONE }
             .and("up to 2 more in `user_read` until the deletion shows"),
-        returns: "an empty object, after a read has shown that the user is gone",
+        returns: "an empty object, once the user is gone",
         examples: &[r#"{"user_id":"00u1abCdEfGhIjKlMnOp"}"#],
     };
 
@@ -393,7 +272,7 @@ pub struct ListUserGroups {
     /// The most groups in all.
     #[serde(default)]
     limit: Limit,
-    /// The `next` of an earlier result with the same arguments.
+    /// `next` of an earlier result with the same arguments.
     after: Option<String>,
 }
 
@@ -404,10 +283,10 @@ impl Subtool for ListUserGroups {
         kind: ToolKind::Read,
         scope: "okta.users.read",
         summary: "Lists the groups a user is in, the built-in Everyone included.",
-        not_for: "Not for the members of a group (`list_group_members`) nor for finding groups \
+        not_for: "Not for the members of a group (`list_group_members`) nor finding groups \
                   (`list_groups`).",
         cost: Cost::one(Bucket::Users).and("more for a user in hundreds of groups"),
-        returns: "`items` with groups, `complete`, and `next` to go on with",
+        returns: "`items` with groups, `complete`, and `next`",
         examples: &[r#"{"user_id":"jane@example.com"}"#],
     };
 
@@ -432,7 +311,7 @@ pub struct ListUserApps {
     /// The most links in all.
     #[serde(default)]
     limit: Limit,
-    /// The `next` of an earlier result with the same arguments.
+    /// `next` of an earlier result with the same arguments.
     after: Option<String>,
 }
 
@@ -447,7 +326,7 @@ impl Subtool for ListUserApps {
         not_for: "Not for how an access is held, by the user itself or by a group: use `list_app_users`; \
                   `list_apps` with a `filter` on `user.id` names each application once.",
         cost: Cost::one(Bucket::Users),
-        returns: "`items` with links, `complete`, and `next` to go on with; `appInstanceId` is the \
+        returns: "`items` with links, `complete`, and `next`; `appInstanceId` is the \
                   application's id",
         examples: &[r#"{"user_id":"jane@example.com"}"#],
     };

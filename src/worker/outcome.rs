@@ -75,7 +75,7 @@ pub(super) fn a_bug() -> Failure {
 pub(super) struct InvocationFacts {
     pub connection: Option<Arc<Connection>>,
     pub subtool: Option<&'static str>,
-    /// The name in the message, also if it is not one of the 28 subtools.
+    /// The name in the message, also if no subtool is called so.
     pub named: Option<String>,
     pub reason: Option<String>,
     pub secrets: Secrets,

@@ -5,7 +5,7 @@
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use crate::budget::pure::observation::{rate_of, told};
 use crate::domain::bucket::date;
@@ -128,6 +128,44 @@ pub(super) async fn probe(
         Meaning::Limited(_) | Meaning::Failed(FailureKind::Local) => reason == PauseReason::Unreachable,
         Meaning::Refused(_) => matches!(reason, PauseReason::Unreachable | PauseReason::ReadOnly),
         Meaning::Failed(_) => false,
+    }
+}
+
+/// The time for which a connection may be idle after a start before Okta is asked about its credential.
+const IDLE_MAX: Duration = Duration::from_secs(20);
+
+/// Asks Okta once if it accepts the credential of a connection that has had nothing to do since the start, and pauses
+/// the connection if not: a refused credential shows before the first message meets it. Any other answer changes
+/// nothing.
+pub(super) async fn check_credential(connection: Weak<Connection>, observer: Arc<dyn Observer>) {
+    let good_answers = || connection.upgrade().map(|connection| connection.breaker.good_answers());
+    let before = good_answers();
+    sleep(IDLE_MAX).await;
+    if before != good_answers() {
+        return;
+    }
+    if let Some(connection) = connection.upgrade().filter(|connection| connection.breaker.pause().is_none()) {
+        ask_about_credential(&connection, &observer).await;
+    }
+}
+
+async fn ask_about_credential(connection: &Arc<Connection>, observer: &Arc<dyn Observer>) {
+    // Every credential may ask for it, or is told that it lacks a permission.
+    let request = Request::get("/api/v1/org", &[]);
+    let sent = Instant::now();
+    let answer = connection.okta.send(&request).await;
+    let meaning = classify(&request, answer.as_ref(), ConnectionFacts::NOTHING);
+    observer.note(&Event::Requested {
+        connection: &connection.name,
+        bucket: request.bucket(),
+        method: &request.method,
+        http_status: answer.as_ref().ok().map(|response| response.status),
+        took: sent.elapsed(),
+        rate: rate_of(&answer, meaning),
+    });
+    if meaning == Meaning::Refused(PauseReason::Unauthorized) {
+        let why = (PauseReason::Unauthorized, cause(&answer));
+        pause(connection, (why.0, &why.1), "okta.users.read", observer);
     }
 }
 

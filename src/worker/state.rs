@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 
+use crate::domain::ids::ConnectionName;
 use crate::event::Observer;
 
 use super::cancel::Cancelled;
@@ -13,6 +14,7 @@ use super::dedup::Dedup;
 use super::lanes::Lanes;
 use super::parking::Parking;
 use super::ports::Outbox;
+use super::probe;
 use super::rules::Rules;
 
 /// A worker that takes messages, executes their invocations and answers them.
@@ -45,6 +47,14 @@ impl Worker {
     #[must_use]
     pub fn parking_in(self, dead_max: u32, dead_ttl: Duration) -> Self {
         Self { parking: Parking::in_queue(dead_max, dead_ttl), ..self }
+    }
+
+    /// Asks Okta if it accepts the credential, for each of these connections that stays idle for a while.
+    pub fn check_credentials<'a>(&self, names: impl IntoIterator<Item = &'a ConnectionName>) {
+        let rules = self.rules.load();
+        for connection in names.into_iter().filter_map(|name| rules.connections.get(name)) {
+            tokio::spawn(probe::check_credential(Arc::downgrade(connection), Arc::clone(&self.observer)));
+        }
     }
 
     /// Replaces the rules from now on. A message that was taken before is finished under the former rules.

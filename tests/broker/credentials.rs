@@ -66,3 +66,17 @@ fn stranger(node: &Node, world: &World, proxy: &Proxy) -> (String, String) {
     let url = url.replace(&format!(":{}/", node.port()), &format!(":{}/", proxy.port()));
     (user, url)
 }
+
+#[tokio::test]
+async fn a_token_that_okta_refuses_shows_before_the_first_message() {
+    let world = World::new().await;
+    let variables = &[("TEST_OKTA_TOKEN", "a-token-that-nobody-made")];
+    let worker = world.worker_with(&Start { variables, ..Start::default() });
+    until("the log says so", async || worker.process.stderr().contains("paused")).await;
+    let said = worker.readiness();
+    assert!(said.contains("prod") && said.contains("unauthorized"), "{said}");
+    let paused = "okta_worker_connection_paused{connection=\"prod\",reason=\"unauthorized\"} 1";
+    assert!(worker.metrics().contains(paused));
+    assert!(worker.process.stderr().contains("Okta answered 401"), "{}", worker.process.stderr());
+    worker.stop();
+}

@@ -220,9 +220,15 @@ async fn a_bad_file_is_refused_whole_and_the_configuration_in_force_is_kept() {
     worker.process.signal("HUP");
     says(&worker, "no connection is configured").await;
     assert_eq!(status(&mut caller, &list("prod")).await, "succeeded");
+    assert!(worker.metrics().contains("okta_worker_configuration_refused 1"));
 
     worker.write(&good);
     until("the good one is taken up", async || caller.consumers(BULK).await == Some(1)).await;
+    assert!(worker.metrics().contains("okta_worker_configuration_refused 0"));
+    let backlog = "okta_worker_backlog{connection=\"third\"";
+    assert!(worker.metrics().contains(backlog));
+    worker.write(&text);
+    until("its gauges are gone", async || !worker.metrics().contains(backlog)).await;
     worker.stop();
 }
 

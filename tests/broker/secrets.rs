@@ -145,14 +145,14 @@ async fn what_a_service_app_proves_itself_with_shows_up_nowhere() {
     let mut caller = world.caller().await;
     let message = Message::new("app", "list_groups", &json!({"limit": 1}));
     let mut said = whole(&caller.call(&message).await);
-    for error in ["invalid_client", "invalid_scope", "invalid_dpop_proof"] {
+    for error in ["invalid_client", "invalid_scope", "access_denied"] {
         let fault = json!({"status": 400, "error": error});
         world.org.fault(&json!({"method": "POST", "route": "/oauth2/v1/token", "what": {"oauth": fault}}));
     }
     until("all three were heard", async || {
         said.push_str(&whole(&caller.call(&message).await));
         let stderr = worker.process.stderr();
-        ["invalid_client", "invalid_scope", "invalid_dpop_proof"].iter().all(|error| stderr.contains(error))
+        ["invalid_client", "invalid_scope", "access_denied"].iter().all(|error| stderr.contains(error))
     })
     .await;
     said.push_str(&told(&worker));

@@ -181,6 +181,11 @@ impl Worker {
         self.process.stderr().matches("lost the broker").count()
     }
 
+    /// What it says of its readiness.
+    pub fn readiness(&self) -> String {
+        http(self.port, "GET", "/readyz", "").expect("the worker answers").1
+    }
+
     /// Its metrics.
     pub fn metrics(&self) -> String {
         http(self.port, "GET", "/metrics", "").expect("the worker answers").1

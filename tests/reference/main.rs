@@ -1,7 +1,7 @@
 //! The subtools against Okta's own words: its OpenAPI document and recorded traffic.
 //!
 //! Both are other people's data and stay outside this repository. `OKTA_REFERENCE` names the folder that
-//! holds `okta-28.openapi.json` and `recordings/`; without it these tests say so and check nothing.
+//! holds `okta-28.openapi.json`, `okta-more.openapi.json` and `recordings/`; without it these tests say so and check nothing.
 
 mod openapi;
 mod recordings;

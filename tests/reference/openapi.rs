@@ -38,9 +38,15 @@ struct Operation<'a> {
 impl Validator {
     /// The judge with Okta's document, when it is there to be read.
     pub fn load() -> Option<Self> {
-        let path = super::reference()?.join("okta-28.openapi.json");
-        let text = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path:?}: {error}"));
-        Some(Self::new(serde_json::from_str(&text).expect("the document is JSON")))
+        let folder = super::reference()?;
+        let read = |name: &str| -> Value {
+            let path = folder.join(name);
+            let text = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path:?}: {error}"));
+            serde_json::from_str(&text).expect("the document is JSON")
+        };
+        let mut document = read("okta-28.openapi.json");
+        add(&mut document, read("okta-more.openapi.json"));
+        Some(Self::new(document))
     }
 
     /// The judge with this document.
@@ -206,6 +212,17 @@ impl Validator {
 
     fn resolved<'a>(&'a self, value: &'a Value) -> &'a Value {
         resolved(&self.document, value)
+    }
+}
+
+/// Adds what a document has and the other has not: paths, operations, components.
+fn add(document: &mut Value, more: Value) {
+    let (Value::Object(there), Value::Object(more)) = (document, more) else { return };
+    for (name, value) in more {
+        match there.get_mut(&name) {
+            Some(known) => add(known, value),
+            None => drop(there.insert(name, value)),
+        }
     }
 }
 

@@ -18,14 +18,9 @@ struct Exception {
 
 const EXCEPTIONS: &[Exception] = &[
     Exception {
-        operation: "expire_user_password",
-        what: "no such path: /api/v1/users/{}/lifecycle/expire_password_with_temp_password",
-        evidence: "Okta API, \"Expire the password with a temporary password\"; the excerpt leaves it out",
-    },
-    Exception {
-        operation: "assign_user_to_app",
-        what: "no such operation: GET /api/v1/apps/{appId}/users/{userId}",
-        evidence: "recorded in aux.jsonl (get_app_user)",
+        operation: "update_user",
+        what: "no such operation: PUT /api/v1/users/{id}",
+        evidence: "recorded in update_user.jsonl, with another user type",
     },
     Exception {
         operation: "create_group",
@@ -79,6 +74,22 @@ const CALLS: &[(&str, &str)] = &[
     ("list_group_members", r#"{"group_id":"00g1","limit":100000}"#),
     ("assign_user_to_app", r#"{"app_id":"0oa1","user_id":"jane@example.com","scope":"GROUP"}"#),
     ("remove_user_from_app", r#"{"app_id":"0oa1","user_id":"jane@example.com","send_email":true}"#),
+    ("list_app_groups", r#"{"app_id":"0oa1","q":"a","expand":"metadata","limit":3}"#),
+    ("list_app_groups", r#"{"app_id":"0oa1","limit":100000}"#),
+    ("list_group_apps", r#"{"group_id":"00g1","limit":100000}"#),
+    (
+        "assign_group_to_app",
+        r#"{"app_id":"0oa1","group_id":"00g1","priority":3,"profile":{"role":"viewer"}}"#,
+    ),
+    (
+        "clear_user_sessions",
+        r#"{"user_id":"jane@example.com","revoke_oauth_tokens":false,"forget_devices":true}"#,
+    ),
+    ("list_user_factors", r#"{"user_id":"jane@example.com"}"#),
+    ("reset_user_factors", r#"{"user_id":"team/jane@example.com"}"#),
+    ("reactivate_user", r#"{"user_id":"00u1abCdEfGhIjKlMnOp","send_email":false}"#),
+    ("update_user", r#"{"user_id":"00u1abCdEfGhIjKlMnOp","type_id":"oty1","realm_id":"guo1"}"#),
+    ("list_groups", r#"{"q":"a","filter":"type eq \"OKTA_GROUP\""}"#),
     ("list_events", r#"{"since":"2026-11-01T00:00:00Z","limit":100000}"#),
 ];
 
@@ -135,6 +146,7 @@ fn answer(mood: Mood, name: &str, request: &Request, (deleted, pages): (&mut boo
                 &[],
                 r#"{"type":"OKTA_GROUP","profile":{"name":"a","description":null,"costCenter":"c"}}"#,
             ),
+            "/api/v1/users/{userId}/factors" => response(200, &[], r#"[{"id":"x"}]"#), // in one page
             "/api/v1/apps/{appId}" | "/api/v1/apps/{appId}/users/{userId}" => response(200, &[], "{}"),
             "/api/v1/users" if request.query_value("limit") == Some("2") => {
                 response(200, &[], &format!("[{}]", user(status, "team/jane@example.com")))

@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use http::header::{AUTHORIZATION, CONTENT_TYPE};
-use http::{HeaderMap, HeaderValue, Method};
+use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use okta_worker::domain::http::{NoAnswer, Request, Response};
 use okta_worker::domain::secret::Secret;
-use okta_worker::okta::{Credential, Endpoint, OktaClient, OktaTransport, ServiceApp};
-use okta_worker::sandbox::{Client, Handled, HttpCall, Org, OrgSettings, PublicKey};
+use okta_worker::okta::{Credential, Endpoint, OktaClient, OktaTransport, Presented, ServiceApp};
+use okta_worker::sandbox::{Client, Handled, HttpCall, Org, OrgSettings, ProofDemand, PublicKey};
 use okta_worker::worker::clock::Clock;
 use rcgen::{KeyPair, PKCS_ECDSA_P256_SHA256};
 
@@ -45,6 +45,11 @@ impl TestApp {
     pub fn org(&self) -> OrgSettings {
         let token = Some(Secret::new("no token of anybody's"));
         OrgSettings { clients: vec![self.client.clone()], token, ..OrgSettings::default() }
+    }
+
+    /// An org that knows the app, and demands proofs of possession of it.
+    pub fn org_with(&self, proof: ProofDemand) -> OrgSettings {
+        OrgSettings { proof, ..self.org() }
     }
 
     /// The app's client, by this clock.
@@ -94,27 +99,44 @@ impl OrgWire {
     }
 }
 
+/// These headers, and the proof if there is one.
+fn headers<const N: usize>(
+    headers: [(HeaderName, HeaderValue); N],
+    proof: Option<&HeaderValue>,
+) -> HeaderMap {
+    let proof = proof.map(|proof| (HeaderName::from_static("dpop"), proof.clone()));
+    headers.into_iter().chain(proof).collect()
+}
+
 #[async_trait]
 impl OktaTransport for OrgWire {
-    async fn send(&self, request: &Request, authorization: &HeaderValue) -> Result<Response, NoAnswer> {
+    async fn send(&self, request: &Request, presented: Presented<'_>) -> Result<Response, NoAnswer> {
         self.sent.fetch_add(1, Ordering::Relaxed);
         let json = HeaderValue::from_static("application/json");
         self.call(HttpCall {
             method: request.method.clone(),
             target: request.path_and_query(),
-            headers: HeaderMap::from_iter([(AUTHORIZATION, authorization.clone()), (CONTENT_TYPE, json)]),
+            headers: headers(
+                [(AUTHORIZATION, presented.authorization.clone()), (CONTENT_TYPE, json)],
+                presented.proof,
+            ),
             body: request.body.clone().unwrap_or_default(),
         })
         .await
     }
 
-    async fn post_form(&self, path: &str, form: Secret) -> Result<Response, NoAnswer> {
+    async fn post_form(
+        &self,
+        path: &str,
+        form: Secret,
+        proof: Option<&HeaderValue>,
+    ) -> Result<Response, NoAnswer> {
         self.asked.fetch_add(1, Ordering::Relaxed);
         let kind = HeaderValue::from_static("application/x-www-form-urlencoded");
         self.call(HttpCall {
             method: Method::POST,
             target: path.to_owned(),
-            headers: HeaderMap::from_iter([(CONTENT_TYPE, kind)]),
+            headers: headers([(CONTENT_TYPE, kind)], proof),
             body: form.expose().to_owned().into(),
         })
         .await

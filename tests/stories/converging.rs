@@ -17,6 +17,12 @@ enum Before {
     LockedOut,
     /// In the group and assigned to the app.
     Member,
+    /// With a session.
+    SignedIn,
+    /// With a factor.
+    Enrolled,
+    /// The app is the group's.
+    GroupAssigned,
 }
 
 /// One write: subtool, arguments, what comes before, and what Okta does.
@@ -24,7 +30,22 @@ type Row = (&'static str, &'static str, Before, &'static [&'static str]);
 
 const ACTIVE: Before = Before::As(UserStatus::Active);
 
-const ROWS: [Row; 20] = [
+const ROWS: [Row; 25] = [
+    ("clear_user_sessions", r#"{"user_id":"$U"}"#, Before::SignedIn, &["user.sessions_cleared"]),
+    ("reset_user_factors", r#"{"user_id":"$U"}"#, Before::Enrolled, &["user.factors_reset"]),
+    (
+        "reactivate_user",
+        r#"{"user_id":"$U"}"#,
+        Before::As(UserStatus::Provisioned),
+        &["user.reactivated", "mail.activation"],
+    ),
+    ("assign_group_to_app", r#"{"app_id":"$A","group_id":"$G"}"#, ACTIVE, &["app.group_assigned"]),
+    (
+        "remove_group_from_app",
+        r#"{"app_id":"$A","group_id":"$G"}"#,
+        Before::GroupAssigned,
+        &["app.group_unassigned"],
+    ),
     (
         "create_user",
         r#"{"profile":{"firstName":"J","lastName":"D","login":"j@example.com","email":"j@example.com"},"activate":false}"#,
@@ -74,6 +95,9 @@ async fn before(row: &Row) -> (World, Value, usize) {
     match row.2 {
         Before::As(status) => drop(world.org().set_status(user, status)),
         Before::LockedOut => drop(world.org().lock_out(user)),
+        Before::SignedIn => drop(world.org().sign_in(user)),
+        Before::Enrolled => drop(world.org().enroll_factor(user, "sms")),
+        Before::GroupAssigned => drop(world.org().assign_group_to_app(app, group)),
         Before::Member => {
             let (user, group, app) = (user.to_string(), group.to_string(), app.to_string());
             world.ask("add_user_to_group", json!({ "group_id": group, "user_id": user }));
@@ -146,8 +170,14 @@ async fn effects_once(troubles: &[Trouble]) {
                 let tape = world.tape();
                 let answer = brief(&world.answer());
                 let what = format!("{} {trouble:?} done: {is_done}: {answer}\n{tape}", row.0);
-                assert!(answer.ends_with("succeeded applied"), "{what}");
-                assert_eq!(done_since(&world, begin), sorted(row.3), "{what}");
+                // A second activation leaves no trace but the log's, and an empty log may only be late.
+                if row.0 == "reactivate_user" && !is_done {
+                    assert!(answer.ends_with("failed outcome_unknown unknown"), "{what}");
+                    assert!(done_since(&world, begin).is_empty(), "{what}");
+                } else {
+                    assert!(answer.ends_with("succeeded applied"), "{what}");
+                    assert_eq!(done_since(&world, begin), sorted(row.3), "{what}");
+                }
                 world.close();
             }
         }
@@ -156,8 +186,13 @@ async fn effects_once(troubles: &[Trouble]) {
 
 fn method_of(subtool: &str) -> &'static str {
     match subtool {
-        "delete_user" | "delete_group" | "remove_user_from_group" | "remove_user_from_app" => "DELETE",
-        "update_group" | "add_user_to_group" => "PUT",
+        "delete_user"
+        | "delete_group"
+        | "remove_user_from_group"
+        | "remove_user_from_app"
+        | "remove_group_from_app"
+        | "clear_user_sessions" => "DELETE",
+        "update_group" | "add_user_to_group" | "assign_group_to_app" => "PUT",
         _ => "POST",
     }
 }
@@ -194,6 +229,7 @@ async fn what_somebody_undid_since_is_not_done_again() {
         ("add_user_to_group", "remove_user_from_group", ACTIVE),
         ("remove_user_from_group", "add_user_to_group", Before::Member),
         ("remove_user_from_app", "assign_user_to_app", Before::Member),
+        ("remove_group_from_app", "assign_group_to_app", Before::GroupAssigned),
     ];
     for (first, then, stands) in rows {
         let row = ROWS.iter().find(|row| row.0 == first).unwrap();
@@ -263,6 +299,12 @@ async fn a_secret_that_was_lost_is_minted_anew_where_that_is_harmless_and_else_u
             "reset_user_password",
             json!({ "user_id": SAM, "send_email": false }),
             UserStatus::Active,
+            "failed outcome_unknown unknown",
+        ),
+        (
+            "reactivate_user",
+            json!({ "user_id": SAM, "send_email": false }),
+            UserStatus::Provisioned,
             "failed outcome_unknown unknown",
         ),
         (

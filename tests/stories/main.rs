@@ -18,6 +18,7 @@ mod budget;
 mod calls;
 mod ceilings;
 mod clocks;
+mod dpop;
 mod failures;
 mod fit;
 mod hanging;

@@ -32,8 +32,10 @@ enum Before {
     Assigned,
     /// Payroll was deactivated.
     Retired,
+    /// Payroll was given to Sales.
+    Given,
 }
-use Before::{Assigned, Nothing, Retired};
+use Before::{Assigned, Given, Nothing, Retired};
 
 const fn row(subtool: &'static str, case: &'static str, arguments: &'static str, before: Before) -> Row {
     Row { subtool, case, arguments, before, surprise: None, predicted: "applied" }
@@ -77,6 +79,7 @@ const SAM_ID: &str = r#"{"user_id":"$sam"}"#;
 const NOBODY: &str = r#"{"user_id":"00u1abCdEfGhIjKlMnOp"}"#;
 const SALES_SAM: &str = r#"{"group_id":"$sales","user_id":"$sam"}"#;
 const PAYROLL_SAM: &str = r#"{"app_id":"$payroll","user_id":"$sam"}"#;
+const PAYROLL_SALES: &str = r#"{"app_id":"$payroll","group_id":"$sales"}"#;
 
 const ACTIVE: Before = Before::Status(UserStatus::Active);
 const PROVISIONED: Before = Before::Status(UserStatus::Provisioned);
@@ -265,6 +268,42 @@ fn rows() -> Vec<Row> {
             Nothing,
         ),
         surprised("remove_user_from_app", "out of the credential's reach", PAYROLL_SAM, Assigned, ROLE),
+        row("clear_user_sessions", "an active user", SAM_ID, ACTIVE),
+        row("clear_user_sessions", "nobody", NOBODY, Nothing),
+        surprised("clear_user_sessions", "out of the credential's reach", SAM_ID, ACTIVE, ROLE),
+        row("reset_user_factors", "an active user", SAM_ID, ACTIVE),
+        row("reset_user_factors", "nobody", NOBODY, Nothing),
+        surprised("reset_user_factors", "out of the credential's reach", SAM_ID, ACTIVE, ROLE),
+        row("reactivate_user", "a user who was not activated yet", SAM_ID, STAGED),
+        row("reactivate_user", "a user who waits for the activation", SAM_ID, PROVISIONED),
+        row("reactivate_user", "an active user", SAM_ID, ACTIVE),
+        row("reactivate_user", "a deactivated user", SAM_ID, GONE),
+        row("reactivate_user", "nobody", NOBODY, Nothing),
+        surprised("reactivate_user", "out of the credential's reach", SAM_ID, PROVISIONED, ROLE),
+        row("assign_group_to_app", "an active application", PAYROLL_SALES, Nothing),
+        row(
+            "assign_group_to_app",
+            "a group that is not there",
+            r#"{"app_id":"$payroll","group_id":"00g1emaKYZTWRYYRRTSK"}"#,
+            Nothing,
+        ),
+        unsure(
+            "assign_group_to_app",
+            "an inactive application",
+            PAYROLL_SALES,
+            Retired,
+            ("whether Okta assigns an application that is not active", "not_found"),
+        ),
+        surprised("assign_group_to_app", "out of the credential's reach", PAYROLL_SALES, Nothing, ROLE),
+        row("remove_group_from_app", "an assignment", PAYROLL_SALES, Given),
+        row("remove_group_from_app", "no assignment", PAYROLL_SALES, Nothing),
+        row(
+            "remove_group_from_app",
+            "a group that is not there",
+            r#"{"app_id":"$payroll","group_id":"00g1emaKYZTWRYYRRTSK"}"#,
+            Nothing,
+        ),
+        surprised("remove_group_from_app", "out of the credential's reach", PAYROLL_SALES, Given, ROLE),
     ]
 }
 
@@ -308,6 +347,13 @@ async fn line(row: &Row) -> String {
         Retired => {
             let payroll = world.org().app_id("Payroll").unwrap();
             assert!(world.org().deactivate_app(payroll));
+        }
+        Given => {
+            let (payroll, sales) = {
+                let org = world.org();
+                (org.app_id("Payroll").unwrap(), org.group_id("Sales").unwrap())
+            };
+            assert!(world.org().assign_group_to_app(payroll, sales));
         }
         Assigned => {
             let assigned = call(&mut world, "assign_user_to_app", &arguments, false).await;

@@ -12,7 +12,7 @@ use http::{HeaderMap, HeaderValue};
 use okta_worker::domain::http::{NoAnswer, Request, Response};
 use okta_worker::domain::message::Properties;
 use okta_worker::domain::secret::Secret;
-use okta_worker::okta::{Credential, Endpoint, OktaClient, OktaTransport, TokenType};
+use okta_worker::okta::{Credential, Endpoint, OktaClient, OktaTransport, Presented, TokenType};
 use okta_worker::tools::catalogue::CATALOGUE;
 use okta_worker::worker::clock::Clock;
 use okta_worker::worker::ports::Okta as _;
@@ -225,8 +225,9 @@ async fn credentials_sent_as_text_are_taken_and_masked() {
 const TOKEN: &str = "00aBcDeFgHiJkLmNoPqRsTuVwXyZ-0123456789_ab";
 
 /// A gateway that repeats what it was sent, in another way each time.
-#[derive(Default)]
 struct EchoingGateway {
+    /// The type of the tokens that it gives.
+    token_type: &'static str,
     answered: AtomicUsize,
     /// What was sent last.
     seen: std::sync::Mutex<Vec<String>>,
@@ -271,13 +272,14 @@ impl EchoingGateway {
 
 #[async_trait]
 impl OktaTransport for EchoingGateway {
-    async fn send(&self, _: &Request, authorization: &HeaderValue) -> Result<Response, NoAnswer> {
-        self.repeat(authorization.to_str().unwrap())
+    async fn send(&self, _: &Request, presented: Presented<'_>) -> Result<Response, NoAnswer> {
+        self.repeat(presented.authorization.to_str().unwrap())
     }
 
-    async fn post_form(&self, _: &str, form: Secret) -> Result<Response, NoAnswer> {
+    async fn post_form(&self, _: &str, form: Secret, _: Option<&HeaderValue>) -> Result<Response, NoAnswer> {
         if self.answered.load(Ordering::Relaxed).is_multiple_of(2) {
-            let token = json!({ "token_type": "Bearer", "access_token": TOKEN, "scope": form.expose() });
+            let token =
+                json!({ "token_type": self.token_type, "access_token": TOKEN, "scope": form.expose() });
             return Ok(Response::new(200, HeaderMap::new(), token.to_string()));
         }
         let assertion = form.expose().rsplit('=').next().unwrap();
@@ -301,12 +303,14 @@ fn said(answer: &Result<Response, NoAnswer>) -> String {
 #[tokio::test(start_paused = true)]
 async fn a_credential_that_an_answer_repeats_reaches_nobody() {
     let app = TestApp::new(&["okta.users.manage"]);
-    for credential in [
-        Credential::Token { kind: TokenType::Ssws, token: Secret::new(TOKEN) },
-        Credential::Token { kind: TokenType::Bearer, token: Secret::new(TOKEN) },
-        Credential::ServiceApp(app.app.clone()),
+    for (credential, token_type) in [
+        (Credential::Token { kind: TokenType::Ssws, token: Secret::new(TOKEN) }, ""),
+        (Credential::Token { kind: TokenType::Bearer, token: Secret::new(TOKEN) }, ""),
+        (Credential::ServiceApp(app.app.clone()), "Bearer"),
+        (Credential::ServiceApp(app.app.clone()), "DPoP"),
     ] {
-        let gateway = Arc::new(EchoingGateway::default());
+        let (answered, seen) = (AtomicUsize::default(), std::sync::Mutex::default());
+        let gateway = Arc::new(EchoingGateway { token_type, answered, seen });
         let base_url = "https://acme.okta.com".to_owned();
         let endpoint = Endpoint { base_url, credential };
         let client =

@@ -267,14 +267,14 @@ async fn an_app_that_okta_refuses_pauses_its_connection_until_it_does_not() {
 #[tokio::test(start_paused = true)]
 async fn whoever_finds_out_is_told_what_okta_said() {
     let mut world = open();
-    world.fault(InjectedFault::next(refused("invalid_dpop_proof")).on("POST", TOKENS));
+    world.fault(InjectedFault::next(refused("invalid_client")).on("POST", TOKENS));
     world.ask("get_user", json!({ "user_id": SAM }));
     world.rest().await;
     let answer = world.answer();
     assert_eq!(brief(&answer), "m1 failed unauthorized none");
     let message = answer["error"]["message"].as_str().unwrap();
     assert!(message.starts_with("connection `prod` is paused: Okta refuses its credential: "), "{message}");
-    assert!(message.contains("untick `Require Demonstrating Proof of Possession (DPoP)"), "{message}");
+    assert!(message.ends_with("Okta answered 400 invalid_client: A scripted fault."), "{message}");
     assert_eq!(answer["error"]["okta"]["status"], 401);
     world.run_for(Duration::from_secs(10)).await;
     assert!(world.tape().contains("prod resumed: unauthorized"));

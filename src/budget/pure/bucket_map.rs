@@ -20,8 +20,9 @@ use super::observation::{RateAnswer, tolerance};
 /// The number of bucket gates in the table. They have the first numbers.
 pub const BUCKETS: usize = Bucket::ALL.len();
 
-/// The most routes with a number of their own: the 28 subtools have some 30. Further routes use their table's gate.
-pub const ROUTES_MAX: usize = 32;
+/// The most routes with a number of their own; a test holds it against the subtools. Further routes use their table's
+/// gate.
+pub const ROUTES_MAX: usize = 64;
 
 /// The most bucket gates: one per bucket, and one per split-off route. A route has the number of the gate that it
 /// would have alone; the first numbers stand for all routes without a number of their own.

@@ -20,6 +20,7 @@ use crate::event::{Event, Observer};
 use crate::rabbit::{RpcClient, own_user};
 use crate::tools::catalogue::{CATALOGUE, CatalogueEntry};
 
+use super::completions;
 use super::configuration::{load_without_tokens, unknown_connection};
 use super::exit::{DONE, NotBegun};
 use super::signals::StopRequests;
@@ -36,7 +37,7 @@ use transport::LineTransport;
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
     /// The connection whose subtools are served.
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", add = completions::connections())]
     connection: String,
     /// How long a call may take, in seconds: what your client allows a tool.
     #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u32).range(1..))]

@@ -176,7 +176,7 @@ mod tests {
             line 3, column 1 (`user_id`): `user_id` is missing\n  \
             line 4, column 1 (`user_id`): must be an id, not `me`\n  \
             line 5: it has 2 cells, and the header has 3\n  \
-            line 6, column 2 (`profile.title`): give `profile`, `credentials` or both";
+            line 6, column 2 (`profile.title`): give `profile`, `credentials`, `type_id` or `realm_id`";
         assert_eq!(said, expected);
     }
 

@@ -35,6 +35,7 @@ use crate::rabbit::{Unopened, consumers, own_user};
 use crate::tools::catalogue::{self, CatalogueEntry};
 use crate::tools::hint::unknown;
 
+use super::completions;
 use super::configuration::{load, load_without_tokens, unknown_connection};
 use super::exit::{DONE, FAILED, INTERRUPTED, NotBegun, REFUSED};
 use super::signals::{StopRequests, listen};
@@ -76,10 +77,10 @@ pub(super) struct Arguments {
     #[arg(value_name = "FILE")]
     file: PathBuf,
     /// The connection to run them on.
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", add = completions::connections())]
     connection: String,
     /// The subtool of all rows, such as `create_user`. Without it each line is a whole body with a subtool of its own.
-    #[arg(long, value_name = "S")]
+    #[arg(long, value_name = "S", add = completions::subtools())]
     subtool: Option<String>,
     /// What separates the cells of a CSV file: a character, or `tab` [default: a comma].
     #[arg(long, value_name = "CHARACTER", value_parser = Delimiter::parse)]

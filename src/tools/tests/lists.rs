@@ -193,7 +193,7 @@ fn ways_to_choose_exclude_each_other() {
     let rows = [
         ("list_users", r#"{"search":"a","filter":"b"}"#, "filter", "give one of `search`, `filter` and `q`"),
         ("list_users", r#"{"search":"a","q":"b"}"#, "q", "give one of `search`, `filter` and `q`"),
-        ("list_groups", r#"{"filter":"a","q":"b"}"#, "q", "give one of `search`, `filter` and `q`"),
+        ("list_groups", r#"{"search":"a","q":"b"}"#, "q", "give one of `search`, `filter` and `q`"),
         ("list_users", r#"{"filter":"a","sort_by":"id"}"#, "sort_by", "`sort_by` needs `search`"),
         ("list_groups", r#"{"q":"a","sort_order":"asc"}"#, "sort_order", "`sort_order` needs `search`"),
         (

@@ -16,6 +16,49 @@ fn check(stories: &[Story<'_>]) {
 const ACTIVE: &str = r#"{"id":"$U","status":"ACTIVE","profile":{"login":"jane@example.com"}}"#;
 
 #[test]
+fn another_user_type_takes_the_whole_profile_and_the_same_one_does_not() {
+    let there = r#"{"id":"$U","status":"ACTIVE","type":{"id":"oty1"},"profile":{"login":"j@x.example","n":1e3,"a":"b"}}"#;
+    let read = "GET /users/$U";
+    check(&[
+        (
+            "another type: what is not sent would be cleared",
+            "update_user",
+            r#"{"user_id":"$U","type_id":"oty2","realm_id":"guo1","profile":{"a":null,"c":"d"}}"#,
+            vec![ok(there), ok(ACTIVE)],
+            &[
+                read,
+                r#"PUT /users/$U {"type":{"id":"oty2"},"realmId":"guo1","profile":{"login":"j@x.example","n":1e3,"a":null,"c":"d"}}"#,
+            ],
+            &format!("applied {ACTIVE}"),
+        ),
+        (
+            "the type that the user has",
+            "update_user",
+            r#"{"user_id":"$U","type_id":"oty1","profile":{"c":"d"}}"#,
+            vec![ok(there), ok(ACTIVE)],
+            &[read, r#"POST /users/$U {"type":{"id":"oty1"},"profile":{"c":"d"}}"#],
+            &format!("applied {ACTIVE}"),
+        ),
+        (
+            "a realm alone needs no read",
+            "update_user",
+            r#"{"user_id":"$U","realm_id":"guo1"}"#,
+            vec![ok(ACTIVE)],
+            &[r#"POST /users/$U {"realmId":"guo1"}"#],
+            &format!("applied {ACTIVE}"),
+        ),
+        (
+            "a user that is not there",
+            "update_user",
+            r#"{"user_id":"$U","type_id":"oty1"}"#,
+            vec![refusal(404, "E0000007")],
+            &[read],
+            "refused 404 E0000007",
+        ),
+    ]);
+}
+
+#[test]
 fn an_update_of_a_user_merges_and_explains_a_deactivated_one() {
     let department = r#"{"user_id":"$U","profile":{"department":"Support"}}"#;
     let post = r#"POST /users/$U {"profile":{"department":"Support"}}"#;
@@ -74,7 +117,7 @@ fn an_update_of_a_user_merges_and_explains_a_deactivated_one() {
             r#"{"user_id":"$U"}"#,
             vec![],
             &[],
-            "invalid_arguments at arguments.profile: give `profile`, `credentials` or both",
+            "invalid_arguments at arguments.profile: give `profile`, `credentials`, `type_id` or `realm_id`",
         ),
     ]);
 }
@@ -376,7 +419,7 @@ fn a_link_that_okta_did_not_give_is_said_to_be_missing() {
     for answer in ["{}", nulls, r#"{"activationUrl":""}"#] {
         let end = tell("activate_user", silent, &[ok(answer)]).end;
         assert!(end.starts_with("applied {") && end.contains(r#""link_missing":true"#), "{answer}: {end}");
-        assert!(end.contains("Resend activation email"), "how to get one: {end}");
+        assert!(end.contains("`reactivate_user`"), "how to get one: {end}");
     }
     for answer in ["{}", r#"{"resetPasswordUrl":null}"#] {
         let end = tell("reset_user_password", silent, &[ok(answer)]).end;
