@@ -17,6 +17,10 @@ use super::configuration::load;
 use super::exit::{DONE, FAILED, NotBegun, REFUSED};
 use super::in_process::InProcessWorker;
 
+/// The end of the message about arguments that are no JSON: a shell has often eaten the quotation marks.
+const ARGS_HINT: &str =
+    "; it must be an object in single quotes, such as '{\"user_id\":\"jane@example.com\"}'";
+
 /// The queue for the answer.
 const REPLIES: &str = "stdout";
 
@@ -67,7 +71,7 @@ struct ErrorHead {
 pub(super) async fn run(source: Option<PathBuf>, arguments: Arguments) -> Result<u8, NotBegun> {
     let text = read(&arguments.args)?;
     let raw = serde_json::from_str::<&RawValue>(&text)
-        .map_err(|error| NotBegun(format!("`--args` is not JSON: {error}")))?;
+        .map_err(|error| NotBegun(format!("`--args` is not JSON: {error}{ARGS_HINT}")))?;
     let config = load(source.as_deref())?.config;
     let name = ConnectionName::parse(&arguments.connection).map_err(NotBegun)?;
 

@@ -268,3 +268,25 @@ async fn while_the_broker_takes_no_messages_signals_are_dropped_and_workers_coun
     .await;
     assert_eq!((one.workers(), two.workers()), (2, 2));
 }
+
+#[tokio::test]
+async fn a_worker_that_may_tell_only_later_is_heard_from_then_on() {
+    let Some(node) = ours() else { return };
+    let place = Place::take().await;
+    let url = place.url_with(node, [".*", r"^(amq\.|okta\.[^s])", ".*"]);
+    let [one, two] = gathered([Fellow::start(&url), Fellow::start(&url)]).await;
+    let is_refused = |fellow: &Fellow| fellow.notes().iter().any(|note| matches!(note, Note::Refused(_)));
+    until("both are refused", async || {
+        one.tell("prod", &signal(1));
+        is_refused(&one) && is_refused(&two)
+    })
+    .await;
+    let vhost = place.vhost.as_deref().expect("a node of ours has virtual hosts");
+    let user = url.trim_start_matches("amqp://").split(':').next().expect("a user");
+    node.run("ctl", &["-q", "set_permissions", "-p", vhost, user, ".*", ".*", ".*"]);
+    until("it is heard", async || {
+        one.tell("prod", &signal(2));
+        two.has_heard("prod", &signal(2))
+    })
+    .await;
+}

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use okta_worker::domain::bucket::Bucket;
 use okta_worker::domain::message::{HeaderValue, Properties};
 use okta_worker::sandbox::{InjectedFault, Trouble};
 use serde_json::{Value, json};
@@ -289,6 +290,66 @@ async fn what_cannot_go_back_to_its_queue_is_answered_before_the_broker_takes_it
     let answer = world.answer();
     assert!(brief(&answer).ends_with("failed unauthorized none"), "{answer}");
     assert_eq!(answer["error"]["retryable"], json!(true));
+    world.org().clear_faults();
+    world.rest().await;
+    world.tape();
+    world.close();
+}
+
+#[tokio::test(start_paused = true)]
+async fn pauses_in_a_row_hold_a_message_no_longer_than_twice_the_longest_wait() {
+    let mut world = Setup::default().open();
+    let refused = || always(Trouble::Code { status: 401, code: "E0000011".to_owned() });
+    world.fault(refused());
+    // Its headers are too large for those of a copy beside them.
+    let large = ("x-large".to_owned(), HeaderValue::Text("x".repeat(5000)));
+    let (reply_to, headers) = (Some(REPLIES.to_owned()), [large].into());
+    world.send_raw(
+        "prod.bulk",
+        Properties { reply_to, headers, ..Properties::default() },
+        read().to_string(),
+    );
+    // After nine minutes a probe succeeds, and the message's own request is refused again.
+    for _ in 0..2 {
+        world.run_for(Duration::from_secs(9 * 60)).await;
+        world.tape();
+        world.org().clear_faults();
+        world.fault(refused().on("GET", "/api/v1/users/{userId}").times(1, 0));
+        let mut tape = String::new();
+        while !tape.contains("paused: unauthorized") {
+            world.run_for(Duration::from_millis(100)).await;
+            tape.push_str(&world.tape());
+        }
+        assert!(tape.contains("resumed: unauthorized"), "{tape}");
+        world.fault(refused());
+    }
+    assert_eq!(world.answers(0), [""; 0]);
+    world.run_for(Duration::from_secs(2 * 60)).await;
+    let answer = world.answer();
+    assert!(brief(&answer).ends_with("failed unauthorized none"), "{answer}");
+    assert_eq!(world.in_hand(), 0);
+    world.org().clear_faults();
+    world.rest().await;
+    world.tape();
+    world.close();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wait_that_a_pause_cuts_short_is_in_the_time_waited() {
+    const ASKED: usize = 20;
+    let mut world = Setup::default().limit(Bucket::UserRead, 10).open();
+    for _ in 0..ASKED {
+        world.ask("get_user", json!({ "user_id": SAM }));
+    }
+    world.run_for(Duration::from_secs(20)).await;
+    world.fault(always(Trouble::Code { status: 401, code: "E0000011".to_owned() }));
+    world.ask("create_group", json!({ "name": "Night shift" }));
+    world.run_for(Duration::from_secs(1)).await;
+    let answers: Vec<Value> = (0..=ASKED).map(|_| world.answer()).collect();
+    let cut = answers.iter().find(|answer| answer["id"] == json!(format!("m{ASKED}"))).unwrap();
+    assert!(brief(cut).ends_with("failed unauthorized none"), "{cut}");
+    let waited = cut["waited_ms"].as_u64().unwrap();
+    assert!((19_000..=21_500).contains(&waited), "{cut}");
     world.org().clear_faults();
     world.rest().await;
     world.tape();

@@ -143,7 +143,7 @@ impl Server {
 
     /// Sends a call and waits for its answer, for at most the time that a call may take.
     async fn call(&self, call: Understood, context: &RequestContext<RoleServer>) -> Result<Value, ErrorData> {
-        let when_busy = Instant::now() + self.timeout;
+        let when_busy = Instant::now() + (self.timeout - self.telling());
         let Understood { body, is_write } = call;
         let running = self.calls.begin();
         let id = Uuid::new_v4().to_string();
@@ -152,7 +152,11 @@ impl Server {
         if token.is_some() {
             properties.headers.insert(WANTS_PROGRESS.to_owned(), HeaderValue::Bool(true));
         }
-        let mut heard = self.asker.ask(self.message(&id, properties, body)).await;
+        let asked = self.asker.ask(self.message(&id, properties, body));
+        let Ok(mut heard) = timeout_at(when_busy, asked).await else {
+            self.cancel(&id).await;
+            return Ok(unanswered(is_write, "the broker takes no messages"));
+        };
         let mut has_been_heard = false;
         let nobody_consumes = self.nobody_consumes();
         tokio::pin!(nobody_consumes);
@@ -234,11 +238,18 @@ impl Server {
 
     /// Tells the workers that an invocation is no longer awaited.
     async fn cancel(&self, id: &str) {
-        self.asker.forget(id).await;
         let kind = Some(CANCEL.to_owned());
-        let cancel = Properties { kind, ..Properties::default() };
-        let told = self.asker.tell(self.message(id, cancel, Vec::new()));
-        let _ = timeout(TELLING_MAX, told).await;
+        let cancel = self.message(id, Properties { kind, ..Properties::default() }, Vec::new());
+        let telling = async {
+            self.asker.forget(id).await;
+            self.asker.tell(cancel).await;
+        };
+        let _ = timeout(self.telling(), telling).await;
+    }
+
+    /// Returns the part of a call's time in which the workers are told that nobody waits any longer.
+    fn telling(&self) -> Duration {
+        TELLING_MAX.min(self.timeout / 10)
     }
 }
 

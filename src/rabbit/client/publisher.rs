@@ -13,7 +13,7 @@ use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
 use lapin::types::ShortString;
 use lapin::{Channel, Confirmation, Connection, ErrorKind};
 use tokio::sync::{Mutex, Notify, watch};
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::domain::message::{Address, Publish, Published, Unpublished};
@@ -50,7 +50,7 @@ struct PublishChannels {
     mandatory: Vec<Mutex<Option<Channel>>>,
     direct: Mutex<Option<Channel>>,
     /// The channel for messages that may be lost. Opened once: if the broker closes it, that was a refusal.
-    aside: Mutex<Option<Channel>>,
+    aside: Mutex<LossyChannel>,
     turn: std::sync::atomic::AtomicUsize,
     /// Notified when a channel cannot be opened, which means that the connection has failed.
     fault: Arc<Notify>,
@@ -92,6 +92,18 @@ pub enum Offered {
     Unclear,
 }
 
+/// The time after a refusal for which the channel without confirms is not tried again. The broker closes it for a missing
+/// permission, and for an exchange that is not there yet.
+const REFUSED_FOR: Duration = Duration::from_secs(10);
+
+/// The channel without confirms, for messages that may be lost.
+#[derive(Default)]
+struct LossyChannel {
+    channel: Option<Channel>,
+    /// The moment at which the broker was found to have closed the last one.
+    refused_at: Option<Instant>,
+}
+
 impl Publisher {
     /// Creates a publisher without a connection. When `leaving` is cancelled, it no longer waits for one.
     pub fn new(leaving: CancellationToken) -> Self {
@@ -105,7 +117,7 @@ impl Publisher {
             blocked,
             mandatory: (0..CHANNELS).map(|_| Mutex::new(None)).collect(),
             direct: Mutex::new(None),
-            aside: Mutex::new(None),
+            aside: Mutex::default(),
             turn: std::sync::atomic::AtomicUsize::new(0),
             fault,
         };
@@ -254,7 +266,10 @@ impl PublishChannels {
             return Err(NoLine::Now);
         }
         let mut aside = self.aside.lock().await;
-        let channel = match aside.take() {
+        if aside.refused_at.is_some_and(|at| at.elapsed() < REFUSED_FOR) {
+            return Err(NoLine::Refused);
+        }
+        let channel = match aside.channel.take() {
             Some(channel) => channel,
             None => match timeout(CONFIRM_TIMEOUT, self.connection.create_channel()).await {
                 Ok(Ok(channel)) => channel,
@@ -264,16 +279,16 @@ impl PublishChannels {
                 }
             },
         };
-        let open = channel.status().connected();
-        *aside = Some(channel.clone());
-        match open {
-            true => Ok(channel),
-            false if status.connected() => Err(NoLine::Refused),
-            false => {
-                self.fault.notify_one();
-                Err(NoLine::Now)
-            }
+        if channel.status().connected() {
+            *aside = LossyChannel { channel: Some(channel.clone()), refused_at: None };
+            return Ok(channel);
         }
+        if status.connected() {
+            aside.refused_at = Some(Instant::now());
+            return Err(NoLine::Refused);
+        }
+        self.fault.notify_one();
+        Err(NoLine::Now)
     }
 
     /// Returns the channel of a line once the broker reads from the connection. Opens it if it is missing or closed.

@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::stream::{self, StreamExt as _};
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
@@ -27,6 +28,10 @@ use crate::rabbit::client::error::SessionEnd;
 
 /// The time for messages in flight to finish after the worker is told to stop.
 pub(in crate::rabbit) const DRAIN_MAX: Duration = Duration::from_secs(25);
+
+/// The most connections whose queues are declared at once. Each takes some thirty milliseconds, most of them waiting for
+/// the broker.
+const BEGINNING_MAX: usize = 16;
 
 /// The policy for a broker that lacks what one of the connections needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -89,14 +94,19 @@ impl Generation {
         let unowned = Serving::consuming(&generation.site, &sources).await?;
         let names = generation.roster.names();
         let counted_by = Instant::now() + FIRST_COUNT_MAX; // of all together
+        let site = &generation.site;
+        let mut beginning = stream::iter(names)
+            .map(async |name| (Serving::begin(site, &name, counted_by).await, name))
+            .buffer_unordered(BEGINNING_MAX);
         let mut begun = Vec::new();
-        for name in names {
-            match Serving::begin(&generation.site, &name, counted_by).await {
+        while let Some((serving, name)) = beginning.next().await {
+            match serving {
                 Ok(serving) => begun.push((name, serving)),
-                Err(SessionEnd::Undeclared(_)) if wrong == Wrong::IsLeftOut && generation.site.is_up() => {}
+                Err(SessionEnd::Undeclared(_)) if wrong == Wrong::IsLeftOut && site.is_up() => {}
                 Err(fault) => return Err(fault),
             }
         }
+        drop(beginning);
         let halt = generation.halt.clone();
         generation.running.spawn(async move { (None, unowned.keep(halt).await) });
         for (name, serving) in begun {

@@ -70,6 +70,8 @@ pub(in crate::rabbit) struct Signals {
     is_deaf: AtomicBool,
     /// True if it was reported that the broker does not let this worker send signals.
     is_mute: AtomicBool,
+    /// True once the exchange was declared, or this worker's queue refused.
+    has_listened: AtomicBool,
 }
 
 impl Signals {
@@ -83,8 +85,8 @@ impl Signals {
     ) -> Self {
         // A longer user name does not fit into the property, so such a worker cannot send signals.
         let user = ShortString::try_new(user).unwrap_or_default();
-        let (heartbeats, is_deaf, is_mute) = Default::default();
-        Self { user, roster, inbox, observer, publisher, heartbeats, passive, is_deaf, is_mute }
+        let (heartbeats, is_deaf, is_mute, has_listened) = Default::default();
+        Self { user, roster, inbox, observer, publisher, heartbeats, passive, is_deaf, is_mute, has_listened }
     }
 
     /// Listens to the other workers until the returned set is dropped. If the broker refuses, work goes on without
@@ -114,7 +116,9 @@ impl Signals {
 
     /// Declares the worker's own signal queue, and asks which workers exist.
     async fn try_to_listen(&self, connection: &Connection) -> Option<Listening> {
-        let why = match timeout(LISTEN_MAX, self.own_queue(connection)).await {
+        let own_queue = timeout(LISTEN_MAX, self.own_queue(connection)).await;
+        self.has_listened.store(true, Ordering::Relaxed);
+        let why = match own_queue {
             Ok(Ok(listening)) => {
                 self.is_deaf.store(false, Ordering::Relaxed);
                 self.beat(true).await;
@@ -218,6 +222,9 @@ impl Signals {
 
     /// Returns the channel for messages that may be lost, if the broker reads from it now.
     async fn channel(&self) -> Option<Channel> {
+        if !self.has_listened.load(Ordering::Relaxed) {
+            return None; // the exchange may not be there yet
+        }
         match self.publisher.aside().await {
             Ok(channel) => Some(channel),
             Err(NoLine::Now) => None,
