@@ -1,4 +1,4 @@
-//! Events, as one closed list. Metrics, logs and the tape of a test are its observers.
+//! The closed list of events. Metrics, health, logs and the recording of a test observe it.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ pub use crate::policy::classify::{FailureKind, LimitKind};
 
 pub use crate::policy::pause::PauseReason;
 
-/// The reason that a worker told to stop gives for the end of its broker connections.
+/// The reason that a stopping worker gives for the end of its broker connections.
 pub const STOPPING: &str = "stopping";
 
 /// The reason that a message was parked in `okta.dead`.
@@ -18,7 +18,7 @@ pub const STOPPING: &str = "stopping";
 pub enum ParkReason {
     /// The message cannot be parsed and names no `reply_to`.
     Unreadable,
-    /// The message was in a crash loop until it was given up.
+    /// The message was in a crash loop, and the worker or the broker has given it up.
     CrashLoop,
     /// A bug of the worker.
     Internal,
@@ -70,32 +70,32 @@ pub struct InvocationEnded<'a> {
     pub attempts: u32,
     /// Requests that may have reached Okta.
     pub okta_calls: u32,
-    /// Time spent waiting for the budget, in hand or delayed.
+    /// Time spent waiting for the rate-limit budget, in the worker or delayed.
     pub waited: Duration,
-    /// Time from the first receipt to settlement.
+    /// Time from the first receipt to the result.
     pub took: Duration,
 }
 
 /// One event.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Event<'a> {
-    /// A message was taken from a lane and is in processing.
+    /// The worker took a message from a lane and processes it.
     Received {
         /// The connection.
         connection: &'a ConnectionName,
         /// The lane.
         lane: Lane,
-        /// True if the broker delivered the message before.
+        /// True if the broker has delivered the message before.
         redelivered: bool,
     },
-    /// A message of a lane is no longer in processing, with any outcome.
+    /// The worker has finished processing a message of a lane, whatever the outcome.
     Left {
         /// The connection.
         connection: &'a ConnectionName,
         /// The lane.
         lane: Lane,
     },
-    /// A request waited for the budget (possibly for no time at all).
+    /// A request has waited for the rate-limit budget, possibly for no time at all.
     Waited {
         /// The connection.
         connection: &'a ConnectionName,
@@ -105,10 +105,10 @@ pub enum Event<'a> {
         lane: Lane,
         /// The wait.
         waited: Duration,
-        /// The time that its message had waited before this delivery.
+        /// The time for which its message had waited before this delivery.
         before: Duration,
     },
-    /// A request was sent, and answered or not.
+    /// The worker sent a request to Okta and has the answer, or none came.
     Requested {
         /// The connection.
         connection: &'a ConnectionName,
@@ -118,7 +118,7 @@ pub enum Event<'a> {
         method: &'a http::Method,
         /// The HTTP status; `None` if there was no answer.
         http_status: Option<u16>,
-        /// Time from sending to the whole answer.
+        /// Time from sending the request to the end of the answer.
         took: Duration,
         /// The rate-limit headers of the answer.
         rate: Option<RateHeaders>,
@@ -132,7 +132,7 @@ pub enum Event<'a> {
         /// The kind of limit.
         kind: LimitKind,
     },
-    /// A bucket is exhausted for the worker, which sends no request to it until its window ends.
+    /// The worker has used up its budget of a bucket, and sends no request to it until the window ends.
     BucketExhausted {
         /// The connection.
         connection: &'a ConnectionName,
@@ -141,7 +141,7 @@ pub enum Event<'a> {
         /// The wait.
         wait: Duration,
     },
-    /// A bucket that was exhausted has requests left again.
+    /// An exhausted bucket has budget again.
     BucketRecovered {
         /// The connection.
         connection: &'a ConnectionName,
@@ -159,7 +159,7 @@ pub enum Event<'a> {
         /// Requests per window now.
         to: u32,
     },
-    /// A failed request will be sent again.
+    /// The worker will send a failed request again.
     Retried {
         /// The connection.
         connection: &'a ConnectionName,
@@ -170,7 +170,7 @@ pub enum Event<'a> {
         /// The wait before the next attempt.
         wait: Duration,
     },
-    /// A message was delayed because of its bucket: a copy of it waits in a delay queue and comes back.
+    /// The worker delayed a message because many wait for its bucket: a copy waits in a delay queue and comes back.
     Delayed {
         /// The connection.
         connection: &'a ConnectionName,
@@ -181,7 +181,8 @@ pub enum Event<'a> {
         /// The wait.
         wait: Duration,
     },
-    /// A message was delayed because an earlier one of its subject is delayed, or because enough of them wait.
+    /// The worker delayed a message because an earlier one of its subject is delayed, or because many of its subject
+    /// wait.
     DelayedForOrder {
         /// The connection.
         connection: &'a ConnectionName,
@@ -200,13 +201,13 @@ pub enum Event<'a> {
         lane: Lane,
         /// Messages in the queue.
         ready: u64,
-        /// Messages that this worker has delayed and that are not back.
+        /// Messages that this worker has delayed and that are not back in their queue.
         delayed: usize,
         /// The age of the oldest known message.
         oldest: Option<Duration>,
     },
-    /// A message went back to its queue: the worker stops, its connection is paused, or another
-    /// suspect of a crash loop runs.
+    /// The worker put a copy of a message at the end of its queue: the worker stops, the connection is paused, or
+    /// another message that may cause a crash loop runs.
     HandedBack {
         /// The connection.
         connection: &'a ConnectionName,
@@ -215,7 +216,7 @@ pub enum Event<'a> {
         /// The invocation's id.
         id: &'a str,
     },
-    /// A message was dropped before its first request, because its caller has cancelled it.
+    /// The worker dropped a message before its first request, because its caller has cancelled it.
     Cancelled {
         /// The connection.
         connection: &'a ConnectionName,
@@ -224,8 +225,8 @@ pub enum Event<'a> {
         /// The invocation's id.
         id: &'a str,
     },
-    /// A message that was redelivered so often that it may be in a crash loop runs while no other such message of its
-    /// lane does.
+    /// The worker runs a message that may cause a crash loop, because it was redelivered more than once, while no other
+    /// such message of its lane runs.
     Suspected {
         /// The connection.
         connection: &'a ConnectionName,
@@ -236,13 +237,13 @@ pub enum Event<'a> {
         /// The number of redeliveries.
         redeliveries: u32,
     },
-    /// A connection fails as a whole: the breaker stops its bulk lane until a probe succeeds.
+    /// A connection fails as a whole: the circuit breaker stops its bulk lane until a probe succeeds.
     Paused {
         /// The connection.
         connection: &'a ConnectionName,
         /// The reason of the pause.
         reason: PauseReason,
-        /// The failure that was met, in words.
+        /// The failure, in words.
         why: &'a str,
     },
     /// A paused connection works again.
@@ -252,9 +253,9 @@ pub enum Event<'a> {
         /// The reason of the pause.
         reason: PauseReason,
     },
-    /// An invocation was answered and its answer is in the broker.
+    /// The worker answered an invocation, and the broker has confirmed the answer.
     Answered(InvocationEnded<'a>),
-    /// An invocation was answered with the earlier result of the same one, and was not executed.
+    /// The worker answered an invocation with its earlier result, without executing it again.
     Deduplicated {
         /// The connection.
         connection: &'a ConnectionName,
@@ -269,14 +270,14 @@ pub enum Event<'a> {
         /// The status of the earlier result.
         status: Status,
     },
-    /// A result could not be delivered to its `reply_to` and went to `okta.results`.
+    /// The broker could not deliver a result to its `reply_to`, so the worker sent it to `okta.results`.
     Undeliverable {
         /// The invocation's id.
         id: &'a str,
         /// The connection, if this worker has it.
         connection: Option<&'a ConnectionName>,
     },
-    /// A message was parked.
+    /// The worker moved a message to the dead-letter queue `okta.dead`.
     Parked {
         /// The invocation's id.
         id: &'a str,
@@ -285,7 +286,7 @@ pub enum Event<'a> {
         /// The reason.
         reason: ParkReason,
     },
-    /// A message was dropped instead of parked, because its caller has parked too many.
+    /// The worker dropped a message instead of parking it, because too many of its caller are parked.
     NotParked {
         /// The invocation's id.
         id: &'a str,
@@ -296,14 +297,14 @@ pub enum Event<'a> {
         /// The reason for parking it.
         reason: ParkReason,
     },
-    /// A delivery was dropped because its broker connection is gone; the broker redelivers the message.
+    /// The worker dropped a delivery because its broker connection is gone; the broker redelivers the message.
     Stale {
         /// The invocation's id.
         id: &'a str,
     },
-    /// The broker is connected, with everything declared and consumed, or the connection is lost.
+    /// The worker has connected to the broker, declared and consumed its queues; or it has lost the connection.
     Broker {
-        /// True if the broker is connected.
+        /// True if the worker is connected.
         connected: bool,
         /// The cause, without any credential.
         why: &'a str,
@@ -312,10 +313,11 @@ pub enum Event<'a> {
     Blocked {
         /// True if the broker has stopped.
         blocked: bool,
-        /// The broker's reason, or the reason that it is over.
+        /// The broker's reason, or the reason why it accepts messages again.
         why: &'a str,
     },
-    /// A connection is not served, because the broker lacks something it needs. Other connections are served.
+    /// The worker does not serve a connection, because the broker lacks a queue that it needs, or has it with other
+    /// arguments. It serves the other connections.
     Unserved {
         /// The connection.
         connection: &'a ConnectionName,
@@ -333,25 +335,27 @@ pub enum Event<'a> {
     QueueDeleted {
         /// The name.
         queue: &'a str,
-        /// Messages in hand, which the worker finishes and answers.
+        /// Unacknowledged messages, which the worker finishes and answers.
         in_hand: usize,
         /// Messages that waited there at the last count, and are lost.
         waiting: u32,
     },
-    /// The queue that counts the workers of a connection cannot be used; the workers rely on gossip instead.
+    /// The queue that counts the workers of a connection cannot be used; the workers count each other by gossip
+    /// (messages over `okta.signals`) instead.
     Uncounted {
         /// The connection.
         connection: &'a ConnectionName,
         /// The broker's reason.
         why: &'a str,
     },
-    /// No worker serves a removed connection any more: messages that wait in its queues, and later ones, are answered
-    /// `unknown_connection`.
+    /// No worker serves a removed connection any more: the worker answers messages that wait in its queues, and later
+    /// ones, with `unknown_connection`.
     Removed {
         /// The connection.
         connection: &'a ConnectionName,
     },
-    /// The broker does not let the worker receive or publish gossip; the worker continues without it.
+    /// The broker does not permit the worker to receive or publish gossip (messages over `okta.signals` about rate
+    /// limits); the worker continues without it.
     SignalsRefused {
         /// The broker's reason, or the missing permission.
         why: &'a str,
@@ -360,7 +364,7 @@ pub enum Event<'a> {
 
 /// An observer of events.
 pub trait Observer: Send + Sync {
-    /// Takes in an event. Called for every message: no IO that can block, no lock held for long.
+    /// Records an event. The worker calls it for every message, so it must not block on IO or hold a lock for long.
     fn note(&self, event: &Event<'_>);
 }
 

@@ -22,7 +22,7 @@ use super::ceiling::{Ceiling, PerMinute};
 use super::timetable::Timetable;
 
 /// The longest time without gossip about a window, even if nothing is new.
-const TELL_EVERY: Duration = Duration::from_secs(5);
+const GOSSIP_EVERY: Duration = Duration::from_secs(5);
 
 /// The gate of one bucket of one connection.
 pub(super) struct BucketGate {
@@ -47,14 +47,14 @@ pub(super) struct BucketGate {
 struct BucketState {
     ledger: Ledger,
     /// Requests in flight, by route.
-    on_the_way: [u32; GATES_MAX],
+    in_flight: [u32; GATES_MAX],
     workers: u32,
     ceiling: Ceiling,
     /// The limit that the ceiling enforces: the announced one, or a share of the default among this many workers.
     enforced: Enforced,
     is_exhausted: bool,
-    is_news: bool,
-    told_at: Instant,
+    has_news: bool,
+    signalled_at: Instant,
     /// The returns of messages that were delayed because of this bucket gate.
     timetable: Timetable,
 }
@@ -74,7 +74,7 @@ pub(super) struct Lowered {
     pub to: u32,
 }
 
-/// The change of state by one request for admission.
+/// The change of the bucket's state caused by one request for admission.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Admission {
     /// The bucket has just become exhausted, until this moment.
@@ -96,13 +96,13 @@ impl BucketGate {
             share,
             state: Mutex::new(BucketState {
                 ledger: Ledger::new(share, worker),
-                on_the_way: [0; GATES_MAX],
+                in_flight: [0; GATES_MAX],
                 workers: 1,
                 ceiling: Ceiling::unannounced(share, 1),
                 enforced: Enforced::Unannounced { workers: 1 },
                 is_exhausted: false,
-                is_news: false,
-                told_at: Instant::now(),
+                has_news: false,
+                signalled_at: Instant::now(),
                 timetable: Timetable::new(),
             }),
             turns: [Semaphore::new(1), Semaphore::new(1)],
@@ -116,8 +116,8 @@ impl BucketGate {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Asks ledger and ceilings once; `own` is the connection's own ceiling. Returns `None` if the route has moved to
-    /// another bucket gate.
+    /// Asks the ledger and the ceilings once; `own` is the connection's own ceiling. Returns `None` if the route has
+    /// moved to another bucket gate.
     pub fn ask(
         &self,
         (route, place): (usize, &AtomicUsize),
@@ -137,31 +137,31 @@ impl BucketGate {
                 NotUntil::At(until.into_std())
             })
         });
-        state.on_the_way[route] += u32::from(asked.is_ok());
-        state.is_news |= asked.is_ok();
+        state.in_flight[route] += u32::from(asked.is_ok());
+        state.has_news |= asked.is_ok();
         let until = state.ledger.window().not_before(now.into_std());
         let is_exhausted = asked.is_err() && until > now.into_std();
-        let turn = match (state.is_exhausted, is_exhausted) {
+        let change = match (state.is_exhausted, is_exhausted) {
             (false, true) => Admission::Exhausted(Instant::from_std(until)),
             (true, false) if asked.is_ok() => Admission::Recovered,
             (true, false) | (false, false) | (true, true) => Admission::Unchanged,
         };
         state.is_exhausted = is_exhausted || (state.is_exhausted && asked.is_err());
-        Some((asked, turn))
+        Some((asked, change))
     }
 
-    /// Settles a finished request; returns the limit if its answer has lowered it, and `None` if the route has moved to
-    /// another bucket gate, and the request with it.
+    /// Settles a finished request; returns the change of the limit if the answer has lowered it, and `None` if the
+    /// route, and the request with it, has moved to another bucket gate.
     pub fn settle(&self, route: usize, place: &AtomicUsize, heard: Observed) -> Option<Option<Lowered>> {
         let mut state = self.state();
         if has_moved(place, self) {
             return None;
         }
-        state.on_the_way[route] = state.on_the_way[route].saturating_sub(1);
+        state.in_flight[route] = state.in_flight[route].saturating_sub(1);
         let before = state.ledger.window().limit();
         state.ledger.settle(heard);
         state.enforce(self.share);
-        state.is_news = true;
+        state.has_news = true;
         let after = state.ledger.window().limit();
         drop(state);
         self.changed.notify_waiters();
@@ -174,20 +174,20 @@ impl BucketGate {
         let was_exhausted = {
             let (mut state, mut other) = (self.state(), to.state());
             for (route, place) in routes {
-                other.on_the_way[route] += std::mem::take(&mut state.on_the_way[route]);
+                other.in_flight[route] += std::mem::take(&mut state.in_flight[route]);
                 place.store(to.number, Ordering::Release);
             }
             other.ledger.absorb(&mut state.ledger);
             other.enforce(self.share);
-            (state.is_news, other.is_news) = (false, true);
+            (state.has_news, other.has_news) = (false, true);
             std::mem::take(&mut state.is_exhausted)
         };
         self.wake(to);
         was_exhausted
     }
 
-    /// Moves some routes to another bucket gate, which has no observations yet. This one keeps only the answer `rest`
-    /// of a route that stays: all other observations may be of the routes that leave.
+    /// Moves some routes to another bucket gate, which has no observations yet. This bucket gate keeps only the answer
+    /// `rest`, of a route that stays: all other observations may be about the routes that leave.
     pub fn split_into<'a>(
         &self,
         to: &Self,
@@ -197,8 +197,8 @@ impl BucketGate {
         {
             let (mut state, mut other) = (self.state(), to.state());
             for (route, place) in routes {
-                let moving = std::mem::take(&mut state.on_the_way[route]);
-                other.on_the_way[route] += moving;
+                let moving = std::mem::take(&mut state.in_flight[route]);
+                other.in_flight[route] += moving;
                 state.ledger.hand_over(moving, &mut other.ledger);
                 place.store(to.number, Ordering::Release);
             }
@@ -209,7 +209,7 @@ impl BucketGate {
         self.wake(to);
     }
 
-    /// Wakes the requests at both bucket gates, which look up the gate of their route.
+    /// Wakes the requests at both bucket gates, so that they look up the gate of their route.
     fn wake(&self, to: &Self) {
         for gate in [self, to] {
             gate.exhausted.notify_waiters();
@@ -217,7 +217,7 @@ impl BucketGate {
         }
     }
 
-    /// Takes in another worker's signal about this bucket.
+    /// Records another worker's signal about this bucket.
     pub fn hear(&self, signal: &Signal) {
         let mut state = self.state();
         if state.ledger.hear(signal, Instant::now().into_std()) {
@@ -237,15 +237,15 @@ impl BucketGate {
         self.changed.notify_waiters();
     }
 
-    /// Returns the signal for the replicas, if there is news or the last signal is long ago.
+    /// Returns the signal for the replicas, if there is news or the last signal was sent long ago.
     pub fn tell(&self) -> Option<Signal> {
         let now = Instant::now();
         let mut state = self.state();
-        if !state.is_news && now.duration_since(state.told_at) < TELL_EVERY {
+        if !state.has_news && now.duration_since(state.signalled_at) < GOSSIP_EVERY {
             return None;
         }
-        state.is_news = false;
-        state.told_at = now;
+        state.has_news = false;
+        state.signalled_at = now;
         let at_work = state.ledger.window().in_flight() > 0 || self.is_waited_for();
         state.ledger.tell(self.worker, &self.name, at_work, now.into_std())
     }
@@ -275,18 +275,17 @@ impl BucketGate {
         self.waiting.iter().any(|waiting| waiting.load(Ordering::Relaxed) > 0)
     }
 
-    /// Returns the delay for one more message; `None` if its turn comes soon, or no limit is
-    /// known yet.
+    /// Returns the delay for one more message; `None` if its turn comes soon, or if no limit is known yet.
     pub fn delay(&self, lane: Lane) -> Option<Duration> {
         let now = Instant::now();
         let mut state = self.state();
         let pace = state.even_pace(self.share)?;
-        let opens = Instant::from_std(state.ledger.window().not_before(now.into_std()));
-        let standing = self.waiting(lane).load(Ordering::Relaxed);
-        state.timetable.put(now, standing, opens.saturating_duration_since(now), pace)
+        let opens_at = Instant::from_std(state.ledger.window().not_before(now.into_std()));
+        let waiting_count = self.waiting(lane).load(Ordering::Relaxed);
+        state.timetable.put(now, waiting_count, opens_at.saturating_duration_since(now), pace)
     }
 
-    /// Returns the number of delayed messages that are still to come back.
+    /// Returns the number of delayed messages that are not back yet.
     pub fn expected_back(&self) -> u64 {
         self.state().timetable.expected(Instant::now())
     }

@@ -1,8 +1,9 @@
 //! All bucket gates of a connection: the assignment of routes to them, and the moves after a correction.
 //!
-//! A route has a number, and a place by it: its bucket gate. Every request in flight is counted at the
-//! bucket gate of its route, also if another one admitted it. Invariant: a place changes only under the lock of
-//! the gate that is left, together with its requests in flight, so none is lost or counted twice.
+//! A route has a number, and under that number a place: its bucket gate. Every request in flight is counted at the
+//! bucket gate of its route, even if another bucket gate has admitted it. Invariant: the place of a route changes only
+//! under the lock of the gate that it leaves, and its requests in flight move with it, so none is lost or counted
+//! twice.
 
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
@@ -21,26 +22,26 @@ pub(super) struct BucketGates {
     share: QuotaShare,
     worker: u32,
     workers: AtomicU32,
-    /// The gates of the buckets, and those of routes that were split off, once they are.
+    /// The gates of the buckets, and the gates of routes that have been split off.
     gates: [OnceLock<BucketGate>; GATES_MAX],
     routes: [OnceLock<Route>; ROUTES_MAX],
     /// The bucket gate of each route.
     places: [AtomicUsize; GATES_MAX],
-    keys: Mutex<BucketMap>,
+    map: Mutex<BucketMap>,
 }
 
-/// The changes by an answer, for the gate of the connection.
+/// The changes caused by an answer, for the gate of the connection.
 pub(super) struct SettledAnswer {
     /// The bucket.
     pub bucket: Bucket,
     /// The limit, if it was lowered.
     pub lowered: Option<Lowered>,
-    /// The bucket of an exhausted bucket gate that is no longer used, and so will not report a recovery.
+    /// The bucket of an exhausted bucket gate that is no longer used, and so never reports a recovery.
     pub gone: Option<Bucket>,
 }
 
 impl BucketGates {
-    /// Creates the bucket gates of the table.
+    /// Creates the bucket gates of the published table.
     pub fn new(share: QuotaShare, worker: u32) -> Self {
         let gates = Self {
             share,
@@ -49,7 +50,7 @@ impl BucketGates {
             gates: [const { OnceLock::new() }; GATES_MAX],
             routes: [const { OnceLock::new() }; ROUTES_MAX],
             places: std::array::from_fn(AtomicUsize::new),
-            keys: Mutex::new(BucketMap::new(share.length)),
+            map: Mutex::new(BucketMap::new(share.length)),
         };
         for bucket in Bucket::ALL {
             gates.open(bucket as usize);
@@ -57,8 +58,8 @@ impl BucketGates {
         gates
     }
 
-    fn keys(&self) -> MutexGuard<'_, BucketMap> {
-        self.keys.lock().unwrap_or_else(PoisonError::into_inner)
+    fn map(&self) -> MutexGuard<'_, BucketMap> {
+        self.map.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Returns the number of a route.
@@ -75,10 +76,10 @@ impl BucketGates {
 
     /// Gives a number to a new route.
     fn register(&self, route: &Route) -> usize {
-        let mut keys = self.keys();
-        let number = keys.number(route);
+        let mut map = self.map();
+        let number = map.number(route);
         if let Some(slot) = number.checked_sub(BUCKETS).and_then(|at| self.routes.get(at)) {
-            self.places[number].store(keys.gate(number), Ordering::Release);
+            self.places[number].store(map.gate(number), Ordering::Release);
             slot.get_or_init(|| route.clone());
         }
         number
@@ -117,7 +118,7 @@ impl BucketGates {
         }
     }
 
-    /// Returns the place of a route, which its bucket gate checks under its lock.
+    /// Returns the place of a route, which the bucket gate checks under its lock.
     pub fn place(&self, route: usize) -> &AtomicUsize {
         &self.places[route]
     }
@@ -136,8 +137,8 @@ impl BucketGates {
     /// Updates the bucket map from an answer; returns the bucket of a merged gate that was exhausted.
     fn learn(&self, route: usize, heard: Observed) -> Option<Bucket> {
         let Observation::Rate(rate) = heard.told else { return None };
-        let mut keys = self.keys();
-        let change = keys.learn(route, RateAnswer { rate, sent: heard.sent, at: heard.at })?;
+        let mut map = self.map();
+        let change = map.learn(route, RateAnswer { rate, sent: heard.sent, at: heard.at })?;
         self.apply(&change)
     }
 

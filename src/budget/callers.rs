@@ -1,6 +1,7 @@
 //! The ceilings of callers: the requests of one caller per minute, on all connections together.
 //!
-//! The requests of a caller at its ceiling wait here, before any bucket gate: no head-of-line blocking of others.
+//! The requests of a caller at its ceiling wait here, before any bucket gate: no head-of-line blocking of other
+//! callers.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
@@ -96,7 +97,7 @@ impl CallerCeiling {
     pub async fn admit(&self, ask: &Ask<'_>, waiting_max: usize) -> Result<(), NotNow> {
         let waiting = &self.waiting[ask.lane as usize];
         let _leaving = Leaving(&self.left);
-        let _standing = WaitingGuard::new(waiting);
+        let _waiting = WaitingGuard::new(waiting);
         let ahead = waiting.load(Ordering::Relaxed) - 1;
         if ahead >= waiting_max && ask.when_busy == WhenBusy::Delay {
             let ahead = u32::try_from(ahead).unwrap_or(u32::MAX);
@@ -109,7 +110,7 @@ impl CallerCeiling {
             fail_if_too_late(self.ceiling().full_until(), ask.not_after)?;
             tokio::select! {
                 biased;
-                turn = &mut turn => break turn.expect("the line is never closed"),
+                turn = &mut turn => break turn.expect("the semaphore is never closed"),
                 () = full => {}
             }
         };

@@ -1,8 +1,8 @@
 //! Fixed ceilings, enforced by `governor`: asked without waiting, on tokio's clock.
 //!
-//! The ledger has the changing pace: a limiter's quota cannot change in place, a rebuilt limiter grants its
-//! burst again, and carried-over state blocked for as long as the old one had lived (measured). So a ceiling
-//! is rebuilt only when its limit changes, and then the requests that the old one let pass still count.
+//! The changing pace is the ledger's: a limiter's quota cannot change in place, a rebuilt limiter grants its burst
+//! again, and a limiter with carried-over state blocked for as long as the old one had existed (measured). So a ceiling
+//! is rebuilt only when its limit changes, and then the requests that the old one has let pass still count.
 
 use std::num::NonZeroU32;
 use std::time::Duration;
@@ -19,13 +19,14 @@ use super::pure::window::QuotaShare;
 /// The minute of `max_per_minute`.
 const MINUTE: Duration = Duration::from_secs(60);
 
-/// The part of an evenly spread quota that may go at once: a sixtieth, which is a second of a minute.
-const BURST_PART: u32 = 60;
+/// The part of an evenly spread quota that may be sent at once: a sixtieth, which is one second of a minute.
+const BURST_DIVISOR: u32 = 60;
 
-/// A limit beyond any that Okta grants: a larger one bounds nothing, and the code counts the rest of it one by one.
+/// A limit higher than any that Okta grants. A higher one would bound nothing, and [`Ceiling::in_place_of`] counts the
+/// rest of a limit one by one.
 const LIMIT_MAX: u32 = 1_000_000;
 
-/// Tokio's clock for `governor`, so that paused time pauses both.
+/// Tokio's clock for `governor`, so that paused time in tests pauses `governor` too.
 #[derive(Debug, Clone, Copy)]
 struct TokioClock(Instant);
 
@@ -51,13 +52,14 @@ impl Ceiling {
         Self::opening(Instant::now(), quota)
     }
 
-    /// Creates a ceiling whose clock stands still until `opens`, so no credit is saved up before.
+    /// Creates a ceiling whose clock starts at `opens`, so no credit is saved up before.
     fn opening(opens: Instant, quota: Quota) -> Self {
         Self { limiter: RateLimiter::direct_with_clock(quota, TokioClock(opens)), quota, opens }
     }
 
-    /// Returns this ceiling as the replacement of another: requests that the old one let pass are not granted again.
-    /// The next request passes when it would have before, or a changing count of workers would block all requests.
+    /// Returns this ceiling as the replacement of another: requests that the old one has let pass are not granted
+    /// again. The next request passes when the old one would have let it pass, or a changing count of workers would
+    /// block all requests.
     pub fn in_place_of(self, old: &Self) -> Self {
         let most = old.quota.burst_size().get();
         let mut left = 0;
@@ -80,8 +82,9 @@ impl Ceiling {
         new
     }
 
-    /// Creates the ceiling for the share of an announced limit, all of it at once: the ledger paces, this only bounds
-    /// the cost of a fault in it. In no time of a window's length more than twice the share passes.
+    /// Creates the ceiling for the share of an announced limit, all of it at once: the ledger sets the pace, and the
+    /// ceiling only bounds the cost of a fault in the ledger. In the length of a window, at most twice the share
+    /// passes.
     pub fn of_window(limit: u32, share: QuotaShare) -> Self {
         let ours = share_of(limit.min(LIMIT_MAX), share);
         Self::new(ours, share.length / ours)
@@ -90,14 +93,14 @@ impl Ceiling {
     /// Creates the ceiling that is the whole budget of a bucket without an announced limit, spread evenly.
     pub fn unannounced(share: QuotaShare, workers: u32) -> Self {
         let ours = (share_of(UNANNOUNCED_LIMIT, share) / workers.max(1)).max(1);
-        Self::new((ours / BURST_PART).max(1), share.length / ours)
+        Self::new((ours / BURST_DIVISOR).max(1), share.length / ours)
     }
 
-    /// Creates the ceiling for a worker's part of this many requests a minute, which holds for any minute: the burst is
-    /// taken off the rate.
+    /// Creates the ceiling for a worker's part of this many requests a minute. It holds for any minute, because the
+    /// burst is subtracted from the rate.
     fn per_minute(most: u32, workers: u32) -> Self {
         let ours = (most / workers.max(1)).max(1);
-        let burst = (ours / BURST_PART).max(1);
+        let burst = (ours / BURST_DIVISOR).max(1);
         Self::new(burst, MINUTE / (ours - burst).max(1))
     }
 

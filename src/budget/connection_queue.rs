@@ -33,7 +33,7 @@ impl ConnectionQueue {
         self.own.as_ref().map(|own| own.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Returns the first moment at which bucket and ceiling have room, as far as is known.
+    /// Returns the first moment at which both bucket and ceiling have room, as far as is known.
     pub fn not_before(&self, gate: &BucketGate) -> Instant {
         let own = self.own();
         own.and_then(|own| own.full_until()).map_or(gate.not_before(), |full| full.max(gate.not_before()))

@@ -1,9 +1,9 @@
 //! The rate-limit gate before Okta: admits requests, for all lanes and buckets of one connection.
 //!
 //! A request waits at its bucket gate, in its lane. Only the head of a lane asks, interactive before bulk: for a slot,
-//! then the bucket's ledger, then the ceilings. An admitted request has a slot and counts in the ledger from that
-//! moment, so a waiting request holds nothing. Invariant: the requests that one worker admits, plus those in the
-//! signals of others, never exceed the announced limit, and at most half of the prefetch waits for one bucket.
+//! then for room in the bucket's ledger, then at the ceilings. A request takes its slot and counts in the ledger when
+//! it is admitted, so a waiting request holds nothing. Invariant: the requests that one worker admits, plus those in
+//! the signals of others, never exceed the announced limit, and at most half of the prefetch waits for one bucket.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -33,18 +33,18 @@ use super::callers::{Leaving, WaitingGuard, fail_if_too_late};
 use super::connection_queue::ConnectionQueue;
 use super::non_idempotent::NonIdempotentSlots;
 
-/// The longest that the head of a lane sleeps before it asks again without a notification.
-const LOOK_AGAIN: Duration = Duration::from_secs(1);
+/// The longest time for which the head of a lane sleeps before it asks again without a notification.
+const RECHECK_EVERY: Duration = Duration::from_secs(1);
 
 /// Default prefetch per lane.
 const PREFETCH: usize = 32;
 
-/// The most delayed messages of a lane, as a multiple of the prefetch: enough to reach the messages of other
-/// buckets behind some of an exhausted one, and few enough that a backlog stays in its queue.
+/// The most delayed messages of a lane, as a multiple of the prefetch: enough to reach messages of other buckets behind
+/// those of an exhausted bucket, and few enough that a backlog stays in its queue.
 const DELAYED_PER_PREFETCH: usize = 2;
 
 /// The longest time without gossip, even if nothing is new.
-const NEWS_EVERY: Duration = Duration::from_secs(5);
+const GOSSIP_EVERY: Duration = Duration::from_secs(5);
 
 /// Settings of one rate-limit gate.
 #[derive(Clone)]
@@ -86,17 +86,17 @@ pub struct Gate {
     freed: Notify,
     queue: ConnectionQueue,
     /// Slots in each lane for requests that send e-mail or create one-time secrets.
-    emitting: [NonIdempotentSlots; Lane::ALL.len()],
-    backlog: Mutex<Counted>,
+    non_idempotent: [NonIdempotentSlots; Lane::ALL.len()],
+    backlog: Mutex<BrokerBacklog>,
     admitted: AtomicU64,
     /// A notification that there is news for the replicas.
     news: Notify,
     observer: Arc<dyn Observer>,
 }
 
-/// The known work that waits in the broker.
+/// The work that waits in the broker, as far as is known.
 #[derive(Debug, Clone, Copy)]
-struct Counted {
+struct BrokerBacklog {
     census: Census,
     at: Option<Instant>,
     /// The number of requests admitted up to that time.
@@ -115,7 +115,7 @@ enum HeadBlocked {
     Bucket(NotUntil),
     /// An interactive request waits, which goes first.
     Yields,
-    /// The route belongs to another bucket gate by now.
+    /// The route has been moved to another bucket gate.
     Moved,
 }
 
@@ -128,8 +128,8 @@ impl Gate {
             slots: Mutex::new(Slots::new(settings.concurrent_max)),
             freed: Notify::new(),
             queue: ConnectionQueue::new(settings.prefetch, settings.max_per_minute),
-            emitting: Default::default(),
-            backlog: Mutex::new(Counted {
+            non_idempotent: Default::default(),
+            backlog: Mutex::new(BrokerBacklog {
                 census: Census { workers: 1, queued: 0 },
                 at: None,
                 admitted: 0,
@@ -162,21 +162,21 @@ impl Gate {
             fail_if_too_late(Some(self.queue.not_before(gate)), ask.not_after)?;
             caller.admit(ask, self.queue.waiting_max).await?;
         }
-        let emitting = match ask.emits {
-            true => {
-                Some(self.emitting[ask.lane as usize].enter(ask, self.gates.of(route), &self.queue).await?)
-            }
+        let non_idempotent = match ask.emits {
+            true => Some(
+                self.non_idempotent[ask.lane as usize].enter(ask, self.gates.of(route), &self.queue).await?,
+            ),
             false => None,
         };
         while !self.pass(route, ask).await? {} // an answer may have moved the route meanwhile
-        if let Some(room) = emitting {
-            room.forget(); // until it is settled
+        if let Some(slot) = non_idempotent {
+            slot.forget(); // `settle` releases it
         }
         Ok(Ticket { route, lane: ask.lane, emits: ask.emits })
     }
 
     /// Returns the result of a request that has waited for as long as it may.
-    fn time_is_up(&self, ask: &Ask<'_>) -> NotNow {
+    fn timed_out(&self, ask: &Ask<'_>) -> NotNow {
         if ask.not_after.is_some_and(|not_after| ask.leave_at.is_none_or(|leave_at| not_after <= leave_at)) {
             return NotNow::Passed;
         }
@@ -209,7 +209,7 @@ impl Gate {
     /// has another bucket gate by now.
     async fn wait(&self, gate: &BucketGate, route: usize, ask: &Ask<'_>) -> Result<bool, NotNow> {
         let _leaving = Leaving(&gate.changed);
-        let _standing = WaitingGuard::new(gate.waiting(ask.lane));
+        let _waiting = WaitingGuard::new(gate.waiting(ask.lane));
         let _counted = (ask.lane == Lane::Bulk).then(|| WaitingGuard::new(&self.queue.bulk_waiting));
         let turn = gate.turn(ask.lane).acquire();
         tokio::pin!(turn);
@@ -221,37 +221,37 @@ impl Gate {
             fail_if_too_late(Some(self.queue.not_before(gate)), ask.not_after)?;
             tokio::select! {
                 biased;
-                turn = &mut turn => break turn.expect("the line is never closed"),
+                turn = &mut turn => break turn.expect("the semaphore is never closed"),
                 () = exhausted => {}
             }
         };
         loop {
             let (changed, freed) = (gate.changed.notified(), self.freed.notified());
-            let held = match self.head_asks(gate, route, ask.lane) {
+            let blocked = match self.head_asks(gate, route, ask.lane) {
                 Ok(()) => return Ok(true),
                 Err(HeadBlocked::Moved) => return Ok(false),
-                Err(held) => held,
+                Err(blocked) => blocked,
             };
             fail_if_too_late(Some(self.queue.not_before(gate)), ask.not_after)?;
-            let (until, is_slot) = match held {
+            let (until, is_slot) = match blocked {
                 HeadBlocked::Slots(until) => (until, true),
                 HeadBlocked::Bucket(until) => (until, false),
                 HeadBlocked::Yields | HeadBlocked::Moved => (NotUntil::NextAnswer, false),
             };
-            let soon = Instant::now() + LOOK_AGAIN;
-            let look_again = match until {
-                NotUntil::At(until) => Instant::from_std(until).min(soon),
-                NotUntil::NextAnswer => soon,
+            let recheck_at = Instant::now() + RECHECK_EVERY;
+            let wake_at = match until {
+                NotUntil::At(until) => Instant::from_std(until).min(recheck_at),
+                NotUntil::NextAnswer => recheck_at,
             };
             tokio::select! {
-                () = sleep_until(look_again) => {}
+                () = sleep_until(wake_at) => {}
                 () = changed => {}
                 () = freed, if is_slot => {}
             }
         }
     }
 
-    /// Asks for the head of a lane; bulk requests yield to waiting interactive ones.
+    /// Asks on behalf of the head of a lane; bulk requests yield to waiting interactive ones.
     fn head_asks(&self, gate: &BucketGate, route: usize, lane: Lane) -> Result<(), HeadBlocked> {
         if lane == Lane::Bulk && gate.waiting(Lane::Interactive).load(Ordering::Relaxed) > 0 {
             let moved = has_moved(self.gates.place(route), gate);
@@ -304,8 +304,8 @@ impl Gate {
 
     /// Returns the bulk requests known to wait for a bucket, in all workers.
     ///
-    /// With few messages in hand the queue is empty. With many in hand only the broker's count shows the
-    /// queue, if it was taken since then and has not been used up.
+    /// While few messages are in hand, the queue is empty. While many are in hand, only the broker's count shows the
+    /// length of the queue, if the count was taken since then and its messages are not used up.
     fn backlog(&self, gate: &BucketGate, slots: &Slots, now: Instant) -> Backlog {
         let mut counted = self.backlog.lock().unwrap_or_else(PoisonError::into_inner);
         let workers = u64::from(counted.census.workers);
@@ -346,7 +346,7 @@ impl Budget for Arc<Gate> {
         let acquire = self.acquire(&ask);
         let ticket = match ask.not_after.into_iter().chain(ask.leave_at).min() {
             None => acquire.await?,
-            Some(at) => timeout_at(at, acquire).await.unwrap_or_else(|_| Err(self.time_is_up(&ask)))?,
+            Some(at) => timeout_at(at, acquire).await.unwrap_or_else(|_| Err(self.timed_out(&ask)))?,
         };
         Ok(Permit::new(Arc::<Gate>::clone(self), ticket))
     }
@@ -380,7 +380,7 @@ impl Account for Gate {
             }
         }
         if ticket.emits {
-            self.emitting[ticket.lane as usize].leave();
+            self.non_idempotent[ticket.lane as usize].leave();
         }
         self.freed.notify_waiters();
         self.news.notify_one();
@@ -400,7 +400,7 @@ impl Gossip for Gate {
     async fn news(&self) {
         tokio::select! {
             () = self.news.notified() => {}
-            () = sleep(NEWS_EVERY) => {}
+            () = sleep(GOSSIP_EVERY) => {}
         }
     }
 

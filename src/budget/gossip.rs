@@ -4,7 +4,7 @@ use async_trait::async_trait;
 
 use super::pure::signal::Signal;
 
-/// The gossip between the workers of a connection, by which together they stay within its budget.
+/// The gossip between the workers of a connection, which keeps them together within its budget.
 #[async_trait]
 pub trait Gossip: Send + Sync {
     /// Waits until there is news for the replicas.
@@ -13,10 +13,10 @@ pub trait Gossip: Send + Sync {
     /// Returns the signals to send now.
     fn tell(&self) -> Vec<Signal>;
 
-    /// Takes in another worker's signal, which may be late, repeated or false; signals may also get lost.
+    /// Records another worker's signal, which may be late, repeated or false; signals may also get lost.
     fn hear(&self, signal: &Signal);
 
-    /// Takes in the broker's census.
+    /// Records the broker's census.
     fn counted(&self, census: Census);
 }
 

@@ -1,4 +1,4 @@
-//! The rate-limit budget of a connection: no request goes out without a permit.
+//! The rate-limit budget of a connection: no request is sent without a permit.
 //!
 //! `pure` holds the model of Okta's windows, without IO or clock; the gate and its parts make requests wait for it.
 

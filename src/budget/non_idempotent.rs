@@ -17,20 +17,20 @@ use super::callers::{WaitingGuard, fail_if_too_late};
 use super::connection_queue::ConnectionQueue;
 
 /// The most such requests of a lane in flight.
-const EMITTING_MAX: usize = 2;
+const NON_IDEMPOTENT_MAX: usize = 2;
 
-/// The delay of a message that finds too many waiting.
-const COME_AGAIN: Duration = Duration::from_secs(5);
+/// The delay of a message that finds too many requests waiting.
+const BUSY_DELAY: Duration = Duration::from_secs(5);
 
 /// The slots of one lane.
 pub(super) struct NonIdempotentSlots {
-    room: Semaphore,
+    slots: Semaphore,
     waiting: AtomicUsize,
 }
 
 impl Default for NonIdempotentSlots {
     fn default() -> Self {
-        Self { room: Semaphore::new(EMITTING_MAX), waiting: AtomicUsize::new(0) }
+        Self { slots: Semaphore::new(NON_IDEMPOTENT_MAX), waiting: AtomicUsize::new(0) }
     }
 }
 
@@ -42,19 +42,19 @@ impl NonIdempotentSlots {
         gate: &BucketGate,
         queue: &ConnectionQueue,
     ) -> Result<SemaphorePermit<'_>, NotNow> {
-        let _standing = WaitingGuard::new(&self.waiting);
+        let _waiting = WaitingGuard::new(&self.waiting);
         if ask.when_busy == WhenBusy::Delay && self.waiting.load(Ordering::Relaxed) > queue.waiting_max {
-            return Err(NotNow::Delay(COME_AGAIN));
+            return Err(NotNow::Delay(BUSY_DELAY));
         }
         let _counted = (ask.lane == Lane::Bulk).then(|| WaitingGuard::new(&queue.bulk_waiting));
-        let room = self.room.acquire();
-        tokio::pin!(room);
+        let slot = self.slots.acquire();
+        tokio::pin!(slot);
         loop {
             let exhausted = gate.exhausted.notified();
             fail_if_too_late(Some(queue.not_before(gate)), ask.not_after)?;
             tokio::select! {
                 biased;
-                room = &mut room => return Ok(room.expect("the room is never closed")),
+                slot = &mut slot => return Ok(slot.expect("the semaphore is never closed")),
                 () = exhausted => {}
             }
         }
@@ -62,6 +62,6 @@ impl NonIdempotentSlots {
 
     /// Releases a slot.
     pub fn leave(&self) {
-        self.room.add_permits(1);
+        self.slots.add_permits(1);
     }
 }

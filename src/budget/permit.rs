@@ -22,7 +22,7 @@ pub trait Budget: Send + Sync {
     /// If the request may not go in time, or should not wait in the worker.
     async fn admit(&self, ask: Ask<'_>) -> Result<Permit, NotNow>;
 
-    /// Records the number of requests of an ended invocation of this lane, as an estimate for others.
+    /// Records the number of requests of an ended invocation of this lane, as an estimate for further invocations.
     fn concluded(&self, _lane: Lane, _requests: u32) {}
 
     /// Returns the number of workers that serve the connection, as far as is known.
@@ -55,16 +55,16 @@ pub struct Ask<'a> {
     /// True if the request sends e-mail or creates a one-time secret: few such are in flight at once, because their
     /// outcome is unknown if the worker dies.
     pub emits: bool,
-    /// The behavior while many wait for the bucket.
+    /// The behavior while many requests wait for the bucket.
     pub when_busy: WhenBusy,
 }
 
-/// The behavior of a request while many wait for its bucket.
+/// The behavior of a request while many requests wait for its bucket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WhenBusy {
     /// It waits in the worker: the invocation has begun.
     Wait,
-    /// It makes room for messages of other buckets: nothing has been sent, so the message may be delayed.
+    /// It makes room for messages of other buckets: nothing has been sent yet, so the message may be delayed.
     Delay,
 }
 
@@ -75,11 +75,12 @@ pub enum NotNow {
     NotBefore(Instant),
     /// The deadline passed while the request waited.
     Passed,
-    /// Half of the prefetch waits for the same already: delay the message for this time.
+    /// The message is to be delayed for this time: half of the prefetch waits for the same bucket, ceiling or slot, or
+    /// the message must not stay in hand any longer.
     Delay(Duration),
 }
 
-/// The account that gives permits and takes them back.
+/// The account that issues permits and settles them.
 pub trait Account: Send + Sync {
     /// Settles a finished request.
     fn settle(&self, ticket: Ticket, heard: Observed);
@@ -88,7 +89,7 @@ pub trait Account: Send + Sync {
 /// The request that a permit was given for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Ticket {
-    /// The route, by the account's number: the request counts where its route counts.
+    /// The account's number of the route: the request counts in the bucket of its route.
     pub route: usize,
     /// The lane.
     pub lane: Lane,
@@ -100,23 +101,23 @@ pub struct Ticket {
 pub struct Permit {
     account: Option<Arc<dyn Account>>,
     ticket: Ticket,
-    given: Instant,
+    issued_at: Instant,
 }
 
 impl Permit {
     /// Creates a permit of this account.
     pub fn new(account: Arc<dyn Account>, ticket: Ticket) -> Self {
-        Self { account: Some(account), ticket, given: Instant::now() }
+        Self { account: Some(account), ticket, issued_at: Instant::now() }
     }
 
-    /// Gives the permit back with the observation from the answer, or from its absence.
+    /// Settles the permit with the observation from the answer, or from its absence.
     pub fn heard(mut self, told: Observation) {
         self.settle(told);
     }
 
     fn settle(&mut self, told: Observation) {
         if let Some(account) = self.account.take() {
-            let heard = Observed { told, sent: self.given.into_std(), at: Instant::now().into_std() };
+            let heard = Observed { told, sent: self.issued_at.into_std(), at: Instant::now().into_std() };
             account.settle(self.ticket, heard);
         }
     }

@@ -1,9 +1,9 @@
 //! The times at which delayed messages come back, and the delay for one more.
 //!
-//! A message should be back a little before its turn: a late one leaves the bucket idle, an early one costs another
-//! delay. Its turn comes when the waiting requests and those that come back before it have gone at the even pace. The
-//! timetable knows only the times of returns. A message that does not come back needs no cleanup, because every entry
-//! ends at its time.
+//! A message should be back a little before its turn: a late one leaves the bucket idle, an early one needs another
+//! delay. Its turn comes when the waiting requests, and those that come back before it, have been sent at an even pace.
+//! The timetable knows only the times of returns. A message that does not come back needs no cleanup, because every
+//! entry ends at its time.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use crate::domain::topology::DELAY_TIERS;
 
 /// The longest delay of a message: by then workers may have come or left.
-const ASIDE_MAX: Duration = Duration::from_secs(300);
+const DELAY_MAX: Duration = Duration::from_secs(300);
 
 /// The messages that are expected back.
 #[derive(Debug, Clone)]
@@ -29,21 +29,21 @@ impl Timetable {
         Self { begun: Instant::now(), returns: BTreeMap::new() }
     }
 
-    /// Returns the delay for one more message, if `standing` requests wait, the bucket opens after `opens`, and `pace`
-    /// requests go per second. `None` if its turn comes before the shortest delay queue returns it.
-    pub fn put(&mut self, now: Instant, standing: usize, opens: Duration, pace: f64) -> Option<Duration> {
-        let turn = self.turn(now, standing, opens, pace);
+    /// Returns the delay for one more message, if `waiting` requests wait, the bucket opens after `opens_in`, and
+    /// `pace` requests go per second. `None` if its turn comes before the shortest delay queue returns it.
+    pub fn put(&mut self, now: Instant, waiting: usize, opens_in: Duration, pace: f64) -> Option<Duration> {
+        let turn = self.turn(now, waiting, opens_in, pace);
         let (_, tier) =
-            DELAY_TIERS.into_iter().rfind(|(_, tier)| tier.as_secs_f64() <= turn && *tier <= ASIDE_MAX)?;
+            DELAY_TIERS.into_iter().rfind(|(_, tier)| tier.as_secs_f64() <= turn && *tier <= DELAY_MAX)?;
         *self.returns.entry(self.second(now + tier)).or_default() += 1;
         Some(tier)
     }
 
-    /// Returns the seconds until no earlier request is left.
-    fn turn(&mut self, now: Instant, standing: usize, opens: Duration, pace: f64) -> f64 {
+    /// Returns the seconds until every earlier request has been sent.
+    fn turn(&mut self, now: Instant, waiting: usize, opens_in: Duration, pace: f64) -> f64 {
         self.forget(now);
         let begin = self.second(now);
-        let mut turn = opens.as_secs_f64() + standing as f64 / pace;
+        let mut turn = opens_in.as_secs_f64() + waiting as f64 / pace;
         for (second, count) in &self.returns {
             let returns_in = (second - begin) as f64;
             if returns_in > turn {

@@ -35,10 +35,10 @@ pub(super) struct Arguments {
     /// The arguments as a JSON object; `-` reads it from standard input, `@FILE` from a file.
     #[arg(long, value_name = "JSON|-|@FILE", default_value = "{}")]
     args: String,
-    /// Shows what a write would do, found out by reads alone.
+    /// Plans a write with reads only, and shows what it would do.
     #[arg(long)]
     dry_run: bool,
-    /// Prints the result on one line on a terminal too.
+    /// Prints the result on one line, also on a terminal.
     #[arg(long)]
     compact: bool,
 }

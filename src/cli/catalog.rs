@@ -15,7 +15,7 @@ pub(super) struct Arguments {
     /// The one subtool to describe, such as `get_user`; without it, all of them.
     #[arg(value_name = "SUBTOOL", add = completions::subtools())]
     subtool: Option<String>,
-    /// Which document.
+    /// The format of the document.
     #[arg(long, value_enum, default_value = "markdown")]
     format: Format,
 }

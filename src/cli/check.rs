@@ -31,7 +31,7 @@ use super::run::needed_files;
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
     /// RabbitMQ's management API, such as `http://127.0.0.1:15672`, to look for queues without a connection and for
-    /// policies that lose or refuse messages. Without it, that of the configuration (`broker.management`).
+    /// policies that lose or refuse messages. The default is `broker.management` of the configuration.
     #[arg(long, value_name = "URL")]
     management: Option<String>,
 }

@@ -15,19 +15,21 @@ use super::{call, catalog, check, completions, dead, demo, man, mcp, run, sandbo
 /// The name of the program.
 const NAME: &str = "okta-worker";
 
-/// Runs Okta operations from RabbitMQ, inside Okta's rate limits.
+/// Runs Okta operations from RabbitMQ, within Okta's rate limits.
 ///
-/// Others put small JSON messages into a queue; okta-worker does what they ask for in an Okta org, and answers each.
+/// Programs publish small JSON messages (invocations) to a queue. okta-worker runs the named operation (subtool) in an
+/// Okta org, and answers each message.
 ///
-/// New here? `okta-worker demo` needs no broker and no account. Then write a configuration with one connection, see
-/// what `okta-worker check` says of it, try `okta-worker call`, and leave `okta-worker run` running.
+/// New here? `okta-worker demo` needs no broker and no account. Then write a configuration with one connection (the
+/// worker's name for one org and its credential), test it with `okta-worker check`, try `okta-worker call`, and start
+/// the worker with `okta-worker run`.
 ///
-/// Output is coloured on a terminal alone, and never if `NO_COLOR` is set.
+/// Output is coloured only on a terminal, and never if `NO_COLOR` is set.
 #[derive(Debug, Parser)]
 #[command(version, max_term_width = 100)]
 pub struct Cli {
-    /// The configuration: a TOML file, or a directory whose `*.toml` are read by name. Without it the built-in
-    /// defaults hold, which have no connection.
+    /// The configuration: a TOML file, or a directory whose `*.toml` are read in the order of their names. Without it,
+    /// the built-in defaults apply, which have no connection.
     #[arg(long, global = true, value_name = "FILE", env = "OKTA_WORKER_CONFIG")]
     config: Option<PathBuf>,
     #[command(subcommand)]
@@ -39,44 +41,46 @@ enum Command {
     /// Consumes invocations until SIGTERM or SIGINT, then finishes what it has begun.
     ///
     /// This is the worker itself. It needs RabbitMQ (`broker.url`) and at least one connection, declares its queues,
-    /// and takes up a changed configuration while it runs. Told to stop, it ends within 25 seconds; told twice, at
-    /// once. What it could not finish is delivered again to another worker.
+    /// and reloads a changed configuration while it runs. After the first signal it ends within 25 seconds, after a
+    /// second one at once. RabbitMQ redelivers messages that it has not finished to another worker.
     Run,
-    /// Onboards and offboards sixty people in a simulated org: no broker, no account, a quarter of a minute.
+    /// Onboards and offboards sixty people in a simulated org: no broker, no account, about 12 seconds.
     ///
-    /// The worker is the real one; only the queue and Okta are inside the process. Nothing is configured or kept.
+    /// The worker is the real one; the queue and Okta are simulated in the process. It needs no configuration and
+    /// leaves nothing behind.
     Demo,
     /// Serves a simulated Okta org over HTTP.
     ///
-    /// It has the rate limits, the errors and the habits of a real one, so that producers and settings can be tried
-    /// without an account. Point a connection's `base_url` at it: config/sandbox.toml does.
+    /// It has the rate limits, the errors and the behaviour of a real one, so that you can test producers and settings
+    /// without an account. Point a connection's `base_url` at it, as in config/sandbox.toml.
     Sandbox(sandbox::Arguments),
-    /// Runs one invocation straight against Okta, without a broker, and prints the result message.
+    /// Runs one invocation directly against Okta, without a broker, and prints the result message.
     ///
-    /// For trying a subtool or a credential: `okta-worker call get_user --connection prod --args
-    /// '{"user_id":"jane@example.com"}'`. It really does it; `--dry-run` only plans.
+    /// Use it to try a subtool or a credential: `okta-worker call get_user --connection prod --args
+    /// '{"user_id":"jane@example.com"}'`. It executes writes; with `--dry-run` it only plans them.
     ///
-    /// Exit code: 0 succeeded or planned, 1 failed, 2 refused before anything was asked of Okta.
+    /// Exit code: 0 succeeded or planned, 1 failed, 2 refused before any request to Okta.
     Call(call::Arguments),
-    /// Checks configuration, broker and each connection's credential, and says what is wrong.
+    /// Checks the configuration, the broker and each connection's credential, and reports what is wrong.
     ///
-    /// It changes nothing. Exit code: 0 all is well, 1 something is wrong, 2 the configuration cannot be read.
+    /// It changes nothing. Exit code: 0 nothing is wrong, 1 something is wrong, 2 the configuration cannot be read.
     Check(check::Arguments),
     /// Prints the definitions of the subtools, or of one.
     ///
-    /// Arguments, cost and result of each: for people, for models that are to call them, and for code generators.
+    /// It describes the arguments, cost and result of each, for people, for models that call subtools, and for code
+    /// generators.
     Catalog(catalog::Arguments),
     Submit(submit::Arguments),
     Dead(dead::Arguments),
     Mcp(mcp::Arguments),
-    /// Prints a script that completes commands, options, subtools and connections in a shell.
+    /// Prints a shell script that completes commands, options, subtools and connections.
     ///
-    /// For bash: `okta-worker completions bash > ~/.local/share/bash-completion/completions/okta-worker`. For zsh and
-    /// fish, write it to where they look for completions.
+    /// For bash: `okta-worker completions bash > ~/.local/share/bash-completion/completions/okta-worker`. For other
+    /// shells, write it to the directory from which they load completions.
     Completions(completions::Arguments),
     /// Prints a manual page.
     ///
-    /// `okta-worker man | man -l -` shows it; each command has one: `okta-worker man dead replay`.
+    /// `okta-worker man | man -l -` shows it. Each command has its own page: `okta-worker man dead replay`.
     Man(man::Arguments),
 }
 

@@ -19,7 +19,7 @@ const ASKED: &str = "_OKTA_WORKER_COMPLETE";
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
-    /// Which shell.
+    /// The shell.
     #[arg(value_enum, value_name = "SHELL")]
     shell: Shell,
 }

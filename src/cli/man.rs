@@ -7,7 +7,7 @@ use super::output::say;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
-    /// The command whose page it is, such as `dead replay`; without one, the page of okta-worker itself.
+    /// The command to describe, such as `dead replay`; without it, okta-worker itself.
     #[arg(value_name = "COMMAND")]
     command: Vec<String>,
 }

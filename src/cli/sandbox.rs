@@ -19,47 +19,48 @@ const EVERY_BUCKET: &str = "all";
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
-    /// The address and port to serve on; port 0 takes any that is free and says which.
+    /// The address and port to serve on; with port 0 it takes a free port and prints it.
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8085")]
     listen: SocketAddr,
-    /// The only token taken; without it, any is, but for access tokens of OAuth 2.0 where there is a client.
+    /// The only API token that is accepted. Without it, every API token is. With `--client`, OAuth 2.0 access tokens
+    /// must be issued by this org.
     #[arg(long, value_name = "T", env = "OKTA_WORKER_SANDBOX_TOKEN", hide_env_values = true)]
     token: Option<String>,
-    /// A service app and the file of its public key, in PEM or as a JWK. It gets tokens with every scope of Okta's that
-    /// it asks for. May be given several times.
+    /// A service app and the file of its public key, in PEM or as a JWK. The org grants every Okta scope that it
+    /// requests. May be given several times.
     #[arg(long = "client", value_name = "ID=PUBLIC_KEY_FILE", value_parser = client)]
     clients: Vec<Client>,
-    /// Seconds that a service app's token lives; Okta's live 3600.
+    /// Lifetime of a service app's token, in seconds; 3600 in Okta.
     #[arg(long, value_name = "SECONDS", default_value_t = 3600, value_parser = clap::value_parser!(u64).range(1..=86_400))]
     token_lifetime: u64,
-    /// Service apps must prove possession of a key (DPoP), as new ones at Okta must: tokens are bound to it.
+    /// Requires service apps to prove possession of a key (DPoP), as Okta does for new apps: tokens are bound to it.
     #[arg(long)]
     dpop: bool,
-    /// With `--dpop`: every proof needs the server's nonce, and not those of token requests alone. Okta asks for none
-    /// there today.
+    /// With `--dpop`: requires the server's nonce in every proof, not only in those of token requests. Okta does not
+    /// require it there today.
     #[arg(long, requires = "dpop")]
     dpop_nonce: bool,
     /// Requests per window of a bucket (a group of endpoints that share a rate limit), such as `users=600`; `all=N`
     /// sets every bucket. May be given several times.
     #[arg(long = "limit", value_name = "BUCKET=N", value_parser = limit)]
     limits: Vec<(Vec<Bucket>, u32)>,
-    /// Seconds that a rate limit's window lasts; Okta's last 60.
+    /// Length of a rate-limit window, in seconds; 60 in Okta.
     #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=3600))]
     window: u64,
-    /// Milliseconds that each answer takes.
+    /// Latency of each answer, in milliseconds.
     #[arg(long, value_name = "MS", default_value_t = 0, value_parser = clap::value_parser!(u64).range(0..=600_000))]
     latency: u64,
-    /// Seconds by which lists and searches lag behind writes; Okta's by about one. Reads by id never do.
+    /// Seconds by which lists and searches lag behind writes; about one in Okta. Reads by id never lag.
     #[arg(long, value_name = "SECONDS", default_value_t = 0, value_parser = clap::value_parser!(u64).range(0..=600))]
     search_lag: u64,
     /// A custom attribute of users and its type (`string`, `number`, `integer`, `boolean` or `array`), such as
     /// `badge:string`. May be given several times.
     #[arg(long = "attribute", value_name = "NAME:TYPE", value_parser = attribute)]
     attributes: Vec<Attribute>,
-    /// People in the directory at the start.
+    /// Number of users in the directory at the start.
     #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=1_000_000))]
     users: u32,
-    /// Decides ids and names: the same seed, the same org.
+    /// Seed of ids and names: the same seed gives the same org.
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
 }

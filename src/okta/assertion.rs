@@ -7,7 +7,7 @@ use super::key::SigningKey;
 use crate::domain::secret::Secret;
 
 /// The lifetime of an assertion, in seconds: it is used at once and only once. Okta accepts up to an hour.
-const GOOD_FOR: i64 = 300;
+const LIFETIME_SECONDS: i64 = 300;
 
 /// The claims of one assertion.
 pub(super) struct Claim<'a> {
@@ -49,7 +49,7 @@ pub(super) fn assertion(claim: &Claim<'_>, key: &SigningKey) -> Result<Secret, S
     let Claim { client_id, key_id, audience, at, unique } = *claim;
     let header = AssertionHeader { alg: key.algorithm(), kid: key_id, typ: "JWT" };
     let iat = at.as_second();
-    let exp = iat.saturating_add(GOOD_FOR);
+    let exp = iat.saturating_add(LIFETIME_SECONDS);
     let claims = AssertionClaims { iss: client_id, sub: client_id, aud: audience, iat, exp, jti: unique };
     Ok(Secret::new(&key.jwt(&header, &claims)?))
 }

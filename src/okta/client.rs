@@ -21,10 +21,11 @@ use super::wire::{self, Https};
 /// A client for one org with one credential.
 pub struct OktaClient {
     wire: Arc<dyn OktaTransport>,
-    opening: Opening,
+    auth: ClientAuth,
 }
 
-enum Opening {
+/// The authentication of a client's requests.
+enum ClientAuth {
     Token(HeaderValue, Echoes),
     ServiceApp(Box<ServiceAppTokens>),
 }
@@ -56,18 +57,18 @@ impl OktaClient {
     /// # Errors
     /// If the credential cannot be used.
     pub fn over(wire: Arc<dyn OktaTransport>, endpoint: &Endpoint, clock: Clock) -> Result<Self, String> {
-        let opening = match &endpoint.credential {
+        let auth = match &endpoint.credential {
             Credential::Token { kind, token } => {
                 let authorization = authorization(kind.as_str(), token.expose())?;
                 let echoes = Echoes::of_header(&authorization);
-                Opening::Token(authorization, echoes)
+                ClientAuth::Token(authorization, echoes)
             }
             Credential::ServiceApp(app) => {
                 let tokens = ServiceAppTokens::new(app, &endpoint.base_url, Arc::clone(&wire), clock)?;
-                Opening::ServiceApp(Box::new(tokens))
+                ClientAuth::ServiceApp(Box::new(tokens))
             }
         };
-        Ok(Self { wire, opening })
+        Ok(Self { wire, auth })
     }
 
     /// Returns the grant of the service app; `None` if the credential is a token.
@@ -75,9 +76,9 @@ impl OktaClient {
     /// # Errors
     /// The reason that Okta grants nothing.
     pub async fn granted(&self) -> Option<Result<Granted, String>> {
-        match &self.opening {
-            Opening::Token(..) => None,
-            Opening::ServiceApp(tokens) => Some(tokens.granted().await),
+        match &self.auth {
+            ClientAuth::Token(..) => None,
+            ClientAuth::ServiceApp(tokens) => Some(tokens.granted().await),
         }
     }
 }
@@ -85,12 +86,12 @@ impl OktaClient {
 #[async_trait]
 impl Okta for OktaClient {
     async fn send(&self, request: &Request) -> Result<Response, NoAnswer> {
-        match &self.opening {
-            Opening::Token(authorization, echoes) => {
+        match &self.auth {
+            ClientAuth::Token(authorization, echoes) => {
                 let presented = Presented { authorization, proof: None };
                 echoes.hidden_in(self.wire.send(request, presented).await)
             }
-            Opening::ServiceApp(tokens) => tokens.send(request).await,
+            ClientAuth::ServiceApp(tokens) => tokens.send(request).await,
         }
     }
 }

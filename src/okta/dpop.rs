@@ -1,7 +1,7 @@
 //! Proofs of possession (DPoP, RFC 9449): a token is bound to a key, and each request proves that its sender has it.
 //!
-//! The key is made for this process and never leaves it. Okta asks for proofs by refusing a token request; new
-//! applications of type "API Services" have it switched on.
+//! The key is generated for this process and never leaves it. Okta asks for proofs by refusing a token request; for new
+//! applications of type "API Services", DPoP is required by default.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -16,7 +16,7 @@ use super::key::{PublicJwk, SigningKey};
 /// The header that carries a proof.
 pub(super) const DPOP: HeaderName = HeaderName::from_static("dpop");
 
-/// The header in which a server hands out the nonce of later proofs.
+/// The header in which a server sends the nonce for later proofs.
 const DPOP_NONCE: HeaderName = HeaderName::from_static("dpop-nonce");
 
 /// The error code with which a server asks for a nonce (RFC 9449, sections 8 and 9).
@@ -25,7 +25,7 @@ pub(super) const USE_NONCE: &str = "use_dpop_nonce";
 /// The error code of a missing or unsuitable proof (RFC 9449, section 5).
 pub(super) const INVALID_PROOF: &str = "invalid_dpop_proof";
 
-/// The longest nonce that is kept; RFC 9449 names no bound, and one that is longer could not be sent back.
+/// The longest nonce that is stored; RFC 9449 names no bound, and a longer one could not be sent back.
 const NONCE_BYTES_MAX: usize = 2048;
 
 /// The request that a proof is for.
@@ -100,13 +100,13 @@ pub(super) fn token_hash(token: &str) -> String {
     URL_SAFE_NO_PAD.encode(Sha256::digest(token))
 }
 
-/// Returns the nonce that an answer hands out for later proofs.
+/// Returns the nonce that an answer sends for later proofs.
 pub(super) fn nonce(headers: &HeaderMap) -> Option<&str> {
     let nonce = headers.get(DPOP_NONCE)?.to_str().ok()?;
     (1..=NONCE_BYTES_MAX).contains(&nonce.len()).then_some(nonce)
 }
 
-/// Returns true if a server refuses a request for its nonce alone.
+/// Returns true if a server refuses a request only for want of a nonce.
 pub(super) fn asks_for_nonce(status: u16, headers: &HeaderMap) -> bool {
     let asks = |value: &HeaderValue| {
         value.to_str().is_ok_and(|text| {

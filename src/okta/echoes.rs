@@ -1,5 +1,5 @@
-//! Masking of credentials that an answer repeats, such as an error that quotes a header or a gateway's page about
-//! a request: they are masked here, before any other code reads the answer.
+//! Masking of credentials that an answer repeats, such as an error that quotes a header, or a gateway's page about a
+//! request: this file masks them before any other code reads the answer.
 
 use http::header::{HeaderMap, HeaderValue};
 

@@ -1,7 +1,7 @@
-//! The meaning of Okta's answer to a token request, and the response to a request that gets no token.
+//! The meaning of Okta's answer to a token request, and the answer to a request that gets no token.
 //!
-//! A refusal is passed on in the form in which Okta itself refuses a token, so that its reader needs to know
-//! nothing of service apps: a bad credential is a 401, a missing scope a 403. If Okta did not answer, the request
+//! That answer has the form in which Okta itself refuses a token, so that the worker needs no knowledge of service
+//! apps: a bad credential is a 401, a missing scope a 403. If Okta did not answer the token request, the request itself
 //! was certainly not sent.
 
 use std::time::Duration;
@@ -24,11 +24,11 @@ const LIFETIME: Duration = Duration::from_secs(3600);
 /// An upper bound on the lifetime of any Okta token.
 const LIFETIME_MAX: Duration = Duration::from_secs(24 * 3600);
 
-/// The time for which a refusal is cached. Requests in that time share it; a paused connection is probed after 2 s
-/// at the earliest, and asks again.
+/// The time for which a refusal is cached. Requests in that time share it; the probe of a paused connection comes after
+/// 2 s at the earliest, and so requests a token again.
 const REFUSED_FOR: Duration = Duration::from_secs(1);
 
-/// The time for which a lack of an answer is cached. An attempt that follows at once sends no token request.
+/// The time for which the lack of an answer is cached. An attempt that follows at once sends no token request.
 const UNREACHED_FOR: Duration = Duration::from_millis(500);
 
 /// Okta's rate-limit window, in which it counts token requests like all other requests.
@@ -132,8 +132,7 @@ pub(super) fn read(
     };
     match response.status {
         200 => {
-            let token =
-                response.read().ok_or_else(|| not_now("what Okta answered is no token".to_owned()))?;
+            let token = response.read().ok_or_else(|| not_now("Okta's answer is not a token".to_owned()))?;
             granted(token, scopes)
         }
         429 => Err(NoToken::NotNow { why: describe(&response), wait: wait(&response.headers, jitter) }),
@@ -153,7 +152,7 @@ fn granted(token: TokenResponse, scopes: &[String]) -> Result<AccessToken, NoTok
         token.expires_in.map_or(LIFETIME, Duration::from_secs).clamp(Duration::from_secs(1), LIFETIME_MAX);
     let scopes = match token.scope {
         Some(scopes) => scopes.split_whitespace().map(str::to_owned).collect(),
-        None => scopes.to_vec(), // RFC 6749, section 5.1: then it is what was asked for
+        None => scopes.to_vec(), // RFC 6749, section 5.1: then the scopes are the requested ones
     };
     let hash = token_hash(&token.access_token);
     Ok(AccessToken { authorization, hash, granted: Granted { scopes, lifetime, scheme } })
@@ -207,7 +206,7 @@ fn describe(response: &Response) -> String {
     }
 }
 
-/// Returns the time to leave the endpoint alone after a 429, measured by the answer's clock as everywhere.
+/// Returns the time to wait before another token request after a 429, by the clock of the answer.
 fn wait(headers: &HeaderMap, jitter: f64) -> Duration {
     let rate = RateHeaders::read(headers);
     let wait = match rate {

@@ -96,7 +96,7 @@ impl SigningKey {
     pub fn parse(text: &str) -> Result<Self, String> {
         let key = match text.trim_start().starts_with('{') {
             true => jwk(text)?,
-            // Values in an environment file have no line breaks: many users write `\n`.
+            // Values in an environment file cannot have line breaks, so many users write `\n`.
             false => Self { pair: pem(&text.replace("\\n", "\n"))?, key_id: None },
         };
         // Only signing shows whether the parts of the key belong together.
@@ -104,7 +104,7 @@ impl SigningKey {
         Ok(key)
     }
 
-    /// Returns the key id that the key brings with it.
+    /// Returns the key id in the JWK, if it has one.
     pub(super) fn key_id(&self) -> Option<&str> {
         self.key_id.as_deref()
     }
@@ -137,10 +137,10 @@ impl SigningKey {
 fn pem(text: &str) -> Result<Pair, String> {
     let has = |label: &str| text.contains(&format!("-----BEGIN {label}-----"));
     if has("ENCRYPTED PRIVATE KEY") || text.contains("Proc-Type: 4,ENCRYPTED") {
-        return Err("is encrypted: `openssl pkcs8 -topk8 -nocrypt` writes it as it must be".to_owned());
+        return Err("is encrypted: `openssl pkcs8 -topk8 -nocrypt` decrypts it".to_owned());
     }
     if has("EC PRIVATE KEY") {
-        return Err("is in an old form: `openssl pkcs8 -topk8 -nocrypt` writes it as it must be".to_owned());
+        return Err("is in an old form: `openssl pkcs8 -topk8 -nocrypt` converts it".to_owned());
     }
     if has("PUBLIC KEY") || has("CERTIFICATE") {
         return Err("is the public half: the private key is needed".to_owned());

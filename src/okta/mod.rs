@@ -1,4 +1,5 @@
-//! Okta over HTTPS: one request, one answer; the only retry here is after a refused expired token.
+//! Okta over HTTPS: one request, one answer. The only retries are those of a service app, after the refusal of a token
+//! that Okta accepted before, or for a nonce.
 //!
 //! ```text
 //! client     a client for one org with one credential

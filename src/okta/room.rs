@@ -23,7 +23,7 @@ const PARTS: usize = 4;
 /// The smallest budget: half of a part then fits an answer of a few MiB.
 pub const ROOM_BYTES_MIN: u64 = 32 << 20;
 
-/// The time an answer waits for memory. It exceeds the time to read several of the largest answers.
+/// The longest time for which an answer waits for memory: longer than it takes to read several of the largest answers.
 const WAIT_MAX: Duration = Duration::from_secs(120);
 
 /// The memory budget for all answers of the process.
@@ -99,7 +99,7 @@ impl RoomPart {
     /// Waits for memory, in first-come order.
     async fn take(&self, pieces: u32) -> OwnedSemaphorePermit {
         let free = Arc::clone(&self.free);
-        free.acquire_many_owned(pieces.min(self.pieces)).await.expect("the room is never closed")
+        free.acquire_many_owned(pieces.min(self.pieces)).await.expect("the semaphore is never closed")
     }
 }
 
@@ -109,7 +109,7 @@ impl ConnectionRoom {
         self.whole.parts[PARTS - 1].answer_bytes_max
     }
 
-    /// Waits for memory for an answer of this length; an answer without a known length starts with the smallest part.
+    /// Waits for memory for an answer of this length; an answer of unknown length starts in the smallest part.
     ///
     /// # Errors
     /// If the answer is too large, or no memory becomes free in time.

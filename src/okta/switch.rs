@@ -12,12 +12,12 @@ use crate::worker::ports::Okta;
 pub struct SwitchableClient(ArcSwap<Arc<dyn Okta>>);
 
 impl SwitchableClient {
-    /// Creates a client that begins with this one.
+    /// Creates a client that sends requests by this one, until it is replaced.
     pub fn new(client: Arc<dyn Okta>) -> Self {
         Self(ArcSwap::from_pointee(client))
     }
 
-    /// Sends every later request by another client.
+    /// Replaces the client for every later request.
     pub fn switch_to(&self, client: Arc<dyn Okta>) {
         self.0.store(Arc::new(client));
     }

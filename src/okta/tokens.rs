@@ -1,10 +1,10 @@
 //! The access tokens of a service app: one is cached and shared, fetched by one task at a time, and renewed in time.
 //!
-//! A token request belongs to no invocation: it is logged at debug and not counted. Invariant: while no token can
-//! be had, one of the waiting tasks asks Okta and all share the result.
+//! A token request belongs to no invocation: the worker logs it at debug level and does not count it. Invariant: while
+//! there is no token, one of the waiting tasks asks Okta and all share the result.
 //!
-//! An app that demands proofs of possession (DPoP) is found out by Okta's refusal of a request without one. All
-//! attempts of all invocations share one token, and each attempt has a proof of its own.
+//! Okta shows that an app demands proofs of possession (DPoP) by refusing a request without one. All attempts of all
+//! invocations share one token, and each attempt has a proof of its own.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -34,13 +34,13 @@ use crate::worker::clock::Clock;
 /// The token endpoint of the org's own authorization server.
 pub const TOKEN_PATH: &str = "/oauth2/v1/token";
 
-/// The clock difference above which a refused assertion is blamed on it: the `Date` of an answer has whole seconds,
-/// and the answer takes time to arrive.
+/// The clock difference above which it counts as the cause of a refused assertion: the `Date` of an answer has whole
+/// seconds, and the answer takes time to arrive.
 const CLOCK_OFF_MIN: SignedDuration = SignedDuration::from_secs(10);
 
-/// The most token requests that show one after another what the next one needs: Okta's clock, a proof, a nonce, and
-/// another nonce if that one ends meanwhile.
-const LESSONS_MAX: u32 = 4;
+/// The most refused token requests in a row from which the next request learns what it needs: Okta's time, a proof, a
+/// nonce, and another nonce if the first one expires meanwhile.
+const REFUSALS_MAX: u32 = 4;
 
 /// A cached token.
 struct CachedToken {
@@ -71,7 +71,7 @@ struct FetchState {
     okta_ahead: SignedDuration,
     /// True once Okta has asked for a proof of possession.
     needs_proof: bool,
-    /// The nonce for the proofs of token requests, once Okta has handed one out.
+    /// The nonce for the proofs of token requests, once Okta has sent one.
     nonce: Option<String>,
 }
 
@@ -84,8 +84,8 @@ pub(super) struct ServiceAppTokens {
     base_url: String,
     wire: Arc<dyn OktaTransport>,
     clock: Clock,
-    kept: Mutex<Option<Arc<CachedToken>>>,
-    desk: tokio::sync::Mutex<FetchState>,
+    cached: Mutex<Option<Arc<CachedToken>>>,
+    fetch_state: tokio::sync::Mutex<FetchState>,
     /// The nonce for the proofs of all other requests, if Okta asks for one.
     nonce: Mutex<Option<String>>,
 }
@@ -110,8 +110,9 @@ impl ServiceAppTokens {
         let key =
             SigningKey::parse(app.private_key.expose()).map_err(|why| format!("the private key {why}"))?;
         let (app, base_url, proof_key) = (app.clone(), base_url.to_owned(), ProofKey::generate()?);
-        let (kept, desk, nonce) = (Mutex::default(), tokio::sync::Mutex::default(), Mutex::default());
-        Ok(Self { app, key, proof_key, base_url, wire, clock, kept, desk, nonce })
+        let (cached, fetch_state, nonce) =
+            (Mutex::default(), tokio::sync::Mutex::default(), Mutex::default());
+        Ok(Self { app, key, proof_key, base_url, wire, clock, cached, fetch_state, nonce })
     }
 
     /// Returns the scopes and lifetime of the current token.
@@ -119,8 +120,8 @@ impl ServiceAppTokens {
         self.token().await.map(|token| token.granted.clone()).map_err(|none| none.why().to_owned())
     }
 
-    /// Sends a request with a token, once more with a new one if Okta no longer accepts the first, and once more if
-    /// Okta has refused it for a nonce.
+    /// Sends a request with a token; once more with a new token if Okta no longer accepts the first, and once more with
+    /// a nonce if Okta has refused it for want of one.
     pub(super) async fn send(&self, request: &Request) -> Result<Response, NoAnswer> {
         let (mut may_repeat, mut may_take_nonce) = (true, true);
         loop {
@@ -147,7 +148,7 @@ impl ServiceAppTokens {
             }
             debug!(
                 client_id = self.app.client_id,
-                "Okta does not take a token any more that it took: another is fetched"
+                "Okta no longer accepts a token that it accepted before: requesting another one"
             );
         }
     }
@@ -172,7 +173,7 @@ impl ServiceAppTokens {
         self.wire.send(request, Presented { authorization, proof: proof.as_ref() }).await
     }
 
-    /// Keeps the nonce that an answer hands out, and returns true if Okta has refused the request for want of it.
+    /// Stores the nonce in an answer, and returns true if Okta has refused the request for want of it.
     fn takes_nonce(&self, response: &Response) -> bool {
         let Some(nonce) = dpop::nonce(&response.headers) else { return false };
         *self.nonce.lock().unwrap_or_else(PoisonError::into_inner) = Some(nonce.to_owned());
@@ -186,60 +187,61 @@ impl ServiceAppTokens {
 
     /// Returns a token that has not expired.
     async fn token(&self) -> Result<Arc<CachedToken>, NoToken> {
-        let kept = self.kept();
-        match &kept {
+        let cached = self.cached();
+        match &cached {
             Some(token) if Instant::now() < token.renew_at => return Ok(Arc::clone(token)),
-            // One task renews it. The others keep using it, and so does that task if it gets no new token.
+            // One task renews it. The others go on using it, and so does that task if it gets no new token.
             Some(token) => {
-                let Ok(mut desk) = self.desk.try_lock() else { return Ok(Arc::clone(token)) };
-                return Ok(self.at(&mut desk).await.unwrap_or_else(|_| Arc::clone(token)));
+                let Ok(mut fetch_state) = self.fetch_state.try_lock() else { return Ok(Arc::clone(token)) };
+                return Ok(self.get_or_fetch(&mut fetch_state).await.unwrap_or_else(|_| Arc::clone(token)));
             }
             None => {}
         }
-        let mut desk = self.desk.lock().await;
-        self.at(&mut desk).await
+        let mut fetch_state = self.fetch_state.lock().await;
+        self.get_or_fetch(&mut fetch_state).await
     }
 
-    /// Returns, under the lock, a token or failure that another task found meanwhile, or fetches a new token.
-    async fn at(&self, desk: &mut FetchState) -> Result<Arc<CachedToken>, NoToken> {
+    /// Returns the token or failure that another task has got meanwhile, or else fetches a new token. Called with the
+    /// fetch state locked.
+    async fn get_or_fetch(&self, fetch_state: &mut FetchState) -> Result<Arc<CachedToken>, NoToken> {
         let now = Instant::now();
-        if let Some(token) = self.kept().filter(|token| now < token.renew_at) {
+        if let Some(token) = self.cached().filter(|token| now < token.renew_at) {
             return Ok(token);
         }
-        if let Some(TokenFailure { why, at }) = &desk.failure
+        if let Some(TokenFailure { why, at }) = &fetch_state.failure
             && now < *at + why.stands()
         {
             return Err(why.clone());
         }
-        let fetched = self.fetch(desk).await;
+        let fetched = self.fetch(fetch_state).await;
         match fetched {
             Ok(token) => {
-                desk.failure = None;
-                *self.kept.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&token));
+                fetch_state.failure = None;
+                *self.cached.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&token));
                 Ok(token)
             }
             Err(why) => {
-                let is_news = desk.failure.as_ref().is_none_or(|before| before.why != why);
+                let is_news = fetch_state.failure.as_ref().is_none_or(|before| before.why != why);
                 if is_news {
                     let client_id = &self.app.client_id;
                     warn!(client_id, "the service app `{client_id}` gets no token: {}", why.why());
                 }
-                desk.failure = Some(TokenFailure { why: why.clone(), at: Instant::now() });
+                fetch_state.failure = Some(TokenFailure { why: why.clone(), at: Instant::now() });
                 Err(why)
             }
         }
     }
 
-    /// Requests a token from Okta; again if the answer shows what the request lacked.
-    async fn fetch(&self, desk: &mut FetchState) -> Result<Arc<CachedToken>, NoToken> {
-        let mut lessons = 0;
+    /// Requests a token from Okta, and again if the answer shows what the request lacked.
+    async fn fetch(&self, fetch_state: &mut FetchState) -> Result<Arc<CachedToken>, NoToken> {
+        let mut refusals = 0;
         let (asked, answer) = loop {
             let asked = Instant::now();
-            let answer = self.ask(desk).await?;
-            if lessons == LESSONS_MAX || !self.learns(&answer, desk) {
+            let answer = self.ask(fetch_state).await?;
+            if refusals == REFUSALS_MAX || !self.learn_from_refusal(&answer, fetch_state) {
                 break (asked, answer);
             }
-            lessons += 1;
+            refusals += 1;
         };
         let grant = grant::read(answer, &self.app.scopes, fastrand::f64())?;
         let Granted { scopes, lifetime, .. } = &grant.granted;
@@ -255,49 +257,51 @@ impl ServiceAppTokens {
             echoes: Echoes::of_header(&grant.authorization),
             authorization: grant.authorization,
             hash: grant.hash,
-            okta_ahead: desk.okta_ahead,
+            okta_ahead: fetch_state.okta_ahead,
             granted: grant.granted,
             is_proven: AtomicBool::new(false),
         }))
     }
 
     /// Learns from a refusal what the next token request needs; returns false if that is nothing new.
-    fn learns(&self, answer: &Result<Response, NoAnswer>, desk: &mut FetchState) -> bool {
+    fn learn_from_refusal(&self, answer: &Result<Response, NoAnswer>, fetch_state: &mut FetchState) -> bool {
         let Some(response) = answer.as_ref().ok().filter(|response| matches!(response.status, 400 | 401))
         else {
             return false;
         };
         let client_id = &self.app.client_id;
-        let ahead = self.clock_off(response, desk.okta_ahead);
+        let ahead = self.clock_difference(response, fetch_state.okta_ahead);
         if let Some(ahead) = ahead {
             let seconds = ahead.as_secs();
-            info!(client_id, "the clocks differ by {seconds} s: the service app goes by Okta's");
-            desk.okta_ahead = ahead;
+            info!(client_id, "the clocks differ by {seconds} s: the service app uses Okta's time");
+            fetch_state.okta_ahead = ahead;
         }
-        let (needed_proof, nonce) = (desk.needs_proof, desk.nonce.clone());
+        let (needed_proof, nonce) = (fetch_state.needs_proof, fetch_state.nonce.clone());
         match grant::proof_asked(response) {
-            Some(ProofAsked::Any) => desk.needs_proof = true,
-            Some(ProofAsked::WithNonce(nonce)) => (desk.needs_proof, desk.nonce) = (true, Some(nonce)),
+            Some(ProofAsked::Any) => fetch_state.needs_proof = true,
+            Some(ProofAsked::WithNonce(nonce)) => {
+                (fetch_state.needs_proof, fetch_state.nonce) = (true, Some(nonce))
+            }
             None => {}
         }
-        if desk.needs_proof && !needed_proof {
+        if fetch_state.needs_proof && !needed_proof {
             debug!(client_id, "Okta demands proof of possession (DPoP) from the service app");
         }
-        ahead.is_some() || (desk.needs_proof, &desk.nonce) != (needed_proof, &nonce)
+        ahead.is_some() || (fetch_state.needs_proof, &fetch_state.nonce) != (needed_proof, &nonce)
     }
 
     /// Sends one token request, with a new assertion and a new proof: Okta accepts each one once.
-    async fn ask(&self, desk: &FetchState) -> Result<Result<Response, NoAnswer>, NoToken> {
+    async fn ask(&self, fetch_state: &FetchState) -> Result<Result<Response, NoAnswer>, NoToken> {
         let url = format!("{}{TOKEN_PATH}", self.base_url);
         let client_id = &self.app.client_id;
         let key_id = self.app.key_id.as_deref().or(self.key.key_id());
-        let at = self.okta_time(desk.okta_ahead);
+        let at = self.okta_time(fetch_state.okta_ahead);
         let unique = Uuid::new_v4().to_string();
         let claim = Claim { client_id, key_id, audience: &url, at, unique: &unique };
         let assertion = assertion(&claim, &self.key).map_err(NoToken::Unauthorized)?;
-        let nonce = desk.nonce.as_deref();
+        let nonce = fetch_state.nonce.as_deref();
         let request = ProvenRequest { method: "POST", url: &url, at, nonce, token_hash: None };
-        let proof = desk.needs_proof.then(|| self.proof_key.proof(&request)).transpose();
+        let proof = fetch_state.needs_proof.then(|| self.proof_key.proof(&request)).transpose();
         let proof = proof.map_err(NoToken::Unauthorized)?;
         let asked = Instant::now();
         let echoes = Echoes::of_assertion(assertion.expose(), self.app.private_key.expose());
@@ -310,22 +314,22 @@ impl ServiceAppTokens {
     }
 
     /// Returns the lead of Okta's clock over ours if that explains a refused assertion.
-    fn clock_off(&self, response: &Response, assumed: SignedDuration) -> Option<SignedDuration> {
+    fn clock_difference(&self, response: &Response, assumed: SignedDuration) -> Option<SignedDuration> {
         let ahead = date(&response.headers)?.duration_since(self.clock.now());
         ((ahead - assumed).abs() > CLOCK_OFF_MIN).then_some(ahead)
     }
 
     /// Returns the cached token, unless it has expired.
-    fn kept(&self) -> Option<Arc<CachedToken>> {
-        let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        kept.filter(|token| Instant::now() < token.ends_at)
+    fn cached(&self) -> Option<Arc<CachedToken>> {
+        let cached = self.cached.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        cached.filter(|token| Instant::now() < token.ends_at)
     }
 
     /// Removes a token that Okta does not accept from the cache.
     fn forget(&self, token: &Arc<CachedToken>) {
-        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        if kept.as_ref().is_some_and(|kept| Arc::ptr_eq(kept, token)) {
-            *kept = None;
+        let mut cached = self.cached.lock().unwrap_or_else(PoisonError::into_inner);
+        if cached.as_ref().is_some_and(|cached| Arc::ptr_eq(cached, token)) {
+            *cached = None;
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The transport to one org: the port between what is sent and the HTTP client that sends it.
+//! The transport to one org: the port between the requests and the HTTP client that sends them.
 
 use async_trait::async_trait;
 use http::header::HeaderValue;
@@ -21,7 +21,7 @@ pub trait OktaTransport: Send + Sync {
     /// Sends a request once, with this credential.
     ///
     /// # Errors
-    /// If there is no answer; the error says if the request may have been executed.
+    /// If there is no answer; the error states whether the request may have been executed.
     async fn send(&self, request: &Request, presented: Presented<'_>) -> Result<Response, NoAnswer>;
 
     /// Posts a form to a path once, with no credential but those in the form, and the `DPoP` header if there is one.

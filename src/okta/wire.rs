@@ -24,17 +24,17 @@ use crate::telemetry::descriptors;
 /// The timeout for connecting, TLS included.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The time Okta may take to begin an answer, and again to finish it. Okta's own limit for a System Log query is
-/// 30 s; the slowest recorded change took 5.4 s, and deactivating a user with many provisioned applications takes
-/// longer.
+/// The time that Okta may take to begin an answer, and again to finish it. Okta's own limit for a System Log query is
+/// 30 s; the slowest recorded change took 5.4 s, and the deactivation of a user with many provisioned applications
+/// takes longer.
 pub(super) const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// The timeout of a form post: it requests a token that other requests wait for, and Okta looks nothing up.
+/// The timeout of a form post: it requests a token that other requests wait for, and Okta needs little time for it.
 const FORM_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// A client for one org over HTTPS.
 pub(super) struct Https {
-    /// Parsed once: parsing the host for each request costs more than building the rest of the URL.
+    /// The base URL, parsed once: parsing the host for each request costs more than building the rest of the URL.
     base_url: Url,
     http: reqwest::Client,
     room: ConnectionRoom,
@@ -50,11 +50,11 @@ impl Https {
     pub(super) fn new(base_url: &str, room: &Arc<AnswerRoom>, request_max: Duration) -> Result<Self, String> {
         let json = HeaderValue::from_static("application/json");
         let base_url = Url::parse(base_url).map_err(|error| format!("the base URL: {error}"))?;
-        let mut building = reqwest::Client::builder();
+        let mut builder = reqwest::Client::builder();
         if base_url.host_str().is_some_and(is_loopback) {
-            building = building.no_proxy(); // what is on this machine no proxy reaches
+            builder = builder.no_proxy(); // a proxy does not reach a server on this machine
         }
-        let http = building
+        let http = builder
             .default_headers(HeaderMap::from_iter([(ACCEPT, json)]))
             .user_agent(concat!("okta-worker/", env!("CARGO_PKG_VERSION")))
             .redirect(reqwest::redirect::Policy::none())
@@ -75,23 +75,23 @@ impl Https {
 #[async_trait]
 impl OktaTransport for Https {
     async fn send(&self, request: &Request, presented: Presented<'_>) -> Result<Response, NoAnswer> {
-        let mut building = self
+        let mut builder = self
             .http
             .request(request.method.clone(), self.url(request))
             .header(AUTHORIZATION, presented.authorization)
             .header(CONTENT_TYPE, "application/json");
         if let Some(proof) = presented.proof {
-            building = building.header(DPOP, proof);
+            builder = builder.header(DPOP, proof);
         }
-        building = match &request.body {
-            Some(body) => building.body(body.clone()),
+        builder = match &request.body {
+            Some(body) => builder.body(body.clone()),
             // Without this header Okta answers 411 ("Content-Length").
             None if request.method == Method::POST || request.method == Method::PUT => {
-                building.header(CONTENT_LENGTH, 0)
+                builder.header(CONTENT_LENGTH, 0)
             }
-            None => building,
+            None => builder,
         };
-        self.answer_to(building, self.request_max).await
+        self.answer_to(builder, self.request_max).await
     }
 
     async fn post_form(
@@ -102,24 +102,24 @@ impl OktaTransport for Https {
     ) -> Result<Response, NoAnswer> {
         let mut url = self.base_url.clone();
         url.set_path(path);
-        let mut building = self
+        let mut builder = self
             .http
             .post(url)
             .header(CONTENT_TYPE, "application/x-www-form-urlencoded")
             .body(form.expose().to_owned());
         if let Some(proof) = proof {
-            building = building.header(DPOP, proof);
+            builder = builder.header(DPOP, proof);
         }
-        self.answer_to(building, FORM_TIMEOUT).await
+        self.answer_to(builder, FORM_TIMEOUT).await
     }
 }
 
 impl Https {
-    /// Sends a request once and reads the whole answer. The answer may take `longest` to begin and as long again to
+    /// Sends a request once and reads the whole answer. The answer may take `time_max` to begin and as long again to
     /// end; the wait for memory does not count.
-    async fn answer_to(&self, request: RequestBuilder, longest: Duration) -> Result<Response, NoAnswer> {
-        let late = |_| NoAnswer::MaybeSent(format!("no answer within {} s", longest.as_secs()));
-        let sent = timeout(longest, request.send()).await.map_err(late)?;
+    async fn answer_to(&self, request: RequestBuilder, time_max: Duration) -> Result<Response, NoAnswer> {
+        let late = |_| NoAnswer::MaybeSent(format!("no answer within {} s", time_max.as_secs()));
+        let sent = timeout(time_max, request.send()).await.map_err(late)?;
         let mut answer = sent.map_err(|error| no_answer(error, self.base_url.authority()))?;
         let (status, headers) = (answer.status().as_u16(), std::mem::take(answer.headers_mut()));
         let length = answer.content_length();
@@ -128,7 +128,7 @@ impl Https {
             Some(_) => BytesMut::with_capacity(held.bytes()),
             None => BytesMut::new(),
         };
-        let mut left = longest;
+        let mut left = time_max;
         while let Some(chunk) = next_chunk(&mut answer, &mut left).await? {
             let needed = body.len() + chunk.len();
             if needed > held.bytes() {

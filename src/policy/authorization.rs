@@ -1,6 +1,6 @@
 //! Permissions: allow-lists of subtools, and callers with their connections and lanes.
 //!
-//! Only named subtools are allowed: there is no default list.
+//! Only listed subtools are allowed: there is no default list.
 
 use std::collections::HashMap;
 
@@ -60,7 +60,7 @@ impl AllowList {
         })
     }
 
-    /// Returns true if a whole kind of power is allowed; a single subtool of that kind is not enough.
+    /// Returns true if a whole kind of subtools is allowed; a single subtool of that kind is not enough.
     pub fn allows_kind(&self, wanted: ToolKind) -> bool {
         self.0.iter().any(|grant| match grant {
             Permission::All => true,
@@ -88,7 +88,7 @@ pub struct CallerPermissions {
     pub max_per_minute: Option<u32>,
 }
 
-/// All callers by the broker user they publish as. Without any, every publisher may call.
+/// All callers, by the broker user that they publish as. If there are none, every publisher may call.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Callers(pub HashMap<String, CallerPermissions>);
 
@@ -98,7 +98,7 @@ impl Callers {
         self.0.is_empty()
     }
 
-    /// Returns true if a caller may use a connection for at least something.
+    /// Returns true if a caller may use a connection at all.
     pub fn may_use(&self, caller: Option<&str>, connection: &ConnectionName) -> bool {
         let known = caller.and_then(|name| self.0.get(name));
         self.is_open() || known.is_some_and(|caller| caller.connections.contains(connection))

@@ -13,7 +13,7 @@ pub struct RetryRules {
     pub attempts_max: u32,
     /// The longest wait before the second attempt; doubles from then on.
     pub base: Duration,
-    /// The longest wait at all.
+    /// The longest wait of all.
     pub cap: Duration,
 }
 
@@ -26,7 +26,7 @@ impl Default for RetryRules {
 impl RetryRules {
     /// Returns the wait after this many failures (1 and up) with full jitter: between zero and the whole
     /// interval, depending on `jitter` (0 to 1), so that workers that failed together do not
-    /// come back together.
+    /// retry together.
     pub fn wait(&self, failures: u32, jitter: f64) -> Duration {
         let mut intervals = backoff::ExponentialBackoff {
             current_interval: self.base,
@@ -58,7 +58,7 @@ pub const BUSY: RetryRules =
 pub const LAG: RetryRules =
     RetryRules { attempts_max: 4, base: Duration::from_millis(500), cap: Duration::from_secs(2) };
 
-/// The waits for a resource that this machine is short of.
+/// The waits for a resource that this machine lacks.
 pub const LOCAL: RetryRules =
     RetryRules { attempts_max: 10, base: Duration::from_secs(1), cap: Duration::from_secs(15) };
 
@@ -66,7 +66,7 @@ pub const LOCAL: RetryRules =
 pub const PROBE: RetryRules =
     RetryRules { attempts_max: u32::MAX, base: Duration::from_secs(2), cap: Duration::from_secs(30) };
 
-/// The longest `Retry-After` that is obeyed: a longer one may come from an intermediary.
+/// The longest `Retry-After` that the worker obeys: a longer one may come from an intermediary.
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(60 * 60);
 
 /// Returns the wait in `Retry-After`, in seconds; Okta has not been seen to send it.

@@ -23,7 +23,7 @@ pub enum Meaning {
     Failed(FailureKind),
 }
 
-/// The limit that a 429 was about.
+/// The limit that a 429 reports.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, strum::IntoStaticStr, strum::EnumCount)]
 #[strum(serialize_all = "snake_case")]
 pub enum LimitKind {
@@ -75,7 +75,7 @@ pub enum FailureKind {
     Busy,
     /// 404 about an object that this worker has just created: read-after-write lag.
     Lag,
-    /// The answer is larger than any that is read.
+    /// The answer is larger than the worker reads.
     TooLarge,
     /// The machine lacks a resource such as a file descriptor, and the request was not sent.
     Local,
@@ -165,7 +165,7 @@ impl ConnectionFacts<'static> {
 pub fn classify(
     request: &Request,
     answer: Result<&Response, &NoAnswer>,
-    known: ConnectionFacts<'_>,
+    facts: ConnectionFacts<'_>,
 ) -> Meaning {
     let response = match answer {
         Err(NoAnswer::NotSent(_)) => return Meaning::Failed(FailureKind::NotSent),
@@ -180,49 +180,49 @@ pub fn classify(
             false => Meaning::Failed(FailureKind::NotOkta),
         };
     }
-    refused(response, known)
+    refused(response, facts)
 }
 
 /// Returns the meaning of an answer that is no success.
-fn refused(response: &Response, known: ConnectionFacts<'_>) -> Meaning {
-    let is_own = OktaError::is_in(response);
+fn refused(response: &Response, facts: ConnectionFacts<'_>) -> Meaning {
+    let is_oktas = OktaError::is_in(response);
     match response.status {
-        429 => limited(response, is_own),
+        429 => limited(response, is_oktas),
         502 | 504 => Meaning::Failed(FailureKind::Gateway),
         503 if OktaError::read(response).is("E0000010") => Meaning::Failed(FailureKind::ReadOnly),
         503 => Meaning::Failed(FailureKind::Unavailable),
         // "Unsupported operation" about the built-in group: once 501, now 403 (release 2026.04.0).
-        501 if is_own => Meaning::Answered,
+        501 if is_oktas => Meaning::Answered,
         // Read by status: the System Log's own 500 has the code of a 400 ("System Log", timeouts).
         500..=599 => Meaning::Failed(FailureKind::ServerError),
         409 | 423 if is_busy(&OktaError::read(response)) => Meaning::Failed(FailureKind::Busy),
         // "Feature not enabled": the credential is good (75 recordings).
-        401 if is_own && !OktaError::read(response).is("E0000015") => {
+        401 if is_oktas && !OktaError::read(response).is("E0000015") => {
             Meaning::Refused(PauseReason::Unauthorized)
         }
-        403 if is_own && known.scope_has_worked && lacks_scope(response) => {
+        403 if is_oktas && facts.scope_has_worked && lacks_scope(response) => {
             Meaning::Refused(PauseReason::Forbidden)
         }
-        404 if is_own && is_lag(response, known) => Meaning::Failed(FailureKind::Lag),
-        400..=499 if is_own => Meaning::Answered,
-        // A redirect, or the page of a proxy, of a captive portal, of an org that is gone: it says nothing
+        404 if is_oktas && is_lag(response, facts) => Meaning::Failed(FailureKind::Lag),
+        400..=499 if is_oktas => Meaning::Answered,
+        // A redirect, or the page of a proxy, of a captive portal, of an org that no longer exists: it says nothing
         // about the requested user or group.
         _ => Meaning::Failed(FailureKind::NotOkta),
     }
 }
 
 /// Returns true if Okta does not find an object that was created moments ago.
-fn is_lag(response: &Response, known: ConnectionFacts<'_>) -> bool {
-    OktaError::read(response).missing().is_some_and(|(id, _)| (known.is_recent)(id))
+fn is_lag(response: &Response, facts: ConnectionFacts<'_>) -> bool {
+    OktaError::read(response).missing().is_some_and(|(id, _)| (facts.is_recent)(id))
 }
 
-/// Returns the meaning of a 429. Okta's own has its error object (recorded) or its headers; that of a gateway in
-/// between says nothing of Okta's windows.
-fn limited(response: &Response, is_own: bool) -> Meaning {
+/// Returns the meaning of a 429. Okta's own 429 has its error object (recorded) or its headers; the 429 of a gateway in
+/// between says nothing about Okta's windows.
+fn limited(response: &Response, is_oktas: bool) -> Meaning {
     match RateHeaders::read(&response.headers) {
         Some(headers) if headers.is_concurrency() => Meaning::Limited(LimitKind::Concurrency),
         Some(_) => Meaning::Limited(LimitKind::Window),
-        None if is_own => Meaning::Limited(LimitKind::Window),
+        None if is_oktas => Meaning::Limited(LimitKind::Window),
         None => Meaning::Failed(FailureKind::NotOkta),
     }
 }
@@ -237,18 +237,19 @@ fn is_busy(error: &OktaError) -> bool {
 /// Returns the wait after a concurrency 429: its own reset is a minute off while slots
 /// free within a second (okta-sdk-python issue 270). Grows with the number of such answers in a row.
 pub fn concurrency_wait(in_a_row: u32, jitter: f64) -> Duration {
-    const LEAST: Duration = Duration::from_millis(200);
-    /// The longest wait without jitter: with half as much again no request waits 5 s for a slot free within a second.
-    const MOST: Duration = Duration::from_secs(3);
-    let interval = (LEAST * 2_u32.saturating_pow(in_a_row.clamp(1, 8) - 1)).min(MOST);
+    const WAIT_MIN: Duration = Duration::from_millis(200);
+    /// The longest wait without jitter. Jitter adds up to half of it, so no request waits 5 s for a slot that is free
+    /// within a second.
+    const WAIT_MAX: Duration = Duration::from_secs(3);
+    let interval = (WAIT_MIN * 2_u32.saturating_pow(in_a_row.clamp(1, 8) - 1)).min(WAIT_MAX);
     interval.mul_f64(0.5 + jitter.clamp(0.0, 1.0))
 }
 
 /// Returns true if Okta says that the credential lacks a scope (`WWW-Authenticate`, "insufficient_scope").
 fn lacks_scope(response: &Response) -> bool {
-    let said =
+    let names_it =
         |value: &http::HeaderValue| value.to_str().is_ok_and(|text| text.contains("insufficient_scope"));
-    response.status == 403 && response.headers.get(http::header::WWW_AUTHENTICATE).is_some_and(said)
+    response.status == 403 && response.headers.get(http::header::WWW_AUTHENTICATE).is_some_and(names_it)
 }
 
 #[cfg(test)]

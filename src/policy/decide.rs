@@ -4,8 +4,9 @@
 //! step. All three are pure: jitter is an argument, and so is every fact about the message and its connection.
 //! `docs/retries.md` is the table of all decisions, generated from this file.
 //!
-//! Invariant: [`Attempt`] counts an attempt as spent when a request of it has failed, and not before. A message that is
-//! delayed, handed back or left by a stopping worker carries [`Attempt::spent`] on, so that none of these spends one.
+//! Invariant: [`Attempt`] counts an attempt as spent once one of its requests has failed, and not before. A copy of a
+//! message that is delayed, handed back or left by a stopping worker carries [`Attempt::spent`], so none of these
+//! spends an attempt.
 
 use std::time::Duration;
 
@@ -17,14 +18,14 @@ use super::backoff::{BUSY, LAG, LOCAL, RetryRules, WAIT_IN_HAND_MAX};
 use super::classify::{FailureKind, LimitKind, Meaning, concurrency_wait};
 use super::pause::PauseReason;
 
-/// The longest that a message is held in hand while its connection is paused: RabbitMQ takes a delivery back after
-/// 30 minutes (`consumer_timeout`).
+/// The longest time for which a message is held in hand while its connection is paused: RabbitMQ takes a delivery back
+/// after 30 minutes (`consumer_timeout`).
 pub const HELD_MAX: Duration = Duration::from_secs(10 * 60);
 
-/// A write whose outcome is unknown, by the delivery that sent it.
+/// The delivery that has sent a write whose outcome is unknown, if any.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Doubt {
-    /// None.
+    /// No write has an unknown outcome.
     None,
     /// An earlier delivery.
     Before,
@@ -32,23 +33,24 @@ pub enum Doubt {
     Now,
 }
 
-/// The attempts of one invocation, and the doubt that its requests have left.
+/// The attempts of one invocation, and what is known of the outcome of its writes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Attempt {
     /// Attempts that earlier deliveries have spent.
     earlier: u32,
     /// Attempts of this delivery that failed while Okta answered other requests.
     failed: u32,
-    /// Attempts of this delivery that failed and may be the connection's failure: a pause forgets them.
+    /// Attempts of this delivery that may have failed because the connection fails: a pause resets their number.
     suspected: u32,
     /// True if the latest attempt has not failed.
     is_open: bool,
-    /// True if the next request begins another attempt, also where it only looks at the outcome of an earlier one.
+    /// True if the next request begins another attempt, even if it only reads the outcome of an earlier one.
     begins_another: bool,
     doubt: Doubt,
-    /// The state before the request on its way.
+    /// The state before the request in flight.
     before: BeforeRequest,
-    /// True if Okta has answered, or may have executed, a request: the invocation is finished also past its deadline.
+    /// True if Okta has answered, or may have executed, a request: the worker then finishes the invocation, even past
+    /// its deadline.
     has_reached: bool,
     /// True if this delivery has sent a write that Okta has answered or whose outcome is unknown.
     has_written: bool,
@@ -107,12 +109,12 @@ impl Attempt {
         self.failed + self.suspected + u32::from(self.is_open)
     }
 
-    /// Returns the attempts that have failed, in all deliveries: those that a copy of the message carries.
+    /// Returns the number of failed attempts, in all deliveries, which a copy of the message carries.
     pub fn spent(&self) -> u32 {
         self.earlier.saturating_add(self.failed + self.suspected)
     }
 
-    /// Returns the doubt about earlier writes.
+    /// Returns the delivery that has sent a write whose outcome is unknown, if any.
     pub fn doubt(&self) -> Doubt {
         self.doubt
     }
@@ -122,12 +124,12 @@ impl Attempt {
         self.has_reached
     }
 
-    /// Returns true if this delivery has only read, so that another one may begin anew.
+    /// Returns true if this delivery has only read, so that another one may start from the beginning.
     pub fn has_written_nothing(&self) -> bool {
         self.doubt != Doubt::Now && !self.has_written
     }
 
-    /// Returns the number of this retry of a kind, for the event.
+    /// Returns the number of the current retry after this kind of failure, for the event.
     pub fn retry_of(&self, kind: FailureKind) -> u32 {
         match kind {
             FailureKind::Lag => self.lags,
@@ -144,10 +146,9 @@ impl Attempt {
         }
     }
 
-    /// Notes that a request goes out. A request that looks at the outcome of an earlier write belongs to the attempt
-    /// of that write.
+    /// Notes that a request is sent. A read that reconciles an earlier write belongs to the attempt of that write.
     pub fn sent(&mut self, is_read: bool) {
-        let looks_back = is_read
+        let is_reconciling = is_read
             && match self.doubt {
                 Doubt::None => false,
                 Doubt::Before => self.earlier > 0,
@@ -156,9 +157,9 @@ impl Attempt {
         let Self { doubt, is_open, begins_another, .. } = *self;
         self.before = BeforeRequest { doubt, is_open, begins_another };
         let begins_another = std::mem::take(&mut self.begins_another);
-        self.is_open |= begins_another || !looks_back;
+        self.is_open |= begins_another || !is_reconciling;
         if !is_read {
-            self.doubt = Doubt::Now; // until the answer says otherwise
+            self.doubt = Doubt::Now; // until the answer shows the outcome
         }
     }
 
@@ -200,7 +201,7 @@ impl Attempt {
         }
     }
 
-    /// Notes that the subtool gets Okta's answer: the connection works, and earlier failures were this invocation's.
+    /// Notes that the subtool gets Okta's answer: the connection works, so earlier failures count for this invocation.
     pub fn delivered(&mut self, is_read: bool, is_success: bool) {
         self.has_reached = true;
         self.local = 0;
@@ -219,8 +220,8 @@ impl Attempt {
         self.begins_another = false;
     }
 
-    /// Notes that the subtool writes again after reconciliation. `is_same`: it repeats the write in doubt, because that
-    /// was not executed.
+    /// Notes that the subtool writes again after reconciliation. `is_same`: it repeats the write whose outcome was
+    /// unknown, because that write was not executed.
     pub fn writes_again(&mut self, is_same: bool) {
         self.failed += u32::from(std::mem::take(&mut self.is_open));
         if is_same {
@@ -228,7 +229,7 @@ impl Attempt {
         }
     }
 
-    /// Notes that a pause stops a bulk message: failures that may have been the connection's were no attempts.
+    /// Notes that a pause stops a bulk message: failures that the pause may explain do not count as attempts.
     pub fn paused(&mut self) {
         self.suspected = 0;
         self.good_answers_before = None;
@@ -238,7 +239,7 @@ impl Attempt {
     pub fn code_and_effect(&self, code: ErrorCode, idempotency: Idempotency) -> (ErrorCode, Effect) {
         let must_not_repeat = self.doubt == Doubt::Now && !idempotency.is_safe();
         let code = match code {
-            // Okta has executed, or may have executed, a write; only the reads that would prove it have failed.
+            // Okta has executed, or may have executed, a write; only the reads that would show its outcome have failed.
             ErrorCode::OktaUnavailable if self.has_changed || must_not_repeat => ErrorCode::OutcomeUnknown,
             code => code,
         };
@@ -246,7 +247,7 @@ impl Attempt {
         (code, if is_unknown { Effect::Unknown } else { Effect::None })
     }
 
-    /// Returns the same for a failure that the subtool itself has concluded: it has looked at every earlier write.
+    /// Returns the same for a failure that the subtool itself reports, after it has reconciled every earlier write.
     pub fn code_and_effect_of_subtool(&self, code: ErrorCode) -> (ErrorCode, Effect) {
         let code = match code {
             // The subtool could not read the outcome.
@@ -273,7 +274,7 @@ pub struct Situation {
     pub may_leave: bool,
     /// True if the request only reads.
     pub is_read: bool,
-    /// True if the request now asks for a smaller page than the one that failed.
+    /// True if the request now asks for a smaller page than the one that has failed.
     pub is_smaller: bool,
     /// Okta's own `Retry-After`.
     pub asked: Option<Duration>,
@@ -300,14 +301,14 @@ pub enum Step {
     HandBack,
     /// The connection is paused, and with it every message that needs it.
     Pause(PauseReason),
-    /// The attempts are used up, and no invocation on the connection had a good answer meanwhile: one probe decides
+    /// The attempts are used up, and no invocation on the connection has had a good answer meanwhile: one probe decides
     /// between a pause and giving up.
     Probe,
     /// The invocation fails.
     GiveUp(Failed),
 }
 
-/// The next step where every attempt is used up.
+/// The next step when every attempt is used up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Exhausted {
     /// See [`Step::Probe`].
@@ -344,7 +345,8 @@ pub struct Failed {
 pub fn decide(attempt: &Attempt, meaning: Meaning, situation: &Situation, jitter: f64) -> Step {
     match meaning {
         Meaning::Answered => Step::Continue,
-        // A connection has one pause at a time: one that does not stop this invocation leaves it to fail by itself.
+        // A connection has one pause at a time. If that pause does not stop this invocation, the invocation fails by
+        // itself.
         Meaning::Refused(reason) if attempt.refused > situation.retry.attempts_max => {
             let (code, effect) = attempt.code_and_effect(reason.code(), situation.idempotency);
             Step::GiveUp(Failed { code, effect, is_final: false, retry_in: None })
@@ -360,16 +362,16 @@ pub fn decide(attempt: &Attempt, meaning: Meaning, situation: &Situation, jitter
 }
 
 fn after_failure(attempt: &Attempt, kind: FailureKind, situation: &Situation, jitter: f64) -> Step {
-    let is_unclear = kind.may_have_happened() && !situation.is_read;
+    let is_uncertain = kind.may_have_happened() && !situation.is_read;
     match kind {
         FailureKind::ReadOnly => Step::Pause(PauseReason::ReadOnly),
         FailureKind::Lag if attempt.lags > LAG.attempts_max => Step::Continue,
         FailureKind::Lag => Step::RetryIn(LAG.wait(attempt.lags, 1.0)),
         FailureKind::Local => after_local_failure(attempt, situation, jitter),
-        _ if is_unclear && !situation.idempotency.is_safe() => {
+        _ if is_uncertain && !situation.idempotency.is_safe() => {
             Step::ReconcileIn(wait_after(attempt, kind, situation, jitter).min(WAIT_IN_HAND_MAX))
         }
-        // The answer would be as large the next time.
+        // The next answer would be as large.
         FailureKind::TooLarge if !situation.is_smaller => {
             Step::GiveUp(Failed { is_final: true, ..failed(attempt, situation) })
         }
@@ -384,7 +386,7 @@ fn after_failure(attempt: &Attempt, kind: FailureKind, situation: &Situation, ji
     }
 }
 
-/// Decides after a failed attempt: the next one, now or later, if there is one.
+/// Decides after a failed attempt: the next attempt, now or later, if one is left.
 fn after_attempt(attempt: &Attempt, kind: FailureKind, situation: &Situation, jitter: f64) -> Step {
     if attempt.total() >= situation.retry.attempts_max {
         return match exhausted(attempt, situation) {
@@ -404,7 +406,7 @@ fn after_attempt(attempt: &Attempt, kind: FailureKind, situation: &Situation, ji
     Step::RetryIn(wait.min(WAIT_IN_HAND_MAX))
 }
 
-/// Decides when this machine could not send the request: Okta was not asked, so no attempt is spent.
+/// Decides after a failure of this machine: the request was not sent, so no attempt is spent.
 fn after_local_failure(attempt: &Attempt, situation: &Situation, jitter: f64) -> Step {
     if !attempt.local.is_multiple_of(LOCAL.attempts_max) {
         return Step::RetryIn(LOCAL.wait(attempt.local, 0.5 + jitter / 2.0).min(WAIT_IN_HAND_MAX));
@@ -415,7 +417,8 @@ fn after_local_failure(attempt: &Attempt, situation: &Situation, jitter: f64) ->
     }
 }
 
-/// Decides before a write that follows one whose outcome was unknown: it is another attempt. `None`: there is one left.
+/// Decides before a write that follows one whose outcome was unknown, and so begins another attempt; `None` if one is
+/// left.
 pub fn decide_before_write(attempt: &Attempt, situation: &Situation) -> Option<Exhausted> {
     (attempt.total() >= situation.retry.attempts_max).then(|| exhausted(attempt, situation))
 }
@@ -457,13 +460,13 @@ pub fn decide_while_paused(
         (Lane::Interactive, _) => failed,
         (Lane::Bulk, Held::Stopping) => WhilePaused::HandBack,
         (Lane::Bulk, Held::TooLong) if may_leave => WhilePaused::HandBack,
-        (Lane::Bulk, Held::TooLong) => failed, // there is no copy, and RabbitMQ waits no longer
+        (Lane::Bulk, Held::TooLong) => failed, // it cannot be copied, and RabbitMQ waits no longer
         (Lane::Bulk, Held::No) if may_leave && attempt.has_written_nothing() => WhilePaused::HandBack,
         (Lane::Bulk, Held::No) => WhilePaused::HoldFor(HELD_MAX),
     }
 }
 
-/// Decides when the worker stops while the message waits: true hands it back, false finishes the invocation.
+/// Returns true if a worker that stops hands back the waiting message; false if it finishes the invocation first.
 pub fn leaves_when_draining(attempt: &Attempt) -> bool {
     attempt.has_written_nothing()
 }

@@ -1,7 +1,7 @@
 //! Hazards of broker policies: keys that make our queues lose or refuse messages.
 //!
-//! Policies and operator policies override a queue's own arguments. Of limits the lower one holds; of `overflow` the
-//! policy's, on RabbitMQ 3.10.8 and 4.0.5 alike.
+//! Policies and operator policies override a queue's own arguments. The lower one of two limits applies; for
+//! `overflow`, the policy's value applies (RabbitMQ 3.10.8 and 4.0.5).
 
 use std::collections::BTreeMap;
 
@@ -37,27 +37,27 @@ pub struct Hazard {
 /// Returns the hazards of these queues, with equal ones grouped.
 pub fn hazards(governed: &[Governed]) -> Vec<Hazard> {
     let mut found: BTreeMap<(Vec<String>, String), Vec<String>> = BTreeMap::new();
-    for of in governed {
-        for what in of_queue(of) {
-            found.entry((of.policies.clone(), what)).or_default().push(of.queue.clone());
+    for queue in governed {
+        for what in of_queue(queue) {
+            found.entry((queue.policies.clone(), what)).or_default().push(queue.queue.clone());
         }
     }
     found.into_iter().map(|((policies, what), queues)| Hazard { policies, what, queues }).collect()
 }
 
 fn of_queue(governed: &Governed) -> Vec<String> {
-    /// Limits that do harm if lower than the queue's own: key, unit and consequence.
+    /// The limits that do harm if they are lower than the queue's own: key, unit and consequence.
     const LIMITS: [(&str, &str, &str); 3] = [
         (
             "message-ttl",
             "ms",
-            "what waits longer is dropped, and a message in a delay tier comes back too early",
+            "messages that wait longer are dropped, and those in a delay tier come back too early",
         ),
-        ("expires", "ms", "a queue that nobody uses for so long is deleted, with everything in it"),
+        ("expires", "ms", "a queue that is unused for this time is deleted, with all its messages"),
         (
             "delivery-limit",
             "",
-            "a message is given up after so many deliveries, and each restart of a worker is one",
+            "a message is given up after so many deliveries, and each restart of a worker counts as one",
         ),
     ];
     let Governed { arguments, definition, .. } = governed;

@@ -20,17 +20,17 @@ pub const X_DEATH: &str = "x-death";
 /// `not_permitted`, if the message did not come by one of the worker's own routes.
 pub fn check(source: &Source, exchange: &str, routing_key: &str, headers: &Headers) -> Result<(), Failure> {
     let queue = source_queue(source);
-    let came_by = match source {
+    let is_own_route = match source {
         Source::Work { connection, lane } | Source::Removed { connection, lane } => {
-            let is_key = routing_key == work_key(connection, *lane)
+            let is_own_key = routing_key == work_key(connection, *lane)
                 || (*lane == Lane::Interactive && routing_key == connection.as_str());
-            exchange == INVOCATIONS && is_key
+            exchange == INVOCATIONS && is_own_key
         }
         Source::Unrouted => exchange == INVOCATIONS,
         Source::Undelivered => exchange == UNDELIVERED,
     };
-    let by_name = exchange.is_empty() && routing_key == queue;
-    if !came_by && !by_name {
+    let is_by_queue_name = exchange.is_empty() && routing_key == queue;
+    if !is_own_route && !is_by_queue_name {
         let message = format!(
             "a message for `{queue}` may not come by exchange `{}` with key `{}`",
             excerpt(exchange),
@@ -47,7 +47,7 @@ pub fn check(source: &Source, exchange: &str, routing_key: &str, headers: &Heade
     }
 }
 
-/// Returns the first foreign queue from which a broker says it dead-lettered the message.
+/// Returns the first foreign queue that dead-lettered the message, according to a broker.
 fn foreign_queue(header: &HeaderValue) -> Option<&str> {
     let HeaderValue::List(deaths) = header else { return None };
     deaths.iter().filter_map(by_broker).find(|queue| !is_own_queue(queue))
@@ -55,10 +55,10 @@ fn foreign_queue(header: &HeaderValue) -> Option<&str> {
 
 /// Returns the queue of a death that a broker may have written; `None` if a producer wrote it.
 ///
-/// Whatever a producer had put there before (nothing, a text, a list, an entry for the same queue with or without
-/// a count, twice), RabbitMQ 3.10.8 left in the entry of its own dead-lettering a 64-bit count beside the names
-/// of queue and reason, or dropped the message (measured; the source of 4.0 writes the same). Clients that encode
-/// a number in the fewest bits do not produce such a count.
+/// The entry of RabbitMQ's own dead-lettering has a 64-bit count beside the names of queue and reason. On 3.10.8 that
+/// held for whatever a producer had put into the header before (nothing, a text, a list, an entry for the same queue
+/// with or without a count, twice), or RabbitMQ dropped the message (measured; the source of 4.0 writes the same).
+/// Clients that encode a number in the fewest bits do not produce such a count.
 fn by_broker(death: &HeaderValue) -> Option<&str> {
     let HeaderValue::Table(entry) = death else { return None };
     let is_counted = matches!(entry.get("count"), Some(HeaderValue::Int(_)));
@@ -73,7 +73,7 @@ fn queue_of(death: &HeaderValue) -> Option<&str> {
     }
 }
 
-/// Returns the time that the latest delay tier kept a message; `None` if it comes from none.
+/// Returns the time for which the latest delay tier kept a message; `None` if it does not come from a delay tier.
 pub fn delayed_for(headers: &Headers) -> Option<Duration> {
     let HeaderValue::List(deaths) = headers.get(X_DEATH)? else { return None };
     let queue = by_broker(deaths.first()?)?; // the broker puts the latest in front

@@ -39,9 +39,9 @@ impl PauseReason {
     pub fn in_words(self) -> &'static str {
         match self {
             Self::Unauthorized => "Okta refuses its credential",
-            Self::Forbidden => "Okta has taken a scope from its credential",
+            Self::Forbidden => "Okta has revoked a scope of its credential",
             Self::Unreachable => "Okta is not reached",
-            Self::ReadOnly => "Okta takes no writes for now",
+            Self::ReadOnly => "Okta is read-only for now",
         }
     }
 }

@@ -54,34 +54,34 @@ impl Heartbeat {
 #[derive(Debug)]
 pub struct Peers {
     own: u64,
-    heard: HashMap<u64, (Heartbeat, Instant)>,
+    latest: HashMap<u64, (Heartbeat, Instant)>,
 }
 
 impl Peers {
     /// Creates an empty table. `own` is the number of this worker.
     pub fn new(own: u64) -> Self {
-        Self { own, heard: HashMap::new() }
+        Self { own, latest: HashMap::new() }
     }
 
     /// Remembers a heartbeat.
     pub fn hear(&mut self, heartbeat: Heartbeat, now: Instant) {
-        self.heard.retain(|_, (_, at)| is_fresh(*at, now));
-        if self.heard.len() < WORKERS_MAX || self.heard.contains_key(&heartbeat.worker) {
-            self.heard.insert(heartbeat.worker, (heartbeat, now));
+        self.latest.retain(|_, (_, at)| is_fresh(*at, now));
+        if self.latest.len() < WORKERS_MAX || self.latest.contains_key(&heartbeat.worker) {
+            self.latest.insert(heartbeat.worker, (heartbeat, now));
         }
     }
 
     /// Returns the number of workers that serve a connection, this one included; `None` while this worker does not
     /// receive its own heartbeats.
     pub fn workers(&self, connection: &str, now: Instant) -> Option<u32> {
-        let (_, at) = self.heard.get(&self.own)?;
+        let (_, at) = self.latest.get(&self.own)?;
         if !is_fresh(*at, now) {
             return None;
         }
         let serves = |(heartbeat, at): &&(Heartbeat, Instant)| {
             heartbeat.worker != self.own && is_fresh(*at, now) && heartbeat.connections.contains(connection)
         };
-        let others = self.heard.values().filter(serves).count();
+        let others = self.latest.values().filter(serves).count();
         Some(u32::try_from(others).unwrap_or(u32::MAX).saturating_add(1))
     }
 }

@@ -1,4 +1,4 @@
-//! Okta's refusals in the contract's words: error code and argument.
+//! Translation of Okta's refusals to the contract: an error code, a message, and the path of the argument.
 
 use crate::domain::ids::excerpt;
 use crate::domain::okta_error::OktaError;
@@ -9,7 +9,7 @@ pub fn name(subtool: &str, error: OktaError) -> Failure {
     let code = code(&error);
     let (message, path) = match error.missing() {
         Some((id, kind)) => missing(subtool, id, kind),
-        None => (format!("failed to run `{subtool}`: {}", said(&error)), None),
+        None => (format!("failed to run `{subtool}`: {}", describe(&error)), None),
     };
     Failure::new(code, message).at(path).with_okta(error)
 }
@@ -38,7 +38,8 @@ fn forbidden(error: &OktaError) -> ErrorCode {
     }
 }
 
-/// Returns true if a login or a group name is taken: the code alone may also mean a duplicate employee number.
+/// Returns true if a login or a group name is taken. The code alone does not show that: it may also mean a duplicate
+/// employee number.
 fn is_taken(error: &OktaError) -> bool {
     error.is("E0000001")
         && error.causes.iter().any(|cause| {
@@ -59,7 +60,7 @@ fn missing(subtool: &str, id: &str, kind: &str) -> (String, Option<&'static str>
 }
 
 /// Formats status, code, summary and causes in one line.
-fn said(error: &OktaError) -> String {
+fn describe(error: &OktaError) -> String {
     let code = error.error_code.as_deref().map_or_else(String::new, |code| format!(" {code}"));
     let mut text = format!("Okta answered {}{code}", error.status);
     for part in error.summary.iter().chain(&error.causes) {

@@ -7,7 +7,7 @@
 use crate::domain::topology::{DIRECT_REPLY, REPLIES};
 
 /// The prefix of our own names; of these, only `okta.replies.*` are reply queues.
-const OURS: &str = "okta.";
+const OWN_PREFIX: &str = "okta.";
 
 /// The names of queues that may receive results. Direct reply-to is always allowed.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -37,7 +37,7 @@ impl ReplyPolicy {
         if name.starts_with(DIRECT_REPLY) {
             return true;
         }
-        if name.starts_with(OURS) && !(name.starts_with(REPLIES) && name.len() > REPLIES.len()) {
+        if name.starts_with(OWN_PREFIX) && !(name.starts_with(REPLIES) && name.len() > REPLIES.len()) {
             return false;
         }
         self.patterns.is_empty() || self.patterns.iter().any(|pattern| matches(pattern, name))

@@ -1,7 +1,7 @@
 //! Secrets of a message, and values of its caller that an error may not repeat.
 //!
-//! Decides by names and places alone. Invariant: a text below a name that suggests secrets is a secret, unless it is
-//! known to be none.
+//! Names and positions in the JSON decide. Invariant: a text below a name that suggests secrets is a secret, unless it
+//! is known not to be one.
 
 use jiff::Timestamp;
 use serde_json::value::RawValue;
@@ -17,12 +17,12 @@ use crate::domain::text::is_repeatable;
 pub enum Read {
     /// The arguments fit the subtool.
     Fully,
-    /// Something does not fit, and error messages quote it: the meaning of its parts is unknown.
+    /// Something does not fit, and error messages may quote it: the meaning of its parts is unknown.
     InPart,
 }
 
 /// Returns the secrets in a message or its arguments: every text below a name that suggests secrets, at any depth,
-/// unless it is known to be none. A text that is itself JSON is searched as well: models send objects as text.
+/// unless it is known not to be one. A text that is itself JSON is searched as well: models send objects as text.
 pub fn secrets(raw: &RawValue, read: Read) -> Secrets {
     let mut secrets = Secrets::default();
     // Most arguments hold no secret and are not parsed; names with escapes have to be parsed.
@@ -40,14 +40,14 @@ pub fn secrets(raw: &RawValue, read: Read) -> Secrets {
 /// The layers of JSON inside JSON texts that are searched.
 const JSON_LAYERS_MAX: usize = 3;
 
-/// Calls `told` for every text and number, including those in texts that are JSON, with the names on the path.
-fn each_text(raw: &RawValue, above: &[String], layers: usize, told: &mut dyn FnMut(&[String], &str)) {
+/// Calls `visit` for every text and number, including those in texts that are JSON, with the names on the path.
+fn each_text(raw: &RawValue, above: &[String], layers: usize, visit: &mut dyn FnMut(&[String], &str)) {
     json::rewritten(raw, &mut |path, text| {
         let path = [above, path].concat();
-        told(&path, text);
+        visit(&path, text);
         let is_json = layers > 0 && text.trim_start().starts_with(['{', '[']);
         if is_json && let Some(inner) = invocation::raw(text.as_bytes()) {
-            each_text(inner, &path, layers - 1, told);
+            each_text(inner, &path, layers - 1, visit);
         }
         None
     });
@@ -58,11 +58,11 @@ fn each_text(raw: &RawValue, above: &[String], layers: usize, told: &mut dyn FnM
 pub fn unrepeatable(body: &[u8], failure: &Failure) -> Secrets {
     let mut values = Secrets::default();
     let Some(raw) = invocation::raw(body) else { return values };
-    let said = failure.said();
+    let quoted = failure.said();
     let mut add = |text: &str| {
         let is_number = text.parse::<f64>().is_ok() || text.parse::<Timestamp>().is_ok();
         let is_value = text.chars().count() >= VALUE_CHARS_MIN && !is_number;
-        if is_value && !is_repeatable(text) && said.holds(text) {
+        if is_value && !is_repeatable(text) && quoted.holds(text) {
             values.add(text);
         }
     };
@@ -80,14 +80,15 @@ const VALUE_CHARS_MIN: usize = 4;
 /// Words in the names of things that are secret.
 const SENSITIVE: [&str; 5] = ["credential", "password", "secret", "token", "answer"];
 
-/// The word for a person that begins like one of the words above.
+/// The beginning of the word for a person, which contains one of the words above.
 const SECRETARY: &str = "secretar";
 
 /// Returns true if a name suggests a secret.
 pub fn speaks_of_secrets(text: &str) -> bool {
     let text = text.to_ascii_lowercase();
-    let speaks = |text: &str| SENSITIVE.iter().any(|word| text.contains(word));
-    speaks(&text) && (!text.contains(SECRETARY) || speaks(&text.replace(SECRETARY, "-")))
+    let has_sensitive_word = |text: &str| SENSITIVE.iter().any(|word| text.contains(word));
+    has_sensitive_word(&text)
+        && (!text.contains(SECRETARY) || has_sensitive_word(&text.replace(SECRETARY, "-")))
 }
 
 /// Plain members of `credentials` (Okta's `UserCredentials` and `AppUserCredentials`), by the last two names.

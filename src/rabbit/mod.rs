@@ -1,4 +1,4 @@
-//! RabbitMQ through lapin: one supervisor, two connections, both rebuilt on any doubt.
+//! RabbitMQ through lapin: one supervisor and two connections, both rebuilt on any sign of a failure.
 
 mod client;
 mod consumer;

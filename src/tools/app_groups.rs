@@ -54,9 +54,9 @@ pub struct ListAppGroups {
     app_id: AppId,
     /// The beginning of a group's name.
     q: Option<String>,
-    /// What to add to each.
+    /// An addition to each.
     expand: Option<AppGroupExpand>,
-    /// The most groups in all.
+    /// Maximum groups in total.
     #[serde(default)]
     limit: Limit,
     /// `next` of an earlier result with the same arguments.
@@ -70,8 +70,7 @@ impl Subtool for ListAppGroups {
         kind: ToolKind::Read,
         scope: "okta.apps.read",
         summary: "Lists the groups that an application is assigned to, by priority.",
-        not_for: "Not for the people who have it (`list_app_users`), nor what one group gives \
-                  (`list_group_apps`).",
+        not_for: "Not for its users (`list_app_users`), nor a group's applications (`list_group_apps`).",
         cost: Cost::one(Bucket::Apps).per(APP_GROUPS_PAGE, "groups"),
         returns: "`items` with assignments, `complete`, and `next`; the `id` of each is the group's",
         examples: &[
@@ -105,7 +104,7 @@ impl Subtool for ListAppGroups {
 pub struct ListGroupApps {
     /// The group's id.
     group_id: GroupId,
-    /// The most applications in all.
+    /// Maximum applications in total.
     #[serde(default)]
     limit: Limit,
     /// `next` of an earlier result with the same arguments.
@@ -118,8 +117,8 @@ impl Subtool for ListGroupApps {
         name: "list_group_apps",
         kind: ToolKind::Read,
         scope: "okta.groups.read",
-        summary: "Lists the applications that a group gives to its members.",
-        not_for: "Not for what one user has (`list_user_apps`), nor the groups of one application \
+        summary: "Lists the applications assigned to a group.",
+        not_for: "Not for those of one user (`list_user_apps`), nor the groups of one application \
                   (`list_app_groups`).",
         cost: Cost::one(Bucket::Groups).per(GROUP_APPS_PAGE, "applications"),
         returns: "`items` with applications, `complete`, and `next`",
@@ -144,7 +143,7 @@ pub struct AssignGroupToApp {
     app_id: AppId,
     /// The group's id.
     group_id: GroupId,
-    /// Which of several groups of a user decides the user's application profile: 0 is the first.
+    /// The group's rank in deciding a member's application profile: 0 is the first.
     #[schemars(range(min = 0, max = 100))]
     priority: Option<u32>,
     /// Attributes that the group's members get in the application.
@@ -175,8 +174,8 @@ impl Subtool for AssignGroupToApp {
         name: "assign_group_to_app",
         kind: ToolKind::Write,
         scope: "okta.apps.manage",
-        summary: "Gives an active application to all members of a group; an assignment that is there is changed. \
-                  The accounts in the application are made in the background.",
+        summary: "Assigns an active application to all members of a group; an existing assignment is changed. \
+                  The accounts in the application are created in the background.",
         not_for: "Not for one user alone: use `assign_user_to_app`.",
         cost: Cost::one(Bucket::Apps),
         returns: "the assignment",
@@ -262,9 +261,9 @@ impl Subtool for RemoveGroupFromApp {
         name: "remove_group_from_app",
         kind: ToolKind::Destructive,
         scope: "okta.apps.manage",
-        summary: "Takes an application away from a group: members who have it by this group alone lose it, and \
-                  their accounts there may be deactivated.",
-        not_for: "Not for one member, whom `remove_user_from_group` takes out of the group.",
+        summary: "Unassigns a group from an application: members who have it through this group alone lose it, \
+                  and their accounts there may be deactivated.",
+        not_for: "Not for one member: use `remove_user_from_group`.",
         cost: Cost::one(Bucket::Apps),
         returns: "an empty object; `unchanged` when nothing was assigned",
         examples: &[r#"{"app_id":"0oa1gjh63g214q0Hq0g4","group_id":"00g1emaKYZTWRYYRRTSK"}"#],

@@ -39,9 +39,9 @@ pub struct ListApps {
     q: Option<String>,
     /// One expression: `status eq "ACTIVE"`, `name eq "workday"`, `user.id eq "00u…"`.
     filter: Option<String>,
-    /// What to add to each application: `user/{id}`, with the matching `user.id` filter.
+    /// An addition to each application: `user/{id}`, with the matching `user.id` filter.
     expand: Option<String>,
-    /// The most applications in all.
+    /// Maximum applications in total.
     #[serde(default)]
     limit: Limit,
     /// `next` of an earlier result with the same arguments.
@@ -57,7 +57,7 @@ impl Subtool for ListApps {
         summary: "Lists applications by the beginning of their name or label (`q`), or by one expression \
                   (`filter`); without them, all.",
         not_for: "Not for an application whose id is known (`get_app`), nor who has it (`list_app_users`).",
-        cost: Cost::one(Bucket::Apps).per(APPS_PAGE, "applications").and("a small bucket"),
+        cost: Cost::one(Bucket::Apps).per(APPS_PAGE, "applications").and("a low limit"),
         returns: "`items` with applications, `complete`, and `next`",
         examples: &[r#"{"q":"Sales"}"#, r#"{"filter":"status eq \"ACTIVE\""}"#, "{}"],
     };
@@ -122,9 +122,9 @@ pub struct ListAppUsers {
     app_id: AppId,
     /// The beginning of a user name, first name, last name or e-mail.
     q: Option<String>,
-    /// What to add to each.
+    /// An addition to each.
     expand: Option<AppUserExpand>,
-    /// The most users in all.
+    /// Maximum users in total.
     #[serde(default)]
     limit: Limit,
     /// `next` of an earlier result with the same arguments.
@@ -140,7 +140,7 @@ impl Subtool for ListAppUsers {
         summary: "Lists who is assigned to an application; `scope` tells a direct assignment (USER) from one \
                   by group (GROUP).",
         not_for: "Not for what one user has: use `list_user_apps`.",
-        cost: Cost::one(Bucket::Apps).per(APP_USERS_PAGE, "users").and("a small bucket"),
+        cost: Cost::one(Bucket::Apps).per(APP_USERS_PAGE, "users").and("a low limit"),
         returns: "`items` with assignments, `complete`, and `next`; the `id` of each is the \
                   user's",
         examples: &[
@@ -184,7 +184,7 @@ pub struct AssignUserToApp {
     profile: Option<Object>,
     /// Okta's app credentials object: `userName`, `password`.
     credentials: Option<Object>,
-    /// How the assignment is held.
+    /// The kind of assignment.
     #[serde(default, deserialize_with = "or_default")]
     #[schemars(with = "Option<Scope>")]
     scope: Scope,
@@ -206,9 +206,9 @@ impl Subtool for AssignUserToApp {
         name: "assign_user_to_app",
         kind: ToolKind::Write,
         scope: "okta.apps.manage",
-        summary: "Assigns a user to an active application; an assignment that is there is overwritten. The \
-                  account in the application is made in the background.",
-        not_for: "Not for many users: give it to a group (`assign_group_to_app`).",
+        summary: "Assigns a user to an active application; an existing assignment is overwritten. The account \
+                  in the application is created in the background.",
+        not_for: "Not for many users: use a group (`assign_group_to_app`).",
         cost: Cost::one(Bucket::Apps).and(A_LOGIN),
         returns: "the assignment",
         examples: &[
@@ -324,7 +324,7 @@ pub struct RemoveUserFromApp {
     app_id: AppId,
     /// The user's id or login.
     user_id: UserKey,
-    /// Whether Okta mails the administrator.
+    /// Makes Okta mail the administrator.
     #[serde(default, deserialize_with = "or_default")]
     #[schemars(with = "Option<bool>")]
     send_email: bool,
@@ -336,9 +336,9 @@ impl Subtool for RemoveUserFromApp {
         name: "remove_user_from_app",
         kind: ToolKind::Destructive,
         scope: "okta.apps.manage",
-        summary: "Takes an application away from a user; the application profile is lost and the account there \
+        summary: "Unassigns a user from an application; the application profile is lost and the account there \
                   may be deactivated.",
-        not_for: "Not for access that a group gives, which is refused: use `remove_user_from_group`; for all \
+        not_for: "Not for access through a group, which is refused: use `remove_user_from_group`; for all \
                   applications at once use `deactivate_user`.",
         cost: Cost::one(Bucket::Apps).and(A_LOGIN),
         returns: "an empty object; `unchanged` when nothing was assigned",

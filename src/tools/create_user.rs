@@ -37,7 +37,7 @@ pub enum NextLogin {
 pub struct CreateUser {
     /// Okta's own profile attributes, custom ones included; `login` and `email` at least.
     profile: Object,
-    /// Whether the user may sign in at once. Without a password Okta then mails an activation link.
+    /// Activates the user. Without a password, Okta then mails an activation link.
     #[serde(default = "yes", deserialize_with = "or_yes")]
     #[schemars(with = "Option<bool>")]
     activate: bool,
@@ -47,9 +47,9 @@ pub struct CreateUser {
     #[serde(default, deserialize_with = "or_default")]
     #[schemars(with = "Option<Vec<GroupId>>", length(max = GROUP_IDS_MAX))]
     group_ids: Vec<GroupId>,
-    /// What the user must do at the first sign-in; needs `activate` and a password.
+    /// The step required at the first sign-in; needs `activate` and a password.
     next_login: Option<NextLogin>,
-    /// Whether `credentials.provider` counts; Okta ignores it otherwise.
+    /// Makes Okta use `credentials.provider`, which it ignores otherwise.
     #[serde(default, deserialize_with = "or_default")]
     #[schemars(with = "Option<bool>")]
     provider: bool,
@@ -89,8 +89,8 @@ impl Subtool for CreateUser {
         scope: "okta.users.manage",
         summary: "Creates a user. `activate: false` creates it silently; otherwise, without a password, Okta \
                   mails the user an activation link.",
-        not_for: "Not for somebody who has an account: a login that is taken, by a deactivated user too, \
-                  answers `already_exists`; use `update_user` or `activate_user`.",
+        not_for: "Not for somebody who has an account: a taken login, even of a deactivated user, fails with \
+                  `already_exists`; use `update_user` or `activate_user`.",
         cost: Cost::one(Bucket::Users),
         returns: "the user, with its new `id` and its `status`",
         examples: &[

@@ -32,9 +32,9 @@ pub enum EventOrder {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ListEvents {
-    /// From when, as an ISO 8601 time; by default seven days before `until`.
+    /// The start, as an ISO 8601 time; by default seven days before `until`.
     since: Option<String>,
-    /// Until when, as an ISO 8601 time; by default now.
+    /// The end, as an ISO 8601 time; by default now.
     until: Option<String>,
     /// An expression: `eventType eq "user.lifecycle.create"`.
     filter: Option<String>,
@@ -42,7 +42,7 @@ pub struct ListEvents {
     q: Option<String>,
     /// The order; oldest first by default.
     sort_order: Option<EventOrder>,
-    /// The most events in all.
+    /// Maximum events in total.
     #[serde(default)]
     limit: Limit,
     /// `next` of an earlier result with the same arguments.
@@ -57,9 +57,9 @@ impl Subtool for ListEvents {
         scope: "okta.logs.read",
         summary: "Lists events of the System Log: who did what, when. Give `since` and `until`, and a `filter` \
                   on `eventType` or `target.id`.",
-        not_for: "Not for how things are now (`get_user`, `get_group`, `get_app`); events may be late, and \
-                  Okta keeps them for 90 days.",
-        cost: Cost::one(Bucket::Logs).per(EVENTS_PAGE, "events").and("the smallest bucket"),
+        not_for: "Not for the present state (`get_user`, `get_group`, `get_app`); events may be late, and Okta \
+                  keeps them for 90 days.",
+        cost: Cost::one(Bucket::Logs).per(EVENTS_PAGE, "events").and("the lowest limit"),
         returns: "`items` with events, `complete`, and `next`, each event once",
         examples: &[
             r#"{"since":"2026-11-01T00:00:00Z","until":"2026-11-02T00:00:00Z","filter":"eventType eq \"user.lifecycle.create\""}"#,

@@ -65,8 +65,7 @@ impl Subtool for ResetUserFactors {
         name: "reset_user_factors",
         kind: ToolKind::Credentials,
         scope: "okta.users.manage",
-        summary: "Removes all factors that a user has enrolled: the user enrolls anew at the next sign-in. There is \
-                  no way back.",
+        summary: "Removes all factors of a user, who enrolls again at the next sign-in. This is irreversible.",
         not_for: "Not for a forgotten password: use `reset_user_password`.",
         cost: Cost::one(Bucket::Users),
         returns: "an empty object in either case",

@@ -47,9 +47,9 @@ pub struct ListGroups {
     sort_by: Option<String>,
     /// The order; needs `search`.
     sort_order: Option<SortOrder>,
-    /// Adds this to each group.
+    /// An addition to each group.
     expand: Option<GroupExpand>,
-    /// The most groups in all.
+    /// Maximum groups in total.
     #[serde(default)]
     limit: Limit,
     /// `next` of an earlier result with the same arguments.

@@ -73,7 +73,7 @@ pub struct CreateGroup {
     /// The name, unique in the org.
     #[schemars(length(min = 1, max = NAME_CHARS_MAX))]
     name: String,
-    /// What the group is for.
+    /// The purpose of the group.
     #[schemars(length(max = DESCRIPTION_CHARS_MAX))]
     description: Option<String>,
     /// Custom attributes.
@@ -87,8 +87,7 @@ impl Subtool for CreateGroup {
         kind: ToolKind::Write,
         scope: "okta.groups.manage",
         summary: "Creates a group managed in Okta, without members.",
-        not_for: "Not for a group that exists: a name that is taken answers `already_exists`; use \
-                  `update_group`.",
+        not_for: "Not for a group that exists: a taken name fails with `already_exists`; use `update_group`.",
         cost: Cost::one(Bucket::Groups),
         returns: "the group, with its new `id`",
         examples: &[
@@ -255,12 +254,11 @@ impl Subtool for UpdateGroup {
         name: "update_group",
         kind: ToolKind::Write,
         scope: "okta.groups.manage",
-        summary: "Changes what is given of a group and leaves the rest: reads it, merges, replaces it; a \
-                  change made by somebody else in that moment is lost. Only groups managed in Okta can be \
-                  changed.",
+        summary: "Changes the given attributes of a group and leaves the others alone: reads it, merges, \
+                  replaces it; a concurrent change is lost. Only groups managed in Okta can be changed.",
         not_for: "Not for members: use `add_user_to_group` and `remove_user_from_group`.",
         cost: Cost { calls: &[(Bucket::Group, 2)], ..Cost::NONE },
-        returns: "the group as it is afterwards",
+        returns: "the group after the change",
         examples: &[
             r#"{"group_id":"00g1emaKYZTWRYYRRTSK","description":"Everyone who sells in EMEA"}"#,
             r#"{"group_id":"00g1emaKYZTWRYYRRTSK","name":"Sales","profile":{"costCenter":"42"}}"#,
@@ -342,7 +340,7 @@ impl Subtool for DeleteGroup {
         scope: "okta.groups.manage",
         summary: "Deletes a group for good, with its memberships and the access they gave. Refuses groups that \
                   an application or Okta itself owns.",
-        not_for: "Not for taking single users out: use `remove_user_from_group`.",
+        not_for: "Not for removing single users: use `remove_user_from_group`.",
         cost: Cost { calls: &[(Bucket::Group, 2)], ..Cost::NONE },
         returns: "an empty object",
         examples: &[r#"{"group_id":"00g1emaKYZTWRYYRRTSK"}"#],

@@ -32,7 +32,7 @@ use super::user_state::UserState;
 pub struct ActivateUser {
     /// The user's id or login.
     user_id: UserKey,
-    /// Whether Okta mails the activation link; otherwise the result holds it, to `reply_to` alone.
+    /// Makes Okta mail the activation link; otherwise only `reply_to` gets it.
     #[serde(default = "yes", deserialize_with = "or_yes")]
     #[schemars(with = "Option<bool>")]
     send_email: bool,
@@ -45,8 +45,8 @@ impl Subtool for ActivateUser {
         kind: ToolKind::Write,
         scope: "okta.users.manage",
         summary: "Activates a STAGED or DEPROVISIONED user and has Okta mail the link; a PROVISIONED one gets \
-                  no second mail (use `reactivate_user`). With `send_email: false` the result holds the link \
-                  instead: a one-time secret, for `reply_to` alone.",
+                  no second e-mail (use `reactivate_user`). With `send_email: false` the result has the link \
+                  instead: a one-time secret, only for `reply_to`.",
         not_for: "Not for a suspended user (`unsuspend_user`) nor a locked-out one (`unlock_user`).",
         cost: Cost::one(Bucket::Users),
         returns: "an empty object, or `activation_url` and `activation_token`; `link_missing: true` when Okta \
@@ -184,7 +184,7 @@ fn mailed(okta: &mut Replay<'_>, user: &UserId, since: Timestamp) -> Result<Opti
 pub struct DeactivateUser {
     /// The user's id or login.
     user_id: UserKey,
-    /// Whether Okta mails the administrator.
+    /// Makes Okta mail the administrator.
     #[serde(default, deserialize_with = "or_default")]
     #[schemars(with = "Option<bool>")]
     send_email: bool,
@@ -196,10 +196,10 @@ impl Subtool for DeactivateUser {
         name: "deactivate_user",
         kind: ToolKind::Destructive,
         scope: "okta.users.manage",
-        summary: "Deactivates a user: sign-in ends, application assignments are taken away, and API tokens the \
-                  user has made die. Group memberships stay: a user who is activated again gets back what \
-                  the groups give.",
-        not_for: "Not for a pause that keeps them: use `suspend_user`; to delete the account as well call \
+        summary: "Deactivates a user: sign-in ends, application assignments are removed, and the user's API \
+                  tokens stop working. Group memberships stay: a user activated again regains the groups' \
+                  applications.",
+        not_for: "Not for a block that keeps the assignments: use `suspend_user`; to delete the account, call \
                   `delete_user` afterwards.",
         cost: Cost::one(Bucket::Users),
         returns: "an empty object; `unchanged` when the user was deactivated already",
@@ -336,7 +336,7 @@ plain_step!(
     // Users who are PROVISIONED, in RECOVERY or PASSWORD_EXPIRED have a `suspend` link (recorded); there is no
     // recording of its use.
     refused: &["STAGED", "LOCKED_OUT", "DEPROVISIONED"], not_checked: &[MASTERED], "user.lifecycle.suspend",
-    "Suspends an ACTIVE user: sign-in ends, groups and applications stay. `unsuspend_user` takes it back.",
+    "Suspends an ACTIVE user: sign-in ends, groups and applications stay. `unsuspend_user` reverses it.",
     "Not for somebody who leaves for good: use `deactivate_user`.",
     "an empty object; `unchanged` when the user was suspended already"
 );
@@ -347,7 +347,7 @@ plain_step!(
     from: "SUSPENDED", already: "E0000001",
     NOT_SUSPENDED, done: NOT_SUSPENDED, refused: &["DEPROVISIONED"], not_checked: &[MASTERED],
     "user.lifecycle.unsuspend",
-    "Ends a suspension. The status afterwards is the one before it, not always ACTIVE.",
+    "Ends a suspension. The user regains the previous status, not always ACTIVE.",
     "Not for a locked-out user (`unlock_user`) nor a deactivated one (`activate_user`).",
     "an empty object; `unchanged` when the user was not suspended"
 );

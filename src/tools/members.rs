@@ -30,7 +30,7 @@ const MEMBERS_PAGE: u32 = 1000;
 pub struct ListGroupMembers {
     /// The group's id.
     group_id: GroupId,
-    /// The most users in all.
+    /// Maximum users in total.
     #[serde(default)]
     limit: Limit,
     /// `next` of an earlier result with the same arguments.
@@ -44,8 +44,8 @@ impl Subtool for ListGroupMembers {
         kind: ToolKind::Read,
         scope: "okta.groups.read",
         summary: "Lists the users in a group, those not yet active included.",
-        not_for: "Not for the number alone, which `list_groups` tells with `expand: \"stats\"`, nor the \
-                  groups of a user (`list_user_groups`).",
+        not_for: "Not for the number alone, which `list_groups` gives with `expand: \"stats\"`, nor the groups \
+                  of a user (`list_user_groups`).",
         cost: Cost::one(Bucket::Groups).per(MEMBERS_PAGE, "users"),
         returns: "`items` with users, `complete`, and `next`",
         examples: &[r#"{"group_id":"00g1emaKYZTWRYYRRTSK"}"#],
@@ -103,10 +103,10 @@ impl Subtool for AddUserToGroup {
         name: "add_user_to_group",
         kind: ToolKind::Write,
         scope: "okta.groups.manage",
-        summary: "Puts a user into a group managed in Okta; a member already stays one. The user gains what \
-                  the group gives.",
-        not_for: "Not for one application alone (`assign_user_to_app`), nor a new user, whom `create_user` \
-                  puts into groups itself.",
+        summary: "Puts a user into a group managed in Okta; an existing member stays one. The user gains the \
+                  group's access.",
+        not_for: "Not for one application alone (`assign_user_to_app`), nor a new user: `create_user` takes \
+                  groups too.",
         cost: Cost::one(Bucket::Groups).and(A_LOGIN),
         returns: "an empty object in either case",
         examples: &[r#"{"group_id":"00g1emaKYZTWRYYRRTSK","user_id":"00u1abCdEfGhIjKlMnOp"}"#],
@@ -146,8 +146,8 @@ impl Subtool for RemoveUserFromGroup {
         name: "remove_user_from_group",
         kind: ToolKind::Write,
         scope: "okta.groups.manage",
-        summary: "Takes a user out of a group managed in Okta; who is not in it stays out. The user loses what \
-                  the group gave.",
+        summary: "Takes a user out of a group managed in Okta; a non-member stays out. The user loses the \
+                  group's access.",
         not_for: "Not for an application that was assigned directly (`remove_user_from_app`), nor somebody \
                   who leaves (`deactivate_user`).",
         cost: Cost::one(Bucket::Groups).and(A_LOGIN),

@@ -27,7 +27,7 @@ use super::subtool::Subtool;
 pub struct ResetUserPassword {
     /// The user's id or login.
     user_id: UserKey,
-    /// Lets Okta mail the link; otherwise the result holds it, to `reply_to` alone.
+    /// Makes Okta mail the link; otherwise only `reply_to` gets it.
     #[serde(default = "yes", deserialize_with = "or_yes")]
     #[schemars(with = "Option<bool>")]
     send_email: bool,
@@ -44,7 +44,8 @@ impl Subtool for ResetUserPassword {
         kind: ToolKind::Credentials,
         scope: "okta.users.manage",
         summary: "Starts a password reset: the user cannot sign in until it is done, and each call sends \
-                  another mail. With `send_email: false` the result holds the link: a one-time secret, for `reply_to` alone.",
+                  another e-mail. With `send_email: false` the result has the link: a one-time secret, only \
+                  for `reply_to`.",
         not_for: "Not for a user who is only locked out (`unlock_user`), was never activated \
                   (`activate_user`), or may use the old password once more (`expire_user_password`).",
         cost: Cost::one(Bucket::Users),
@@ -121,7 +122,7 @@ const RESET: Leading<'static> = Leading {
 pub struct ExpireUserPassword {
     /// The user's id or login.
     user_id: UserKey,
-    /// Lets Okta set a temporary password, given in the result to `reply_to` alone.
+    /// Makes Okta set a temporary password, which only `reply_to` gets.
     #[serde(default, deserialize_with = "or_default")]
     #[schemars(with = "Option<bool>")]
     temp_password: bool,
@@ -138,7 +139,7 @@ impl Subtool for ExpireUserPassword {
         kind: ToolKind::Credentials,
         scope: "okta.users.manage",
         summary: "Makes the user choose a new password at the next sign-in. With `temp_password: true` a \
-                  temporary one replaces it and is in the result: a one-time secret, for `reply_to` alone.",
+                  temporary one replaces it and is in the result: a one-time secret, only for `reply_to`.",
         not_for: "Not for a forgotten password: use `reset_user_password`.",
         cost: Cost::one(Bucket::Users),
         returns: "the user, or only `temp_password` with `temp_password: true`",

@@ -26,7 +26,7 @@ use super::subtool::Subtool;
 pub struct ReactivateUser {
     /// The user's id or login.
     user_id: UserKey,
-    /// Whether Okta mails the activation link; otherwise the result holds it, to `reply_to` alone.
+    /// Makes Okta mail the activation link; otherwise only `reply_to` gets it.
     #[serde(default = "yes", deserialize_with = "or_yes")]
     #[schemars(with = "Option<bool>")]
     send_email: bool,
@@ -38,8 +38,9 @@ impl Subtool for ReactivateUser {
         name: "reactivate_user",
         kind: ToolKind::Write,
         scope: "okta.users.manage",
-        summary: "Sends the activation of a PROVISIONED user again: another mail each time, and the former link \
-                  ends. With `send_email: false` the result holds the link instead: a one-time secret, for `reply_to` alone.",
+        summary: "Sends a PROVISIONED user the activation again: a new e-mail each time, and the earlier link \
+                  expires. With `send_email: false` the result has the link instead: a one-time secret, only \
+                  for `reply_to`.",
         not_for: "Not for a STAGED or DEPROVISIONED user (`activate_user`) nor a suspended one (`unsuspend_user`).",
         cost: Cost::one(Bucket::Users),
         returns: "an empty object, or `activation_url` and `activation_token`; `link_missing: true` when Okta \

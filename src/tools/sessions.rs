@@ -23,11 +23,11 @@ use super::subtool::Subtool;
 pub struct ClearUserSessions {
     /// The user's id or login.
     user_id: UserKey,
-    /// Whether the user's OAuth and OpenID Connect tokens are revoked too.
+    /// Also revokes the user's OAuth and OpenID Connect tokens.
     #[serde(default = "yes", deserialize_with = "or_yes")]
     #[schemars(with = "Option<bool>")]
     revoke_oauth_tokens: bool,
-    /// Whether the factors that devices remember are forgotten.
+    /// Also forgets the factors that devices remember.
     #[serde(default, deserialize_with = "or_default")]
     #[schemars(with = "Option<bool>")]
     forget_devices: bool,
@@ -41,8 +41,8 @@ impl Subtool for ClearUserSessions {
         scope: "okta.users.manage",
         summary: "Signs a user out: ends the sessions at Okta and, unless `revoke_oauth_tokens` is false, revokes the \
                   tokens of applications; the user may sign in again at once.",
-        not_for: "Not for keeping somebody out: call `suspend_user` or `deactivate_user` first; sessions that an \
-                  application keeps by itself go on.",
+        not_for: "Not for keeping somebody out: call `suspend_user` or `deactivate_user` first; an \
+                  application's own sessions continue.",
         cost: Cost::one(Bucket::Users).and(A_LOGIN),
         returns: "an empty object",
         examples: &[

@@ -28,7 +28,7 @@ use super::user_state::UserState;
 pub struct UpdateUser {
     /// The user's id or login.
     user_id: UserKey,
-    /// Attributes to change: what is absent stays, `null` clears, `""` is sent as it is.
+    /// Attributes to change: absent ones stay, `null` clears, `""` is sent unchanged.
     profile: Option<Object>,
     /// Okta's credentials object; needs the kind `credentials` too.
     credentials: Option<Object>,
@@ -65,10 +65,10 @@ impl Subtool for UpdateUser {
         scope: "okta.users.manage",
         summary: "Changes the given attributes of a user and leaves the others alone; `null` clears one. \
                   Setting a password through `credentials` needs the kind `credentials` too.",
-        not_for: "Not for a deactivated user, nor a status (`suspend_user`, \
-                  `deactivate_user`, `activate_user`); memberships are `add_user_to_group`'s.",
+        not_for: "Not for a deactivated user, nor for status (`suspend_user`, `deactivate_user`, \
+                  `activate_user`) or groups (`add_user_to_group`).",
         cost: Cost::one(Bucket::UserWrite).and("1 more in `user_read` with `type_id`"),
-        returns: "the whole user as it is afterwards",
+        returns: "the whole user after the change",
         examples: &[
             r#"{"user_id":"jane@example.com","profile":{"department":"Support","mobilePhone":null}}"#,
             r#"{"user_id":"00u1abCdEfGhIjKlMnOp","credentials":{"password":{"value":"correct horse battery staple"}}}"#,

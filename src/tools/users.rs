@@ -38,8 +38,8 @@ impl Subtool for GetUser {
         name: "get_user",
         kind: ToolKind::Read,
         scope: "okta.users.read",
-        summary: "Reads one user by id, login or unambiguous short name, deactivated ones included; what was \
-                  just written shows at once.",
+        summary: "Reads one user by id, login or unambiguous short name, deactivated ones included; recent \
+                  writes show at once.",
         not_for: "Not for finding users by anything else, or several at once: use `list_users`.",
         cost: Cost::one(Bucket::UserRead),
         returns: "the user with `status` and the whole `profile`",
@@ -110,11 +110,11 @@ pub struct ListUsers {
     sort_by: Option<String>,
     /// The order; needs `search`.
     sort_order: Option<SortOrder>,
-    /// Whether deactivated users are listed too; only without `search`, `filter` and `q`.
+    /// Also lists deactivated users; only without `search`, `filter` and `q`.
     #[serde(default, deserialize_with = "or_default")]
     #[schemars(with = "Option<bool>")]
     include_deprovisioned: bool,
-    /// The most users in all.
+    /// Maximum users in total.
     #[serde(default)]
     limit: Limit,
     /// `next` of an earlier result with the same arguments.
@@ -133,8 +133,8 @@ impl Subtool for ListUsers {
         scope: "okta.users.read",
         summary: "Lists users, chosen by `search` (best), `filter` or `q`; without them, everybody except \
                   deactivated users.",
-        not_for: "Not for one user whose id or login is known, nor right after a write, which lists lag by \
-                  about a second: use `get_user`; for the members of a group use `list_group_members`.",
+        not_for: "Not for one user whose id or login is known, nor right after a write, as lists lag by about \
+                  a second: use `get_user`; for the members of a group use `list_group_members`.",
         cost: Cost::one(Bucket::Users).per(USERS_PAGE, "users"),
         returns: "`items` with users, `complete`, and `next`",
         examples: &[
@@ -192,9 +192,9 @@ impl Subtool for DeleteUser {
         name: "delete_user",
         kind: ToolKind::Destructive,
         scope: "okta.users.manage",
-        summary: "Deletes a user for good; there is no way back. A user that is not DEPROVISIONED is left \
-                  alone and answers `precondition_failed`: call `deactivate_user` first.",
-        not_for: "Not for offboarding (`deactivate_user`) nor a pause (`suspend_user`).",
+        summary: "Deletes a user for good; this cannot be undone. Fails with `precondition_failed` unless the \
+                  user is DEPROVISIONED: call `deactivate_user` first.",
+        not_for: "Not for offboarding (`deactivate_user`) nor a temporary block (`suspend_user`).",
         cost: Cost { calls: &[(Bucket::UserRead, 2), (Bucket::UserWrite, 1)], ..Cost::NONE }
             .and("up to 2 more in `user_read` until the deletion shows"),
         returns: "an empty object, once the user is gone",
@@ -269,7 +269,7 @@ impl Subtool for DeleteUser {
 pub struct ListUserGroups {
     /// The user's id or login.
     user_id: UserKey,
-    /// The most groups in all.
+    /// Maximum groups in total.
     #[serde(default)]
     limit: Limit,
     /// `next` of an earlier result with the same arguments.
@@ -308,7 +308,7 @@ impl Subtool for ListUserGroups {
 pub struct ListUserApps {
     /// The user's id or login.
     user_id: UserKey,
-    /// The most links in all.
+    /// Maximum links in total.
     #[serde(default)]
     limit: Limit,
     /// `next` of an earlier result with the same arguments.
@@ -321,10 +321,9 @@ impl Subtool for ListUserApps {
         name: "list_user_apps",
         kind: ToolKind::Read,
         scope: "okta.users.read",
-        summary: "Lists the links on a user's dashboard; an application with several links comes several \
-                  times.",
-        not_for: "Not for how an access is held, by the user itself or by a group: use `list_app_users`; \
-                  `list_apps` with a `filter` on `user.id` names each application once.",
+        summary: "Lists the links on a user's dashboard; an application is listed once per link.",
+        not_for: "Not for how access is assigned, directly or by a group: use `list_app_users`; `list_apps` \
+                  with a `filter` on `user.id` lists each application once.",
         cost: Cost::one(Bucket::Users),
         returns: "`items` with links, `complete`, and `next`; `appInstanceId` is the \
                   application's id",

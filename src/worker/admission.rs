@@ -85,7 +85,7 @@ pub(super) struct Deadline {
     pub at: Timestamp,
     /// The same by the machine's clock.
     pub ours: Timestamp,
-    /// The path in the message that sets the deadline, or could have.
+    /// The path in the message that sets the deadline, or could set it.
     pub path: &'static str,
 }
 
@@ -134,8 +134,8 @@ impl Parsed {
             && self.envelope.as_ref().is_ok_and(|envelope| envelope.options.stream)
     }
 
-    /// Returns the effect of a message that may have run: none if it surely only reads.
-    /// Another version of the worker may have run a message that this one cannot parse or does not know.
+    /// Returns the effect of a message that may have run: none if it certainly only reads.
+    /// Another version of the worker may have run a message that this version cannot parse or does not know.
     pub fn effect_unless_read(&self) -> Effect {
         let may_write = match self.entry {
             Some(entry) => entry.manifest.kind != ToolKind::Read && !self.is_dry_run(),
@@ -175,7 +175,8 @@ impl Parsed {
         matches!(&self.tool, Some(Ok(tool)) if tool.mints_secret()) && !self.is_dry_run()
     }
 
-    /// Returns true if the result is never left out: a list is cut to fit, and a one-time secret would be lost.
+    /// Returns true if the result is never left out of the answer: a list is cut to fit instead, and a one-time secret
+    /// would be lost.
     pub fn keeps_result(&self) -> bool {
         self.mints_secret() || (self.entry.is_some_and(|entry| entry.is_list))
     }
@@ -187,7 +188,7 @@ impl Parsed {
 
     /// Checks the message; the first check that fails decides the answer.
     pub fn judge<'a>(self, message: &'a MessageContext, rules: &Rules) -> Result<Invocation<'a>, Failure> {
-        let deadline = self.verdict(message, rules)?;
+        let deadline = self.run_checks(message, rules)?;
         let Self { connection, lane, envelope, entry, tool, secrets, named: _, is_object: _ } = self;
         Ok(Invocation {
             message,
@@ -203,7 +204,7 @@ impl Parsed {
     }
 
     /// Runs the checks in the contract's order; returns the deadline of an admitted message.
-    fn verdict(&self, message: &MessageContext, rules: &Rules) -> Result<Option<Deadline>, Failure> {
+    fn run_checks(&self, message: &MessageContext, rules: &Rules) -> Result<Option<Deadline>, Failure> {
         let envelope = self.envelope.as_ref().map_err(Clone::clone)?;
         self.check_message(message)?;
         let connection = self.connection.as_ref().ok_or_else(|| unknown_connection(message))?;
@@ -284,7 +285,7 @@ impl Parsed {
         let path = "options.deadline";
         let asked = match envelope.options.deadline {
             Some(at) => Some(Deadline { at, ours: by_machine(at, ahead), path }),
-            None => self.deadline_nobody_set(message, rules, ahead).map(|at| ours(at, path)),
+            None => self.default_deadline(message, rules, ahead).map(|at| ours(at, path)),
         };
         let expires = message.history.expires(ahead).map(|at| ours(at, "properties.expiration"));
         let deadline = asked.into_iter().chain(expires).min_by_key(|deadline| deadline.ours);
@@ -297,7 +298,7 @@ impl Parsed {
     }
 
     /// Returns the default deadline of an interactive invocation, by the machine's clock.
-    fn deadline_nobody_set(
+    fn default_deadline(
         &self,
         message: &MessageContext,
         rules: &Rules,
@@ -320,12 +321,13 @@ impl Parsed {
         if is_known || envelope.options.deadline.is_some() || !message.history.goes_by_the_producers_clock() {
             return None;
         }
-        let late = message.received.duration_since(self.deadline_nobody_set(message, rules, None)?);
+        let late = message.received.duration_since(self.default_deadline(message, rules, None)?);
         (!late.is_negative() && late <= AHEAD_MAX).then(|| Arc::clone(connection))
     }
 }
 
-/// Checks a body without its message, like a worker whose connection of this name enables these subtools, or all.
+/// Checks a body without its message, like a worker whose connection of this name enables these subtools; without a
+/// connection, all subtools are enabled.
 ///
 /// # Errors
 /// The first check that fails.

@@ -43,7 +43,7 @@ impl Pause {
     }
 }
 
-/// The circuit breaker of a connection. It outlives the connection's settings.
+/// The circuit breaker of a connection. A reload keeps it.
 #[derive(Debug)]
 pub struct Breaker {
     pause: watch::Sender<Option<Pause>>,
@@ -81,20 +81,22 @@ impl Breaker {
 
     /// Begins a pause, in place of a narrower one; returns false if there is another one already.
     pub(super) fn begin(&self, pause: Pause) -> bool {
-        self.change(|there| there.is_none_or(|there| pause.is_wider_than(there)).then_some(Some(pause)))
+        self.change(|current| {
+            current.is_none_or(|current| pause.is_wider_than(current)).then_some(Some(pause))
+        })
     }
 
     /// Replaces a pause, or ends it; returns false if it is no longer the current one.
     pub(super) fn replace(&self, pause: Pause, next: Option<Pause>) -> bool {
-        self.change(|there| (there == Some(pause)).then_some(next))
+        self.change(|current| (current == Some(pause)).then_some(next))
     }
 
     /// Changes the pause; returns false if there is nothing to change. Both signals change under one lock, so that the
     /// bulk lane is never wanted during a pause.
     fn change(&self, next: impl FnOnce(Option<Pause>) -> Option<Option<Pause>>) -> bool {
-        self.pause.send_if_modified(|there| match next(*there) {
+        self.pause.send_if_modified(|current| match next(*current) {
             Some(next) => {
-                *there = next;
+                *current = next;
                 self.wants_bulk.send_replace(next.is_none());
                 true
             }

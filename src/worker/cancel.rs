@@ -21,10 +21,12 @@ use super::context::MessageContext;
 use super::ports::Outbox;
 use super::shares::Shares;
 
-/// The time that a cancellation is remembered: delayed messages come back within the hour, most within minutes.
+/// The time for which a cancellation is remembered: most delayed messages come back within minutes, all within the
+/// hour.
 const KEPT: Duration = Duration::from_secs(15 * 60);
 
-/// The most cancellations remembered, of all callers together. Beyond it the caller with the most loses its oldest.
+/// The most cancellations remembered, of all callers together. Beyond that number, the caller with the most loses its
+/// oldest one.
 const KEPT_MAX: usize = 10_000;
 
 /// The notice that the caller gets about a dropped invocation.
@@ -77,12 +79,12 @@ impl Mark {
 pub(super) struct Cancelled {
     marks: Mutex<Shares<CancelOwner, Mark, Notice>>,
     /// A signal that changes with each cancellation.
-    news: watch::Sender<()>,
+    changed_signal: watch::Sender<()>,
 }
 
 impl Default for Cancelled {
     fn default() -> Self {
-        Self { marks: Mutex::new(Shares::new(KEPT, KEPT_MAX)), news: watch::Sender::new(()) }
+        Self { marks: Mutex::new(Shares::new(KEPT, KEPT_MAX)), changed_signal: watch::Sender::new(()) }
     }
 }
 
@@ -100,13 +102,13 @@ impl Cancelled {
             body: json::to_vec(&cancellation).into(),
         };
         self.keep(cancellation);
-        // Best effort: if the signal is lost, the invocation runs, and its answer finds no receiver.
+        // Best effort: if the signal is lost, the invocation runs, and its answer may find no receiver.
         let _ = outbox.post(&post).await;
     }
 
-    /// Takes in another worker's signal that one of these callers has cancelled an invocation.
-    pub fn hear(&self, told: &[u8], callers: &Callers) {
-        let Ok(cancellation) = serde_json::from_slice::<Cancellation>(told) else { return };
+    /// Records another worker's signal that one of these callers has cancelled an invocation.
+    pub fn hear(&self, payload: &[u8], callers: &Callers) {
+        let Ok(cancellation) = serde_json::from_slice::<Cancellation>(payload) else { return };
         if cancellation.mark.is_permitted(callers) {
             self.keep(cancellation);
         }
@@ -118,7 +120,7 @@ impl Cancelled {
             let owner = (mark.connection.clone(), mark.caller.clone());
             marks.insert(owner, mark, notice, 1, Instant::now());
         }
-        self.news.send_replace(());
+        self.changed_signal.send_replace(());
     }
 
     fn notice(&self, mark: &Mark) -> Option<Notice> {
@@ -129,12 +131,12 @@ impl Cancelled {
     /// Waits until an invocation is cancelled, and returns the notice for its caller.
     pub async fn wait(&self, message: &MessageContext) -> Notice {
         let Some(mark) = Mark::of(message) else { return std::future::pending().await };
-        let mut news = self.news.subscribe();
+        let mut changed_signal = self.changed_signal.subscribe();
         loop {
             if let Some(notice) = self.notice(&mark) {
                 return notice;
             }
-            if news.changed().await.is_err() {
+            if changed_signal.changed().await.is_err() {
                 return std::future::pending().await;
             }
         }

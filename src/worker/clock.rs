@@ -48,7 +48,7 @@ impl Clock {
         }
     }
 
-    /// Returns the number of the clock: another worker's has another number, even on the same machine.
+    /// Returns the number that identifies the clock: the clocks of two workers differ in it, even on one machine.
     pub fn number(&self) -> u64 {
         static OF_THIS_PROCESS: LazyLock<u64> = LazyLock::new(|| Uuid::new_v4().as_u64_pair().0);
         match self {

@@ -93,7 +93,7 @@ impl MessageContext {
         (text.len() <= TRACE_CHARS_MAX && text.bytes().all(|byte| byte.is_ascii_graphic())).then_some(text)
     }
 
-    /// Checks that the message was published in a permitted way.
+    /// Checks that the message came by one of the worker's own routes.
     ///
     /// # Errors
     /// `not_permitted` otherwise.

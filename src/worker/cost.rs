@@ -28,7 +28,7 @@ impl DeliveryCost {
     pub fn remember(
         &mut self,
         bucket: Bucket,
-        told: Option<RateHeaders>,
+        announced: Option<RateHeaders>,
         request_id: Option<&str>,
         is_counted_only: bool,
     ) {
@@ -36,7 +36,7 @@ impl DeliveryCost {
             let reset = jiff::Timestamp::from_second(rate.reset).ok()?;
             Some(RateLimit { bucket, limit: rate.limit, remaining: rate.remaining, reset })
         };
-        self.rate_limit = told.and_then(window).or(self.rate_limit);
+        self.rate_limit = announced.and_then(window).or(self.rate_limit);
         self.okta_request_ids.extend(request_id.map(str::to_owned));
         let ids_max = if is_counted_only { 1 } else { REQUEST_IDS_MAX };
         if self.okta_request_ids.len() > ids_max {

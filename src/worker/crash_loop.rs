@@ -14,13 +14,14 @@ use super::outcome::Disposition;
 use super::state::Worker;
 use super::turn::leaves;
 
-/// Random delays before a message that must run alone, because it may cause a crash loop. Messages delayed together
-/// would come back together, and one that crashes the worker would cause a redelivery of the others each time.
-const QUARANTINE: [Duration; 2] = [Duration::from_secs(5), Duration::from_secs(15)];
+/// The delays, one chosen at random, of a message that must run alone because it may cause a crash loop. Messages with
+/// the same delay would come back together, and one that crashes the worker would have the others redelivered each
+/// time.
+const SUSPECT_DELAYS: [Duration; 2] = [Duration::from_secs(5), Duration::from_secs(15)];
 
 impl Worker {
-    /// Waits until no other suspect of a crash loop runs, if this message is one. It waits in a delay queue: every
-    /// message in hand when a worker dies counts one more redelivery.
+    /// Waits until no other suspect of a crash loop runs, if this message is one. It waits in a delay queue, because
+    /// each message in hand is redelivered once more when a worker dies.
     pub(super) async fn alone<'a>(
         &self,
         invocation: &'a Invocation<'_>,
@@ -31,18 +32,18 @@ impl Worker {
         if !history.is_suspect() {
             return Ok(None);
         }
-        let room = &connection.crash_loop_slots[*lane as usize];
+        let slots = &connection.crash_loop_slots[*lane as usize];
         // A message from a delay queue was not in hand while others ran, so it need not wait again.
-        let alone = match room.try_acquire().ok().filter(|_| history.is_settled) {
+        let alone = match slots.try_acquire().ok().filter(|_| history.is_settled) {
             Some(alone) => alone,
-            None => match delay.put(QUARANTINE[fastrand::usize(..2)], None, Carried::of(history)).await {
+            None => match delay.put(SUSPECT_DELAYS[fastrand::usize(..2)], None, Carried::of(history)).await {
                 Delayed::Scheduled(time) => {
                     leaves(invocation, in_lane, time);
                     self.observer.note(&Event::HandedBack { connection: &connection.name, lane: *lane, id });
                     return Err(Disposition::Republished);
                 }
                 Delayed::Impossible => tokio::select! {
-                    alone = room.acquire() => alone.expect("the room is never closed"),
+                    alone = slots.acquire() => alone.expect("the semaphore is never closed"),
                     () = delay.receipt.gone() => return Err(Disposition::Stale),
                 },
                 Delayed::Stale => return Err(Disposition::Stale),

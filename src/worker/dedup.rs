@@ -1,8 +1,8 @@
 //! Deduplication: a repeated invocation is answered with the result of the first, and not executed.
 //!
 //! A redelivery after a lost acknowledgement, or a message that a producer has published twice, waits for the first
-//! one and gets its result. Deduplication is best effort: without it a write still converges, with it the
-//! same answer comes twice. Invariants: the same invocation runs once at a time, and no result is used
+//! one and gets its result. Deduplication is best effort: without it a write still converges; with it the caller gets
+//! the same answer twice. Invariants: the same invocation runs once at a time, and no result is used
 //! later than ten minutes (the deduplication window) after its invocation has ended.
 
 use std::collections::HashMap;
@@ -20,14 +20,14 @@ use super::outcome::Conclusion;
 use super::shares::Shares;
 
 /// The deduplication window (the contract): a broker redelivers within moments after it notices that a
-/// connection is gone.
-const KEPT: Duration = Duration::from_secs(10 * 60);
+/// connection is lost.
+const DEDUP_WINDOW: Duration = Duration::from_secs(10 * 60);
 
 /// The most bytes that are kept, for all callers together.
 const BYTES_MAX: usize = 32 * 1024 * 1024;
 
-/// The least bytes that an invocation counts for. So at most 32,768 are kept, ten minutes at a rate that few
-/// orgs allow.
+/// The least bytes that one invocation counts for. So at most 32,768 are kept: all those of ten minutes, up to a rate
+/// that few orgs allow.
 const ENTRY_BYTES: usize = 1024;
 
 /// The largest result that is kept, in bytes; results of writes have one or two thousand.
@@ -79,7 +79,7 @@ struct DedupState {
 
 impl Default for Dedup {
     fn default() -> Self {
-        Self(Mutex::new(DedupState { running: HashMap::new(), ended: Shares::new(KEPT, BYTES_MAX) }))
+        Self(Mutex::new(DedupState { running: HashMap::new(), ended: Shares::new(DEDUP_WINDOW, BYTES_MAX) }))
     }
 }
 
@@ -154,7 +154,7 @@ impl Conclusion {
         }
     }
 
-    /// Returns about the bytes that the conclusion takes.
+    /// Returns the approximate size of the conclusion, in bytes.
     fn bytes(&self) -> usize {
         let ids: usize = self.cost.okta_request_ids.iter().map(String::len).sum();
         ids + match &self.outcome {
@@ -215,7 +215,7 @@ mod tests {
         for number in [1, 10, 19] {
             assert!(!is_known(&dedup, invocation("a", number)).await, "{number} after a quarter of an hour");
         }
-        tokio::time::advance(KEPT - Duration::from_secs(1)).await;
+        tokio::time::advance(DEDUP_WINDOW - Duration::from_secs(1)).await;
         assert!(is_known(&dedup, invocation("a", 0)).await, "and asking for it makes it no younger");
         tokio::time::advance(Duration::from_secs(1)).await;
         assert!(!is_known(&dedup, invocation("a", 0)).await);

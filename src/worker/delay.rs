@@ -1,8 +1,8 @@
 //! Delayed retry: a copy of a message waits in a delay queue and comes back into its lane, or goes back to
 //! its queue at once.
 //!
-//! This file does not know the reason of a delay. Invariant: a copy of a copy looks like a copy of the original, and
-//! it is confirmed before the worker acknowledges the delivery that it replaces.
+//! This file does not know the reason for a delay. Invariant: a copy of a copy equals a copy of the original, and the
+//! broker has confirmed a copy before the worker acknowledges the delivery that it replaces.
 
 use std::time::Duration;
 
@@ -26,21 +26,21 @@ use super::ports::Outbox;
 use super::rules::Rules;
 
 /// The prefix of the worker's own headers.
-const OURS: &str = "okta-";
+const OWN_PREFIX: &str = "okta-";
 
 /// The headers with that prefix that a producer may set.
-const PRODUCERS_OWN: [&str; 2] = [RESENT, WANTS_PROGRESS];
+const PRODUCER_HEADERS: [&str; 2] = [RESENT, WANTS_PROGRESS];
 
-/// The headers that RabbitMQ writes into a message, or acts upon when one is published: delivery counts,
+/// The headers that RabbitMQ writes into a message, or that take effect when a message is published: delivery counts,
 /// the origin of a dead letter, and further routing keys.
-const BROKERS_OWN: [&str; 5] = [X_DEATH, "x-delivery-count", "x-acquired-count", "CC", "BCC"];
+const BROKER_HEADERS: [&str; 5] = [X_DEATH, "x-delivery-count", "x-acquired-count", "CC", "BCC"];
 
 /// The prefixes of RabbitMQ's other headers of that kind.
-const BROKERS_OWN_BEGIN: [&str; 2] = ["x-first-death-", "x-last-death-"];
+const BROKER_HEADER_PREFIXES: [&str; 2] = ["x-first-death-", "x-last-death-"];
 
-/// The largest headers of a copy, in bytes. Properties and headers travel in one frame, and RabbitMQ closes
-/// the connection on a frame that is too large; frames may be as small as 8 KiB. The original was below that
-/// limit, but a copy has more headers.
+/// The largest size of a copy's headers, in bytes. Properties and headers are sent in one frame, and RabbitMQ closes
+/// the connection on a frame that is too large; the limit may be as low as 8 KiB. The original was below that limit,
+/// but a copy has more headers.
 const HEADERS_BYTES_MAX: usize = 4 * 1024;
 
 /// A message that is to be delayed.
@@ -54,7 +54,7 @@ pub(super) struct Delay<'a> {
     pub order: Option<HeaderValue>,
 }
 
-/// The state that a copy carries on, of all deliveries together.
+/// The state that a copy carries, of all deliveries together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Carried {
     /// Attempts spent.
@@ -79,12 +79,12 @@ pub(super) enum Delayed {
     Scheduled(Duration),
     /// There is no copy: the message must wait in hand.
     Impossible,
-    /// The fate of the copy is unknown, and the broker delivers the message again.
+    /// It is unknown whether the broker has the copy, and the broker delivers the message again.
     Stale,
 }
 
 impl Delay<'_> {
-    /// Delays the message for about this time, so that it comes back after another one, if any.
+    /// Delays the message for about this time, and so that it comes back after another message, if one is given.
     pub async fn put(&self, wait: Duration, behind: Option<ExpectedReturn>, so_far: Carried) -> Delayed {
         let left =
             self.invocation.deadline.map(|deadline| deadline.ours.duration_since(self.rules.clock.now()));
@@ -130,7 +130,7 @@ impl Delay<'_> {
 }
 
 /// Returns the longest delay queue that is not longer than the wait, or else the shortest, among those that return the
-/// message before its deadline (`left` from now) and after the message that must come before.
+/// message before its deadline (`left` from now) and after the message that must come back first.
 fn tier(
     wait: Duration,
     left: Option<Duration>,
@@ -142,35 +142,35 @@ fn tier(
     within.or_else(|| fitting.next())
 }
 
-/// Returns the properties of a copy: the producer's and the history, without those of this delivery alone. It has no
-/// expiration, since that travels in the history.
+/// Returns the properties of a copy: the producer's properties and the history, without the headers of this delivery
+/// alone. The copy has no expiration, because the history carries it.
 fn copy(message: &MessageContext, history: Headers, own_user: &str) -> Properties {
-    let came = &message.properties;
-    let kept = came.headers.iter().filter(|(name, _)| is_kept(name));
+    let original = &message.properties;
+    let kept = original.headers.iter().filter(|(name, _)| is_kept(name));
     let kept = kept.map(|(name, value)| (name.clone(), value.clone()));
     Properties {
         message_id: Some(message.id.clone()),
         user_id: Some(own_user.to_owned()),
         expiration: None,
         headers: kept.chain(history).collect(),
-        ..came.clone()
+        ..original.clone()
     }
 }
 
 /// Returns true if a header is the producer's own.
 pub(crate) fn is_kept(name: &str) -> bool {
-    if name.starts_with(OURS) {
-        return PRODUCERS_OWN.contains(&name);
+    if name.starts_with(OWN_PREFIX) {
+        return PRODUCER_HEADERS.contains(&name);
     }
     !is_brokers_own(name)
 }
 
 /// Returns true if RabbitMQ writes or reads a header of this name.
 pub(crate) fn is_brokers_own(name: &str) -> bool {
-    BROKERS_OWN.contains(&name) || BROKERS_OWN_BEGIN.iter().any(|begin| name.starts_with(begin))
+    BROKER_HEADERS.contains(&name) || BROKER_HEADER_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
 }
 
-/// Returns about the length of a table of headers on the wire, and never less than it.
+/// Returns an upper bound of the length of a table of headers on the wire.
 fn table_bytes(headers: &Headers) -> usize {
     headers.iter().map(|(name, value)| 1 + name.len() + value_bytes(value)).sum::<usize>() + 4
 }

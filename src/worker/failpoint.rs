@@ -41,7 +41,7 @@ pub async fn reached(_point: Point, _id: Option<&str>) {}
 /// Asks the test what to do at this failpoint.
 ///
 /// # Panics
-/// If the test says so.
+/// If the test orders a panic.
 #[cfg(feature = "chaos")]
 pub async fn reached(point: Point, id: Option<&str>) {
     use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
@@ -55,11 +55,11 @@ pub async fn reached(point: Point, id: Option<&str>) {
     let asked = async {
         let mut stream = BufReader::new(TcpStream::connect(address).await?);
         stream.write_all(format!("{}\n", id.unwrap_or_default()).as_bytes()).await?;
-        let mut told = String::new();
-        stream.read_line(&mut told).await?;
-        std::io::Result::Ok(told)
+        let mut reply = String::new();
+        stream.read_line(&mut reply).await?;
+        std::io::Result::Ok(reply)
     };
-    if asked.await.is_ok_and(|told| told.trim() == "panic") {
+    if asked.await.is_ok_and(|reply| reply.trim() == "panic") {
         panic!("a test has ordered a panic");
     }
 }

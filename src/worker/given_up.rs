@@ -33,7 +33,7 @@ impl Worker {
         let effect = parsed.effect_unless_read();
         match origin::given_up(&message.properties.headers) {
             Some((_, GivenUp::Expired)) => {
-                let text = "the message expired in its queue before its work was done";
+                let text = "the message expired in its queue before it was processed";
                 let failure = Failure::new(ErrorCode::DeadlineExceeded, text);
                 let failure = failure.at(Some("properties.expiration")).retry_at(self.time_of(message));
                 Disposition::refused(failure, effect, None)
@@ -54,7 +54,9 @@ impl Worker {
             DropPolicy::TimeToLive => {
                 (ErrorCode::DeadlineExceeded, "waited longer than the broker lets messages wait")
             }
-            DropPolicy::Length => (ErrorCode::Internal, "was more than the broker lets wait"),
+            DropPolicy::Length => {
+                (ErrorCode::Internal, "exceeded the number of messages that the broker lets wait")
+            }
         };
         let message = format!(
             "the message {why} in its queue: a policy of RabbitMQ's ({keys}) dropped it; it is parked for replay"

@@ -47,15 +47,15 @@ pub(crate) const REDELIVERIES: &str = "okta-redeliveries";
 const WAITED: &str = "okta-waited-ms";
 
 /// The header with the time at which the copy was delayed.
-const ASIDE_SINCE: &str = "okta-aside-since";
+const DELAYED_SINCE: &str = "okta-aside-since";
 
-/// The header with the clock of the times: [`OKTAS`], or the number of a worker's clock.
+/// The header with the clock of the times: [`CLOCK_OKTA`], or the number of a worker's clock.
 pub(crate) const OKTA_CLOCK: &str = "okta-clock";
 
 /// The value for Okta's clock.
-const OKTAS: &str = "okta";
+const CLOCK_OKTA: &str = "okta";
 
-/// The header with the least time that workers have had the invocation, in milliseconds.
+/// The header with the least time for which workers have had the invocation, in milliseconds.
 const AGE: &str = "okta-age-ms";
 
 /// The header with the time left of the producer's `expiration`, in milliseconds.
@@ -66,17 +66,17 @@ const EXPIRES_IN: &str = "okta-expires-in-ms";
 const UNDATED_AGE: Duration = Duration::from_secs(30 * 60);
 
 /// The most by which a producer's clock may be ahead of the machine's.
-const CLOCKS_APART: SignedDuration = SignedDuration::from_secs(2);
+const PRODUCER_AHEAD_MAX: SignedDuration = SignedDuration::from_secs(2);
 
 /// The broker's own header with the number of earlier deliveries.
 pub(crate) const DELIVERY_COUNT: &str = "x-delivery-count";
 
-/// The number of redeliveries from which on a message may be the cause of a crash loop: one lost connection or one
-/// rolling restart causes one for every message in hand, two are seldom chance.
+/// The number of redeliveries from which on a message may be the cause of a crash loop. One lost connection or one
+/// rolling restart redelivers every message in hand once; two redeliveries are seldom chance.
 pub(crate) const SUSPECT_FROM: u32 = 2;
 
 /// The most by which two clocks may differ that were both compared with Okta's.
-const CLOCKS_DIFFER: Duration = Duration::from_secs(2);
+const OKTA_OFFSET_ERROR_MAX: Duration = Duration::from_secs(2);
 
 /// The history of one invocation.
 ///
@@ -102,7 +102,7 @@ pub(super) struct History {
     pub redeliveries: u32,
     /// True if the message was delayed since the last redelivery, for at least [`SETTLING`].
     pub is_settled: bool,
-    /// True if an earlier delivery may have run the invocation, whatever this one does.
+    /// True if an earlier delivery may have run the invocation, as known at the receipt of this one.
     had_run: bool,
     /// True if the producer resends the message because its outcome is unknown.
     pub is_resent: bool,
@@ -117,12 +117,12 @@ struct Copied {
     first_sent: Option<Timestamp>,
     /// The time since when another delivery may have run the invocation, if that is before its known sending time.
     maybe_since: Option<Timestamp>,
-    /// The least time that workers have had the invocation, including the delay queue that it comes from; `None` for a
-    /// worker of 0.1.0, which did not send it.
+    /// The least time for which workers have had the invocation, including the delay queue that it comes from; `None`
+    /// for a worker of 0.1.0, which did not send it.
     age: Option<Duration>,
     expires: Option<Timestamp>,
     /// The latest time at which the rest of the expiration passes, by this machine's clock.
-    rest_passes: Option<Timestamp>,
+    rest_expires_at: Option<Timestamp>,
 }
 
 /// The clock of a copy's times.
@@ -151,7 +151,7 @@ impl History {
     pub fn read(properties: &Properties, redelivered: bool, own_user: Option<&str>, now: &Moment) -> Self {
         let received = now.at;
         let is_own = own_user.is_some() && properties.user_id.as_deref() == own_user;
-        let own = Own { headers: &properties.headers, is_own };
+        let own = OwnHeaders { headers: &properties.headers, is_own };
         let caller = match own.get(CALLER).and_then(HeaderValue::as_text) {
             Some(name) => Some(name.to_owned()).filter(|name| !name.is_empty()),
             None => properties.user_id.clone(),
@@ -161,7 +161,7 @@ impl History {
         let by_broker = properties.headers.get(DELIVERY_COUNT).filter(|_| redelivered);
         let of_this_copy = by_broker.and_then(HeaderValue::as_int);
         let of_this_copy = of_this_copy.and_then(|count| u32::try_from(count).ok()).unwrap_or(0);
-        let aside = own.aside(now);
+        let delay_times = own.delay_times(now);
         let redeliveries = own.count(REDELIVERIES).saturating_add(of_this_copy.max(redelivered.into()));
         let is_resent = properties.headers.get(RESENT).is_some_and(HeaderValue::is_true);
         Self {
@@ -170,14 +170,14 @@ impl History {
                 || own.get(ID_GENERATED).is_some_and(HeaderValue::is_true),
             received,
             stamped: stamped.and_then(|seconds| Timestamp::from_second(seconds).ok()),
-            copied: is_own.then(|| own.copied(now, aside)),
+            copied: is_own.then(|| own.copied(now, delay_times)),
             expires: expiry(properties, received),
             attempts: own.count(ATTEMPTS),
             redeliveries,
             had_run: redeliveries > 0 || is_resent,
-            is_settled: of_this_copy == 0 && !redelivered && aside.surely >= SETTLING,
+            is_settled: of_this_copy == 0 && !redelivered && delay_times.at_least >= SETTLING,
             is_resent,
-            waited: own.millis(WAITED).unwrap_or_default() + aside.likely,
+            waited: own.millis(WAITED).unwrap_or_default() + delay_times.likely,
         }
     }
 
@@ -185,22 +185,22 @@ impl History {
     fn dated(&self, ahead: Option<SignedDuration>) -> Option<Timestamp> {
         let copied = self.copied.and_then(|copied| Some(copied.ours(copied.first_sent?, ahead)));
         let sent = self.stamped(ahead).or(copied);
-        sent.map(|sent| sent.min(self.not_younger()))
+        sent.map(|sent| sent.min(self.first_sent_by()))
     }
 
-    /// Returns the first sending time by the producer's word. The time of a producer with a fast clock is not reliable.
+    /// Returns the first sending time as the producer states it; `None` if it states none, or if its clock is ahead.
     fn stamped(&self, ahead: Option<SignedDuration>) -> Option<Timestamp> {
         let stamped = by_machine(self.stamped?, ahead);
-        (stamped.duration_since(self.received) <= CLOCKS_APART).then_some(stamped)
+        (stamped.duration_since(self.received) <= PRODUCER_AHEAD_MAX).then_some(stamped)
     }
 
-    /// Returns a time at which some worker had the invocation already.
-    fn not_younger(&self) -> Timestamp {
+    /// Returns the latest possible time of the first sending: some worker had the invocation by then.
+    fn first_sent_by(&self) -> Timestamp {
         let age = self.copied.and_then(|copied| copied.age);
         match age {
             Some(age) => self.received.saturating_sub(age).unwrap_or(Timestamp::MIN),
             // The producer's clock may be a little ahead.
-            None => self.received.saturating_add(CLOCKS_APART).unwrap_or(Timestamp::MAX),
+            None => self.received.saturating_add(PRODUCER_AHEAD_MAX).unwrap_or(Timestamp::MAX),
         }
     }
 
@@ -213,7 +213,7 @@ impl History {
             ClockOf::Other => copied.age.is_some(),
         };
         if self.stamped(ahead).is_none() && self.copied.is_some_and(is_doubtful) {
-            return self.not_younger();
+            return self.first_sent_by();
         }
         self.dated(ahead).unwrap_or(self.received)
     }
@@ -226,30 +226,31 @@ impl History {
     /// Returns the latest time at which the `expiration` passes.
     pub fn expires(&self, ahead: Option<SignedDuration>) -> Option<Timestamp> {
         let copied = self.copied.and_then(|copied| match copied.clock {
-            ClockOf::Okta if ahead.is_none() => copied.rest_passes.or(copied.expires),
-            ClockOf::Other => copied.rest_passes.or(copied.expires),
+            ClockOf::Okta if ahead.is_none() => copied.rest_expires_at.or(copied.expires),
+            ClockOf::Other => copied.rest_expires_at.or(copied.expires),
             ClockOf::Okta | ClockOf::Own => copied.expires.map(|at| copied.ours(at, ahead)),
         });
         copied.into_iter().chain(self.expires).min()
     }
 
-    /// Returns the time since when another delivery may have run it, wholly or in part; `None` for the first delivery.
+    /// Returns the time since when another delivery may have run the invocation, wholly or in part; `None` for the
+    /// first delivery.
     pub fn maybe_since(&self, ahead: Option<SignedDuration>) -> Option<Timestamp> {
         let undated = || match self.had_run {
             true => self.received.saturating_sub(UNDATED_AGE).ok(),
             false => Some(self.received),
         };
         let dated = || self.dated(ahead).or_else(undated);
-        self.may_have_run().then(|| self.said_maybe_since(ahead).or_else(dated).unwrap_or(Timestamp::MIN))
+        self.may_have_run().then(|| self.stated_maybe_since(ahead).or_else(dated).unwrap_or(Timestamp::MIN))
     }
 
     /// Returns the same as a copy states it; `None` if the producer stated the sending time.
-    fn said_maybe_since(&self, ahead: Option<SignedDuration>) -> Option<Timestamp> {
+    fn stated_maybe_since(&self, ahead: Option<SignedDuration>) -> Option<Timestamp> {
         if self.stamped(ahead).is_some() {
             return None;
         }
         let copied = self.copied?;
-        Some(copied.ours(copied.maybe_since?, ahead).min(self.not_younger()))
+        Some(copied.ours(copied.maybe_since?, ahead).min(self.first_sent_by()))
     }
 
     /// Returns true if another delivery may have run the invocation, wholly or in part.
@@ -300,7 +301,7 @@ impl History {
             (ATTEMPTS, number(self.attempts.into())),
             (REDELIVERIES, number(self.redeliveries.into())),
             (WAITED, number(self.waited.as_millis())),
-            (ASIDE_SINCE, time(now)),
+            (DELAYED_SINCE, time(now)),
             (AGE, number(age.as_millis())),
             (OKTA_CLOCK, name(moment)),
         ];
@@ -310,7 +311,7 @@ impl History {
         }
         let is_undated = self.had_run && self.dated(ahead).is_none();
         let maybe_since =
-            self.maybe_since(ahead).filter(|_| is_undated || self.said_maybe_since(ahead).is_some());
+            self.maybe_since(ahead).filter(|_| is_undated || self.stated_maybe_since(ahead).is_some());
         headers.extend(maybe_since.map(|at| (MAYBE_SINCE, time(at))));
         headers.extend(self.id_generated.then_some((ID_GENERATED, HeaderValue::Bool(true))));
         headers.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
@@ -319,11 +320,11 @@ impl History {
 
 /// Returns the name of the clock of the times in headers.
 fn name(now: &Moment) -> HeaderValue {
-    HeaderValue::Text(if now.ahead.is_some() { OKTAS.to_owned() } else { format!("{:016x}", now.clock) })
+    HeaderValue::Text(if now.ahead.is_some() { CLOCK_OKTA.to_owned() } else { format!("{:016x}", now.clock) })
 }
 
 /// The `okta-` headers of a message, which count only if a worker has published it.
-struct Own<'a> {
+struct OwnHeaders<'a> {
     headers: &'a Headers,
     is_own: bool,
 }
@@ -332,12 +333,12 @@ struct Own<'a> {
 #[derive(Debug, Clone, Copy, Default)]
 struct DelayTimes {
     /// The least time, without comparing two clocks.
-    surely: Duration,
+    at_least: Duration,
     /// The most likely time.
     likely: Duration,
 }
 
-impl Own<'_> {
+impl OwnHeaders<'_> {
     fn get(&self, name: &str) -> Option<&HeaderValue> {
         self.headers.get(name).filter(|_| self.is_own)
     }
@@ -360,43 +361,48 @@ impl Own<'_> {
 
     fn clock(&self, now: &Moment) -> ClockOf {
         match self.get(OKTA_CLOCK).and_then(HeaderValue::as_text) {
-            Some(OKTAS) => ClockOf::Okta,
+            Some(CLOCK_OKTA) => ClockOf::Okta,
             Some(number) if u64::from_str_radix(number, 16) == Ok(now.clock) => ClockOf::Own,
             Some(_) | None => ClockOf::Other,
         }
     }
 
-    /// Returns the time of the delay. A delay queue keeps a message for a fixed time, by no worker's clock. Only two
-    /// equal clocks can tell the time that it waited in its lane after that.
-    fn aside(&self, now: &Moment) -> DelayTimes {
+    /// Returns the time of the delay. A delay queue keeps a message for a fixed time, independently of any worker's
+    /// clock. The time that the message then waited in its lane is known only if the same clock measured both ends.
+    fn delay_times(&self, now: &Moment) -> DelayTimes {
         let Moment { at: received, ahead, .. } = *now;
         let tier = self.is_own.then(|| origin::delayed_for(self.headers)).flatten().unwrap_or_default();
-        let Some(since) = self.time(ASIDE_SINCE) else { return DelayTimes { surely: tier, likely: tier } };
-        let lay = |until: Timestamp| Duration::try_from(until.duration_since(since)).unwrap_or_default();
+        let Some(since) = self.time(DELAYED_SINCE) else {
+            return DelayTimes { at_least: tier, likely: tier };
+        };
+        let elapsed = |until: Timestamp| Duration::try_from(until.duration_since(since)).unwrap_or_default();
         match (self.clock(now), ahead) {
             (ClockOf::Okta, Some(_)) => {
-                let told = lay(by_okta(received, ahead));
-                DelayTimes { surely: told.saturating_sub(CLOCKS_DIFFER).max(tier), likely: told.max(tier) }
+                let measured = elapsed(by_okta(received, ahead));
+                DelayTimes {
+                    at_least: measured.saturating_sub(OKTA_OFFSET_ERROR_MAX).max(tier),
+                    likely: measured.max(tier),
+                }
             }
             // The clock may have been set meanwhile.
-            (ClockOf::Own, _) => DelayTimes { surely: tier, likely: lay(received).max(tier) },
+            (ClockOf::Own, _) => DelayTimes { at_least: tier, likely: elapsed(received).max(tier) },
             // A worker of 0.1.0 sends no age.
             (ClockOf::Other, _) if self.get(AGE).is_none() => {
-                DelayTimes { surely: tier, likely: lay(received).max(tier) }
+                DelayTimes { at_least: tier, likely: elapsed(received).max(tier) }
             }
-            (ClockOf::Okta, None) | (ClockOf::Other, _) => DelayTimes { surely: tier, likely: tier },
+            (ClockOf::Okta, None) | (ClockOf::Other, _) => DelayTimes { at_least: tier, likely: tier },
         }
     }
 
-    fn copied(&self, now: &Moment, aside: DelayTimes) -> Copied {
-        let rest = self.millis(EXPIRES_IN).map(|left| left.saturating_sub(aside.surely));
+    fn copied(&self, now: &Moment, delay_times: DelayTimes) -> Copied {
+        let rest = self.millis(EXPIRES_IN).map(|left| left.saturating_sub(delay_times.at_least));
         Copied {
             clock: self.clock(now),
             first_sent: self.time(FIRST_SENT),
             maybe_since: self.time(MAYBE_SINCE),
-            age: self.millis(AGE).map(|age| age.saturating_add(aside.surely)),
+            age: self.millis(AGE).map(|age| age.saturating_add(delay_times.at_least)),
             expires: self.time(EXPIRES),
-            rest_passes: rest.and_then(|rest| now.at.saturating_add(rest).ok()),
+            rest_expires_at: rest.and_then(|rest| now.at.saturating_add(rest).ok()),
         }
     }
 }
@@ -562,7 +568,7 @@ mod tests {
     #[test]
     fn a_time_that_lies_ahead_is_not_believed_whoever_wrote_it() {
         let mut forward = copy(&first(), WORKER);
-        for name in [FIRST_SENT, ASIDE_SINCE] {
+        for name in [FIRST_SENT, DELAYED_SINCE] {
             forward.headers.insert(name.to_owned(), HeaderValue::Int(9_000_000));
         }
         let read = read(&out_of("okta.delay.1m", forward), false, 1160);
@@ -705,7 +711,7 @@ mod tests {
         for value in garbled.headers.values_mut() {
             *value = HeaderValue::Int(-1);
         }
-        garbled.headers.insert(ASIDE_SINCE.to_owned(), HeaderValue::Int(i64::MAX));
+        garbled.headers.insert(DELAYED_SINCE.to_owned(), HeaderValue::Int(i64::MAX));
         garbled.headers.insert(AGE.to_owned(), HeaderValue::Int(i64::MAX));
         let read = read(&garbled, false, 1160);
         assert_eq!((read.attempts, read.waited), (0, Duration::ZERO));

@@ -19,7 +19,7 @@ impl Inbox for Worker {
     fn take(self: Arc<Self>, delivery: Delivery) -> BoxFuture<'static, ()> {
         match catch_unwind(AssertUnwindSafe(|| self.open(delivery))) {
             Ok(opened) => Box::pin(async move { self.settle(opened).await }),
-            Err(_) => Box::pin(async {}), // a bug of the worker; the delivery was given back
+            Err(_) => Box::pin(async {}), // a bug of the worker; the dropped receipt has requeued the delivery
         }
     }
 
@@ -37,8 +37,8 @@ impl Inbox for Worker {
         }
     }
 
-    fn hear(&self, told: &[u8]) {
-        self.cancelled.hear(told, &self.rules.load().callers);
+    fn hear(&self, body: &[u8]) {
+        self.cancelled.hear(body, &self.rules.load().callers);
     }
 
     /// Returns the breaker's signal for a bulk lane: while the connection is paused, bulk messages stay in their queue.

@@ -1,7 +1,7 @@
 //! The state of each lane in this worker: the order of subjects, the delayed messages, and the age of the oldest.
 //!
-//! It outlives the settings of a connection. Invariant: the messages that this worker has delayed are bounded; those
-//! beyond the bound stay in hand, and later ones in their queue, where RabbitMQ counts them.
+//! The state outlives the settings of a connection. Invariant: the number of messages that this worker has delayed is
+//! bounded; messages beyond the bound stay in hand, and later ones in their queue, where RabbitMQ counts them.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -22,11 +22,11 @@ use super::order::{ExpectedReturn, Order, Place, SubjectAccess};
 /// The header of a copy with its number in the order of the worker that has delayed it.
 pub(super) const ORDER: &str = "okta-order";
 
-/// All lanes by which messages came.
+/// All lanes from which messages came.
 pub(super) struct Lanes {
     /// The random number that distinguishes this worker's order numbers from those of its replicas.
     worker: u64,
-    /// The longest time that the broker lets a message be in hand, in milliseconds, once that is known.
+    /// The longest time for which the broker leaves a message in hand, in milliseconds, once that is known.
     hold_max_ms: AtomicU64,
     lanes: Mutex<HashMap<ConnectionName, [Arc<LaneWork>; Lane::ALL.len()]>>,
 }
@@ -60,7 +60,7 @@ impl Lanes {
         self.hold_max_ms.fetch_min(most, Ordering::Relaxed);
     }
 
-    /// Returns the longest time that the broker lets a message be in hand, as far as is known.
+    /// Returns the longest time for which the broker leaves a message in hand, as far as is known.
     pub fn hold_max(&self) -> Duration {
         Duration::from_millis(self.hold_max_ms.load(Ordering::Relaxed))
     }
@@ -176,18 +176,18 @@ impl LaneWork {
         let in_hand = state.in_hand.keys().next().copied();
         let delayed = state.delayed.values().flatten().min().copied();
         let oldest = in_queue.into_iter().chain(in_hand).chain(delayed).min();
-        LaneBacklog { delayed: state.lying(), oldest }
+        LaneBacklog { delayed: state.delayed_count(), oldest }
     }
 }
 
 impl LaneState {
-    fn lying(&self) -> usize {
+    fn delayed_count(&self) -> usize {
         self.delayed.values().map(Vec::len).sum()
     }
 
     fn is_below(&mut self, most: usize, now: Instant) -> bool {
         self.forget_returned(now);
-        self.lying() + self.reserved < most
+        self.delayed_count() + self.reserved < most
     }
 
     /// Forgets the delayed messages that are in their queue again.

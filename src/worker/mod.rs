@@ -1,7 +1,8 @@
 //! The worker: processes one message, from its queue to its answer.
 //!
-//! [`Inbox::take`](ports::Inbox::take) does all of it: it parses the message, checks it, executes it against Okta,
-//! answers, acknowledges.
+//! [`Inbox::take`](ports::Inbox::take) runs all steps: it parses the message, checks it, executes it against Okta,
+//! answers it, and acknowledges the delivery.
+//!
 //! Invariant (at-least-once): at every moment the invocation, a copy of it or its answer is in the broker, because
 //! copy and answer are confirmed before the delivery is acknowledged.
 
@@ -71,19 +72,20 @@ impl Worker {
             return Disposition::crash_loop(parsed.effect_unless_read());
         }
         if message.properties.kind.as_deref() == Some(CANCEL) {
-            let is_good = |mark: &Mark| message.check_origin().is_ok() && mark.is_permitted(&rules.callers);
-            if let Some(mark) = Mark::of(message).filter(is_good) {
+            let may_cancel =
+                |mark: &Mark| message.check_origin().is_ok() && mark.is_permitted(&rules.callers);
+            if let Some(mark) = Mark::of(message).filter(may_cancel) {
                 let notice = if message.reply_to.is_some() { Notice::Answer } else { Notice::Nothing };
                 self.cancelled.add(mark, notice, &*self.outbox, rules.own_user.as_deref()).await;
             }
             return Disposition::Dropped;
         }
         match &message.source {
-            // The connection was removed while the message was on its way, and other workers may still serve it.
+            // The connection was removed after the delivery of the message, and other workers may still serve it.
             Source::Work { connection, .. } if !rules.connections.contains_key(connection) => {
                 return Disposition::Stale;
             }
-            // The connection has come back: the workers that are counted on it serve its lanes.
+            // The connection was added again: the workers that serve it consume its lanes.
             Source::Removed { connection, .. } if rules.connections.contains_key(connection) => {
                 return Disposition::Stale;
             }
@@ -93,7 +95,7 @@ impl Worker {
             probe::learn_time(&connection, &rules.clock, &self.observer).await;
         }
         // A message that cannot be parsed and names no `reply_to` is parked for inspection.
-        let is_kept =
+        let is_parked =
             parsed.envelope.is_err() && message.reply_to.is_none() && parsed.caller_may_use(message, rules);
         let effect = parsed.effect_before(&message.history);
         match catch_unwind(AssertUnwindSafe(|| parsed.judge(message, rules))) {
@@ -102,7 +104,7 @@ impl Worker {
                 Err(ended) => ended,
             },
             Ok(Err(failure)) => {
-                Disposition::refused(failure, effect, is_kept.then_some(ParkReason::Unreadable))
+                Disposition::refused(failure, effect, is_parked.then_some(ParkReason::Unreadable))
             }
             Err(_) => Disposition::crashed(effect),
         }
@@ -119,7 +121,7 @@ impl Worker {
             () = delivery.receipt.gone() => return Disposition::Stale,
         };
         match begun {
-            Err(known) => Disposition::Deduplicated(known),
+            Err(earlier) => Disposition::Deduplicated(earlier),
             Ok(running) => {
                 let ended = self.execute(invocation, delivery).await;
                 if let Disposition::Concluded(conclusion) = &ended {
@@ -135,8 +137,8 @@ impl Worker {
         let progress = self.progress(invocation);
         let context = self.context(delivery, &progress);
         let delay = self.delay(invocation, delivery);
-        let _alone = match self.alone(invocation, &delay, delivery.in_lane).await {
-            Ok(alone) => alone,
+        let _suspect_slot = match self.alone(invocation, &delay, delivery.in_lane).await {
+            Ok(slot) => slot,
             Err(ended) => return ended,
         };
         reached(Point::Judged, Some(&invocation.message.id)).await;
@@ -186,10 +188,10 @@ impl Worker {
         let Delivery { body, properties, exchange, routing_key, source, redelivered, receipt } = delivery;
         let rules = self.rules.load_full();
         let address = (source, exchange, routing_key);
-        let who = (&rules.reply_to, rules.own_user.as_deref());
+        let settings = (&rules.reply_to, rules.own_user.as_deref());
         let ahead = rules.connection_of(&address).and_then(|connection| connection.ahead(&rules.clock));
         let message =
-            MessageContext::new(address, properties, redelivered, Moment::now(&rules.clock, ahead), who);
+            MessageContext::new(address, properties, redelivered, Moment::now(&rules.clock, ahead), settings);
         let parsed = catch_unwind(AssertUnwindSafe(|| {
             let parsed = Parsed::new(&message, &body, &rules);
             (InvocationFacts::of(&parsed), parsed)
@@ -202,7 +204,7 @@ impl Worker {
     /// Processes a delivery up to its settlement.
     async fn settle(&self, opened: Opened) {
         let Opened { rules, message, body, receipt, parsed, in_lane, begun } = opened;
-        let _inside = InFlightGuard::new(&message, &*self.observer);
+        let _in_flight = InFlightGuard::new(&message, &*self.observer);
         reached(Point::Delivered, Some(&message.id)).await;
         let (identity, parsed) = match parsed {
             Some((identity, parsed)) => (identity, Some(parsed)),
@@ -215,7 +217,7 @@ impl Worker {
             Some(parsed) => self.run(parsed, delivery).await,
             None => Disposition::crashed(message.history.effect_before()),
         };
-        let is_safe = match ended {
+        let may_acknowledge = match ended {
             Disposition::Concluded(conclusion) => {
                 reached(Point::Concluded, Some(&message.id)).await;
                 responder.answer(conclusion, &body).await.is_ok()
@@ -228,7 +230,7 @@ impl Worker {
             Disposition::Stale => false,
         };
         reached(Point::Done, Some(&message.id)).await;
-        if !is_safe || !receipt.ack().await {
+        if !may_acknowledge || !receipt.ack().await {
             self.observer.note(&Event::Stale { id: &message.id });
         }
         reached(Point::Acknowledged, Some(&message.id)).await;

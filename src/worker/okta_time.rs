@@ -1,8 +1,8 @@
 //! The offset of Okta's clock from the machine's, as observed in the answers on a connection.
 //!
-//! Workers run on several machines, and the clock of one may be wrong by hours. The times that they pass on in an
-//! invocation's history are therefore by Okta's clock as soon as that is known, which is the same for all of them.
-//! Invariant: the observation is kept together with tokio's clock, so it stays true when the machine's clock is set.
+//! Workers run on several machines, and the clock of one may be wrong by hours. Therefore the times in an invocation's
+//! history are by Okta's clock, which is the same for all workers, as soon as the offset is known. Invariant: an
+//! observation is stored with a moment of tokio's clock, so it stays true when the machine's clock is set.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -12,9 +12,9 @@ use tokio::time::Instant;
 
 use super::clock::Clock;
 
-/// The offset up to which a machine's clock counts as right: Okta's `Date` has whole seconds, and its answer takes
+/// The offset up to which a machine's clock counts as correct: Okta's `Date` has whole seconds, and the answer takes
 /// time to arrive.
-const RIGHT: SignedDuration = SignedDuration::from_secs(2);
+const OFFSET_IGNORED_MAX: SignedDuration = SignedDuration::from_secs(2);
 
 /// The offset beyond which a `Date` is not believed: no running machine is off by that much,
 /// but an intermediary between Okta and the worker may write anything.
@@ -23,7 +23,7 @@ pub(super) const AHEAD_MAX: SignedDuration = SignedDuration::from_hours(26);
 /// The observation of Okta's clock on one connection.
 #[derive(Debug, Default)]
 pub(super) struct OktaTime {
-    told: Mutex<Option<DateObservation>>,
+    latest: Mutex<Option<DateObservation>>,
     /// The time of the last request for Okta's time. Locked during such a request.
     pub asked: tokio::sync::Mutex<Option<Instant>>,
 }
@@ -36,20 +36,20 @@ struct DateObservation {
 }
 
 impl OktaTime {
-    /// Takes in the `Date` of an answer of Okta's that has just arrived.
+    /// Records the `Date` of an answer of Okta's that has just arrived.
     pub fn learn(&self, date: Timestamp) {
-        let told = DateObservation { date, at: Instant::now() };
-        *self.told.lock().unwrap_or_else(PoisonError::into_inner) = Some(told);
+        let latest = DateObservation { date, at: Instant::now() };
+        *self.latest.lock().unwrap_or_else(PoisonError::into_inner) = Some(latest);
     }
 
     /// Returns the time by which Okta's clock is ahead of the machine's now; `None` if that is not known.
     pub fn ahead(&self, clock: &Clock) -> Option<SignedDuration> {
-        let DateObservation { date, at } = (*self.told.lock().unwrap_or_else(PoisonError::into_inner))?;
+        let DateObservation { date, at } = (*self.latest.lock().unwrap_or_else(PoisonError::into_inner))?;
         let now: Duration = at.elapsed();
         let ahead = date.saturating_add(now).ok()?.duration_since(clock.now());
         match ahead.abs() {
-            off if off <= RIGHT => Some(SignedDuration::ZERO),
-            off if off <= AHEAD_MAX => Some(ahead),
+            offset if offset <= OFFSET_IGNORED_MAX => Some(SignedDuration::ZERO),
+            offset if offset <= AHEAD_MAX => Some(ahead),
             _ => None,
         }
     }

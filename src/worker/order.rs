@@ -1,10 +1,11 @@
 //! The order of one lane: writes of one subject run one after another, in the order of their delivery.
 //!
 //! Every delivery gets a number, in the order of delivery. A write waits until no earlier write of its subject is in
-//! hand; a read waits for earlier writes, not for reads. Few invocations of one subject wait in hand. Further ones, and
-//! all that come after a delayed write, are delayed too, in order, and come back by their number. A delayed write that
-//! another worker takes is forgotten after a while. This file knows nothing of queues and messages. Invariant: only an
-//! invocation that cannot be copied waits for one that is not in hand, and for a bounded time.
+//! hand; a read waits for earlier writes, not for reads. A few invocations of one subject wait in hand. Further ones,
+//! and all that come after a delayed write, are delayed too, in order, and keep their number when they come back. A
+//! delayed write that another worker takes is forgotten after a while. This file knows nothing of broker queues and
+//! messages. Invariant: only an invocation that cannot be copied waits for one that is not in hand, and for a bounded
+//! time.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -18,25 +19,25 @@ use crate::tools::subject::Subject;
 /// The most invocations of one subject that wait in hand.
 const WAITING_MAX: usize = 8;
 
-/// The most delayed writes of a lane that are remembered. Beyond it, only writes in hand keep their order.
+/// The most delayed writes of a lane that are remembered. Beyond that number, only writes in hand keep their order.
 const DELAYED_MAX: usize = 10_000;
 
 /// The shortest time between two searches of all subjects for delayed writes that are lost.
-const SCAN_EVERY: Duration = Duration::from_secs(1);
+const SEARCH_EVERY: Duration = Duration::from_secs(1);
 
-/// The time that a delayed write is expected back if this is the only worker: it comes back behind all messages that
-/// wait in its queue.
-const LOST_ALONE: Duration = Duration::from_secs(60 * 60);
+/// The time after its return to the queue until which a delayed write is expected, if this is the only worker: the
+/// write comes back behind all messages that wait in its queue.
+const LOST_AFTER: Duration = Duration::from_secs(60 * 60);
 
-/// The most by which RabbitMQ may be late with a message of one delay queue against one of another.
-const TIERS_APART: Duration = Duration::from_secs(2);
+/// The longest delay of a message in one delay queue against a message in another, caused by RabbitMQ.
+const TIER_SKEW_MAX: Duration = Duration::from_secs(2);
 
-/// The longest time that an invocation that cannot be copied waits in hand for a delayed write. With enough such
-/// messages in hand that write would never be delivered.
-const STAYS_MAX: Duration = Duration::from_secs(2 * 60);
+/// The longest time for which an invocation that cannot be copied waits in hand for a delayed write. With enough such
+/// messages in hand, the broker would never deliver that write.
+const STAY_MAX: Duration = Duration::from_secs(2 * 60);
 
-/// The same as [`LOST_ALONE`] if replicas consume the same queue: there is no order between replicas.
-const LOST_AMONG_OTHERS: Duration = Duration::from_secs(2);
+/// The same as [`LOST_AFTER`], if replicas consume the same queue: there is no order between replicas.
+const LOST_AFTER_WITH_REPLICAS: Duration = Duration::from_secs(2);
 
 /// The access of an invocation to its subject.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,20 +56,20 @@ pub(super) struct Order(Mutex<OrderState>);
 struct OrderState {
     /// The number of the next delivery.
     next: u64,
-    subjects: HashMap<Subject, SubjectLine>,
+    subjects: HashMap<Subject, SubjectState>,
     /// Delayed writes of all subjects.
     delayed: usize,
     /// The moment of the last search of all subjects for lost writes.
-    scanned_at: Option<Instant>,
+    searched_at: Option<Instant>,
 }
 
 /// The state of one subject.
 #[derive(Default)]
-struct SubjectLine {
+struct SubjectState {
     /// Writes in hand, by their number.
-    writes: BTreeMap<u64, Stance>,
+    writes: BTreeMap<u64, WaitPolicy>,
     /// Reads in hand that wait, by their number.
-    reads: BTreeMap<u64, Stance>,
+    reads: BTreeMap<u64, WaitPolicy>,
     /// Delayed writes, by their number.
     delayed: BTreeMap<u64, ExpectedReturn>,
     /// The write that runs.
@@ -78,12 +79,12 @@ struct SubjectLine {
 
 /// The behavior of an invocation in hand until its turn comes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Stance {
+enum WaitPolicy {
     /// It waits, unless an earlier write is delayed.
     Waits,
-    /// It leaves, because enough others wait.
+    /// It leaves, because enough other invocations wait.
     Leaves,
-    /// It waits, because it cannot be copied; until this moment also for delayed writes.
+    /// It waits, because it cannot be copied; until this moment, it also waits for delayed writes.
     Stays(Instant),
 }
 
@@ -107,14 +108,14 @@ impl ExpectedReturn {
     /// Creates the return of a message that is delayed now, if this many workers consume its queue.
     pub fn after(tier: Duration, workers: u32) -> Self {
         let at = Instant::now() + tier;
-        let lost_after = if workers > 1 { LOST_AMONG_OTHERS } else { LOST_ALONE };
+        let lost_after = if workers > 1 { LOST_AFTER_WITH_REPLICAS } else { LOST_AFTER };
         Self { at, tier, lost_at: at + lost_after }
     }
 
     /// Returns true if a message that enters the delay queue of this time now comes back after the write: a delay queue
     /// keeps its order, and between two of them the broker may be a moment late.
     pub fn is_before(&self, now: Instant, tier: Duration) -> bool {
-        self.tier.is_zero() || tier == self.tier || now + tier >= self.at + TIERS_APART
+        self.tier.is_zero() || tier == self.tier || now + tier >= self.at + TIER_SKEW_MAX
     }
 }
 
@@ -161,10 +162,10 @@ impl Order {
             *next - 1
         });
         *delayed -= line.forget_lost(Instant::now());
-        let stance = if line.is_crowded_for(number) { Stance::Leaves } else { Stance::Waits };
+        let policy = if line.is_crowded_for(number) { WaitPolicy::Leaves } else { WaitPolicy::Waits };
         match access {
-            SubjectAccess::Write => drop(line.writes.insert(number, stance)),
-            SubjectAccess::Read if line.is_behind(number) => drop(line.reads.insert(number, stance)),
+            SubjectAccess::Write => drop(line.writes.insert(number, policy)),
+            SubjectAccess::Read if line.is_behind(number) => drop(line.reads.insert(number, policy)),
             SubjectAccess::Read => {}
         }
         let changed = Arc::clone(&line.changed);
@@ -176,20 +177,20 @@ impl OrderState {
     /// Forgets the lost writes of all subjects.
     fn forget_lost(&mut self) {
         let now = Instant::now();
-        self.scanned_at = Some(now);
+        self.searched_at = Some(now);
         self.delayed -= self.subjects.values_mut().map(|line| line.forget_lost(now)).sum::<usize>();
         self.subjects.retain(|_, line| !line.is_empty());
     }
 
     /// Removes a subject without any invocation.
-    fn tidy(&mut self, subject: &Subject) {
-        if self.subjects.get(subject).is_some_and(SubjectLine::is_empty) {
+    fn remove_if_empty(&mut self, subject: &Subject) {
+        if self.subjects.get(subject).is_some_and(SubjectState::is_empty) {
             self.subjects.remove(subject);
         }
     }
 }
 
-impl SubjectLine {
+impl SubjectState {
     fn is_empty(&self) -> bool {
         self.writes.is_empty() && self.reads.is_empty() && self.delayed.is_empty()
     }
@@ -209,40 +210,41 @@ impl SubjectLine {
         self.writes.range(..number).next().is_some() || self.delayed.range(..number).next().is_some()
     }
 
-    /// Returns true if the most invocations wait in hand, and a delivery of this number would wait as well.
+    /// Returns true if as many invocations wait in hand as may, and a delivery of this number would wait as well.
     fn is_crowded_for(&self, number: u64) -> bool {
-        let in_hand =
-            |them: &BTreeMap<u64, Stance>| them.values().filter(|it| **it != Stance::Leaves).count();
+        let in_hand = |invocations: &BTreeMap<u64, WaitPolicy>| {
+            invocations.values().filter(|policy| **policy != WaitPolicy::Leaves).count()
+        };
         // The first write runs.
         let waiting = in_hand(&self.writes).saturating_sub(1) + in_hand(&self.reads);
         self.is_behind(number) && waiting >= WAITING_MAX
     }
 
-    /// Forgets delayed writes that a replica must have taken, and returns their number.
+    /// Forgets the delayed writes that a replica must have taken, and returns their number.
     fn forget_lost(&mut self, now: Instant) -> usize {
         let before = self.delayed.len();
         self.delayed.retain(|_, back| now < back.lost_at);
         before - self.delayed.len()
     }
 
-    fn verdict(&self, number: u64, access: SubjectAccess, now: Instant) -> OrderDecision {
+    fn decide(&self, number: u64, access: SubjectAccess, now: Instant) -> OrderDecision {
         let own = self.writes.get(&number).or_else(|| self.reads.get(&number));
-        let stance = own.copied().unwrap_or(Stance::Waits);
+        let policy = own.copied().unwrap_or(WaitPolicy::Waits);
         let delayed = self.delayed.range(..number);
         let first_delayed = delayed.clone().next().map(|(first, _)| *first);
         let last_back = delayed.map(|(_, back)| *back).max_by_key(|back| back.at);
-        if let Stance::Stays(until) = stance {
+        if let WaitPolicy::Stays(until) = policy {
             return match first_delayed.filter(|_| now < until) {
                 Some(_) => OrderDecision::Waits(last_back.map(|back| back.lost_at.min(until))),
-                None => self.verdict_in_hand(number, access),
+                None => self.decide_in_hand(number, access),
             };
         }
-        if first_delayed.is_some() || (stance == Stance::Leaves && self.is_behind(number)) {
-            // Earlier writes leave before it.
-            let leaves_before = self.writes.range(..number).any(|(other, stance)| match stance {
-                Stance::Leaves => true,
-                Stance::Waits => first_delayed.is_some_and(|first| first < *other),
-                Stance::Stays(_) => false,
+        if first_delayed.is_some() || (policy == WaitPolicy::Leaves && self.is_behind(number)) {
+            // Earlier writes leave first.
+            let leaves_before = self.writes.range(..number).any(|(other, policy)| match policy {
+                WaitPolicy::Leaves => true,
+                WaitPolicy::Waits => first_delayed.is_some_and(|first| first < *other),
+                WaitPolicy::Stays(_) => false,
             });
             return if leaves_before {
                 OrderDecision::Waits(None)
@@ -250,11 +252,11 @@ impl SubjectLine {
                 OrderDecision::Is(TurnDecision::Leave(last_back))
             };
         }
-        self.verdict_in_hand(number, access)
+        self.decide_in_hand(number, access)
     }
 
     /// Returns the decision in view of the invocations in hand.
-    fn verdict_in_hand(&self, number: u64, access: SubjectAccess) -> OrderDecision {
+    fn decide_in_hand(&self, number: u64, access: SubjectAccess) -> OrderDecision {
         let is_first = self.writes.range(..number).next().is_none();
         let is_alone = access == SubjectAccess::Read || self.running.is_none_or(|running| running == number);
         if is_first && is_alone { OrderDecision::Is(TurnDecision::Run) } else { OrderDecision::Waits(None) }
@@ -271,7 +273,7 @@ impl Place {
     pub async fn turn(&self) -> TurnDecision {
         loop {
             let changed = self.changed.notified();
-            match self.verdict() {
+            match self.decide() {
                 OrderDecision::Is(turn) => return turn,
                 OrderDecision::Waits(None) => changed.await,
                 OrderDecision::Waits(Some(lost_at)) => tokio::select! {
@@ -284,42 +286,42 @@ impl Place {
 
     /// Returns true if the invocation may run at once.
     pub fn is_next(&self) -> bool {
-        matches!(self.verdict(), OrderDecision::Is(TurnDecision::Run))
+        matches!(self.decide(), OrderDecision::Is(TurnDecision::Run))
     }
 
-    fn verdict(&self) -> OrderDecision {
+    fn decide(&self) -> OrderDecision {
         let mut state = self.order.state();
         let Some(line) = state.subjects.get_mut(&self.subject) else {
             return OrderDecision::Is(TurnDecision::Run);
         };
         let now = Instant::now();
         let lost = line.forget_lost(now);
-        let verdict = line.verdict(self.number, self.access, now);
-        if let OrderDecision::Is(TurnDecision::Run) = verdict {
+        let decision = line.decide(self.number, self.access, now);
+        if let OrderDecision::Is(TurnDecision::Run) = decision {
             match self.access {
                 SubjectAccess::Write => line.running = Some(self.number),
                 SubjectAccess::Read => drop(line.reads.remove(&self.number)), // the read waits no longer
             }
         }
         state.delayed -= lost;
-        state.tidy(&self.subject);
-        verdict
+        state.remove_if_empty(&self.subject);
+        decision
     }
 
-    /// Notes that the message cannot be copied, so it waits in hand whatever becomes of the writes before it.
+    /// Notes that the message cannot be copied, so it waits in hand, even behind delayed writes.
     pub fn stay(&self) {
         let mut state = self.order.state();
         let Some(line) = state.subjects.get_mut(&self.subject) else { return };
-        for stance in line.writes.get_mut(&self.number).into_iter().chain(line.reads.get_mut(&self.number)) {
-            *stance = Stance::Stays(Instant::now() + STAYS_MAX);
+        for policy in line.writes.get_mut(&self.number).into_iter().chain(line.reads.get_mut(&self.number)) {
+            *policy = WaitPolicy::Stays(Instant::now() + STAY_MAX);
         }
         self.changed.notify_waiters();
     }
 
-    /// Ends the delivery of a message of which a copy comes back. The copy of a read is not expected.
+    /// Records that a copy of the message comes back. The copy of a read is not expected.
     pub fn delayed(&self, back: ExpectedReturn) {
         let mut state = self.order.state();
-        if state.delayed >= DELAYED_MAX && state.scanned_at.is_none_or(|at| at.elapsed() >= SCAN_EVERY) {
+        if state.delayed >= DELAYED_MAX && state.searched_at.is_none_or(|at| at.elapsed() >= SEARCH_EVERY) {
             state.forget_lost();
         }
         let OrderState { subjects, delayed, .. } = &mut *state;
@@ -342,7 +344,7 @@ impl Drop for Place {
                 SubjectAccess::Read => drop(line.reads.remove(&self.number)),
             }
         }
-        state.tidy(&self.subject);
+        state.remove_if_empty(&self.subject);
         drop(state);
         self.changed.notify_waiters();
     }
@@ -453,7 +455,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_delayed_write_that_does_not_come_back_is_forgotten() {
-        for (workers, kept) in [(1, LOST_ALONE), (2, LOST_AMONG_OTHERS)] {
+        for (workers, kept) in [(1, LOST_AFTER), (2, LOST_AFTER_WITH_REPLICAS)] {
             let order = Arc::<Order>::default();
             write(&order).delayed(ExpectedReturn::after(SECOND, workers));
             tokio::time::advance(kept).await;
@@ -481,7 +483,7 @@ mod tests {
         second.stay();
         let begun = Instant::now();
         assert_eq!(second.turn().await, TurnDecision::Run);
-        assert_eq!(begun.elapsed(), STAYS_MAX);
+        assert_eq!(begun.elapsed(), STAY_MAX);
     }
 
     #[tokio::test(start_paused = true)]
@@ -492,7 +494,7 @@ mod tests {
             place.delayed(back_after(SECOND));
         }
         assert_eq!(order.remembered(), (DELAYED_MAX, DELAYED_MAX));
-        tokio::time::advance(2 * LOST_ALONE).await;
+        tokio::time::advance(2 * LOST_AFTER).await;
         let place = write(&order);
         place.delayed(back_after(SECOND));
         drop(place);

@@ -49,7 +49,7 @@ impl Disposition {
 
     /// Creates the disposition of a message in a crash loop: it was redelivered, and no worker has finished it.
     pub fn crash_loop(effect: Effect) -> Self {
-        let message = "no worker came to the end of the message in too many deliveries";
+        let message = "no worker has finished the message, although it was delivered many times";
         Self::refused(Failure::new(ErrorCode::Internal, message), effect, Some(ParkReason::CrashLoop))
     }
 
@@ -62,7 +62,7 @@ impl Disposition {
 /// Returns the outcome of an invocation that its caller has cancelled.
 pub(super) fn cancelled() -> Outcome {
     let failure = Failure::new(ErrorCode::Cancelled, "the caller has cancelled it before it began");
-    Outcome::Failed { effect: Effect::None, failure } // an earlier delivery may have run, and is not cancelled
+    Outcome::Failed { effect: Effect::None, failure } // a message that may have run before is not cancelled
 }
 
 /// Returns the failure that is the answer after a bug of the worker.
@@ -75,7 +75,7 @@ pub(super) fn a_bug() -> Failure {
 pub(super) struct InvocationFacts {
     pub connection: Option<Arc<Connection>>,
     pub subtool: Option<&'static str>,
-    /// The name in the message, also if no subtool is called so.
+    /// The name in the message, even if there is no such subtool.
     pub named: Option<String>,
     pub reason: Option<String>,
     pub secrets: Secrets,

@@ -1,8 +1,8 @@
 //! Quotas of callers in `okta.dead`: one caller's messages there must not push out those of others.
 //!
-//! The queue drops its oldest message when it is full, regardless of the caller. So each worker parks for one caller
-//! and reason at most a part of the messages that the queue holds at once, and as many again over the time that
-//! messages are kept there. Invariant: the memory for the quotas is bounded, for any number of callers.
+//! The queue drops its oldest message when it is full, regardless of the caller. So for one caller and one reason, each
+//! worker parks at once at most a part of the messages that the queue holds, and as many again over the time for which
+//! the queue keeps messages. Invariant: the memory for the quotas is bounded, for any number of callers.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
@@ -14,7 +14,7 @@ use crate::domain::topology::DEAD_MAX;
 
 use crate::event::ParkReason;
 
-/// Default for the time that parked messages are kept.
+/// Default for the time for which parked messages are kept.
 const DEAD_TTL: Duration = Duration::from_secs(14 * 24 * 60 * 60);
 
 /// Returns the part of the queue that one caller may fill at once, for one reason. A message that a policy on the
@@ -26,21 +26,21 @@ fn part(reason: ParkReason) -> f64 {
     }
 }
 
-/// The most quotas of single callers and reasons; callers beyond it share one quota per reason.
+/// The most quotas of single callers and reasons; callers beyond that number share one quota per reason.
 const CALLERS_MAX: usize = 1024;
 
 /// The owner of a quota, and its reason: a caller, or `None` for all callers without a quota of their own.
 type ParkingOwner = (Option<Option<String>>, ParkReason);
 
-/// The quota that each caller has left.
+/// The quotas of all callers.
 pub(super) struct Parking {
     dead_max: f64,
     dead_ttl: Duration,
-    rooms: Mutex<HashMap<ParkingOwner, Room>>,
+    quotas: Mutex<HashMap<ParkingOwner, Quota>>,
 }
 
 #[derive(Debug, Clone, Copy)]
-struct Room {
+struct Quota {
     left: f64,
     at: Instant,
 }
@@ -54,25 +54,25 @@ impl Default for Parking {
 impl Parking {
     /// Creates the quotas for a queue that holds this many messages for this time.
     pub fn in_queue(dead_max: u32, dead_ttl: Duration) -> Self {
-        Self { dead_max: dead_max.into(), dead_ttl, rooms: Mutex::default() }
+        Self { dead_max: dead_max.into(), dead_ttl, quotas: Mutex::default() }
     }
 
     /// Takes one message from the caller's quota; returns false if nothing is left.
     pub fn take(&self, caller: Option<&str>, reason: ParkReason, now: Instant) -> bool {
-        let mut rooms = self.rooms.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut quotas = self.quotas.lock().unwrap_or_else(PoisonError::into_inner);
         let mut owner = (Some(caller.map(str::to_owned)), reason);
-        if rooms.len() >= CALLERS_MAX && !rooms.contains_key(&owner) {
-            // A quota that is whole again need not be remembered.
-            rooms.retain(|(_, reason), room| self.left(*room, *reason, now) < self.burst(*reason));
-            if rooms.len() >= CALLERS_MAX {
+        if quotas.len() >= CALLERS_MAX && !quotas.contains_key(&owner) {
+            // A full quota need not be remembered.
+            quotas.retain(|(_, reason), quota| self.left(*quota, *reason, now) < self.burst(*reason));
+            if quotas.len() >= CALLERS_MAX {
                 owner.0 = None;
             }
         }
-        let room = rooms.entry(owner).or_insert(Room { left: self.burst(reason), at: now });
-        let left = self.left(*room, reason, now);
-        let has_room = left >= 1.0;
-        *room = Room { left: if has_room { left - 1.0 } else { left }, at: now };
-        has_room
+        let quota = quotas.entry(owner).or_insert(Quota { left: self.burst(reason), at: now });
+        let left = self.left(*quota, reason, now);
+        let is_left = left >= 1.0;
+        *quota = Quota { left: if is_left { left - 1.0 } else { left }, at: now };
+        is_left
     }
 
     /// Returns the number of messages that a caller may park at once.
@@ -80,10 +80,10 @@ impl Parking {
         (self.dead_max * part(reason)).floor().max(1.0)
     }
 
-    fn left(&self, room: Room, reason: ParkReason, now: Instant) -> f64 {
-        let (since, burst) = (now.saturating_duration_since(room.at), self.burst(reason));
+    fn left(&self, quota: Quota, reason: ParkReason, now: Instant) -> f64 {
+        let (since, burst) = (now.saturating_duration_since(quota.at), self.burst(reason));
         let more = burst * since.as_secs_f64() / self.dead_ttl.as_secs_f64().max(1.0);
-        (room.left + more).min(burst)
+        (quota.left + more).min(burst)
     }
 }
 
@@ -126,7 +126,7 @@ mod tests {
         let take = |name: usize| parking.take(Some(&name.to_string()), ParkReason::Unreadable, now);
         assert!((0..CALLERS_MAX).all(take));
         assert_eq!((CALLERS_MAX..2 * CALLERS_MAX).filter(|name| take(*name)).count(), 10);
-        assert!(parking.rooms.lock().unwrap().len() <= CALLERS_MAX + 1);
+        assert!(parking.quotas.lock().unwrap().len() <= CALLERS_MAX + 1);
         assert!(take(7), "those who came before keep theirs");
     }
 }

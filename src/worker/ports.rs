@@ -19,7 +19,7 @@ pub trait Okta: Send + Sync {
     /// Sends a request once and returns the answer, also if it is an error.
     ///
     /// # Errors
-    /// If there is no answer; states if the request may have been executed.
+    /// If there is no answer; the error states whether the request may have been executed.
     async fn send(&self, request: &Request) -> Result<Response, NoAnswer>;
 }
 
@@ -46,8 +46,8 @@ pub trait Inbox: Send + Sync {
     /// Notes the broker's count of the messages in the queues of a connection's lanes.
     fn counted(&self, _connection: &ConnectionName, _ready: Ready) {}
 
-    /// Takes in another worker's notice that a caller has cancelled an invocation.
-    fn hear(&self, _told: &[u8]) {}
+    /// Records another worker's notice that a caller has cancelled an invocation.
+    fn hear(&self, _body: &[u8]) {}
 
     /// Returns the signal of this source: while it is false, the worker does not consume the queue of the source.
     fn wants(&self, _source: &Source) -> watch::Receiver<bool> {
@@ -76,7 +76,7 @@ impl Ready {
 
 /// Waits until a signal has this value; for ever if its sender is gone.
 pub async fn becomes(signal: &mut watch::Receiver<bool>, to: bool) {
-    if signal.wait_for(|says| *says == to).await.is_err() {
+    if signal.wait_for(|value| *value == to).await.is_err() {
         std::future::pending().await
     }
 }

@@ -36,11 +36,11 @@ pub(super) fn pause(
     }
     breaker.record_cause(why);
     observer.note(&Event::Paused { connection: &connection.name, reason, why });
-    let of_whom = (connection.name.clone(), Arc::clone(breaker), Arc::downgrade(connection));
-    tokio::spawn(try_again(of_whom, pause, Arc::clone(observer)));
+    let of_connection = (connection.name.clone(), Arc::clone(breaker), Arc::downgrade(connection));
+    tokio::spawn(probe_until_resumed(of_connection, pause, Arc::clone(observer)));
 }
 
-/// Describes a failure of the whole connection, for every caller: without what Okta says of one request.
+/// Describes a failure of the whole connection for every caller, without Okta's text about a single request.
 pub(super) fn cause(answer: &Result<Response, NoAnswer>) -> String {
     match answer {
         Err(no_answer) => no_answer.to_string(),
@@ -50,7 +50,7 @@ pub(super) fn cause(answer: &Result<Response, NoAnswer>) -> String {
 }
 
 /// Probes with growing waits until a probe succeeds, or something else has ended the pause.
-async fn try_again(
+async fn probe_until_resumed(
     (name, breaker, connection): (ConnectionName, Arc<Breaker>, Weak<Connection>),
     mut pause: Pause,
     observer: Arc<dyn Observer>,
@@ -58,18 +58,18 @@ async fn try_again(
     let mut watch = breaker.watch();
     let mut failures = 0;
     loop {
-        let is_over = watch.wait_for(|there| *there != Some(pause));
+        let is_over = watch.wait_for(|current| *current != Some(pause));
         tokio::select! {
             _ = is_over => break,
             () = sleep_until(pause.next_probe) => {}
         }
-        let is_through = match connection.upgrade() {
+        let has_succeeded = match connection.upgrade() {
             Some(connection) => probe(&connection, pause.reason, pause.scope, &observer).await,
             None => true, // a reload replaced the settings; if requests still fail, they pause the connection again
         };
         failures += 1;
         let wait = PROBE.wait(failures, 0.5 + fastrand::f64() / 2.0);
-        let next = (!is_through).then(|| Pause { next_probe: Instant::now() + wait, ..pause });
+        let next = (!has_succeeded).then(|| Pause { next_probe: Instant::now() + wait, ..pause });
         match next {
             Some(next) if breaker.replace(pause, Some(next)) => pause = next,
             Some(_) => break, // something else has ended the pause
@@ -89,7 +89,7 @@ pub(super) async fn probe(
     scope: &str,
     observer: &Arc<dyn Observer>,
 ) -> bool {
-    let request = asking(reason, scope);
+    let request = probe_request(reason, scope);
     let ask = Ask {
         method: &request.method,
         route: request.route,
@@ -124,7 +124,7 @@ pub(super) async fn probe(
     }
     match meaning {
         Meaning::Answered => true,
-        // Okta answers, or the state is unknown because this machine could not ask.
+        // Okta answers, or the state is unknown because this machine could not send the probe.
         Meaning::Limited(_) | Meaning::Failed(FailureKind::Local) => reason == PauseReason::Unreachable,
         Meaning::Refused(_) => matches!(reason, PauseReason::Unreachable | PauseReason::ReadOnly),
         Meaning::Failed(_) => false,
@@ -134,8 +134,8 @@ pub(super) async fn probe(
 /// The time for which a connection may be idle after a start before Okta is asked about its credential.
 const IDLE_MAX: Duration = Duration::from_secs(20);
 
-/// Asks Okta once if it accepts the credential of a connection that has had nothing to do since the start, and pauses
-/// the connection if not: a refused credential shows before the first message meets it. Any other answer changes
+/// Asks Okta once whether it accepts the credential of a connection that has been idle since the start, and pauses the
+/// connection if not: so a refused credential is detected before the first message needs it. Any other answer changes
 /// nothing.
 pub(super) async fn check_credential(connection: Weak<Connection>, observer: Arc<dyn Observer>) {
     let good_answers = || connection.upgrade().map(|connection| connection.breaker.good_answers());
@@ -150,7 +150,7 @@ pub(super) async fn check_credential(connection: Weak<Connection>, observer: Arc
 }
 
 async fn ask_about_credential(connection: &Arc<Connection>, observer: &Arc<dyn Observer>) {
-    // Every credential may ask for it, or is told that it lacks a permission.
+    // Okta answers every valid credential: with the org, or with the refusal of a missing permission.
     let request = Request::get("/api/v1/org", &[]);
     let sent = Instant::now();
     let answer = connection.okta.send(&request).await;
@@ -172,7 +172,7 @@ async fn ask_about_credential(connection: &Arc<Connection>, observer: &Arc<dyn O
 /// The longest wait for Okta's time.
 const TIME_MAX: Duration = Duration::from_secs(10);
 
-/// The shortest time between two requests for Okta's time: an org without a `Date` will have none the next time.
+/// The shortest time between two requests for Okta's time: an org that has sent no `Date` will send none the next time.
 const TIME_EVERY: Duration = Duration::from_secs(60);
 
 /// Asks Okta for its time, if that is unknown.
@@ -181,28 +181,28 @@ pub(super) async fn learn_time(connection: &Connection, clock: &Clock, observer:
     let is_recent = asked.is_some_and(|at| at.elapsed() < TIME_EVERY);
     if connection.ahead(clock).is_none() && !is_recent {
         // The result of the probe does not matter here.
-        let asking = probe(connection, PauseReason::Unreachable, "okta.users.read", observer);
-        let _ = timeout(TIME_MAX, asking).await;
+        let probing = probe(connection, PauseReason::Unreachable, "okta.users.read", observer);
+        let _ = timeout(TIME_MAX, probing).await;
         *asked = Some(Instant::now());
     }
 }
 
-/// Returns the smallest request for this reason. Only a write shows if Okta takes writes, at all or with this scope;
-/// these writes name no existing object.
-fn asking(reason: PauseReason, scope: &str) -> Request {
+/// Returns the smallest request for this reason. Only a write shows whether Okta accepts writes, at all or with this
+/// scope; these writes name no existing object.
+fn probe_request(reason: PauseReason, scope: &str) -> Request {
     let list = |route| Request::get(route, &[]).query("limit", 1);
     let is_write = match reason {
         PauseReason::ReadOnly => true,
         PauseReason::Forbidden => scope.ends_with(".manage"),
         PauseReason::Unauthorized | PauseReason::Unreachable => false,
     };
-    let nobody = UserKey::try_from("00u00000000000000000".to_owned()).expect("it is shaped like an id");
+    let no_user = UserKey::try_from("00u00000000000000000".to_owned()).expect("it is shaped like an id");
     match (scope.split('.').nth(1), is_write) {
         (Some("groups"), true) => {
-            Request::delete("/api/v1/groups/{groupId}/users/{userId}", &[&nobody, &nobody])
+            Request::delete("/api/v1/groups/{groupId}/users/{userId}", &[&no_user, &no_user])
         }
-        (Some("apps"), true) => Request::delete("/api/v1/apps/{appId}/users/{userId}", &[&nobody, &nobody]),
-        (_, true) => Request::post("/api/v1/users/{userId}/lifecycle/unsuspend", &[&nobody]),
+        (Some("apps"), true) => Request::delete("/api/v1/apps/{appId}/users/{userId}", &[&no_user, &no_user]),
+        (_, true) => Request::post("/api/v1/users/{userId}/lifecycle/unsuspend", &[&no_user]),
         (Some("groups"), false) if reason == PauseReason::Forbidden => list("/api/v1/groups"),
         (Some("apps"), false) if reason == PauseReason::Forbidden => list("/api/v1/apps"),
         (Some("logs"), false) if reason == PauseReason::Forbidden => list("/api/v1/logs"),

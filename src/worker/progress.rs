@@ -1,7 +1,7 @@
-//! Progress messages, which tell a caller that asked for them that its invocation waits.
+//! Progress messages: they inform a caller that has asked for them that its invocation waits.
 //!
 //! They are best effort: the invocation continues if such a message is lost. Invariant: the caller gets at most one
-//! a second, and one message is on its way at a time.
+//! a second, and only one message is being published at a time.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -49,13 +49,13 @@ struct ProgressBody<'a> {
 /// The progress messages of one invocation.
 pub(super) struct Progress<'a> {
     /// The address of the caller; `None` if the caller did not ask for progress messages.
-    listener: Option<(&'a Arc<dyn Outbox>, &'a Address)>,
+    recipient: Option<(&'a Arc<dyn Outbox>, &'a Address)>,
     message: &'a MessageContext,
     connection: &'a str,
     subtool: &'static str,
     since: Instant,
     /// The time of the last progress message, and the task that publishes it.
-    told: Mutex<Option<(Instant, JoinHandle<bool>)>>,
+    latest: Mutex<Option<(Instant, JoinHandle<bool>)>>,
 }
 
 impl<'a> Progress<'a> {
@@ -68,8 +68,8 @@ impl<'a> Progress<'a> {
     ) -> Self {
         let is_wanted = message.properties.headers.get(WANTS_PROGRESS).is_some_and(|value| value.is_true());
         let to = message.reply_to.as_ref().filter(|_| is_wanted);
-        let (since, told) = (Instant::now(), Mutex::default());
-        Self { listener: to.map(|to| (outbox, to)), message, connection, subtool, since, told }
+        let (since, latest) = (Instant::now(), Mutex::default());
+        Self { recipient: to.map(|to| (outbox, to)), message, connection, subtool, since, latest }
     }
 
     /// Awaits a future, and sends progress messages while that takes long.
@@ -79,11 +79,11 @@ impl<'a> Progress<'a> {
         bucket: Option<Bucket>,
         awaited: impl Future<Output = T>,
     ) -> T {
-        let Some((outbox, to)) = self.listener else { return awaited.await };
+        let Some((outbox, to)) = self.recipient else { return awaited.await };
         tokio::pin!(awaited);
         let begun = Instant::now();
         loop {
-            let last = self.told.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map(|(at, _)| *at);
+            let last = self.latest.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map(|(at, _)| *at);
             let next = last.map_or(begun + FIRST_AFTER, |last| (last + EVERY).max(begun + FIRST_AFTER));
             tokio::select! {
                 biased;
@@ -92,13 +92,13 @@ impl<'a> Progress<'a> {
             }
             let post = self.post(to.clone(), waiting_for, bucket);
             let outbox = Arc::clone(outbox);
-            let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
-            let message = match told.take() {
-                // The broker accepts nothing now: the message on its way is enough.
-                Some((_, message)) if !message.is_finished() => message,
+            let mut latest = self.latest.lock().unwrap_or_else(PoisonError::into_inner);
+            let task = match latest.take() {
+                // The broker does not accept messages now: the one being published is enough.
+                Some((_, task)) if !task.is_finished() => task,
                 Some(_) | None => tokio::spawn(async move { outbox.post(&post).await.is_ok() }),
             };
-            *told = Some((Instant::now(), message));
+            *latest = Some((Instant::now(), task));
         }
     }
 
@@ -127,9 +127,9 @@ impl<'a> Progress<'a> {
 /// Aborts a progress message that is not yet published when the invocation ends.
 impl Drop for Progress<'_> {
     fn drop(&mut self) {
-        let told = self.told.get_mut().unwrap_or_else(PoisonError::into_inner);
-        if let Some((_, message)) = told {
-            message.abort();
+        let latest = self.latest.get_mut().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, task)) = latest {
+            task.abort();
         }
     }
 }

@@ -41,16 +41,17 @@ pub(crate) const ROUTING_KEY: &str = "okta-routing-key";
 pub(crate) const PARKED_AT: &str = "okta-parked-at";
 
 /// The placeholder for an unknown connection or subtool.
-const NOBODY: &str = "-";
+const UNKNOWN_NAME: &str = "-";
 
-/// The longest text AMQP takes as a message id, in bytes.
+/// The longest text that AMQP accepts as a message id, in bytes.
 const SHORT_TEXT_MAX: usize = 255;
 
 /// An upper bound of the bytes around a result: some ids and texts of bounded length.
 const FRAME_BYTES_MAX: usize = 16 * 1024;
 
-/// The members of results that hold one-time secrets.
-const ONE_TIME: [&str; 4] = ["activation_url", "activation_token", "reset_password_url", "temp_password"];
+/// The members of results that are one-time secrets.
+const ONE_TIME_SECRETS: [&str; 4] =
+    ["activation_url", "activation_token", "reset_password_url", "temp_password"];
 
 /// Everything that an answer needs, except the outcome.
 #[derive(Clone, Copy)]
@@ -77,13 +78,13 @@ impl Responder<'_> {
         self.post(&answer).await?;
         if let Some(reason) = park {
             reached(Point::Parking, Some(&self.message.id)).await;
-            self.park_in_share(reason, answer.attempts, body).await?;
+            self.park_within_quota(reason, answer.attempts, body).await?;
         }
         self.note(&answer);
         Ok(())
     }
 
-    /// Publishes the answer that the same invocation has had within the deduplication window.
+    /// Publishes the answer that the same invocation has got within the deduplication window.
     pub async fn answer_again(self, conclusion: Conclusion) -> Result<(), Unpublished> {
         let answer =
             ResultMessage { deduplicated: true, ..self.wrap(conclusion.outcome, conclusion.cost, None) };
@@ -98,7 +99,7 @@ impl Responder<'_> {
     }
 
     /// Parks the message, unless its caller has parked too many already.
-    async fn park_in_share(
+    async fn park_within_quota(
         &self,
         reason: ParkReason,
         attempts: u32,
@@ -158,8 +159,8 @@ impl Responder<'_> {
         answer
     }
 
-    /// Shortens an answer with a result to the requested size: first by the older ones of Okta's request
-    /// ids, which only help to find it in the System Log.
+    /// Shortens an answer with a result to the requested size: first by Okta's older request ids, which only help to
+    /// find the invocation in the System Log.
     fn fit(&self, answer: &mut ResultMessage) {
         let InvocationFacts { bytes_max, keeps_result, .. } = *self.identity;
         let Some(result) = &answer.result else { return };
@@ -221,8 +222,8 @@ impl Responder<'_> {
     }
 
     fn results(&self, answer: &ResultMessage) -> Address {
-        let connection = answer.connection.as_deref().unwrap_or(NOBODY);
-        let subtool = self.identity.subtool.unwrap_or(NOBODY);
+        let connection = answer.connection.as_deref().unwrap_or(UNKNOWN_NAME);
+        let subtool = self.identity.subtool.unwrap_or(UNKNOWN_NAME);
         Address::Exchange(RESULTS, format!("{connection}.{subtool}.{}", answer.status.as_str()))
     }
 
@@ -261,17 +262,17 @@ impl Responder<'_> {
         if let Some(trace) = message.traceparent() {
             headers.insert(TRACEPARENT.to_owned(), text(trace));
         }
-        let came = &message.properties;
+        let original = &message.properties;
         let post = Publish {
             to: Address::Queue(DEAD.to_owned()),
             properties: Properties {
                 message_id: Some(message.id.clone()),
-                correlation_id: came.correlation_id.clone(),
-                reply_to: came.reply_to.clone(),
-                kind: came.kind.clone(),
-                content_type: came.content_type.clone(),
-                content_encoding: came.content_encoding.clone(),
-                timestamp: came.timestamp.or_else(|| seconds(by_okta(message.received, self.ahead()))),
+                correlation_id: original.correlation_id.clone(),
+                reply_to: original.reply_to.clone(),
+                kind: original.kind.clone(),
+                content_type: original.content_type.clone(),
+                content_encoding: original.content_encoding.clone(),
+                timestamp: original.timestamp.or_else(|| seconds(by_okta(message.received, self.ahead()))),
                 headers,
                 ..Properties::default()
             },
@@ -326,7 +327,7 @@ impl Responder<'_> {
     }
 }
 
-/// Returns about the length of an answer as JSON.
+/// Returns the approximate length of an answer as JSON.
 fn length(answer: &ResultMessage) -> usize {
     /// The usual bytes around a result, for ids, numbers and names of the members: 400 to 600 for one request to Okta.
     const FRAME_BYTES_USUAL: usize = 768;
@@ -351,8 +352,10 @@ fn omit_result(answer: &mut ResultMessage) {
 fn masked(answer: &ResultMessage) -> ResultMessage {
     let mut answer = answer.clone();
     let object = answer.result.as_ref().and_then(|result| serde_json::from_str::<Object>(result.get()).ok());
-    if let Some(mut object) = object.filter(|object| ONE_TIME.iter().any(|name| object.get(name).is_some())) {
-        for name in ONE_TIME.iter().filter(|name| object.get(name).is_some()).collect::<Vec<_>>() {
+    if let Some(mut object) =
+        object.filter(|object| ONE_TIME_SECRETS.iter().any(|name| object.get(name).is_some()))
+    {
+        for name in ONE_TIME_SECRETS.iter().filter(|name| object.get(name).is_some()).collect::<Vec<_>>() {
             object.set(name, json::to_raw(&MASK));
         }
         answer.result = Some(json::to_raw(&object));

@@ -25,9 +25,9 @@ pub struct Rules {
     pub reply_to: ReplyPolicy,
     /// The worker's own broker user, whose `okta-` headers count.
     pub own_user: Option<String>,
-    /// The longest that an interactive invocation without a deadline may take to begin.
+    /// The default deadline of an interactive invocation: the longest time until it must have begun.
     pub interactive_deadline: Duration,
-    /// The longest that a list may go on asking for pages.
+    /// The longest time for which a list may request further pages.
     pub list_time_max: Duration,
     /// Number of attempts, and the waits between them.
     pub retry: RetryRules,

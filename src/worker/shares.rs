@@ -12,7 +12,7 @@ use tokio::time::Instant;
 /// Entries by key, each with an owner, a weight and a time.
 #[derive(Debug)]
 pub(super) struct Shares<O, K, V> {
-    kept: Duration,
+    ttl: Duration,
     weight_max: usize,
     weight: usize,
     entries: HashMap<K, ShareEntry<O, V>>,
@@ -39,10 +39,10 @@ struct OwnerShare {
 }
 
 impl<O: Clone + Eq + Hash, K: Clone + Eq + Hash, V> Shares<O, K, V> {
-    /// Creates an empty store that keeps entries for this time, and up to this weight together.
-    pub fn new(kept: Duration, weight_max: usize) -> Self {
+    /// Creates an empty store that keeps entries for this time, and entries of up to this weight together.
+    pub fn new(ttl: Duration, weight_max: usize) -> Self {
         Self {
-            kept,
+            ttl,
             weight_max,
             weight: 0,
             entries: HashMap::new(),
@@ -75,7 +75,7 @@ impl<O: Clone + Eq + Hash, K: Clone + Eq + Hash, V> Shares<O, K, V> {
     /// Returns the value with this key, if it is not too old.
     pub fn get(&self, key: &K, now: Instant) -> Option<&V> {
         let entry = self.entries.get(key)?;
-        (now.saturating_duration_since(entry.since) < self.kept).then_some(&entry.value)
+        (now.saturating_duration_since(entry.since) < self.ttl).then_some(&entry.value)
     }
 
     /// Removes the entries that are too old.

@@ -43,13 +43,13 @@ impl Worker {
         Self { rules, outbox, observer, dedup, cancelled, is_drop_told, parking, lanes }
     }
 
-    /// Sets the number of messages that `okta.dead` holds, and for how long.
+    /// Sets the number of messages that `okta.dead` holds, and the time for which it holds them.
     #[must_use]
     pub fn parking_in(self, dead_max: u32, dead_ttl: Duration) -> Self {
         Self { parking: Parking::in_queue(dead_max, dead_ttl), ..self }
     }
 
-    /// Asks Okta if it accepts the credential, for each of these connections that stays idle for a while.
+    /// Asks Okta whether it accepts the credential of each of these connections that stays idle for a while.
     pub fn check_credentials<'a>(&self, names: impl IntoIterator<Item = &'a ConnectionName>) {
         let rules = self.rules.load();
         for connection in names.into_iter().filter_map(|name| rules.connections.get(name)) {

@@ -1,7 +1,7 @@
 //! Waiting, delaying and handing back messages that cannot run now.
 //!
-//! `order.rs` keeps the order of a subject; this file applies it to messages. Invariant: a message that leaves by a
-//! copy is entered there before its delivery is acknowledged.
+//! `order.rs` keeps the order of a subject; this file applies it to messages. Invariant: the order knows of the copy of
+//! a message before the delivery of that message is acknowledged.
 
 use std::time::Duration;
 
@@ -24,8 +24,8 @@ use super::rules::Rules;
 use super::state::Worker;
 use crate::event::Event;
 
-/// The longest single delay because of a subject's order: the messages before may be finished at any moment.
-const BEHIND_MAX: Duration = Duration::from_secs(5);
+/// The longest single delay because of a subject's order: the earlier messages may be finished at any moment.
+const ORDER_DELAY_MAX: Duration = Duration::from_secs(5);
 
 /// Records in the order of the lane that a copy of the message comes back after this time.
 pub(super) fn leaves(invocation: &Invocation<'_>, in_lane: Option<&InLane>, time: Duration) {
@@ -129,7 +129,7 @@ impl Worker {
             return self.handed_back(delay, Some(in_lane), delay.hand_back(so_far).await);
         }
         // The delay is as long as the time that the message has waited so far.
-        let wait = so_far.waited.min(BEHIND_MAX);
+        let wait = so_far.waited.min(ORDER_DELAY_MAX);
         let most = invocation.connection.budget.delayed_max();
         let room = timeout_at(leave_at, in_lane.lane.room(most));
         let room = match execution.unless_stopping(room).await {

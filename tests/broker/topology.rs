@@ -50,7 +50,7 @@ async fn a_worker_that_must_not_declare_says_what_is_missing_and_else_works() {
     let mut worker = world.start(&PASSIVE);
     assert_eq!(worker.process.wait().code(), Some(1));
     let said = last_line(&worker.process.stderr());
-    assert!(said.contains("is not there") && said.contains("broker.declare"), "{said}");
+    assert!(said.contains("is missing") && said.contains("broker.declare"), "{said}");
     world.worker().stop();
     let _worker = world.worker_with(&PASSIVE);
     let mut caller = world.caller().await;

@@ -252,7 +252,7 @@ def files(binary, config, folder, org):
 
 def page():
     """What was said, without what differs from run to run."""
-    text = "# What the examples say\n\nWritten by `UPDATE_DOCS=1 tests/outside examples`.\n"
+    text = "# Output of the examples\n\nWritten by `UPDATE_DOCS=1 tests/outside examples`.\n"
     for shown, output in said:
         output = re.sub(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f-]{22}", "7d0c…", output)
         output = re.sub(r"\d{4}-\d\d-\d\dT[\d:.]+Z", "2026-11-23T12:00:00Z", output)

@@ -197,8 +197,10 @@ fn page() -> String {
     metrics.visit_file(&parsed("src/telemetry/metrics.rs"));
     let MetricNames { metrics, .. } = metrics;
     let mut text = String::from(
-        "# Events\n\nWritten by `UPDATE_DOCS=1 cargo test --test golden`: everything that a worker reports, from \
-         `src/event.rs`. Metrics, log and health observe the same events. Metrics are without their prefix `okta_worker_`.\n\n\
+        "# Events\n\nWritten by `UPDATE_DOCS=1 cargo test --test golden` from `src/event.rs`: everything that a worker \
+         reports. Metrics, log and health observe the same events. The names of metrics lack their prefix \
+         `okta_worker_`; `/metrics` describes each metric. [messages.md](messages.md) defines terms such as lane and \
+         bucket.\n\n\
          | event | when | fields | metrics | log level |\n|---|---|---|---|---|\n",
     );
     for variant in &event.unwrap().variants {

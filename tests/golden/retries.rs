@@ -86,45 +86,42 @@ fn answers() -> Vec<Answer> {
         |name, meaning| Answer { name, meaning, times: 1, is_smaller: false, asked: None, left: None };
     let failed = |name, kind| plain(name, Meaning::Failed(kind));
     vec![
-        plain("a success, or a refusal that will not change by itself", Meaning::Answered),
-        plain("401 about the credential", Meaning::Refused(PauseReason::Unauthorized)),
-        plain("403 that revokes a scope that worked", Meaning::Refused(PauseReason::Forbidden)),
-        plain("429, the window is spent", Meaning::Limited(LimitKind::Window)),
-        plain("429, too many requests at once", Meaning::Limited(LimitKind::Concurrency)),
+        plain("a success, or a refusal that a retry would not change", Meaning::Answered),
+        plain("401: Okta refuses the credential", Meaning::Refused(PauseReason::Unauthorized)),
+        plain("403: Okta refuses a scope that it accepted before", Meaning::Refused(PauseReason::Forbidden)),
+        plain("429: the window of the bucket is used up", Meaning::Limited(LimitKind::Window)),
+        plain("429: too many concurrent requests", Meaning::Limited(LimitKind::Concurrency)),
         failed("no connection: the request was not sent", FailureKind::NotSent),
         failed("no answer: the request may have been executed", FailureKind::NoAnswer),
         failed("500 or another 5xx", FailureKind::ServerError),
         failed("502 or 504", FailureKind::Gateway),
-        failed("an answer that is not Okta's", FailureKind::NotOkta),
+        failed("an answer that is not Okta's, such as a proxy's page", FailureKind::NotOkta),
         failed("503", FailureKind::Unavailable),
-        Answer {
-            asked: Some(minute),
-            ..failed("503 of Okta's, `Retry-After: 60`", FailureKind::Unavailable)
-        },
+        Answer { asked: Some(minute), ..failed("503 with `Retry-After: 60`", FailureKind::Unavailable) },
         Answer {
             asked: Some(minute),
             left: Some(minute / 2),
-            ..failed("503 of Okta's, `Retry-After: 60`, 30 s before the deadline", FailureKind::Unavailable)
+            ..failed("503 with `Retry-After: 60`, 30 s before the deadline", FailureKind::Unavailable)
         },
-        failed("503 E0000010, read-only mode", FailureKind::ReadOnly),
-        failed("409 or 423, still being set up", FailureKind::Busy),
-        failed("404 about an object created moments ago", FailureKind::Lag),
+        failed("503 E0000010: Okta is in read-only mode", FailureKind::ReadOnly),
+        failed("409 or 423: Okta is still setting up an object", FailureKind::Busy),
+        failed("404 about an object that this worker has just created", FailureKind::Lag),
         Answer {
             times: LAG.attempts_max + 1,
-            ..failed("404 about such an object after its last retry", FailureKind::Lag)
+            ..failed("404 about a newly created object, after the last retry", FailureKind::Lag)
         },
-        failed("a body beyond the size limit", FailureKind::TooLarge),
+        failed("an answer beyond the size limit", FailureKind::TooLarge),
         Answer {
             is_smaller: true,
             ..failed(
-                "a body beyond the size limit where a smaller page can be asked for",
+                "an answer beyond the size limit, where a smaller page can be requested",
                 FailureKind::TooLarge,
             )
         },
-        failed("this machine lacks a resource", FailureKind::Local),
+        failed("the worker's machine lacks a resource, such as open files", FailureKind::Local),
         Answer {
             times: LOCAL.attempts_max,
-            ..failed("this machine lacks a resource, after the last retry", FailureKind::Local)
+            ..failed("the worker's machine lacks a resource, after the last retry", FailureKind::Local)
         },
     ]
 }
@@ -165,7 +162,7 @@ fn decision(answer: &Answer, case: Case) -> String {
     };
     let step = decide(&attempt, answer.meaning, &situation, 1.0);
     let text = match step {
-        Step::Continue => "the subtool goes on with the answer".to_owned(),
+        Step::Continue => "the subtool continues with the answer".to_owned(),
         Step::RetryIn(Duration::ZERO) => "wait for the next window".to_owned(),
         Step::RetryIn(wait) => format!("retry within {}", in_words(wait)),
         Step::DelayFor(wait) => format!("delay queue, about {}", in_words(wait)),
@@ -177,7 +174,10 @@ fn decision(answer: &Answer, case: Case) -> String {
             let Step::GiveUp(failed) = decide(&attempt, answer.meaning, &elsewhere, 1.0) else {
                 panic!("a connection that works leaves nothing but failing")
             };
-            format!("probe; if it fails pause: `unreachable`; if not {}", failure(failed))
+            format!(
+                "probe; if that fails, pause the connection: `unreachable`; otherwise {}",
+                failure(failed)
+            )
         }
         Step::GiveUp(failed) => failure(failed),
     };
@@ -239,9 +239,9 @@ fn paused() -> String {
     in_doubt.sent(false);
     in_doubt.answered(Meaning::Failed(FailureKind::NoAnswer), false, 0);
     let states = [
-        ("only read", said(true)),
-        ("written", said(false)),
-        ("a `create`, `transition` or `emit` in doubt", in_doubt),
+        ("only sent reads", said(true)),
+        ("sent a write that Okta accepted", said(false)),
+        ("sent a `create`, `transition` or `emit` whose outcome is unknown", in_doubt),
     ];
     for reason in PauseReason::ALL {
         for lane in [Lane::Interactive, Lane::Bulk] {
@@ -250,7 +250,7 @@ fn paused() -> String {
                     let step = decide_while_paused(&attempt, reason, (lane, true), Idempotency::Create, held);
                     match step {
                         WhilePaused::HandBack => "back to the queue".to_owned(),
-                        WhilePaused::HoldFor(most) => format!("wait in hand for at most {}", in_words(most)),
+                        WhilePaused::HoldFor(most) => format!("hold for at most {}", in_words(most)),
                         WhilePaused::GiveUp(failed) => failure(failed),
                     }
                 };
@@ -264,7 +264,8 @@ fn paused() -> String {
 }
 
 fn draining() -> String {
-    let mut text = String::from("| the message waits, and | next step | attempts used |\n|---|---|---|\n");
+    let mut text =
+        String::from("| the message waits, and so far | next step | attempts used |\n|---|---|---|\n");
     let none = Attempt::new(0, false);
     let after = |is_read, meaning| {
         let mut attempt = none;
@@ -295,14 +296,20 @@ fn draining() -> String {
 fn page() -> String {
     let RetryRules { attempts_max, base, cap } = RetryRules::default();
     let mut text = format!(
-        "# Retries\n\nWritten by `UPDATE_DOCS=1 cargo test --test golden`: every decision of `src/policy/decide.rs`, with the \
-         default settings ({attempts_max} attempts; full-jitter exponential backoff from {} to {}). A wait is the longest that \
-         jitter can make it after a first attempt; each further attempt doubles it. Waits of more than {} go through a delay queue.\n\n\
-         *Class* is the idempotency class of the subtool (docs/subtools.md). *Attempt*: the one that failed is an earlier one \
-         or the last. *Delivery*: RabbitMQ has delivered the message for the first time or again, so that an earlier delivery \
-         may have run it. *Attempts used*: those that the answer \
-         adds to the count that a copy of the message carries. A delay, a rate limit, a hand-back and a stopping worker \
-         use none.\n\n## After an answer\n\n",
+        "# Retries\n\nWritten by `UPDATE_DOCS=1 cargo test --test golden`: every decision of `src/policy/decide.rs`, \
+         with the default settings ({attempts_max} attempts; full-jitter exponential backoff from {} to {}). The \
+         tables show the longest wait after a first attempt; jitter shortens it, and each further attempt doubles it. \
+         If a wait is longer than {} and the invocation has written nothing, the message waits in a delay queue.\n\n\
+         * *Class*: the idempotency class of the subtool ([subtools.md](subtools.md)).\n\
+         * *Attempt*: `last` if no attempt is left after the one that failed, else `earlier`.\n\
+         * *Delivery*: `first`, or `repeated` if an earlier delivery may have run the message.\n\
+         * *Attempts used*: the attempts that the answer adds to the count. A delay, a rate limit, a return to the \
+         queue and a stopping worker use none.\n\
+         * *Reconcile*: read in Okta whether the write took effect; if it did not, send it again, which is another \
+         attempt.\n\
+         * *Probe*: one cheap request that shows whether the connection works.\n\
+         * *Pause*: the circuit breaker opens for the connection, until a probe succeeds.\n\
+         * *Back to the queue*: a copy of the message goes to the end of its queue.\n\n## After an answer\n\n",
         in_words(base),
         in_words(cap),
         in_words(WAIT_IN_HAND_MAX),
@@ -323,11 +330,11 @@ fn page() -> String {
     }
     write!(
         text,
-        "\nReconciliation looks for the outcome by reads, and decides whether the write is sent again, which is another \
-         attempt.\n\n\
-         ## While the connection is paused\n\nA pause stops the invocations that it is about; `read_only` stops no reads, \
-         `forbidden` only subtools of the scope. Failed attempts that the pause explains are not counted. A message that the \
-         worker cannot copy stays in hand for at most {}.\n\n{}\n## While the worker stops\n\n{}",
+        "\n## While the connection is paused\n\nA pause stops only the invocations that it concerns: `read_only` does \
+         not stop reads, and `forbidden` stops only subtools that need the lost scope. Attempts that failed for the \
+         reason of the pause are not counted. *Hold*: the worker keeps the message unacknowledged; if it cannot \
+         publish a copy of the message, it holds the message for at most {} and then fails the invocation.\n\n{}\n\
+         ## While the worker stops\n\n{}",
         in_words(HELD_MAX),
         paused(),
         draining(),

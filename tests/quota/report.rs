@@ -111,26 +111,32 @@ fn sizes() -> String {
     )
 }
 
-const TEMPLATE: &str = "# How much of Okta's quota is used, and how often the worker is refused
+const TEMPLATE: &str = "# Use of Okta's rate limit, and 429s, in virtual time
 
-Written by `just quota`. The worker's own controller runs through its own port, in virtual time, against a model of
-one bucket: L requests a minute, latency lognormal (median 120 ms, p99 800 ms, a fifth of it on the way there), a
-full bulk backlog, 2 % of L by somebody who waits, and others by chance. Each seed runs three kinds of windows: one
-that ends 60 s after its first request, the same in whole seconds, and one that ends on the minute. The first two
-windows of a run are not counted. Seeds 1 to 20, fixed before the first run.
+Written by `just quota`. The worker's real rate-limit controller runs in virtual time against a model of one bucket
+with a limit of L requests a minute. The latency is lognormal (median 120 ms, p99 800 ms; a fifth of it passes before
+Okta counts the request). The bulk backlog is never empty, interactive requests are 2 % of L, and other clients send
+at random moments. Each seed runs three kinds of windows: one that ends 60 s after its first request, the same in
+whole seconds, and one that ends on the minute. The first two windows of a run are not counted. The seeds are 1 to
+20, chosen before the first run.
 
-* **used**: our successes, of the quota of the time less what the others asked for.
-* **refused**: our 429s, of our requests; and in a million, with the interval that holds it in 95 of 100 cases.
-* **in a window**: the most of our 429s in one window.
-* **others refused**: what the others were refused, of what they asked for.
-* **wait**: of those that somebody waits for, p99 and longest, in milliseconds.
+A row names the other clients (`30 % others`: at 30 % of L), the limit, and the disturbance. Signals are the messages
+in which workers tell each other what they have learnt of a window. `the usual 90 %` is the default
+`capacity_percent`; all other rows use 100 %.
+
+* **used**: our successful requests, as a percentage of the limit minus the requests of the other clients.
+* **refused**: our 429s and our requests; then our 429s per million requests, with the 95 % confidence interval.
+* **in a window**: the most 429s of ours in one window.
+* **others refused**: the 429s and the requests of the other clients.
+* **wait**: how long interactive requests waited for the budget: p99 and maximum, in milliseconds.
+* **target**: the least use, and the most 429s per million requests or per window.
 
 | row | used | refused | in a million | in a window | others refused | wait p99 / max | target | |
 |---|---|---|---|---|---|---|---|---|
 {table}
-The reserve for what others take unseen is {z} standard deviations; a window should be used up {lead} s before its
-latest end. `src/budget/pure/constants.rs` gives the reason of every number. Real workers, over RabbitMQ and HTTP, are in
-[quota-real.md](quota-real.md).
+The worker keeps a reserve of {z} standard deviations for requests of other clients that it has not seen yet, and
+aims to use up a window {lead} s before its latest end. `src/budget/pure/constants.rs` gives the reason of every number.
+[quota-real.md](quota-real.md) measures real workers over RabbitMQ and HTTP.
 
 {window}
 

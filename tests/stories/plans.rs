@@ -104,7 +104,7 @@ fn rows() -> Vec<Row> {
         ),
         row(
             "create_user",
-            "a group that is not there",
+            "a group that does not exist",
             r#"{"profile":{"firstName":"Jo","lastName":"Doe","email":"jo@example.com","login":"jo@example.com"},"group_ids":["00g1emaKYZTWRYYRRTSK"]}"#,
             Nothing,
         ),
@@ -116,7 +116,7 @@ fn rows() -> Vec<Row> {
         ),
         surprised(
             "create_user",
-            "an attribute nobody defined",
+            "an undefined attribute",
             r#"{"profile":{"firstName":"Jo","lastName":"Doe","email":"jo@example.com","login":"jo@example.com","shoeSize":42}}"#,
             Nothing,
             SCHEMA,
@@ -131,83 +131,77 @@ fn rows() -> Vec<Row> {
         ),
         surprised(
             "update_user",
-            "an attribute nobody defined",
+            "an undefined attribute",
             r#"{"user_id":"$sam","profile":{"shoeSize":42}}"#,
             Nothing,
             SCHEMA,
         ),
         row("delete_user", "a deactivated user", SAM_ID, GONE),
         row("delete_user", "an active user", SAM_ID, ACTIVE),
-        row("delete_user", "nobody", NOBODY, Nothing),
-        surprised("delete_user", "out of the credential's reach", SAM_ID, GONE, ROLE),
+        row("delete_user", "a user who does not exist", NOBODY, Nothing),
+        surprised("delete_user", "outside the credential's role", SAM_ID, GONE, ROLE),
         row("activate_user", "a staged user", SAM_ID, STAGED),
         row("activate_user", "an active user", SAM_ID, ACTIVE),
         unsure("activate_user", "a suspended user", SAM_ID, SUSPENDED, STEP),
-        row("activate_user", "a user who waits for the activation", SAM_ID, PROVISIONED),
-        row("activate_user", "for a link, without mail", r#"{"user_id":"$sam","send_email":false}"#, GONE),
-        surprised("activate_user", "out of the credential's reach", SAM_ID, STAGED, ROLE),
+        row("activate_user", "a PROVISIONED user", SAM_ID, PROVISIONED),
+        row("activate_user", "for a link, without e-mail", r#"{"user_id":"$sam","send_email":false}"#, GONE),
+        surprised("activate_user", "outside the credential's role", SAM_ID, STAGED, ROLE),
         row("deactivate_user", "an active user", SAM_ID, ACTIVE),
         row("deactivate_user", "a deactivated user", SAM_ID, GONE),
-        row("deactivate_user", "nobody", NOBODY, Nothing),
-        surprised("deactivate_user", "out of the credential's reach", SAM_ID, ACTIVE, ROLE),
+        row("deactivate_user", "a user who does not exist", NOBODY, Nothing),
+        surprised("deactivate_user", "outside the credential's role", SAM_ID, ACTIVE, ROLE),
         row("suspend_user", "an active user", SAM_ID, ACTIVE),
         row("suspend_user", "a suspended user", SAM_ID, SUSPENDED),
         row("suspend_user", "a staged user", SAM_ID, STAGED),
-        unsure(
-            "suspend_user",
-            "a user who waits for the activation",
-            SAM_ID,
-            PROVISIONED,
-            (STEP.0, "precondition_failed"),
-        ),
-        surprised("suspend_user", "out of the credential's reach", SAM_ID, ACTIVE, ROLE),
+        unsure("suspend_user", "a PROVISIONED user", SAM_ID, PROVISIONED, (STEP.0, "precondition_failed")),
+        surprised("suspend_user", "outside the credential's role", SAM_ID, ACTIVE, ROLE),
         row("unsuspend_user", "a suspended user", SAM_ID, SUSPENDED),
         row("unsuspend_user", "an active user", SAM_ID, ACTIVE),
         row("unsuspend_user", "a deactivated user", SAM_ID, GONE),
-        surprised("unsuspend_user", "out of the credential's reach", SAM_ID, SUSPENDED, ROLE),
-        row("unlock_user", "a user locked out", SAM_ID, LOCKED),
+        surprised("unsuspend_user", "outside the credential's role", SAM_ID, SUSPENDED, ROLE),
+        row("unlock_user", "a locked-out user", SAM_ID, LOCKED),
         row("unlock_user", "an active user", SAM_ID, ACTIVE),
         unsure("unlock_user", "a staged user", SAM_ID, STAGED, STEP),
-        surprised("unlock_user", "out of the credential's reach", SAM_ID, LOCKED, ROLE),
+        surprised("unlock_user", "outside the credential's role", SAM_ID, LOCKED, ROLE),
         row("reset_user_password", "an active user", SAM_ID, ACTIVE),
         row("reset_user_password", "a staged user", SAM_ID, STAGED),
         unsure("reset_user_password", "a suspended user", SAM_ID, SUSPENDED, STEP),
-        unsure("reset_user_password", "a user who waits for the activation", SAM_ID, PROVISIONED, STEP),
+        unsure("reset_user_password", "a PROVISIONED user", SAM_ID, PROVISIONED, STEP),
         row("reset_user_password", "by login", r#"{"user_id":"sam.admin@example.com"}"#, ACTIVE),
-        row("reset_user_password", "nobody", NOBODY, Nothing),
-        surprised("reset_user_password", "out of the credential's reach", SAM_ID, ACTIVE, ROLE),
+        row("reset_user_password", "a user who does not exist", NOBODY, Nothing),
+        surprised("reset_user_password", "outside the credential's role", SAM_ID, ACTIVE, ROLE),
         row("expire_user_password", "an active user", SAM_ID, ACTIVE),
         unsure("expire_user_password", "a suspended user", SAM_ID, SUSPENDED, STEP),
         row(
             "expire_user_password",
-            "for a temporary one",
+            "with a temporary password",
             r#"{"user_id":"$sam","temp_password":true}"#,
             ACTIVE,
         ),
-        surprised("expire_user_password", "out of the credential's reach", SAM_ID, ACTIVE, ROLE),
+        surprised("expire_user_password", "outside the credential's role", SAM_ID, ACTIVE, ROLE),
         row("create_group", "a name that is free", r#"{"name":"Night shift"}"#, Nothing),
         row("create_group", "a name that is taken", r#"{"name":"Sales"}"#, Nothing),
         surprised(
             "create_group",
-            "an attribute nobody defined",
+            "an undefined attribute",
             r#"{"name":"Night shift","profile":{"costCenter":"42"}}"#,
             Nothing,
             SCHEMA,
         ),
         row("update_group", "a description", r#"{"group_id":"$sales","description":"Who sells"}"#, Nothing),
         row("update_group", "a name that is taken", r#"{"group_id":"$sales","name":"Support"}"#, Nothing),
-        row("update_group", "a group of Okta's own", r#"{"group_id":"$everyone","name":"All"}"#, Nothing),
+        row("update_group", "a built-in group", r#"{"group_id":"$everyone","name":"All"}"#, Nothing),
         surprised(
             "update_group",
-            "an attribute nobody defined",
+            "an undefined attribute",
             r#"{"group_id":"$sales","profile":{"costCenter":"42"}}"#,
             Nothing,
             SCHEMA,
         ),
-        row("delete_group", "a group that gives an application", r#"{"group_id":"$sales"}"#, Nothing),
-        row("delete_group", "a group of Okta's own", r#"{"group_id":"$everyone"}"#, Nothing),
-        row("delete_group", "no group", r#"{"group_id":"00g1emaKYZTWRYYRRTSK"}"#, Nothing),
-        surprised("delete_group", "out of the credential's reach", r#"{"group_id":"$sales"}"#, Nothing, ROLE),
+        row("delete_group", "a group with an application", r#"{"group_id":"$sales"}"#, Nothing),
+        row("delete_group", "a built-in group", r#"{"group_id":"$everyone"}"#, Nothing),
+        row("delete_group", "a group that does not exist", r#"{"group_id":"00g1emaKYZTWRYYRRTSK"}"#, Nothing),
+        surprised("delete_group", "outside the credential's role", r#"{"group_id":"$sales"}"#, Nothing, ROLE),
         row("add_user_to_group", "by id", SALES_SAM, Nothing),
         row(
             "add_user_to_group",
@@ -222,8 +216,8 @@ fn rows() -> Vec<Row> {
             Nothing,
         ),
         unsure("add_user_to_group", "a deactivated user", SALES_SAM, GONE, (DEACTIVATED, "not_found")),
-        surprised("add_user_to_group", "out of the credential's reach", SALES_SAM, Nothing, ROLE),
-        row("remove_user_from_group", "who is not in it", SALES_SAM, Nothing),
+        surprised("add_user_to_group", "outside the credential's role", SALES_SAM, Nothing, ROLE),
+        row("remove_user_from_group", "a user who is not a member", SALES_SAM, Nothing),
         row(
             "remove_user_from_group",
             "an imported group",
@@ -232,11 +226,11 @@ fn rows() -> Vec<Row> {
         ),
         row(
             "remove_user_from_group",
-            "nobody",
+            "a user who does not exist",
             r#"{"group_id":"$sales","user_id":"00u1abCdEfGhIjKlMnOp"}"#,
             Nothing,
         ),
-        surprised("remove_user_from_group", "out of the credential's reach", SALES_SAM, Nothing, ROLE),
+        surprised("remove_user_from_group", "outside the credential's role", SALES_SAM, Nothing, ROLE),
         row("assign_user_to_app", "an active application", PAYROLL_SAM, Nothing),
         unsure(
             "assign_user_to_app",
@@ -254,36 +248,36 @@ fn rows() -> Vec<Row> {
         ),
         surprised(
             "assign_user_to_app",
-            "an attribute the application lacks",
+            "an attribute that the application does not have",
             r#"{"app_id":"$payroll","user_id":"$sam","profile":{"shoeSize":42}}"#,
             Nothing,
             SCHEMA,
         ),
-        row("remove_user_from_app", "an assignment of its own", PAYROLL_SAM, Assigned),
+        row("remove_user_from_app", "a direct assignment", PAYROLL_SAM, Assigned),
         row("remove_user_from_app", "no assignment", PAYROLL_SAM, Nothing),
         row(
             "remove_user_from_app",
-            "an application that a group gives",
+            "an application assigned through a group",
             r#"{"app_id":"$wiki","user_id":"$sam"}"#,
             Nothing,
         ),
-        surprised("remove_user_from_app", "out of the credential's reach", PAYROLL_SAM, Assigned, ROLE),
+        surprised("remove_user_from_app", "outside the credential's role", PAYROLL_SAM, Assigned, ROLE),
         row("clear_user_sessions", "an active user", SAM_ID, ACTIVE),
-        row("clear_user_sessions", "nobody", NOBODY, Nothing),
-        surprised("clear_user_sessions", "out of the credential's reach", SAM_ID, ACTIVE, ROLE),
+        row("clear_user_sessions", "a user who does not exist", NOBODY, Nothing),
+        surprised("clear_user_sessions", "outside the credential's role", SAM_ID, ACTIVE, ROLE),
         row("reset_user_factors", "an active user", SAM_ID, ACTIVE),
-        row("reset_user_factors", "nobody", NOBODY, Nothing),
-        surprised("reset_user_factors", "out of the credential's reach", SAM_ID, ACTIVE, ROLE),
-        row("reactivate_user", "a user who was not activated yet", SAM_ID, STAGED),
-        row("reactivate_user", "a user who waits for the activation", SAM_ID, PROVISIONED),
+        row("reset_user_factors", "a user who does not exist", NOBODY, Nothing),
+        surprised("reset_user_factors", "outside the credential's role", SAM_ID, ACTIVE, ROLE),
+        row("reactivate_user", "a staged user", SAM_ID, STAGED),
+        row("reactivate_user", "a PROVISIONED user", SAM_ID, PROVISIONED),
         row("reactivate_user", "an active user", SAM_ID, ACTIVE),
         row("reactivate_user", "a deactivated user", SAM_ID, GONE),
-        row("reactivate_user", "nobody", NOBODY, Nothing),
-        surprised("reactivate_user", "out of the credential's reach", SAM_ID, PROVISIONED, ROLE),
+        row("reactivate_user", "a user who does not exist", NOBODY, Nothing),
+        surprised("reactivate_user", "outside the credential's role", SAM_ID, PROVISIONED, ROLE),
         row("assign_group_to_app", "an active application", PAYROLL_SALES, Nothing),
         row(
             "assign_group_to_app",
-            "a group that is not there",
+            "a group that does not exist",
             r#"{"app_id":"$payroll","group_id":"00g1emaKYZTWRYYRRTSK"}"#,
             Nothing,
         ),
@@ -294,16 +288,16 @@ fn rows() -> Vec<Row> {
             Retired,
             ("whether Okta assigns an application that is not active", "not_found"),
         ),
-        surprised("assign_group_to_app", "out of the credential's reach", PAYROLL_SALES, Nothing, ROLE),
+        surprised("assign_group_to_app", "outside the credential's role", PAYROLL_SALES, Nothing, ROLE),
         row("remove_group_from_app", "an assignment", PAYROLL_SALES, Given),
         row("remove_group_from_app", "no assignment", PAYROLL_SALES, Nothing),
         row(
             "remove_group_from_app",
-            "a group that is not there",
+            "a group that does not exist",
             r#"{"app_id":"$payroll","group_id":"00g1emaKYZTWRYYRRTSK"}"#,
             Nothing,
         ),
-        surprised("remove_group_from_app", "out of the credential's reach", PAYROLL_SALES, Given, ROLE),
+        surprised("remove_group_from_app", "outside the credential's role", PAYROLL_SALES, Given, ROLE),
     ]
 }
 
@@ -334,7 +328,7 @@ fn brief(effect: &Value, error: &Value) -> String {
     error["code"].as_str().or(effect.as_str()).unwrap().to_owned()
 }
 
-/// One line of the table: what was predicted, what came.
+/// One line of the table: the prediction and the real outcome.
 async fn line(row: &Row) -> String {
     let mut setup = Setup::default();
     setup.org.users = 8;
@@ -407,12 +401,13 @@ async fn what_a_dry_run_predicts_comes_true_or_is_named_as_not_checked() {
         assert!(of.count() >= 3 && surprises >= 1, "{}", entry.manifest.name);
     }
     let mut page = String::from(
-        "# Dry runs beside real ones\n\n\
-         Written by `UPDATE_DOCS=1 cargo test --features chaos --test stories plans`: each call is planned and then \
-         done, in a simulated org made for it. No dry run has changed anything there. A prediction fails only for \
-         what the plan lists in `not_checked`; where it is `unknown`, no recording and no document of Okta's shows \
-         what comes of it, and the simulated org guesses.\n\n\
-         | subtool | case | predicted | came | not checked |\n|---|---|---|---|---|\n",
+        "# Dry runs compared with real runs\n\n\
+         Written by `UPDATE_DOCS=1 cargo test --features chaos --test stories plans`: a test plans each call with \
+         `dry_run` and then executes it, in a simulated org of its own. No dry run changed anything there. A \
+         prediction is wrong only for a reason that the plan lists in `not_checked`. It is `unknown` where neither \
+         Okta's documentation nor a recording of Okta shows the outcome; there, the real outcome is the simulated \
+         org's assumption. [messages.md](messages.md#plans) describes the fields of a plan.\n\n\
+         | subtool | case | predicted | real outcome | not checked |\n|---|---|---|---|---|\n",
     );
     for row in &rows {
         page.write_str(&line(row).await).unwrap();

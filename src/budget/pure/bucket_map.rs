@@ -1,11 +1,12 @@
 //! The routes that Okta counts together: the published table, corrected by the answers.
 //!
-//! Two kinds of proof, both from requests of which one was answered before the other was sent, so that late answers
-//! prove nothing. A counter has one window and one limit at a time and never rises within it: a route that shows an
-//! old window again after another one, or more than was left, is counted elsewhere, and is split off. A counter falls
-//! with each request: bucket gates that fall by turns, window after window, are one, and are merged. In doubt nothing
-//! changes: two ledgers of one bucket are harmless, each treats the other as external traffic. The map knows only
-//! the numbers of bucket gates.
+//! There are two kinds of proof. Both compare requests of which one was answered before the other was sent, so that
+//! late answers prove nothing. Split: a counter has one window and one limit at a time, and its `remaining` never rises
+//! within a window. So a route that shows an old window again after another one, or more requests than were left, is
+//! counted elsewhere and is split off. Merge: `remaining` falls with each request, so bucket gates whose `remaining`
+//! falls by turns, window after window, share one counter and are merged. Without proof nothing changes: two ledgers of
+//! one bucket are harmless, because each treats the other as external traffic. The map knows only the numbers of bucket
+//! gates.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
@@ -20,8 +21,8 @@ use super::observation::{RateAnswer, tolerance};
 /// The number of bucket gates in the table. They have the first numbers.
 pub const BUCKETS: usize = Bucket::ALL.len();
 
-/// The most routes with a number of their own; a test holds it against the subtools. Further routes use their table's
-/// gate.
+/// The most routes with a number of their own; a test compares it with the routes of the subtools. Further routes use
+/// the bucket gate of the table.
 pub const ROUTES_MAX: usize = 64;
 
 /// The most bucket gates: one per bucket, and one per split-off route. A route has the number of the gate that it
@@ -38,12 +39,12 @@ pub struct Route {
 }
 
 impl Route {
-    /// Returns the bucket of the table.
+    /// Returns the bucket that the published table states.
     pub fn bucket(&self) -> Bucket {
         Bucket::of(&self.method, self.template)
     }
 
-    /// Returns the name of the bucket gate that the route has alone.
+    /// Returns the name of the bucket gate that counts this route alone.
     pub fn gate_name(&self) -> String {
         format!("{} {} {}", self.bucket(), self.method, self.template)
     }
@@ -65,12 +66,12 @@ pub struct MapChange {
 /// The kind of a change of bucket gates.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum MapChangeKind {
-    /// The routes are counted apart from the rest of the bucket gate, of which this was the latest answer.
+    /// The routes are counted apart from the other routes of the bucket gate.
     Split {
-        /// The latest answer of the rest.
+        /// The latest answer to one of the other routes.
         rest: RateAnswer,
     },
-    /// All routes of the bucket gate are counted together with another.
+    /// All routes of the bucket gate are counted together with those of another one.
     Merge,
 }
 
@@ -80,17 +81,17 @@ pub struct BucketMap {
     length: Duration,
     routes: Vec<Option<KnownWindow>>,
     merged_into: [Option<usize>; GATES_MAX],
-    /// Bucket gates that were merged and split again: they are never merged again.
-    barred: BTreeSet<usize>,
+    /// Bucket gates that were merged and then split: they are never merged again.
+    never_merged: BTreeSet<usize>,
     /// Pairs of bucket gates of which one was split off the other.
-    apart: BTreeSet<(usize, usize)>,
+    split_pairs: BTreeSet<(usize, usize)>,
     latest: [Option<(usize, RateAnswer)>; GATES_MAX],
     /// The answers of each bucket gate in its latest window.
-    heard: [WindowUse; GATES_MAX],
-    /// Pairs of routes of one bucket gate with contradicting answers.
-    doubts: BTreeMap<(usize, usize), SplitEvidence>,
-    /// Pairs of bucket gates with equal windows.
-    likes: BTreeMap<(usize, usize), MergeEvidence>,
+    window_use: [WindowUse; GATES_MAX],
+    /// The evidence for splits, by pair of routes of one bucket gate with contradicting answers.
+    split_evidence: BTreeMap<(usize, usize), SplitEvidence>,
+    /// The evidence for merges, by pair of bucket gates with equal windows.
+    merge_evidence: BTreeMap<(usize, usize), MergeEvidence>,
 }
 
 /// One window, named by its reset: the number of answers, and the most that one of them showed as used.
@@ -121,33 +122,35 @@ struct KnownWindow {
     latest: Option<RateAnswer>,
 }
 
-/// Two routes of one bucket gate that may be counted apart.
+/// The evidence that two routes of one bucket gate are counted apart.
 #[derive(Debug, Clone, Copy)]
 struct SplitEvidence {
-    /// The route with the latest new observation; its time follows.
+    /// The route with the latest new observation.
     last: usize,
+    /// The time of that observation.
     last_at: Instant,
     /// The last observations of the two routes.
     shown: [Option<RateHeaders>; 2],
-    /// True if the doubt began with a rise within one window.
+    /// True if the evidence began with a rise of `remaining` within one window.
     rose: bool,
     contradictions: u32,
     first_at: Instant,
 }
 
-/// Two bucket gates that may be one.
+/// The evidence that two bucket gates share one counter.
 #[derive(Debug, Clone, Copy)]
 struct MergeEvidence {
     reset: i64,
     last: usize,
     last_at: Instant,
     remaining: u32,
-    /// The times that one fell after the other, by follower; the last counted times follow.
+    /// The number of times that one fell after the other, by the one that followed.
     turns: [u32; 2],
+    /// The moments of the last counted ones.
     turned_at: [Option<Instant>; 2],
     /// The verdict on the current window.
     verdict: EvidenceVerdict,
-    /// The windows in which they fell together, without a contradiction since.
+    /// The number of windows in which they fell by turns, without a contradiction since.
     windows: u32,
 }
 
@@ -159,7 +162,7 @@ enum EvidenceVerdict {
 }
 
 impl BucketMap {
-    /// Creates the table alone, for windows of this length.
+    /// Creates the map of the published table, without corrections, for windows of this length.
     pub fn new(length: Duration) -> Self {
         let known = |home| Some(KnownWindow { route: None, home, latest: None });
         Self {
@@ -168,16 +171,16 @@ impl BucketMap {
                 .map(|number| if number < BUCKETS { known(number) } else { None })
                 .collect(),
             merged_into: [None; GATES_MAX],
-            barred: BTreeSet::new(),
-            apart: BTreeSet::new(),
+            never_merged: BTreeSet::new(),
+            split_pairs: BTreeSet::new(),
             latest: [None; GATES_MAX],
-            heard: [WindowUse::default(); GATES_MAX],
-            doubts: BTreeMap::new(),
-            likes: BTreeMap::new(),
+            window_use: [WindowUse::default(); GATES_MAX],
+            split_evidence: BTreeMap::new(),
+            merge_evidence: BTreeMap::new(),
         }
     }
 
-    /// Returns the number of a route, new if necessary; if none is left, that of its bucket.
+    /// Returns the number of a route, a new one if necessary; if none is left, the number of its bucket.
     pub fn number(&mut self, route: &Route) -> usize {
         let bucket = route.bucket() as usize;
         let is_it =
@@ -202,11 +205,11 @@ impl BucketMap {
         gate
     }
 
-    /// Takes in an answer with rate-limit headers that is not a 429.
+    /// Learns from an answer with rate-limit headers that is not a 429; returns the change that it proves, if any.
     pub fn learn(&mut self, route: usize, answer: RateAnswer) -> Option<MapChange> {
         let gate = self.gate(route);
-        self.heard[gate].learn(answer.rate);
-        let change = self.doubt(route, gate, &answer).or_else(|| self.liken(gate, &answer));
+        self.window_use[gate].learn(answer.rate);
+        let change = self.check_split(route, gate, &answer).or_else(|| self.check_merge(gate, &answer));
         if let Some(known) = &mut self.routes[route] {
             known.latest = Some(answer);
         }
@@ -228,7 +231,8 @@ impl BucketMap {
         (0..GATES_MAX).filter(|route| self.known(*route).is_some() && self.gate(*route) == gate).collect()
     }
 
-    /// Returns the shortest time between two proofs: servers of one org may lag, but not that long.
+    /// Returns the shortest time between two proofs: the servers of one org may lag behind each other, but not for so
+    /// long.
     fn apart_min(&self) -> Duration {
         self.length / KEYS_APART_PART
     }
@@ -238,15 +242,16 @@ impl BucketMap {
         one.limit == other.limit && (one.reset - other.reset).abs() <= tolerance(self.length)
     }
 
-    /// Looks for proof that the route is counted apart from others of its bucket gate.
-    fn doubt(&mut self, route: usize, gate: usize, answer: &RateAnswer) -> Option<MapChange> {
+    /// Looks for proof that the route is counted apart from other routes of its bucket gate.
+    fn check_split(&mut self, route: usize, gate: usize, answer: &RateAnswer) -> Option<MapChange> {
         let (_, latest) = self.latest[gate]?;
-        if self.doubts.is_empty() && self.agree(&latest.rate, &answer.rate) && !rises(&latest, answer) {
+        if self.split_evidence.is_empty() && self.agree(&latest.rate, &answer.rate) && !rises(&latest, answer)
+        {
             return None;
         }
-        // A route that was idle for two windows will not continue where it was.
+        // A counter that was idle for two windows does not continue at its former state.
         let old = 2 * self.length;
-        self.doubts.retain(|_, doubt| answer.at.saturating_duration_since(doubt.last_at) < old);
+        self.split_evidence.retain(|_, evidence| answer.at.saturating_duration_since(evidence.last_at) < old);
         for other in self.of_gate(gate) {
             let Some(latest) = self.known(other).and_then(|known| known.latest) else { continue };
             if other != route && self.contradicts(route, other, answer, &latest) {
@@ -262,8 +267,8 @@ impl BucketMap {
         let (own, its) = if pair.0 == route { (0, 1) } else { (1, 0) };
         let rose = rises(latest, answer);
         if self.agree(&answer.rate, &latest.rate) && !rose {
-            if self.is_denied(pair, route, latest.at <= answer.sent) {
-                self.doubts.remove(&pair);
+            if self.is_refuted(pair, route, latest.at <= answer.sent) {
+                self.split_evidence.remove(&pair);
             }
             return false;
         }
@@ -271,29 +276,31 @@ impl BucketMap {
         shown[its] = Some(latest.rate);
         let (last, last_at, first_at) = (other, latest.at, answer.at);
         let begin = SplitEvidence { last, last_at, shown, rose, contradictions: 0, first_at };
-        let mut doubt = self.doubts.get(&pair).copied().unwrap_or(begin);
-        let follows = doubt.last == other && doubt.last_at <= answer.sent;
-        let is_same = doubt.shown[own].is_some_and(|shown| self.agree(&shown, &answer.rate));
+        let mut evidence = self.split_evidence.get(&pair).copied().unwrap_or(begin);
+        let follows = evidence.last == other && evidence.last_at <= answer.sent;
+        let is_same = evidence.shown[own].is_some_and(|shown| self.agree(&shown, &answer.rate));
         if rose || (follows && is_same) {
-            doubt.contradictions += 1;
-            if doubt.contradictions == 1 {
-                doubt.first_at = answer.at;
+            evidence.contradictions += 1;
+            if evidence.contradictions == 1 {
+                evidence.first_at = answer.at;
             }
         }
-        if rose || follows || (doubt.last == route && !is_same) {
-            (doubt.last, doubt.last_at) = (route, answer.at);
-            doubt.shown[own] = Some(answer.rate);
+        if rose || follows || (evidence.last == route && !is_same) {
+            (evidence.last, evidence.last_at) = (route, answer.at);
+            evidence.shown[own] = Some(answer.rate);
         }
-        self.doubts.insert(pair, doubt);
-        doubt.contradictions >= SPLIT_CONTRADICTIONS
-            && answer.at.saturating_duration_since(doubt.first_at) >= self.apart_min()
+        self.split_evidence.insert(pair, evidence);
+        evidence.contradictions >= SPLIT_CONTRADICTIONS
+            && answer.at.saturating_duration_since(evidence.first_at) >= self.apart_min()
     }
 
-    /// Returns true if an agreeing answer refutes a doubt: two routes showed the same window, and `remaining` fell.
-    /// `is_later` states if the answer is surely the later one. Two counters whose windows end together rise in one
-    /// direction only.
-    fn is_denied(&self, pair: (usize, usize), route: usize, is_later: bool) -> bool {
-        self.doubts.get(&pair).is_some_and(|doubt| !doubt.rose || (is_later && doubt.last == route))
+    /// Returns true if an agreeing answer refutes the evidence for a split: two routes showed the same window, and
+    /// `remaining` fell. `is_later` is true if the answer is certainly the later one. Two counters whose windows end at
+    /// the same time rise in one direction only.
+    fn is_refuted(&self, pair: (usize, usize), route: usize, is_later: bool) -> bool {
+        self.split_evidence
+            .get(&pair)
+            .is_some_and(|evidence| !evidence.rose || (is_later && evidence.last == route))
     }
 
     /// Moves the route, the other one, or all that were merged with one of them, out of the bucket gate.
@@ -302,22 +309,22 @@ impl BucketMap {
         route: usize,
         other: usize,
         gate: usize,
-        told: (RateAnswer, RateAnswer),
+        answers: (RateAnswer, RateAnswer),
     ) -> Option<MapChange> {
         let (mine, its) = (self.home(route), self.home(other));
-        // All workers must decide alike, because a ledger's name states the routes that it counts.
+        // All workers must decide in the same way, because the name of a ledger stands for the routes that it counts.
         let route_goes = if mine == its { self.rank(route) > self.rank(other) } else { mine != gate };
-        let (goes, rest) = if route_goes { (route, told.1) } else { (other, told.0) };
+        let (goes, rest) = if route_goes { (route, answers.1) } else { (other, answers.0) };
         let to = if mine == its { goes } else { self.home(goes) };
         if mine == its && goes < BUCKETS {
             return None;
         }
         if mine == its {
             self.routes[goes].as_mut()?.home = to;
-            self.apart.insert(pair(gate, to));
+            self.split_pairs.insert(pair(gate, to));
         } else {
             self.merged_into[to] = None;
-            self.barred.insert(to);
+            self.never_merged.insert(to);
         }
         let stays = if goes == route { other } else { route };
         self.latest[gate] = Some((stays, rest));
@@ -333,15 +340,15 @@ impl BucketMap {
         }
     }
 
-    /// Forgets all doubts, and the likenesses of two bucket gates.
+    /// Forgets all evidence for splits, and the evidence for merges of two bucket gates.
     fn forget(&mut self, one: usize, other: usize) {
-        let Self { doubts, likes, .. } = self;
-        doubts.clear();
-        likes.retain(|(a, b), _| ![one, other].contains(a) && ![one, other].contains(b));
+        let Self { split_evidence, merge_evidence, .. } = self;
+        split_evidence.clear();
+        merge_evidence.retain(|(a, b), _| ![one, other].contains(a) && ![one, other].contains(b));
     }
 
-    /// Looks for proof that the bucket gate is one with another.
-    fn liken(&mut self, gate: usize, answer: &RateAnswer) -> Option<MapChange> {
+    /// Looks for proof that the bucket gate shares its counter with another one.
+    fn check_merge(&mut self, gate: usize, answer: &RateAnswer) -> Option<MapChange> {
         for other in 0..GATES_MAX {
             let Some((_, latest)) = self.latest[other] else { continue };
             if other == gate || self.merged_into[other].is_some() {
@@ -349,16 +356,16 @@ impl BucketMap {
             }
             let pair = pair(gate, other);
             if (latest.rate.limit, latest.rate.reset) != (answer.rate.limit, answer.rate.reset) {
-                // One of them has a new window, or they are two: then the older window appears again.
+                // One of them has a new window; or they have two counters, and then the older window appears again.
                 if latest.at <= answer.sent && answer.rate.reset < latest.rate.reset {
-                    self.likes.remove(&pair);
+                    self.merge_evidence.remove(&pair);
                 }
                 continue;
             }
             let may = self.may_have_counted(gate, other, answer)
-                && !self.apart.contains(&pair)
-                && !self.barred.contains(&gate)
-                && !self.barred.contains(&other);
+                && !self.split_pairs.contains(&pair)
+                && !self.never_merged.contains(&gate)
+                && !self.never_merged.contains(&other);
             if may && self.fell_together(pair, gate, answer, &latest) {
                 return Some(self.merge(pair));
             }
@@ -366,17 +373,17 @@ impl BucketMap {
         None
     }
 
-    /// Returns true if one counter can have counted the answers of two bucket gates: two counters that fall in step
-    /// look like one, but then only half of it is used.
+    /// Returns true if one counter can have counted the requests of two bucket gates. Two counters that fall in step
+    /// look like one, but then each shows only about half of the requests as used.
     fn may_have_counted(&self, gate: usize, other: usize, answer: &RateAnswer) -> bool {
         let [its, others] = [gate, other].map(|gate| {
-            let heard = self.heard[gate];
-            if heard.reset == answer.rate.reset { heard } else { WindowUse::default() }
+            let window_use = self.window_use[gate];
+            if window_use.reset == answer.rate.reset { window_use } else { WindowUse::default() }
         });
         its.used.max(others.used) + RISE_MIN > its.answers + others.answers
     }
 
-    /// Returns true if one more answer proves that two bucket gates are one.
+    /// Returns true if one more answer proves that two bucket gates share one counter.
     fn fell_together(
         &mut self,
         pair: (usize, usize),
@@ -396,31 +403,33 @@ impl BucketMap {
             verdict: EvidenceVerdict::Open,
             windows: 0,
         };
-        let like = self.likes.entry(pair).or_insert(begin);
-        if answer.rate.reset > like.reset {
-            *like = MergeEvidence { windows: like.windows, ..begin };
+        let evidence = self.merge_evidence.entry(pair).or_insert(begin);
+        if answer.rate.reset > evidence.reset {
+            *evidence = MergeEvidence { windows: evidence.windows, ..begin };
         }
-        if answer.rate.reset < like.reset
-            || like.verdict == EvidenceVerdict::Disproved
-            || answer.sent < like.last_at
+        if answer.rate.reset < evidence.reset
+            || evidence.verdict == EvidenceVerdict::Disproved
+            || answer.sent < evidence.last_at
         {
             return false;
         }
-        if answer.rate.remaining >= like.remaining {
-            (like.verdict, like.windows) = (EvidenceVerdict::Disproved, 0);
+        if answer.rate.remaining >= evidence.remaining {
+            (evidence.verdict, evidence.windows) = (EvidenceVerdict::Disproved, 0);
             return false;
         }
         let follower = usize::from(pair.1 == gate);
-        let is_due = like.turned_at[follower].is_none_or(|at| answer.at.duration_since(at) >= apart_min);
-        if like.last != gate && is_due {
-            like.turns[follower] += 1;
-            like.turned_at[follower] = Some(answer.at);
+        let is_due = evidence.turned_at[follower].is_none_or(|at| answer.at.duration_since(at) >= apart_min);
+        if evidence.last != gate && is_due {
+            evidence.turns[follower] += 1;
+            evidence.turned_at[follower] = Some(answer.at);
         }
-        (like.last, like.last_at, like.remaining) = (gate, answer.at, answer.rate.remaining);
-        if like.verdict == EvidenceVerdict::Open && like.turns.iter().all(|turns| *turns >= MERGE_TURNS) {
-            like.verdict = EvidenceVerdict::Proven;
-            like.windows += 1;
-            return like.windows >= MERGE_WINDOWS;
+        (evidence.last, evidence.last_at, evidence.remaining) = (gate, answer.at, answer.rate.remaining);
+        if evidence.verdict == EvidenceVerdict::Open
+            && evidence.turns.iter().all(|turns| *turns >= MERGE_TURNS)
+        {
+            evidence.verdict = EvidenceVerdict::Proven;
+            evidence.windows += 1;
+            return evidence.windows >= MERGE_WINDOWS;
         }
         false
     }

@@ -1,8 +1,8 @@
 //! The ledger of one bucket: its window as a hard bound, and the pace within it.
 //!
-//! Bulk work is spread evenly over the rest of the window, so that a window is used up when it ends
-//! and interactive requests always find some of it left. Unseen requests of others are estimated from the
-//! answers, with a margin for chance. All times are monotonic and arguments; nothing waits here.
+//! The ledger spreads bulk work evenly over the rest of the window, so that a window is used up when it ends and
+//! interactive requests always find some of it left. It estimates unseen requests of others from the answers, with a
+//! margin for chance. All times are monotonic and arguments; nothing waits here.
 //! Invariant: `NotUntil::At(t)` refuses before `t` and admits at `t`, unless news arrives first.
 
 use std::time::{Duration, Instant};
@@ -102,13 +102,13 @@ impl Ledger {
         }
     }
 
-    /// Takes in another worker's signal; returns false if it was this worker's own.
+    /// Records another worker's signal; returns false if it was this worker's own.
     pub fn hear(&mut self, signal: &Signal, now: Instant) -> bool {
         if !self.replicas.hear(signal, now) {
             return false;
         }
         self.turn(now);
-        // A replica's answer describes the window as well as ours, but not how much of it is ours.
+        // A replica's answer describes the window as well as our own, but not the part of it that is ours.
         if let Learned::Turned(_) = self.window.hear(signal, now) {
             self.flow.turn();
         }
@@ -132,7 +132,7 @@ impl Ledger {
         self.outer = 1.0;
     }
 
-    /// Takes in an answer that another ledger settled.
+    /// Records an answer that another ledger has settled.
     pub fn begin_with(&mut self, answer: &RateAnswer) {
         let learned = self.window.recall(answer);
         self.note(learned, answer.sent);
@@ -185,22 +185,22 @@ impl Ledger {
         }
     }
 
-    /// Begins the next window when this one is surely over; a few workers may open it at once.
+    /// Begins the next window when this one is certainly over; a few workers may open it at once.
     fn turn(&mut self, now: Instant) {
         if !self.window.has_ended(now) {
             return;
         }
-        let opens = self.opens(now);
+        let may_open = self.may_open(now);
         self.window.turn(now);
         self.outer = (self.outer + OUTER_GROWTH).min(1.0);
-        if opens {
+        if may_open {
             self.pace.credit = self.pace.credit.max(1.0);
         }
     }
 
     /// Returns true if this worker may open the next window: a window opens with its first request, and each
     /// second before that is lost.
-    fn opens(&self, now: Instant) -> bool {
+    fn may_open(&self, now: Instant) -> bool {
         let limit = self.window.limit().unwrap_or(1);
         let openers = (limit / OPENERS_PART).max(1);
         let rank =
@@ -221,13 +221,13 @@ impl Ledger {
         let ours = if self.replicas.is_told(now) || self.replicas.workers() == 1 {
             (all - external).max(PACE_MIN_PART * all) / (1.0 + f64::from(self.replicas.busy(now)))
         } else {
-            self.share_unheard(all)
+            self.share_without_signals(all)
         };
         self.pace.rate = (!fits).then_some(ours);
     }
 
     /// Returns our part of the pace if the other workers send no signals.
-    fn share_unheard(&self, all: f64) -> f64 {
+    fn share_without_signals(&self, all: f64) -> f64 {
         let workers = f64::from(self.replicas.workers());
         let (own, others) = (self.flow.own_rate(), self.flow.others_rate());
         let gap = all - own - others;
@@ -281,15 +281,15 @@ impl Ledger {
         }
         let Some(view) = self.window.view(at) else { return true };
         if self.may_probe(&view, at, lane) {
-            return true; // a bucket that was idle for long has no pace to keep
+            return true; // a bucket that was idle for long has used no pace
         }
-        let credit = if self.window.has_ended(at) && self.opens(at) { 1.0 } else { self.credit_at(at) };
+        let credit = if self.window.has_ended(at) && self.may_open(at) { 1.0 } else { self.credit_at(at) };
         if lane == Lane::Bulk && credit < 1.0 {
             return false;
         }
         if !view.is_confirmed {
-            // It is still unknown if the old window is over: a few requests find out for all.
-            // The pace after its end is not planned yet.
+            // It is still unknown whether the old window is over: a few requests find out for all. The pace after its
+            // end is not planned yet.
             let pace = self.pace.rate.filter(|_| !self.window.has_ended(at)).unwrap_or(0.0);
             let is_one_of_few = f64::from(self.window.in_flight()) < (UNCONFIRMED_SECONDS * pace).max(1.0);
             return is_one_of_few || !self.window.is_probed(at);
@@ -326,7 +326,7 @@ impl Ledger {
         let mut moments = [blocked, lost, end, credited, stale, credited.max(blocked)];
         moments.sort_unstable();
         let next = moments.into_iter().find(|at| *at > now && self.permits(*at, lane));
-        // When a probe is given up, another is sent, as planned at that moment.
+        // A probe that is given up is followed by another, planned at that moment.
         let next = next.filter(|at| probed <= now || *at < probed);
         next.map_or(NotUntil::NextAnswer, NotUntil::At)
     }
@@ -337,7 +337,7 @@ impl Ledger {
         let wait = Duration::try_from_secs_f64((1.0 - self.credit_at(now)).max(0.0) / rate).ok()?;
         let mut at = now.checked_add(wait)?;
         while self.credit_at(at) < 1.0 {
-            at += Duration::from_nanos(1); // rounded down
+            at += Duration::from_nanos(1); // the duration was rounded down
         }
         Some(at)
     }

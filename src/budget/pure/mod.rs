@@ -1,7 +1,7 @@
 //! The budget within Okta's rate limits, computed purely from the answers and the other workers' signals.
 //!
-//! [`ledger::Ledger`] is one bucket: its window as a hard bound, and the pace within it. Nothing here
-//! knows `governor`, which enforces additional ceilings.
+//! [`ledger::Ledger`] is the account of one bucket: its window as a hard bound, and the pace within it. This folder
+//! does not know `governor`, which enforces additional ceilings.
 
 pub mod constants;
 pub mod replicas;

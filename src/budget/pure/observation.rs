@@ -52,7 +52,7 @@ pub enum Observation {
     Lost,
     /// A 429 about concurrent requests: Okta has not counted the request in the window.
     Crowded,
-    /// The request was not sent, so Okta surely has not counted it.
+    /// The request was not sent, so Okta has not counted it.
     Uncounted,
 }
 
@@ -62,12 +62,14 @@ pub fn tolerance(length: Duration) -> i64 {
     (SAME_WINDOW_SECONDS - 1).min(fifth.saturating_sub(1)).max(0)
 }
 
-/// Returns the requests in a new window: at least one, even for a limit of 0, to find out if that limit still holds.
+/// Returns the number of requests in a new window: at least one, even for a limit of 0, to find out whether that limit
+/// still applies.
 pub(super) fn whole(limit: u32) -> u32 {
     limit.max(1)
 }
 
-/// Returns the requests left to the org's other clients; less than a whole window, or nothing could ever be sent.
+/// Returns the number of requests left to the org's other clients: less than a whole window, or the worker could never
+/// send one.
 pub(super) fn floor(limit: u32, capacity_percent: u8) -> u32 {
     let left = u64::from(limit) * u64::from(100 - capacity_percent.min(100));
     u32::try_from(left.div_ceil(100)).unwrap_or(limit).min(limit.saturating_sub(1))

@@ -1,8 +1,8 @@
 //! The offset of Okta's clock from ours: an interval that every answer narrows.
 //!
-//! A `Date` is Okta's time rounded down, read at some moment between sending and receiving. So Okta's clock is
-//! at or past the `Date` when the answer arrives, and was less than a second past it when the request was
-//! sent. The machine's own time of day is never read. Invariant: the true offset lies in the interval,
+//! A `Date` is Okta's time, rounded down, at some moment between the sending of a request and the arrival of its
+//! answer. So Okta's clock is at or past the `Date` when the answer arrives, and was less than a second past it when
+//! the request was sent. The machine's own time of day is never read. Invariant: the true offset lies in the interval,
 //! as long as clocks drift by less than [`CLOCK_DRIFT`].
 
 use std::time::{Duration, Instant};
@@ -27,23 +27,24 @@ struct ClockBounds {
 }
 
 impl OktaClock {
-    /// Takes in an answer with this `Date`, in seconds.
-    pub fn learn(&mut self, date: i64, sent: Instant, heard: Instant) {
-        let took = heard.saturating_duration_since(sent).as_secs_f64();
-        let fresh = ClockBounds { base: heard, base_second: date, least: 0.0, most: 1.0 + took, at: heard };
-        let narrowed = self.known.map(|known| known.widened(heard).narrowed(date, sent, heard));
+    /// Records an answer with this `Date`, in seconds.
+    pub fn learn(&mut self, date: i64, sent: Instant, received: Instant) {
+        let took = received.saturating_duration_since(sent).as_secs_f64();
+        let fresh =
+            ClockBounds { base: received, base_second: date, least: 0.0, most: 1.0 + took, at: received };
+        let narrowed = self.known.map(|known| known.widened(received).narrowed(date, sent, received));
         // An empty interval means that a clock was set: the old interval is obsolete.
         self.known = Some(narrowed.filter(|known| known.least <= known.most).unwrap_or(fresh));
     }
 
-    /// Returns the moment by which Okta's clock has surely reached this second.
+    /// Returns the moment by which Okta's clock has certainly reached this second.
     pub fn reached_by(&self, second: i64) -> Option<Instant> {
         let known = self.known?;
         let ahead = (second - known.base_second) as f64 - known.least;
         moment(known.base, ahead)
     }
 
-    /// Returns the moment before which Okta's clock has surely not reached this second.
+    /// Returns the moment before which Okta's clock has certainly not reached this second.
     pub fn not_reached_before(&self, second: i64) -> Option<Instant> {
         let known = self.known?;
         let ahead = (second - known.base_second) as f64 - known.most;
@@ -57,10 +58,10 @@ impl ClockBounds {
         Self { least: self.least - drift, most: self.most + drift, at: now.max(self.at), ..self }
     }
 
-    fn narrowed(self, date: i64, sent: Instant, heard: Instant) -> Self {
+    fn narrowed(self, date: i64, sent: Instant, received: Instant) -> Self {
         let ahead = (date - self.base_second) as f64;
         Self {
-            least: self.least.max(ahead - seconds_between(self.base, heard)),
+            least: self.least.max(ahead - seconds_between(self.base, received)),
             most: self.most.min(ahead + 1.0 - seconds_between(self.base, sent)),
             ..self
         }
@@ -86,11 +87,11 @@ mod tests {
     #[test]
     fn one_answer_bounds_the_clock_by_a_second_and_the_time_it_took() {
         let sent = Instant::now();
-        let heard = sent + SECOND / 2;
+        let received = sent + SECOND / 2;
         let mut clock = OktaClock::default();
         assert_eq!(clock.reached_by(160), None);
-        clock.learn(100, sent, heard);
-        assert_eq!(clock.reached_by(160), Some(heard + 60 * SECOND));
+        clock.learn(100, sent, received);
+        assert_eq!(clock.reached_by(160), Some(received + 60 * SECOND));
         assert_eq!(clock.not_reached_before(160), Some(sent + 59 * SECOND));
     }
 

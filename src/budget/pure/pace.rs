@@ -1,9 +1,9 @@
-//! The rate at which a bucket is used, by us and by others, from the `remaining` of the answers.
+//! The rate at which this worker and others use a bucket, computed from the `remaining` of the answers.
 //!
-//! Between two answers of one window `remaining` falls by our requests and those of others; the
-//! difference is theirs. Counts and time fade together, so their quotient is a rate that follows changes.
-//! Requests may arrive in another order than they were sent in, so one difference may be wrong by as
-//! much as the next one is in the other direction: only their sum counts.
+//! Between two answers of one window, `remaining` falls by our requests and by the requests of others: what our own do
+//! not explain is theirs. Counts and time fade together, so their quotient is a rate that follows changes. Okta may
+//! receive requests in another order than they were sent, so one difference may be too large by as much as the next one
+//! is too small: only their sum counts.
 
 use std::collections::VecDeque;
 use std::time::Instant;
@@ -23,7 +23,7 @@ pub struct Flow {
     own: f64,
     others: f64,
     span: f64,
-    seen: Option<LatestAnswer>,
+    latest: Option<LatestAnswer>,
     /// The sending times of our requests since then.
     sends: VecDeque<Instant>,
 }
@@ -39,32 +39,32 @@ impl Flow {
         self.sends.pop_back();
     }
 
-    /// Takes in the used part of the window from the answer to a request sent at this time.
+    /// Records the number of used requests from the answer to a request sent at this time.
     pub fn learn(&mut self, sent: Instant, used: u32) {
-        let Some(seen) = self.seen else { return self.begin(sent, used) };
-        if sent <= seen.sent || used < seen.used {
-            return; // overtaken by one that was sent later
+        let Some(latest) = self.latest else { return self.begin(sent, used) };
+        if sent <= latest.sent || used < latest.used {
+            return; // an answer to a later request has arrived before
         }
         let own = f64::from(self.take_sends(sent));
-        let span = sent.duration_since(seen.sent).as_secs_f64();
-        let others = f64::from(used - seen.used) - own;
+        let span = sent.duration_since(latest.sent).as_secs_f64();
+        let others = f64::from(used - latest.used) - own;
         let rate = (self.own + own) / (self.span + span).max(f64::EPSILON);
         let memory = (FLOW_REQUESTS / rate.max(f64::EPSILON)).clamp(FLOW_SECONDS_MIN, FLOW_SECONDS_MAX);
         let kept = (-span / memory).exp();
         self.own = self.own * kept + own;
         self.others = self.others * kept + others;
         self.span = self.span * kept + span;
-        self.seen = Some(LatestAnswer { sent, used });
+        self.latest = Some(LatestAnswer { sent, used });
     }
 
     /// Begins a new window, which cannot be compared with the one before.
     pub fn turn(&mut self) {
-        self.seen = None;
+        self.latest = None;
     }
 
     fn begin(&mut self, sent: Instant, used: u32) {
         self.take_sends(sent);
-        self.seen = Some(LatestAnswer { sent, used });
+        self.latest = Some(LatestAnswer { sent, used });
     }
 
     /// Counts and forgets our requests up to this time.

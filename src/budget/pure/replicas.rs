@@ -1,7 +1,7 @@
 //! The replicas, which are the other workers of the same connection: their number, and the active ones.
 //!
-//! The broker counts the replicas; their gossip says more. Nothing here relies on a signal being true or
-//! arriving: the requests of a silent replica count as external traffic.
+//! The broker counts the replicas; their gossip adds their activity. Nothing here relies on the truth or the arrival of
+//! a signal: the requests of a silent replica count as external traffic.
 
 use std::time::Instant;
 
@@ -17,7 +17,7 @@ struct Replica {
     rate: f64,
     in_flight: u32,
     at_work: bool,
-    heard: Instant,
+    last_signal: Instant,
 }
 
 /// The replicas.
@@ -25,36 +25,36 @@ struct Replica {
 pub struct Replicas {
     worker: u32,
     counted: u32,
-    siblings: Vec<Replica>,
-    heard: Option<Instant>,
+    known_replicas: Vec<Replica>,
+    last_signal: Option<Instant>,
 }
 
 impl Replicas {
     /// Creates the state of a worker without known replicas.
     pub fn new(worker: u32) -> Self {
-        Self { worker, counted: 1, siblings: Vec::new(), heard: None }
+        Self { worker, counted: 1, known_replicas: Vec::new(), last_signal: None }
     }
 
     /// Sets the number of workers that the broker counted, this one included.
     pub fn count(&mut self, workers: u32) {
         self.counted = workers.max(1);
         if self.counted == 1 {
-            self.siblings.clear();
+            self.known_replicas.clear();
         }
     }
 
-    /// Takes in a worker's signal; returns false if it was this worker's own.
+    /// Records a worker's signal; returns false if it was this worker's own.
     pub fn hear(&mut self, signal: &Signal, now: Instant) -> bool {
         if signal.worker == self.worker {
             return false;
         }
-        self.heard = Some(now);
+        self.last_signal = Some(now);
         let Signal { worker, rate, in_flight, at_work, .. } = *signal;
-        let replica = Replica { worker, rate, in_flight, at_work, heard: now };
-        self.siblings
+        let replica = Replica { worker, rate, in_flight, at_work, last_signal: now };
+        self.known_replicas
             .retain(|known| known.worker != signal.worker && known.silence(now) <= SIBLING_SECONDS_MAX);
-        if self.siblings.len() < SIBLINGS_MAX {
-            self.siblings.push(replica);
+        if self.known_replicas.len() < SIBLINGS_MAX {
+            self.known_replicas.push(replica);
         }
         true
     }
@@ -66,12 +66,12 @@ impl Replicas {
 
     /// Returns true if the replicas have sent a signal recently.
     pub fn is_told(&self, now: Instant) -> bool {
-        self.heard.is_some_and(|heard| seconds(heard, now) <= SIBLING_SECONDS_MAX)
+        self.last_signal.is_some_and(|last_signal| seconds(last_signal, now) <= SIBLING_SECONDS_MAX)
     }
 
     /// Returns the replicas whose signals say that they have work.
     fn at_work(&self, now: Instant) -> impl Iterator<Item = &Replica> {
-        self.siblings.iter().filter(move |replica| replica.is_at_work(now))
+        self.known_replicas.iter().filter(move |replica| replica.is_at_work(now))
     }
 
     /// Returns the number of active replicas, by their signals.
@@ -91,7 +91,11 @@ impl Replicas {
             let since = replica.silence(now).min(SIGNAL_SECONDS);
             f64::from(replica.in_flight) + replica.rate * since
         };
-        self.siblings.iter().filter(|replica| replica.silence(now) <= SIBLING_SECONDS_MAX).map(unseen).sum()
+        self.known_replicas
+            .iter()
+            .filter(|replica| replica.silence(now) <= SIBLING_SECONDS_MAX)
+            .map(unseen)
+            .sum()
     }
 
     /// Returns the number of active replicas with a lower number than this worker.
@@ -103,7 +107,7 @@ impl Replicas {
 
 impl Replica {
     fn silence(&self, now: Instant) -> f64 {
-        seconds(self.heard, now)
+        seconds(self.last_signal, now)
     }
 
     fn is_at_work(&self, now: Instant) -> bool {
@@ -157,6 +161,6 @@ mod tests {
         for worker in 1..2 * SIBLINGS_MAX as u32 {
             replicas.hear(&signal(worker, 1.0), now);
         }
-        assert_eq!(replicas.siblings.len(), SIBLINGS_MAX);
+        assert_eq!(replicas.known_replicas.len(), SIBLINGS_MAX);
     }
 }

@@ -1,13 +1,13 @@
-//! Gossip: signals between workers about a bucket's window, by which all share the observations of each.
+//! Gossip: signals between workers about a bucket's window, by which all workers share the observations of each.
 //!
-//! A signal holds ages and distances, never a clock reading, since the machines' clocks may differ. It may
-//! be lost, late, repeated or wrong; a receiver becomes only more careful by it.
+//! A signal holds ages and remaining times, never the reading of a clock, because the machines' clocks may differ. It
+//! may be lost, late, repeated or wrong; it only ever makes a receiver more careful.
 
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-/// The longest signal accepted, in bytes. One of a bucket takes some sixty.
+/// The longest signal accepted, in bytes. The usual signal has some sixty.
 pub const SIGNAL_BYTES_MAX: usize = 512;
 
 /// The state of a bucket's window as one worker knows it.
@@ -43,8 +43,9 @@ impl Signal {
     /// Serializes the signal to a message body.
     pub fn encode(&self) -> Vec<u8> {
         let millis = |time: Duration| u32::try_from(time.as_millis()).unwrap_or(u32::MAX);
-        // Rounded up, since these are bounds: rounded down, a bound would come back earlier than sent if a signal
-        // took less than a millisecond, and from worker to worker a window's end would creep towards now.
+        // Rounded up, because these are bounds. A bound that is rounded down would be earlier for the receiver than for
+        // the sender if the signal took less than a millisecond, and a window's end would move towards now with each
+        // worker that passes it on.
         let at_least = |time: Duration| millis(time + Duration::from_nanos(999_999));
         let wire = SignalWire(
             self.worker,

@@ -1,8 +1,8 @@
 //! The concurrency limit of a connection: requests in flight at once, in all buckets.
 //!
-//! Okta limits concurrency per org and per token and does not announce the limit: a 429 shows that it was
-//! reached. So the cap shrinks by a factor on such a 429 and grows by one in quiet times. The 429's reset header
-//! is wrong by minutes, while slots are free within a second, so the worker ignores it.
+//! Okta limits concurrency per org and per token and does not announce the limit: a 429 shows that it was reached. So
+//! each such 429 reduces the cap by a factor, and time without one raises it by one. The worker ignores the reset
+//! header of such a 429, which is wrong by minutes: slots are free within a second.
 
 use std::time::{Duration, Instant};
 
@@ -19,13 +19,13 @@ use super::window::NotUntil;
 pub struct Slots {
     /// The slots of all workers together.
     most: u32,
-    /// The last counts of the workers. The maximum applies: workers that start together each see only
-    /// those that started before them.
+    /// The last counts of the workers. The maximum applies: of several workers that start at once, each sees only those
+    /// that started before it.
     workers: [u32; CONCURRENT_COUNTS],
     cap: f64,
     busy: [u32; Lane::ALL.len()],
     /// The end of the pause of bulk work after a 429, so that interactive requests are not refused next.
-    rests_until: Option<Instant>,
+    bulk_paused_until: Option<Instant>,
     shrunk_at: Option<Instant>,
     grown_at: Option<Instant>,
 }
@@ -39,23 +39,23 @@ impl Slots {
             workers: [0; CONCURRENT_COUNTS],
             cap: f64::from(most),
             busy: [0; Lane::ALL.len()],
-            rests_until: None,
+            bulk_paused_until: None,
             shrunk_at: None,
             grown_at: None,
         }
     }
 
     /// Sets the number of workers that the broker counted; each gets an equal part. At its first count, a worker
-    /// assumes that others started with it, until there were some more counts.
+    /// assumes that others have started at the same time, until some more counts are known.
     pub fn count(&mut self, workers: u32) {
-        let was = self.ours();
+        let before = self.ours();
         if self.workers == [0; CONCURRENT_COUNTS] {
             self.workers = [CONCURRENT_NEWCOMERS; CONCURRENT_COUNTS];
         }
         self.workers.rotate_right(1);
         self.workers[0] = workers.max(1);
         // A cap that was never lowered is the whole part, whatever its size.
-        self.cap = if self.cap >= was { self.ours() } else { self.cap.min(self.ours()) };
+        self.cap = if self.cap >= before { self.ours() } else { self.cap.min(self.ours()) };
     }
 
     fn ours(&self) -> f64 {
@@ -70,7 +70,7 @@ impl Slots {
     pub fn check(&mut self, now: Instant, lane: Lane) -> Result<(), NotUntil> {
         self.grow(now);
         if lane == Lane::Bulk
-            && let Some(until) = self.rests_until.filter(|until| now < *until)
+            && let Some(until) = self.bulk_paused_until.filter(|until| now < *until)
         {
             return Err(NotUntil::At(until));
         }
@@ -98,7 +98,7 @@ impl Slots {
 
     /// Lowers the cap after a 429 about concurrency. `jitter` is between 0 and 1.
     pub fn shrink(&mut self, now: Instant, jitter: f64) {
-        self.rests_until = Some(now + Duration::from_secs_f64(0.2 + 0.3 * jitter.clamp(0.0, 1.0)));
+        self.bulk_paused_until = Some(now + Duration::from_secs_f64(0.2 + 0.3 * jitter.clamp(0.0, 1.0)));
         self.grown_at = Some(now);
         if self.shrunk_at.is_none_or(|at| now.saturating_duration_since(at) >= CONCURRENT_SHRINK_EVERY) {
             self.shrunk_at = Some(now);

@@ -1,9 +1,9 @@
 //! One bucket's window as announced by the headers: the requests that may still be sent, and the next time for more.
 //!
 //! Okta's window opens with the first request after an idle time and lasts a fixed time; every answer announces
-//! limit, remaining and reset in whole seconds of Okta's own clock. Within a window the known room only
-//! shrinks: the lowest limit and the highest use announced apply. Invariant: the used requests, plus those
-//! in flight, plus those lost since, plus the floor left to others, never exceed that limit.
+//! limit, remaining and reset in whole seconds of Okta's own clock. Within a window the known room only shrinks: the
+//! lowest announced limit and the highest announced use apply. Invariant: the used requests, plus those in flight, plus
+//! those lost since, plus the requests left to others, never exceed that limit.
 //!
 //! The end of a window has two upper bounds that rely on no clock of ours: it cannot have opened after one
 //! of its answers arrived, and Okta's clock has passed its reset by a second.
@@ -30,7 +30,7 @@ pub enum NotUntil {
     NextAnswer,
 }
 
-/// The news about the window from an answer or a signal.
+/// New information about the window, from an answer or a signal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Learned {
     /// Nothing new.
@@ -39,7 +39,7 @@ pub enum Learned {
     Used(u32),
     /// A new window has begun, with this many requests used.
     Turned(u32),
-    /// A wider limit is spent, which this bucket's headers usually do not show.
+    /// A wider limit than the bucket's own is spent, which the headers of this bucket usually do not show.
     Outer,
 }
 
@@ -49,20 +49,20 @@ pub struct Window {
     share: QuotaShare,
     in_flight: u32,
     /// The moment at which the latest request was sent.
-    asked_at: Option<Instant>,
+    last_sent_at: Option<Instant>,
     /// Lost requests, which Okta may have counted after its latest known answer.
     lost: u32,
-    /// The time of the latest loss. The request arrived before, so its window ends within a length of this.
+    /// The time of the latest loss. Okta received the request before, so its window ends within a window's length.
     lost_at: Option<Instant>,
-    /// The end of a block after a 429, regardless of the rest.
+    /// The end of a block after a 429, whatever the state of the window.
     blocked_until: Option<Instant>,
     clock: OktaClock,
-    /// The time until which the reset header is distrusted, after a window outlived it.
+    /// The time until which the reset header is ignored, because a window has lasted longer than announced.
     distrust_until: Option<Instant>,
     /// True if an answer of our own has ever announced a limit.
     is_announced: bool,
     /// Consecutive windows that were not over when expected.
-    late_flips: u32,
+    late_windows: u32,
     state: WindowState,
 }
 
@@ -81,18 +81,18 @@ struct Open {
     limit: u32,
     /// Requests that Okta has counted, by any client.
     used: u32,
-    /// The sending time of the latest request that `used` surely includes.
+    /// The sending time of the latest request that `used` certainly includes.
     as_of: Instant,
     /// The reset of the headers, which names the window.
     reset: i64,
     /// The arrival of the window's first answer: the window opened before.
     seen_at: Instant,
-    /// The moment at which the window has surely ended.
+    /// The moment by which the window has certainly ended.
     ends_by: Instant,
-    /// The time since when the window of `reset` is over without news of the next one.
+    /// The time since when the window of `reset` is over and nothing is known of the next one.
     over_since: Option<Instant>,
     /// True if only another worker has announced the window.
-    is_hearsay: bool,
+    is_from_signal: bool,
 }
 
 /// The known state of the window at a moment.
@@ -103,9 +103,9 @@ pub struct WindowView {
     /// The requests that may still be sent, less those in flight, lost and left to others; negative if these
     /// exceed the limit.
     pub room: i64,
-    /// The time for which the known use was true.
+    /// The time at which the known use was current.
     pub as_of: Instant,
-    /// The moment at which the window has surely ended.
+    /// The moment by which the window has certainly ended.
     pub ends_by: Instant,
     /// True if an answer of this window has arrived.
     pub is_confirmed: bool,
@@ -117,14 +117,14 @@ impl Window {
         Self {
             share,
             in_flight: 0,
-            asked_at: None,
+            last_sent_at: None,
             lost: 0,
             lost_at: None,
             blocked_until: None,
             clock: OktaClock::default(),
             distrust_until: None,
             is_announced: false,
-            late_flips: 0,
+            late_windows: 0,
             state: WindowState::Unknown,
         }
     }
@@ -148,7 +148,7 @@ impl Window {
     /// Returns true if one more request fits, unless the bucket is blocked.
     pub fn has_room(&self, now: Instant) -> bool {
         match self.state {
-            WindowState::Unknown => !self.is_probed(now), // one probe finds out the room
+            WindowState::Unknown => !self.is_probed(now), // one probe at a time finds out the room
             WindowState::Silent => true,
             // Another worker's signal is only a hint until an answer of our own arrives.
             WindowState::Open(_) if !self.is_announced && self.is_probed(now) => false,
@@ -160,16 +160,16 @@ impl Window {
     pub fn take(&mut self, now: Instant) {
         self.turn(now);
         self.in_flight += 1;
-        self.asked_at = Some(now);
+        self.last_sent_at = Some(now);
     }
 
     /// Returns true while a request is in flight whose answer will bring news. A hanging request brings none, so it
     /// no longer counts after a few seconds, and another one may probe.
     pub fn is_probed(&self, at: Instant) -> bool {
-        self.in_flight > 0 && self.asked_at.is_some_and(|asked| at < asked + PROBE_AGAIN)
+        self.in_flight > 0 && self.last_sent_at.is_some_and(|sent_at| at < sent_at + PROBE_AGAIN)
     }
 
-    /// Ends a window that is surely over.
+    /// Ends a window that is certainly over.
     pub fn turn(&mut self, now: Instant) {
         if now >= self.lost_until(now) {
             self.lost = 0;
@@ -186,7 +186,7 @@ impl Window {
         }
     }
 
-    /// Returns true if the known window has surely ended.
+    /// Returns true if the known window has certainly ended.
     pub fn has_ended(&self, now: Instant) -> bool {
         matches!(self.state, WindowState::Open(open) if now >= open.ends_by)
     }
@@ -208,8 +208,8 @@ impl Window {
         })
     }
 
-    /// Returns the first moment from `now` on at which the window has room by current knowledge, whatever becomes
-    /// of the requests in flight. Other clients may still use that room.
+    /// Returns the first moment from `now` on at which the window has room as far as is known, regardless of the
+    /// requests in flight. Other clients may still use that room.
     pub fn not_before(&self, now: Instant) -> Instant {
         self.room_from(now, self.lost)
     }
@@ -231,7 +231,7 @@ impl Window {
         };
         let mut moments = [begin, begin.max(open.ends_by), begin.max(lost_until)];
         moments.sort_unstable();
-        // At the last of them nothing is lost and a whole window is available.
+        // At the last of these moments, no request counts as lost and a whole window is available.
         moments.into_iter().find(has_room).unwrap_or(moments[2])
     }
 
@@ -239,7 +239,7 @@ impl Window {
     pub fn turning_points(&self, now: Instant) -> [Instant; 4] {
         let ends_by = self.ends_by().unwrap_or(now);
         let probed_until =
-            self.asked_at.filter(|_| self.in_flight > 0).map_or(now, |asked| asked + PROBE_AGAIN);
+            self.last_sent_at.filter(|_| self.in_flight > 0).map_or(now, |sent_at| sent_at + PROBE_AGAIN);
         [self.blocked_until.unwrap_or(now), self.lost_until(now), ends_by, probed_until]
     }
 
@@ -248,7 +248,7 @@ impl Window {
         self.blocked_until.is_some_and(|until| at < until)
     }
 
-    /// Returns the moment at which the windows of lost requests have surely ended.
+    /// Returns the moment by which the windows of lost requests have certainly ended.
     fn lost_until(&self, now: Instant) -> Instant {
         self.lost_at.map_or(now, |at| at + self.share.length)
     }
@@ -290,14 +290,14 @@ impl Window {
         }
     }
 
-    /// Takes in a 429: nothing is sent before its window has ended.
+    /// Records a 429: no request is sent before its window has ended.
     fn refused(&mut self, rate: RateHeaders, heard: Observed) -> Learned {
-        let outer = match self.state {
+        let is_wider_limit = match self.state {
             // A late answer of an earlier window.
             WindowState::Open(open)
                 if self.is_before(rate.reset, open.reset)
                     && heard.sent < open.seen_at
-                    && !open.is_hearsay =>
+                    && !open.is_from_signal =>
             {
                 return Learned::Nothing;
             }
@@ -306,7 +306,7 @@ impl Window {
             }
             WindowState::Unknown | WindowState::Silent => false,
         };
-        if outer {
+        if is_wider_limit {
             let end = self.end_of(rate, heard);
             self.block(end);
             return Learned::Outer;
@@ -316,7 +316,7 @@ impl Window {
         // The end of the current window may be known more precisely than from these headers.
         let known = self.ends_by().filter(|_| learned != Learned::Nothing);
         let until = known.map_or(end, |known| known.min(end));
-        // The window should have ended already: an immediate request would get the same 429.
+        // By its headers, the window has ended already; but a request at once would get the same 429.
         self.block(if until <= heard.at { heard.at + WHOLE_SECOND } else { until });
         learned
     }
@@ -333,7 +333,7 @@ impl Window {
             seen_at: heard.at,
             ends_by,
             over_since: None,
-            is_hearsay: false,
+            is_from_signal: false,
         };
         self.is_announced = true;
         let (open, learned) = match self.state {
@@ -341,54 +341,54 @@ impl Window {
             WindowState::Open(open)
                 if (self.is_before(reset, open.reset) || self.is_over(open, reset))
                     && open.over_since.is_none_or(|since| heard.sent < since)
-                    // Sent after a signal of a later window, which Okta does not know of.
-                    && !(open.is_hearsay && open.seen_at <= heard.sent) =>
+                    // Sent after a signal announced a later window, which Okta does not confirm.
+                    && !(open.is_from_signal && open.seen_at <= heard.sent) =>
             {
                 return Learned::Nothing;
             }
-            // It should have been over, but is not.
+            // The window should be over, but is not.
             WindowState::Open(open) if self.is_over(open, reset) => {
-                (self.outlived(open, fresh), Learned::Used(used))
+                (self.outlasted(open, fresh), Learned::Used(used))
             }
             WindowState::Open(open) if self.is_same(reset, open.reset) => {
                 let used = used.max(open.used);
                 let known = Open {
-                    limit: if open.is_hearsay { limit } else { limit.min(open.limit) },
+                    limit: if open.is_from_signal { limit } else { limit.min(open.limit) },
                     used,
                     as_of: open.as_of.max(heard.sent),
                     ends_by: ends_by.min(open.ends_by), // each reading is an upper bound
-                    is_hearsay: false,
+                    is_from_signal: false,
                     ..open
                 };
                 (known, Learned::Used(used))
             }
             WindowState::Open(_) | WindowState::Unknown | WindowState::Silent => {
-                self.late_flips = 0;
+                self.late_windows = 0;
                 (fresh, Learned::Turned(used))
             }
         };
         self.state = WindowState::Open(open);
         if self.lost_at.is_none_or(|lost_at| lost_at <= heard.sent) {
-            self.lost = 0; // Okta knew of them all when it answered
+            self.lost = 0; // the answer includes them all
         }
         learned
     }
 
-    /// Handles a window that outlived its reset: the header is wrong, so only time will tell.
-    fn outlived(&mut self, open: Open, told: Open) -> Open {
-        let wait = LATE_FLIP_WAIT * 2_u32.saturating_pow(self.late_flips.min(16));
-        self.late_flips += 1;
-        self.distrust_until = Some(told.seen_at + DISTRUST);
-        let ends_by = (open.seen_at + self.share.length).max(told.seen_at + wait.min(LATE_FLIP_WAIT_MAX));
-        Open { seen_at: open.seen_at, ends_by, reset: open.reset, ..told }
+    /// Handles a window that lasts longer than its reset: the header is wrong, so only the window's length counts.
+    fn outlasted(&mut self, open: Open, fresh: Open) -> Open {
+        let wait = LATE_FLIP_WAIT * 2_u32.saturating_pow(self.late_windows.min(16));
+        self.late_windows += 1;
+        self.distrust_until = Some(fresh.seen_at + DISTRUST);
+        let ends_by = (open.seen_at + self.share.length).max(fresh.seen_at + wait.min(LATE_FLIP_WAIT_MAX));
+        Open { seen_at: open.seen_at, ends_by, reset: open.reset, ..fresh }
     }
 
-    /// Takes in another worker's signal: only news that makes us more careful, or a new window
-    /// if the current one may be over.
+    /// Records another worker's signal, as far as it makes this worker more careful or announces a new window while the
+    /// current one may be over.
     pub fn hear(&mut self, signal: &Signal, now: Instant) -> Learned {
         self.turn(now);
         let length = self.share.length;
-        let told = Open {
+        let announced = Open {
             limit: signal.limit,
             used: whole(signal.limit).saturating_sub(signal.remaining),
             as_of: now.checked_sub(signal.age).unwrap_or(now),
@@ -396,21 +396,21 @@ impl Window {
             seen_at: now,
             ends_by: now + signal.to_end.min(length + WHOLE_SECOND),
             over_since: None,
-            is_hearsay: true,
+            is_from_signal: true,
         };
         let (open, learned) = match self.state {
-            WindowState::Unknown | WindowState::Silent => (told, Learned::Turned(told.used)),
+            WindowState::Unknown | WindowState::Silent => (announced, Learned::Turned(announced.used)),
             WindowState::Open(open)
-                if self.is_over(open, told.reset) || self.is_before(told.reset, open.reset) =>
+                if self.is_over(open, announced.reset) || self.is_before(announced.reset, open.reset) =>
             {
                 return Learned::Nothing;
             }
-            WindowState::Open(open) if self.is_same(told.reset, open.reset) => {
+            WindowState::Open(open) if self.is_same(announced.reset, open.reset) => {
                 let known = Open {
-                    limit: told.limit.min(open.limit),
-                    used: told.used.max(open.used),
-                    as_of: open.as_of.max(told.as_of),
-                    ends_by: told.ends_by.min(open.ends_by),
+                    limit: announced.limit.min(open.limit),
+                    used: announced.used.max(open.used),
+                    as_of: open.as_of.max(announced.as_of),
+                    ends_by: announced.ends_by.min(open.ends_by),
                     ..open
                 };
                 (known, Learned::Used(known.used))
@@ -421,17 +421,17 @@ impl Window {
                 if !may_be_over {
                     return Learned::Nothing;
                 }
-                self.late_flips = 0;
-                // A limit above the one in our own answers is believed once one of them confirms it.
-                let limit = told.limit.min(open.limit);
-                (Open { limit, ..told }, Learned::Turned(told.used))
+                self.late_windows = 0;
+                // A limit higher than the one in our own answers applies once one of them confirms it.
+                let limit = announced.limit.min(open.limit);
+                (Open { limit, ..announced }, Learned::Turned(announced.used))
             }
         };
         self.state = WindowState::Open(open);
         learned
     }
 
-    /// Returns the moment at which the window of an answer has surely ended.
+    /// Returns the moment by which the window of an answer has certainly ended.
     fn end_of(&mut self, rate: RateHeaders, heard: Observed) -> Instant {
         let at_most = heard.at + self.share.length;
         let Some(date) = rate.date.map(jiff::Timestamp::as_second) else { return at_most };
@@ -471,10 +471,10 @@ impl Window {
     /// and blocks stay.
     pub fn begin_anew(&mut self) {
         self.state = WindowState::Unknown;
-        (self.late_flips, self.distrust_until) = (0, None);
+        (self.late_windows, self.distrust_until) = (0, None);
     }
 
-    /// Takes in an answer to a request that no longer counts as in flight.
+    /// Records an answer to a request that no longer counts as in flight.
     pub fn recall(&mut self, answer: &RateAnswer) -> Learned {
         let RateAnswer { rate, sent, at } = *answer;
         self.learn(rate, Observed { told: Observation::Rate(rate), sent, at })
@@ -487,8 +487,8 @@ impl Window {
         {
             self.state = other.state;
         }
-        let on_the_way = other.in_flight;
-        other.hand_over(on_the_way, self);
+        let in_flight = other.in_flight;
+        other.hand_over(in_flight, self);
         self.lost = self.lost.saturating_add(other.lost);
         self.lost_at = self.lost_at.max(other.lost_at);
         self.blocked_until = self.blocked_until.max(other.blocked_until);

@@ -16,25 +16,25 @@ use crate::cli::exit::NotBegun;
 #[derive(Debug, Clone, Default, clap::Args)]
 #[command(next_help_heading = "Filters (a message must pass all that are given)")]
 pub(super) struct Filters {
-    /// Why it was parked.
+    /// The reason why the message was parked.
     #[arg(long, value_name = "REASON", value_parser = reasons())]
     reason: Option<String>,
-    /// The subtool it asks for, such as `create_user`.
+    /// The subtool that it names, such as `create_user`.
     #[arg(long, value_name = "NAME")]
     subtool: Option<String>,
     /// The connection it was for.
     #[arg(long, value_name = "NAME", value_parser = ConnectionName::parse)]
     connection: Option<ConnectionName>,
-    /// The broker user that asked.
+    /// The broker user that published it.
     #[arg(long, value_name = "USER")]
     caller: Option<String>,
     /// Parked longer ago than this, such as `30m`, `12h` or `7d`.
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     older_than: Option<Duration>,
-    /// Parked since then.
+    /// Parked no longer ago than this.
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     newer_than: Option<Duration>,
-    /// No more messages than this: the first ones in the queue.
+    /// At most this many messages: the first ones in the queue.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     limit: Option<u32>,
 }

@@ -9,14 +9,14 @@ use crate::config::Config;
 use super::session::{DeadSession, WalkEnd};
 use super::{discard, list, replay, show};
 
-/// Looks at parked messages, sends them back to work, or discards them.
+/// Shows, replays or discards the messages in the dead-letter queue.
 ///
-/// Messages are parked in the queue `okta.dead` when they cannot be read and name nobody to tell, when they bring
-/// workers down (`crash_loop`), when they meet a bug (`internal`), or when a policy on the broker drops them out of
-/// their queue (`dropped`). Whoever sent them was told, if there was anybody. They are kept for `broker.dead_ttl`, and at most `broker.dead_max` of them: RabbitMQ drops the oldest
-/// beyond that.
+/// Workers park a message in the dead-letter queue `okta.dead` if they cannot read it and it has no `reply_to`
+/// (`unreadable`), if it crashes workers (`crash_loop`), if it hits a bug (`internal`), or if a policy on the broker
+/// drops it from its queue (`dropped`). In the last three cases its caller has an answer. RabbitMQ keeps parked
+/// messages for `broker.dead_ttl`, and at most `broker.dead_max` of them: beyond that it drops the oldest.
 ///
-/// Needs the configuration of the workers and their broker user, but none of their Okta tokens.
+/// This command needs the configuration of the workers and their broker user, but none of their Okta tokens.
 ///
 /// Exit code: 0 done, 1 something could not be done or found, 2 refused before anything was done, 3 interrupted.
 #[derive(Debug, clap::Args)]
@@ -27,32 +27,33 @@ pub(in crate::cli) struct Arguments {
 
 #[derive(Debug, clap::Subcommand)]
 enum DeadCommand {
-    /// Lists parked messages, without their bodies unless asked for.
+    /// Lists parked messages; with `--raw` also their bodies.
     ///
-    /// They come in the order of the queue: mostly the oldest first, but what was looked at may have gone to its end.
+    /// They come in the order of the queue: usually the oldest first, but messages that were listed or shown before may
+    /// be at its end.
     ///
     /// With `--json`, each line is an object with `id`, `parked`, `sent`, `connection`, `lane`, `subtool`, `caller`,
-    /// `reason`, `attempts`, `redeliveries` and `bytes`; what is not known is `null`. `--raw` adds `body_text` or
+    /// `reason`, `attempts`, `redeliveries` and `bytes`; an unknown value is `null`. `--raw` adds `body_text` or
     /// `body_base64`.
     List(list::Arguments),
-    /// Shows all of a message, with its secrets masked.
+    /// Shows whole messages, with their secrets masked.
     ///
-    /// With `--json`, each line is the object that `list` has, and `properties`, `headers`, `address_fault`,
-    /// `body_fault` and `body` with it; `--raw` has `body_text` or `body_base64` instead of `body`.
+    /// With `--json`, each line is the object of `list` with `properties`, `headers`, `address_fault`, `body_fault` and
+    /// `body` added; with `--raw`, it has `body_text` or `body_base64` instead of `body`.
     Show(show::Arguments),
     /// Publishes parked messages again: a worker executes them, in the name of their original caller.
     ///
-    /// Each goes to the lane it was for, with its id and where its answer goes, and counts as delivered before: a
-    /// write that may have begun is looked for first. Its caller gets an answer, perhaps for the second time. A
-    /// message whose deadline has passed is answered `deadline_exceeded`; without one of its own, that is ten minutes
-    /// after it was sent in the lane `interactive` (`broker.interactive_deadline`) and never in `bulk`:
-    /// `--lane bulk` gives it time. Interrupted at any moment, the same command goes on; what was replayed twice is
-    /// done once.
+    /// A replayed message goes to its original lane, with its id and `reply_to`, and counts as a redelivery: the worker
+    /// checks whether a write took effect before it sends the write again. The caller gets an answer, perhaps for the
+    /// second time. If the deadline of the message has passed, the answer is `deadline_exceeded`. Without a deadline of
+    /// its own, a message in the lane `interactive` has ten minutes from its sending (`broker.interactive_deadline`),
+    /// and one in `bulk` has no deadline: use `--lane bulk` for old messages. If the command was interrupted, run it
+    /// again: a message that is replayed twice takes effect once.
     ///
     /// With `--json`, each line is an object with `id`, `key` (the routing key), `action` (`replayed`, `failed`; in a
     /// dry run `would_replay`, `cannot_replay`) and `note`.
     Replay(replay::Arguments),
-    /// Discards parked messages for good; without `--yes` it only says which, and exits with 1.
+    /// Discards parked messages for good; without `--yes` it only lists them, and exits with 1.
     ///
     /// With `--json`, each line is an object with `id` and `action` (`discarded`, `failed`; without `--yes`
     /// `would_discard`).

@@ -12,10 +12,10 @@ pub(super) struct Arguments {
     /// Ids of invocations, as `list` shows them.
     #[arg(value_name = "ID")]
     ids: Vec<String>,
-    /// All that is parked.
+    /// Discards all parked messages.
     #[arg(long)]
     all: bool,
-    /// Really discards; without it, only says what would go, and the exit code is 1.
+    /// Really discards the messages; without it, the command only lists them, and the exit code is 1.
     #[arg(long)]
     yes: bool,
     #[command(flatten)]

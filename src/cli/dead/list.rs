@@ -8,7 +8,7 @@ use crate::cli::exit::DONE;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
-    /// Shows bodies as they are, secrets and all. Mind who looks on, and where the output is kept.
+    /// Shows the bodies unchanged, with their secrets. Protect the screen and the output.
     #[arg(long)]
     raw: bool,
     #[command(flatten)]

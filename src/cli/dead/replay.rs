@@ -38,16 +38,16 @@ pub(super) struct Arguments {
     /// Ids of invocations, as `list` shows them.
     #[arg(value_name = "ID")]
     ids: Vec<String>,
-    /// All that is parked.
+    /// Replays all parked messages.
     #[arg(long)]
     all: bool,
-    /// Sends them into this lane instead of their own. `bulk` has no deadline but the message's own.
+    /// Sends the messages to this lane instead of their own. In `bulk`, only the message's own deadline applies.
     #[arg(long, value_name = "LANE", value_parser = lane)]
     lane: Option<Lane>,
-    /// So many a minute (`600/min`) or a second (`10/s`); `0`: as fast as the broker confirms.
+    /// The most messages per minute (`600/min`) or per second (`10/s`); `0`: as fast as the broker confirms.
     #[arg(long, value_name = "N/min", default_value = RATE)]
     rate: ReplayRate,
-    /// Only says what would go back, and why something cannot.
+    /// Only lists the messages that would be replayed, and those that cannot be, with the reason.
     #[arg(long)]
     dry_run: bool,
     #[command(flatten)]

@@ -17,7 +17,7 @@ pub(super) struct Arguments {
     /// Ids of invocations, as `list` shows them.
     #[arg(required = true, value_name = "ID")]
     ids: Vec<String>,
-    /// Shows secrets and the body as it is. Mind who looks on, and where the output is kept.
+    /// Shows the body unchanged, and all secrets. Protect the screen and the output.
     #[arg(long)]
     raw: bool,
     #[command(flatten)]

@@ -30,16 +30,17 @@ use transport::LineTransport;
 
 /// Serves the subtools of a connection to a model, over MCP on stdin and stdout.
 ///
-/// The tools are those that the connection enables, and that `[callers]` gives to the broker user, if there are
-/// any. Each call goes through the queue to a running worker, and no Okta credential is needed here.
+/// The tools are the subtools that the connection enables and, if `[callers]` is configured, that it permits to the
+/// broker user. Each call goes through the queue to a running worker, so this command needs no Okta credential.
 ///
-/// In your MCP client's settings: `"command": "okta-worker"`, and as `"args"` what you would type, each word for itself.
+/// In your MCP client's settings, write `"command": "okta-worker"`, and the words of the command line as the list
+/// `"args"`.
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
     /// The connection whose subtools are served.
     #[arg(long, value_name = "NAME", add = completions::connections())]
     connection: String,
-    /// How long a call may take, in seconds: what your client allows a tool.
+    /// The longest time for a call, in seconds. Use the time that your MCP client allows for a tool.
     #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u32).range(1..))]
     timeout: u32,
 }

@@ -55,57 +55,58 @@ const USUAL: (u8, Duration) = (90, Duration::from_secs(60));
 
 /// Sends the rows of a file as invocations and collects their results.
 ///
-/// CSV: the heading names arguments (`user_id`, `profile.department`), and below `profile` the type of the cells where
-/// they are no text (`profile.isContractor:boolean`, also `integer`, `number`, `list`, `json`). An empty cell is absent,
-/// `\null` clears, lists are split at `;`, blank rows are passed over. JSON Lines: one object of arguments a line, or,
-/// without `--subtool`, one whole body.
+/// CSV: each heading names an argument (`user_id`, `profile.department`). Below `profile` it also names the type of
+/// cells that are not text (`profile.isContractor:boolean`, also `integer`, `number`, `list`, `json`). An empty cell
+/// leaves the argument out, `\null` clears, lists are split at `;`, blank rows are skipped. JSON Lines: one object of
+/// arguments per line, or, without `--subtool`, one whole body.
 ///
-/// Every row is checked before the first is sent. Killed, stopped or out of disk space, run the same command again: it
-/// goes on where it was, and no row is done twice. What it knows is in FILE.journal and in the results; keep both until
-/// it is done. Without its journal a file is a new job, and all of its rows are done again. So it is on other terms
-/// (connection, subtool, lane) once the job is done; the earlier journal and results are kept under other names.
+/// It checks every row before it sends the first. After a kill, a stop or a full disk, run the same command again: it
+/// continues where it stopped, and no row is executed twice. FILE.journal and the results file record the progress;
+/// keep both until the job is done. Without its journal, a file is a new job, and all its rows are executed again. Once
+/// a job is done, the same file with another connection, subtool or lane is a new job too; the earlier journal and
+/// results are kept under other names.
 ///
-/// Rows about one user (`user_id` or `profile.login`), else about one group, else about one application, are done in the
-/// order of the file: the next one is sent after the result of the one before. Other rows go on meanwhile; the file is
-/// read at most 10,000 rows (or 8 MiB) ahead for them.
+/// Rows about the same user (`user_id` or `profile.login`), else the same group, else the same application, run in the
+/// order of the file: each is sent after the result of the previous one. Other rows continue meanwhile; the file is
+/// read at most 10,000 rows (or 8 MiB) ahead.
 ///
-/// Exit code: 0 all rows succeeded, 1 some failed or, in a dry run, would fail, 2 refused, 3 interrupted: stopped, or
-/// it could not go on.
+/// Exit code: 0 all rows succeeded, 1 some failed or, in a dry run, would fail, 2 refused before the first row was
+/// sent, 3 stopped, or unable to continue.
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
-    /// The rows: CSV or JSON Lines.
+    /// The file with the rows: CSV or JSON Lines.
     #[arg(value_name = "FILE")]
     file: PathBuf,
-    /// The connection to run them on.
+    /// The connection to run the rows on.
     #[arg(long, value_name = "NAME", add = completions::connections())]
     connection: String,
-    /// The subtool of all rows, such as `create_user`. Without it each line is a whole body with a subtool of its own.
+    /// The subtool of all rows, such as `create_user`. Without it, each line is a whole body that names its subtool.
     #[arg(long, value_name = "S", add = completions::subtools())]
     subtool: Option<String>,
-    /// What separates the cells of a CSV file: a character, or `tab` [default: a comma].
+    /// The separator of the cells of a CSV file: a character, or `tab` [default: a comma].
     #[arg(long, value_name = "CHARACTER", value_parser = Delimiter::parse)]
     delimiter: Option<Delimiter>,
     /// One value for all rows, such as `group_id=00g1emaKYZTWRYYRRTSK`; may be given several times.
     #[arg(long, value_name = "PATH=VALUE")]
     set: Vec<String>,
-    /// `bulk`, or `interactive` when somebody waits.
+    /// The lane: `bulk`, or `interactive` if somebody waits for the results.
     #[arg(long, value_name = "LANE", default_value = "bulk", value_parser = lane)]
     lane: Lane,
-    /// Where the results go, one JSON object a line [default: FILE.results.jsonl, of a dry run FILE.dry.results.jsonl].
+    /// The results file, one JSON object per line [default: FILE.results.jsonl; in a dry run FILE.dry.results.jsonl].
     #[arg(long, value_name = "FILE")]
     results: Option<PathBuf>,
     /// Has the worker plan each row and write nothing.
     #[arg(long)]
     dry_run: bool,
-    /// Sends the rows that failed once more, those alone and each as a new invocation, when all rows have a result. The
-    /// new results take the place of the earlier ones.
+    /// Once all rows have a result, sends the failed rows again, each as a new invocation. The new results replace the
+    /// earlier ones.
     #[arg(long, conflicts_with = "cancel")]
     retry_failed: bool,
-    /// Ends a job that was stopped: rows that were not sent are given up, and workers drop those in the queue that have
-    /// not begun. Their results say `cancelled`; `--retry-failed` sends them after all.
+    /// Ends a stopped job: it does not send the remaining rows, and workers drop the queued rows that have not begun.
+    /// The results of both say `cancelled`; a later `--retry-failed` sends them again.
     #[arg(long)]
     cancel: bool,
-    /// Needs no broker: the worker runs in this process, and the credential is read here.
+    /// Runs the worker in this process, without a broker. The configuration must then have the credential.
     #[arg(long)]
     embedded: bool,
 }

@@ -1,7 +1,7 @@
 //! Tracking of `connection.blocked`.
 //!
-//! A broker short of memory or disk notifies publishers and stops reading from them. lapin then buffers whatever
-//! it is given, without a limit. So the worker publishes nothing in that time, and the time does not count: a
+//! A broker short of memory or disk notifies publishers and stops reading from them. lapin then buffers all messages,
+//! without a limit. So the worker publishes nothing in that time, and the time does not count towards timeouts: a
 //! message republished for lack of a confirm would only be a duplicate.
 
 use std::sync::Arc;
@@ -35,11 +35,11 @@ impl Blocked {
             match event {
                 lapin::Event::ConnectionBlocked(why) => self.set(true, &why),
                 lapin::Event::ConnectionUnblocked => self.set(false, "it has room again"),
-                lapin::Event::Error(_) => self.set(false, "the connection is gone"),
-                _ => {} // of a connection that is up, and nothing to do with this
+                lapin::Event::Error(_) => self.set(false, "the connection is lost"),
+                _ => {} // not about blocking
             }
         }
-        self.set(false, "the connection is gone");
+        self.set(false, "the connection is lost");
     }
 
     fn set(&self, blocked: bool, why: &str) {

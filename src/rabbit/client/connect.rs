@@ -1,6 +1,6 @@
 //! One connection to the broker: its nodes' addresses, the trusted certificates, and a handshake in bounded time.
 //!
-//! Knows nothing of the traffic on it. The URI holds a password, so no error quotes it.
+//! This file knows nothing of the traffic on the connection. The URI holds a password, so no error quotes it.
 
 use std::io;
 use std::net::SocketAddr;
@@ -24,8 +24,8 @@ use super::supervisor_end::SupervisorEnd;
 use super::utf8_repair;
 use crate::rabbit::BrokerSettings;
 
-/// The timeout for reaching the broker, the AMQP handshake included: a peer that accepts and stays silent would
-/// otherwise block the worker for ever.
+/// The timeout for reaching the broker, the AMQP handshake included: a peer that accepts the connection and then stays
+/// silent would block the worker for ever.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The timeout for resolving a host name.
@@ -56,9 +56,9 @@ pub(in crate::rabbit) struct BrokerNodes {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Incoming {
     /// The client library reads them unchanged.
-    AsItIs,
+    Unchanged,
     /// Frames that the library cannot parse are repaired first.
-    Mended,
+    Repaired,
 }
 
 impl BrokerNodes {
@@ -69,15 +69,17 @@ impl BrokerNodes {
     pub fn new(settings: &BrokerSettings) -> Result<Self, SupervisorEnd> {
         let urls = [&settings.url].into_iter().chain(&settings.other_urls);
         let nodes = urls.map(|url| uri(url.expose())).collect::<Result<_, _>>()?;
-        let way = Self { nodes, first: AtomicUsize::new(0), ca_file: settings.ca_file.clone() };
-        way.trusted().map_err(SupervisorEnd::Ca)?;
-        Ok(way)
+        let broker = Self { nodes, first: AtomicUsize::new(0), ca_file: settings.ca_file.clone() };
+        broker.trusted().map_err(SupervisorEnd::Ca)?;
+        Ok(broker)
     }
 
-    /// Returns the error text for a broker that cannot be reached, with its place.
+    /// Returns the error text for a broker that cannot be reached, with its host and port.
     pub fn unreached(&self, why: &str) -> String {
         match &self.nodes[..] {
-            [node] => format!("failed to reach the broker at `{}` (`broker.url`): {why}", place(node)),
+            [node] => {
+                format!("failed to reach the broker at `{}` (`broker.url`): {why}", host_and_port(node))
+            }
             _ => format!("failed to reach the broker (`broker.urls`): {why}"),
         }
     }
@@ -91,12 +93,12 @@ impl BrokerNodes {
     /// Notes that the connections are lost, and waits before the next attempt, at the next node or address.
     /// `failures` is the number of attempts in a row that have failed.
     pub async fn wait_to_reconnect(&self, failures: u32, why: &str, observer: &Arc<dyn Observer>) {
-        self.turn();
+        self.advance();
         observer.note(&Event::Broker { connected: false, why });
         sleep(RECONNECT.wait(failures, fastrand::f64()).max(RECONNECT_MIN)).await;
     }
 
-    /// Connects again, however often it takes.
+    /// Connects again; retries until it succeeds.
     pub async fn reconnect<S, Opening>(
         &self,
         mut why: String,
@@ -120,34 +122,34 @@ impl BrokerNodes {
     }
 
     /// Moves on to the next node or address, because the current one has failed.
-    fn turn(&self) {
+    fn advance(&self) {
         self.first.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Opens one connection, which the broker lists under its role.
+    /// Opens one connection, which the broker lists under this role.
     ///
     /// # Errors
     /// A description of the failure, if there is no connection in time.
     pub async fn connect(&self, role: &str) -> Result<Connection, String> {
-        self.in_turn(role, Incoming::AsItIs).await
+        self.connect_to_any(role, Incoming::Unchanged).await
     }
 
-    /// Opens a connection that repairs unreadable frames, for a consumer that must be able to read every message.
+    /// Opens a connection that repairs frames that lapin cannot parse, for a consumer that must read every message.
     ///
     /// # Errors
     /// A description of the failure, if there is no connection in time.
     pub async fn connect_mending(&self, role: &str) -> Result<Connection, String> {
-        self.in_turn(role, Incoming::Mended).await
+        self.connect_to_any(role, Incoming::Repaired).await
     }
 
     /// Tries the addresses in turn and returns the first connection.
-    async fn in_turn(&self, role: &str, incoming: Incoming) -> Result<Connection, String> {
+    async fn connect_to_any(&self, role: &str, incoming: Incoming) -> Result<Connection, String> {
         let tls = self.certificates()?;
         let (mut candidates, mut failures) = (Vec::new(), Vec::new());
         for uri in &self.nodes {
             match addresses(uri).await {
                 Ok(addresses) => candidates.extend(addresses.into_iter().map(|address| (uri, address))),
-                Err(why) => failures.push((place(uri), why)),
+                Err(why) => failures.push((host_and_port(uri), why)),
             }
         }
         let first = self.first.load(Ordering::Relaxed) % candidates.len().max(1);
@@ -155,20 +157,22 @@ impl BrokerNodes {
         for (uri, address) in candidates {
             let (options, tls) = (named(role), tls.clone());
             let opened = match incoming {
-                Incoming::AsItIs => in_time(open(uri.clone(), address, options, tls)).await,
-                Incoming::Mended => in_time(utf8_repair::connect(uri.clone(), address, options, tls)).await,
+                Incoming::Unchanged => in_time(open(uri.clone(), address, options, tls)).await,
+                Incoming::Repaired => in_time(utf8_repair::connect(uri.clone(), address, options, tls)).await,
             };
             match opened {
                 Ok(connection) => return Ok(connection),
-                Err(why) => failures.push((format!("{} at {address}", place(uri)), why)),
+                Err(why) => failures.push((format!("{} at {address}", host_and_port(uri)), why)),
             }
-            self.turn();
+            self.advance();
         }
         Err(match &failures[..] {
             [(_, why)] => why.clone(),
-            _ => {
-                failures.iter().map(|(place, why)| format!("`{place}`: {why}")).collect::<Vec<_>>().join("; ")
-            }
+            _ => failures
+                .iter()
+                .map(|(address, why)| format!("`{address}`: {why}"))
+                .collect::<Vec<_>>()
+                .join("; "),
         })
     }
 
@@ -177,8 +181,8 @@ impl BrokerNodes {
     }
 }
 
-/// Returns host and port of a node, without the rest of its URI.
-fn place(uri: &AMQPUri) -> String {
+/// Returns the host and port of a node, without the rest of its URI.
+fn host_and_port(uri: &AMQPUri) -> String {
     format!("{}:{}", uri.authority.host, uri.authority.port)
 }
 
@@ -188,7 +192,7 @@ async fn addresses(uri: &AMQPUri) -> Result<Vec<SocketAddr>, String> {
     match timeout(RESOLVE_MAX, lookup_host((host, uri.authority.port))).await {
         Ok(Ok(addresses)) => Ok(addresses.collect()),
         Ok(Err(error)) => Err(error.to_string()),
-        Err(_) => Err(format!("its name is not resolved within {RESOLVE_MAX:?}")),
+        Err(_) => Err(format!("its name was not resolved within {RESOLVE_MAX:?}")),
     }
 }
 

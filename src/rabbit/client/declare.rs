@@ -106,7 +106,7 @@ pub(in crate::rabbit) fn is_gone(error: &lapin::Error) -> bool {
     }
 }
 
-/// Converts one of our own names, which are short: connection names have at most 32 bytes.
+/// Converts the name of one of our queues or exchanges, which is short: connection names have at most 32 bytes.
 fn short(text: &str) -> ShortString {
     ShortString::try_new(text).expect("names of queues and exchanges are far below 255 bytes")
 }
@@ -120,9 +120,9 @@ fn undeclared(what: &str, name: &str, error: &lapin::Error, passive: bool) -> Un
     }
 }
 
-/// Converts the broker's refusal to text that an operator can act on. A condition that may pass in a moment is not
-/// `Wrong`: 3.10 disconnects (`INTERNAL_ERROR`) some clients that declare the same queue at once, and a queue
-/// without its leader is not found.
+/// Converts the broker's refusal to a text that an operator can act on. A condition that may pass in a moment is not
+/// `Wrong`: RabbitMQ 3.10 disconnects (`INTERNAL_ERROR`) some of the clients that declare the same queue at once, and
+/// does not find a queue without its leader.
 fn refused(what: &str, name: &str, (code, said): (u16, &str), passive: bool) -> Undeclared {
     match code {
         PRECONDITION_FAILED if said.contains("inequivalent arg") => {
@@ -130,7 +130,7 @@ fn refused(what: &str, name: &str, (code, said): (u16, &str), passive: bool) -> 
         }
         NOT_FOUND if passive && (said.contains("no queue") || said.contains("no exchange")) => {
             Undeclared::Wrong(format!(
-                "{what} `{name}` is not there: import deploy/rabbitmq/definitions.json, or set `broker.declare = true`"
+                "{what} `{name}` is missing: import deploy/rabbitmq/definitions.json, or set `broker.declare = true`"
             ))
         }
         ACCESS_REFUSED => {

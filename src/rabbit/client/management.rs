@@ -60,7 +60,7 @@ pub async fn policies(settings: &BrokerSettings, base_url: &str) -> Result<Vec<H
 
 /// A queue as the management API describes it.
 #[derive(Deserialize)]
-struct Described {
+struct QueueDescription {
     name: String,
     #[serde(default)]
     arguments: Value,
@@ -74,7 +74,7 @@ struct Described {
 }
 
 /// Selects the worker's own queues, except those that hold no messages.
-fn governed(queues: Vec<Described>) -> Vec<Governed> {
+fn governed(queues: Vec<QueueDescription>) -> Vec<Governed> {
     const OWN: &str = "okta.";
     const PRESENCE: &str = "okta.presence.";
     let ours =
@@ -94,12 +94,12 @@ fn governed(queues: Vec<Described>) -> Vec<Governed> {
     governed.collect()
 }
 
-/// Returns a part of a URL as it was before it was percent-encoded.
+/// Decodes a percent-encoded part of a URL.
 fn decoded(part: &str) -> String {
     percent_encoding::percent_decode_str(part).decode_utf8_lossy().into_owned()
 }
 
-/// Queries some columns of all queues of the virtual host, as the user in the URL, or else as that of the AMQP URI.
+/// Queries some columns of all queues of the virtual host, as the user in the URL, or else as the user of the AMQP URI.
 async fn queues<T: DeserializeOwned>(
     settings: &BrokerSettings,
     base_url: &str,
@@ -115,17 +115,17 @@ async fn queues<T: DeserializeOwned>(
             AMQPUserInfo { username: decoded(username), password: decoded(password.unwrap_or_default()) }
         }
     };
-    // The URL has no credentials then: errors and redirects would carry them.
+    // Credentials in the URL would appear in errors and redirects.
     let _ = (url.set_username(""), url.set_password(None));
     let path = format!("{}/api/queues/{vhost}", url.path().trim_end_matches('/'));
     url.set_path(&path);
     url.set_query(Some(&format!("columns={columns}")));
     let asked = async {
-        let mut building = reqwest::Client::builder().timeout(ANSWER_MAX);
+        let mut builder = reqwest::Client::builder().timeout(ANSWER_MAX);
         if url.host_str().is_some_and(is_loopback) {
-            building = building.no_proxy();
+            builder = builder.no_proxy();
         }
-        let client = building.build()?;
+        let client = builder.build()?;
         let answer = client.get(url).basic_auth(user.username, Some(user.password)).send().await?;
         answer.error_for_status()?.bytes().await
     };

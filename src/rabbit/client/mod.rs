@@ -1,4 +1,4 @@
-//! One broker session: connecting, declaring, publishing, and telling errors apart.
+//! One broker session: connecting, declaring, publishing, and classifying errors.
 
 pub(super) mod blocked;
 pub(super) mod connect;

@@ -1,7 +1,7 @@
-//! A probe for the effects of the broker's policies on a queue named like one of ours, as far as a moment shows them.
+//! A probe for the effects of the broker's policies on a queue named like one of ours, as far as they show in a moment.
 //!
-//! AMQP does not reveal policies. So the probe declares, fills, watches and deletes an exclusive queue: a short time
-//! to live, a small length and a short expiry show. Only the management API reveals longer ones.
+//! AMQP does not reveal policies. So the probe declares, fills, watches and deletes an exclusive queue, which shows a
+//! short time to live, a small length and a short expiry. Only the management API reveals longer ones.
 
 use std::time::Duration;
 
@@ -13,19 +13,19 @@ use tokio::time::{sleep, timeout};
 use super::connect::explain;
 use super::declare::look;
 
-/// The number of messages published to it: a smaller `max-length` shows.
+/// The number of messages that the probe publishes: it detects a smaller `max-length`.
 const MESSAGES: u32 = 1000;
 
-/// The size of each message; together with their number, a smaller `max-length-bytes` shows.
+/// The size of each message: together with their number, it detects a smaller `max-length-bytes`.
 const MESSAGE_BYTES: usize = 100;
 
-/// The time the broker may take to answer.
+/// The timeout for the broker's answers.
 const ANSWER_MAX: Duration = Duration::from_secs(30);
 
 /// AMQP's transient delivery mode: messages are not written to disk.
 const TRANSIENT: u8 = 1;
 
-/// Returns the effects of policies on messages in a queue whose name begins like this one. Detects a `message-ttl` or
+/// Returns the effects of policies on messages in a queue whose name begins with this one. Detects a `message-ttl` or
 /// `expires` shorter than the time for which the messages are watched.
 ///
 /// # Errors
@@ -54,7 +54,7 @@ async fn watch(channel: &Channel, name: &str, watched: Duration) -> Result<Vec<S
     let kept = look(channel, name).await.map_err(explained)?.message_count();
     sleep(watched).await;
     let left = look(channel, name).await.map(|queue| queue.message_count());
-    let is_there = left.is_ok();
+    let still_exists = left.is_ok();
     let mut found = Vec::new();
     if refused > 0 {
         found.push(format!("beyond {kept} messages (`max-length`) further ones are refused"));
@@ -69,7 +69,7 @@ async fn watch(channel: &Channel, name: &str, watched: Duration) -> Result<Vec<S
         }
         Ok(_) => {}
     }
-    if is_there {
+    if still_exists {
         channel.queue_delete(name.into(), QueueDeleteOptions::default()).await.map_err(explained)?;
     }
     Ok(found)

@@ -1,9 +1,9 @@
-//! Publishing with confirms: a message counts as posted only after the broker has confirmed it.
+//! Publishing with confirms: a message counts as published only after the broker has confirmed it.
 //!
-//! lapin assigns a returned message to whichever confirm completes first (12 of 2,800 were wrong), so a channel has
-//! one mandatory publish in flight, and there are several channels. Direct replies are never mandatory and share one
-//! channel. A missing confirm proves nothing: the same message is published again under the same id. Messages that
-//! may be lost use a channel without confirms. While the broker does not read, nothing is given to lapin.
+//! lapin assigns a returned message to the confirm that completes first (12 of 2,800 were wrong), so a channel has one
+//! mandatory message in flight, and there are several channels. Direct replies are never mandatory and share one
+//! channel. A missing confirm proves nothing: the publisher sends the same message again under the same id. Messages
+//! that may be lost use a channel without confirms. While the broker does not read, lapin gets no message.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,8 +27,8 @@ use super::connect::{close, explain};
 use super::convert::properties_out;
 use super::declare::{ACCESS_REFUSED, NOT_FOUND, PRECONDITION_FAILED};
 
-/// The number of channels for mandatory messages, one message at a time each. It equals the default number of
-/// messages in work per lane, so that answers do not wait for each other when the broker confirms slowly.
+/// The number of channels for mandatory messages, each with one message at a time. It equals the default prefetch per
+/// lane, so that answers do not wait for each other when the broker confirms slowly.
 const CHANNELS: usize = 32;
 
 /// The time to wait for a confirm before the message is sent again: the broker writes to disk first, and a quorum
@@ -49,7 +49,7 @@ struct PublishChannels {
     blocked: Blocked,
     mandatory: Vec<Mutex<Option<Channel>>>,
     direct: Mutex<Option<Channel>>,
-    /// The channel for messages that may be lost. Opened once: if the broker closes it, that was a refusal.
+    /// The channel for messages that may be lost.
     aside: Mutex<LossyChannel>,
     turn: std::sync::atomic::AtomicUsize,
     /// Notified when a channel cannot be opened, which means that the connection has failed.
@@ -74,9 +74,9 @@ pub(in crate::rabbit) enum NoLine {
 /// The outcome of one attempt.
 enum Try {
     Posted(Published),
-    /// The reason for the refusal.
+    /// The broker has refused the message, for this reason.
     Refused(String),
-    /// The message exceeds the broker's limit; in its own words.
+    /// The message exceeds the broker's limit; in the broker's words.
     TooLarge(String),
     Unknown,
 }
@@ -86,14 +86,14 @@ enum Try {
 pub enum Offered {
     /// The broker has the message.
     Confirmed,
-    /// The broker refused every attempt; in its own words.
+    /// The broker refused every attempt; in the broker's words.
     Refused(String),
     /// The outcome is unknown: the broker may have the message.
     Unclear,
 }
 
-/// The time after a refusal for which the channel without confirms is not tried again. The broker closes it for a missing
-/// permission, and for an exchange that is not there yet.
+/// The time after a refusal for which the channel without confirms is not tried again. The broker closes it for a
+/// missing permission, and for an exchange that is not there yet.
 const REFUSED_FOR: Duration = Duration::from_secs(10);
 
 /// The channel without confirms, for messages that may be lost.
@@ -133,7 +133,7 @@ impl Publisher {
     }
 
     /// Returns the channel without confirms, for messages that may be lost. There is none while the broker does not
-    /// read: lapin would buffer whatever is published, without a limit.
+    /// read: lapin would buffer all published messages, without a limit.
     pub(in crate::rabbit) async fn aside(&self) -> Result<Channel, NoLine> {
         let lines = self.lines.borrow().clone().ok_or(NoLine::Now)?;
         lines.aside().await
@@ -171,7 +171,7 @@ impl Publisher {
         }
     }
 
-    /// Waits for the lines of the current generation.
+    /// Waits for the channels of the current generation.
     async fn lines(&self) -> Result<Arc<PublishChannels>, Unpublished> {
         let mut lines = self.lines.subscribe();
         let attached = async { lines.wait_for(Option::is_some).await.map(drop) };
@@ -186,9 +186,9 @@ impl Publisher {
 #[async_trait]
 impl Outbox for Publisher {
     async fn post(&self, post: &Publish) -> Result<Published, Unpublished> {
-        // Results always have a queue (by the alternate exchange), and so do parked messages: if it is missing, the
-        // topology must be declared again, and the message waits for that. All other messages have an alternative.
-        let insists = match &post.to {
+        // Results always have a queue (by the alternate exchange), and so do parked messages: if that queue is missing,
+        // the topology must be declared again, and the message waits for that. All other messages have an alternative.
+        let must_be_routed = match &post.to {
             Address::Exchange(exchange, _) => *exchange == RESULTS,
             Address::Queue(queue) => queue == DEAD,
             Address::DirectReply(_) => false,
@@ -198,10 +198,10 @@ impl Outbox for Publisher {
             let lines = self.lines().await?;
             reached(Point::Publishing, post.properties.message_id.as_deref()).await;
             match lines.publish(post).await {
-                Try::Posted(Published::Unroutable) if insists && tries >= REFUSALS_MAX => {
+                Try::Posted(Published::Unroutable) if must_be_routed && tries >= REFUSALS_MAX => {
                     lines.fault.notify_one()
                 }
-                Try::Posted(Published::Unroutable) if insists => {}
+                Try::Posted(Published::Unroutable) if must_be_routed => {}
                 Try::Posted(posted) => {
                     reached(Point::Confirmed, post.properties.message_id.as_deref()).await;
                     return Ok(posted);
@@ -209,7 +209,7 @@ impl Outbox for Publisher {
                 Try::TooLarge(_) => return Ok(Published::TooLarge),
                 Try::Refused(_) => {
                     refusals += 1;
-                    if refusals >= REFUSALS_MAX && !insists {
+                    if refusals >= REFUSALS_MAX && !must_be_routed {
                         return Ok(Published::Refused);
                     }
                 }
@@ -291,7 +291,7 @@ impl PublishChannels {
         Err(NoLine::Now)
     }
 
-    /// Returns the channel of a line once the broker reads from the connection. Opens it if it is missing or closed.
+    /// Returns a channel once the broker reads from the connection. Opens the channel if it is missing or closed.
     async fn open<'a>(&self, line: &'a mut Option<Channel>) -> Option<&'a Channel> {
         self.blocked.passes().await;
         if !line.as_ref().is_some_and(|channel| channel.status().connected()) {
@@ -313,7 +313,7 @@ impl PublishChannels {
         post: &Publish,
     ) -> Try {
         let (Ok(exchange), Ok(key)) = (ShortString::try_new(exchange), ShortString::try_new(key)) else {
-            return Try::Posted(Published::Unroutable); // no queue has a name that long
+            return Try::Posted(Published::Unroutable); // no queue has such a long name
         };
         let options = BasicPublishOptions { mandatory, ..BasicPublishOptions::default() };
         let published = async {
@@ -328,7 +328,7 @@ impl PublishChannels {
             Some(Ok(Confirmation::Nack(_))) => Try::Refused("the queue is full".to_owned()),
             Some(Err(error)) if is_too_large(&error) => Try::TooLarge(explain(&error)),
             Some(Err(error)) if is_refusal(&error) => Try::Refused(explain(&error)),
-            // Without confirms the outcome is unknown too; confirms are switched on, so this is a fault.
+            // `NotRequested`: without confirms the outcome is unknown too; confirms are on, so this is a fault.
             Some(Ok(Confirmation::NotRequested) | Err(_)) | None => Try::Unknown,
         }
     }

@@ -21,6 +21,6 @@ pub enum SupervisorEnd {
     #[error("stopped with {0} messages in flight; the broker will deliver them again")]
     Abandoned(usize),
     /// The worker was told to stop, and some deliveries could not be read.
-    #[error("failed to stop in order: {0}; the broker will deliver again what was not read")]
+    #[error("failed to drain: {0}; the broker will deliver the unread messages again")]
     Unread(&'static str),
 }

@@ -1,8 +1,8 @@
 //! A repair of AMQP short strings that are not UTF-8, which the client library cannot parse.
 //!
-//! lapin closes its connection over one (a message id, a reply queue, the name of a header), so a reader of parked
-//! messages would never get past such a message. This stream replaces each byte that is not UTF-8 with
-//! [`SUBSTITUTE`], on the way in and without changing the length. Everything else, including bodies and values of
+//! lapin closes its connection when it meets one (a message id, a reply queue, the name of a header), so a reader of
+//! parked messages would never get past such a message. This stream replaces each incoming byte that is not UTF-8 with
+//! [`SUBSTITUTE`], without changing the length. Everything else, including bodies and values of
 //! headers, passes unchanged.
 
 use std::fmt;
@@ -43,7 +43,7 @@ const DELIVER: [u8; 4] = [0, 60, 0, 60];
 /// The bytes read at once.
 const CHUNK: usize = 16 * 1024;
 
-/// The greatest nesting depth of tables; deeper ones are left as they are.
+/// The greatest nesting depth of tables; the repair skips deeper ones.
 const DEPTH_MAX: usize = 16;
 
 /// Opens a connection on which lapin can read every delivery.
@@ -53,30 +53,30 @@ pub(in crate::rabbit) async fn connect(
     options: ConnectionProperties,
     tls: OwnedTLSConfig,
 ) -> lapin::Result<Connection> {
-    let connect = async move |uri: AMQPUri, _: Runtime<Kit>| {
+    let connect = async move |uri: AMQPUri, _: Runtime<RepairingRuntime>| {
         let stream = stream(&uri, address, tls.as_ref()).await?;
-        Ok(AsyncTcpStream::Plain(Mended::new(Box::new(stream))))
+        Ok(AsyncTcpStream::Plain(RepairedStream::new(Box::new(stream))))
     };
-    let kit = RuntimeParts::new(Tokio::current(), Mending(Tokio::current()));
+    let kit = RuntimeParts::new(Tokio::current(), RepairingReactor(Tokio::current()));
     Connection::connector(uri, Runtime::new(kit), connect, options).await
 }
 
 /// lapin's runtime, with our streams.
-type Kit = RuntimeParts<Tokio, Mending>;
+type RepairingRuntime = RuntimeParts<Tokio, RepairingReactor>;
 
 /// tokio's reactor with repaired streams. [`connect`] makes lapin's streams, not this reactor.
 #[derive(Debug, Clone)]
-struct Mending(Tokio);
+struct RepairingReactor(Tokio);
 
-impl Reactor for Mending {
-    type TcpStream = Mended;
+impl Reactor for RepairingReactor {
+    type TcpStream = RepairedStream;
     type Sleep = <Tokio as Reactor>::Sleep;
 
     fn register<H: Read + Write + Send + 'static>(
         &self,
         _: H,
     ) -> io::Result<impl AsyncRead + AsyncWrite + Send + Unpin + 'static> {
-        Err::<Mended, _>(io::ErrorKind::Unsupported.into())
+        Err::<RepairedStream, _>(io::ErrorKind::Unsupported.into())
     }
 
     fn sleep(&self, time: Duration) -> Self::Sleep {
@@ -100,59 +100,59 @@ trait BrokerStream: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> BrokerStream for T {}
 
 /// A stream that repairs incoming frames.
-struct Mended {
-    way: Box<dyn BrokerStream>,
+struct RepairedStream {
+    inner: Box<dyn BrokerStream>,
     frames: Frames,
 }
 
-impl Mended {
-    fn new(way: Box<dyn BrokerStream>) -> Self {
-        Self { way, frames: Frames::default() }
+impl RepairedStream {
+    fn new(inner: Box<dyn BrokerStream>) -> Self {
+        Self { inner, frames: Frames::default() }
     }
 }
 
-impl fmt::Debug for Mended {
+impl fmt::Debug for RepairedStream {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a mended stream")
+        f.write_str("a repaired stream")
     }
 }
 
-impl AsyncRead for Mended {
+impl AsyncRead for RepairedStream {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
         to: &mut [u8],
     ) -> Poll<io::Result<usize>> {
         loop {
-            let given = self.frames.give(to);
-            if given > 0 || to.is_empty() {
-                return Poll::Ready(Ok(given));
+            let returned = self.frames.read_into(to);
+            if returned > 0 || to.is_empty() {
+                return Poll::Ready(Ok(returned));
             }
             let mut chunk = [0; CHUNK];
-            let came = ready!(Pin::new(&mut self.way).poll_read(context, &mut chunk))?;
-            if came == 0 {
+            let received = ready!(Pin::new(&mut self.inner).poll_read(context, &mut chunk))?;
+            if received == 0 {
                 return Poll::Ready(Ok(0));
             }
-            self.frames.take(&chunk[..came]);
+            self.frames.take(&chunk[..received]);
         }
     }
 }
 
-impl AsyncWrite for Mended {
+impl AsyncWrite for RepairedStream {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
         from: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.way).poll_write(context, from)
+        Pin::new(&mut self.inner).poll_write(context, from)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.way).poll_flush(context)
+        Pin::new(&mut self.inner).poll_flush(context)
     }
 
     fn poll_close(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.way).poll_close(context)
+        Pin::new(&mut self.inner).poll_close(context)
     }
 }
 
@@ -161,22 +161,22 @@ impl AsyncWrite for Mended {
 struct Frames {
     bytes: Vec<u8>,
     /// The number of bytes already returned.
-    given: usize,
+    returned: usize,
     /// The number of bytes in complete frames.
     whole: usize,
 }
 
 impl Frames {
-    fn take(&mut self, came: &[u8]) {
-        self.bytes.drain(..self.given);
-        self.whole -= self.given;
-        self.given = 0;
-        self.bytes.extend_from_slice(came);
+    fn take(&mut self, received: &[u8]) {
+        self.bytes.drain(..self.returned);
+        self.whole -= self.returned;
+        self.returned = 0;
+        self.bytes.extend_from_slice(received);
         while let Some(length) = self.frame() {
             let frame = &mut self.bytes[self.whole..self.whole + length];
             let (head, rest) = frame.split_at_mut(FRAME_HEAD);
             let end = rest.len() - FRAME_END;
-            mend(head[0], &mut rest[..end]);
+            repair(head[0], &mut rest[..end]);
             self.whole += length;
         }
     }
@@ -189,16 +189,16 @@ impl Frames {
         (ahead.len() >= length).then_some(length)
     }
 
-    fn give(&mut self, to: &mut [u8]) -> usize {
-        let count = to.len().min(self.whole - self.given);
-        to[..count].copy_from_slice(&self.bytes[self.given..self.given + count]);
-        self.given += count;
+    fn read_into(&mut self, to: &mut [u8]) -> usize {
+        let count = to.len().min(self.whole - self.returned);
+        to[..count].copy_from_slice(&self.bytes[self.returned..self.returned + count]);
+        self.returned += count;
         count
     }
 }
 
-/// Repairs one frame. From an unexpected byte on, it leaves the frame as it is.
-fn mend(kind: u8, payload: &mut [u8]) {
+/// Repairs one frame, up to the first unexpected byte.
+fn repair(kind: u8, payload: &mut [u8]) {
     let mut rest = PayloadRest(payload);
     let _ = match kind {
         METHOD if rest.0.starts_with(&DELIVER) => rest.deliver(),
@@ -211,21 +211,21 @@ fn mend(kind: u8, payload: &mut [u8]) {
 struct PayloadRest<'a>(&'a mut [u8]);
 
 impl<'a> PayloadRest<'a> {
-    fn cut(&mut self, count: usize) -> Option<&'a mut [u8]> {
-        let (cut, rest) = std::mem::take(&mut self.0).split_at_mut_checked(count)?;
+    fn take_bytes(&mut self, count: usize) -> Option<&'a mut [u8]> {
+        let (take_bytes, rest) = std::mem::take(&mut self.0).split_at_mut_checked(count)?;
         self.0 = rest;
-        Some(cut)
+        Some(take_bytes)
     }
 
     fn length(&mut self) -> Option<usize> {
-        let bytes: [u8; 4] = (*self.cut(4)?).try_into().ok()?;
+        let bytes: [u8; 4] = (*self.take_bytes(4)?).try_into().ok()?;
         usize::try_from(u32::from_be_bytes(bytes)).ok()
     }
 
     /// Repairs a short string, of at most 255 bytes.
     fn short(&mut self) -> Option<()> {
-        let length = self.cut(1)?[0];
-        let mut text = self.cut(length.into())?;
+        let length = self.take_bytes(1)?[0];
+        let mut text = self.take_bytes(length.into())?;
         while let Err(error) = std::str::from_utf8(text) {
             let (from, count) = (error.valid_up_to(), error.error_len());
             let to = count.map_or(text.len(), |count| from + count);
@@ -237,22 +237,22 @@ impl<'a> PayloadRest<'a> {
 
     /// Repairs `basic.deliver`: the consumer, a number, a flag, the exchange and the key.
     fn deliver(&mut self) -> Option<()> {
-        self.cut(DELIVER.len())?;
+        self.take_bytes(DELIVER.len())?;
         self.short()?;
-        self.cut(8 + 1)?;
+        self.take_bytes(8 + 1)?;
         self.short()?;
         self.short()
     }
 
     /// Repairs a message's properties, in the order of their flags.
     fn properties(&mut self) -> Option<()> {
-        self.cut(2 + 2 + 8)?;
-        let flags = u16::from_be_bytes((*self.cut(2)?).try_into().ok()?);
+        self.take_bytes(2 + 2 + 8)?;
+        let flags = u16::from_be_bytes((*self.take_bytes(2)?).try_into().ok()?);
         for bit in (2..16).rev().filter(|bit| flags & (1 << bit) != 0) {
             match bit {
                 13 => self.table(DEPTH_MAX)?,
-                11 | 12 => self.cut(1).map(drop)?, // priority, delivery mode
-                6 => self.cut(8).map(drop)?,       // timestamp
+                11 | 12 => self.take_bytes(1).map(drop)?, // priority, delivery mode
+                6 => self.take_bytes(8).map(drop)?,       // timestamp
                 _ => self.short()?,
             }
         }
@@ -261,7 +261,7 @@ impl<'a> PayloadRest<'a> {
 
     fn table(&mut self, depth: usize) -> Option<()> {
         let length = self.length()?;
-        let mut table = PayloadRest(self.cut(length)?);
+        let mut table = PayloadRest(self.take_bytes(length)?);
         while !table.0.is_empty() {
             table.short()?;
             table.value(depth.checked_sub(1)?)?;
@@ -270,7 +270,7 @@ impl<'a> PayloadRest<'a> {
     }
 
     fn value(&mut self, depth: usize) -> Option<()> {
-        let count = match self.cut(1)?[0] {
+        let count = match self.take_bytes(1)?[0] {
             b't' | b'b' | b'B' => 1,
             b's' | b'U' | b'u' => 2,
             b'I' | b'i' | b'f' => 4,
@@ -281,7 +281,7 @@ impl<'a> PayloadRest<'a> {
             b'F' => return self.table(depth),
             b'A' => {
                 let length = self.length()?;
-                let mut items = PayloadRest(self.cut(length)?);
+                let mut items = PayloadRest(self.take_bytes(length)?);
                 while !items.0.is_empty() {
                     items.value(depth.checked_sub(1)?)?;
                 }
@@ -289,7 +289,7 @@ impl<'a> PayloadRest<'a> {
             }
             _ => return None,
         };
-        self.cut(count).map(drop)
+        self.take_bytes(count).map(drop)
     }
 }
 
@@ -329,18 +329,19 @@ mod tests {
     #[test]
     fn short_texts_are_mended_at_their_length_and_nothing_else_is_touched() {
         let body = frame(3, b"\xff\xfe");
-        let came = [deliver(b"a\xff"), header(b"x\xfe", b"\xfd", b"\xe2\x82", "né".as_bytes()), body.clone()]
-            .concat();
+        let received =
+            [deliver(b"a\xff"), header(b"x\xfe", b"\xfd", b"\xe2\x82", "né".as_bytes()), body.clone()]
+                .concat();
         let good =
             [deliver(b"a\x1a"), header(b"x\x1a", b"\xfd", b"\x1a\x1a", "né".as_bytes()), body].concat();
         // The result does not depend on the sizes of the reads.
-        for portion in [1, 2, 7, 64, came.len()] {
+        for portion in [1, 2, 7, 64, received.len()] {
             let (mut frames, mut mended) = (Frames::default(), Vec::new());
-            for part in came.chunks(portion) {
+            for part in received.chunks(portion) {
                 frames.take(part);
                 let mut to = [0; 5];
                 loop {
-                    match frames.give(&mut to) {
+                    match frames.read_into(&mut to) {
                         0 => break,
                         count => mended.extend_from_slice(&to[..count]),
                     }
@@ -354,10 +355,10 @@ mod tests {
     fn what_is_cut_short_or_unknown_stays_as_it_is() {
         for payload in [&b""[..], b"\x00\x3c\x00\x00", b"\x00\x3c\x00\x3c\xff"] {
             for kind in [METHOD, HEADER, 8] {
-                let came = frame(kind, payload);
+                let received = frame(kind, payload);
                 let mut frames = Frames::default();
-                frames.take(&came);
-                assert_eq!(frames.bytes, came);
+                frames.take(&received);
+                assert_eq!(frames.bytes, received);
             }
         }
     }

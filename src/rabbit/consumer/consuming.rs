@@ -31,14 +31,14 @@ use crate::rabbit::client::error::SessionEnd;
 /// The unit in which messages are counted against the memory limit; a small one counts as one piece.
 pub(in crate::rabbit) const HELD_PIECE_BYTES: usize = 1024;
 
-/// The most pieces of the memory limit that one message takes, so that a huge one cannot wait for ever: it is
-/// refused for its size as soon as it is looked at.
+/// The most pieces of the memory limit that one message takes, so that a huge message cannot wait for ever: the worker
+/// refuses it for its size when it parses it.
 const HELD_PIECES_MAX: usize = 1024;
 
 /// The timeout for cancelling a consumer.
 const CANCEL_MAX: Duration = Duration::from_secs(10);
 
-/// The count of messages in flight, in total or for a part of them.
+/// The count of messages in flight, of all or of a part of them.
 #[derive(Default)]
 pub(in crate::rabbit) struct InFlight {
     count: AtomicUsize,
@@ -47,7 +47,7 @@ pub(in crate::rabbit) struct InFlight {
 }
 
 impl InFlight {
-    /// Creates a count for a part of these messages, which is also counted in the whole.
+    /// Creates a count for a part of these messages, which the whole counts as well.
     pub fn part_of(whole: &Arc<Self>) -> Arc<Self> {
         Arc::new(Self { whole: Some(Arc::clone(whole)), ..Self::default() })
     }
@@ -68,10 +68,10 @@ impl InFlight {
     }
 
     fn enter(self: &Arc<Self>) -> ConsumedGuard {
-        let mut place = Some(self);
-        while let Some(in_flight) = place {
+        let mut current = Some(self);
+        while let Some(in_flight) = current {
             in_flight.count.fetch_add(1, Ordering::AcqRel);
-            place = in_flight.whole.as_ref();
+            current = in_flight.whole.as_ref();
         }
         ConsumedGuard(Arc::clone(self))
     }
@@ -82,11 +82,11 @@ struct ConsumedGuard(Arc<InFlight>);
 
 impl Drop for ConsumedGuard {
     fn drop(&mut self) {
-        let mut place = Some(&self.0);
-        while let Some(in_flight) = place {
+        let mut current = Some(&self.0);
+        while let Some(in_flight) = current {
             in_flight.count.fetch_sub(1, Ordering::AcqRel);
             in_flight.changed.notify_waiters();
-            place = in_flight.whole.as_ref();
+            current = in_flight.whole.as_ref();
         }
     }
 }
@@ -113,7 +113,7 @@ impl Means {
 
 /// The reason that a consumer stopped handing over messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Until {
+enum StopReason {
     /// The consumer was told to halt.
     Halted,
     /// The inbox does not want messages now.
@@ -129,7 +129,7 @@ pub(in crate::rabbit) struct Consuming {
     means: Means,
     wanted: watch::Receiver<bool>,
     consumer: Option<Consumer>,
-    /// Declares the queue again if it was deleted; without it, a deleted queue is a doubt.
+    /// Declares the queue again if it was deleted; without it, a deleted queue ends the generation.
     restoring: Option<Arc<Restoring>>,
     /// Turns false when deliveries can no longer be acknowledged.
     is_live: watch::Sender<bool>,
@@ -183,9 +183,9 @@ impl Consuming {
     pub async fn run(mut self, halt: CancellationToken) -> Result<(), SessionEnd> {
         loop {
             match self.hand_over_all(&halt).await? {
-                Until::Halted => break,
-                Until::Deleted => self.restore(&halt).await?,
-                Until::Unwanted => self.cancel().await?,
+                StopReason::Halted => break,
+                StopReason::Deleted => self.restore(&halt).await?,
+                StopReason::Unwanted => self.cancel().await?,
             }
             tokio::select! {
                 biased;
@@ -198,29 +198,29 @@ impl Consuming {
         Ok(())
     }
 
-    /// Hands over deliveries until one of the reasons to stop occurs.
-    async fn hand_over_all(&mut self, halt: &CancellationToken) -> Result<Until, SessionEnd> {
+    /// Hands over deliveries until there is a reason to stop.
+    async fn hand_over_all(&mut self, halt: &CancellationToken) -> Result<StopReason, SessionEnd> {
         while let Some(consumer) = &mut self.consumer {
             let next = tokio::select! {
                 biased;
-                () = halt.cancelled() => return Ok(Until::Halted),
-                () = becomes(&mut self.wanted, false) => return Ok(Until::Unwanted),
+                () = halt.cancelled() => return Ok(StopReason::Halted),
+                () = becomes(&mut self.wanted, false) => return Ok(StopReason::Unwanted),
                 next = consumer.next() => next,
             };
             match next {
                 Some(Ok(delivery)) => self.hand_over(delivery).await,
                 // The broker has cancelled the consumer, and the channel is still open.
                 None if self.restoring.is_some() && self.channel.status().connected() => {
-                    return Ok(Until::Deleted);
+                    return Ok(StopReason::Deleted);
                 }
                 Some(Err(error)) => return Err(self.ended(&error.to_string())),
                 None => return Err(SessionEnd::Lost("a consumer ended")),
             }
         }
-        Ok(Until::Unwanted)
+        Ok(StopReason::Unwanted)
     }
 
-    /// Declares the queue again; its messages in hand stay in hand.
+    /// Declares the queue again; messages in hand stay in hand.
     async fn restore(&mut self, halt: &CancellationToken) -> Result<(), SessionEnd> {
         self.consumer = None;
         match &self.restoring {
@@ -229,13 +229,13 @@ impl Consuming {
         }
     }
 
-    /// Returns the doubt for a consumer that the broker has ended.
+    /// Returns the reason for the end of the generation after the broker has ended a consumer.
     fn ended(&self, why: &str) -> SessionEnd {
-        match held_at_most(why) {
+        match consumer_timeout_in(why) {
             Some(most) => {
                 self.means.inbox.hold_at_most(most);
                 SessionEnd::Lost(
-                    "the broker took back what was in hand for longer than its `consumer_timeout`",
+                    "the broker took back a message that was in hand for longer than its `consumer_timeout`",
                 )
             }
             None => SessionEnd::Lost("a consumer ended"),
@@ -257,16 +257,16 @@ impl Consuming {
 
     async fn hand_over(&self, delivery: lapin::message::Delivery) {
         let pieces = (delivery.data.len() / HELD_PIECE_BYTES + 1).min(HELD_PIECES_MAX);
-        let room = Arc::clone(&self.means.held)
+        let memory = Arc::clone(&self.means.held)
             .acquire_many_owned(u32::try_from(pieces).expect("bounded above"))
             .await
-            .expect("the room is never closed");
-        let inside = self.means.in_flight.enter();
-        // Called in order of delivery, so that the inbox notes the message's place; only then does its task start.
+            .expect("the semaphore is never closed");
+        let counted = self.means.in_flight.enter();
+        // Called in the order of delivery, so that the inbox notes the message's place in it; then the task starts.
         let taken = Arc::clone(&self.means.inbox).take(self.delivery(delivery));
         tokio::spawn(async move {
             taken.await;
-            drop((room, inside));
+            drop((memory, counted));
         });
     }
 
@@ -295,16 +295,16 @@ impl Drop for Consuming {
     }
 }
 
-/// Returns the broker's `consumer_timeout` if that is why it closed a channel. RabbitMQ gives it as text (3.10 and
-/// 4.0): "delivery acknowledgement on channel 2 timed out. Timeout value used: 60000 ms."
-fn held_at_most(why: &str) -> Option<Duration> {
+/// Returns the broker's `consumer_timeout` if it has closed a channel for it. RabbitMQ 3.10 and 4.0 state it in a text:
+/// "delivery acknowledgement on channel 2 timed out. Timeout value used: 60000 ms."
+fn consumer_timeout_in(why: &str) -> Option<Duration> {
     let (_, after) = why.split_once("Timeout value used: ")?;
     let millis = after.split(|c: char| !c.is_ascii_digit()).next()?;
     millis.parse().ok().map(Duration::from_millis)
 }
 
 /// The interval at which a waiting message checks that it can still be acknowledged.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
+const POLL_EVERY: Duration = Duration::from_secs(1);
 
 /// The timeout for lapin to write an acknowledgement to the socket.
 const SETTLED_MAX: Duration = Duration::from_secs(5);
@@ -331,9 +331,9 @@ impl Receipt for DeliveryTag {
         loop {
             // A channel that closes while it has no consumer gives no notice, so its state is polled.
             let told = async { is_live.wait_for(|is_live| !is_live).await.is_ok() };
-            match timeout(LOOK_EVERY, told).await {
+            match timeout(POLL_EVERY, told).await {
                 Ok(true) => return,
-                Ok(false) => sleep(LOOK_EVERY).await,
+                Ok(false) => sleep(POLL_EVERY).await,
                 Err(_) => {}
             }
             if !self.is_live() {
@@ -351,8 +351,8 @@ impl Receipt for DeliveryTag {
     }
 }
 
-/// An uncaught panic ends the task of the message, but not the channel. The message must be redelivered, and
-/// rightly counts as a failed delivery.
+/// Requeues the message after an uncaught panic, which ends the task but not the channel. The redelivery rightly counts
+/// as a failed delivery.
 impl Drop for DeliveryTag {
     fn drop(&mut self) {
         let Some(delivery) = self.delivery.take().filter(|_| std::thread::panicking()) else { return };
@@ -381,7 +381,7 @@ mod tests {
             ("PRECONDITION_FAILED - unknown delivery tag 7", None),
         ];
         for (why, expected) in rows {
-            assert_eq!(held_at_most(why), expected.map(Duration::from_millis), "{why}");
+            assert_eq!(consumer_timeout_in(why), expected.map(Duration::from_millis), "{why}");
         }
     }
 }

@@ -1,7 +1,7 @@
 //! One generation of the consuming connection: it serves each Okta connection in the roster separately.
 //!
-//! A connection that joins or leaves the roster does not disturb the other ones. Any doubt ends the whole
-//! generation; messages delivered in it are then no longer ours.
+//! A connection that joins or leaves the roster does not disturb the other ones. Any error that may concern the AMQP
+//! connection ends the generation; messages delivered in it are then no longer ours.
 
 use std::collections::HashMap;
 use std::sync::Arc;

@@ -1,7 +1,7 @@
 //! A one-time check, after the worker has started, for policies on the broker that lose or refuse messages.
 //!
-//! Uses the management API if the configuration names it, else a probe queue named like one of the worker's own.
-//! Nothing waits for the check, and its only effect is a line in the log.
+//! It uses the management API if the configuration names one, or else a probe queue named like one of the worker's own
+//! queues. Nothing waits for the check, and its only effect is a line in the log.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,7 +19,7 @@ use crate::rabbit::client::management::policies;
 use crate::rabbit::client::probe::probe;
 use crate::rabbit::client::publisher::Publisher;
 
-/// The time for which probe messages are watched: nothing waits for the result.
+/// The time for which the probe watches its messages: nothing waits for the result.
 const WATCHED: Duration = Duration::from_secs(30);
 
 /// Starts the check. It runs until the returned set is dropped.
@@ -31,13 +31,13 @@ pub(in crate::rabbit) fn look_for_policies(
 ) -> JoinSet<()> {
     let (settings, publisher, observer) = (settings.clone(), Arc::clone(publisher), Arc::clone(observer));
     let like = roster.names().first().map(|name| work_queue(name, Lane::Bulk));
-    let mut looking = JoinSet::new();
-    looking.spawn(async move {
-        let told = match &settings.management {
+    let mut check = JoinSet::new();
+    check.spawn(async move {
+        let found = match &settings.management {
             Some(url) => policies(&settings, url).await.ok(),
             None => None,
         };
-        match (told, like) {
+        match (found, like) {
             (Some(hazards), _) => hazards.iter().for_each(|hazard| note(hazard, &*observer)),
             (None, Some(like)) if settings.declare => {
                 let Some(channel) = publisher.other_channel().await else { return };
@@ -49,7 +49,7 @@ pub(in crate::rabbit) fn look_for_policies(
             (None, _) => {}
         }
     });
-    looking
+    check
 }
 
 fn note(hazard: &Hazard, observer: &dyn Observer) {

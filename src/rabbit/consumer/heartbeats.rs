@@ -1,7 +1,7 @@
 //! Heartbeats: each worker tells all other workers every two seconds which connections it serves.
 //!
-//! They use the exchange of the signals, so they survive the loss of any node: the exchange is on all nodes, and a
-//! worker's own queue is on the node of its connection. Nothing waits for a heartbeat.
+//! Heartbeats use the exchange of the signals, so they survive the loss of any node: the exchange is on all nodes, and
+//! the queue of a worker is on the node of its connection. Nothing waits for a heartbeat.
 
 use std::collections::BTreeSet;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -16,8 +16,8 @@ use crate::policy::peers::{HEARTBEAT_EVERY, Heartbeat, Peers};
 /// The AMQP `type` of a heartbeat.
 pub(in crate::rabbit) const HEARTBEAT: &str = "okta.worker";
 
-/// The time in which several requests for a heartbeat get one answer.
-const TOGETHER: Duration = Duration::from_millis(100);
+/// The time within which several requests for a heartbeat get one common answer.
+const COALESCE: Duration = Duration::from_millis(100);
 
 /// The heartbeats that one worker sends and receives.
 pub(in crate::rabbit) struct Heartbeats {
@@ -65,7 +65,7 @@ impl Heartbeats {
     /// Waits until the next heartbeat is due: every two seconds, and when another worker asks.
     pub async fn due(&self) {
         let _ = timeout(HEARTBEAT_EVERY, self.asked.notified()).await;
-        sleep(TOGETHER).await;
+        sleep(COALESCE).await;
     }
 
     /// Returns the next heartbeat.

@@ -1,4 +1,4 @@
-//! The consuming side: queues served, deliveries handed to the worker, presence and signals of other workers.
+//! The consuming side: consumes queues, hands deliveries to the worker, counts the workers and exchanges signals.
 
 pub(super) mod consuming;
 pub(super) mod generation;

@@ -1,10 +1,10 @@
 //! The number of workers that serve a connection, this one included.
 //!
-//! There are two sources, and the larger count wins. RabbitMQ counts the consumers of the presence queue, which every
-//! release uses, and drops one with its connection; but a classic queue is away with its node. Workers of this release
-//! also tell each other by heartbeats. (A quorum queue would survive the node, but keeps counting the consumers that
-//! were connected to it until it is back: measured on 3.10.8.) A source that does not answer is ignored, and if none
-//! answers the last count stays valid: no worker stops working because of it.
+//! There are two sources, and the larger count applies. RabbitMQ counts the consumers of the presence queue, which
+//! every release of the worker uses, and a consumer ends with its connection; but a classic queue is unavailable while
+//! its node is down. Workers of this release also send each other heartbeats. (A quorum queue would survive the loss of
+//! a node, but would count the consumers connected to that node until it is back: measured on 3.10.8.) A source that
+//! does not answer is ignored. If none answers, the last count stays valid, so no worker stops because of it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -32,30 +32,31 @@ use crate::rabbit::client::connect::{RECONNECT, explain};
 use crate::rabbit::client::declare::{declare, is_gone, look};
 use crate::rabbit::client::error::SessionEnd;
 
-/// The average interval between counts of a connection's workers. A count takes a few calls of less than a
-/// millisecond; a new worker holds back until it was counted three times.
+/// The average interval between counts of a connection's workers. A count takes a few calls of less than a millisecond;
+/// a new worker uses few slots until it has counted three times.
 const COUNT_EVERY: Duration = Duration::from_secs(2);
 
-/// The relative jitter of a wait, so that workers started together do not ask in step.
+/// The relative jitter of a wait, so that workers started together do not count at the same moments.
 const JITTER: f64 = 0.2;
 
-/// The time the broker may take to answer before it is doubted: as long as a confirm, because the same busy broker
-/// answers both.
+/// The timeout for an answer of the broker: as long as for a confirm, because the same busy broker answers both.
 const ANSWER_MAX: Duration = Duration::from_secs(30);
 
-/// The time that serving may wait for the first count. In a cluster just after a partition, a passive declare of a
-/// classic queue took 64 s.
+/// The longest time for which serving waits for the first count. In a cluster just after a partition, a passive declare
+/// of a classic queue took 64 s.
 pub(in crate::rabbit) const FIRST_COUNT_MAX: Duration = Duration::from_secs(5);
 
-/// The time for telling the broker that this worker has left. The broker also notices the end of the connection.
+/// The timeout for leaving the presence queue. The broker also notices the end of the connection.
 const LEAVE_MAX: Duration = Duration::from_secs(5);
 
-/// The time a work queue may have no leader as seen from this node. RabbitMQ then answers that it has no consumers,
-/// this worker's included, within 250 ms; an election takes 0.2 s, and 6 s if the old leader is only partitioned off.
+/// The longest time for which a work queue may have no leader, as seen from this node. Within 250 ms, RabbitMQ then
+/// answers that the queue has no consumers, not even this worker; an election takes 0.2 s, or 6 s if the old leader is
+/// only partitioned off.
 const LEADERLESS_MAX: Duration = Duration::from_secs(15);
 
-/// The number of consecutive failures to find a work queue; its consumers declare it again.
-const LOOKS_MAX: u32 = 5;
+/// The number of consecutive failures to query a work queue after which the generation ends: until then, a consumer may
+/// declare a deleted queue again.
+const FAILURES_MAX: u32 = 5;
 
 /// The count from the presence queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -133,19 +134,19 @@ impl Presence {
     pub async fn keep(&mut self, halt: &CancellationToken) -> SessionEnd {
         let mut failures = 0;
         loop {
-            // A new gossip has no count yet.
-            let _ = timeout(soon(), self.roster.changed()).await;
+            // A changed connection has a new gossip, which has no count yet.
+            let _ = timeout(next_count_in(), self.roster.changed()).await;
             match timeout(ANSWER_MAX, self.count()).await {
                 Ok(Ok(())) => failures = 0,
                 Ok(Err(_)) => failures += 1,
                 Err(_) => return SessionEnd::Lost("the broker does not answer"),
             }
-            if failures >= LOOKS_MAX {
-                return SessionEnd::Lost("a work queue cannot be looked at");
+            if failures >= FAILURES_MAX {
+                return SessionEnd::Lost("a work queue cannot be queried");
             }
             let is_leaderless = self.leaderless.is_some_and(|since| since.elapsed() > LEADERLESS_MAX);
             if is_leaderless && !halt.is_cancelled() {
-                return SessionEnd::Lost("a work queue has no leader that this node of the broker reaches");
+                return SessionEnd::Lost("a work queue has no leader that this node of the broker can reach");
             }
         }
     }
@@ -159,7 +160,7 @@ impl Presence {
     }
 
     async fn count(&mut self) -> lapin::Result<()> {
-        // If the connection is no longer served, only other workers count it.
+        // A connection that is no longer served here is counted by other workers only.
         let Some(gossip) = self.roster.gossip(self.connection.as_str()) else { return Ok(()) };
         let [interactive, bulk] = [self.look(Lane::Interactive).await?, self.look(Lane::Bulk).await?];
         // This worker is a consumer itself, so zero means that there is no leader.
@@ -177,12 +178,12 @@ impl Presence {
 
     async fn look(&mut self, lane: Lane) -> lapin::Result<lapin::Queue> {
         if !self.work.status().connected() {
-            self.work = self.amqp.create_channel().await?; // the last look was refused
+            self.work = self.amqp.create_channel().await?; // the last query was refused
         }
         let queue = work_queue(&self.connection, lane);
-        let there = look(&self.work, &queue).await?;
-        self.restoring.waiting.seen(queue, there.message_count());
-        Ok(there)
+        let queried = look(&self.work, &queue).await?;
+        self.restoring.waiting.seen(queue, queried.message_count());
+        Ok(queried)
     }
 
     /// Returns the larger of the two counts; `None` if neither is known.
@@ -214,17 +215,17 @@ struct PresenceQueue {
 impl PresenceQueue {
     /// Stays counted until this worker leaves; retries after a failure.
     async fn keep(mut self) {
-        let (mut failures, mut is_said) = (0, false);
+        let (mut failures, mut is_reported) = (0, false);
         while let Err(why) = self.consume().await {
             let was_counted = matches!(*self.counts.borrow(), Count::Workers(_));
             self.counts.send_replace(Count::Unknown);
             if was_counted {
-                (failures, is_said) = (0, false);
+                (failures, is_reported) = (0, false);
             }
             // If the connection is gone, other code reports that.
-            if !is_said && self.amqp.status().connected() {
+            if !is_reported && self.amqp.status().connected() {
                 self.observer.note(&Event::Uncounted { connection: &self.connection, why: &why });
-                is_said = true;
+                is_reported = true;
             }
             failures += 1;
             tokio::select! {
@@ -242,9 +243,9 @@ impl PresenceQueue {
         let channel = answered(self.amqp.create_channel()).await?;
         let topology = Topology::presence(&self.connection);
         let declared = declare(&channel, &topology, self.passive);
-        let declared = timeout(ANSWER_MAX, declared).await.map_err(|_| SILENT.to_owned())?;
+        let declared = timeout(ANSWER_MAX, declared).await.map_err(|_| NO_ANSWER.to_owned())?;
         declared.map_err(|undeclared| undeclared.to_string())?;
-        // With `no_ack`, any message that somebody puts there is dropped on delivery.
+        // With `no_ack`, a message that somebody publishes there is dropped on delivery.
         let options = BasicConsumeOptions { no_ack: true, ..BasicConsumeOptions::default() };
         let (queue, tag) = (presence_queue(&self.connection), ShortString::default());
         let consuming = channel.basic_consume(queue.as_str().into(), tag, options, FieldTable::default());
@@ -252,14 +253,14 @@ impl PresenceQueue {
         let gone = ended(consumer.clone());
         tokio::pin!(gone);
         loop {
-            let there = answered(look(&channel, &queue)).await?;
-            self.counts.send_replace(match there.consumer_count() {
-                0 => Count::Unknown, // this worker is there
+            let queried = answered(look(&channel, &queue)).await?;
+            self.counts.send_replace(match queried.consumer_count() {
+                0 => Count::Unknown, // this worker is a consumer itself
                 consumers => Count::Workers(consumers),
             });
             tokio::select! {
                 () = &mut gone => return Err(format!("`{queue}` was deleted, or its node is down")),
-                () = sleep(soon()) => {}
+                () = sleep(next_count_in()) => {}
                 () = self.leaving.cancelled() => {
                     let cancelled = channel.basic_cancel(consumer.tag(), BasicCancelOptions::default());
                     return answered(cancelled).await;
@@ -270,18 +271,18 @@ impl PresenceQueue {
 }
 
 /// The error text for a broker that does not answer.
-const SILENT: &str = "the broker does not answer";
+const NO_ANSWER: &str = "the broker does not answer";
 
 /// Waits for an answer of the broker, and converts a failure to text.
 async fn answered<T>(asked: impl Future<Output = lapin::Result<T>>) -> Result<T, String> {
     match timeout(ANSWER_MAX, asked).await {
         Ok(answer) => answer.map_err(|error| explain(&error)),
-        Err(_) => Err(SILENT.to_owned()),
+        Err(_) => Err(NO_ANSWER.to_owned()),
     }
 }
 
 /// Returns the wait before the next count.
-fn soon() -> Duration {
+fn next_count_in() -> Duration {
     COUNT_EVERY.mul_f64(1.0 - JITTER + 2.0 * JITTER * fastrand::f64())
 }
 
@@ -311,7 +312,7 @@ async fn answered_or_gone(
         Ok(Ok(queue)) => Ok(Some(queue)),
         Ok(Err(error)) if is_gone(&error) => Ok(None),
         Ok(Err(error)) => Err(explain(&error)),
-        Err(_) => Err(SILENT.to_owned()),
+        Err(_) => Err(NO_ANSWER.to_owned()),
     }
 }
 

@@ -29,10 +29,11 @@ use crate::rabbit::client::error::{SessionEnd, silent};
 const QUARANTINE: Duration = Duration::from_secs(30);
 
 /// The text for a presence task that panicked.
-const BUG: &str = "what keeps this worker among the others has a bug";
+const BUG: &str = "the task that keeps this worker counted has a bug";
 
 impl Supervisor {
-    /// Consumes in quarantine until half a minute has passed without another unreadable message, or the roster changes.
+    /// Consumes in quarantine until half a minute has passed without another unreadable message, or until the set of
+    /// served connections changes.
     ///
     /// # Errors
     /// If the quarantine ends for another reason.
@@ -48,40 +49,40 @@ impl Supervisor {
 
         let site = self.site(self.open("presence").await?);
         let fault = self.attach().await?;
-        let _hearing = self.signals.listen(&site.connection).await;
+        let _listening = self.signals.listen(&site.connection).await;
         let halt = CancellationToken::new();
-        let mut company = JoinSet::new();
+        let mut presences = JoinSet::new();
         let join = async {
             let counted_by = Instant::now() + FIRST_COUNT_MAX;
             for name in &names {
                 let (mut announced, halt) =
                     (Presence::announce(&site, name, counted_by).await?, halt.clone());
-                company.spawn(async move { announced.keep(&halt).await });
+                presences.spawn(async move { announced.keep(&halt).await });
             }
             Ok(())
         };
         timeout(DECLARE_TIMEOUT, join).await.map_err(|_| silent())??;
 
         let broken = Notify::new();
-        let mut apart: FuturesUnordered<_> =
+        let mut consumers: FuturesUnordered<_> =
             sources.iter().map(|source| self.keep_apart(source, &halt, &broken)).collect();
         let quiet = async { while timeout(QUARANTINE, broken.notified()).await.is_ok() {} };
         let ended = tokio::select! {
-            _ = apart.next() => Ok(()),
+            _ = consumers.next() => Ok(()),
             () = quiet => Ok(()),
             () = roster.changed() => Ok(()),
             () = fault.notified() => Err(SessionEnd::Lost("the publishing connection failed")),
-            Some(left) = company.join_next() => Err(left.unwrap_or(SessionEnd::Lost(BUG))),
+            Some(left) = presences.join_next() => Err(left.unwrap_or(SessionEnd::Lost(BUG))),
             () = stopping.cancelled() => Err(SessionEnd::Stopping),
         };
         halt.cancel();
         let finished = async {
-            while apart.next().await.is_some() {}
+            while consumers.next().await.is_some() {}
             self.means.in_flight.finished().await;
         };
         let is_finished = timeout(DRAIN_MAX, finished).await.is_ok();
         self.publisher.detach().await;
-        drop(company);
+        drop(presences);
         close(&site.connection).await;
         match ended {
             Err(SessionEnd::Stopping) if !is_finished => Err(SessionEnd::Unfinished("time was up")),
@@ -99,7 +100,7 @@ impl Supervisor {
                     timeout(DECLARE_TIMEOUT, Consuming::begin(&connection, source, &means, None)).await;
                 let consuming = begun.map_err(|_| silent())??;
                 consuming.run(halt.clone()).await?;
-                means.in_flight.finished().await; // and acknowledged, as long as the connection is there
+                means.in_flight.finished().await; // and acknowledged, as long as the connection is up
                 Result::<_, SessionEnd>::Ok(connection)
             };
             if consumed.await.is_err() {

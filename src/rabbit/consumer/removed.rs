@@ -48,7 +48,7 @@ pub(in crate::rabbit) async fn answer_removed(
         let ended = timeout(DECLARE_TIMEOUT, removed.begin()).await.map_err(|_| silent())?;
         let ended = match ended {
             Ok(Some(serving)) => removed.answer(serving, &halt).await,
-            Ok(None) => return Ok(()), // its queues are gone
+            Ok(None) => return Ok(()), // its queues are deleted
             Err(fault) => Err(fault),
         };
         match ended {
@@ -115,9 +115,9 @@ impl Removed {
                 let [queue, exchange, key] = [&queue.name, exchange, key].map(|text| short(text));
                 let unbound =
                     self.channel().await?.queue_unbind(queue, exchange, key, FieldTable::default()).await;
-                // A queue that is gone has no binding; a worker that may not unbind goes on consuming.
+                // A deleted queue has no binding; a worker that may not unbind continues to consume.
                 if unbound.is_err() && !self.site.is_up() {
-                    return Err(SessionEnd::Lost("a binding cannot be taken away"));
+                    return Err(SessionEnd::Lost("a binding cannot be removed"));
                 }
             }
         }

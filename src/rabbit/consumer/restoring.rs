@@ -1,4 +1,4 @@
-//! Recovery from the deletion of a work queue while it is consumed: report the known loss, and declare it again.
+//! Recovery from the deletion of a work queue while it is consumed: reports the known loss, and declares it again.
 //!
 //! Messages in hand are not in the queue, so they are finished and answered as usual.
 
@@ -32,7 +32,7 @@ impl QueueCounts {
     }
 }
 
-/// The means to declare deleted queues again.
+/// The resources for declaring deleted queues again.
 pub(in crate::rabbit) struct Restoring {
     pub connection: Arc<Connection>,
     /// The topology that all connections share.
@@ -72,7 +72,8 @@ impl Restoring {
         Ok(())
     }
 
-    /// Declares the queue with its surroundings. The inner error is the reason that this failed on a live connection.
+    /// Declares the queue with its exchanges and bindings. The inner error is the reason for a failure on a live
+    /// connection.
     async fn declare(&self, source: &Source) -> Result<Result<(), String>, SessionEnd> {
         let topology = match source {
             Source::Work { connection, .. } => Topology::of_connection(connection),

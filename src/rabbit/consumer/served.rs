@@ -9,7 +9,7 @@ use tokio::sync::watch;
 use crate::budget::gossip::Gossip;
 use crate::domain::ids::ConnectionName;
 
-/// The connections that a worker serves, each with the state that workers share about it.
+/// The connections that a worker serves, each with its gossip: the state that workers share about it.
 pub type Gossips = HashMap<ConnectionName, Arc<dyn Gossip>>;
 
 /// A view of the current gossips.
@@ -41,7 +41,7 @@ impl Served {
     /// Waits for the set of served connections to change.
     pub async fn changed(&mut self) {
         if self.0.changed().await.is_err() {
-            std::future::pending().await // nobody can change it any more
+            std::future::pending().await // the sender is gone, so the set cannot change any more
         }
     }
 }

@@ -1,7 +1,7 @@
 //! The service of one connection: this worker is counted there, and consumes both lanes.
 //!
-//! It ends in order when it is told to halt: consumers first, then messages in hand, presence last.
-//! Invariant: every count of the workers includes this one as long as it may send.
+//! When told to halt, it ends in this order: the consumers, the messages in hand, the presence. Invariant: every count
+//! of the workers includes this one as long as it may send requests.
 
 use std::sync::Arc;
 
@@ -41,7 +41,8 @@ impl Serving {
             .await
             .map_err(SessionEnd::Undeclared)?;
         let presence = Presence::announce(site, name, counted_by).await?;
-        // Again, now that this worker is counted: a worker that removed the connection may just have unbound it.
+        // Again, now that this worker is counted: a worker that removes the connection may just have unbound its
+        // queues.
         declare(&channel, &Topology::of_connection(name), site.passive)
             .await
             .map_err(SessionEnd::Undeclared)?;
@@ -89,8 +90,8 @@ impl Serving {
     }
 }
 
-/// Serves a connection added while other connections are being served. If the broker lacks what it needs, reports
-/// that and retries later, without affecting the other connections.
+/// Serves a connection that is added while others are served. If the broker lacks a queue or exchange that it needs,
+/// reports that and retries later, without affecting the other connections.
 ///
 /// # Errors
 /// If a part ends without being told to halt.

@@ -1,9 +1,9 @@
-//! The signals by which workers share the state of Okta's windows: each listens on its own queue, and tells all.
+//! The signals by which workers share the state of Okta's windows: each consumes its own queue, and publishes to all.
 //!
-//! Nothing waits for a signal. It is published transient and without confirms, dropped if the broker does not read,
-//! and expires soon if no worker receives it. Workers trust only signals published by their own broker user: RabbitMQ
-//! verifies that property. The gossip behind a signal knows its meaning. If a worker cannot listen, it keeps retrying
-//! in the background, and its work goes on.
+//! Nothing waits for a signal. A signal is transient, published without confirms, dropped while the broker does not
+//! read, and expires soon if no worker receives it. Workers trust only signals published by their own broker user:
+//! RabbitMQ verifies that property. This file does not know the meaning of a signal: the gossip does. A worker that
+//! cannot receive signals retries in the background, and its work goes on.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -41,7 +41,7 @@ const SIGNAL_WAIT_MAX: Duration = Duration::from_secs(2);
 /// news send this many in a second.
 const SIGNALS_MAX: i64 = 1000;
 
-/// The timeout for handing one signal to the connection. If it takes longer, the socket is full.
+/// The timeout for handing one signal to the connection. If that takes longer, the socket's buffer is full.
 const TELL_MAX: Duration = Duration::from_secs(1);
 
 /// The time to wait for the worker's own signal queue before it begins to serve without signals.

@@ -27,7 +27,7 @@ pub(in crate::rabbit) struct Site {
     pub seen: Arc<Mutex<BTreeSet<ConnectionName>>>,
     /// True if queues are only checked and not declared.
     pub passive: bool,
-    /// The means to declare deleted queues again.
+    /// The resources for declaring deleted queues again.
     pub restoring: Arc<Restoring>,
     /// The observer of events.
     pub observer: Arc<dyn Observer>,

@@ -1,8 +1,8 @@
 //! The supervisor of the two connections, one generation after another.
 //!
-//! lapin's own recovery stays off (it keeps stale deliveries and can wait for ever). On any doubt the supervisor tears
-//! down a whole generation and builds a new one: connect, attach the publisher, declare, consume. Acks use the
-//! consuming connection, because a broker short of memory stops reading the publishing one.
+//! lapin's own recovery stays off (it keeps stale deliveries and can wait for ever). On any sign of a failure the
+//! supervisor closes a whole generation and begins a new one: connect, attach the publisher, declare, consume. Acks use
+//! the consuming connection, because a broker short of memory stops reading the publishing connection.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -34,13 +34,13 @@ use crate::rabbit::client::error::{SessionEnd, silent};
 use crate::rabbit::client::publisher::Publisher;
 use crate::rabbit::client::supervisor_end::SupervisorEnd;
 
-/// The policy for a wrong topology, and the one-time check for policies.
+/// The policy for a wrong topology, and the task of the one-time check for broker policies.
 type Start<'a> = (Wrong, &'a mut Option<JoinSet<()>>);
 
 /// The owner of both connections.
 pub struct Supervisor {
     settings: BrokerSettings,
-    way: BrokerNodes,
+    nodes: BrokerNodes,
     shared: Topology,
     pub(in crate::rabbit) roster: Served,
     /// All connections served so far, including removed ones.
@@ -69,7 +69,7 @@ impl Supervisor {
         let roster = Served::new(gossips);
         let user = own_user(settings.url.expose())?;
         Ok(Self {
-            way: BrokerNodes::new(&settings)?,
+            nodes: BrokerNodes::new(&settings)?,
             shared: Topology::shared(settings.dead_ttl, settings.dead_max),
             signals: Arc::new(Signals::new(
                 (&user, !settings.declare),
@@ -98,11 +98,11 @@ impl Supervisor {
     /// # Errors
     /// If the broker's queues differ from those that the worker needs, or messages had to be abandoned.
     pub async fn run(&self, stopping: CancellationToken) -> Result<(), SupervisorEnd> {
-        let _telling = self.signals.spawn_broadcast();
-        let mut looking = None;
+        let _broadcast = self.signals.spawn_broadcast();
+        let mut policy_check = None;
         let (mut failures, mut wrong) = (0, Wrong::Ends);
         let stopped = loop {
-            let mut fault = self.generation((wrong, &mut looking), &stopping).await;
+            let mut fault = self.generation((wrong, &mut policy_check), &stopping).await;
             if self.unreadable.swap(false, Ordering::AcqRel)
                 && !matches!(fault, SessionEnd::Stopping | SessionEnd::Unfinished(_))
             {
@@ -120,14 +120,14 @@ impl Supervisor {
                 SessionEnd::Undeclared(undeclared) => undeclared.to_string(),
                 SessionEnd::Unreachable(why) => why,
                 SessionEnd::Lost(why) => {
-                    failures = 0; // it was there a moment ago
+                    failures = 0; // the broker answered a moment ago
                     why.to_owned()
                 }
             };
             failures += 1;
             wrong = Wrong::IsLeftOut;
             tokio::select! {
-                () = self.way.wait_to_reconnect(failures, &why, &self.observer) => {}
+                () = self.nodes.wait_to_reconnect(failures, &why, &self.observer) => {}
                 () = stopping.cancelled() => break Ok(()),
             }
         };
@@ -153,11 +153,11 @@ impl Supervisor {
         ended
     }
 
-    /// Serves on these connections until they are in doubt, or all messages in hand are done.
+    /// Serves on these connections until one of them may have failed, or until the worker has drained.
     async fn serve(
         &self,
         consuming: Connection,
-        (wrong, looking): Start<'_>,
+        (wrong, policy_check): Start<'_>,
         fault: &Notify,
         stopping: &CancellationToken,
     ) -> SessionEnd {
@@ -167,7 +167,7 @@ impl Supervisor {
             Err(fault) => return fault,
         };
         self.observer.note(&Event::Broker { connected: true, why: "declared and consuming" });
-        looking.get_or_insert_with(|| {
+        policy_check.get_or_insert_with(|| {
             look_for_policies(&self.settings, self.roster.clone(), &self.publisher, &self.observer)
         });
         let mut ended = generation.keep(fault, stopping).await;
@@ -209,7 +209,7 @@ impl Supervisor {
     /// Opens one connection. Records an unreadable delivery on it, because lapin reports that to an arbitrary pending
     /// call.
     pub(in crate::rabbit) async fn open(&self, role: &str) -> Result<Connection, SessionEnd> {
-        let connection = self.way.connect(role).await.map_err(SessionEnd::Unreachable)?;
+        let connection = self.nodes.connect(role).await.map_err(SessionEnd::Unreachable)?;
         self.watch(&connection);
         Ok(connection)
     }
@@ -233,7 +233,7 @@ impl Supervisor {
 
     /// Opens a connection for the publisher. The returned signal fires when it fails.
     pub(in crate::rabbit) async fn attach(&self) -> Result<Arc<Notify>, SessionEnd> {
-        let connection = self.way.connect("publishing").await.map_err(SessionEnd::Unreachable)?;
+        let connection = self.nodes.connect("publishing").await.map_err(SessionEnd::Unreachable)?;
         let (blocked, fault) = (self.watch(&connection), Arc::new(Notify::new()));
         self.publisher.attach(connection, blocked, Arc::clone(&fault));
         Ok(fault)

@@ -1,10 +1,11 @@
 //! The queue of parked messages, walked once from its head: each message is acknowledged, or left in its place.
 //!
-//! A walk consumes messages and returns them when it ends: AMQP has no other way to look. Messages left in place stay
-//! unacknowledged at the broker meanwhile, so this process need not remember them. RabbitMQ counts each return,
-//! however it happens (closing the channel or the connection, a lost connection, a nack: all measured), and from 4.0
-//! on drops a message at its 21st delivery unless the queue sets another limit, which `okta.dead` does not and can no
-//! longer do. So the walk tells how often a message was returned, and a caller that leaves it must renew it in time.
+//! A walk consumes messages and returns them when it ends: AMQP has no other way to inspect a queue. Messages left in
+//! place stay unacknowledged at the broker meanwhile, so this process need not remember them. RabbitMQ counts each
+//! return, whatever its cause (closing the channel or the connection, a lost connection, a nack: all measured), and
+//! from 4.0 on drops a message at its 21st delivery, unless the queue sets another limit; `okta.dead` does not, and
+//! arguments of a queue cannot be changed. So the walk reports how often a message was returned, and a caller that
+//! leaves a message in place must renew it in time.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -39,7 +40,7 @@ const BATCH: u16 = 64;
 /// The time without a delivery after which the queue is checked for messages.
 const QUIET: Duration = Duration::from_secs(1);
 
-/// The longest time without a delivery although the queue has messages.
+/// The longest time without a delivery while the queue has messages.
 const SILENCE_MAX: Duration = Duration::from_secs(30);
 
 /// The timeout for an answer of the broker.
@@ -51,10 +52,11 @@ const GIVEN_BACK_MAX: Duration = Duration::from_secs(10);
 /// The interval at which the queue is checked for them.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
-/// The time messages stay unacknowledged, if the walk can choose: RabbitMQ closes a channel after half an hour.
+/// The time after which a walk should begin anew: RabbitMQ closes a channel whose messages are unacknowledged for half
+/// an hour.
 const WALK_MAX: Duration = Duration::from_secs(10 * 60);
 
-/// The queue of parked messages, with a publisher for where they go.
+/// The queue of parked messages, with a publisher for the copies that replace them.
 pub struct DeadLetters {
     sorting: Connection,
     channel: Channel,
@@ -62,9 +64,9 @@ pub struct DeadLetters {
     /// Deliveries that a consumer had received before it was cancelled.
     early: VecDeque<lapin::message::Delivery>,
     /// The number of messages of this consumer left in place.
-    left_alone: u16,
+    left_of_consumer: u16,
     /// The number of messages of all consumers left in place.
-    taken: u32,
+    left_in_place: u32,
     /// The tag of the last delivery.
     last: u64,
     /// The tags of the last deliveries of earlier consumers.
@@ -107,19 +109,19 @@ impl DeadLetters {
     /// # Errors
     /// A description of the failure, if the broker cannot be reached or the queue may not be read.
     pub async fn open(settings: &BrokerSettings, observer: &Arc<dyn Observer>) -> Result<Self, String> {
-        let way = BrokerNodes::new(settings).map_err(|ended| ended.to_string())?;
-        let failed = |why: String| way.unreached(&why);
-        let sorting = way.connect_mending("sorting").await.map_err(failed)?;
+        let nodes = BrokerNodes::new(settings).map_err(|ended| ended.to_string())?;
+        let failed = |why: String| nodes.unreached(&why);
+        let sorting = nodes.connect_mending("sorting").await.map_err(failed)?;
         let leave = CancellationToken::new();
         let publisher = Arc::new(Publisher::new(leave.clone()));
-        let publishing = way.connect("putting back").await.map_err(failed)?;
+        let publishing = nodes.connect("putting back").await.map_err(failed)?;
         let (blocked, fault) = (Blocked::new(observer), Arc::new(Notify::new()));
         tokio::spawn(blocked.clone().follow(publishing.events_listener(), |_| {}));
         publisher.attach(publishing, blocked, Arc::clone(&fault));
-        let (lost, told) = (Arc::clone(&publisher), leave.clone());
+        let (lost, leaving) = (Arc::clone(&publisher), leave.clone());
         tokio::spawn(async move {
             fault.notified().await;
-            told.cancel();
+            leaving.cancel();
             lost.detach().await;
         });
         let (channel, ahead) = Self::walk(&sorting).await?;
@@ -128,8 +130,8 @@ impl DeadLetters {
             channel,
             consumer: None,
             early: VecDeque::new(),
-            left_alone: 0,
-            taken: 0,
+            left_of_consumer: 0,
+            left_in_place: 0,
             last: 0,
             batches: Vec::new(),
             ahead,
@@ -161,14 +163,14 @@ impl DeadLetters {
         self.ahead
     }
 
-    /// Returns the next message; `None` at the place where the queue ended when the walk began.
+    /// Returns the next message; `None` at the message that was the last when the walk began.
     ///
     /// # Errors
     /// A description of the failure, if the broker delivers no more messages.
     pub async fn next(&mut self) -> Result<Option<DeadLetter>, String> {
         let mut silent = Duration::ZERO;
         while self.ahead > 0 {
-            if self.left_alone == BATCH {
+            if self.left_of_consumer == BATCH {
                 self.cancel().await?;
             }
             let Some(delivery) = self.deliver().await? else {
@@ -179,9 +181,9 @@ impl DeadLetters {
                     break;
                 }
                 if silent >= SILENCE_MAX {
-                    return Err(format!("the broker does not deliver what is in `{DEAD}`"));
+                    return Err(format!("the broker does not deliver the messages in `{DEAD}`"));
                 }
-                self.cancel().await?; // it may have got all that it can have
+                self.cancel().await?; // its prefetch may be full
                 continue;
             };
             self.ahead -= 1;
@@ -225,14 +227,14 @@ impl DeadLetters {
 
     /// Leaves a message in place until the walk ends.
     pub fn leave_alone(&mut self, slip: DeadLetterHandle) {
-        self.left_alone += 1;
-        self.taken += 1;
+        self.left_of_consumer += 1;
+        self.left_in_place += 1;
         drop(slip);
     }
 
-    /// Cancels the consumer, which holds all the messages it can have; another one goes on.
+    /// Cancels the consumer, whose prefetch may be full; another consumer continues.
     async fn cancel(&mut self) -> Result<(), String> {
-        self.left_alone = 0;
+        self.left_of_consumer = 0;
         let Some(mut consumer) = self.consumer.take() else { return Ok(()) };
         let cancelled = self.channel.basic_cancel(consumer.tag(), BasicCancelOptions::default());
         within(cancelled).await?.map_err(|error| explain(&error))?;
@@ -260,21 +262,21 @@ impl DeadLetters {
         Ok(())
     }
 
-    /// Requeues the messages of one consumer after the other, the oldest first: on closing, the broker takes the
-    /// consumers in any order. The returns count the same. Of many thousands of messages only parts keep their order,
-    /// because the broker also requeues deferred messages in any order. The channel is closed in order, after every
-    /// acknowledgement on it.
+    /// Requeues the messages of one consumer after the other, the oldest first: when a channel closes, the broker
+    /// requeues the messages of its consumers in any order. Each return counts as a delivery in both cases. Of many
+    /// thousands of messages only parts keep their order, because the broker also requeues deferred messages in any
+    /// order. Then closes the channel, after every acknowledgement on it.
     async fn give_back(&mut self) {
         let is_cancelled = self.cancel().await.is_ok();
-        let back = self.taken.saturating_add(u32::try_from(self.early.len()).unwrap_or(u32::MAX));
+        let back = self.left_in_place.saturating_add(u32::try_from(self.early.len()).unwrap_or(u32::MAX));
         self.early.clear();
-        self.taken = 0;
+        self.left_in_place = 0;
         for last in std::mem::take(&mut self.batches).into_iter().filter(|last| is_cancelled && *last > 0) {
             let options = BasicNackOptions { multiple: true, requeue: true };
             let _ = timeout(ANSWER_MAX, self.channel.basic_nack(last, options)).await;
         }
         self.last = 0;
-        // The broker needs some time, and a reader would meanwhile find an empty queue.
+        // The broker needs some time, and another reader would meanwhile find an empty queue.
         let there = async || look(&self.channel, DEAD).await.map(|queue| queue.message_count());
         let given_back = async {
             while there().await.is_ok_and(|count| count < back) {
@@ -304,7 +306,7 @@ impl DeadLetters {
     /// If the broker does not answer.
     pub async fn has_queue(&self, name: &str) -> Result<bool, String> {
         let found = async {
-            let channel = self.sorting.create_channel().await?; // a queue that is not there closes it
+            let channel = self.sorting.create_channel().await?; // a missing queue closes it
             look(&channel, name).await
         };
         match within(found).await? {

@@ -19,7 +19,7 @@ use crate::rabbit::client::supervisor_end::SupervisorEnd;
 /// The timeout of the whole inspection.
 const LOOK_MAX: Duration = Duration::from_secs(30);
 
-/// The time for which messages are watched that policies may drop: a user waits for the result.
+/// The time for which the probe watches its messages: a user waits for the result.
 const WATCHED: Duration = Duration::from_secs(3);
 
 /// The state of one queue.
@@ -34,7 +34,7 @@ pub enum QueueStatus {
     },
     /// The queue does not exist.
     Missing,
-    /// The node of the queue is down; in the broker's words.
+    /// The node of the queue is down; the text is the broker's.
     Away(String),
     /// The queue has other arguments, or the user may not inspect it.
     Wrong(String),
@@ -49,9 +49,9 @@ pub async fn inspect(
     connections: &[ConnectionName],
 ) -> Result<Vec<(String, QueueStatus)>, String> {
     let look = async {
-        let way = BrokerNodes::new(settings).map_err(|ended| ended.to_string())?;
+        let nodes = BrokerNodes::new(settings).map_err(|ended| ended.to_string())?;
         let connection =
-            way.connect("checking").await.map_err(|why| SupervisorEnd::Unreachable(why).to_string())?;
+            nodes.connect("checking").await.map_err(|why| SupervisorEnd::Unreachable(why).to_string())?;
         let topology = Topology::of(connections.iter(), settings.dead_ttl, settings.dead_max);
         let mut found = Vec::new();
         for queue in topology.queues {
@@ -65,10 +65,10 @@ pub async fn inspect(
     timeout(LOOK_MAX, look).await.unwrap_or_else(|_| Err("the broker does not answer".to_owned()))
 }
 
-/// Returns the number of consumers of a queue; 0 if it does not exist. Asks passively, which needs no permission.
+/// Returns the number of consumers of a queue; 0 if it does not exist. A passive declaration needs no permission.
 ///
 /// # Errors
-/// If the broker cannot be reached, or does not tell.
+/// If the broker cannot be reached, or refuses to answer.
 pub async fn consumers(settings: &BrokerSettings, queue: &str) -> Result<u32, String> {
     let look = async {
         let nodes = BrokerNodes::new(settings).map_err(|ended| ended.to_string())?;
@@ -84,8 +84,8 @@ pub async fn consumers(settings: &BrokerSettings, queue: &str) -> Result<u32, St
     timeout(LOOK_MAX, look).await.unwrap_or_else(|_| Err("the broker does not answer".to_owned()))
 }
 
-/// Declares this many temporary queues, and so finds out whether the broker lets the worker declare its own: a
-/// permission or a limit of the virtual host (`max-queues`) may be in the way.
+/// Declares this many temporary queues, to find out whether the broker lets the worker declare its own queues: a
+/// missing permission or a limit of the virtual host (`max-queues`) may prevent that.
 ///
 /// # Errors
 /// The broker's refusal.
@@ -108,14 +108,14 @@ pub async fn try_declaring(settings: &BrokerSettings, count: usize) -> Result<()
     timeout(LOOK_MAX, declare).await.unwrap_or_else(|_| Err("the broker does not answer".to_owned()))
 }
 
-/// Probes a queue named like a work queue of this connection, and returns the effects of policies that show within a
+/// Probes a queue named like a work queue of this connection, and returns the effects of policies that show in a
 /// moment.
 ///
 /// # Errors
 /// A description of the failure, if the probe fails.
 pub async fn observed(settings: &BrokerSettings, connection: &ConnectionName) -> Result<Vec<String>, String> {
-    let way = BrokerNodes::new(settings).map_err(|ended| ended.to_string())?;
-    let amqp = way.connect("probing").await?;
+    let nodes = BrokerNodes::new(settings).map_err(|ended| ended.to_string())?;
+    let amqp = nodes.connect("probing").await?;
     let found = probe(&channel(&amqp).await?, &work_queue(connection, Lane::Bulk), WATCHED).await;
     close(&amqp).await;
     found

@@ -1,4 +1,4 @@
-//! The tools of operators: dead letters, and what the broker holds.
+//! The tools of operators: dead letters, and the inspection of the broker.
 
 pub(super) mod dead_letters;
 pub(super) mod inspection;

@@ -1,8 +1,8 @@
 //! A producer's side of the broker: a [`Publisher`] sends invocations, and their results arrive in a durable queue
 //! that the producer declares.
 //!
-//! Two connections, like a worker's, and rebuilt together in the same way: unacknowledged results are then
-//! redelivered. Knows nothing of the content of invocations and results.
+//! The producer has two connections, like a worker, and rebuilds them together in the same way: the broker then
+//! redelivers unacknowledged results. This file knows nothing of the content of invocations and results.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -51,11 +51,11 @@ pub struct ReceivedResult {
     pub receipt: Box<dyn Receipt>,
 }
 
-/// The reason that the counter does not open.
+/// The reason that the producer cannot be opened.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Unopened {
     /// The queue that should hold results does not exist any more.
-    #[error("the queue `{0}`, where results are expected, is not there any more")]
+    #[error("the queue `{0}`, where results are expected, no longer exists")]
     Missing(String),
     /// The broker cannot be reached or refuses, or another process reads the queue.
     #[error("{0}")]
@@ -74,9 +74,9 @@ pub struct Producer {
     pub publisher: Arc<Publisher>,
     /// The results in order of arrival.
     pub replies: mpsc::Receiver<ReceivedResult>,
-    /// The number of results that waited when the counter opened.
+    /// The number of results that waited when the producer was opened.
     pub waiting: u32,
-    keeping: JoinHandle<()>,
+    task: JoinHandle<()>,
     leave: CancellationToken,
 }
 
@@ -85,7 +85,7 @@ impl Producer {
     /// results.
     ///
     /// # Errors
-    /// If the counter cannot be opened.
+    /// If the broker cannot be reached, refuses, or lacks that queue, or if another process reads it.
     pub async fn open(
         settings: &BrokerSettings,
         queue: QueueDefinition,
@@ -93,32 +93,33 @@ impl Producer {
         observer: Arc<dyn Observer>,
     ) -> Result<Self, Unopened> {
         let leave = CancellationToken::new();
-        let way = BrokerNodes::new(settings).map_err(|ended| ended.to_string())?;
+        let nodes = BrokerNodes::new(settings).map_err(|ended| ended.to_string())?;
         let publisher = Arc::new(Publisher::new(leave.clone()));
-        let keeper = Keeper { way, queue, observer, publisher: Arc::clone(&publisher), leave: leave.clone() };
-        let waiting = keeper.first_look(must_be_there).await?;
-        let generation = keeper.connect().await?;
-        let (came, replies) = mpsc::channel(1);
-        let keeping = tokio::spawn(keeper.keep(generation, came));
-        Ok(Self { publisher, replies, waiting, keeping, leave })
+        let producer_task =
+            ProducerTask { nodes, queue, observer, publisher: Arc::clone(&publisher), leave: leave.clone() };
+        let waiting = producer_task.wait_for_exclusive(must_be_there).await?;
+        let generation = producer_task.connect().await?;
+        let (results, replies) = mpsc::channel(1);
+        let task = tokio::spawn(producer_task.keep(generation, results));
+        Ok(Self { publisher, replies, waiting, task, leave })
     }
 
     /// Closes the connections in order, as far as the broker answers.
     pub async fn close(&mut self) {
         self.leave.cancel();
-        let _ = timeout(CLOSE_MAX, &mut self.keeping).await;
+        let _ = timeout(CLOSE_MAX, &mut self.task).await;
     }
 }
 
 impl Drop for Producer {
     fn drop(&mut self) {
-        self.keeping.abort();
+        self.task.abort();
     }
 }
 
 /// The task that keeps the connections up.
-struct Keeper {
-    way: BrokerNodes,
+struct ProducerTask {
+    nodes: BrokerNodes,
     queue: QueueDefinition,
     publisher: Arc<Publisher>,
     observer: Arc<dyn Observer>,
@@ -133,11 +134,11 @@ struct ProducerSession {
     fault: Arc<Notify>,
 }
 
-impl Keeper {
+impl ProducerTask {
     /// Waits until no other process reads the queue, and returns the number of results waiting in it.
-    async fn first_look(&self, must_be_there: bool) -> Result<u32, Unopened> {
-        let failed = |why: String| Unopened::Failed(self.way.unreached(&why));
-        let connection = self.way.connect("looking").await.map_err(failed)?;
+    async fn wait_for_exclusive(&self, must_be_there: bool) -> Result<u32, Unopened> {
+        let failed = |why: String| Unopened::Failed(self.nodes.unreached(&why));
+        let connection = self.nodes.connect("looking").await.map_err(failed)?;
         let name = &*self.queue.name;
         let mut tries = OTHER_READER_MAX.as_millis() / LOOK_AGAIN.as_millis();
         let found = loop {
@@ -174,12 +175,12 @@ impl Keeper {
     /// Opens a new generation.
     async fn connect(&self) -> Result<ProducerSession, String> {
         let generation = timeout(DECLARE_TIMEOUT, async {
-            let connection = self.way.connect("collecting").await?;
+            let connection = self.nodes.connect("collecting").await?;
             let channel = connection.create_channel().await.map_err(|error| error.to_string())?;
             let topology = Topology { exchanges: Vec::new(), queues: vec![self.queue.clone()] };
             declare(&channel, &topology, false).await.map_err(|undeclared| undeclared.to_string())?;
             let consumer = consume(&channel, &self.queue.name).await.map_err(|error| self.unread(&error))?;
-            let publishing = self.way.connect("submitting").await?;
+            let publishing = self.nodes.connect("submitting").await?;
             let (blocked, fault) = (Blocked::new(&self.observer), Arc::new(Notify::new()));
             tokio::spawn(blocked.clone().follow(publishing.events_listener(), |_| {}));
             self.publisher.attach(publishing, blocked, Arc::clone(&fault));
@@ -189,23 +190,24 @@ impl Keeper {
     }
 
     /// Hands over results, one generation after the other, until the producer leaves.
-    async fn keep(self, mut generation: ProducerSession, came: mpsc::Sender<ReceivedResult>) {
+    async fn keep(self, mut generation: ProducerSession, results: mpsc::Sender<ReceivedResult>) {
         loop {
             let ended = tokio::select! {
-                ended = generation.serve(&came) => ended,
+                ended = generation.serve(&results) => ended,
                 () = self.leave.cancelled() => None,
             };
             self.publisher.detach().await;
             close(&generation.connection).await;
             let Some(why) = ended else { return };
-            generation = self.way.reconnect(why, &self.observer, || self.connect()).await;
+            generation = self.nodes.reconnect(why, &self.observer, || self.connect()).await;
         }
     }
 }
 
 impl ProducerSession {
-    /// Hands over results until the connections are in doubt, and returns why; `None` if the receiver is dropped.
-    async fn serve(&mut self, came: &mpsc::Sender<ReceivedResult>) -> Option<String> {
+    /// Hands over results until one of the connections may have failed, and returns the reason; `None` if the receiver
+    /// is dropped.
+    async fn serve(&mut self, results: &mpsc::Sender<ReceivedResult>) -> Option<String> {
         loop {
             let next = tokio::select! {
                 next = self.consumer.next() => next,
@@ -213,8 +215,8 @@ impl ProducerSession {
             };
             let Some(Ok(mut delivery)) = next else { return Some("the queue of results ended".to_owned()) };
             let body = Bytes::from(std::mem::take(&mut delivery.data));
-            let receipt = Box::new(UpTo { delivery, _channel: self.channel.clone() });
-            came.send(ReceivedResult { body, receipt }).await.ok()?;
+            let receipt = Box::new(CumulativeReceipt { delivery, _channel: self.channel.clone() });
+            results.send(ReceivedResult { body, receipt }).await.ok()?;
         }
     }
 }
@@ -228,7 +230,7 @@ async fn consume(channel: &Channel, queue: &str) -> lapin::Result<Consumer> {
 }
 
 /// The receipt of a result and all results before it.
-struct UpTo {
+struct CumulativeReceipt {
     /// The delivery without its body.
     delivery: lapin::message::Delivery,
     /// A handle that keeps the channel open: lapin closes a channel with its last handle.
@@ -236,7 +238,7 @@ struct UpTo {
 }
 
 #[async_trait]
-impl Receipt for UpTo {
+impl Receipt for CumulativeReceipt {
     fn is_live(&self) -> bool {
         self.delivery.usable()
     }

@@ -1,7 +1,8 @@
 //! An RPC client: publishes invocations and returns their answers to the callers, by direct reply-to.
 //!
-//! Needs no queue of its own and only the right to publish. An answer in transit is lost when the connection breaks,
-//! so the client then publishes each unanswered invocation again, marked as such. Knows nothing of the content.
+//! The client needs no queue of its own and only the permission to publish. An answer in transit is lost when the
+//! connection breaks, so the client then publishes each unanswered invocation again, marked as resent. This file knows
+//! nothing of the content of messages.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -25,24 +26,24 @@ use crate::rabbit::client::declare::DECLARE_TIMEOUT;
 use crate::rabbit::client::publisher::is_refusal;
 
 /// The capacity of the channel for outgoing requests.
-const ASKED_MAX: usize = 256;
+const CALLS_MAX: usize = 256;
 
 /// The capacity of each caller's channel for incoming messages.
-const HEARD_MAX: usize = 64;
+const REPLIES_MAX: usize = 64;
 
 /// The reason for reconnecting.
 const LOST: &str = "the connection broke";
 
 /// A message received for an invocation.
 pub enum RpcReply {
-    /// An answer, or progress; its AMQP `type` says which.
+    /// An answer, or progress; its AMQP `type` distinguishes them.
     Message {
         /// The AMQP `type`.
         kind: Option<String>,
         /// The body.
         body: Bytes,
     },
-    /// The broker did not accept the invocation, in its own words.
+    /// The broker did not accept the invocation; in the broker's words.
     Refused(String),
 }
 
@@ -58,10 +59,10 @@ pub struct Call {
 }
 
 /// A command from an [`RpcClient`].
-enum Want {
-    /// Publish and return the answer.
+enum RpcCommand {
+    /// Publish the invocation, and return its answer.
     Answer(Call, mpsc::Sender<RpcReply>),
-    /// Publish, and report when the broker has the message.
+    /// Publish the message, and report when the broker has it.
     Nothing(Call, oneshot::Sender<()>),
     /// Drop further messages for an id.
     Forget(String),
@@ -69,47 +70,47 @@ enum Want {
 
 /// A handle of the client. Each caller has a clone; the connection closes with the last one.
 #[derive(Clone)]
-pub struct RpcClient(mpsc::Sender<Want>);
+pub struct RpcClient(mpsc::Sender<RpcCommand>);
 
 impl RpcClient {
-    /// Connects.
+    /// Connects, and starts the task that keeps the connection.
     ///
     /// # Errors
     /// A description of the failure, if the broker cannot be reached now.
     pub async fn open(settings: &BrokerSettings, observer: Arc<dyn Observer>) -> Result<Self, String> {
-        let way = BrokerNodes::new(settings).map_err(|ended| ended.to_string())?;
-        let line = RpcSession::open(&way).await.map_err(|why| way.unreached(&why))?;
-        let (wants, wanted) = mpsc::channel(ASKED_MAX);
-        tokio::spawn(PendingCalls { way, observer, wanted, waiting: HashMap::new() }.keep(line));
-        Ok(Self(wants))
+        let nodes = BrokerNodes::new(settings).map_err(|ended| ended.to_string())?;
+        let session = RpcSession::open(&nodes).await.map_err(|why| nodes.unreached(&why))?;
+        let (commands, commands_in) = mpsc::channel(CALLS_MAX);
+        tokio::spawn(PendingCalls { nodes, observer, commands_in, waiting: HashMap::new() }.keep(session));
+        Ok(Self(commands))
     }
 
     /// Publishes an invocation and returns the messages received for it, the answer last.
-    pub async fn ask(&self, asked: Call) -> mpsc::Receiver<RpcReply> {
-        let (hears, heard) = mpsc::channel(HEARD_MAX);
-        let _ = self.0.send(Want::Answer(asked, hears)).await;
-        heard
+    pub async fn ask(&self, call: Call) -> mpsc::Receiver<RpcReply> {
+        let (replies, replies_in) = mpsc::channel(REPLIES_MAX);
+        let _ = self.0.send(RpcCommand::Answer(call, replies)).await;
+        replies_in
     }
 
     /// Publishes a message that has no answer, and waits until the broker has it or the connection breaks.
-    pub async fn tell(&self, asked: Call) {
+    pub async fn tell(&self, call: Call) {
         let (confirms, confirmed) = oneshot::channel();
-        if self.0.send(Want::Nothing(asked, confirms)).await.is_ok() {
+        if self.0.send(RpcCommand::Nothing(call, confirms)).await.is_ok() {
             let _ = confirmed.await;
         }
     }
 
     /// Drops further messages for an id.
     pub async fn forget(&self, id: &str) {
-        let _ = self.0.send(Want::Forget(id.to_owned())).await;
+        let _ = self.0.send(RpcCommand::Forget(id.to_owned())).await;
     }
 }
 
 /// The waiting callers, kept across reconnects.
 struct PendingCalls {
-    way: BrokerNodes,
+    nodes: BrokerNodes,
     observer: Arc<dyn Observer>,
-    wanted: mpsc::Receiver<Want>,
+    commands_in: mpsc::Receiver<RpcCommand>,
     waiting: HashMap<String, (Call, mpsc::Sender<RpcReply>)>,
 }
 
@@ -121,9 +122,9 @@ struct RpcSession {
 }
 
 impl RpcSession {
-    async fn open(way: &BrokerNodes) -> Result<Self, String> {
+    async fn open(nodes: &BrokerNodes) -> Result<Self, String> {
         let opened = timeout(DECLARE_TIMEOUT, async {
-            let connection = way.connect("asking").await?;
+            let connection = nodes.connect("asking").await?;
             let opened = async {
                 let channel = connection.create_channel().await?;
                 channel.confirm_select(ConfirmSelectOptions::default()).await?;
@@ -141,17 +142,17 @@ impl RpcSession {
     /// Publishes a message; the future yields the broker's confirmation.
     fn publish(
         &self,
-        asked: &Call,
+        call: &Call,
         is_again: bool,
         confirms: Option<oneshot::Sender<()>>,
     ) -> impl Future<Output = (Option<String>, Result<(), String>)> + use<> {
-        let mut properties = asked.properties.clone();
+        let mut properties = call.properties.clone();
         if is_again {
             properties.headers.insert(RESENT.to_owned(), HeaderValue::Bool(true));
         }
         let (id, channel) = (properties.message_id.clone(), self.channel.clone());
-        let (properties, body) = (properties_out(&properties), asked.body.clone());
-        let key = ShortString::try_new(asked.key.as_str());
+        let (properties, body) = (properties_out(&properties), call.body.clone());
+        let key = ShortString::try_new(call.key.as_str());
         async move {
             let Ok(key) = key else { return (id, Err("the routing key is too long".to_owned())) };
             let published = async {
@@ -160,77 +161,81 @@ impl RpcSession {
             };
             // If the connection breaks, the outcome is unknown and the message is published again.
             let refused = match published.await {
-                Ok(Confirmation::Nack(_)) => Err("the queue takes no messages now".to_owned()),
+                Ok(Confirmation::Nack(_)) => Err("the queue accepts no messages now".to_owned()),
                 Err(error) if is_refusal(&error) => Err(explain(&error)),
                 Ok(Confirmation::Ack(_) | Confirmation::NotRequested) | Err(_) => Ok(()),
             };
-            drop(confirms); // whoever waits for it hears that
+            drop(confirms); // wakes the waiting caller
             (id, refused)
         }
     }
 }
 
 impl PendingCalls {
-    async fn keep(mut self, mut line: RpcSession) {
+    async fn keep(mut self, mut session: RpcSession) {
         let mut is_again = false;
         loop {
-            let ended = self.serve(&mut line, is_again).await;
-            close(&line.connection).await;
+            let ended = self.serve(&mut session, is_again).await;
+            close(&session.connection).await;
             let Err(why) = ended else { return };
             is_again = true;
-            line = self.way.reconnect(why, &self.observer, || RpcSession::open(&self.way)).await;
+            session = self.nodes.reconnect(why, &self.observer, || RpcSession::open(&self.nodes)).await;
         }
     }
 
-    /// Serves until all askers are dropped, or the connection breaks, which is the error.
-    async fn serve(&mut self, line: &mut RpcSession, is_again: bool) -> Result<(), String> {
+    /// Serves until all handles are dropped. The error is the reason for which the connection broke.
+    async fn serve(&mut self, session: &mut RpcSession, is_again: bool) -> Result<(), String> {
         let mut confirms = FuturesUnordered::new();
         if is_again {
-            self.waiting.retain(|_, (_, hears)| !hears.is_closed());
-            for (asked, _) in self.waiting.values() {
-                confirms.push(line.publish(asked, true, None));
+            self.waiting.retain(|_, (_, replies)| !replies.is_closed());
+            for (call, _) in self.waiting.values() {
+                confirms.push(session.publish(call, true, None));
             }
         }
         loop {
             tokio::select! {
-                want = self.wanted.recv() => match want {
+                command = self.commands_in.recv() => match command {
                     None => return Ok(()),
-                    Some(Want::Nothing(asked, told)) => confirms.push(line.publish(&asked, false, Some(told))),
-                    Some(Want::Forget(id)) => drop(self.waiting.remove(&id)),
-                    Some(Want::Answer(asked, hears)) => {
-                        confirms.push(line.publish(&asked, false, None));
-                        let id = asked.properties.message_id.clone().unwrap_or_default();
-                        self.waiting.insert(id, (asked, hears));
+                    Some(RpcCommand::Nothing(call, notice)) => {
+                        confirms.push(session.publish(&call, false, Some(notice)));
+                    }
+                    Some(RpcCommand::Forget(id)) => drop(self.waiting.remove(&id)),
+                    Some(RpcCommand::Answer(call, replies)) => {
+                        confirms.push(session.publish(&call, false, None));
+                        let id = call.properties.message_id.clone().unwrap_or_default();
+                        self.waiting.insert(id, (call, replies));
                     }
                 },
                 Some((id, refused)) = confirms.next() => {
                     if let Err(why) = refused
-                        && let Some((_, hears)) = id.and_then(|id| self.waiting.remove(&id))
+                        && let Some((_, replies)) = id.and_then(|id| self.waiting.remove(&id))
                     {
-                        let _ = hears.try_send(RpcReply::Refused(why));
-                    } else if !line.channel.status().connected() {
+                        let _ = replies.try_send(RpcReply::Refused(why));
+                    } else if !session.channel.status().connected() {
                         return Err(LOST.to_owned());
                     }
                 },
-                delivery = line.consumer.next() => match delivery {
-                    Some(Ok(delivery)) => self.hear(&properties_in(&delivery.properties), delivery.data.into()),
+                delivery = session.consumer.next() => match delivery {
+                    Some(Ok(delivery)) => {
+                        self.dispatch(&properties_in(&delivery.properties), delivery.data.into());
+                    }
                     Some(Err(_)) | None => return Err(LOST.to_owned()),
                 },
             }
         }
     }
 
-    fn hear(&mut self, properties: &Properties, body: Bytes) {
+    fn dispatch(&mut self, properties: &Properties, body: Bytes) {
         let Some(id) = &properties.correlation_id else { return };
         let kind = properties.kind.clone();
         let is_progress = kind.as_deref() == Some(PROGRESS);
         let message = RpcReply::Message { kind, body };
         if is_progress {
-            if let Some((_, hears)) = self.waiting.get(id) {
-                let _ = hears.try_send(message); // the next one says more
+            if let Some((_, replies)) = self.waiting.get(id) {
+                let _ = replies.try_send(message); // if the channel is full: the next one replaces it
             }
-        } else if let Some((_, hears)) = self.waiting.remove(id) {
-            let _ = hears.try_send(message);
+        } else if let Some((_, replies)) = self.waiting.remove(id) {
+            let _ = replies.try_send(message);
         }
     }
 }

@@ -17,7 +17,7 @@ impl Execution<'_> {
     /// Returns the failure of a request that the budget cannot admit before the deadline.
     pub(super) fn cannot_make_it(&self, until: Instant) -> Failure {
         let name = &self.invocation.connection.name;
-        let message = format!("the budget of `{name}` cannot make it before the deadline");
+        let message = format!("the budget of `{name}` has no room before the deadline");
         Failure::new(ErrorCode::RateLimited, message)
             .at(Some(self.deadline().path))
             .retry_at(self.time_of(until))
@@ -52,13 +52,15 @@ impl Execution<'_> {
     /// Ends because the connection is paused.
     pub(super) fn paused(&self, pause: Pause, failed: Failed) -> Verdict {
         let (name, why) = (&self.invocation.connection.name, pause.reason.in_words());
-        let said = self.refused.as_ref().and_then(|error| error.summary.clone());
-        // Nothing of what Okta has said to another caller.
-        let said = said.or_else(|| {
+        let detail = self.refused.as_ref().and_then(|error| error.summary.clone());
+        // Okta's refusal of another caller's request is not repeated here.
+        let detail = detail.or_else(|| {
             (pause.reason == PauseReason::Unreachable).then(|| self.invocation.connection.breaker.cause())
         });
-        let said = said.filter(|said| !said.is_empty()).map_or_else(String::new, |said| format!(": {said}"));
-        let mut failure = Failure::new(failed.code, format!("connection `{name}` is paused: {why}{said}"));
+        let detail = detail
+            .filter(|detail| !detail.is_empty())
+            .map_or_else(String::new, |detail| format!(": {detail}"));
+        let mut failure = Failure::new(failed.code, format!("connection `{name}` is paused: {why}{detail}"));
         failure.okta = self.refused.clone();
         if failed.code != ErrorCode::OutcomeUnknown {
             failure.retryable = true;
@@ -77,7 +79,7 @@ impl Execution<'_> {
         })
     }
 
-    /// Ends with the subtool's own conclusion.
+    /// Ends with the failure that the subtool itself reports.
     pub(super) fn judged(&self, failure: Failure) -> Verdict {
         let (code, effect) = self.attempt.code_and_effect_of_subtool(failure.code);
         let is_final = code != failure.code;
@@ -101,14 +103,14 @@ fn describe(answer: &Result<Response, NoAnswer>) -> String {
     match answer {
         Err(no_answer) => no_answer.to_string(),
         Ok(response) => {
-            let who = match OktaError::is_in(response) && !response.is_success() {
+            let source = match OktaError::is_in(response) && !response.is_success() {
                 true => "Okta answered",
                 false => "no answer of Okta's, but",
             };
             let error = OktaError::read(response);
             let code = error.error_code.map_or_else(String::new, |code| format!(" {code}"));
             let summary = error.summary.map_or_else(String::new, |summary| format!(": {summary}"));
-            format!("{who} {}{code}{summary}", error.status)
+            format!("{source} {}{code}{summary}", error.status)
         }
     }
 }

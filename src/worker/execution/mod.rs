@@ -50,9 +50,9 @@ pub(super) enum Verdict {
     Page(Box<RawValue>),
     /// The message is to come back after a delay, so that others can run meanwhile.
     Delay {
-        /// The bucket it would wait for.
+        /// The bucket that it would wait for.
         bucket: Bucket,
-        /// The time until it can go on.
+        /// The time until the bucket has room.
         wait: Duration,
     },
     /// The worker stops or the connection is paused: the message is to go back to its queue.
@@ -85,18 +85,18 @@ pub(super) struct Execution<'a> {
     rules: &'a Rules,
     context: ExecutionContext<'a>,
     history: Vec<HistoryEntry>,
-    /// The list that is being read, with all that it has read.
+    /// The list that is being read, with the items read so far.
     list: Option<Box<Pager>>,
     attempt: Attempt,
     begun: Instant,
     /// True if the worker can publish a copy of the message.
     may_leave: bool,
-    /// A wait still to be taken before the next request.
+    /// A wait that is still due before the next request.
     owed: Duration,
     /// True if a list must end with the part that it has read, because its next request would wait too long.
     is_cut: bool,
-    /// The failure of the last write whose outcome is unknown, until it is sent again.
-    unclear: Option<Result<Response, NoAnswer>>,
+    /// The failure of the last write with an unknown outcome, until that write is sent again.
+    uncertain: Option<Result<Response, NoAnswer>>,
     /// Okta's refusal of the whole connection.
     refused: Option<OktaError>,
     cost: DeliveryCost,
@@ -114,11 +114,11 @@ impl<'a> Execution<'a> {
             list: None,
             attempt: Attempt::new(history.attempts, history.may_have_run() && !invocation.is_read()),
             begun: Instant::now(),
-            // Without a broker user of its own the worker would not recognise its copies.
+            // Without its own broker user, the worker would not recognise its copies.
             may_leave: rules.own_user.is_some(),
             owed: Duration::ZERO,
             is_cut: false,
-            unclear: None,
+            uncertain: None,
             refused: None,
             cost: DeliveryCost::default(),
         }
@@ -132,7 +132,7 @@ impl<'a> Execution<'a> {
         }
     }
 
-    /// Notes that there is no copy of the message: it waits in hand.
+    /// Notes that the message cannot be copied, so it waits in hand.
     pub fn stay(&mut self) {
         self.may_leave = false;
     }
@@ -142,7 +142,7 @@ impl<'a> Execution<'a> {
         DeliveryCost { attempts: self.attempt.of_this_delivery(), ..self.cost.clone() }
     }
 
-    /// Returns the state that a copy of the message carries on.
+    /// Returns the state that a copy of the message carries.
     pub fn so_far(&self) -> Carried {
         let waited = self.invocation.message.history.waited + self.cost.waited;
         Carried { attempts: self.attempt.spent(), waited, in_doubt: !self.attempt.has_written_nothing() }
@@ -170,11 +170,11 @@ impl<'a> Execution<'a> {
                 self.write_again(&request).await?;
             }
             let was_cut = self.is_cut;
-            let turn = match self.exchange(*request).await {
+            let entry = match self.exchange(*request).await {
                 Err(Verdict::Delay { .. }) if self.is_cut && !was_cut => continue, // the list ends with its read part
-                turn => turn?,
+                entry => entry?,
             };
-            self.history.push(turn);
+            self.history.push(entry);
         }
     }
 
@@ -201,14 +201,14 @@ impl<'a> Execution<'a> {
 
     /// Begins another attempt for a write that follows one whose outcome was unknown, if there is one left.
     async fn write_again(&mut self, request: &Request) -> Result<(), Verdict> {
-        let Some(answer) = self.unclear.take() else { return Ok(()) };
+        let Some(answer) = self.uncertain.take() else { return Ok(()) };
         let last = self
             .history
             .iter()
-            .rfind(|turn| matches!(turn, HistoryEntry::Unknown { .. }))
+            .rfind(|entry| matches!(entry, HistoryEntry::Unknown { .. }))
             .map(HistoryEntry::request);
-        let has_looked = !matches!(self.history.last(), Some(HistoryEntry::Unknown { .. }));
-        self.attempt.writes_again(has_looked && last == Some(request));
+        let has_reconciled = !matches!(self.history.last(), Some(HistoryEntry::Unknown { .. }));
+        self.attempt.writes_again(has_reconciled && last == Some(request));
         match decide_before_write(&self.attempt, &self.situation(request, &answer, false)) {
             Some(Exhausted::GiveUp(failed)) => Err(self.gave_up(failed, &answer)),
             Some(Exhausted::Probe) => self.probe(request, &answer).await,
@@ -230,14 +230,14 @@ impl<'a> Execution<'a> {
             match step {
                 Step::Continue => {
                     let response = answer.expect("only an answer is delivered");
-                    self.heard(&request, &response);
+                    self.learn_from(&request, &response);
                     return Ok(HistoryEntry::Answered(Exchange { request, response }));
                 }
                 Step::RetryIn(wait) => self.rest(wait).await?,
                 Step::ReconcileIn(wait) => {
                     self.rest(wait).await?;
                     self.attempt.reconciles();
-                    self.unclear = Some(answer);
+                    self.uncertain = Some(answer);
                     return Ok(HistoryEntry::Unknown { request, sent: sent_at });
                 }
                 Step::DelayFor(wait) => {
@@ -296,8 +296,8 @@ impl<'a> Execution<'a> {
         }
     }
 
-    /// Learns from an answer that the subtool gets: the connection works, Okta's clock, a created object.
-    fn heard(&mut self, request: &Request, response: &Response) {
+    /// Records the facts in an answer that the subtool gets: the connection works, Okta's time, a created object.
+    fn learn_from(&mut self, request: &Request, response: &Response) {
         #[derive(Deserialize)]
         struct Created {
             id: String,
@@ -348,8 +348,8 @@ impl<'a> Execution<'a> {
 
     /// Returns true if a request needs the scope of its subtool; some requests read users on behalf of a group.
     fn is_in_scope(&self, request: &Request) -> bool {
-        let of_what = request.route.trim_start_matches("/api/v1/").split('/').next();
-        of_what == self.invocation.scope.split('.').nth(1)
+        let resource = request.route.trim_start_matches("/api/v1/").split('/').next();
+        resource == self.invocation.scope.split('.').nth(1)
     }
 
     /// Returns the time by which Okta's clock is ahead of the machine's, if that is known.

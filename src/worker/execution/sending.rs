@@ -30,7 +30,7 @@ impl Execution<'_> {
         }
         let permit = self.permit(request).await?;
         if !self.context.receipt.is_live() {
-            // Nothing is sent, so the requests behind must not wait for its answer.
+            // Nothing is sent, so later requests must not wait for an answer.
             permit.heard(Observation::Uncounted);
             return Err(Verdict::Stale);
         }

@@ -14,22 +14,22 @@ use crate::worker::progress::WaitingFor;
 
 use super::{Execution, Verdict};
 
-/// The longest that a message waits in hand, equal to the longest time of a list. RabbitMQ takes a delivery back after
-/// its `consumer_timeout` of 30 minutes, counts it as failed, and closes the channel for all others in hand.
+/// The longest time for which a message waits in hand, equal to the longest time of a list. RabbitMQ takes a delivery
+/// back after its `consumer_timeout` of 30 minutes, counts it as failed, and closes the channel for all others in hand.
 const WAIT_MAX: Duration = Duration::from_secs(10 * 60);
 
 /// The divisor that turns a shorter `consumer_timeout`, once observed, into the longest wait: the broker checks once a
 /// minute, and other work may take time before or after the wait.
-const HOLD_PART: u32 = 3;
+const HOLD_DIVISOR: u32 = 3;
 
-/// The time after which no pause holds a message any longer, as a multiple of the longest wait.
-const HOLDS_MAX: u32 = 2;
+/// The time after which a pause no longer holds a message, as a multiple of the longest wait.
+const HOLD_WAITS_MAX: u32 = 2;
 
 /// The longest wait of a worker that stops; it has 25 seconds for every invocation that it has begun.
 const REST_WHEN_STOPPING: Duration = Duration::from_secs(2);
 
 impl Execution<'_> {
-    /// Waits for the message's turn among those of its subject. A message that cannot wait longer leaves.
+    /// Waits for the message's turn among the messages of its subject. A message that cannot wait longer leaves.
     pub async fn await_turn(&mut self, place: &Place) -> Result<TurnDecision, Verdict> {
         let deadline = self.invocation.deadline.map(|deadline| self.rules.clock.instant_of(deadline.ours));
         loop {
@@ -47,11 +47,11 @@ impl Execution<'_> {
                 _ = paused, if invocation.lane == Lane::Interactive => {}
                 notice = cancelled, if self.is_untouched() => return Err(Verdict::Cancelled(notice)),
                 turn = turn => return Ok(turn),
-                () = at(deadline) => {
+                () = until_moment(deadline) => {
                     let late = too_late(self.deadline()).retry_at(self.time_of(Instant::now()));
                     return Err(self.failed(late));
                 }
-                () = at(self.leave_at()) => return Ok(TurnDecision::Leave(None)),
+                () = until_moment(self.leave_at()) => return Ok(TurnDecision::Leave(None)),
                 () = self.context.receipt.gone() => return Err(Verdict::Stale),
             }
         }
@@ -67,18 +67,18 @@ impl Execution<'_> {
     }
 
     fn wait_max(&self) -> Duration {
-        WAIT_MAX.min(self.context.hold_max / HOLD_PART)
+        WAIT_MAX.min(self.context.hold_max / HOLD_DIVISOR)
     }
 
-    /// Returns the longest that a pause may still hold the message: several in a row must not come near the broker's
-    /// timeout either.
+    /// Returns the longest time for which a pause may still hold the message: several pauses in a row must not come
+    /// near the broker's timeout either.
     fn hold_left(&self) -> Duration {
-        let last = self.in_hand_since() + HOLDS_MAX * self.wait_max();
+        let last = self.in_hand_since() + HOLD_WAITS_MAX * self.wait_max();
         last.saturating_duration_since(Instant::now())
     }
 
-    /// Returns the behavior while many wait for the bucket: an invocation that has begun waits, and so does a message
-    /// that exceeds the bound of delayed messages.
+    /// Returns the behavior while many requests wait for the bucket: an invocation that has begun waits, and so does a
+    /// message beyond the bound of delayed messages.
     pub(super) fn when_busy(&self) -> WhenBusy {
         let most = self.invocation.connection.budget.delayed_max();
         let is_room = self.context.in_lane.is_none_or(|in_lane| in_lane.lane.has_room(most));
@@ -163,8 +163,8 @@ impl Execution<'_> {
         let (mut watch, invocation) = (self.invocation.connection.breaker.watch(), self.invocation);
         let stops =
             |pause: &Option<Pause>| pause.is_some_and(|it| it.stops(invocation.scope, invocation.is_read()));
-        // An invocation that cannot be left to another worker is finished before this one has to go.
-        let hurried = async {
+        // An invocation that cannot be left to another worker is finished before this worker has to stop.
+        let stopping_soon = async {
             self.rules.stopping.cancelled().await;
             sleep(REST_WHEN_STOPPING).await;
         };
@@ -172,7 +172,7 @@ impl Execution<'_> {
             tokio::select! {
                 () = sleep(wait) => {}
                 _ = watch.wait_for(stops) => {}
-                () = hurried => {}
+                () = stopping_soon => {}
             }
         };
         self.unless_stopping(self.context.progress.during(WaitingFor::Retry, None, rested)).await
@@ -180,7 +180,7 @@ impl Execution<'_> {
 }
 
 /// Waits until a moment; for ever when there is none.
-async fn at(moment: Option<Instant>) {
+async fn until_moment(moment: Option<Instant>) {
     match moment {
         Some(moment) => sleep_until(moment).await,
         None => std::future::pending().await,
