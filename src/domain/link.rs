@@ -82,18 +82,7 @@ fn parse(target: &str) -> Option<Link> {
     if !path.starts_with("/api/v1/") || climbs {
         return None;
     }
-    let decode = |text: &str| {
-        let spaced = text.replace('+', " ");
-        percent_encoding::percent_decode_str(&spaced).decode_utf8_lossy().into_owned()
-    };
-    let query = query
-        .split('&')
-        .filter(|pair| !pair.is_empty())
-        .map(|pair| {
-            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-            (decode(name), decode(value))
-        })
-        .collect();
+    let query = form_urlencoded::parse(query.as_bytes()).into_owned().collect();
     Some(Link { path: path.to_owned(), query })
 }
 

@@ -12,7 +12,6 @@ use std::time::Duration;
 
 use http::header::HeaderValue;
 use jiff::{SignedDuration, Timestamp};
-use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
 use uuid::Uuid;
@@ -342,9 +341,7 @@ fn form(scopes: &[String], assertion: &Secret) -> Secret {
         ("client_assertion_type", "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"),
         ("client_assertion", assertion.expose()),
     ];
-    let encoded =
-        fields.map(|(name, value)| format!("{name}={}", utf8_percent_encode(value, NON_ALPHANUMERIC)));
-    Secret::new(&encoded.join("&"))
+    Secret::new(&form_urlencoded::Serializer::new(String::new()).extend_pairs(fields).finish())
 }
 
 #[cfg(test)]

@@ -242,13 +242,7 @@ pub(super) struct RequestContext<'a> {
 impl<'a> RequestContext<'a> {
     /// Parses a query with the rules of forms: `+` is a space.
     pub(super) fn read_query(text: &'a str) -> Vec<(Cow<'a, str>, Cow<'a, str>)> {
-        text.split('&')
-            .filter(|pair| !pair.is_empty())
-            .map(|pair| {
-                let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-                (decode(name), decode(value))
-            })
-            .collect()
+        form_urlencoded::parse(text.as_bytes()).collect()
     }
 
     /// Returns the value of a query parameter; `None` if it is empty.
@@ -283,15 +277,6 @@ impl<'a> RequestContext<'a> {
 pub(super) enum Switch {
     On,
     Off,
-}
-
-fn decode(text: &str) -> Cow<'_, str> {
-    if text.contains('+') {
-        let spaced = text.replace('+', " ");
-        Cow::Owned(percent_decode_str(&spaced).decode_utf8_lossy().into_owned())
-    } else {
-        percent_decode_str(text).decode_utf8_lossy()
-    }
 }
 
 #[cfg(test)]
