@@ -109,7 +109,7 @@ async fn the_queue_that_signals_are_heard_from_is_bounded_and_goes_with_its_work
     assert_eq!(queues.len(), 1, "{queues:?}");
     let queue = &queues[0];
     let arguments = queue["arguments"].to_string();
-    for bound in ["x-max-length", "x-message-ttl", "classic"] {
+    for bound in ["x-max-length", "x-message-ttl", "x-expires", "classic"] {
         assert!(arguments.contains(bound), "{arguments}");
     }
     let kept = [&queue["exclusive"], &queue["auto_delete"], &queue["durable"]];

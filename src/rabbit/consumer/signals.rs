@@ -41,6 +41,10 @@ const SIGNAL_WAIT_MAX: Duration = Duration::from_secs(2);
 /// news send this many in a second.
 const SIGNALS_MAX: i64 = 1000;
 
+/// The time in milliseconds after which a queue without a consumer is deleted: a slow broker may declare one when the
+/// worker no longer waits for it.
+const UNUSED_MAX: i64 = 20_000;
+
 /// The timeout for handing one signal to the connection. If that takes longer, the socket's buffer is full.
 const TELL_MAX: Duration = Duration::from_secs(1);
 
@@ -293,6 +297,7 @@ async fn own_queue(channel: &Channel) -> lapin::Result<Consumer> {
     arguments.insert("x-queue-type".into(), AMQPValue::LongString("classic".into()));
     arguments.insert("x-message-ttl".into(), AMQPValue::LongLongInt(wait_max));
     arguments.insert("x-max-length".into(), AMQPValue::LongLongInt(SIGNALS_MAX));
+    arguments.insert("x-expires".into(), AMQPValue::LongLongInt(UNUSED_MAX));
     let options =
         QueueDeclareOptions { exclusive: true, auto_delete: true, ..QueueDeclareOptions::default() };
     let queue = channel.queue_declare(ShortString::default(), options, arguments).await?.name().clone();
