@@ -46,7 +46,7 @@ pub struct InvocationEnded<'a> {
     pub connection: Option<&'a ConnectionName>,
     /// The lane, if the message came through one.
     pub lane: Option<Lane>,
-    /// The subtool, if there is one of this name.
+    /// The subtool, if the message names one of the catalog.
     pub subtool: Option<&'static str>,
     /// The caller: the verified broker user.
     pub caller: Option<&'a str>,
@@ -263,7 +263,7 @@ pub enum Event<'a> {
         lane: Lane,
         /// The invocation's id.
         id: &'a str,
-        /// The subtool, if there is one of this name.
+        /// The subtool, if the message names one of the catalog.
         subtool: Option<&'static str>,
         /// The caller: the verified broker user.
         caller: Option<&'a str>,

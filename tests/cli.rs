@@ -113,7 +113,7 @@ fn an_empty_variable_sets_nothing() {
     assert!(said.contains("'--listen <ADDR>'") && !said.contains("--token"), "{said}");
 }
 
-/// What bash is offered for the last of these words.
+/// Returns the completions that bash is offered for the last of these words.
 fn completed(words: &[&str]) -> Vec<String> {
     let index = words.len().to_string();
     let mut asking = command();

@@ -18,7 +18,7 @@ subtools = \"read\"
 /// One mistake.
 struct Mistake {
     what: &'static str,
-    /// What is written in the file `worker.toml` instead of a line of [`GOOD`].
+    /// A line of [`GOOD`], and the text that replaces it in the file `worker.toml`.
     instead: Option<(&'static str, &'static str)>,
     /// Another file, and what is in it.
     file: Option<(&'static str, &'static [u8])>,
@@ -188,7 +188,7 @@ fn typed(command: &str, folder: &Path) -> (Option<i32>, String) {
     (output.status.code(), String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned())
 }
 
-/// What the screen shows of a text inside JSON.
+/// Returns a text as the screen shows it inside JSON.
 fn as_shown(text: &str) -> String {
     text.replace('"', "\\\"")
 }

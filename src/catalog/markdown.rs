@@ -20,7 +20,7 @@ pub fn markdown() -> String {
          subtools.\n\
          * **Idempotency class**: what the worker does if Okta may have executed a request without an answer \
          ([retries.md](retries.md)). It retries `read` and `set`. For `create` and `transition` it first looks in Okta \
-         for the effect of the request (reconciliation), and retries if there is none. It never blindly retries \
+         for the effect of the request (reconciliation), and retries if it finds no effect. It never blindly retries \
          `emit`, which sends an e-mail or creates a one-time secret each time.\n\
          * **Costs**: the requests to Okta if nothing goes wrong, by the bucket that counts them. A bucket is a group \
          of endpoints that share one rate limit. A `user_id` that is neither an id nor an e-mail address costs one \

@@ -51,7 +51,7 @@ pub struct Granted {
 /// The way in which a request presents an access token of a service app.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, strum::IntoStaticStr)]
 pub enum AccessScheme {
-    /// The token alone: whoever has it may use it.
+    /// The token alone, without a proof of possession.
     Bearer,
     /// The token with a proof of the key that it is bound to.
     #[strum(serialize = "DPoP")]

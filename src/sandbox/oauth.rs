@@ -58,7 +58,7 @@ struct JwtClaims {
     jti: Option<String>,
 }
 
-/// What a token request is granted.
+/// The contents of an access token: its scopes, and the key it is bound to.
 struct Grant {
     scopes: Vec<String>,
     /// The thumbprint of the key that the token is bound to.

@@ -101,7 +101,7 @@ impl LineCounts {
 #[derive(Default)]
 struct Gathered {
     text: Vec<u8>,
-    /// Where each line ends.
+    /// The end of each line in `text`.
     ends: Vec<usize>,
 }
 

@@ -36,7 +36,7 @@ const ASSIGNMENT: &str = "/api/v1/apps/{appId}/groups/{groupId}";
 const ASSIGNED: &str = "group.application_assignment.add";
 const REMOVED: &str = "group.application_assignment.remove";
 
-/// What Okta adds to each assignment of a group.
+/// An object that Okta embeds in each assignment of a group.
 #[derive(Debug, Clone, Copy, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum AppGroupExpand {

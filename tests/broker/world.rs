@@ -181,7 +181,7 @@ impl Worker {
         self.process.stderr().matches("lost the broker").count()
     }
 
-    /// What it says of its readiness.
+    /// Returns the body of its `/readyz`.
     pub fn readiness(&self) -> String {
         http(self.port, "GET", "/readyz", "").expect("the worker answers").1
     }

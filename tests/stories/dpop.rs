@@ -54,7 +54,7 @@ impl Rig {
         self.get(&list()).await.status
     }
 
-    /// How many token requests and other requests were sent since the last look.
+    /// Returns the numbers of token requests and of other requests since the last call.
     fn sent(&self) -> (usize, usize) {
         (self.wire.asked(), self.wire.sent())
     }

@@ -7,7 +7,7 @@ use okta_worker::domain::message::{HeaderValue, Properties};
 use okta_worker::sandbox::{InjectedFault, Trouble};
 use serde_json::{Value, json};
 
-use crate::world::{Mishap, REPLIES, SAM, Setup, brief};
+use crate::world::{Mishap, REPLIES, SAM, Setup, World, brief};
 
 /// Every request from now on fails like this.
 fn always(trouble: Trouble) -> InjectedFault {
@@ -272,18 +272,19 @@ async fn a_second_lost_scope_fails_by_itself_and_a_lost_credential_takes_the_pla
     world.close();
 }
 
+/// Sends a read whose headers leave no room for those of a copy.
+fn send_what_cannot_be_copied(world: &mut World) {
+    let large = ("x-large".to_owned(), HeaderValue::Text("x".repeat(5000)));
+    let (reply_to, headers) = (Some(REPLIES.to_owned()), [large].into());
+    let properties = Properties { reply_to, headers, ..Properties::default() };
+    world.send_raw("prod.bulk", properties, read().to_string());
+}
+
 #[tokio::test(start_paused = true)]
 async fn what_cannot_go_back_to_its_queue_is_answered_before_the_broker_takes_it_back() {
     let mut world = Setup::default().open();
     world.fault(always(Trouble::Code { status: 401, code: "E0000011".to_owned() }));
-    // Its headers are too large for those of a copy beside them.
-    let large = ("x-large".to_owned(), HeaderValue::Text("x".repeat(5000)));
-    let (reply_to, headers) = (Some(REPLIES.to_owned()), [large].into());
-    world.send_raw(
-        "prod.bulk",
-        Properties { reply_to, headers, ..Properties::default() },
-        read().to_string(),
-    );
+    send_what_cannot_be_copied(&mut world);
     world.run_for(Duration::from_secs(9 * 60)).await;
     assert_eq!(world.answers(0), [""; 0]);
     world.run_for(Duration::from_secs(2 * 60)).await;
@@ -301,14 +302,7 @@ async fn pauses_in_a_row_hold_a_message_no_longer_than_twice_the_longest_wait() 
     let mut world = Setup::default().open();
     let refused = || always(Trouble::Code { status: 401, code: "E0000011".to_owned() });
     world.fault(refused());
-    // Its headers are too large for those of a copy beside them.
-    let large = ("x-large".to_owned(), HeaderValue::Text("x".repeat(5000)));
-    let (reply_to, headers) = (Some(REPLIES.to_owned()), [large].into());
-    world.send_raw(
-        "prod.bulk",
-        Properties { reply_to, headers, ..Properties::default() },
-        read().to_string(),
-    );
+    send_what_cannot_be_copied(&mut world);
     // After nine minutes a probe succeeds, and the message's own request is refused again.
     for _ in 0..2 {
         world.run_for(Duration::from_secs(9 * 60)).await;

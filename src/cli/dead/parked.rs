@@ -258,7 +258,7 @@ fn address(key: &str) -> Result<(ConnectionName, Lane), String> {
 /// A parked body, as far as it can be read.
 #[derive(Debug)]
 pub struct Content {
-    /// The subtool it names, cut short when there is none of this name.
+    /// The name in `subtool`; cut short if the catalog has no such subtool.
     pub subtool: Option<String>,
     /// By when its work must begin.
     pub deadline: Option<Timestamp>,

@@ -89,7 +89,7 @@ pub(super) struct Arguments {
     /// One value for all rows, such as `group_id=00g1emaKYZTWRYYRRTSK`; may be given several times.
     #[arg(long, value_name = "PATH=VALUE")]
     set: Vec<String>,
-    /// The lane: `bulk`, or `interactive` if somebody waits for the results.
+    /// The lane: `bulk`, or `interactive` if a person or a program waits for the results.
     #[arg(long, value_name = "LANE", default_value = "bulk", value_parser = lane)]
     lane: Lane,
     /// The results file, one JSON object per line [default: FILE.results.jsonl; in a dry run FILE.dry.results.jsonl].

@@ -143,12 +143,12 @@ fn refused(what: &str, name: &str, (code, said): (u16, &str), passive: bool) -> 
 /// The reply codes with which the broker closes a channel.
 pub(in crate::rabbit) const ACCESS_REFUSED: u16 = 403;
 pub(in crate::rabbit) const NOT_FOUND: u16 = 404;
+pub(in crate::rabbit) const PRECONDITION_FAILED: u16 = 406;
 
 /// Returns true if the broker reports that there is no such queue.
 pub(in crate::rabbit) fn is_missing(error: &lapin::Error) -> bool {
     matches!(error.kind(), ErrorKind::ProtocolError(refusal) if refusal.get_id() == NOT_FOUND)
 }
-pub(in crate::rabbit) const PRECONDITION_FAILED: u16 = 406;
 
 /// Explains `PRECONDITION_FAILED - inequivalent arg 'x-delivery-limit' for queue 'q' in vhost '/': received the
 /// value '10' of type 'long' but current is none`, the text of RabbitMQ 3.10 and 4.0.

@@ -1,7 +1,7 @@
 //! The service of one connection: this worker is counted there, and consumes both lanes.
 //!
-//! When told to halt, it ends in this order: the consumers, the messages in hand, the presence. Invariant: every count
-//! of the workers includes this one as long as it may send requests.
+//! A halt ends the consumers first, then the messages in hand, then the presence. Invariant: every count of the
+//! workers includes this one as long as it may send requests.
 
 use std::sync::Arc;
 

@@ -17,7 +17,7 @@ use lapin::options::{
     BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicNackOptions, BasicQosOptions,
 };
 use lapin::types::{FieldTable, ShortString};
-use lapin::{Channel, Connection, Consumer, ErrorKind};
+use lapin::{Channel, Connection, Consumer};
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
@@ -30,7 +30,7 @@ use crate::worker::ports::Outbox as _;
 use crate::rabbit::BrokerSettings;
 use crate::rabbit::client::blocked::Blocked;
 use crate::rabbit::client::connect::{BrokerNodes, close, explain};
-use crate::rabbit::client::declare::{NOT_FOUND, look};
+use crate::rabbit::client::declare::{is_missing, look};
 use crate::rabbit::client::publisher::Publisher;
 
 /// The prefetch of one consumer. A consumer that holds this many messages is replaced, because they stay
@@ -156,11 +156,6 @@ impl DeadLetters {
             }
             Err(error) => Err(explain(&error)),
         }
-    }
-
-    /// Returns the number of messages still to see.
-    pub fn ahead(&self) -> u32 {
-        self.ahead
     }
 
     /// Returns the next message; `None` at the message that was the last when the walk began.
@@ -327,9 +322,4 @@ impl DeadLetters {
 
 async fn within<T>(asked: impl Future<Output = T>) -> Result<T, String> {
     timeout(ANSWER_MAX, asked).await.map_err(|_| "the broker does not answer".to_owned())
-}
-
-/// Returns true if the broker reports that there is no such queue.
-fn is_missing(error: &lapin::Error) -> bool {
-    matches!(error.kind(), ErrorKind::ProtocolError(refusal) if refusal.get_id() == NOT_FOUND)
 }
