@@ -128,7 +128,7 @@ impl Subtool for CreateUser {
                 break reply;
             }
         };
-        match okta.doubt() {
+        match okta.may_have_created_since() {
             Some(since) if !reply.is_success() && is_taken(&reply.error(), "login") => {
                 Ok(Done::applied(User(self.find(okta, since, reply)?)))
             }

@@ -118,7 +118,7 @@ impl Subtool for CreateGroup {
                 break reply;
             }
         };
-        match okta.doubt() {
+        match okta.may_have_created_since() {
             Some(since) if !reply.is_success() && is_taken(&reply.error(), "name") => {
                 Ok(Done::applied(Group(find(okta, &self.name, &profile, since, reply)?)))
             }

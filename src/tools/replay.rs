@@ -80,8 +80,17 @@ impl<'a> Replay<'a> {
     /// Returns the time since when Okta may have executed a write of this invocation, by Okta's clock less the
     /// possible clock difference; `None` if it surely executed none.
     pub fn doubt(&self) -> Option<Timestamp> {
-        let since = self.doubt?.saturating_add(self.setting.okta_ahead).ok()?;
-        since.saturating_sub(CLOCKS_DIFFER).ok()
+        self.by_okta(self.doubt?)
+    }
+
+    /// Returns the time since when this invocation may have created the object that now has its natural key, by the
+    /// same clock; `None` if it surely has not.
+    pub fn may_have_created_since(&self) -> Option<Timestamp> {
+        self.by_okta(self.doubt.or(self.setting.copied_since)?)
+    }
+
+    fn by_okta(&self, since: Timestamp) -> Option<Timestamp> {
+        since.saturating_add(self.setting.okta_ahead).ok()?.saturating_sub(CLOCKS_DIFFER).ok()
     }
 
     /// Returns the wait before reading the outcome of a write.

@@ -50,7 +50,10 @@ pub struct Setting<'a> {
     pub bounds: Bounds<'a>,
     /// The time since when an earlier delivery may have run it, wholly or partly; `None` for the first delivery.
     pub maybe_since: Option<Timestamp>,
-    /// True if that was at least [`SETTLING`] ago.
+    /// The time since when the original of this message may have run it, if this is a copy: rare enough that only a
+    /// conflict is checked for it.
+    pub copied_since: Option<Timestamp>,
+    /// True if `maybe_since` was at least [`SETTLING`] ago.
     pub is_settled: bool,
     /// The offset of Okta's clock against ours, as far as Okta's answers told.
     pub okta_ahead: SignedDuration,
@@ -64,6 +67,7 @@ impl<'a> Setting<'a> {
         Self {
             bounds,
             maybe_since: None,
+            copied_since: None,
             is_settled: false,
             okta_ahead: SignedDuration::ZERO,
             is_dry_run: false,

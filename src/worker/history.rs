@@ -253,6 +253,15 @@ impl History {
         Some(copied.ours(copied.maybe_since?, ahead).min(self.first_sent_by()))
     }
 
+    /// Returns the time since when the original of this copy may have run the invocation; `None` if this is no copy.
+    ///
+    /// A worker that is killed between the confirm of a copy and the acknowledgement leaves both messages. Nothing in
+    /// the copy shows that, and another worker runs the original meanwhile.
+    pub fn copied_since(&self) -> Option<Timestamp> {
+        self.copied?.age?;
+        Some(self.first_sent_by())
+    }
+
     /// Returns true if another delivery may have run the invocation, wholly or in part.
     pub fn may_have_run(&self) -> bool {
         self.redeliveries > 0 || self.is_resent

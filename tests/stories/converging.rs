@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use okta_worker::domain::bucket::Bucket;
 use okta_worker::domain::message::{HeaderValue, Properties};
 use okta_worker::sandbox::{InjectedFault, Trouble, UserStatus};
 use okta_worker::tools::ToolKind;
@@ -283,6 +284,62 @@ async fn a_login_that_was_taken_before_is_somebody_elses() {
     world.rest().await;
     world.tape();
     assert_eq!(world.answers(1), ["m4 failed already_exists none"]);
+    world.close();
+}
+
+/// A worker is killed between the confirm of a copy and the acknowledgement of the original; two others run them.
+#[tokio::test(start_paused = true)]
+async fn a_creation_whose_original_and_copy_are_both_run_gives_the_same_answer_twice() {
+    let jane =
+        json!({ "firstName": "J", "lastName": "D", "login": "j@example.com", "email": "j@example.com" });
+    let rows = [
+        ("create_user", Bucket::Users, json!({ "profile": jane })),
+        ("create_group", Bucket::Groups, json!({ "name": "Sales EMEA" })),
+    ];
+    for (subtool, bucket, arguments) in rows {
+        let mut world = Setup::default().open();
+        let body = json!({ "subtool": subtool, "arguments": arguments }).to_string();
+        let (message_id, reply_to) = (Some("m1".to_owned()), Some(REPLIES.to_owned()));
+        let original = Properties { message_id, reply_to, ..Properties::default() };
+        world.delay_for_budget(bucket, Duration::from_secs(5));
+        world.send_raw("prod.bulk", original.clone(), body.clone());
+        world.run_for(Duration::from_secs(1)).await;
+        world.replace_worker();
+        world.send_again("prod.bulk", original, body);
+        world.run_for(Duration::from_secs(2)).await;
+        assert_eq!(world.answers(1), ["m1 succeeded applied"], "{subtool}");
+        world.replace_worker();
+        world.rest().await;
+        assert_eq!(world.answers(1), ["m1 succeeded applied"], "{subtool}\n{}", world.tape());
+        world.tape();
+        world.close();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_delayed_creation_that_finds_an_older_or_another_user_is_refused() {
+    let jane = |first: &str| json!({ "profile": { "firstName": first, "lastName": "D", "login": "j@example.com", "email": "j@example.com" } });
+    let mut world = Setup::default().open();
+    world.ask("create_user", jane("J"));
+    world.rest().await;
+    assert_eq!(world.answers(1), ["m1 succeeded applied"]);
+    world.run_for(Duration::from_secs(60)).await;
+    // The user is older than the delayed message.
+    world.delay_for_budget(Bucket::Users, Duration::from_secs(5));
+    world.ask_bulk("create_user", jane("J"));
+    world.rest().await;
+    assert_eq!(world.answers(1), ["m2 failed already_exists none"]);
+    // It came during the delay, with another profile.
+    world.tape();
+    world.close();
+    let mut world = Setup::default().open();
+    world.delay_for_budget(Bucket::Users, Duration::from_secs(5));
+    world.ask_bulk("create_user", jane("K"));
+    world.run_for(Duration::from_secs(1)).await;
+    world.ask("create_user", jane("J"));
+    world.rest().await;
+    assert_eq!(world.answers(2), ["m2 succeeded applied", "m1 failed already_exists none"]);
+    world.tape();
     world.close();
 }
 

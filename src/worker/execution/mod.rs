@@ -183,6 +183,7 @@ impl<'a> Execution<'a> {
         let setting = Setting {
             bounds: self.bounds(),
             maybe_since: history.maybe_since(ahead),
+            copied_since: history.copied_since(),
             is_settled: history.is_settled,
             okta_ahead: ahead.unwrap_or_default(),
             is_dry_run: self.invocation.envelope.options.dry_run,
